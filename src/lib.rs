@@ -1,0 +1,3 @@
+//! The worker and its command line: reading, running, committing, telling.
+
+pub mod produce;

@@ -1,0 +1,1 @@
+//! Realistic sample records, from a seed.
