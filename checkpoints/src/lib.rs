@@ -1,1 +1,111 @@
-//! x
+//! Who owns a shard, and how far it is committed: leases, checkpoints and the epoch's decision, in several stores.
+//!
+//! A fleet of workers shares one table of [leases](Lease), a row per shard. Every change of a row is one conditional write,
+//! so the table is all the coordination there is. The trait [`LeaseStore`] lists these writes, each with its condition and
+//! its effect; [`SqliteStore`] keeps the table in a file, for one machine, and [`MemoryStore`] for tests.
+//!
+//! This crate does not own objects in the lake, time (when a holder counts as dead, when to retry) or the judgement who
+//! should hold what: those are the worker's. It has no clock and no randomness.
+//!
+//! # The commit protocol's part in it
+//!
+//! An *epoch* is what a worker read from its shards since its last commit. Its objects are staged where no reader sees
+//! them, and its *manifest* describes them and each shard's range `(after, through]`. Then, with what a crash after each
+//! step leaves behind:
+//!
+//! 1. [`decide_once`](LeaseStoreExt::decide_once) sets the manifest pending on all shards of the epoch, if the worker holds
+//!    each and each checkpoint is at `after`. **This is the commit point.** Before it: nothing happened, and the shards are
+//!    read again. After it: the epoch is committed, and whoever takes one of its leases finishes it before reading on.
+//! 2. The worker publishes the objects and writes the commit record. After it: as above; publishing again does no harm.
+//! 3. [`advance`](LeaseStore::advance) moves each checkpoint to `through` and removes what was pending. After some of its
+//!    shards: the others still have the manifest pending, and whoever takes them finishes.
+//!
+//! If a staged upload is gone for good, nobody can do 2, and [`roll_back`](LeaseStore::roll_back) undoes 1.
+//!
+//! # Invariants
+//!
+//! 1. Committed ranges of a shard form one unbroken chain: a range is decided only where the checkpoint is, a checkpoint
+//!    moves only to the end of a decided range, and it never goes back.
+//! 2. At most one manifest is pending on a shard, and it ends behind the checkpoint.
+//! 3. A decision takes effect on all its shards or on none, and so does its roll back. Once one of its shards has advanced,
+//!    it can't be rolled back; once it is rolled back, it can't be advanced.
+//! 4. Only the holder decides, so a worker that lost a lease, whatever it still believes, commits nothing of that shard.
+//!    Anybody may advance.
+//! 5. During a hand-off the one who was asked is the holder, until it lets go or is forced to.
+//! 6. A lease's counter never shrinks. It grows with each renewal and each change of the holder, so a counter that was
+//!    seen and did not move means that nothing of the kind happened.
+//! 7. A manifest's name and an owner's name are never used again. The first makes a decision recognisable after a lost
+//!    reply (`decision.rs`), the second a process (`sqlite/workers.rs`).
+//! 8. What is stored and makes no sense is an error that names it. It is never repaired by guessing.
+//!
+//! ```
+//! use checkpoints::{
+//!     Advance, Decided, Decision, LeaseOwner, LeaseStore, LeaseStoreExt, ManifestName, MemoryStore, NewLease, Position,
+//!     ShardId, ShardKey, ShardRange, StreamName,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new();
+//! let shard = ShardKey::new(StreamName::new("orders")?, ShardId::new("shardId-000000000000")?);
+//! store.create(&[NewLease::new(shard.clone(), Position::Beginning)]).await?;
+//!
+//! let me = LeaseOwner::from_random([7; 16]);
+//! let lease = store.take(&me, &shard, 0).await?.expect("nobody else is here");
+//!
+//! // Records were read and staged; the manifest is written.
+//! let through = Position::at(4959_u64.into());
+//! let manifest = ManifestName::new("_intents/1.json")?;
+//! let range = ShardRange::new(lease.checkpoint, through.clone())?;
+//! let decision = Decision::new(me, manifest.clone(), vec![(shard.clone(), range)])?;
+//! assert_eq!(store.decide_once(&decision).await?, Decided::Yes);
+//!
+//! // The objects are published; the commit record is written.
+//! store.advance(&manifest, &[Advance::new(shard.clone(), through.clone())]).await?;
+//! assert_eq!(store.list().await?[0].checkpoint, through);
+//! # Ok(())
+//! # }
+//! ```
+
+// In the order in which to read them.
+mod text;
+
+mod shard;
+
+mod position;
+
+mod lease;
+
+mod row;
+
+mod named;
+
+mod error;
+
+mod store;
+
+mod decision;
+
+mod rules;
+
+mod memory;
+
+mod sqlite;
+
+#[cfg(test)]
+mod arbitrary;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "conformance")]
+pub mod faulty;
+
+pub use crate::decision::{Decided, Decision, InvalidDecision, LeaseStoreExt, Refusal, RefusalReason, Verdict};
+pub use crate::error::StoreError;
+pub use crate::lease::{HashRange, Holder, Lease, LeaseOwner, ManifestName, NewLease, Pending, ThroughputKbps};
+pub use crate::memory::MemoryStore;
+pub use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
+pub use crate::position::{EmptyRange, Position, SHARD_END, SequenceNumber, ShardRange, TRIM_HORIZON};
+pub use crate::shard::{ShardId, ShardKey, StreamName};
+pub use crate::sqlite::SqliteStore;
+pub use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
+pub use crate::text::InvalidText;

@@ -1,0 +1,66 @@
+//! What can go wrong in a lease store. A condition that does not hold is no error: it is an answer of the call.
+//!
+//! There is a variant for everything that a caller does differently, and no more:
+//!
+//! | variant | the caller | did the call take effect? |
+//! |---|---|---|
+//! | [`Unavailable`](StoreError::Unavailable) | tries again, in bounds | unknown |
+//! | [`Invalid`](StoreError::Invalid) | has a mistake in it, or a limit to keep | no |
+//! | [`Nonsense`](StoreError::Nonsense) | stops this shard and tells an operator | no |
+//! | [`Unusable`](StoreError::Unusable) | stops and tells an operator | no, or unknown |
+
+use crate::shard::ShardKey;
+
+/// A failed call of a lease store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The store did not answer: a network fault, throttling, a lock that was not free in time. The call may have taken
+    /// effect all the same, and may still do so later.
+    #[error("could not {operation}: {problem}")]
+    Unavailable {
+        /// What was asked for, with its shard or manifest, as in "take shard 0 of stream orders".
+        operation: String,
+        /// What happened, in the store's words.
+        problem: String,
+    },
+
+    /// The request makes no sense to the store and never will. Nothing was done.
+    #[error("could not {operation}: {problem}")]
+    Invalid {
+        /// What was asked for, with its shard or manifest.
+        operation: String,
+        /// Which rule it breaks.
+        problem: String,
+    },
+
+    /// Something stored makes no sense. It was left as it is, and nothing was done.
+    #[error("the stored {item} makes no sense: {problem}")]
+    Nonsense {
+        /// The stored item, as in "lease of shard 0 of stream orders".
+        item: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// The store as a whole can't be used, and will not recover by itself.
+    #[error("can't use the checkpoints in {store}: {problem}")]
+    Unusable {
+        /// Where the store is.
+        store: String,
+        /// What is wrong and, where there is something, what to do.
+        problem: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later. It may also have taken effect already: see each call for how to tell.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    /// A lease row that makes no sense.
+    pub(crate) fn lease_nonsense(key: &ShardKey, problem: impl Into<String>) -> Self {
+        Self::Nonsense { item: format!("lease of {key}"), problem: problem.into() }
+    }
+}

@@ -1,0 +1,280 @@
+//! One row of the lease table: who holds a shard, how far it is committed, and what is decided but not yet published.
+//!
+//! The row has the shape that the Kinesis Client Library (KCL) 3 gives it, with one attribute of ours, the last manifest.
+//! What may change a row, and on which condition, stands in `store.rs`; how a row is stored stands in `row.rs`. This file
+//! only says what a row *is*.
+//!
+//! Ownership is KCL's pair of attributes, `leaseOwner` and `checkpointOwner`, read as what they mean:
+//!
+//! | `leaseOwner` | `checkpointOwner` | [`Holder`] | who may decide an epoch |
+//! |---|---|---|---|
+//! | absent | absent | `Nobody` | nobody |
+//! | a | absent | `Held(a)` | a |
+//! | b | a | `HandingOver { from: a, to: b }` | a |
+//!
+//! Invariants: the counter only grows, by every renewal and every change of the holder (but not when a hand-off is asked
+//! for); the checkpoint only grows; what is pending ends behind the checkpoint.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::position::Position;
+use crate::shard::{ShardId, ShardKey};
+use crate::text::text_newtype;
+
+text_newtype!(
+    /// A worker, by the identity of one process start: 1 to 256 bytes without control characters.
+    ///
+    /// A worker of ours makes a new one at every start ([`LeaseOwner::from_random`]) and never shares it: that a process
+    /// which holds a lease is *this* process follows from the name alone. In a table that KCL wrote, any name may stand.
+    LeaseOwner,
+    "lease owner",
+    256
+);
+
+text_newtype!(
+    /// The manifest of one epoch, by its object key in the lake (`_intents/…json`): 1 to 1,024 bytes without control
+    /// characters.
+    ///
+    /// A name is used for one decision only and never again, not even when that decision was refused.
+    ManifestName,
+    "manifest name",
+    1_024
+);
+
+/// One row of the lease table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The shard.
+    pub key: ShardKey,
+    /// Who holds it.
+    pub holder: Holder,
+    /// Grows by 1 with every renewal and every change of the holder, never shrinks. A holder whose counter does not move
+    /// for the failover time counts as dead.
+    pub counter: u64,
+    /// How far the shard is committed. The next range starts here.
+    pub checkpoint: Position,
+    /// The decided epoch that is to be rolled forward before anybody reads on.
+    pub pending: Option<Pending>,
+    /// The manifest that moved the checkpoint to where it is; `None` until the first one did.
+    pub last_manifest: Option<ManifestName>,
+    /// The shards that this one came from: none, 1, or 2 after a merge. They are read to their end first.
+    pub parents: BTreeSet<ShardId>,
+    /// The shards that this one became. Known once its end was reached.
+    pub children: BTreeSet<ShardId>,
+    /// The hash keys that Kinesis sends here, where that is known.
+    pub hash_range: Option<HashRange>,
+    /// How often the holder changed since the checkpoint last moved. A number that keeps growing is a shard that no
+    /// worker gets through.
+    pub owner_switches_since_checkpoint: u64,
+    /// What the holder last measured, for sharing out the work.
+    pub throughput: ThroughputKbps,
+}
+
+/// What is known of a shard when its row is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewLease {
+    /// The shard.
+    pub key: ShardKey,
+    /// Where reading starts.
+    pub checkpoint: Position,
+    /// The shards that this one came from.
+    pub parents: BTreeSet<ShardId>,
+    /// The hash keys that Kinesis sends here, where that is known.
+    pub hash_range: Option<HashRange>,
+}
+
+/// Who holds a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Free to be taken.
+    Nobody,
+    /// A worker reads the shard and commits it.
+    Held(LeaseOwner),
+    /// A worker was asked to let go. Until it does, or the lease is taken by force, only `from` may commit.
+    HandingOver {
+        /// The worker that still holds the lease.
+        from: LeaseOwner,
+        /// The worker that asked for it.
+        to: LeaseOwner,
+    },
+}
+
+/// A decided epoch's part in one shard, from the decision until the checkpoint is advanced (or rolled back).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pending {
+    /// Where the checkpoint goes.
+    pub through: Position,
+    /// The epoch's manifest.
+    pub manifest: ManifestName,
+}
+
+/// The hash keys of a shard, `start` to `end`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HashRange {
+    start: u128,
+    end: u128,
+}
+
+/// A shard's throughput in kilobytes (1,000 bytes) per second, as KCL's `throughputKBps`: finite, not negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ThroughputKbps(f64);
+
+impl LeaseOwner {
+    /// The identity of a process start: 16 random bytes, handed in, written as a UUID of version 4.
+    #[must_use]
+    pub fn from_random(random: [u8; 16]) -> Self {
+        const VERSION: u128 = 0xf000 << 64;
+        const VARIANT: u128 = 0b11 << 62;
+        let bits = u128::from_be_bytes(random) & !VERSION & !VARIANT | (0x4000 << 64) | (0b10 << 62);
+        let hex = format!("{bits:032x}");
+        let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+        Self::new(uuid).expect("36 hex digits and dashes keep the rule of a name")
+    }
+}
+
+impl Holder {
+    /// The worker that may decide an epoch of this shard.
+    #[must_use]
+    pub fn committer(&self) -> Option<&LeaseOwner> {
+        match self {
+            Self::Nobody => None,
+            Self::Held(owner) | Self::HandingOver { from: owner, .. } => Some(owner),
+        }
+    }
+
+    /// Whether `owner` holds the lease: it renews it and may decide an epoch. (The `to` of a hand-off does not, yet.)
+    #[must_use]
+    pub fn is(&self, owner: &LeaseOwner) -> bool {
+        self.committer() == Some(owner)
+    }
+
+    /// Whether the lease is `owner`'s and nobody asked for it.
+    pub(crate) fn is_only(&self, owner: &LeaseOwner) -> bool {
+        matches!(self, Self::Held(held_by) if held_by == owner)
+    }
+}
+
+impl Lease {
+    /// The row as it is made: nobody holds it, nothing is pending, every count is 0.
+    #[must_use]
+    pub fn new(new: NewLease) -> Self {
+        Self {
+            key: new.key,
+            holder: Holder::Nobody,
+            counter: 0,
+            checkpoint: new.checkpoint,
+            pending: None,
+            last_manifest: None,
+            parents: new.parents,
+            children: BTreeSet::new(),
+            hash_range: new.hash_range,
+            owner_switches_since_checkpoint: 0,
+            throughput: ThroughputKbps::default(),
+        }
+    }
+
+    /// Whether `manifest` is decided and waits here to be published and advanced.
+    #[must_use]
+    pub fn is_pending(&self, manifest: &ManifestName) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.manifest == *manifest)
+    }
+
+    /// Whether `manifest` is what last moved the checkpoint.
+    #[must_use]
+    pub fn was_advanced_by(&self, manifest: &ManifestName) -> bool {
+        self.last_manifest.as_ref() == Some(manifest)
+    }
+}
+
+impl NewLease {
+    /// A shard without parents and without a known hash range, as a file is one.
+    #[must_use]
+    pub fn new(key: ShardKey, checkpoint: Position) -> Self {
+        Self { key, checkpoint, parents: BTreeSet::new(), hash_range: None }
+    }
+}
+
+impl HashRange {
+    /// The hash keys `start` to `end`, both included; `None` if `end` is less than `start`.
+    #[must_use]
+    pub fn new(start: u128, end: u128) -> Option<Self> {
+        (start <= end).then_some(Self { start, end })
+    }
+
+    /// The first hash key.
+    #[must_use]
+    pub fn start(self) -> u128 {
+        self.start
+    }
+
+    /// The last hash key.
+    #[must_use]
+    pub fn end(self) -> u128 {
+        self.end
+    }
+}
+
+impl ThroughputKbps {
+    /// A measurement. One that makes no sense (negative, infinite, not a number) counts as no throughput: it only shares
+    /// out work, and nothing is to fail for it.
+    #[must_use]
+    pub fn new(kbps: f64) -> Self {
+        Self(if kbps.is_finite() && kbps > 0.0 { kbps } else { 0.0 })
+    }
+
+    /// The measurement.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// Total, because the one value that is not equal to itself is never held.
+impl Eq for ThroughputKbps {}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => f.write_str("nobody"),
+            Self::Held(owner) => write!(f, "{owner}"),
+            Self::HandingOver { from, to } => write!(f, "{from}, handing over to {to}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_made_of_random_bytes_is_a_uuid_of_version_4() {
+        let owner = |byte| LeaseOwner::from_random([byte; 16]).to_string();
+        assert_eq!(owner(0x00), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(owner(0xff), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn only_the_one_who_holds_a_lease_may_commit() {
+        let [a, b] = ["a", "b"].map(|name| LeaseOwner::new(name).unwrap());
+        assert!(!Holder::Nobody.is(&a));
+        assert!(Holder::Held(a.clone()).is(&a) && !Holder::Held(a.clone()).is(&b));
+        let handing_over = Holder::HandingOver { from: a.clone(), to: b.clone() };
+        assert!(handing_over.is(&a) && !handing_over.is(&b));
+        assert!(Holder::Held(a.clone()).is_only(&a) && !handing_over.is_only(&a));
+    }
+
+    #[test]
+    fn a_measurement_that_makes_no_sense_counts_as_none() {
+        for kbps in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, -0.0] {
+            assert_eq!(ThroughputKbps::new(kbps).get().to_bits(), 0);
+        }
+        assert_eq!(ThroughputKbps::new(1.5).get(), 1.5);
+    }
+
+    #[test]
+    fn a_hash_range_is_not_upside_down() {
+        assert!(HashRange::new(0, u128::MAX).is_some() && HashRange::new(1, 1).is_some());
+        assert!(HashRange::new(2, 1).is_none());
+    }
+}

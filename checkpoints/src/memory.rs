@@ -1,0 +1,151 @@
+//! The lease store in memory: for tests and for the simulation of a fleet.
+//!
+//! A [`MemoryStore`] is a handle; its clones share one table, as workers share one in DynamoDB. Every call takes one lock
+//! and never waits while it holds it. There is no clock and no randomness in it: the same calls in the same order give the
+//! same answers. It keeps nothing when the process ends, and does not know whether an owner is gone.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::decision::{Decision, Verdict};
+use crate::error::StoreError;
+use crate::lease::{Lease, LeaseOwner, ManifestName, NewLease};
+use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
+use crate::rules::{self, Rows};
+use crate::shard::ShardKey;
+use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
+
+/// A lease store in memory. Clones share the table.
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    tables: Arc<Mutex<Tables>>,
+    decision_shards_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    leases: BTreeMap<ShardKey, Lease>,
+    checkpoints: BTreeMap<CheckpointName, NamedCheckpoint>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self { tables: Arc::default(), decision_shards_max: usize::MAX }
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// This handle, with another store's limit on the shards of a decision.
+    #[must_use]
+    pub fn with_decision_shards_max(self, decision_shards_max: usize) -> Self {
+        Self { decision_shards_max, ..self }
+    }
+
+    /// The tables. A panic while they were locked left them whole: `rules.rs` changes no row before all are checked.
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rows for BTreeMap<ShardKey, Lease> {
+    type Error = StoreError;
+
+    fn get(&self, key: &ShardKey) -> Result<Option<Lease>, StoreError> {
+        Ok(self.get(key).cloned())
+    }
+
+    fn put(&mut self, lease: Lease) -> Result<(), StoreError> {
+        self.insert(lease.key.clone(), lease);
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &ShardKey) -> Result<(), StoreError> {
+        self.remove(key);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LeaseStore for MemoryStore {
+    fn decision_shards_max(&self) -> usize {
+        self.decision_shards_max
+    }
+
+    async fn list(&self) -> Result<Vec<Lease>, StoreError> {
+        Ok(self.tables().leases.values().cloned().collect())
+    }
+
+    async fn get(&self, keys: &[ShardKey]) -> Result<Vec<Option<Lease>>, StoreError> {
+        let tables = self.tables();
+        Ok(keys.iter().map(|key| tables.leases.get(key).cloned()).collect())
+    }
+
+    async fn create(&self, leases: &[NewLease]) -> Result<Vec<ShardKey>, StoreError> {
+        rules::create(&mut self.tables().leases, leases)
+    }
+
+    async fn renew(&self, me: &LeaseOwner, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, StoreError> {
+        rules::renew(&mut self.tables().leases, me, renewals)
+    }
+
+    async fn take(&self, me: &LeaseOwner, key: &ShardKey, seen_counter: u64) -> Result<Option<Lease>, StoreError> {
+        rules::take(&mut self.tables().leases, me, key, seen_counter)
+    }
+
+    async fn ask(&self, me: &LeaseOwner, key: &ShardKey, from: &LeaseOwner) -> Result<bool, StoreError> {
+        rules::ask(&mut self.tables().leases, me, key, from)
+    }
+
+    async fn hand_over(&self, me: &LeaseOwner, key: &ShardKey) -> Result<bool, StoreError> {
+        rules::hand_over(&mut self.tables().leases, me, key)
+    }
+
+    async fn release(&self, me: &LeaseOwner, key: &ShardKey) -> Result<bool, StoreError> {
+        rules::release(&mut self.tables().leases, me, key)
+    }
+
+    async fn remove(&self, key: &ShardKey) -> Result<bool, StoreError> {
+        rules::remove(&mut self.tables().leases, key)
+    }
+
+    async fn decide(&self, decision: &Decision) -> Result<Verdict, StoreError> {
+        rules::decide(&mut self.tables().leases, decision, self.decision_shards_max)
+    }
+
+    async fn advance(&self, manifest: &ManifestName, advances: &[Advance]) -> Result<Vec<AdvanceOutcome>, StoreError> {
+        rules::advance(&mut self.tables().leases, manifest, advances)
+    }
+
+    async fn roll_back(&self, manifest: &ManifestName, keys: &[ShardKey]) -> Result<bool, StoreError> {
+        rules::roll_back(&mut self.tables().leases, manifest, keys)
+    }
+
+    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
+        let mut tables = self.tables();
+        let absent = !tables.checkpoints.contains_key(&checkpoint.name);
+        if absent {
+            tables.checkpoints.insert(checkpoint.name.clone(), checkpoint.clone());
+        }
+        Ok(absent)
+    }
+
+    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
+        Ok(self.tables().checkpoints.values().map(NamedCheckpoint::summary).collect())
+    }
+
+    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
+        Ok(self.tables().checkpoints.get(name).cloned())
+    }
+
+    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
+        Ok(self.tables().checkpoints.remove(name).is_some())
+    }
+}

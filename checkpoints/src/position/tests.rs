@@ -1,0 +1,101 @@
+//! Positions: their order, their texts, and what is refused as one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::arbitrary::{position, sequence_number};
+
+#[test]
+fn sequence_numbers_are_compared_as_numbers_and_not_as_text() {
+    let number = |text: &str| SequenceNumber::try_from(text).unwrap();
+    assert!(number("9") < number("10"));
+    assert!(number("99999999999999999999999999999999999999999") < number("100000000000000000000000000000000000000000"));
+    assert_eq!(SequenceNumber::from(0_u64), number("0"));
+    assert_eq!(SequenceNumber::from(u64::MAX).as_str(), "18446744073709551615");
+}
+
+#[test]
+fn what_is_no_canonical_number_is_no_sequence_number() {
+    let too_long = "1".repeat(129);
+    for text in ["", "-1", "+1", "007", "00", "1.5", "1e3", " 1", "१", "TRIM_HORIZON", &too_long] {
+        assert!(SequenceNumber::try_from(text).is_err(), "{text:?} was accepted");
+    }
+    assert!(SequenceNumber::try_from("1".repeat(128).as_str()).is_ok());
+}
+
+#[test]
+fn positions_read_as_the_table_says() {
+    let at = |sub| Position::At { sequence: 4959_u64.into(), sub };
+    for (position, text) in
+        [(Position::Beginning, "TRIM_HORIZON"), (at(0), "4959"), (at(3), "4959:3"), (Position::End, "SHARD_END")]
+    {
+        assert_eq!(position.to_string(), text);
+        assert_eq!(text.parse::<Position>().unwrap(), position);
+    }
+}
+
+#[test]
+fn a_second_spelling_of_a_position_is_refused() {
+    for text in ["4959:0", "4959:", "4959:03", "4959:+3", ":3", "1:2:3", "TRIM_HORIZON:1", "SHARD_END:0", "shard_end"] {
+        assert!(text.parse::<Position>().is_err(), "{text:?} was accepted");
+    }
+    assert!("1:18446744073709551616".parse::<Position>().is_err());
+    assert!(Position::from_stored(TRIM_HORIZON, 1).is_err());
+}
+
+#[test]
+fn a_request_where_to_start_is_no_position() {
+    for request in ["LATEST", "AT_TIMESTAMP"] {
+        let error = Position::from_stored(request, 0).unwrap_err().to_string();
+        assert_eq!(error, format!("position {request:?} is a request where to start, not a position"));
+    }
+}
+
+#[test]
+fn a_range_that_holds_nothing_is_refused_also_in_json() {
+    let one = Position::at(1_u64.into());
+    assert!(ShardRange::new(one.clone(), one.clone()).is_err());
+    assert!(ShardRange::new(Position::End, one.clone()).is_err());
+    assert!(serde_json::from_str::<ShardRange>(r#"{"after":"2","through":"1"}"#).is_err());
+    let range = ShardRange::new(Position::Beginning, one).unwrap();
+    assert_eq!(serde_json::to_string(&range).unwrap(), r#"{"after":"TRIM_HORIZON","through":"1"}"#);
+    assert_eq!(range.to_string(), "(TRIM_HORIZON, 1]");
+}
+
+proptest! {
+    #[test]
+    fn positions_survive_both_stored_forms(position in position()) {
+        prop_assert_eq!(&position.to_string().parse::<Position>().unwrap(), &position);
+        let stored = Position::from_stored(position.checkpoint(), position.sub_sequence_number());
+        prop_assert_eq!(&stored.unwrap(), &position);
+        let json = serde_json::to_string(&position).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Position>(&json).unwrap(), position);
+    }
+
+    #[test]
+    fn sequence_numbers_survive_json(number in sequence_number()) {
+        let json = serde_json::to_string(&number).unwrap();
+        prop_assert_eq!(serde_json::from_str::<SequenceNumber>(&json).unwrap(), number);
+    }
+
+    #[test]
+    fn ranges_survive_json(one in position(), other in position()) {
+        prop_assume!(one != other);
+        let range = ShardRange::new(one.clone().min(other.clone()), one.max(other)).unwrap();
+        let json = serde_json::to_string(&range).unwrap();
+        prop_assert_eq!(serde_json::from_str::<ShardRange>(&json).unwrap(), range);
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_numbers(a in any::<u128>(), b in any::<u128>(), sub_a in 0_u64..3, sub_b in 0_u64..3) {
+        let at = |number: u128, sub| Position::At { sequence: number.to_string().try_into().unwrap(), sub };
+        prop_assert_eq!(at(a, sub_a).cmp(&at(b, sub_b)), (a, sub_a).cmp(&(b, sub_b)));
+        prop_assert!(Position::Beginning < at(a, sub_a) && at(a, sub_a) < Position::End);
+    }
+
+    #[test]
+    fn no_text_makes_parsing_panic(text in "\\PC*", sub in any::<u64>()) {
+        let _ = text.parse::<Position>();
+        let _ = Position::from_stored(&text, sub);
+    }
+}

@@ -1,0 +1,304 @@
+//! Whether a definition makes sense as a whole.
+//!
+//! Owns: every refusal that needs more than one key to see (unknown partition column, a personal field without a rule,
+//! a rule that does not suit its type). Does not own: the form of single keys (`definition`), decoding (`plan`).
+//! Every message says what to write instead.
+
+use std::collections::HashMap;
+
+use crate::dataset::definition::{
+    Column, Definition, FieldRules, Kind, Member, Rule, ScalarKind, Source, TimeFormat, TimePart,
+};
+use crate::dataset::personal::looks_personal;
+use crate::dataset::pointer::Pointer;
+use crate::settings::{At, Problem, Problems, Scalar, nearest};
+
+/// Columns that every file has beside the definition's own.
+pub(crate) const INGEST_COLUMNS: [&str; 5] =
+    ["ingest_stream", "ingest_shard", "ingest_sequence", "ingest_subsequence", "ingest_arrival_time"];
+
+/// Partition columns that come from the event time.
+pub(crate) const DATE_PARTS: [&str; 3] = ["year", "month", "day"];
+
+/// All that is wrong with a definition; `file` is for messages.
+pub(crate) fn check(file: &str, definition: &Definition) -> Problems {
+    let mut checker = Checker { file, problems: Problems::default() };
+    checker.names(definition);
+    checker.partitions(definition);
+    for column in &definition.columns {
+        checker.column(definition, column);
+    }
+    checker.lookups(definition);
+    checker.times(definition);
+    checker.problems
+}
+
+struct Checker<'a> {
+    file: &'a str,
+    problems: Problems,
+}
+
+impl Checker<'_> {
+    fn report(&mut self, line: usize, message: impl Into<String>) {
+        self.problems.push(Problem { file: self.file.to_owned(), line, message: message.into() });
+    }
+
+    fn names(&mut self, definition: &Definition) {
+        let name = &definition.name;
+        if !is_name(&name.value) || name.value == "analytics" || name.value == "unknown" {
+            self.report(name.line, format!("'{}' can't name a dataset: {NAME_RULE}", name.value));
+        }
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        for column in &definition.columns {
+            let At { value: name, line } = &column.name;
+            if !is_name(name) {
+                self.report(*line, format!("'{name}' can't name a column: {NAME_RULE}"));
+            }
+            if INGEST_COLUMNS.contains(&name.as_str()) {
+                self.report(*line, format!("column '{name}' is in every file already: give yours another name"));
+            }
+            if DATE_PARTS.contains(&name.as_str()) && definition.partition_by.value.contains(name) {
+                self.report(*line, format!("'{name}' is a partition made from the event time: rename the column"));
+            }
+            if let Some(first) = seen.insert(name, *line) {
+                self.report(*line, format!("two columns are named '{name}'; the first is at line {first}"));
+            }
+        }
+    }
+
+    fn partitions(&mut self, definition: &Definition) {
+        let At { value: names, line } = &definition.partition_by;
+        for (n, name) in names.iter().enumerate() {
+            if names[..n].contains(name) {
+                self.report(*line, format!("partition '{name}' is named twice"));
+            }
+            if DATE_PARTS.contains(&name.as_str()) {
+                continue;
+            }
+            let Some(column) = definition.columns.iter().find(|column| column.name.value == *name) else {
+                let known = definition.columns.iter().map(|column| column.name.value.as_str()).chain(DATE_PARTS);
+                let hint = nearest(name, known).map_or_else(
+                    || "name one of its columns, or year, month, day".to_owned(),
+                    |known| format!("did you mean '{known}'?"),
+                );
+                self.report(*line, format!("there is no column '{name}' to partition by; {hint}"));
+                continue;
+            };
+            let is_text = matches!(column.kind, Kind::Scalar(ScalarKind::String)) && !column.field.unique;
+            if !is_text || !matches!(column.source, Source::Pointer(_)) || drops(&column.field) {
+                self.report(*line, format!("'{name}' can't be a partition: it must be a string column with a pointer"));
+            }
+        }
+    }
+
+    fn column(&mut self, definition: &Definition, column: &Column) {
+        let At { value: name, line } = &column.name;
+        let line = *line;
+        let computed = !matches!(column.source, Source::Pointer(_));
+        if computed && (column.field.required || column.field.anonymize.is_some()) {
+            self.report(line, format!("'{name}' is computed: required and anonymize have no meaning for it"));
+        }
+        match (&column.source, &column.kind) {
+            (Source::Pointer(pointer), Kind::Scalar(kind)) => self.value(name, line, pointer, *kind, &column.field),
+            (Source::Pointer(pointer), Kind::List(kind)) => {
+                if *kind == ScalarKind::Json {
+                    self.report(line, format!("'{name}': a list of json has no use; make the column itself json"));
+                }
+                self.value(name, line, pointer, *kind, &column.field);
+            }
+            (Source::Pointer(pointer), Kind::Map(kind)) => self.map(name, line, pointer, *kind, &column.field),
+            (Source::Pointer(pointer), Kind::Struct(members) | Kind::ListOfStructs(members)) => {
+                self.members(name, line, pointer, members);
+            }
+            (Source::EventTime(TimePart::Whole) | Source::ArrivalTime, Kind::Scalar(kind)) => {
+                if !matches!(kind, ScalarKind::TimestampMillis(_) | ScalarKind::Date32(_)) {
+                    self.report(line, format!("'{name}' is a time: its type is timestamp_millis or date32"));
+                }
+            }
+            (Source::EventTime(_), Kind::Scalar(kind)) => {
+                if *kind != ScalarKind::Int32 {
+                    self.report(line, format!("'{name}' is a part of a date: its type is int32"));
+                }
+            }
+            (Source::UnknownFields, kind) => {
+                if !matches!(kind, Kind::Scalar(ScalarKind::Json)) {
+                    self.report(line, format!("'{name}' holds unknown fields as one JSON text: its type is json"));
+                }
+                if column.field.allow.is_none() {
+                    self.report(line, format!("'{name}' {ALLOW_RULE}"));
+                }
+            }
+            (Source::Lookup { lookup, .. }, kind) => {
+                if !definition.lookups.iter().any(|known| known.name.value == *lookup) {
+                    self.report(line, format!("'{name}': there is no [[lookup]] named '{lookup}'"));
+                }
+                if !matches!(kind, Kind::Scalar(ScalarKind::String | ScalarKind::Int64 | ScalarKind::Float64)) {
+                    self.report(line, format!("'{name}' comes from a lookup: its type is string, int64 or float64"));
+                }
+            }
+            (_, _) => self.report(line, format!("'{name}' is computed: its type can't be a list, map or struct")),
+        }
+    }
+
+    fn members(&mut self, name: &str, line: usize, above: &Pointer, members: &[Member]) {
+        for (n, member) in members.iter().enumerate() {
+            if !is_name(&member.name.value) {
+                self.report(member.name.line, format!("'{}' can't name a field: {NAME_RULE}", member.name.value));
+            }
+            if members[..n].iter().any(|other| other.name.value == member.name.value) {
+                self.report(member.name.line, format!("two fields of '{name}' are named '{}'", member.name.value));
+            }
+            let path = format!("{name}.{}", member.name.value);
+            self.value(&path, member.name.line, &above.join(&member.pointer), member.kind, &member.field);
+        }
+        if members.iter().all(|member| drops(&member.field)) {
+            self.report(line, format!("every field of '{name}' is dropped: drop the column itself"));
+        }
+    }
+
+    fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarKind, rules: &FieldRules) {
+        if !matches!(kind, ScalarKind::String | ScalarKind::Float64 | ScalarKind::Int64 | ScalarKind::Bool) {
+            self.report(line, format!("'{name}': the values of a map are string, int64, float64 or bool"));
+        }
+        if rules.allow.is_none() {
+            self.report(line, format!("'{name}' {ALLOW_RULE}"));
+        }
+        // The allow-list is the statement that the listed keys are harmless; the map's own name need not be.
+        let rules = FieldRules { personal: rules.personal.or(Some(false)), ..rules.clone() };
+        self.value(name, line, pointer, kind, &rules);
+    }
+
+    fn value(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarKind, rules: &FieldRules) {
+        self.personal(name, line, pointer, rules);
+        if kind == ScalarKind::Json && rules.personal.is_none() {
+            self.report(line, format!("'{name}' is free-form JSON: state personal = false if nothing personal is in it"));
+        }
+        if let Some(rule) = &rules.anonymize {
+            self.rule(name, rule, kind);
+        }
+        let banded = matches!(rules.anonymize, Some(At { value: Rule::AgeBand(_), .. }));
+        let number = banded || matches!(kind, ScalarKind::Int32 | ScalarKind::Int64 | ScalarKind::Float64);
+        let text = kind == ScalarKind::String && !banded;
+        for bound in [&rules.min, &rules.max].into_iter().flatten() {
+            if !number {
+                self.report(bound.line, format!("'{name}' is no number: min and max have no meaning for it"));
+            }
+        }
+        for bound in [&rules.min_length, &rules.max_length].into_iter().flatten() {
+            if !text || bound.value < 0 {
+                self.report(bound.line, format!("'{name}': lengths are for strings, and not negative"));
+            }
+        }
+        if let Some(pattern) = &rules.pattern {
+            if !text {
+                self.report(pattern.line, format!("'{name}' is no string: pattern has no meaning for it"));
+            }
+            self.pattern(name, pattern);
+        }
+        if let Some(one_of) = &rules.one_of
+            && (!text || one_of.value.iter().any(|value| !matches!(value, Scalar::Text(_))))
+        {
+            self.report(one_of.line, format!("'{name}': one_of lists the strings that a string may be"));
+        }
+        if rules.unique && (!text || matches!(rules.anonymize, Some(At { value: Rule::AgeBand(_), .. }))) {
+            self.report(line, format!("'{name}': unique is a hint for strings"));
+        }
+        if rules.accept_text && !number && kind != ScalarKind::Bool {
+            self.report(line, format!("'{name}': accept_text is for numbers and booleans that come as strings"));
+        }
+    }
+
+    fn personal(&mut self, name: &str, line: usize, pointer: &Pointer, rules: &FieldRules) {
+        if rules.anonymize.is_some() {
+            return;
+        }
+        if rules.personal == Some(true) {
+            self.report(line, format!("'{name}' is personal and has no rule: {RULE_HINT}"));
+        }
+        if rules.personal.is_some() {
+            return;
+        }
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let key = pointer.keys().last().map_or("", String::as_str);
+        if let Some(meaning) = looks_personal(last).or_else(|| looks_personal(key)) {
+            self.report(
+                line,
+                format!("'{name}' ({pointer}) looks like {meaning} and has no rule: {RULE_HINT}, or state personal = false"),
+            );
+        }
+    }
+
+    fn rule(&mut self, name: &str, rule: &At<Rule>, kind: ScalarKind) {
+        let time = matches!(kind, ScalarKind::TimestampMillis(_));
+        let text = kind == ScalarKind::String;
+        let (fits, wanted) = match &rule.value {
+            Rule::Drop => (true, ""),
+            Rule::TruncateToHour | Rule::TruncateToDay => (time, "timestamp_millis"),
+            Rule::Pseudonym | Rule::Region(_) | Rule::TruncateIp | Rule::Match(_) => (text, "string"),
+            Rule::AgeBand(bands) => {
+                if bands.is_empty() || bands.windows(2).any(|pair| pair[0] >= pair[1]) || bands[0] <= 0 {
+                    self.report(rule.line, format!("'{name}': bands are rising ages, such as [18, 25, 35]"));
+                }
+                (text, "string")
+            }
+        };
+        if !fits {
+            self.report(rule.line, format!("'{name}': this rule makes a {wanted}; set type = \"{wanted}\""));
+        }
+        if let Rule::Match(pattern) = &rule.value {
+            self.pattern(name, &At { value: pattern.clone(), line: rule.line });
+        }
+    }
+
+    fn pattern(&mut self, name: &str, pattern: &At<String>) {
+        if let Err(error) = regex::bytes::Regex::new(&pattern.value) {
+            let last = error.to_string();
+            let last = last.lines().last().unwrap_or_default().trim().to_owned();
+            self.report(pattern.line, format!("'{name}': '{}' is no regular expression ({last})", pattern.value));
+        }
+    }
+
+    fn lookups(&mut self, definition: &Definition) {
+        for lookup in &definition.lookups {
+            let on = definition.columns.iter().find(|column| column.name.value == lookup.on.value);
+            let joins = on.is_some_and(|column| {
+                matches!(column.kind, Kind::Scalar(ScalarKind::String))
+                    && !column.field.unique
+                    && matches!(column.source, Source::Pointer(_))
+                    && !matches!(column.field.anonymize, Some(At { value: Rule::Drop | Rule::AgeBand(_), .. }))
+            });
+            if !joins {
+                self.report(
+                    lookup.on.line,
+                    format!(
+                        "lookup '{}' joins on '{}', which is no string column with a pointer",
+                        lookup.name.value, lookup.on.value
+                    ),
+                );
+            }
+        }
+    }
+
+    fn times(&mut self, definition: &Definition) {
+        let fields = [Some(&definition.event_time.field), definition.arrival_time.as_ref()];
+        for field in fields.into_iter().flatten() {
+            if field.format == TimeFormat::Date && field.pointer != definition.event_time.field.pointer {
+                self.report(field.pointer.line, "an arrival time needs a time of day: use rfc3339, epoch_ms or epoch_s");
+            }
+        }
+    }
+}
+
+const NAME_RULE: &str = "use lower-case letters, digits and '_', starting with a letter, 64 at most";
+const RULE_HINT: &str = "add anonymize = { rule = \"pseudonym\" }, \"drop\" or another";
+const ALLOW_RULE: &str = "is free-form and needs allow = [\"key\", …]: keys that are not listed never land";
+
+fn is_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn drops(rules: &FieldRules) -> bool {
+    matches!(rules.anonymize, Some(At { value: Rule::Drop, .. }))
+}

@@ -1,0 +1,461 @@
+//! From a checked definition to a plan.
+//!
+//! Owns: which inputs, shapes and leaves each column needs, in the order in which they stand in the file: the
+//! definition's columns, then the ingest columns. Does not own: whether the definition makes sense (`check`), though
+//! what only planting shows (one field read in two ways that can't both hold) is refused here.
+
+use regex::bytes::Regex;
+
+use crate::dataset::check::{DATE_PARTS, INGEST_COLUMNS};
+use crate::dataset::definition::{
+    Column, Definition, FieldRules, Kind, Member, Rule, ScalarKind, Source, TimeField, TimeFormat,
+};
+use crate::dataset::keys::AllowList;
+use crate::dataset::lookup::LookupTable;
+use crate::dataset::plan::{
+    Checks, ColumnType, EventTimeInput, Input, InputId, InputKind, Leaf, LeafSource, MapInputs, Nest, Partition, Physical, Plan,
+    PlannedColumn, PlannedLookup, Shape, ShapeId, ShapeKind, TextChecks, Transform,
+};
+use crate::dataset::pointer::Pointer;
+use crate::dataset::recognize::Markers;
+use crate::dataset::tree::{Draft, Target};
+use crate::settings::{At, Problem, Problems, Scalar};
+use crate::time::DAY_MS;
+
+/// Gives the lookup table of a file and key column, or a sentence why there is none.
+pub type Tables<'t> = dyn Fn(&str, &str) -> Result<LookupTable, String> + 't;
+
+/// Compiles a checked definition. `version` is the hash of its text; `file` is for messages.
+pub(crate) fn compile(
+    file: &str,
+    definition: &Definition,
+    version: String,
+    markers: &Markers,
+    tables: &Tables<'_>,
+) -> Result<Plan, Problems> {
+    let mut compiler = Compiler { file, problems: Problems::default(), ..Compiler::default() };
+    for at in &definition.embedded {
+        compiler.draft.embed(&at.value);
+    }
+    compiler.read_lookups(definition, tables);
+    for column in &definition.columns {
+        compiler.column(definition, column);
+    }
+    compiler.join_lookups(definition);
+    compiler.ingest_columns();
+    let event_time = EventTimeInput {
+        input: compiler.time_input(&definition.event_time.field),
+        format: definition.event_time.field.format,
+        not_before_ms: definition.event_time.not_before_ms,
+        ahead_max_ms: definition.event_time.ahead_max_ms,
+    };
+    let arrival_time = definition.arrival_time.as_ref().map(|field| (compiler.time_input(field), field.format));
+    let partitions = definition.partition_by.value.iter().filter_map(|name| compiler.partition(name)).collect();
+    markers.mark(&mut compiler.draft);
+    compiler.finish(definition, version, event_time, arrival_time, partitions)
+}
+
+#[derive(Default)]
+struct Compiler<'a> {
+    file: &'a str,
+    problems: Problems,
+    draft: Draft,
+    inputs: Vec<Input>,
+    shapes: Vec<Shape>,
+    leaves: Vec<Leaf>,
+    columns: Vec<PlannedColumn>,
+    lookups: Vec<Option<PlannedLookup>>,
+}
+
+impl Compiler<'_> {
+    fn report(&mut self, line: usize, message: impl Into<String>) {
+        self.problems.push(Problem { file: self.file.to_owned(), line, message: message.into() });
+    }
+
+    fn finish(
+        mut self,
+        definition: &Definition,
+        version: String,
+        event_time: EventTimeInput,
+        arrival_time: Option<(InputId, TimeFormat)>,
+        partitions: Vec<Partition>,
+    ) -> Result<Plan, Problems> {
+        let nodes = match std::mem::take(&mut self.draft).build() {
+            Ok(nodes) => nodes,
+            Err(messages) => {
+                messages.into_iter().for_each(|message| self.report(0, message));
+                Vec::new()
+            }
+        };
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        Ok(Plan {
+            name: definition.name.value.clone(),
+            version,
+            nodes,
+            inputs: self.inputs,
+            shapes: self.shapes,
+            leaves: self.leaves,
+            columns: self.columns,
+            partitions,
+            event_time,
+            arrival_time,
+            lookups: self.lookups.into_iter().flatten().collect(),
+        })
+    }
+
+    fn plant(&mut self, line: usize, pointer: &Pointer, target: Target) {
+        if let Err(message) = self.draft.plant(pointer, target) {
+            self.report(line, message);
+        }
+    }
+
+    fn input(&mut self, pointer: String, kind: InputKind, accept_text: bool, shape: Option<ShapeId>) -> InputId {
+        let same = |input: &Input| {
+            input.pointer == pointer && input.kind == kind && input.accept_text == accept_text && input.shape == shape
+        };
+        self.inputs.iter().position(same).unwrap_or_else(|| {
+            self.inputs.push(Input { pointer, kind, accept_text, shape });
+            self.inputs.len() - 1
+        })
+    }
+
+    fn shape(&mut self, pointer: &Pointer, kind: ShapeKind) -> ShapeId {
+        self.shapes.push(Shape { kind, pointer: pointer.to_string() });
+        self.shapes.len() - 1
+    }
+
+    fn time_input(&mut self, field: &TimeField) -> InputId {
+        let kind = scalar_input(ScalarKind::TimestampMillis(field.format));
+        let input = self.input(field.pointer.value.to_string(), kind, false, None);
+        self.plant(field.pointer.line, &field.pointer.value, Target::Take(input));
+        input
+    }
+
+    fn column(&mut self, definition: &Definition, column: &Column) {
+        let At { value: name, line } = &column.name;
+        let line = *line;
+        let dropped = is_drop(&column.field);
+        if let (Source::Pointer(pointer), true) = (&column.source, dropped) {
+            self.plant(line, pointer, Target::Known);
+            return;
+        }
+        let in_file = !definition.partition_by.value.contains(name);
+        let data_type = match (&column.source, &column.kind) {
+            (Source::Pointer(pointer), Kind::Scalar(kind)) => {
+                self.scalar(name, line, pointer, *kind, &column.field, in_file);
+                output_type(*kind, &column.field)
+            }
+            (Source::Pointer(pointer), Kind::List(kind)) => {
+                let shape = self.shape(pointer, ShapeKind::Repeated);
+                let input = self.input(
+                    pointer.to_string(),
+                    field_input(*kind, &column.field),
+                    column.field.accept_text,
+                    Some(shape),
+                );
+                self.plant(line, pointer, Target::List { shape, element: input });
+                self.leaf(name.clone(), LeafSource::Input(input), Nest::Element(shape), *kind, &column.field);
+                ColumnType::List(Box::new(output_type(*kind, &column.field)))
+            }
+            (Source::Pointer(pointer), Kind::Map(kind)) => {
+                self.map(name, line, pointer, *kind, &column.field);
+                ColumnType::Map(Box::new(output_type(*kind, &column.field)))
+            }
+            (Source::Pointer(pointer), Kind::Struct(members)) => self.structure(name, line, pointer, members),
+            (Source::Pointer(pointer), Kind::ListOfStructs(members)) => self.objects(name, line, pointer, members),
+            (source, Kind::Scalar(kind)) => {
+                self.computed(name, line, source, *kind, column);
+                output_type(*kind, &column.field)
+            }
+            // `check` has refused every other combination.
+            _ => return,
+        };
+        self.columns.push(PlannedColumn {
+            name: name.clone(),
+            description: column.description.clone(),
+            data_type,
+            in_file,
+        });
+    }
+
+    fn scalar(
+        &mut self,
+        name: &str,
+        line: usize,
+        pointer: &Pointer,
+        kind: ScalarKind,
+        rules: &FieldRules,
+        in_file: bool,
+    ) {
+        let input = self.input(pointer.to_string(), field_input(kind, rules), rules.accept_text, None);
+        let target = if kind == ScalarKind::Json { Target::Json(input) } else { Target::Take(input) };
+        self.plant(line, pointer, target);
+        self.leaf(name.to_owned(), LeafSource::Input(input), Nest::Flat, kind, rules).in_file = in_file;
+    }
+
+    fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarKind, rules: &FieldRules) {
+        let shape = self.shape(pointer, ShapeKind::Repeated);
+        let key = self.input(format!("{pointer} (key)"), InputKind::Text, false, Some(shape));
+        let value = self.input(pointer.to_string(), field_input(kind, rules), rules.accept_text, Some(shape));
+        let allow = AllowList::new(rules.allow.as_ref().map_or(&[], |at| at.value.as_slice()));
+        self.plant(line, pointer, Target::Map(MapInputs { shape, key, value, allow }));
+        let plain = FieldRules::default();
+        self.leaf(format!("{name}.key"), LeafSource::Input(key), Nest::MapKey(shape), ScalarKind::String, &plain);
+        self.leaf(format!("{name}.value"), LeafSource::Input(value), Nest::MapValue(shape), kind, rules);
+    }
+
+    fn structure(&mut self, name: &str, line: usize, pointer: &Pointer, members: &[Member]) -> ColumnType {
+        let shape = self.shape(pointer, ShapeKind::Struct);
+        self.plant(line, pointer, Target::Struct(shape));
+        let mut fields = Vec::new();
+        for member in members {
+            let path = pointer.join(&member.pointer);
+            if is_drop(&member.field) {
+                self.plant(member.name.line, &path, Target::Known);
+                continue;
+            }
+            let kind = field_input(member.kind, &member.field);
+            let input = self.input(path.to_string(), kind, member.field.accept_text, None);
+            let target = if member.kind == ScalarKind::Json { Target::Json(input) } else { Target::Take(input) };
+            self.plant(member.name.line, &path, target);
+            let leaf_name = format!("{name}.{}", member.name.value);
+            self.leaf(leaf_name, LeafSource::Input(input), Nest::InStruct(shape), member.kind, &member.field);
+            fields.push((member.name.value.clone(), output_type(member.kind, &member.field)));
+        }
+        ColumnType::Struct(fields)
+    }
+
+    fn objects(&mut self, name: &str, line: usize, pointer: &Pointer, members: &[Member]) -> ColumnType {
+        let shape = self.shape(pointer, ShapeKind::Repeated);
+        let mut planted = Vec::new();
+        let mut fields = Vec::new();
+        for member in members {
+            if is_drop(&member.field) {
+                continue;
+            }
+            let kind = field_input(member.kind, &member.field);
+            let path = format!("{pointer}/*{}", member.pointer);
+            let input = self.input(path, kind, member.field.accept_text, Some(shape));
+            planted.push((member.pointer.clone(), input, member.kind == ScalarKind::Json));
+            let leaf_name = format!("{name}.{}", member.name.value);
+            self.leaf(leaf_name, LeafSource::Input(input), Nest::InElement(shape), member.kind, &member.field);
+            fields.push((member.name.value.clone(), output_type(member.kind, &member.field)));
+        }
+        self.plant(line, pointer, Target::Objects { shape, members: planted });
+        ColumnType::List(Box::new(ColumnType::Struct(fields)))
+    }
+
+    fn computed(&mut self, name: &str, line: usize, source: &Source, kind: ScalarKind, column: &Column) {
+        let source = match source {
+            Source::EventTime(part) => LeafSource::EventTime(*part),
+            Source::ArrivalTime => LeafSource::ArrivalTime,
+            Source::UnknownFields => {
+                let input = self.input("unknown fields".to_owned(), InputKind::Unknown, false, None);
+                let allow = column.field.allow.as_ref().map_or(&[][..], |at| at.value.as_slice());
+                self.draft.collect_unknown(input, AllowList::new(allow));
+                LeafSource::Input(input)
+            }
+            Source::Lookup { lookup, column } => {
+                let Some(number) = self.lookup_number(lookup) else { return };
+                match self.lookup_column(number, column) {
+                    Ok(column) => LeafSource::Lookup { lookup: number, column },
+                    Err(message) => return self.report(line, message),
+                }
+            }
+            Source::Pointer(_) => return,
+        };
+        self.leaf(name.to_owned(), source, Nest::Flat, kind, &FieldRules::default());
+    }
+
+    fn leaf(&mut self, name: String, source: LeafSource, nest: Nest, kind: ScalarKind, rules: &FieldRules) -> &mut Leaf {
+        let transform = transform(rules);
+        let banded = matches!(transform, Transform::AgeBand(_));
+        let physical = match kind {
+            ScalarKind::String => Physical::Text { unique: rules.unique },
+            ScalarKind::Json => Physical::Text { unique: true },
+            ScalarKind::Int32 => Physical::Int32,
+            ScalarKind::Int64 => Physical::Int64,
+            ScalarKind::Float64 => Physical::Float64,
+            ScalarKind::Bool => Physical::Bool,
+            ScalarKind::Date32(_) => Physical::Date32,
+            ScalarKind::TimestampMillis(_) => Physical::TimestampMillis,
+        };
+        let text_input = kind == ScalarKind::String && !banded;
+        self.leaves.push(Leaf {
+            name,
+            source,
+            nest,
+            physical,
+            time_format: match kind {
+                ScalarKind::Date32(format) | ScalarKind::TimestampMillis(format) => Some(format),
+                _ => None,
+            },
+            in_file: true,
+            required: rules.required,
+            checks: checks(rules, kind, text_input),
+            transform,
+        });
+        let last = self.leaves.len() - 1;
+        &mut self.leaves[last]
+    }
+
+    fn ingest_columns(&mut self) {
+        let columns = [
+            (LeafSource::Stream, ScalarKind::String, "Stream that the record was read from."),
+            (LeafSource::Shard, ScalarKind::String, "Shard of that stream."),
+            (LeafSource::Sequence, ScalarKind::Json, "Sequence number in that shard, decimal."),
+            (LeafSource::SubSequence, ScalarKind::Int64, "Place in its aggregated record; 0 for a plain one."),
+            (
+                LeafSource::ArrivalTime,
+                ScalarKind::TimestampMillis(TimeFormat::EpochMs),
+                "When the record arrived in the stream (UTC).",
+            ),
+        ];
+        for (name, (source, kind, description)) in INGEST_COLUMNS.into_iter().zip(columns) {
+            self.leaf(name.to_owned(), source, Nest::Flat, kind, &FieldRules::default());
+            let data_type = match kind {
+                ScalarKind::Json => ColumnType::String,
+                other => output_type(other, &FieldRules::default()),
+            };
+            let description = description.to_owned();
+            self.columns.push(PlannedColumn { name: name.to_owned(), description, data_type, in_file: true });
+        }
+    }
+
+    fn partition(&mut self, name: &str) -> Option<Partition> {
+        if DATE_PARTS.contains(&name) {
+            return Some(match name {
+                "year" => Partition::Year,
+                "month" => Partition::Month,
+                _ => Partition::Day,
+            });
+        }
+        let leaf = self.leaves.iter().position(|leaf| leaf.name == name)?;
+        Some(Partition::Text { name: name.to_owned(), leaf })
+    }
+
+    fn read_lookups(&mut self, definition: &Definition, tables: &Tables<'_>) {
+        for lookup in &definition.lookups {
+            let table = match tables(&lookup.file.value, &lookup.key.value) {
+                Ok(table) => Some(PlannedLookup {
+                    name: lookup.name.value.clone(),
+                    on: 0,
+                    reject_missing: lookup.reject_missing,
+                    table,
+                }),
+                Err(message) => {
+                    self.report(lookup.file.line, format!("lookup file '{}': {message}", lookup.file.value));
+                    None
+                }
+            };
+            self.lookups.push(table);
+        }
+    }
+
+    fn join_lookups(&mut self, definition: &Definition) {
+        for (number, lookup) in definition.lookups.iter().enumerate() {
+            let on = self.leaves.iter().position(|leaf| leaf.name == lookup.on.value);
+            if let (Some(on), Some(planned)) = (on, &mut self.lookups[number]) {
+                planned.on = on;
+            }
+        }
+    }
+
+    fn lookup_number(&self, name: &str) -> Option<usize> {
+        self.lookups.iter().position(|lookup| lookup.as_ref().is_some_and(|lookup| lookup.name == name))
+    }
+
+    fn lookup_column(&self, number: usize, column: &str) -> Result<usize, String> {
+        let Some(lookup) = &self.lookups[number] else { return Ok(0) };
+        lookup.table.column(column).ok_or_else(|| {
+            let names = lookup.table.names().join(", ");
+            format!("lookup '{}' has no column '{column}'; its columns are: {names}", lookup.name)
+        })
+    }
+}
+
+fn is_drop(rules: &FieldRules) -> bool {
+    matches!(rules.anonymize, Some(At { value: Rule::Drop, .. }))
+}
+
+fn field_input(kind: ScalarKind, rules: &FieldRules) -> InputKind {
+    match rules.anonymize {
+        Some(At { value: Rule::AgeBand(_), .. }) => InputKind::Int,
+        _ => scalar_input(kind),
+    }
+}
+
+fn scalar_input(kind: ScalarKind) -> InputKind {
+    match kind {
+        ScalarKind::String => InputKind::Text,
+        ScalarKind::Int32 | ScalarKind::Int64 => InputKind::Int,
+        ScalarKind::Float64 => InputKind::Float,
+        ScalarKind::Bool => InputKind::Bool,
+        ScalarKind::Json => InputKind::Json,
+        ScalarKind::Date32(format) | ScalarKind::TimestampMillis(format) => match format {
+            TimeFormat::Rfc3339 | TimeFormat::Date => InputKind::Text,
+            TimeFormat::EpochMs => InputKind::Int,
+            TimeFormat::EpochS => InputKind::Float,
+        },
+    }
+}
+
+fn output_type(kind: ScalarKind, rules: &FieldRules) -> ColumnType {
+    if matches!(rules.anonymize, Some(At { value: Rule::AgeBand(_), .. })) {
+        return ColumnType::String;
+    }
+    match kind {
+        ScalarKind::String => ColumnType::String,
+        ScalarKind::Int32 => ColumnType::Int32,
+        ScalarKind::Int64 => ColumnType::Int64,
+        ScalarKind::Float64 => ColumnType::Float64,
+        ScalarKind::Bool => ColumnType::Bool,
+        ScalarKind::Date32(_) => ColumnType::Date32,
+        ScalarKind::TimestampMillis(_) => ColumnType::TimestampMillis,
+        ScalarKind::Json => ColumnType::Json,
+    }
+}
+
+fn transform(rules: &FieldRules) -> Transform {
+    match rules.anonymize.as_ref().map(|at| &at.value) {
+        None | Some(Rule::Drop) => Transform::Keep,
+        Some(Rule::Pseudonym) => Transform::Pseudonym,
+        Some(Rule::AgeBand(bands)) => Transform::AgeBand(bands.clone()),
+        Some(Rule::Region(keep)) => Transform::Region(keep.iter().map(|name| name.to_lowercase()).collect()),
+        Some(Rule::TruncateIp) => Transform::TruncateIp,
+        Some(Rule::TruncateToHour) => Transform::TruncateTime(3_600_000),
+        Some(Rule::TruncateToDay) => Transform::TruncateTime(DAY_MS),
+        // `check` has refused what does not compile.
+        Some(Rule::Match(pattern)) => Regex::new(pattern).map_or(Transform::Keep, Transform::Match),
+    }
+}
+
+fn checks(rules: &FieldRules, kind: ScalarKind, text_input: bool) -> Checks {
+    let number = |bound: &Option<At<f64>>| bound.as_ref().map(|at| at.value);
+    let (mut min, mut max) = (number(&rules.min), number(&rules.max));
+    if kind == ScalarKind::Int32 {
+        min = Some(min.unwrap_or(f64::MIN).max(f64::from(i32::MIN)));
+        max = Some(max.unwrap_or(f64::MAX).min(f64::from(i32::MAX)));
+    }
+    let constrained = rules.min_length.is_some()
+        || rules.max_length.is_some()
+        || rules.one_of.is_some()
+        || rules.pattern.is_some();
+    let length = |bound: &Option<At<i64>>| bound.as_ref().and_then(|at| usize::try_from(at.value).ok());
+    let text = (text_input && constrained).then(|| TextChecks {
+        min_length: length(&rules.min_length).unwrap_or(0),
+        max_length: length(&rules.max_length).unwrap_or(usize::MAX),
+        one_of: rules.one_of.as_ref().map(|at| {
+            let text = |value: &Scalar| if let Scalar::Text(text) = value { Some(text.as_bytes().into()) } else { None };
+            at.value.iter().filter_map(text).collect()
+        }),
+        pattern: rules.pattern.as_ref().and_then(|at| Regex::new(&at.value).ok()),
+    });
+    Checks { min, max, text }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

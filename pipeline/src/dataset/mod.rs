@@ -1,0 +1,151 @@
+//! Datasets: the schema is data, not code.
+//!
+//! Owns: reading definitions (TOML), refusing what makes no sense with file, line and what to write instead, and
+//! compiling each once into a plan that decodes JSON straight into columns. Does not own: the records.
+//!
+//! The way of a definition: `definition` (form) → `check` (sense) → `compile` (through `tree`) → `plan`.
+
+mod check;
+mod compile;
+pub(crate) mod definition;
+pub(crate) mod keys;
+pub(crate) mod lookup;
+mod personal;
+pub(crate) mod plan;
+mod pointer;
+pub(crate) mod recognize;
+mod schema;
+mod tree;
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::dataset::definition::Definition;
+use crate::dataset::plan::{Plan, Transform};
+use crate::dataset::recognize::Markers;
+use crate::settings::{Problem, Problems};
+
+pub use compile::Tables;
+pub use lookup::LookupTable;
+pub use schema::SchemaFormat;
+
+/// A definition's text and where it came from.
+#[derive(Debug, Clone)]
+pub struct DefinitionText {
+    /// File name as the user knows it; for messages and to find lookup files beside it.
+    pub file: String,
+    /// The TOML text.
+    pub text: String,
+}
+
+/// The definitions that ship with the product, in their order of precedence.
+pub fn shipped() -> Vec<DefinitionText> {
+    let shipped = |file: &str, text: &str| DefinitionText { file: file.to_owned(), text: text.to_owned() };
+    vec![
+        shipped("events.toml (shipped)", include_str!("../../datasets/events.toml")),
+        shipped("assessments.toml (shipped)", include_str!("../../datasets/assessments.toml")),
+        shipped("users.toml (shipped)", include_str!("../../datasets/users.toml")),
+    ]
+}
+
+/// All datasets of a run, compiled.
+#[derive(Debug)]
+pub struct Datasets {
+    plans: Vec<Arc<Plan>>,
+    definitions: Vec<Definition>,
+    markers: Markers,
+}
+
+impl Datasets {
+    /// Compiles definitions; the first that recognizes a record gets it. `tables` reads lookup tables.
+    ///
+    /// # Errors
+    /// Every problem of every definition.
+    pub fn compile(texts: &[DefinitionText], tables: &Tables<'_>) -> Result<Datasets, Problems> {
+        let mut problems = Problems::default();
+        let mut definitions: Vec<Definition> = Vec::new();
+        for DefinitionText { file, text } in texts {
+            match Definition::parse(file, text) {
+                Ok(definition) => {
+                    problems.extend(check::check(file, &definition));
+                    if definitions.iter().any(|other| other.name.value == definition.name.value) {
+                        let message = format!("there are two datasets named '{}'", definition.name.value);
+                        problems.push(Problem { file: file.clone(), line: definition.name.line, message });
+                    }
+                    definitions.push(definition);
+                }
+                Err(found) => problems.extend(found),
+            }
+        }
+        if definitions.is_empty() && problems.is_empty() {
+            problems.push(Problem { file: "datasets".to_owned(), line: 0, message: "there are none".to_owned() });
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let markers = Markers::new(&definitions).map_err(|message| {
+            let mut problems = Problems::default();
+            problems.push(Problem { file: "datasets".to_owned(), line: 0, message });
+            problems
+        })?;
+        let mut plans = Vec::new();
+        for (definition, DefinitionText { file, text }) in definitions.iter().zip(texts) {
+            let version = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+            match compile::compile(file, definition, version, &markers, tables) {
+                Ok(plan) => plans.push(Arc::new(plan)),
+                Err(found) => problems.extend(found),
+            }
+        }
+        if problems.is_empty() { Ok(Datasets { plans, definitions, markers }) } else { Err(problems) }
+    }
+
+    /// The number of the dataset of a name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.plans.iter().position(|plan| plan.name == name)
+    }
+
+    /// The datasets' names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.plans.iter().map(|plan| plan.name.as_str())
+    }
+
+    /// The hash of a dataset's definition and of the lookup tables it is joined to, in hex.
+    pub fn version(&self, dataset: usize) -> &str {
+        &self.plans[dataset].version
+    }
+
+    /// A dataset's partition columns.
+    pub fn partition_columns(&self, dataset: usize) -> impl Iterator<Item = &str> {
+        self.plans[dataset].partitions.iter().map(plan::Partition::name)
+    }
+
+    /// The lookups that a dataset is joined to, by name.
+    pub fn lookups(&self, dataset: usize) -> impl Iterator<Item = &str> {
+        self.plans[dataset].lookups.iter().map(|lookup| lookup.name.as_str())
+    }
+
+    /// Whether any dataset makes pseudonyms, so that a key is needed.
+    pub fn need_key(&self) -> bool {
+        let pseudonyms = |plan: &Arc<Plan>| plan.leaves.iter().any(|leaf| matches!(leaf.transform, Transform::Pseudonym));
+        self.plans.iter().any(pseudonyms)
+    }
+
+    /// A dataset's schema for the outside world; `lake` is where the lake is, without a final slash.
+    pub fn schema(&self, dataset: usize, format: SchemaFormat, lake: &str) -> String {
+        let plan = &self.plans[dataset];
+        schema::render(&self.definitions[dataset], plan, format, &format!("{lake}/processed/{}/", plan.name))
+    }
+
+    pub(crate) fn plan(&self, dataset: usize) -> &Arc<Plan> {
+        &self.plans[dataset]
+    }
+
+    pub(crate) fn plans(&self) -> &[Arc<Plan>] {
+        &self.plans
+    }
+
+    pub(crate) fn recognize(&self, marks: u64) -> Option<usize> {
+        self.markers.recognize(marks)
+    }
+}

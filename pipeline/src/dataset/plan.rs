@@ -1,0 +1,351 @@
+//! A definition compiled: what the scanner walks and what the columns are made of.
+//!
+//! Owns: the types of the decode tree (which key leads where), of the inputs (what the scanner stores of a record), and
+//! of the leaves (one for each Parquet column, with its source, checks and transform). Does not own: making them
+//! (`compile`), scanning, values, files.
+//!
+//! Words: an **input** is a field of the record as scanned; a **shape** is a list, map or struct, of which the scanner
+//! stores how many elements a record has; a **leaf** is one column of values in the file. Two columns that read the same
+//! field share its input.
+
+use regex::bytes::Regex;
+
+use crate::dataset::definition::{TimeFormat, TimePart};
+use crate::dataset::keys::{AllowList, KeyIndex, Literal};
+use crate::dataset::lookup::LookupTable;
+
+/// Number of a [`Node`] in its plan; 0 is the record itself.
+pub(crate) type NodeId = usize;
+/// Number of an [`Input`] in its plan.
+pub(crate) type InputId = usize;
+/// Number of a [`Shape`] in its plan.
+pub(crate) type ShapeId = usize;
+/// Number of a [`Leaf`] in its plan.
+pub(crate) type LeafId = usize;
+
+/// A compiled dataset.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) shapes: Vec<Shape>,
+    pub(crate) leaves: Vec<Leaf>,
+    pub(crate) columns: Vec<PlannedColumn>,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) event_time: EventTimeInput,
+    pub(crate) arrival_time: Option<(InputId, TimeFormat)>,
+    pub(crate) lookups: Vec<PlannedLookup>,
+}
+
+impl Plan {
+    /// The rules that the plan's columns are anonymized by, each once; for the graph.
+    pub(crate) fn rules(&self) -> Vec<&'static str> {
+        let mut rules = Vec::new();
+        for leaf in &self.leaves {
+            let rule = match leaf.transform {
+                Transform::Keep => continue,
+                Transform::Pseudonym => "pseudonyms",
+                Transform::AgeBand(_) => "age bands",
+                Transform::Region(_) => "regions",
+                Transform::TruncateIp => "networks",
+                Transform::TruncateTime(_) => "coarser times",
+                Transform::Match(_) => "coded answers",
+            };
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+        rules
+    }
+}
+
+/// An object of the record, as far as the dataset reads it.
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    /// The object's JSON Pointer, for messages.
+    pub(crate) pointer: String,
+    pub(crate) fields: Vec<Field>,
+    pub(crate) keys: KeyIndex,
+    pub(crate) unknown: Unknown,
+}
+
+/// What becomes of an object's keys that are not among its fields.
+#[derive(Debug, Default)]
+pub(crate) enum Unknown {
+    /// Checked for form only.
+    #[default]
+    Skip,
+    /// Key and JSON text are collected, if the key is on the list.
+    Collect { input: InputId, allow: AllowList },
+    /// They are the elements of a map, if the key is on the list.
+    Map(MapInputs),
+}
+
+/// A map's inputs.
+#[derive(Debug)]
+pub(crate) struct MapInputs {
+    pub(crate) shape: ShapeId,
+    pub(crate) key: InputId,
+    pub(crate) value: InputId,
+    pub(crate) allow: AllowList,
+}
+
+impl Node {
+    /// Keys of one object that a plan may know: the scanner keeps a bit for each to see duplicates.
+    pub(crate) const FIELDS_MAX: usize = 256;
+}
+
+/// A key of an object.
+#[derive(Debug)]
+pub(crate) struct Field {
+    /// The field's JSON Pointer, for messages.
+    pub(crate) pointer: String,
+    pub(crate) plain: Literal,
+    pub(crate) escaped: Literal,
+    /// Bits that its presence sets, for recognizing the dataset.
+    pub(crate) marker: u64,
+    /// Bits that a certain string value sets.
+    pub(crate) equals: Vec<(Box<[u8]>, u64)>,
+    pub(crate) action: Action,
+}
+
+/// What the scanner does with a field's value.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Checked for form only.
+    Skip,
+    /// A scalar: stored for each of these inputs.
+    Take(Vec<InputId>),
+    /// An object to be entered; also stored whole (as JSON text) and as a struct's presence where asked for. If
+    /// `embedded`, it may come as a string that holds the object's JSON.
+    Object { node: NodeId, shape: Option<ShapeId>, json: Option<InputId>, embedded: bool },
+    /// Any value, stored as its JSON text.
+    Json(InputId),
+    /// An array of scalars.
+    List { shape: ShapeId, element: InputId },
+    /// An array of objects.
+    Objects { shape: ShapeId, node: NodeId },
+}
+
+/// A field as the scanner stores it.
+#[derive(Debug)]
+pub(crate) struct Input {
+    /// JSON Pointer, for messages; of a list's element, the list's pointer and the element's below it.
+    pub(crate) pointer: String,
+    pub(crate) kind: InputKind,
+    pub(crate) accept_text: bool,
+    /// The list or map whose elements these are; `None`: one for each record.
+    pub(crate) shape: Option<ShapeId>,
+}
+
+/// How an input's value is stored in its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InputKind {
+    /// A string: its place in the record.
+    Text,
+    /// A whole number, as i64.
+    Int,
+    /// A number, as the bits of a double.
+    Float,
+    /// 0 or 1.
+    Bool,
+    /// Any value: the place of its JSON text.
+    Json,
+    /// Unknown fields: places of key and value, two slots each.
+    Unknown,
+}
+
+/// A list, map or struct.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub(crate) kind: ShapeKind,
+    /// JSON Pointer, for messages.
+    pub(crate) pointer: String,
+}
+
+/// What kind of shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShapeKind {
+    /// Elements that repeat: a list or a map.
+    Repeated,
+    /// A struct that is there or not.
+    Struct,
+}
+
+/// A column as a user sees it.
+#[derive(Debug)]
+pub(crate) struct PlannedColumn {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) data_type: ColumnType,
+    pub(crate) in_file: bool,
+}
+
+/// A column's type as files, catalogues and people see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ColumnType {
+    String,
+    Int32,
+    Int64,
+    Float64,
+    Bool,
+    Date32,
+    TimestampMillis,
+    Json,
+    List(Box<ColumnType>),
+    Map(Box<ColumnType>),
+    Struct(Vec<(String, ColumnType)>),
+}
+
+/// One column of values in the file.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    /// Dotted name, for messages and statistics.
+    pub(crate) name: String,
+    pub(crate) source: LeafSource,
+    pub(crate) nest: Nest,
+    pub(crate) physical: Physical,
+    /// How a time is written in the record.
+    pub(crate) time_format: Option<TimeFormat>,
+    /// Whether it is a column of the file; a partition column is only in the path.
+    pub(crate) in_file: bool,
+    pub(crate) required: bool,
+    pub(crate) checks: Checks,
+    pub(crate) transform: Transform,
+}
+
+/// Where a leaf's values come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LeafSource {
+    Input(InputId),
+    EventTime(TimePart),
+    ArrivalTime,
+    Stream,
+    Shard,
+    Sequence,
+    SubSequence,
+    /// A column of a lookup table, by the row that the leaf `on` found.
+    Lookup {
+        lookup: usize,
+        column: usize,
+    },
+}
+
+/// How a leaf lies in its column, and so its levels in Parquet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nest {
+    /// Optional unless `required`.
+    Flat,
+    /// A field of an optional struct.
+    InStruct(ShapeId),
+    /// An element of a list of scalars: optional.
+    Element(ShapeId),
+    /// A field of the required structs of a list: optional.
+    InElement(ShapeId),
+    /// The key of a map: required.
+    MapKey(ShapeId),
+    /// The value of a map: optional.
+    MapValue(ShapeId),
+}
+
+impl Nest {
+    /// The repeated shape whose elements the leaf's values are.
+    pub(crate) fn repeated(self) -> Option<ShapeId> {
+        match self {
+            Nest::Flat | Nest::InStruct(_) => None,
+            Nest::Element(shape) | Nest::InElement(shape) | Nest::MapKey(shape) | Nest::MapValue(shape) => Some(shape),
+        }
+    }
+}
+
+/// A leaf's type in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Physical {
+    /// UTF-8 text; `Unique` ones (sequence numbers, JSON texts) are not worth a dictionary.
+    Text {
+        unique: bool,
+    },
+    Int32,
+    Int64,
+    Date32,
+    TimestampMillis,
+    Float64,
+    Bool,
+}
+
+/// Constraints on a value as it arrives, before it is transformed.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    pub(crate) min: Option<f64>,
+    pub(crate) max: Option<f64>,
+    pub(crate) text: Option<TextChecks>,
+}
+
+/// Constraints on a string.
+#[derive(Debug)]
+pub(crate) struct TextChecks {
+    /// Lengths in Unicode characters.
+    pub(crate) min_length: usize,
+    pub(crate) max_length: usize,
+    pub(crate) one_of: Option<Vec<Box<[u8]>>>,
+    pub(crate) pattern: Option<Regex>,
+}
+
+/// What becomes of a value before it lands.
+#[derive(Debug)]
+pub(crate) enum Transform {
+    Keep,
+    Pseudonym,
+    /// First ages of the bands; the input is a whole number, the output text.
+    AgeBand(Vec<i64>),
+    /// Names that are kept, lower-case.
+    Region(Vec<String>),
+    TruncateIp,
+    /// Milliseconds of the unit that a time is cut to.
+    TruncateTime(i64),
+    Match(Regex),
+}
+
+/// A partition column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Partition {
+    Year,
+    Month,
+    Day,
+    /// The values of a text leaf.
+    Text {
+        name: String,
+        leaf: LeafId,
+    },
+}
+
+impl Partition {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Partition::Year => "year",
+            Partition::Month => "month",
+            Partition::Day => "day",
+            Partition::Text { name, .. } => name,
+        }
+    }
+}
+
+/// The event time's input and bounds.
+#[derive(Debug)]
+pub(crate) struct EventTimeInput {
+    pub(crate) input: InputId,
+    pub(crate) format: TimeFormat,
+    pub(crate) not_before_ms: i64,
+    pub(crate) ahead_max_ms: i64,
+}
+
+/// A lookup with its table.
+#[derive(Debug)]
+pub(crate) struct PlannedLookup {
+    pub(crate) name: String,
+    pub(crate) on: LeafId,
+    pub(crate) reject_missing: bool,
+    pub(crate) table: LookupTable,
+}

@@ -1,0 +1,69 @@
+//! JSON Pointers (RFC 6901) as dataset definitions use them: paths through objects, never into arrays by index.
+
+use std::fmt;
+
+/// A path from the top of a record to a field, by object keys.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pointer(Vec<String>);
+
+impl Pointer {
+    /// Parses `/a/b`; `~1` stands for `/` and `~0` for `~` in a key, as RFC 6901 has it.
+    ///
+    /// # Errors
+    /// A sentence for the user: the empty pointer, a missing leading slash, a stray `~`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err(format!("'{text}' is no JSON Pointer: write '/{}'", text.trim_start_matches(['$', '.'])));
+        };
+        let mut keys = Vec::new();
+        for token in rest.split('/') {
+            let bare = token.replace("~1", "").replace("~0", "");
+            if bare.contains('~') {
+                return Err(format!("'{text}': in a JSON Pointer write '~0' for '~' and '~1' for '/'"));
+            }
+            keys.push(token.replace("~1", "/").replace("~0", "~"));
+        }
+        Ok(Pointer(keys))
+    }
+
+    /// The keys from the top down; at least one.
+    pub fn keys(&self) -> &[String] {
+        &self.0
+    }
+
+    /// This pointer with another below it.
+    #[must_use]
+    pub fn join(&self, below: &Pointer) -> Pointer {
+        Pointer(self.0.iter().chain(&below.0).cloned().collect())
+    }
+
+    /// Whether `self` is `other` or lies above it.
+    pub fn contains(&self, other: &Pointer) -> bool {
+        other.0.starts_with(&self.0)
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|key| write!(f, "/{}", key.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pointer_is_read_and_written_as_rfc_6901_has_it() {
+        for text in ["/a", "/a/b", "/a~1b/c~0d", "/"] {
+            assert_eq!(Pointer::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Pointer::parse("/a~1b").unwrap().keys(), ["a/b"]);
+    }
+
+    #[test]
+    fn a_path_in_another_notation_is_refused_with_what_to_write() {
+        assert_eq!(Pointer::parse("$.score").unwrap_err(), "'$.score' is no JSON Pointer: write '/score'");
+        assert!(Pointer::parse("/a~").is_err());
+    }
+}

@@ -1,0 +1,350 @@
+//! A dataset's schema for the outside world: catalogues, producers, readers.
+//!
+//! Owns: the Athena DDL, the Glue table, the JSON Schema for producers and the Arrow schema, all from the one definition,
+//! so that they can't drift apart. Does not own: the Parquet schema (`encode::schema`).
+
+use serde_json::{Map, Value, json};
+
+use crate::dataset::check::DATE_PARTS;
+use crate::dataset::definition::{Definition, FieldRules, Kind, Rule, ScalarKind, Source, TimeFormat};
+use crate::dataset::plan::{ColumnType, Plan};
+use crate::dataset::pointer::Pointer;
+use crate::settings::{At, Scalar};
+
+/// Which schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaFormat {
+    /// `CREATE EXTERNAL TABLE` for Athena.
+    Athena,
+    /// The `TableInput` of Glue's CreateTable.
+    Glue,
+    /// JSON Schema (2020-12) of the records, for producers.
+    JsonSchema,
+    /// Arrow schema in the JSON form of Arrow's integration tests.
+    Arrow,
+}
+
+/// Renders a schema; `location` is where the dataset's files are, with a final slash.
+pub(crate) fn render(definition: &Definition, plan: &Plan, format: SchemaFormat, location: &str) -> String {
+    let pretty = |value: Value| serde_json::to_string_pretty(&value).unwrap_or_default() + "\n";
+    match format {
+        SchemaFormat::Athena => athena(definition, plan, location),
+        SchemaFormat::Glue => pretty(glue(definition, plan, location)),
+        SchemaFormat::JsonSchema => pretty(json_schema(definition)),
+        SchemaFormat::Arrow => pretty(arrow(plan)),
+    }
+}
+
+fn hive_type(data_type: &ColumnType) -> String {
+    match data_type {
+        ColumnType::String | ColumnType::Json => "string".to_owned(),
+        ColumnType::Int32 => "int".to_owned(),
+        ColumnType::Int64 => "bigint".to_owned(),
+        ColumnType::Float64 => "double".to_owned(),
+        ColumnType::Bool => "boolean".to_owned(),
+        ColumnType::Date32 => "date".to_owned(),
+        ColumnType::TimestampMillis => "timestamp".to_owned(),
+        ColumnType::List(element) => format!("array<{}>", hive_type(element)),
+        ColumnType::Map(value) => format!("map<string,{}>", hive_type(value)),
+        ColumnType::Struct(fields) => {
+            let fields: Vec<String> =
+                fields.iter().map(|(name, data_type)| format!("{name}:{}", hive_type(data_type))).collect();
+            format!("struct<{}>", fields.join(","))
+        }
+    }
+}
+
+fn partition_type(name: &str) -> &'static str {
+    if DATE_PARTS.contains(&name) { "int" } else { "string" }
+}
+
+/// Properties of a table: of one that is partitioned by dates alone, also how Athena finds its partitions by itself.
+fn table_properties(plan: &Plan, location: &str) -> Vec<(String, String)> {
+    let mut properties =
+        vec![("classification".to_owned(), "parquet".to_owned()), ("parquet.compression".to_owned(), "ZSTD".to_owned())];
+    let names: Vec<&str> = plan.partitions.iter().map(super::plan::Partition::name).collect();
+    if names.iter().all(|name| DATE_PARTS.contains(name)) {
+        properties.push(("projection.enabled".to_owned(), "true".to_owned()));
+        for name in &names {
+            let (range, digits) = match *name {
+                "year" => ("2010,2099", 4),
+                "month" => ("1,12", 2),
+                _ => ("1,31", 2),
+            };
+            properties.push((format!("projection.{name}.type"), "integer".to_owned()));
+            properties.push((format!("projection.{name}.range"), range.to_owned()));
+            properties.push((format!("projection.{name}.digits"), digits.to_string()));
+        }
+        let template: Vec<String> = names.iter().map(|name| format!("{name}=${{{name}}}/")).collect();
+        properties.push(("storage.location.template".to_owned(), format!("{location}{}", template.concat())));
+    }
+    properties
+}
+
+fn athena(definition: &Definition, plan: &Plan, location: &str) -> String {
+    let quoted = |text: &str| text.replace('\'', "''");
+    let columns: Vec<String> = plan
+        .columns
+        .iter()
+        .filter(|column| column.in_file)
+        .map(|column| {
+            let comment = match column.description.as_str() {
+                "" => String::new(),
+                text => format!(" COMMENT '{}'", quoted(text)),
+            };
+            format!("  `{}` {}{comment}", column.name, hive_type(&column.data_type))
+        })
+        .collect();
+    let partitions: Vec<String> = plan
+        .partitions
+        .iter()
+        .map(|partition| format!("  `{}` {}", partition.name(), partition_type(partition.name())))
+        .collect();
+    let properties: Vec<String> = table_properties(plan, location)
+        .iter()
+        .map(|(key, value)| format!("  '{key}' = '{}'", quoted(value)))
+        .collect();
+    let projected = properties.iter().any(|property| property.contains("projection.enabled"));
+    let note = if projected {
+        String::new()
+    } else {
+        format!("-- Then, and whenever there are new partitions: MSCK REPAIR TABLE {};\n", plan.name)
+    };
+    format!(
+        "CREATE EXTERNAL TABLE IF NOT EXISTS {} (\n{}\n)\nCOMMENT '{}'\nPARTITIONED BY (\n{}\n)\nSTORED AS PARQUET\n\
+         LOCATION '{location}'\nTBLPROPERTIES (\n{}\n);\n{note}",
+        plan.name,
+        columns.join(",\n"),
+        quoted(&definition.description),
+        partitions.join(",\n"),
+        properties.join(",\n"),
+    )
+}
+
+fn glue(definition: &Definition, plan: &Plan, location: &str) -> Value {
+    let columns: Vec<Value> = plan
+        .columns
+        .iter()
+        .filter(|column| column.in_file)
+        .map(|column| {
+            json!({ "Name": column.name, "Type": hive_type(&column.data_type), "Comment": short(&column.description) })
+        })
+        .collect();
+    let partitions: Vec<Value> = plan
+        .partitions
+        .iter()
+        .map(|partition| json!({ "Name": partition.name(), "Type": partition_type(partition.name()) }))
+        .collect();
+    let parameters: Map<String, Value> =
+        table_properties(plan, location).into_iter().map(|(key, value)| (key, Value::String(value))).collect();
+    json!({
+        "Name": plan.name,
+        "Description": definition.description,
+        "TableType": "EXTERNAL_TABLE",
+        "Parameters": parameters,
+        "PartitionKeys": partitions,
+        "StorageDescriptor": {
+            "Columns": columns,
+            "Location": location,
+            "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+            "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+            "SerdeInfo": {
+                "SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+            },
+        },
+    })
+}
+
+/// Glue takes 255 characters of comment.
+fn short(text: &str) -> String {
+    text.chars().take(255).collect()
+}
+
+fn arrow(plan: &Plan) -> Value {
+    let fields: Vec<Value> = plan
+        .columns
+        .iter()
+        .filter(|column| column.in_file)
+        .map(|column| arrow_field(&column.name, &column.data_type, true))
+        .collect();
+    json!({ "fields": fields, "metadata": [{ "key": "shardlake.definition", "value": plan.version }] })
+}
+
+fn arrow_field(name: &str, data_type: &ColumnType, nullable: bool) -> Value {
+    let (kind, children) = match data_type {
+        ColumnType::String | ColumnType::Json => (json!({ "name": "utf8" }), vec![]),
+        ColumnType::Int32 => (json!({ "name": "int", "bitWidth": 32, "isSigned": true }), vec![]),
+        ColumnType::Int64 => (json!({ "name": "int", "bitWidth": 64, "isSigned": true }), vec![]),
+        ColumnType::Float64 => (json!({ "name": "floatingpoint", "precision": "DOUBLE" }), vec![]),
+        ColumnType::Bool => (json!({ "name": "bool" }), vec![]),
+        ColumnType::Date32 => (json!({ "name": "date", "unit": "DAY" }), vec![]),
+        ColumnType::TimestampMillis => {
+            (json!({ "name": "timestamp", "unit": "MILLISECOND", "timezone": "UTC" }), vec![])
+        }
+        ColumnType::List(element) => {
+            let nullable = !matches!(**element, ColumnType::Struct(_));
+            (json!({ "name": "list" }), vec![arrow_field("element", element, nullable)])
+        }
+        ColumnType::Map(value) => {
+            let key = arrow_field("key", &ColumnType::String, false);
+            let entries = json!({
+                "name": "key_value",
+                "nullable": false,
+                "type": { "name": "struct" },
+                "children": [key, arrow_field("value", value, true)],
+            });
+            (json!({ "name": "map", "keysSorted": false }), vec![entries])
+        }
+        ColumnType::Struct(fields) => {
+            let children = fields.iter().map(|(name, data_type)| arrow_field(name, data_type, true)).collect();
+            (json!({ "name": "struct" }), children)
+        }
+    };
+    json!({ "name": name, "nullable": nullable, "type": kind, "children": children })
+}
+
+fn json_schema(definition: &Definition) -> Value {
+    let mut root = object();
+    for column in &definition.columns {
+        let Source::Pointer(pointer) = &column.source else { continue };
+        let dropped = matches!(column.field.anonymize, Some(At { value: Rule::Drop, .. }));
+        let mut schema = match &column.kind {
+            // What never lands may be of any type.
+            _ if dropped => json!({}),
+            Kind::Scalar(kind) => scalar_schema(*kind, &column.field),
+            Kind::List(kind) => {
+                json!({ "type": ["array", "null"], "items": scalar_schema(*kind, &column.field) })
+            }
+            Kind::ListOfStructs(members) => {
+                let mut element = object();
+                for member in members {
+                    place(&mut element, &member.pointer, scalar_schema(member.kind, &member.field), member.field.required);
+                }
+                json!({ "type": ["array", "null"], "items": element })
+            }
+            Kind::Map(kind) => {
+                json!({ "type": ["object", "null"], "additionalProperties": scalar_schema(*kind, &column.field) })
+            }
+            Kind::Struct(members) => {
+                let mut structure = object();
+                for member in members {
+                    let schema = scalar_schema(member.kind, &member.field);
+                    place(&mut structure, &member.pointer, schema, member.field.required);
+                }
+                structure
+            }
+        };
+        if !column.description.is_empty() {
+            schema["description"] = Value::String(column.description.clone());
+        }
+        place(&mut root, pointer, schema, column.field.required);
+    }
+    let time = &definition.event_time.field;
+    place(&mut root, &time.pointer.value, time_schema(time.format), true);
+    root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    root["title"] = json!(definition.name.value);
+    root["description"] = json!(definition.description);
+    root
+}
+
+fn object() -> Value {
+    json!({ "type": "object", "properties": {} })
+}
+
+/// Puts a schema at a pointer, making the objects on the way.
+fn place(root: &mut Value, pointer: &Pointer, schema: Value, required: bool) {
+    let Some((last, above)) = pointer.keys().split_last() else { return };
+    let mut at = root;
+    for key in above {
+        at = &mut at["properties"][key];
+        if !at.is_object() {
+            *at = json!({ "type": ["object", "null"], "properties": {} });
+        } else if at.get("properties").is_none() {
+            at["properties"] = json!({});
+        }
+        if required {
+            at["type"] = json!("object");
+        }
+    }
+    let old = at["properties"][last].take();
+    at["properties"][last] = merge(old, schema);
+    if required {
+        let mut names: Vec<Value> = at["required"].as_array().cloned().unwrap_or_default();
+        if !names.contains(&json!(last)) {
+            names.push(json!(last));
+        }
+        at["required"] = Value::Array(names);
+    }
+}
+
+/// Two readings of one field: what either says holds; of two values for one keyword the first stays.
+fn merge(old: Value, new: Value) -> Value {
+    match (old, new) {
+        (Value::Object(mut old), Value::Object(new)) => {
+            for (key, value) in new {
+                old.entry(key).or_insert(value);
+            }
+            Value::Object(old)
+        }
+        (Value::Object(old), _) => Value::Object(old),
+        (_, new) => new,
+    }
+}
+
+fn scalar_schema(kind: ScalarKind, rules: &FieldRules) -> Value {
+    let banded = matches!(rules.anonymize, Some(At { value: Rule::AgeBand(_), .. }));
+    let mut schema = match kind {
+        _ if banded => json!({ "type": "integer" }),
+        ScalarKind::String => json!({ "type": "string" }),
+        ScalarKind::Int32 => json!({ "type": "integer", "minimum": i32::MIN, "maximum": i32::MAX }),
+        ScalarKind::Int64 => json!({ "type": "integer" }),
+        ScalarKind::Float64 => json!({ "type": "number" }),
+        ScalarKind::Bool => json!({ "type": "boolean" }),
+        ScalarKind::Date32(format) | ScalarKind::TimestampMillis(format) => time_schema(format),
+        ScalarKind::Json => return json!({}),
+    };
+    if let Some(min) = &rules.min {
+        schema["minimum"] = number(min.value);
+    }
+    if let Some(max) = &rules.max {
+        schema["maximum"] = number(max.value);
+    }
+    if let Some(min_length) = &rules.min_length {
+        schema["minLength"] = json!(min_length.value);
+    }
+    if let Some(max_length) = &rules.max_length {
+        schema["maxLength"] = json!(max_length.value);
+    }
+    if let Some(pattern) = &rules.pattern {
+        schema["pattern"] = json!(pattern.value);
+    }
+    if let Some(one_of) = &rules.one_of {
+        let values = one_of.value.iter().filter_map(|value| if let Scalar::Text(text) = value { Some(text) } else { None });
+        schema["enum"] = values.map(|text| json!(text)).collect();
+    }
+    let own = schema["type"].take();
+    let mut types = vec![own];
+    if rules.accept_text {
+        types.push(json!("string"));
+    }
+    if !rules.required {
+        types.push(json!("null"));
+    }
+    schema["type"] = if types.len() == 1 { types.remove(0) } else { Value::Array(types) };
+    schema
+}
+
+fn time_schema(format: TimeFormat) -> Value {
+    match format {
+        TimeFormat::Rfc3339 => json!({ "type": "string", "format": "date-time" }),
+        TimeFormat::Date => json!({ "type": "string", "format": "date" }),
+        TimeFormat::EpochMs => json!({ "type": "integer", "description": "milliseconds since 1970" }),
+        TimeFormat::EpochS => json!({ "type": "number", "description": "seconds since 1970" }),
+    }
+}
+
+/// A bound as people write it: whole numbers without a fraction.
+fn number(value: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}

@@ -1,0 +1,185 @@
+//! Growing the decode tree: fields are planted by JSON Pointer, in any order, then built into nodes.
+//!
+//! Owns: which readings of one field go together (a value and its JSON text do; a string and an object do not, unless
+//! the field is embedded JSON). Does not own: what is read (`compile`).
+
+use crate::dataset::keys::{AllowList, KeyIndex, Literal};
+use crate::dataset::plan::{Action, Field, InputId, MapInputs, Node, NodeId, ShapeId, Unknown};
+use crate::dataset::pointer::Pointer;
+
+/// A field that is growing.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    children: Vec<(String, Draft)>,
+    takes: Vec<InputId>,
+    json: Option<InputId>,
+    structure: Option<ShapeId>,
+    repeated: Option<Repeated>,
+    embedded: bool,
+    marker: u64,
+    equals: Vec<(Box<[u8]>, u64)>,
+    unknown: Unknown,
+}
+
+#[derive(Debug)]
+enum Repeated {
+    List { shape: ShapeId, element: InputId },
+    Objects { shape: ShapeId, element: Box<Draft> },
+}
+
+/// What is read at a field.
+pub(crate) enum Target {
+    /// Nothing: the field is known, and checked for form.
+    Known,
+    Take(InputId),
+    Json(InputId),
+    Struct(ShapeId),
+    List {
+        shape: ShapeId,
+        element: InputId,
+    },
+    Objects {
+        shape: ShapeId,
+        /// Pointer below the element, input, and whether it is stored as JSON text.
+        members: Vec<(Pointer, InputId, bool)>,
+    },
+    /// The keys of an object that are not read by themselves.
+    Map(MapInputs),
+}
+
+impl Draft {
+    /// Plants a target at a pointer.
+    ///
+    /// # Errors
+    /// A sentence for the user, where the field is already read in a way that does not go with this one.
+    pub(crate) fn plant(&mut self, pointer: &Pointer, target: Target) -> Result<(), String> {
+        let draft = self.at(pointer);
+        match target {
+            Target::Known => {}
+            Target::Take(input) => {
+                if !draft.takes.contains(&input) {
+                    draft.takes.push(input);
+                }
+            }
+            Target::Json(input) => draft.json = Some(input),
+            Target::Struct(shape) if draft.structure.is_none() => draft.structure = Some(shape),
+            Target::Map(inputs) if matches!(draft.unknown, Unknown::Skip) => draft.unknown = Unknown::Map(inputs),
+            Target::Struct(_) | Target::Map(_) => return Err(twice(pointer)),
+            _ if draft.repeated.is_some() => return Err(twice(pointer)),
+            Target::List { shape, element } => draft.repeated = Some(Repeated::List { shape, element }),
+            Target::Objects { shape, members } => {
+                let mut element = Draft::default();
+                for (below, input, json) in members {
+                    element.plant(&below, if json { Target::Json(input) } else { Target::Take(input) })?;
+                }
+                draft.repeated = Some(Repeated::Objects { shape, element: Box::new(element) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that a field may come as a string that holds JSON.
+    pub(crate) fn embed(&mut self, pointer: &Pointer) {
+        self.at(pointer).embedded = true;
+    }
+
+    /// Says that a field's presence sets bits.
+    pub(crate) fn mark(&mut self, pointer: &Pointer, bits: u64) {
+        self.at(pointer).marker |= bits;
+    }
+
+    /// Says that a string value of a field sets bits.
+    pub(crate) fn mark_value(&mut self, pointer: &Pointer, value: &str, bits: u64) {
+        self.at(pointer).equals.push((value.as_bytes().into(), bits));
+    }
+
+    /// Collects the top level's unknown keys.
+    pub(crate) fn collect_unknown(&mut self, input: InputId, allow: AllowList) {
+        self.unknown = Unknown::Collect { input, allow };
+    }
+
+    fn at(&mut self, pointer: &Pointer) -> &mut Draft {
+        let mut draft = self;
+        for key in pointer.keys() {
+            let position = draft.children.iter().position(|(known, _)| known == key).unwrap_or_else(|| {
+                draft.children.push((key.clone(), Draft::default()));
+                draft.children.len() - 1
+            });
+            draft = &mut draft.children[position].1;
+        }
+        draft
+    }
+
+    /// Builds the nodes; the record itself is node 0.
+    ///
+    /// # Errors
+    /// Sentences for the user, one for each field whose readings do not go together.
+    pub(crate) fn build(self) -> Result<Vec<Node>, Vec<String>> {
+        let mut builder = Builder { nodes: Vec::new(), errors: Vec::new() };
+        builder.object(self, "");
+        if builder.errors.is_empty() { Ok(builder.nodes) } else { Err(builder.errors) }
+    }
+}
+
+fn twice(pointer: &Pointer) -> String {
+    format!("{pointer} is read by two columns as a list, map or struct: one must do")
+}
+
+struct Builder {
+    nodes: Vec<Node>,
+    errors: Vec<String>,
+}
+
+impl Builder {
+    fn object(&mut self, draft: Draft, path: &str) -> NodeId {
+        let id = self.nodes.len();
+        self.nodes.push(Node::default());
+        let keys = KeyIndex::new(draft.children.iter().map(|(key, _)| key.as_bytes().into()));
+        if draft.children.len() > Node::FIELDS_MAX {
+            self.errors.push(format!("{path}/: more than {} keys of one object are read", Node::FIELDS_MAX));
+        }
+        let fields = draft.children.into_iter().map(|(key, child)| self.field(&key, child, path)).collect();
+        self.nodes[id] = Node { pointer: path.to_owned(), fields, keys, unknown: draft.unknown };
+        id
+    }
+
+    fn field(&mut self, key: &str, mut draft: Draft, above: &str) -> Field {
+        let pointer = format!("{above}/{}", key.replace('~', "~0").replace('/', "~1"));
+        let marker = draft.marker;
+        let equals = std::mem::take(&mut draft.equals);
+        let action = self.action(draft, &pointer);
+        if !equals.is_empty() && !matches!(action, Action::Skip | Action::Take(_)) {
+            self.errors.push(format!("{pointer} is compared with a string and read as something else"));
+        }
+        Field { plain: Literal::plain(key), escaped: Literal::escaped(key), pointer, marker, equals, action }
+    }
+
+    fn action(&mut self, draft: Draft, pointer: &str) -> Action {
+        let is_map = !matches!(draft.unknown, Unknown::Skip);
+        let is_object = !draft.children.is_empty() || draft.structure.is_some() || is_map;
+        let readings = usize::from(!draft.takes.is_empty())
+            + usize::from(is_object)
+            + usize::from(draft.repeated.is_some())
+            + usize::from(draft.json.is_some() && !is_object);
+        if readings > 1 {
+            self.errors.push(format!("{pointer} is read in two ways that can't both hold (as a value and as an object, say)"));
+        }
+        if is_object {
+            let (shape, json, embedded) = (draft.structure, draft.json, draft.embedded);
+            let node = self.object(draft, pointer);
+            return Action::Object { node, shape, json, embedded };
+        }
+        if draft.embedded {
+            self.errors.push(format!("{pointer} is named in embedded, but no column reads a field inside it"));
+        }
+        match (draft.repeated, draft.json) {
+            (Some(Repeated::List { shape, element }), _) => Action::List { shape, element },
+            (Some(Repeated::Objects { shape, element }), _) => {
+                Action::Objects { shape, node: self.object(*element, pointer) }
+            }
+            (None, Some(json)) => Action::Json(json),
+            (None, None) if draft.takes.is_empty() => Action::Skip,
+            (None, None) => Action::Take(draft.takes),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the scanner found in a micro-batch of records: one list of slots for each input and shape of a plan.
+//!
+//! A column that no record of the batch has costs nothing; a record that fails is taken back whole, so that it leaves no
+//! trace. Invariant: within a list, slots stand in the order of their records (or elements).
+
+use crate::dataset::plan::{InputId, Plan, ShapeId};
+
+/// Set in [`Slot::value`] of a text whose bytes are in the batch's scratch, not in the chunk.
+const IN_SCRATCH: u64 = 1 << 63;
+/// Set in [`Slot::value`] of a text that holds JSON escapes.
+const ESCAPED: u64 = 1 << 62;
+
+/// One value of one record or element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// A number's bits, or a text's place with its flags.
+    pub(crate) value: u64,
+    /// A text's length in bytes.
+    pub(crate) len: u32,
+    /// Number of the record in the batch, or of the element in its shape.
+    pub(crate) index: u32,
+}
+
+/// Which buffer a text lies in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Chunk,
+    Scratch,
+}
+
+impl Slot {
+    #[inline]
+    pub(crate) fn text(place: Place, at: usize, end: usize, escaped: bool, index: u32) -> Self {
+        let flags = if place == Place::Scratch { IN_SCRATCH } else { 0 } | if escaped { ESCAPED } else { 0 };
+        #[expect(clippy::cast_possible_truncation, reason = "a chunk is under 4 GiB: see `Chunk`")]
+        let len = (end - at) as u32;
+        Slot { value: at as u64 | flags, len, index }
+    }
+
+    #[inline]
+    pub(crate) fn is_escaped(self) -> bool {
+        self.value & ESCAPED != 0
+    }
+
+    /// The text's bytes, escapes and all.
+    #[inline]
+    pub(crate) fn bytes<'b>(self, chunk: &'b [u8], scratch: &'b [u8]) -> &'b [u8] {
+        let buffer = if self.value & IN_SCRATCH != 0 { scratch } else { chunk };
+        #[expect(clippy::cast_possible_truncation, reason = "a place in a buffer")]
+        let at = (self.value & !(IN_SCRATCH | ESCAPED)) as usize;
+        &buffer[at..at + self.len as usize]
+    }
+}
+
+/// A list, map or struct of one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShapeSlot {
+    /// Number of the record in the batch.
+    pub(crate) record: u32,
+    /// Number of its first element in the shape.
+    pub(crate) first: u32,
+    /// How many elements it has.
+    pub(crate) count: u32,
+}
+
+/// All slots of a micro-batch of one dataset.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    pub(crate) inputs: Vec<Vec<Slot>>,
+    pub(crate) shapes: Vec<Vec<ShapeSlot>>,
+    /// Elements of each shape so far, and at the begin of the present record.
+    elements: Vec<(u32, u32)>,
+    /// Unescaped embedded documents.
+    pub(crate) scratch: Vec<u8>,
+    /// Which shape an input's elements belong to.
+    input_shapes: Vec<Option<ShapeId>>,
+    /// Records so far; the number of the present record while it is scanned.
+    pub(crate) records: u32,
+    /// Keys of free-form objects that were not on the allow-list, over the batch.
+    pub(crate) denied_keys: u64,
+    denied_before: u64,
+}
+
+impl Slots {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Slots {
+            inputs: vec![Vec::new(); plan.inputs.len()],
+            shapes: vec![Vec::new(); plan.shapes.len()],
+            elements: vec![(0, 0); plan.shapes.len()],
+            scratch: Vec::new(),
+            input_shapes: plan.inputs.iter().map(|input| input.shape).collect(),
+            records: 0,
+            denied_keys: 0,
+            denied_before: 0,
+        }
+    }
+
+    /// Begins a record: what is pushed from now on belongs to record number `self.records`.
+    pub(crate) fn begin(&mut self) {
+        self.elements.iter_mut().for_each(|(now, before)| *before = *now);
+        self.denied_before = self.denied_keys;
+    }
+
+    /// Keeps the present record.
+    pub(crate) fn keep(&mut self) {
+        self.records += 1;
+    }
+
+    /// Takes the present record back: no trace of it stays.
+    pub(crate) fn take_back(&mut self) {
+        let record = self.records;
+        for (slots, shape) in self.inputs.iter_mut().zip(&self.input_shapes) {
+            let from = shape.map_or(record, |shape| self.elements[shape].1);
+            let kept = slots.iter().rposition(|slot| slot.index < from).map_or(0, |last| last + 1);
+            slots.truncate(kept);
+        }
+        for slots in &mut self.shapes {
+            while slots.last().is_some_and(|slot| slot.record >= record) {
+                slots.pop();
+            }
+        }
+        self.elements.iter_mut().for_each(|(now, before)| *now = *before);
+        self.denied_keys = self.denied_before;
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, input: InputId, slot: Slot) {
+        self.inputs[input].push(slot);
+    }
+
+    /// The number that the next element of a shape gets.
+    #[inline]
+    pub(crate) fn next_element(&mut self, shape: ShapeId) -> u32 {
+        let (now, _) = &mut self.elements[shape];
+        *now += 1;
+        *now - 1
+    }
+
+    /// How many elements a shape has so far.
+    #[inline]
+    pub(crate) fn element_count(&self, shape: ShapeId) -> u32 {
+        self.elements[shape].0
+    }
+
+    /// Forgets the batch, keeping the buffers.
+    pub(crate) fn clear(&mut self) {
+        self.inputs.iter_mut().for_each(Vec::clear);
+        self.shapes.iter_mut().for_each(Vec::clear);
+        self.elements.fill((0, 0));
+        self.scratch.clear();
+        self.records = 0;
+        self.denied_keys = 0;
+    }
+}

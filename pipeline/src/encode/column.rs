@@ -1,0 +1,499 @@
+//! One column chunk: pages, statistics, page index and bloom filter.
+//!
+//! Owns: the choice of encoding, the cut into pages, compression. Does not own: the file around it (`file`).
+//!
+//! Why not parquet's own column writers: they take whole values and build each dictionary again by hashing every value
+//! of every row, which costs more than all the rest of the pipeline. Here the dictionary is known since decoding, so a
+//! row costs a table look-up. What is written is plain Parquet, and the crate still writes headers and footer.
+//!
+//! | values | encoding |
+//! | --- | --- |
+//! | text that repeats | dictionary, sorted where it is small |
+//! | text that hardly repeats | `DELTA_LENGTH_BYTE_ARRAY`; sequence numbers `DELTA_BYTE_ARRAY` |
+//! | whole numbers, dates, times | `DELTA_BINARY_PACKED` |
+//! | doubles | dictionary if few differ, else `PLAIN` |
+//! | booleans | `PLAIN` (bits) |
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use parquet::basic::{Compression, Encoding, PageType, ZstdLevel};
+use parquet::bloom_filter::Sbbf;
+use parquet::column::page::{CompressedPage, Page, PageWriter};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats};
+use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
+use parquet::schema::types::ColumnDescPtr;
+
+use crate::columns::intern::Interner;
+use crate::dataset::plan::{Leaf, LeafSource, Physical, Transform};
+use crate::encode::delta::{self, Width};
+use crate::encode::gather::{Column, Levels};
+use crate::encode::levels;
+use crate::encode::stats::{Bounds, statistics};
+
+/// Rows of a page at most: what readers skip by.
+const PAGE_ROWS: usize = 20_000;
+/// Bytes of a page's values, roughly, before compression.
+const PAGE_BYTES: usize = 1 << 20;
+/// Distinct values up to which a dictionary is sorted: pages then have exact bounds at no cost.
+const SORTED_MAX: usize = 4096;
+/// False positives of a bloom filter.
+const BLOOM_FPP: f64 = 0.01;
+
+/// Reused buffers and the compressor of one encoder.
+pub(crate) struct ColumnEncoder {
+    compressor: zstd::bulk::Compressor<'static>,
+    level: i32,
+    body: Vec<u8>,
+    packed: Vec<u8>,
+    scratch: Vec<i64>,
+    /// For each number of the leaf's dictionary, its place in the file's plus one; all 0 between columns.
+    places: Vec<u32>,
+    /// The leaf's numbers in the order of the file's dictionary.
+    dictionary: Vec<u32>,
+}
+
+impl std::fmt::Debug for ColumnEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ColumnEncoder").field("level", &self.level).finish_non_exhaustive()
+    }
+}
+
+/// The values of a column chunk as its pages take them.
+enum Body<'v> {
+    /// Dictionary ids and their width in bits.
+    Ids(u32),
+    Numbers(&'v [i64], Width),
+    Doubles(&'v [i64]),
+    Bools(&'v [i64]),
+    Texts { bytes: &'v [u8], lengths: &'v [u32], prefixed: bool },
+}
+
+impl Body<'_> {
+    fn encoding(&self) -> Encoding {
+        match self {
+            Body::Ids(_) => Encoding::RLE_DICTIONARY,
+            Body::Numbers(..) => Encoding::DELTA_BINARY_PACKED,
+            Body::Doubles(_) | Body::Bools(_) => Encoding::PLAIN,
+            Body::Texts { prefixed: true, .. } => Encoding::DELTA_BYTE_ARRAY,
+            Body::Texts { prefixed: false, .. } => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+        }
+    }
+}
+
+impl ColumnEncoder {
+    pub(crate) fn new(level: i32) -> Result<Self> {
+        Ok(ColumnEncoder {
+            compressor: zstd::bulk::Compressor::new(level)?,
+            level,
+            body: Vec::new(),
+            packed: Vec::new(),
+            scratch: Vec::new(),
+            places: Vec::new(),
+            dictionary: Vec::new(),
+        })
+    }
+
+    /// Encodes a gathered column. `landed` is its leaf's dictionary, if it has one. The column's ids are used up.
+    pub(crate) fn encode(
+        &mut self,
+        leaf: &Leaf,
+        descriptor: &ColumnDescPtr,
+        column: &mut Column,
+        landed: Option<&Interner>,
+    ) -> Result<(Bytes, ColumnCloseResult)> {
+        let mut chunk = Chunk::new(descriptor);
+        match landed {
+            Some(landed) => self.encode_dictionary(leaf, column, landed, &mut chunk)?,
+            None if leaf.physical == Physical::Float64 => self.encode_doubles(column, &mut chunk)?,
+            None => {
+                let body = match leaf.physical {
+                    Physical::Int32 | Physical::Date32 => Body::Numbers(&column.numbers, Width::Bits32),
+                    Physical::Int64 | Physical::TimestampMillis => Body::Numbers(&column.numbers, Width::Bits64),
+                    Physical::Bool => Body::Bools(&column.numbers),
+                    Physical::Float64 | Physical::Text { .. } => Body::Texts {
+                        bytes: &column.texts,
+                        lengths: &column.lengths,
+                        prefixed: leaf.source == LeafSource::Sequence,
+                    },
+                };
+                self.pages(&column.levels, &[], &body, leaf.physical, &[], &mut chunk)?;
+            }
+        }
+        chunk.finish(&column.levels, leaf.physical, self.level)
+    }
+
+    /// A text column with a dictionary: the file's holds only values that these rows use.
+    fn encode_dictionary(
+        &mut self,
+        leaf: &Leaf,
+        column: &mut Column,
+        landed: &Interner,
+        chunk: &mut Chunk,
+    ) -> Result<()> {
+        self.places.resize(self.places.len().max(landed.len() + 1), 0);
+        self.dictionary.clear();
+        for id in &mut column.ids {
+            let place = &mut self.places[*id as usize];
+            if *place == 0 {
+                self.dictionary.push(*id);
+                *place = u32::try_from(self.dictionary.len()).map_err(|_| too_many())?;
+            }
+            *id = *place - 1;
+        }
+        let bytes: usize = self.dictionary.iter().map(|number| landed.get(*number).len()).sum();
+        let distinct = self.dictionary.len();
+        for number in &self.dictionary {
+            self.places[*number as usize] = 0;
+        }
+        if matches!(leaf.transform, Transform::Pseudonym) {
+            chunk.bloom = Some(bloom(&self.dictionary, landed)?);
+        }
+        if distinct > 1000 && distinct * 4 > column.ids.len() * 3 {
+            // Most values stand once: a dictionary would only add ids to them.
+            column.texts.clear();
+            column.lengths.clear();
+            for id in &column.ids {
+                let text = landed.get(self.dictionary[*id as usize]);
+                column.texts.extend_from_slice(text);
+                column.lengths.push(u32::try_from(text.len()).map_err(|_| too_many())?);
+            }
+            let body = Body::Texts { bytes: &column.texts, lengths: &column.lengths, prefixed: false };
+            return self.pages(&column.levels, &[], &body, leaf.physical, &[], chunk);
+        }
+        let sorted = distinct <= SORTED_MAX;
+        if sorted {
+            self.sort_dictionary(&mut column.ids, landed);
+        }
+        self.body.clear();
+        for number in &self.dictionary {
+            let value = landed.get(*number);
+            self.body.extend_from_slice(&u32::try_from(value.len()).map_err(|_| too_many())?.to_le_bytes());
+            self.body.extend_from_slice(value);
+        }
+        let texts: Vec<&[u8]> = self.dictionary.iter().map(|number| landed.get(*number)).collect();
+        chunk.bounds = Bounds::of_texts(texts.iter().copied());
+        if bytes > 0 || distinct > 0 {
+            self.dictionary_page(distinct, sorted, chunk)?;
+        }
+        let width = levels::bit_width(u32::try_from(distinct.saturating_sub(1)).map_err(|_| too_many())?);
+        let page_texts = if sorted { texts.as_slice() } else { &[] };
+        self.pages(&column.levels, &column.ids, &Body::Ids(width), leaf.physical, page_texts, chunk)
+    }
+
+    fn sort_dictionary(&mut self, ids: &mut [u32], landed: &Interner) {
+        let mut order: Vec<u32> = (0..).take(self.dictionary.len()).collect();
+        order.sort_unstable_by_key(|place| landed.get(self.dictionary[*place as usize]));
+        let mut moved = vec![0_u32; order.len()];
+        for (new, old) in (0..).zip(&order) {
+            moved[*old as usize] = new;
+        }
+        self.dictionary = order.iter().map(|place| self.dictionary[*place as usize]).collect();
+        ids.iter_mut().for_each(|id| *id = moved[*id as usize]);
+    }
+
+    /// Doubles get a dictionary if a sample shows that few differ.
+    fn encode_doubles(&mut self, column: &mut Column, chunk: &mut Chunk) -> Result<()> {
+        let values = &column.numbers;
+        let sample: std::collections::HashSet<i64> = values.iter().take(1024).copied().collect();
+        let mut places: HashMap<i64, u32, Mix> = HashMap::default();
+        let mut distinct: Vec<i64> = Vec::new();
+        let repeats = sample.len() * 2 <= values.len().min(1024);
+        column.ids.clear();
+        if repeats {
+            for value in values {
+                let next = u32::try_from(distinct.len()).map_err(|_| too_many())?;
+                let place = *places.entry(*value).or_insert(next);
+                if place == next {
+                    distinct.push(*value);
+                }
+                column.ids.push(place);
+            }
+        }
+        if !repeats || distinct.len() > 1 << 16 {
+            return self.pages(&column.levels, &[], &Body::Doubles(values), Physical::Float64, &[], chunk);
+        }
+        chunk.bounds = Bounds::of_doubles(&distinct);
+        self.body.clear();
+        distinct.iter().for_each(|value| self.body.extend_from_slice(&value.to_le_bytes()));
+        self.dictionary_page(distinct.len(), false, chunk)?;
+        let width = levels::bit_width(u32::try_from(distinct.len().saturating_sub(1)).map_err(|_| too_many())?);
+        let ids = std::mem::take(&mut column.ids);
+        chunk.doubles = distinct;
+        let written = self.pages(&column.levels, &ids, &Body::Ids(width), Physical::Float64, &[], chunk);
+        column.ids = ids;
+        written
+    }
+
+    fn dictionary_page(&mut self, distinct: usize, is_sorted: bool, chunk: &mut Chunk) -> Result<()> {
+        let page = Page::DictionaryPage {
+            buf: self.compress()?,
+            num_values: u32::try_from(distinct).map_err(|_| too_many())?,
+            encoding: Encoding::PLAIN,
+            is_sorted,
+        };
+        chunk.write(page, self.body.len())
+    }
+
+    fn compress(&mut self) -> Result<Bytes> {
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(self.body.len()));
+        self.compressor.compress_to_buffer(&self.body, &mut self.packed)?;
+        Ok(Bytes::copy_from_slice(&self.packed))
+    }
+
+    /// Cuts the rows into pages and writes them. `texts`: the sorted dictionary, for each page's bounds.
+    fn pages(
+        &mut self,
+        all: &Levels,
+        ids: &[u32],
+        body: &Body<'_>,
+        physical: Physical,
+        texts: &[&[u8]],
+        chunk: &mut Chunk,
+    ) -> Result<()> {
+        let bytes_a_row = match body {
+            Body::Ids(width) => all.count * *width as usize / 8 / all.rows.max(1),
+            Body::Texts { bytes, .. } => bytes.len() / all.rows.max(1),
+            _ => 8 * all.count / all.rows.max(1),
+        };
+        let rows_a_page = (PAGE_BYTES / bytes_a_row.max(1)).clamp(1, PAGE_ROWS);
+        let (mut value, mut byte) = (0, 0);
+        let mut first_row = 0;
+        while first_row < all.rows {
+            let last_row = (first_row + rows_a_page).min(all.rows);
+            let levels = all.range(first_row, last_row);
+            let values = value..value + all.values_in(levels.clone());
+            self.body.clear();
+            write_levels(all, levels.clone(), &mut self.body);
+            let bounds = match body {
+                Body::Ids(width) => {
+                    self.body.push(width.to_le_bytes()[0]);
+                    levels::encode(&ids[values.clone()], *width, &mut self.body);
+                    chunk.bounds_of_ids(&ids[values.clone()], texts)
+                }
+                Body::Numbers(numbers, width) => {
+                    delta::encode_numbers(&numbers[values.clone()], *width, &mut self.body);
+                    Bounds::of_numbers(&numbers[values.clone()])
+                }
+                Body::Doubles(doubles) => {
+                    let doubles = &doubles[values.clone()];
+                    doubles.iter().for_each(|bits| self.body.extend_from_slice(&bits.to_le_bytes()));
+                    Bounds::of_doubles(doubles)
+                }
+                Body::Bools(bools) => {
+                    let bools = &bools[values.clone()];
+                    levels::pack(bools.iter().map(|bit| u64::from(*bit != 0)), bools.len(), 1, &mut self.body);
+                    Bounds::of_numbers(bools)
+                }
+                Body::Texts { bytes, lengths, prefixed } => {
+                    let lengths = &lengths[values.clone()];
+                    let end = byte + lengths.iter().map(|length| *length as usize).sum::<usize>();
+                    let encode = if *prefixed { delta::encode_prefixed } else { delta::encode_texts };
+                    encode(lengths, &bytes[byte..end], &mut self.scratch, &mut self.body);
+                    let bounds = Bounds::of_concatenated(lengths, &bytes[byte..end]);
+                    byte = end;
+                    bounds
+                }
+            };
+            let page = Page::DataPage {
+                buf: self.compress()?,
+                num_values: u32::try_from(levels.len()).map_err(|_| too_many())?,
+                encoding: body.encoding(),
+                def_level_encoding: Encoding::RLE,
+                rep_level_encoding: Encoding::RLE,
+                statistics: None,
+            };
+            chunk.note_page(bounds.as_ref(), physical, (levels.len(), values.len()), last_row - first_row);
+            chunk.write(page, self.body.len())?;
+            value = values.end;
+            first_row = last_row;
+        }
+        Ok(())
+    }
+}
+
+/// Levels of a data page of version 1: each as its length in four bytes, then the hybrid encoding.
+fn write_levels(all: &Levels, range: Range<usize>, out: &mut Vec<u8>) {
+    let mut write = |encode: &dyn Fn(&mut Vec<u8>)| {
+        let at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        encode(out);
+        let length = u32::try_from(out.len() - at - 4).unwrap_or(u32::MAX);
+        out[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    };
+    if !all.repetition.is_empty() {
+        write(&|out| levels::encode(&all.repetition[range.clone()], 1, out));
+    }
+    let width = levels::bit_width(u32::from(all.max_definition));
+    if all.definition.is_empty() {
+        write(&|out| levels::encode_run(u32::from(all.max_definition), range.len(), width, out));
+    } else {
+        write(&|out| levels::encode(&all.definition[range.clone()], width, out));
+    }
+}
+
+fn bloom(dictionary: &[u32], landed: &Interner) -> Result<Sbbf> {
+    let mut filter = Sbbf::new_with_ndv_fpp(dictionary.len().max(1) as u64, BLOOM_FPP)?;
+    dictionary.iter().for_each(|number| filter.insert(landed.get(*number)));
+    Ok(filter)
+}
+
+fn too_many() -> ParquetError {
+    ParquetError::General("a row group holds more than 2^32 values or bytes of a column".to_owned())
+}
+
+/// A column chunk that is being written.
+struct Chunk {
+    descriptor: ColumnDescPtr,
+    sink: TrackedWrite<Vec<u8>>,
+    bounds: Option<Bounds>,
+    /// The dictionary of a column of doubles.
+    doubles: Vec<i64>,
+    bloom: Option<Sbbf>,
+    index: ColumnIndexBuilder,
+    /// Whether every page so far has bounds or no values. The pages of a large, unsorted dictionary have none: such a
+    /// column gets no column index.
+    indexed: bool,
+    offsets: OffsetIndexBuilder,
+    uncompressed: usize,
+    dictionary_at: Option<i64>,
+    data_at: Option<i64>,
+    pages: Vec<(PageType, Encoding, i32)>,
+}
+
+impl Chunk {
+    fn new(descriptor: &ColumnDescPtr) -> Self {
+        Chunk {
+            descriptor: descriptor.clone(),
+            sink: TrackedWrite::new(Vec::new()),
+            bounds: None,
+            doubles: Vec::new(),
+            bloom: None,
+            index: ColumnIndexBuilder::new(descriptor.physical_type()),
+            indexed: true,
+            offsets: OffsetIndexBuilder::new(),
+            uncompressed: 0,
+            dictionary_at: None,
+            data_at: None,
+            pages: Vec::new(),
+        }
+    }
+
+    /// The bounds of a page of dictionary ids: by place where the dictionary is sorted, by value for doubles.
+    fn bounds_of_ids(&self, ids: &[u32], sorted: &[&[u8]]) -> Option<Bounds> {
+        if !self.doubles.is_empty() {
+            let values: Vec<i64> = ids.iter().map(|id| self.doubles[*id as usize]).collect();
+            return Bounds::of_doubles(&values);
+        }
+        let (min, max) = (ids.iter().min()?, ids.iter().max()?);
+        Bounds::of_texts([sorted.get(*min as usize)?, sorted.get(*max as usize)?].into_iter().copied())
+    }
+
+    fn note_page(
+        &mut self,
+        bounds: Option<&Bounds>,
+        physical: Physical,
+        (levels, values): (usize, usize),
+        rows: usize,
+    ) {
+        self.indexed &= values == 0 || bounds.is_some();
+        let (min, max) = bounds.map(|bounds| bounds.to_bytes(physical)).unwrap_or_default();
+        let nans = (physical == Physical::Float64).then_some(0);
+        self.index.append(values == 0, min, max, i64::try_from(levels - values).unwrap_or(0), nans);
+        self.offsets.append_row_count(i64::try_from(rows).unwrap_or(0));
+        if let Some(bounds) = bounds {
+            match &mut self.bounds {
+                Some(all) => all.widen(bounds),
+                None => self.bounds = Some(bounds.clone()),
+            }
+        }
+    }
+
+    fn write(&mut self, page: Page, uncompressed: usize) -> Result<()> {
+        let data = page.is_data_page();
+        let (kind, encoding) = (page.page_type(), page.encoding());
+        let has_values = page.num_values() > 0;
+        let at = i64::try_from(self.sink.bytes_written()).unwrap_or(0);
+        let spec = SerializedPageWriter::new(&mut self.sink).write_page(CompressedPage::new(page, uncompressed))?;
+        self.uncompressed += spec.uncompressed_size;
+        if data {
+            self.data_at.get_or_insert(at);
+            self.offsets.append_offset_and_size(at, i32::try_from(spec.compressed_size).unwrap_or(i32::MAX));
+        } else {
+            self.dictionary_at = Some(at);
+        }
+        debug_assert!(has_values || !data, "a data page has levels");
+        match self.pages.iter_mut().find(|(known, with, _)| *known == kind && *with == encoding) {
+            Some((_, _, count)) => *count += 1,
+            None => self.pages.push((kind, encoding, 1)),
+        }
+        Ok(())
+    }
+
+    fn finish(self, levels: &Levels, physical: Physical, level: i32) -> Result<(Bytes, ColumnCloseResult)> {
+        let values = levels.values_in(0..levels.count);
+        let nulls = levels.count - values;
+        let size = i64::try_from(self.sink.bytes_written()).unwrap_or(i64::MAX);
+        let mut encodings: Vec<Encoding> = self.pages.iter().map(|(_, encoding, _)| *encoding).collect();
+        encodings.push(Encoding::RLE);
+        let page_stats = self.pages.iter().map(|(page_type, encoding, count)| PageEncodingStats {
+            page_type: *page_type,
+            encoding: *encoding,
+            count: *count,
+        });
+        let mut builder = ColumnChunkMetaData::builder(self.descriptor)
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(level)?))
+            .set_encodings(encodings)
+            .set_page_encoding_stats(page_stats.collect())
+            .set_total_compressed_size(size)
+            .set_total_uncompressed_size(i64::try_from(self.uncompressed).unwrap_or(i64::MAX))
+            .set_num_values(i64::try_from(levels.count).unwrap_or(i64::MAX))
+            .set_data_page_offset(self.data_at.unwrap_or(0))
+            .set_dictionary_page_offset(self.dictionary_at);
+        builder = builder.set_statistics(statistics(self.bounds.as_ref(), physical, nulls as u64));
+        let close = ColumnCloseResult {
+            bytes_written: size.cast_unsigned(),
+            rows_written: levels.rows as u64,
+            metadata: builder.build()?,
+            bloom_filter: self.bloom,
+            column_index: if self.indexed { Some(self.index.build()?) } else { None },
+            offset_index: Some(self.offsets.build()),
+        };
+        Ok((Bytes::from(self.sink.into_inner()?), close))
+    }
+}
+
+/// A fast hash for the bits of doubles; the values come from the column itself, the table lives for one chunk.
+#[derive(Default, Clone, Copy)]
+struct Mix;
+
+impl std::hash::BuildHasher for Mix {
+    type Hasher = MixHasher;
+
+    fn build_hasher(&self) -> MixHasher {
+        MixHasher(0)
+    }
+}
+
+struct MixHasher(u64);
+
+impl std::hash::Hasher for MixHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    }
+
+    fn write_i64(&mut self, value: i64) {
+        let mixed = u128::from(value.cast_unsigned() ^ 0xD6E8_FEB8_6659_FD93) * 0x9E37_79B9_7F4A_7C15_u128;
+        #[expect(clippy::cast_possible_truncation, reason = "both halves are folded together")]
+        let folded = mixed as u64 ^ (mixed >> 64) as u64;
+        self.0 = folded;
+    }
+}

@@ -1,0 +1,230 @@
+//! The values of one leaf in one partition, put together from the runs of all blocks, with their Parquet levels.
+//!
+//! Definition levels of the shapes that a plan has: flat 0–1; a struct's field 0–2; a list's element 0–3 (no list,
+//! empty list, null, value); a map's key 0–2, its value 0–3. Repetition levels: 0 begins a row, 1 goes on.
+
+use crate::columns::leaf::Values;
+use crate::columns::store::{Gathered, GatheredStrings, Packed};
+use crate::columns::table::{Run, Table};
+use crate::dataset::plan::{LeafId, Nest, ShapeId};
+
+/// A leaf's levels and values.
+#[derive(Debug, Default)]
+pub(crate) struct Column {
+    pub(crate) levels: Levels,
+    /// Numbers of the leaf's dictionary that are not null.
+    pub(crate) ids: Vec<u32>,
+    /// Numbers that are not null.
+    pub(crate) numbers: Vec<i64>,
+    /// Texts that are not null, end to end, and their lengths.
+    pub(crate) texts: Vec<u8>,
+    pub(crate) lengths: Vec<u32>,
+    scratch: Scratch,
+}
+
+/// Definition and repetition levels.
+#[derive(Debug, Default)]
+pub(crate) struct Levels {
+    pub(crate) rows: usize,
+    /// How many levels (values and nulls) there are.
+    pub(crate) count: usize,
+    pub(crate) max_definition: u8,
+    /// Empty: every value is there.
+    pub(crate) definition: Vec<u8>,
+    /// Empty: no level repeats.
+    pub(crate) repetition: Vec<u8>,
+    /// Where each row's levels begin; empty: row n at n.
+    pub(crate) row_begins: Vec<usize>,
+}
+
+impl Levels {
+    /// The levels of the rows `from..to`.
+    pub(crate) fn range(&self, from: usize, to: usize) -> std::ops::Range<usize> {
+        let place = |row: usize| {
+            if self.row_begins.is_empty() { row } else { self.row_begins.get(row).copied().unwrap_or(self.count) }
+        };
+        place(from)..place(to)
+    }
+
+    /// How many of these levels have a value.
+    pub(crate) fn values_in(&self, levels: std::ops::Range<usize>) -> usize {
+        if self.definition.is_empty() {
+            return levels.len();
+        }
+        self.definition[levels].iter().filter(|level| **level == self.max_definition).count()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Scratch {
+    gathered: Gathered,
+    strings: GatheredStrings,
+    shape: Gathered,
+    valid: Vec<bool>,
+}
+
+impl Column {
+    /// Gathers a leaf's values in the runs of one partition.
+    pub(crate) fn gather(&mut self, table: &Table, leaf: LeafId, runs: &[Run]) {
+        self.ids.clear();
+        self.numbers.clear();
+        self.texts.clear();
+        self.lengths.clear();
+        self.levels.definition.clear();
+        self.levels.repetition.clear();
+        self.levels.row_begins.clear();
+        self.levels.rows = runs.iter().map(|run| run.len as usize).sum();
+        let nest = table.plan.leaves[leaf].nest;
+        match nest.repeated() {
+            None => {
+                self.values(&table.values[leaf], runs.iter().map(|run| (run.block, run.start as usize, run.len as usize)));
+                self.flat(nest, table, runs);
+            }
+            Some(shape) => self.repeated(nest, table, leaf, shape, runs),
+        }
+    }
+
+    /// Reads the values of these runs; afterwards `scratch.valid` tells which are there (empty: all).
+    fn values(&mut self, values: &Values, runs: impl Iterator<Item = (u32, usize, usize)>) {
+        let Scratch { gathered, strings, valid, .. } = &mut self.scratch;
+        gathered.clear();
+        strings.clear();
+        valid.clear();
+        let number_texts = match values {
+            Values::Dictionary(dictionary) => {
+                for (block, start, len) in runs {
+                    dictionary.numbers.read(block as usize, start, len, gathered);
+                }
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "dictionary numbers are u32")]
+                self.ids.extend(gathered.values.iter().filter(|number| **number != 0).map(|number| *number as u32));
+                if self.ids.len() < gathered.values.len() {
+                    valid.extend(gathered.values.iter().map(|number| *number != 0));
+                }
+                self.levels.count = gathered.count;
+                return;
+            }
+            Values::Numbers(numbers) => {
+                for (block, start, len) in runs {
+                    numbers.read(block as usize, start, len, gathered);
+                }
+                std::mem::swap(&mut self.numbers, &mut gathered.values);
+                std::mem::swap(valid, &mut gathered.valid);
+                self.levels.count = gathered.count;
+                return;
+            }
+            Values::Texts(texts) => {
+                for (block, start, len) in runs {
+                    texts.read(block as usize, start, len, strings);
+                }
+                false
+            }
+            Values::Sequences { numbers, texts, is_text } => {
+                for (block, start, len) in runs {
+                    if is_text[block as usize] {
+                        texts.read(block as usize, start, len, strings);
+                    } else {
+                        gathered.clear();
+                        numbers.read(block as usize, start, len, gathered);
+                        for number in &gathered.values {
+                            let before = strings.bytes.len();
+                            write_decimal(number.cast_unsigned(), &mut strings.bytes);
+                            strings.lengths.push(u32::try_from(strings.bytes.len() - before).unwrap_or(0));
+                        }
+                        strings.count += len;
+                    }
+                }
+                true
+            }
+        };
+        std::mem::swap(&mut self.texts, &mut strings.bytes);
+        std::mem::swap(&mut self.lengths, &mut strings.lengths);
+        self.levels.count = strings.count;
+        if !number_texts {
+            std::mem::swap(valid, &mut strings.valid);
+        }
+    }
+
+    fn flat(&mut self, nest: Nest, table: &Table, runs: &[Run]) {
+        let Scratch { shape, valid, .. } = &mut self.scratch;
+        let Nest::InStruct(id) = nest else {
+            self.levels.max_definition = 1;
+            self.levels.definition.extend(valid.iter().map(|valid| u8::from(*valid)));
+            return;
+        };
+        self.levels.max_definition = 2;
+        shape.clear();
+        read_runs(&table.shapes[id], runs, shape);
+        let there = shape.values.iter().map(|value| value & 1 == 1);
+        self.levels.definition.extend(there.enumerate().map(|(row, there)| match (there, valid.get(row)) {
+            (false, _) => 0,
+            (true, Some(false)) => 1,
+            (true, _) => 2,
+        }));
+        if self.levels.definition.iter().all(|level| *level == 2) {
+            self.levels.definition.clear();
+        }
+    }
+
+    fn repeated(&mut self, nest: Nest, table: &Table, leaf: LeafId, id: ShapeId, runs: &[Run]) {
+        let packed = &table.shapes[id];
+        let begin = |run: &Run| match run.start {
+            0 => 0,
+            start => to_place(packed.get(run.block as usize, start as usize - 1)),
+        };
+        let end = |run: &Run| to_place(packed.get(run.block as usize, (run.start + run.len) as usize - 1));
+        let elements = runs.iter().map(|run| (run.block, begin(run), end(run) - begin(run)));
+        self.values(&table.values[leaf], elements);
+        let max = if matches!(nest, Nest::MapKey(_)) { 2 } else { 3 };
+        let levels = &mut self.levels;
+        levels.max_definition = max;
+        let mut element = 0;
+        for run in runs {
+            self.scratch.shape.clear();
+            packed.read(run.block as usize, run.start as usize, run.len as usize, &mut self.scratch.shape);
+            let mut from = begin(run);
+            for value in &self.scratch.shape.values {
+                levels.row_begins.push(levels.definition.len());
+                let to = to_place(*value);
+                if to == from {
+                    levels.repetition.push(0);
+                    levels.definition.push(u8::from(value & 1 == 1));
+                    continue;
+                }
+                for n in from..to {
+                    levels.repetition.push(u8::from(n > from));
+                    let there = self.scratch.valid.get(element).copied().unwrap_or(true);
+                    levels.definition.push(if there { max } else { 2 });
+                    element += 1;
+                }
+                from = to;
+            }
+        }
+        levels.count = levels.definition.len();
+    }
+}
+
+fn read_runs(packed: &Packed, runs: &[Run], out: &mut Gathered) {
+    for run in runs {
+        packed.read(run.block as usize, run.start as usize, run.len as usize, out);
+    }
+}
+
+/// A row's element end, from how it is kept.
+fn to_place(value: i64) -> usize {
+    usize::try_from(value >> 1).unwrap_or(0)
+}
+
+/// Appends a number's decimal digits.
+fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10).to_le_bytes()[0];
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}

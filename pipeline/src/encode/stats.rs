@@ -1,0 +1,225 @@
+//! Least and greatest values, for statistics and page indexes.
+//!
+//! Texts are compared as unsigned bytes and cut to 64 bytes: a lower bound may be cut anywhere, an upper bound is cut
+//! and counted up by one, as the format allows. Zeros of doubles get the sign that the format asks for.
+
+use parquet::data_type::ByteArray;
+use parquet::file::statistics::{Statistics, ValueStatistics};
+
+use crate::dataset::plan::Physical;
+
+/// Bytes of a text's bound.
+const TEXT_BOUND_BYTES: usize = 64;
+
+/// The least and the greatest of some values.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Bounds {
+    Numbers(i64, i64),
+    Doubles(f64, f64),
+    /// Cut to size; `None` as upper bound where no short one exists. The flags tell whether each is exact.
+    Texts {
+        min: Vec<u8>,
+        max: Option<Vec<u8>>,
+        min_exact: bool,
+        max_exact: bool,
+    },
+}
+
+impl Bounds {
+    pub(crate) fn of_numbers(values: &[i64]) -> Option<Bounds> {
+        Some(Bounds::Numbers(*values.iter().min()?, *values.iter().max()?))
+    }
+
+    /// Of doubles given as their bits; there is no NaN among them, since JSON has none.
+    pub(crate) fn of_doubles(bits: &[i64]) -> Option<Bounds> {
+        let doubles = bits.iter().map(|bits| f64::from_bits(bits.cast_unsigned()));
+        let (min, max) = doubles.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| {
+            (if value < min { value } else { min }, if value > max { value } else { max })
+        });
+        (min <= max).then_some(Bounds::Doubles(min, max))
+    }
+
+    pub(crate) fn of_texts<'t>(texts: impl Iterator<Item = &'t [u8]>) -> Option<Bounds> {
+        let mut range: Option<(&[u8], &[u8])> = None;
+        for text in texts {
+            let (min, max) = range.get_or_insert((text, text));
+            if text < *min {
+                *min = text;
+            } else if text > *max {
+                *max = text;
+            }
+        }
+        let (min, max) = range?;
+        let min_exact = min.len() <= TEXT_BOUND_BYTES;
+        let max_exact = max.len() <= TEXT_BOUND_BYTES;
+        Some(Bounds::Texts { min: cut(min).to_vec(), max: cut_up(max), min_exact, max_exact })
+    }
+
+    pub(crate) fn of_concatenated(lengths: &[u32], bytes: &[u8]) -> Option<Bounds> {
+        let mut at = 0;
+        Self::of_texts(lengths.iter().map(|length| {
+            let text = &bytes[at..at + *length as usize];
+            at += *length as usize;
+            text
+        }))
+    }
+
+    /// Makes the bounds hold for other values as well.
+    pub(crate) fn widen(&mut self, other: &Bounds) {
+        match (self, other) {
+            (Bounds::Numbers(min, max), Bounds::Numbers(low, high)) => {
+                *min = (*min).min(*low);
+                *max = (*max).max(*high);
+            }
+            (Bounds::Doubles(min, max), Bounds::Doubles(low, high)) => {
+                *min = min.min(*low);
+                *max = max.max(*high);
+            }
+            (
+                Bounds::Texts { min, max, min_exact, max_exact },
+                Bounds::Texts { min: low, max: high, min_exact: low_exact, max_exact: high_exact },
+            ) => {
+                if low < min {
+                    min.clone_from(low);
+                    *min_exact = *low_exact;
+                }
+                // No upper bound at all is above every bound.
+                if max.is_some() && (high.is_none() || *high > *max) {
+                    max.clone_from(high);
+                    *max_exact = *high_exact;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Both bounds as a page index has them. A text without a short upper bound gets the highest one of its length.
+    pub(crate) fn to_bytes(&self, physical: Physical) -> (Vec<u8>, Vec<u8>) {
+        match self {
+            Bounds::Numbers(min, max) => (number(*min, physical), number(*max, physical)),
+            Bounds::Doubles(min, max) => {
+                (negative_zero(*min).to_le_bytes().to_vec(), positive_zero(*max).to_le_bytes().to_vec())
+            }
+            Bounds::Texts { min, max, .. } => {
+                (min.clone(), max.clone().unwrap_or_else(|| vec![0xFF; TEXT_BOUND_BYTES]))
+            }
+        }
+    }
+}
+
+fn number(value: i64, physical: Physical) -> Vec<u8> {
+    match physical {
+        Physical::Bool => vec![u8::from(value != 0)],
+        #[expect(clippy::cast_possible_truncation, reason = "the column's values are 32 bits wide")]
+        Physical::Int32 | Physical::Date32 => (value as i32).to_le_bytes().to_vec(),
+        _ => value.to_le_bytes().to_vec(),
+    }
+}
+
+fn negative_zero(value: f64) -> f64 {
+    if value == 0.0 { -0.0 } else { value }
+}
+
+fn positive_zero(value: f64) -> f64 {
+    if value == 0.0 { 0.0 } else { value }
+}
+
+/// A text cut to the size of a bound, between characters.
+fn cut(text: &[u8]) -> &[u8] {
+    if text.len() <= TEXT_BOUND_BYTES {
+        return text;
+    }
+    let mut end = TEXT_BOUND_BYTES;
+    while end > 0 && text[end].cast_signed() < -64 {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// A short text that is not less than this one and all that begin like it; `None` if there is none.
+fn cut_up(text: &[u8]) -> Option<Vec<u8>> {
+    if text.len() <= TEXT_BOUND_BYTES {
+        return Some(text.to_vec());
+    }
+    let text = std::str::from_utf8(cut(text)).ok()?;
+    let mut characters: Vec<char> = text.chars().collect();
+    while let Some(last) = characters.pop() {
+        // The next character that takes no more bytes keeps the bound valid UTF-8.
+        let next = (u32::from(last) + 1..).map_while(|next| (next <= 0x10_FFFF).then_some(next)).find_map(char::from_u32);
+        if let Some(next) = next {
+            characters.push(next);
+            return Some(characters.into_iter().collect::<String>().into_bytes());
+        }
+    }
+    None
+}
+
+/// The statistics of a column chunk.
+pub(crate) fn statistics(bounds: Option<&Bounds>, physical: Physical, nulls: u64) -> Statistics {
+    let nulls = Some(nulls);
+    match (physical, bounds) {
+        (Physical::Bool, Some(Bounds::Numbers(min, max))) => {
+            Statistics::boolean(Some(*min != 0), Some(*max != 0), None, nulls, false)
+        }
+        (Physical::Bool, _) => Statistics::boolean(None, None, None, nulls, false),
+        #[expect(clippy::cast_possible_truncation, reason = "the column's values are 32 bits wide")]
+        (Physical::Int32 | Physical::Date32, Some(Bounds::Numbers(min, max))) => {
+            Statistics::int32(Some(*min as i32), Some(*max as i32), None, nulls, false)
+        }
+        (Physical::Int32 | Physical::Date32, _) => Statistics::int32(None, None, None, nulls, false),
+        (Physical::Int64 | Physical::TimestampMillis, Some(Bounds::Numbers(min, max))) => {
+            Statistics::int64(Some(*min), Some(*max), None, nulls, false)
+        }
+        (Physical::Int64 | Physical::TimestampMillis, _) => Statistics::int64(None, None, None, nulls, false),
+        (Physical::Float64, Some(Bounds::Doubles(min, max))) => {
+            let (min, max) = (Some(negative_zero(*min)), Some(positive_zero(*max)));
+            Statistics::Double(ValueStatistics::new(min, max, None, nulls, false).with_nan_count(Some(0)))
+        }
+        (Physical::Float64, _) => {
+            Statistics::Double(ValueStatistics::new(None, None, None, nulls, false).with_nan_count(Some(0)))
+        }
+        (Physical::Text { .. }, Some(Bounds::Texts { min, max, min_exact, max_exact })) => {
+            let (min, max) = (Some(ByteArray::from(min.clone())), max.clone().map(ByteArray::from));
+            let statistics = ValueStatistics::new(min, max, None, nulls, false);
+            Statistics::ByteArray(statistics.with_min_is_exact(*min_exact).with_max_is_exact(*max_exact))
+        }
+        (Physical::Text { .. }, _) => {
+            Statistics::ByteArray(ValueStatistics::new(None::<ByteArray>, None, None, nulls, false))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bounds_of_texts_hold(texts in prop::collection::vec("[a\u{7f}\u{7ff}\u{ffff}\u{10ffff}]{0,80}", 1..6)) {
+            let bounds = Bounds::of_texts(texts.iter().map(String::as_bytes)).unwrap();
+            let (min, max) = bounds.to_bytes(Physical::Text { unique: false });
+            for text in &texts {
+                prop_assert!(min.as_slice() <= text.as_bytes() && text.as_bytes() <= max.as_slice());
+            }
+            prop_assert!(std::str::from_utf8(&min).is_ok());
+            let Bounds::Texts { min_exact, max_exact, .. } = bounds else { panic!("texts") };
+            let least = texts.iter().min().unwrap();
+            prop_assert_eq!(min_exact, min == least.as_bytes());
+            if max_exact {
+                prop_assert_eq!(max.as_slice(), texts.iter().max().unwrap().as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_widen() {
+        let mut bounds = Bounds::of_numbers(&[3, 5]).unwrap();
+        bounds.widen(&Bounds::Numbers(-1, 4));
+        assert_eq!(bounds, Bounds::Numbers(-1, 5));
+        let mut bounds = Bounds::of_doubles(&[0.0_f64.to_bits().cast_signed()]).unwrap();
+        bounds.widen(&Bounds::Doubles(-2.5, -1.0));
+        assert_eq!(bounds, Bounds::Doubles(-2.5, 0.0));
+        assert_eq!(Bounds::of_doubles(&[]), None);
+    }
+}

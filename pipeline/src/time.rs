@@ -1,0 +1,182 @@
+//! Points in time as milliseconds since 1970-01-01T00:00:00Z, without a clock: parsing, formatting, calendar parts.
+//!
+//! Owns: RFC 3339 text, calendar days (proleptic Gregorian, UTC). Does not own: what time it is now.
+//!
+//! Limits: years 0000 to 9999, as RFC 3339 has them. Fractions finer than a millisecond are cut off.
+
+/// Milliseconds in a day.
+pub const DAY_MS: i64 = 86_400_000;
+
+/// A calendar day in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day {
+    /// Year, 0 to 9999.
+    pub year: i32,
+    /// Month, 1 to 12.
+    pub month: u32,
+    /// Day of the month, 1 to 31.
+    pub day: u32,
+}
+
+/// The calendar day of a number of days since 1970-01-01.
+///
+/// The algorithm is Howard Hinnant's `civil_from_days` ("chrono-Compatible Low-Level Date Algorithms", 2013).
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "each part is bounded by the algorithm")]
+pub fn day_of(days: i64) -> Day {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    Day { year: year as i32, month: month as u32, day: day as u32 }
+}
+
+/// Days since 1970-01-01 of a calendar day; the inverse of [`day_of`].
+pub fn days_of(day: Day) -> i64 {
+    let year = i64::from(day.year) - i64::from(day.month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let month = i64::from(day.month);
+    let month_from_march = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * month_from_march + 2) / 5 + i64::from(day.day) - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// RFC 3339 text with milliseconds and `Z`.
+pub fn format_rfc3339(ms: i64) -> String {
+    let Day { year, month, day } = day_of(ms.div_euclid(DAY_MS));
+    let rest = ms.rem_euclid(DAY_MS);
+    let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1_000)
+}
+
+/// Parses RFC 3339 text (`2025-01-13T10:30:00.123+01:00`) to milliseconds. The offset is required, as the RFC has it;
+/// `t`, `z` and a space for `T` are taken; a leap second counts as the second after it.
+pub fn parse_rfc3339(text: &[u8]) -> Option<i64> {
+    let (head, mut rest) = text.split_first_chunk::<19>()?;
+    if head[4] != b'-' || head[7] != b'-' || !matches!(head[10], b'T' | b't' | b' ') || head[13] != b':' {
+        return None;
+    }
+    if head[16] != b':' {
+        return None;
+    }
+    let days = days_in(two(head, 0)? * 100 + two(head, 2)?, two(head, 5)?, two(head, 8)?)?;
+    let (hour, minute, second) = (two(head, 11)?, two(head, 14)?, two(head, 17)?);
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let mut ms = days * DAY_MS + i64::from(hour) * 3_600_000 + i64::from(minute) * 60_000 + i64::from(second) * 1_000;
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits == 0 {
+            return None;
+        }
+        let mut scale = 100;
+        for digit in &fraction[..digits.min(3)] {
+            ms += i64::from(digit - b'0') * scale;
+            scale /= 10;
+        }
+        rest = &fraction[digits..];
+    }
+    match *rest {
+        [b'Z' | b'z'] => Some(ms),
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let (hours, minutes) = (two(&[h1, h2], 0)?, two(&[m1, m2], 0)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            let offset = i64::from(hours) * 3_600_000 + i64::from(minutes) * 60_000;
+            Some(if sign == b'+' { ms - offset } else { ms + offset })
+        }
+        _ => None,
+    }
+}
+
+/// Parses `YYYY-MM-DD` to days since 1970-01-01.
+pub fn parse_date(text: &[u8]) -> Option<i64> {
+    let text: &[u8; 10] = text.try_into().ok()?;
+    if text[4] != b'-' || text[7] != b'-' {
+        return None;
+    }
+    days_in(two(text, 0)? * 100 + two(text, 2)?, two(text, 5)?, two(text, 8)?)
+}
+
+/// Parses either form to milliseconds; for configuration.
+pub fn parse_rfc3339_or_date(text: &str) -> Option<i64> {
+    parse_rfc3339(text.as_bytes()).or_else(|| parse_date(text.as_bytes()).map(|days| days * DAY_MS))
+}
+
+fn days_in(year: u32, month: u32, day: u32) -> Option<i64> {
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let last = match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + u32::from(leap),
+        _ => return None,
+    };
+    if day == 0 || day > last {
+        return None;
+    }
+    #[expect(clippy::cast_possible_wrap, reason = "a year of four digits")]
+    Some(days_of(Day { year: year as i32, month, day }))
+}
+
+fn two(text: &[u8], at: usize) -> Option<u32> {
+    let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
+    (tens <= 9 && ones <= 9).then(|| u32::from(tens) * 10 + u32::from(ones))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn rfc_3339_examples_parse() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2025-01-13T10:30:00.123Z", 1_736_764_200_123),
+            ("2025-01-13t10:30:00.123456789z", 1_736_764_200_123),
+            ("2025-01-13 11:30:00.1+01:00", 1_736_764_200_100),
+            ("2024-02-29T23:59:60-00:30", 1_709_253_000_000),
+            ("1969-12-31T23:59:59.999Z", -1),
+        ] {
+            assert_eq!(parse_rfc3339(text.as_bytes()), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_rfc_3339_is_refused() {
+        for text in [
+            "",
+            "2025-01-13",
+            "2025-01-13T10:30:00",
+            "2025-02-29T00:00:00Z",
+            "2025-13-01T00:00:00Z",
+            "2025-01-13T24:00:00Z",
+            "2025-01-13T10:30:00.Z",
+            "2025-01-13T10:30:00Zx",
+            "2025-01-13T10:30:00+1:00",
+            "x025-01-13T10:30:00Z",
+        ] {
+            assert_eq!(parse_rfc3339(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_instant_round_trips(ms in -62_167_219_200_000_i64..=253_402_300_799_999) {
+            prop_assert_eq!(parse_rfc3339(format_rfc3339(ms).as_bytes()), Some(ms));
+        }
+
+        #[test]
+        fn every_day_round_trips(days in -719_528_i64..=2_932_896) {
+            prop_assert_eq!(days_of(day_of(days)), days);
+        }
+    }
+}
