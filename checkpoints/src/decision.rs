@@ -16,12 +16,12 @@
 //! 2. One row whose checkpoint has not reached `through`, and where `M` is not pending, proves that `M` is not in effect: had
 //!    it been advanced, the checkpoint would be at `through` or behind it. Either it was never decided, or it was rolled
 //!    back, which for the worker is the same: the range is to be read again.
-//! 3. If every row has reached `through` and none shows `M`, the rows can't tell: `M` may have been rolled forward by another
-//!    worker and other epochs advanced since, or other epochs committed the same records instead. Here the *commit record*
-//!    is the proof, in both directions: it is written before the first advance and a checkpoint that has moved never
-//!    comes back, so `M` was committed if and only if its commit record is there *now*. For the worker little depends on
-//!    it: nothing of the epoch's ranges is left to read, and aborting its uploads is right in either case, since
-//!    completed uploads can't be aborted any more.
+//! 3. If every row has reached `through`, or is gone because it had reached its end, and none shows `M`, the rows can't tell:
+//!    `M` may have been rolled forward by another worker and other epochs advanced since, or other epochs committed the
+//!    same records instead. Here the *commit record* is the proof, in both directions: it is written before the first
+//!    advance and a checkpoint that has moved never comes back, so `M` was committed if and only if its commit record is
+//!    there *now*. For the worker little depends on it: nothing of the epoch's ranges is left to read, and aborting its
+//!    uploads is right in either case, since completed uploads can't be aborted any more.
 //!
 //! `lastManifest` is there for the sake of rule 1. Without it, every reply that was lost and rolled forward by another
 //! would be rule 3 and a look into the object store; and a worker whose advance finds nothing pending could not tell
@@ -31,8 +31,8 @@
 //! # Requests that arrive late
 //!
 //! A request whose reply was lost may still be on its way. While the rows meet its conditions, its sender does not give up:
-//! `decide_once` then answers with an error that may be retried, never with `Refused`. Once a condition fails, it can hold
-//! again only if this same process takes every lost lease back before any shard of the decision has advanced. Should the
+//! `decide_once` then answers with an error that may be retried, never with `No`. Once a condition fails, it can hold again
+//! only if this same process takes every lost lease back before any shard of the decision has advanced. Should the
 //! late request take effect even then, the epoch is found as pending and resolved like any other: rolled forward, or rolled
 //! back because its uploads are gone. So nothing is lost or doubled, provided that the intent outlives any request's life:
 //! whoever removes unreferenced intents leaves young ones alone.
@@ -132,22 +132,15 @@ pub trait LeaseStoreExt: LeaseStore {
     /// epoch pending or not.
     fn decide_once(&self, decision: &Decision) -> impl Future<Output = Result<Decided, StoreError>> + Send {
         async move {
-            let verdict = match self.decide(decision).await {
+            let sent = match self.decide(decision).await {
                 Ok(Verdict::Decided) => return Ok(Decided::Yes),
-                Err(error) if !error.is_retryable() => return Err(error),
-                undecided => undecided,
+                Ok(Verdict::Refused(_)) => Ok(()),
+                Err(error) if error.is_retryable() => Err(error),
+                Err(error) => return Err(error),
             };
             let rows = self.get(&decision.keys()).await?;
-            match judge(decision, &rows) {
-                Judgement::Decided => Ok(Decided::Yes),
-                Judgement::Superseded => Ok(Decided::Superseded),
-                Judgement::Refused(refusals) => Ok(Decided::No(refusals)),
-                // The reply's reasons have passed since, as a roll back by another makes them; they were true.
-                Judgement::Open => verdict.map(|verdict| match verdict {
-                    Verdict::Decided => Decided::Yes,
-                    Verdict::Refused(refusals) => Decided::No(refusals),
-                }),
-            }
+            // What was refused and would succeed now, somebody has rolled back meanwhile, or it was the late request.
+            judge(decision, &rows).unwrap_or_else(|| sent.and(Err(passed(decision))))
         }
     }
 }

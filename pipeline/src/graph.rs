@@ -229,7 +229,8 @@ impl Graph {
     /// Where a node stands on the records' way, for listing.
     fn rank(&self, node: usize) -> usize {
         let Node { name, kind, .. } = &self.nodes[node];
-        let order = ["decode", "validate/", "enrich/", "anonymize/", "batch/", "encode/", "raw", "dead letters", "commit"];
+        let order =
+            ["decode", "validate/", "enrich/", "anonymize/", "batch/", "encode/", "raw", "dead letters", "commit"];
         match kind {
             NodeKind::Source => 0,
             _ => 1 + order.iter().position(|prefix| name.starts_with(prefix)).unwrap_or(order.len()),
@@ -253,12 +254,18 @@ impl Builder {
         EdgeId(self.edges.len() - 1)
     }
 
-    fn dataset(&mut self, all: &Datasets, dataset: usize, decode: usize, letters: usize, commit: usize) -> DatasetEdges {
+    fn dataset(
+        &mut self,
+        all: &Datasets,
+        dataset: usize,
+        decode: usize,
+        letters: usize,
+        commit: usize,
+    ) -> DatasetEdges {
         let plan = all.plan(dataset);
         let name = &plan.name;
         let lookups: Vec<&str> = all.lookups(dataset).collect();
-        let joined =
-            if lookups.is_empty() { String::new() } else { format!("; lookups: {}", lookups.join(", ")) };
+        let joined = if lookups.is_empty() { String::new() } else { format!("; lookups: {}", lookups.join(", ")) };
         let partitions: Vec<&str> = all.partition_columns(dataset).collect();
         let mut stage = |stage: &str, detail: &str| self.node(&format!("{stage}/{name}"), detail, NodeKind::Stage);
         let validate = stage("validate", "types and constraints");

@@ -150,7 +150,6 @@ impl Lane {
         pushed
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one record on its way")]
     fn record(
         &mut self,
         mut record: Record,
@@ -220,8 +219,7 @@ impl Lane {
                 letter(&config, &mut self.letters, seen, code, source, framing, number, buffer);
             }
         }
-        pushed.dead_letters =
-            Code::ALL.into_iter().zip(by_code).filter(|(_, count)| *count > 0).collect();
+        pushed.dead_letters = Code::ALL.into_iter().zip(by_code).filter(|(_, count)| *count > 0).collect();
         if let (Some(raw), Some([into, ..])) = (&mut self.raw, graph.raw_edges()) {
             let whole_lines = matches!(framing, Framing::Lines { .. });
             land_raw(&config, raw, &self.seen, buffer, whole_lines);
@@ -292,7 +290,6 @@ fn count_record(graph: &Graph, dataset: Option<usize>, code: Option<Code>, bytes
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one dead letter")]
 fn letter(
     config: &LaneConfig,
     letters: &mut Lines,
@@ -316,7 +313,8 @@ fn letter(
         }
         (Framing::Records(_), None) => "",
     };
-    let field = seen.dataset.zip(seen.fault).and_then(|(dataset, fault)| config.datasets.plan(dataset).spot(fault.spot));
+    let field =
+        seen.dataset.zip(seen.fault).and_then(|(dataset, fault)| config.datasets.plan(dataset).spot(fault.spot));
     let letter = DeadLetter {
         code,
         dataset: seen.dataset.map(|dataset| config.datasets.plan(dataset).name.as_str()),

@@ -17,6 +17,14 @@
 //! and 0.4 KB (users), unless [`Options::too_large_bytes`] asks for larger bad ones. Changing any text or draw in here
 //! changes the bytes and so the hashes pinned in the tests: a release note, not an accident.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "everything here is small by construction: sizes of records, draws below a bound, times of one century"
+)]
+
 // What everything is made of: draws and spellings, people and texts.
 mod random;
 mod write;

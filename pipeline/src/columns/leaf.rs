@@ -62,16 +62,6 @@ impl Dictionary {
         self.raw.intern(text).0
     }
 
-    fn clear(&mut self) {
-        self.raw.clear();
-        self.fates.clear();
-        if let Some(out) = &mut self.out {
-            out.clear();
-        }
-        self.rows.iter_mut().for_each(Vec::clear);
-        self.numbers.clear();
-    }
-
     fn memory(&self) -> usize {
         let rows: usize = self.rows.iter().map(|rows| rows.capacity() * 4).sum();
         let out = self.out.as_ref().map_or(0, Interner::memory);
@@ -108,19 +98,6 @@ impl Values {
             Values::Texts(texts) => texts.memory(),
             Values::Numbers(numbers) => numbers.memory(),
             Values::Sequences { numbers, texts, is_text } => numbers.memory() + texts.memory() + is_text.capacity(),
-        }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        match self {
-            Values::Dictionary(dictionary) => dictionary.clear(),
-            Values::Texts(texts) => texts.clear(),
-            Values::Numbers(numbers) => numbers.clear(),
-            Values::Sequences { numbers, texts, is_text } => {
-                numbers.clear();
-                texts.clear();
-                is_text.clear();
-            }
         }
     }
 }

@@ -154,18 +154,9 @@ impl Partitions {
         self.paths[partition as usize].as_deref().unwrap_or_default()
     }
 
-    /// An upper bound of the partitions' numbers.
-    pub(crate) fn bound(&self) -> usize {
-        self.paths.len()
-    }
-
     pub(crate) fn memory(&self) -> usize {
-        self.pairs.slots.len() * 16 + self.paths.iter().map(|path| 24 + path.as_ref().map_or(0, String::len)).sum::<usize>()
-    }
-
-    /// Forgets all partitions; their numbers, and the dictionary numbers behind them, mean nothing any more.
-    pub(crate) fn clear(&mut self) {
-        *self = Partitions::new(&self.columns);
+        self.pairs.slots.len() * 16
+            + self.paths.iter().map(|path| 24 + path.as_ref().map_or(0, String::len)).sum::<usize>()
     }
 }
 
@@ -180,8 +171,26 @@ pub(crate) fn escape(value: &[u8]) -> String {
     let mut escaped = String::with_capacity(value.len());
     for character in String::from_utf8_lossy(value).chars() {
         match character {
-            '\0'..='\x1F' | '\x7F' | '"' | '#' | '%' | '\'' | '*' | '/' | ':' | '=' | '?' | '\\' | '{' | '}' | '['
-            | ']' | '^' | '<' | '>' | '|' => escaped.push_str(&format!("%{:02X}", u32::from(character))),
+            '\0'..='\x1F'
+            | '\x7F'
+            | '"'
+            | '#'
+            | '%'
+            | '\''
+            | '*'
+            | '/'
+            | ':'
+            | '='
+            | '?'
+            | '\\'
+            | '{'
+            | '}'
+            | '['
+            | ']'
+            | '^'
+            | '<'
+            | '>'
+            | '|' => escaped.push_str(&format!("%{:02X}", u32::from(character))),
             other => escaped.push(other),
         }
     }
@@ -217,7 +226,6 @@ impl PairMap {
     #[inline]
     fn place(&self, pair: u64) -> usize {
         let mask = self.slots.len() - 1;
-        #[expect(clippy::cast_possible_truncation, reason = "masked")]
         let mut at = (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & mask;
         loop {
             match self.slots[at] {

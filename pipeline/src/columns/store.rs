@@ -53,10 +53,6 @@ impl Gathered {
         self.count = 0;
     }
 
-    pub(crate) fn nulls(&self) -> usize {
-        self.count - self.values.len()
-    }
-
     fn note_valid(&mut self, count: usize) {
         if !self.valid.is_empty() {
             self.valid.resize(self.count + count, true);
@@ -140,9 +136,11 @@ impl Packed {
             _ => numbers.for_each(|number| self.data.extend_from_slice(&number.to_le_bytes())),
         }
         if let (Nulls::Bitmap, Some(valid)) = (nulls, valid) {
-            self.data.extend(valid.chunks(8).map(|bits| {
-                bits.iter().enumerate().fold(0_u8, |byte, (n, valid)| byte | u8::from(*valid) << n)
-            }));
+            self.data.extend(
+                valid
+                    .chunks(8)
+                    .map(|bits| bits.iter().enumerate().fold(0_u8, |byte, (n, valid)| byte | u8::from(*valid) << n)),
+            );
         }
     }
 
@@ -212,11 +210,6 @@ impl Packed {
 
     pub(crate) fn memory(&self) -> usize {
         self.data.capacity() + self.blocks.capacity() * size_of::<Block>()
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.blocks.clear();
-        self.data.clear();
     }
 }
 
@@ -297,12 +290,6 @@ impl Strings {
     pub(crate) fn memory(&self) -> usize {
         self.lengths.memory() + self.data.capacity() + self.begins.capacity() * size_of::<usize>()
     }
-
-    pub(crate) fn clear(&mut self) {
-        self.lengths.clear();
-        self.begins.clear();
-        self.data.clear();
-    }
 }
 
 #[cfg(test)]
@@ -343,7 +330,7 @@ mod tests {
             let values: Vec<i64> = expected.iter().copied().flatten().collect();
             prop_assert_eq!(&out.values, &values);
             prop_assert_eq!(out.count, expected.len());
-            if out.nulls() > 0 {
+            if out.values.len() < out.count {
                 let valid: Vec<bool> = expected.iter().map(Option::is_some).collect();
                 prop_assert_eq!(&out.valid, &valid);
             }
@@ -386,6 +373,9 @@ mod tests {
         packed.push(&[5, 300, 7], None);
         packed.push_constant(9, 4);
         packed.push(&[i64::MIN, i64::MAX], None);
-        assert_eq!([packed.get(0, 1), packed.get(1, 3), packed.get(2, 0), packed.get(2, 1)], [300, 9, i64::MIN, i64::MAX]);
+        assert_eq!(
+            [packed.get(0, 1), packed.get(1, 3), packed.get(2, 0), packed.get(2, 1)],
+            [300, 9, i64::MIN, i64::MAX]
+        );
     }
 }

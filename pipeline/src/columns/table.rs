@@ -90,7 +90,8 @@ impl Table {
         for (number, lookup) in plan.lookups.iter().enumerate() {
             joined[lookup.on].push(number);
         }
-        let values = plan.leaves.iter().zip(&joined).map(|(leaf, on)| Values::new(leaf, on.len(), false, seed)).collect();
+        let values =
+            plan.leaves.iter().zip(&joined).map(|(leaf, on)| Values::new(leaf, on.len(), false, seed)).collect();
         Table {
             values,
             shapes: plan.shapes.iter().map(|_| Packed::default()).collect(),
@@ -244,7 +245,9 @@ impl Table {
         let leaves: Vec<LeafId> = self.partitions.text_leaves().collect();
         let dictionaries: Vec<&Interner> = leaves
             .iter()
-            .filter_map(|leaf| if let Values::Dictionary(values) = &self.values[*leaf] { Some(values.landed()) } else { None })
+            .filter_map(
+                |leaf| if let Values::Dictionary(values) = &self.values[*leaf] { Some(values.landed()) } else { None },
+            )
             .collect();
         by_partition.clear();
         for (record, fault) in faults.iter_mut().enumerate() {
@@ -458,7 +461,11 @@ fn missing(
     match leaf.nest {
         // A struct that is absent does not miss its fields.
         Nest::InStruct(shape) => {
-            slots.shapes[shape].iter().map(|slot| slot.record).filter(|record| !there[*record as usize]).for_each(report);
+            slots.shapes[shape]
+                .iter()
+                .map(|slot| slot.record)
+                .filter(|record| !there[*record as usize])
+                .for_each(report);
         }
         _ => (0..).zip(&there).filter(|(_, there)| !**there).for_each(|(index, _)| report(index)),
     }

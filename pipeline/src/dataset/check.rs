@@ -171,7 +171,10 @@ impl Checker<'_> {
     fn value(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarKind, rules: &FieldRules) {
         self.personal(name, line, pointer, rules);
         if kind == ScalarKind::Json && rules.personal.is_none() {
-            self.report(line, format!("'{name}' is free-form JSON: state personal = false if nothing personal is in it"));
+            self.report(
+                line,
+                format!("'{name}' is free-form JSON: state personal = false if nothing personal is in it"),
+            );
         }
         if let Some(rule) = &rules.anonymize {
             self.rule(name, rule, kind);
@@ -223,7 +226,9 @@ impl Checker<'_> {
         if let Some(meaning) = looks_personal(last).or_else(|| looks_personal(key)) {
             self.report(
                 line,
-                format!("'{name}' ({pointer}) looks like {meaning} and has no rule: {RULE_HINT}, or state personal = false"),
+                format!(
+                    "'{name}' ({pointer}) looks like {meaning} and has no rule: {RULE_HINT}, or state personal = false"
+                ),
             );
         }
     }
@@ -283,7 +288,10 @@ impl Checker<'_> {
         let fields = [Some(&definition.event_time.field), definition.arrival_time.as_ref()];
         for field in fields.into_iter().flatten() {
             if field.format == TimeFormat::Date && field.pointer != definition.event_time.field.pointer {
-                self.report(field.pointer.line, "an arrival time needs a time of day: use rfc3339, epoch_ms or epoch_s");
+                self.report(
+                    field.pointer.line,
+                    "an arrival time needs a time of day: use rfc3339, epoch_ms or epoch_s",
+                );
             }
         }
     }

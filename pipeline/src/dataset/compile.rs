@@ -13,8 +13,8 @@ use crate::dataset::definition::{
 use crate::dataset::keys::AllowList;
 use crate::dataset::lookup::LookupTable;
 use crate::dataset::plan::{
-    Checks, ColumnType, EventTimeInput, Input, InputId, InputKind, Leaf, LeafSource, MapInputs, Nest, Partition, Physical, Plan,
-    PlannedColumn, PlannedLookup, Shape, ShapeId, ShapeKind, TextChecks, Transform,
+    Checks, ColumnType, EventTimeInput, Input, InputId, InputKind, Leaf, LeafSource, MapInputs, Nest, Partition,
+    Physical, Plan, PlannedColumn, PlannedLookup, Shape, ShapeId, ShapeKind, TextChecks, Transform,
 };
 use crate::dataset::pointer::Pointer;
 use crate::dataset::recognize::Markers;
@@ -121,8 +121,8 @@ impl Compiler<'_> {
         })
     }
 
-    fn shape(&mut self, pointer: &Pointer, kind: ShapeKind) -> ShapeId {
-        self.shapes.push(Shape { kind, pointer: pointer.to_string() });
+    fn shape(&mut self, kind: ShapeKind) -> ShapeId {
+        self.shapes.push(Shape { kind });
         self.shapes.len() - 1
     }
 
@@ -148,7 +148,7 @@ impl Compiler<'_> {
                 output_type(*kind, &column.field)
             }
             (Source::Pointer(pointer), Kind::List(kind)) => {
-                let shape = self.shape(pointer, ShapeKind::Repeated);
+                let shape = self.shape(ShapeKind::Repeated);
                 let input = self.input(
                     pointer.to_string(),
                     field_input(*kind, &column.field),
@@ -196,7 +196,7 @@ impl Compiler<'_> {
     }
 
     fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarKind, rules: &FieldRules) {
-        let shape = self.shape(pointer, ShapeKind::Repeated);
+        let shape = self.shape(ShapeKind::Repeated);
         let key = self.input(format!("{pointer} (key)"), InputKind::Text, false, Some(shape));
         let value = self.input(pointer.to_string(), field_input(kind, rules), rules.accept_text, Some(shape));
         let allow = AllowList::new(rules.allow.as_ref().map_or(&[], |at| at.value.as_slice()));
@@ -207,7 +207,7 @@ impl Compiler<'_> {
     }
 
     fn structure(&mut self, name: &str, line: usize, pointer: &Pointer, members: &[Member]) -> ColumnType {
-        let shape = self.shape(pointer, ShapeKind::Struct);
+        let shape = self.shape(ShapeKind::Struct);
         self.plant(line, pointer, Target::Struct(shape));
         let mut fields = Vec::new();
         for member in members {
@@ -228,7 +228,7 @@ impl Compiler<'_> {
     }
 
     fn objects(&mut self, name: &str, line: usize, pointer: &Pointer, members: &[Member]) -> ColumnType {
-        let shape = self.shape(pointer, ShapeKind::Repeated);
+        let shape = self.shape(ShapeKind::Repeated);
         let mut planted = Vec::new();
         let mut fields = Vec::new();
         for member in members {
@@ -269,7 +269,14 @@ impl Compiler<'_> {
         self.leaf(name.to_owned(), source, Nest::Flat, kind, &FieldRules::default());
     }
 
-    fn leaf(&mut self, name: String, source: LeafSource, nest: Nest, kind: ScalarKind, rules: &FieldRules) -> &mut Leaf {
+    fn leaf(
+        &mut self,
+        name: String,
+        source: LeafSource,
+        nest: Nest,
+        kind: ScalarKind,
+        rules: &FieldRules,
+    ) -> &mut Leaf {
         let transform = transform(rules);
         let banded = matches!(transform, Transform::AgeBand(_));
         let physical = match kind {
@@ -439,16 +446,15 @@ fn checks(rules: &FieldRules, kind: ScalarKind, text_input: bool) -> Checks {
         min = Some(min.unwrap_or(f64::MIN).max(f64::from(i32::MIN)));
         max = Some(max.unwrap_or(f64::MAX).min(f64::from(i32::MAX)));
     }
-    let constrained = rules.min_length.is_some()
-        || rules.max_length.is_some()
-        || rules.one_of.is_some()
-        || rules.pattern.is_some();
+    let constrained =
+        rules.min_length.is_some() || rules.max_length.is_some() || rules.one_of.is_some() || rules.pattern.is_some();
     let length = |bound: &Option<At<i64>>| bound.as_ref().and_then(|at| usize::try_from(at.value).ok());
     let text = (text_input && constrained).then(|| TextChecks {
         min_length: length(&rules.min_length).unwrap_or(0),
         max_length: length(&rules.max_length).unwrap_or(usize::MAX),
         one_of: rules.one_of.as_ref().map(|at| {
-            let text = |value: &Scalar| if let Scalar::Text(text) = value { Some(text.as_bytes().into()) } else { None };
+            let text =
+                |value: &Scalar| if let Scalar::Text(text) = value { Some(text.as_bytes().into()) } else { None };
             at.value.iter().filter_map(text).collect()
         }),
         pattern: rules.pattern.as_ref().and_then(|at| Regex::new(&at.value).ok()),

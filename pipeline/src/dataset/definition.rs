@@ -15,7 +15,7 @@ const AGE_BANDS: [i64; 7] = [18, 25, 35, 45, 55, 65, 80];
 
 /// A definition as read; see `docs/datasets.md` for the meaning of each field.
 #[derive(Debug, Clone)]
-pub struct Definition {
+pub(crate) struct Definition {
     pub(crate) name: At<String>,
     pub(crate) description: String,
     pub(crate) recognize: Vec<Recognize>,
@@ -184,7 +184,7 @@ impl Definition {
     ///
     /// # Errors
     /// Every problem of form, with its line.
-    pub fn parse(file: &str, text: &str) -> Result<Definition, Problems> {
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Definition, Problems> {
         let document = Document::new(file, text);
         let table = document.parse();
         let definition = {
@@ -227,10 +227,9 @@ fn read_definition(root: &Section<'_>) -> Option<Definition> {
         section.finish();
         field
     });
-    let partition_by = root.texts("partition_by").unwrap_or_else(|| At {
-        value: ["year", "month", "day"].map(str::to_owned).to_vec(),
-        line: root.line(),
-    });
+    let partition_by = root
+        .texts("partition_by")
+        .unwrap_or_else(|| At { value: ["year", "month", "day"].map(str::to_owned).to_vec(), line: root.line() });
     let embedded = pointers(root, "embedded");
     let columns: Vec<Column> = root.sections("column").into_iter().filter_map(read_column).collect();
     if !root.has("column") {
@@ -250,7 +249,7 @@ fn read_definition(root: &Section<'_>) -> Option<Definition> {
     })
 }
 
-fn pointer(section: &Section<'_>, text: At<String>) -> Option<At<Pointer>> {
+fn pointer(section: &Section<'_>, text: &At<String>) -> Option<At<Pointer>> {
     match Pointer::parse(&text.value) {
         Ok(value) => Some(At { value, line: text.line }),
         Err(message) => {
@@ -262,7 +261,7 @@ fn pointer(section: &Section<'_>, text: At<String>) -> Option<At<Pointer>> {
 
 fn pointers(section: &Section<'_>, key: &'static str) -> Vec<At<Pointer>> {
     let Some(texts) = section.texts(key) else { return Vec::new() };
-    texts.value.into_iter().filter_map(|value| pointer(section, At { value, line: texts.line })).collect()
+    texts.value.into_iter().filter_map(|value| pointer(section, &At { value, line: texts.line })).collect()
 }
 
 fn equals(section: &Section<'_>) -> Vec<(At<Pointer>, Vec<String>)> {
@@ -276,7 +275,7 @@ fn equals(section: &Section<'_>) -> Vec<(At<Pointer>, Vec<String>)> {
         if texts.len() != values.value.len() {
             section.report(values.line, "equals compares strings: write \"/field\" = [\"value\", …]");
         }
-        if let Some(at) = pointer(section, At { value: key, line: values.line }) {
+        if let Some(at) = pointer(section, &At { value: key, line: values.line }) {
             all.push((at, texts));
         }
     }
@@ -314,7 +313,7 @@ fn hours_to_ms(hours: f64) -> i64 {
 fn read_time_field(section: &Section<'_>) -> Option<TimeField> {
     let at = section.required_text("pointer");
     let format = read_time_format(section).unwrap_or(TimeFormat::Rfc3339);
-    Some(TimeField { pointer: pointer(section, at?)?, format })
+    Some(TimeField { pointer: pointer(section, &at?)?, format })
 }
 
 fn read_time_format(section: &Section<'_>) -> Option<TimeFormat> {
@@ -345,7 +344,7 @@ fn read_source(section: &Section<'_>) -> Option<Source> {
     let from = section.text("from");
     let path = section.text("pointer");
     match (path, from) {
-        (Some(path), None) => pointer(section, path).map(|at| Source::Pointer(at.value)),
+        (Some(path), None) => pointer(section, &path).map(|at| Source::Pointer(at.value)),
         (None, Some(from)) => match parse_from(&from.value) {
             Some(source) => Some(source),
             None => {
@@ -427,7 +426,16 @@ fn scalar_kind(section: &Section<'_>, at: &At<String>, format: Option<TimeFormat
         "json" => ScalarKind::Json,
         other => {
             let known = [
-                "string", "int32", "int64", "float64", "bool", "date32", "timestamp_millis", "json", "list", "map",
+                "string",
+                "int32",
+                "int64",
+                "float64",
+                "bool",
+                "date32",
+                "timestamp_millis",
+                "json",
+                "list",
+                "map",
                 "struct",
             ];
             let hint = crate::settings::nearest(other, known.into_iter())
@@ -441,7 +449,7 @@ fn scalar_kind(section: &Section<'_>, at: &At<String>, format: Option<TimeFormat
 fn read_member(section: Section<'_>) -> Option<Member> {
     let name = section.required_text("name");
     let path = match section.text("pointer") {
-        Some(at) => pointer(&section, at).map(|at| at.value),
+        Some(at) => pointer(&section, &at).map(|at| at.value),
         None => name.as_ref().and_then(|name| Pointer::parse(&format!("/{}", name.value)).ok()),
     };
     let kind = section.required_text("type");

@@ -54,9 +54,7 @@ fn hash(key: &[u8]) -> usize {
         _ => (word(key.first_chunk()), word(key.last_chunk())),
     };
     let mixed = (u64::from(first) << 32 | u64::from(last)).wrapping_add(key.len() as u64);
-    #[expect(clippy::cast_possible_truncation, reason = "a hash")]
-    let hash = (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize;
-    hash
+    (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
 }
 
 /// Which keys of a free-form object may land: listed ones, prefixes (`sms_*`), or all (`*`). Everything else is denied.

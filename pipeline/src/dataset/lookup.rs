@@ -41,7 +41,9 @@ impl LookupTable {
         for (row, line) in lines.into_iter().enumerate() {
             let found = line.get(key_column).cloned().flatten().unwrap_or_default();
             match rows.entry(found.clone().into_bytes().into_boxed_slice()) {
-                Entry::Occupied(_) => return Err(format!("the key '{found}' is there twice (again in row {})", row + 1)),
+                Entry::Occupied(_) => {
+                    return Err(format!("the key '{found}' is there twice (again in row {})", row + 1));
+                }
                 Entry::Vacant(entry) => entry.insert(row),
             };
             for (column, cell) in cells.iter_mut().zip(line) {

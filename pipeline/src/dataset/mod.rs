@@ -127,7 +127,8 @@ impl Datasets {
 
     /// Whether any dataset makes pseudonyms, so that a key is needed.
     pub fn need_key(&self) -> bool {
-        let pseudonyms = |plan: &Arc<Plan>| plan.leaves.iter().any(|leaf| matches!(leaf.transform, Transform::Pseudonym));
+        let pseudonyms =
+            |plan: &Arc<Plan>| plan.leaves.iter().any(|leaf| matches!(leaf.transform, Transform::Pseudonym));
         self.plans.iter().any(pseudonyms)
     }
 

@@ -25,7 +25,7 @@ pub(crate) type LeafId = usize;
 
 /// A compiled dataset.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) nodes: Vec<Node>,
@@ -161,8 +161,6 @@ pub(crate) enum InputKind {
 #[derive(Debug)]
 pub(crate) struct Shape {
     pub(crate) kind: ShapeKind,
-    /// JSON Pointer, for messages.
-    pub(crate) pointer: String,
 }
 
 /// What kind of shape.

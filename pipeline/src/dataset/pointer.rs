@@ -4,14 +4,14 @@ use std::fmt;
 
 /// A path from the top of a record to a field, by object keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pointer(Vec<String>);
+pub(crate) struct Pointer(Vec<String>);
 
 impl Pointer {
     /// Parses `/a/b`; `~1` stands for `/` and `~0` for `~` in a key, as RFC 6901 has it.
     ///
     /// # Errors
     /// A sentence for the user: the empty pointer, a missing leading slash, a stray `~`.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix('/') else {
             return Err(format!("'{text}' is no JSON Pointer: write '/{}'", text.trim_start_matches(['$', '.'])));
         };
@@ -27,19 +27,14 @@ impl Pointer {
     }
 
     /// The keys from the top down; at least one.
-    pub fn keys(&self) -> &[String] {
+    pub(crate) fn keys(&self) -> &[String] {
         &self.0
     }
 
     /// This pointer with another below it.
     #[must_use]
-    pub fn join(&self, below: &Pointer) -> Pointer {
+    pub(crate) fn join(&self, below: &Pointer) -> Pointer {
         Pointer(self.0.iter().chain(&below.0).cloned().collect())
-    }
-
-    /// Whether `self` is `other` or lies above it.
-    pub fn contains(&self, other: &Pointer) -> bool {
-        other.0.starts_with(&self.0)
     }
 }
 

@@ -39,7 +39,8 @@ impl Markers {
     pub(crate) fn new(definitions: &[Definition]) -> Result<Self, String> {
         let mut markers = Markers::default();
         for definition in definitions {
-            let rules = definition.recognize.iter().map(|recognize| markers.rule(recognize)).collect::<Result<_, _>>()?;
+            let rules =
+                definition.recognize.iter().map(|recognize| markers.rule(recognize)).collect::<Result<_, _>>()?;
             markers.rules.push(rules);
         }
         Ok(markers)

@@ -60,8 +60,10 @@ fn partition_type(name: &str) -> &'static str {
 
 /// Properties of a table: of one that is partitioned by dates alone, also how Athena finds its partitions by itself.
 fn table_properties(plan: &Plan, location: &str) -> Vec<(String, String)> {
-    let mut properties =
-        vec![("classification".to_owned(), "parquet".to_owned()), ("parquet.compression".to_owned(), "ZSTD".to_owned())];
+    let mut properties = vec![
+        ("classification".to_owned(), "parquet".to_owned()),
+        ("parquet.compression".to_owned(), "ZSTD".to_owned()),
+    ];
     let names: Vec<&str> = plan.partitions.iter().map(super::plan::Partition::name).collect();
     if names.iter().all(|name| DATE_PARTS.contains(name)) {
         properties.push(("projection.enabled".to_owned(), "true".to_owned()));
@@ -218,7 +220,12 @@ fn json_schema(definition: &Definition) -> Value {
             Kind::ListOfStructs(members) => {
                 let mut element = object();
                 for member in members {
-                    place(&mut element, &member.pointer, scalar_schema(member.kind, &member.field), member.field.required);
+                    place(
+                        &mut element,
+                        &member.pointer,
+                        scalar_schema(member.kind, &member.field),
+                        member.field.required,
+                    );
                 }
                 json!({ "type": ["array", "null"], "items": element })
             }
@@ -319,7 +326,8 @@ fn scalar_schema(kind: ScalarKind, rules: &FieldRules) -> Value {
         schema["pattern"] = json!(pattern.value);
     }
     if let Some(one_of) = &rules.one_of {
-        let values = one_of.value.iter().filter_map(|value| if let Scalar::Text(text) = value { Some(text) } else { None });
+        let values =
+            one_of.value.iter().filter_map(|value| if let Scalar::Text(text) = value { Some(text) } else { None });
         schema["enum"] = values.map(|text| json!(text)).collect();
     }
     let own = schema["type"].take();

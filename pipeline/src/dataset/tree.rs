@@ -162,7 +162,8 @@ impl Builder {
             + usize::from(draft.repeated.is_some())
             + usize::from(draft.json.is_some() && !is_object);
         if readings > 1 {
-            self.errors.push(format!("{pointer} is read in two ways that can't both hold (as a value and as an object, say)"));
+            self.errors
+                .push(format!("{pointer} is read in two ways that can't both hold (as a value and as an object, say)"));
         }
         if is_object {
             let (shape, json, embedded) = (draft.structure, draft.json, draft.embedded);

@@ -135,7 +135,8 @@ fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<usize> {
     if !matches!(text, [b'e', b'y' | b'w' | b'3', _, _, ..]) {
         return bytes;
     }
-    let decoded = base64_simd::STANDARD.decode_to_vec(text).or_else(|_| base64_simd::STANDARD_NO_PAD.decode_to_vec(text));
+    let decoded =
+        base64_simd::STANDARD.decode_to_vec(text).or_else(|_| base64_simd::STANDARD_NO_PAD.decode_to_vec(text));
     let Ok(decoded) = decoded else { return bytes };
     if decoded.first() != Some(&b'{') {
         return bytes;

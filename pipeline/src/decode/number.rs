@@ -105,7 +105,8 @@ impl Number {
     fn whole(self, buffer: &[u8]) -> Result<i64, Code> {
         let text = &buffer[self.at..self.end];
         let mantissa = text.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default();
-        let mut digits: Vec<u8> = mantissa.iter().filter(|byte| byte.is_ascii_digit()).map(|byte| byte - b'0').collect();
+        let mut digits: Vec<u8> =
+            mantissa.iter().filter(|byte| byte.is_ascii_digit()).map(|byte| byte - b'0').collect();
         let mut scale = self.scale;
         while scale > 0 && digits.last() == Some(&0) {
             digits.pop();
@@ -138,8 +139,8 @@ impl Number {
     #[inline]
     pub(crate) fn to_f64(self, buffer: &[u8]) -> Result<f64, Code> {
         const EXACT: [f64; 23] = [
-            1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
-            1e20, 1e21, 1e22,
+            1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
+            1e19, 1e20, 1e21, 1e22,
         ];
         // Clinger's fast path: an exact integer divided or multiplied by an exact power of ten is rounded once.
         if self.fits

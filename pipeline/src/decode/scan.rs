@@ -63,14 +63,7 @@ impl Scanner {
     }
 
     /// Scans the record at `begin..end` of `buffer`, whose byte at `end` is 0. Its slots belong to the present record.
-    pub(crate) fn scan(
-        &mut self,
-        plan: &Plan,
-        slots: &mut Slots,
-        buffer: &[u8],
-        begin: usize,
-        end: usize,
-    ) -> Scanned {
+    pub(crate) fn scan(&mut self, plan: &Plan, slots: &mut Slots, buffer: &[u8], begin: usize, end: usize) -> Scanned {
         slots.begin();
         let scanned = self.scan_as::<true>(plan, slots, buffer, begin, end);
         match scanned {
@@ -310,8 +303,7 @@ impl<'w> Walk<'w> {
                 let begin = self.open_quote::<true>(buffer, at)?;
                 return Ok(self.string::<true>(buffer, begin)?.next);
             }
-            Some(b'{') => at + 1,
-            Some(b'[') => at + 1,
+            Some(b'{' | b'[') => at + 1,
             Some(b'-' | b'0'..=b'9') => return number::scan(buffer, at).map(|n| n.end).map_err(|_| Stop::Unescape),
             Some(b't') => return skip::literal(buffer, at, b"true").map_err(|_| Stop::Unescape),
             Some(b'f') => return skip::literal(buffer, at, b"false").map_err(|_| Stop::Unescape),
@@ -416,7 +408,8 @@ impl<'w> Walk<'w> {
         index: u32,
         depth: u32,
     ) -> Result<usize, Stop> {
-        let at = if matches!(buffer.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) { white_space(buffer, at) } else { at };
+        let at =
+            if matches!(buffer.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) { white_space(buffer, at) } else { at };
         match &field.action {
             Action::Take(inputs) => self.scalar::<INNER>(buffer, at, inputs, Some(field), index, depth),
             Action::Skip if field.equals.is_empty() => self.skip::<INNER>(buffer, at, depth),
@@ -614,7 +607,13 @@ impl<'w> Walk<'w> {
     }
 
     #[cold]
-    fn wrong_type<const INNER: bool>(&mut self, buffer: &[u8], at: usize, spot: Spot, depth: u32) -> Result<usize, Stop> {
+    fn wrong_type<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        spot: Spot,
+        depth: u32,
+    ) -> Result<usize, Stop> {
         self.note(Code::WrongType, spot);
         self.skip::<INNER>(buffer, at, depth)
     }
@@ -657,7 +656,6 @@ impl<'w> Walk<'w> {
     }
 
     /// A string that holds an object's JSON; `at` is its quote. An empty string is no object.
-    #[expect(clippy::too_many_arguments, reason = "one call; they are the parts of one action")]
     fn embedded(
         &mut self,
         buffer: &[u8],

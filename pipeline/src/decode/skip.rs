@@ -7,7 +7,7 @@ use crate::decode::text::{self, TextFault};
 use crate::reject::Code;
 
 /// How deeply arrays and objects may be nested in a record, the record itself included.
-pub const DEPTH_MAX: u32 = 128;
+pub(crate) const DEPTH_MAX: u32 = 128;
 
 /// The first byte at or after `at` that is no white space.
 #[inline]

@@ -46,7 +46,6 @@ impl Slot {
     #[inline]
     pub(crate) fn bytes<'b>(self, chunk: &'b [u8], scratch: &'b [u8]) -> &'b [u8] {
         let buffer = if self.value & IN_SCRATCH != 0 { scratch } else { chunk };
-        #[expect(clippy::cast_possible_truncation, reason = "a place in a buffer")]
         let at = (self.value & !(IN_SCRATCH | ESCAPED)) as usize;
         &buffer[at..at + self.len as usize]
     }

@@ -15,7 +15,9 @@ pub(crate) const PADDING: usize = 64;
 #[inline]
 fn find_special(buffer: &[u8], mut at: usize, high: &mut u32) -> usize {
     loop {
-        let Some(window) = buffer.get(at..).and_then(<[u8]>::first_chunk::<16>) else { return slow_special(buffer, at, high) };
+        let Some(window) = buffer.get(at..).and_then(<[u8]>::first_chunk::<16>) else {
+            return slow_special(buffer, at, high);
+        };
         let bytes = u8x16::from(*window);
         let quote = bytes.simd_eq(u8x16::splat(b'"'));
         let backslash = bytes.simd_eq(u8x16::splat(b'\\'));

@@ -69,7 +69,11 @@ enum Body<'v> {
     Numbers(&'v [i64], Width),
     Doubles(&'v [i64]),
     Bools(&'v [i64]),
-    Texts { bytes: &'v [u8], lengths: &'v [u32], prefixed: bool },
+    Texts {
+        bytes: &'v [u8],
+        lengths: &'v [u32],
+        prefixed: bool,
+    },
 }
 
 impl Body<'_> {

@@ -55,7 +55,10 @@ pub struct ParquetFile {
 
 impl std::fmt::Debug for ParquetFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ParquetFile").field("rows", &self.rows).field("row_groups", &self.row_groups).finish_non_exhaustive()
+        f.debug_struct("ParquetFile")
+            .field("rows", &self.rows)
+            .field("row_groups", &self.row_groups)
+            .finish_non_exhaustive()
     }
 }
 

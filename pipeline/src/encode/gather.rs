@@ -77,7 +77,10 @@ impl Column {
         let nest = table.plan.leaves[leaf].nest;
         match nest.repeated() {
             None => {
-                self.values(&table.values[leaf], runs.iter().map(|run| (run.block, run.start as usize, run.len as usize)));
+                self.values(
+                    &table.values[leaf],
+                    runs.iter().map(|run| (run.block, run.start as usize, run.len as usize)),
+                );
                 self.flat(nest, table, runs);
             }
             Some(shape) => self.repeated(nest, table, leaf, shape, runs),
@@ -95,7 +98,11 @@ impl Column {
                 for (block, start, len) in runs {
                     dictionary.numbers.read(block as usize, start, len, gathered);
                 }
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "dictionary numbers are u32")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "dictionary numbers are u32"
+                )]
                 self.ids.extend(gathered.values.iter().filter(|number| **number != 0).map(|number| *number as u32));
                 if self.ids.len() < gathered.values.len() {
                     valid.extend(gathered.values.iter().map(|number| *number != 0));

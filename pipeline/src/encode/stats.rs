@@ -145,7 +145,8 @@ fn cut_up(text: &[u8]) -> Option<Vec<u8>> {
     let mut characters: Vec<char> = text.chars().collect();
     while let Some(last) = characters.pop() {
         // The next character that takes no more bytes keeps the bound valid UTF-8.
-        let next = (u32::from(last) + 1..).map_while(|next| (next <= 0x10_FFFF).then_some(next)).find_map(char::from_u32);
+        let next =
+            (u32::from(last) + 1..).map_while(|next| (next <= 0x10_FFFF).then_some(next)).find_map(char::from_u32);
         if let Some(next) = next {
             characters.push(next);
             return Some(characters.into_iter().collect::<String>().into_bytes());
