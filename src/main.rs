@@ -1,3 +1,7 @@
-//! The command line.
+//! The `shardlake` binary. Everything is in the library, so that tests and the simulation run the same code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shardlake::cli::main()
+}

@@ -12,10 +12,12 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::decision::{Decision, Refusal, RefusalReason, Verdict};
+use crate::error::StoreError;
 use crate::lease::{Lease, LeaseOwner, ManifestName, NewLease, ThroughputKbps};
 use crate::position::{Position, ShardRange};
 use crate::shard::{ShardId, ShardKey, StreamName};
@@ -242,6 +244,18 @@ fn refused<const N: usize>(shards: [(ShardKey, RefusalReason); N]) -> Verdict {
 /// The row of a shard, which is there.
 async fn row(store: &dyn LeaseStore, key: &ShardKey) -> Lease {
     store.get(std::slice::from_ref(key)).await.unwrap().remove(0).expect("the row is there")
+}
+
+/// Calls until the store is available. A store may be unavailable because two calls met; the one that is told so has had no
+/// effect.
+async fn insist<T, F: Future<Output = Result<T, StoreError>>>(call: impl Fn() -> F) -> T {
+    for _ in 0..500 {
+        match call().await {
+            Err(error) if error.is_retryable() => tokio::time::sleep(Duration::from_millis(2)).await,
+            outcome => return outcome.unwrap(),
+        }
+    }
+    panic!("the store was not available in 500 attempts");
 }
 
 /// Makes the rows of `count` shards that are to be read from their beginning.

@@ -123,7 +123,8 @@ pub trait LeaseStoreExt: LeaseStore {
     /// Decides, or finds out that it was decided: [`LeaseStore::decide`] for callers that lose replies.
     ///
     /// Sends one `decide` and, unless that is answered with `Decided`, reads the shards' rows and judges by them, by the
-    /// rules at the top of `decision.rs`. Repeating it with the same decision is always safe.
+    /// rules at the top of `decision.rs`. It may be repeated with the same decision until it answers, and is not to be once
+    /// it has: a decision that was rolled back meanwhile would be made again.
     ///
     /// # Errors
     ///
@@ -132,15 +133,17 @@ pub trait LeaseStoreExt: LeaseStore {
     /// epoch pending or not.
     fn decide_once(&self, decision: &Decision) -> impl Future<Output = Result<Decided, StoreError>> + Send {
         async move {
-            let sent = match self.decide(decision).await {
+            let failure = match self.decide(decision).await {
                 Ok(Verdict::Decided) => return Ok(Decided::Yes),
-                Ok(Verdict::Refused(_)) => Ok(()),
-                Err(error) if error.is_retryable() => Err(error),
-                Err(error) => return Err(error),
+                Err(error) => error,
+                // What is wrong with the rows is read from the rows themselves, unless they have changed meanwhile.
+                Ok(Verdict::Refused(_)) => StoreError::Unavailable {
+                    operation: format!("decide manifest {}", decision.manifest),
+                    problem: "it was refused for a reason that has passed".to_owned(),
+                },
             };
             let rows = self.get(&decision.keys()).await?;
-            // What was refused and would succeed now, somebody has rolled back meanwhile, or it was the late request.
-            judge(decision, &rows).unwrap_or_else(|| sent.and(Err(passed(decision))))
+            judge(decision, &rows).ok_or(failure)
         }
     }
 }
@@ -207,37 +210,25 @@ pub(crate) fn refusal(owner: &LeaseOwner, range: &ShardRange, row: Option<&Lease
     }
 }
 
-/// What rows say about a decision.
-enum Judgement {
-    /// Rule 1.
-    Decided,
-    /// Rule 2, and some shards no longer meet the conditions: these.
-    Refused(Vec<Refusal>),
-    /// Rule 2, but a request for it would succeed now.
-    Open,
-    /// Rule 3.
-    Superseded,
-}
-
-/// The rules at the top of the file. `rows` are in the order of the decision's shards.
-fn judge(decision: &Decision, rows: &[Option<Lease>]) -> Judgement {
+/// What rows, in the order of the decision's shards, say about it, by the rules at the top of the file. `None`: it is not in
+/// effect, but a request for it would succeed now.
+fn judge(decision: &Decision, rows: &[Option<Lease>]) -> Option<Decided> {
     let manifest = &decision.manifest;
     if rows.iter().flatten().any(|lease| lease.is_pending(manifest) || lease.was_advanced_by(manifest)) {
-        return Judgement::Decided;
+        return Some(Decided::Yes);
     }
     let shards = || decision.shards.iter().zip(rows);
-    // A row that is gone had reached its end: only such rows are removed.
     let moved_on =
         |range: &ShardRange, row: Option<&Lease>| row.is_none_or(|lease| lease.checkpoint >= *range.through());
     if shards().all(|((_, range), row)| moved_on(range, row.as_ref())) {
-        return Judgement::Superseded;
+        return Some(Decided::Superseded);
     }
     let refusals: Vec<Refusal> = shards()
         .filter_map(|((key, range), row)| {
             refusal(&decision.owner, range, row.as_ref()).map(|reason| Refusal { key: key.clone(), reason })
         })
         .collect();
-    if refusals.is_empty() { Judgement::Open } else { Judgement::Refused(refusals) }
+    (!refusals.is_empty()).then_some(Decided::No(refusals))
 }
 
 impl fmt::Display for Refusal {

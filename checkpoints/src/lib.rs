@@ -5,7 +5,8 @@
 //! its effect; [`SqliteStore`] keeps the table in a file, for one machine, and [`MemoryStore`] for tests.
 //!
 //! This crate does not own objects in the lake, time (when a holder counts as dead, when to retry) or the judgement who
-//! should hold what: those are the worker's. It has no clock and no randomness.
+//! should hold what: those are the worker's. It draws no random numbers, and reads no clock but to bound how long the opening
+//! of a file waits.
 //!
 //! # The commit protocol's part in it
 //!

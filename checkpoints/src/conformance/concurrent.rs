@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Factory, advances, at, create, decide, decision, first, held, key, manifest, owner, row};
+use super::{Factory, advances, at, create, decide, decision, first, held, insist, key, manifest, owner, row};
 use crate::decision::{Decision, Verdict};
 use crate::lease::{Holder, ManifestName};
 use crate::position::{Position, ShardRange};
@@ -33,8 +33,9 @@ pub async fn of_eight_who_take_a_lease_at_once_one_gets_it(factory: &dyn Factory
     for round in 0..10 {
         let seen = row(fixture.store(), &key(0)).await.counter;
         let taken = at_once(8, |number| {
-            let store = fixture.shared(number);
-            async move { store.take(&owner(&format!("{round}-{number}")), &key(0), seen).await.unwrap() }
+            let (store, shard) = (fixture.shared(number), key(0));
+            let me = owner(&format!("{round}-{number}"));
+            async move { insist(|| store.take(&me, &shard, seen)).await }
         })
         .await;
         let winners: Vec<_> = taken.into_iter().flatten().collect();
@@ -48,8 +49,9 @@ pub async fn of_eight_who_ask_for_a_lease_at_once_one_is_next(factory: &dyn Fact
     let fixture = factory.fresh(4).await;
     held(fixture.store(), &owner("from"), 1).await;
     let asked = at_once(8, |number| {
-        let store = fixture.shared(number);
-        async move { store.ask(&owner(&number.to_string()), &key(0), &owner("from")).await.unwrap() }
+        let (store, shard) = (fixture.shared(number), key(0));
+        let (me, from) = (owner(&number.to_string()), owner("from"));
+        async move { insist(|| store.ask(&me, &shard, &from)).await }
     })
     .await;
     let winners: Vec<usize> = (0..8).filter(|number| asked[*number]).collect();
@@ -67,11 +69,11 @@ pub async fn of_a_decision_and_a_take_at_once_either_may_come_first(factory: &dy
         let (decider, taker) = (fixture.shared(0), fixture.shared(1));
         let deciding = tokio::spawn({
             let epoch = epoch.clone();
-            async move { decider.decide(&epoch).await.unwrap() }
+            async move { insist(|| decider.decide(&epoch)).await }
         });
         let taking = tokio::spawn({
-            let key = key.clone();
-            async move { taker.take(&owner("other"), &key, seen).await.unwrap().expect("only a take moves it") }
+            let (key, other) = (key.clone(), owner("other"));
+            async move { insist(|| taker.take(&other, &key, seen)).await.expect("only a take moves it") }
         });
         let (decided, taken) = (deciding.await.unwrap(), taking.await.unwrap());
         let after = row(fixture.store(), &key).await;
@@ -101,10 +103,12 @@ pub async fn an_advance_and_a_roll_back_exclude_each_other(factory: &dyn Factory
             let (store, epoch) = (fixture.shared(number), epoch.clone());
             async move {
                 if number == 0 {
-                    let outcomes = store.advance(epoch.manifest(), &advances(&epoch)).await.unwrap();
+                    let advances = advances(&epoch);
+                    let outcomes = insist(|| store.advance(epoch.manifest(), &advances)).await;
                     outcomes.iter().all(|outcome| *outcome == AdvanceOutcome::Advanced)
                 } else {
-                    store.roll_back(epoch.manifest(), &epoch.keys()).await.unwrap()
+                    let keys = epoch.keys();
+                    insist(|| store.roll_back(epoch.manifest(), &keys)).await
                 }
             }
         })
@@ -125,8 +129,8 @@ pub async fn many_who_advance_one_epoch_at_once_do_no_harm(factory: &dyn Factory
     let epoch = decision(&me, &manifest("one"), shards);
     decide(fixture.store(), &epoch).await;
     let outcomes = at_once(8, |number| {
-        let (store, epoch) = (fixture.shared(number), epoch.clone());
-        async move { store.advance(epoch.manifest(), &advances(&epoch)).await.unwrap() }
+        let (store, epoch, advances) = (fixture.shared(number), epoch.clone(), advances(&epoch));
+        async move { insist(|| store.advance(epoch.manifest(), &advances)).await }
     })
     .await;
     for shard in 0..3 {
@@ -136,13 +140,15 @@ pub async fn many_who_advance_one_epoch_at_once_do_no_harm(factory: &dyn Factory
     }
 }
 
-/// How many shards the next test has.
+/// What the next test has: shards, tasks, and epochs that each task commits.
 const SHARDS: usize = 5;
+const TASKS: usize = 8;
+const EPOCHS: usize = 5;
 
-/// Decides and advances epochs over changing, overlapping sets of shards. Gives the decided ones.
+/// Commits epochs over changing sets of shards that overlap with everybody else's. Gives them.
 async fn commit_overlapping(store: Arc<dyn LeaseStore>, number: usize) -> Vec<Decision> {
     let mut decided = Vec::new();
-    for turn in 0..12 {
+    for turn in 0..10_000 {
         // Two to four shards, in changing order, so that locks are asked for in every order.
         let keys: Vec<ShardKey> =
             (0..2 + turn % 3).map(|step| key((number * 3 + turn * 2 + step * (1 + turn % 2)) % SHARDS)).collect();
@@ -163,21 +169,29 @@ async fn commit_overlapping(store: Arc<dyn LeaseStore>, number: usize) -> Vec<De
             shards.reverse();
         }
         let epoch = decision(&owner("me"), &manifest(&format!("{number}-{turn}")), shards);
-        // A conflict of transactions may be told as an error; it has then had no effect, or is seen below.
-        if let Ok(Verdict::Decided) = store.decide(&epoch).await {
-            store.advance(epoch.manifest(), &advances(&epoch)).await.unwrap();
+        if insist(|| store.decide(&epoch)).await == Verdict::Decided {
+            let advances = advances(&epoch);
+            insist(|| store.advance(epoch.manifest(), &advances)).await;
             decided.push(epoch);
         }
+        if decided.len() == EPOCHS {
+            return decided;
+        }
+        // A refusal says that somebody else got on, so all get there.
+        tokio::task::yield_now().await;
     }
-    decided
+    panic!("task {number} was refused again and again");
 }
 
 pub async fn many_overlapping_decisions_leave_what_some_order_of_them_would(factory: &dyn Factory) {
     let fixture = factory.fresh(4).await;
     held(fixture.store(), &owner("me"), SHARDS).await;
-    let decided: Vec<Decision> =
-        at_once(8, |number| commit_overlapping(fixture.shared(number), number)).await.into_iter().flatten().collect();
-    assert!(decided.len() >= 12, "only {} were decided", decided.len());
+    let decided: Vec<Decision> = at_once(TASKS, |number| commit_overlapping(fixture.shared(number), number))
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
+    assert_eq!(decided.len(), TASKS * EPOCHS);
 
     // Per shard, the ranges of the decided epochs are one chain from the beginning to the checkpoint.
     let mut followers: BTreeMap<ShardKey, BTreeMap<Position, (&Position, &ManifestName)>> = BTreeMap::new();

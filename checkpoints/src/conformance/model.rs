@@ -75,7 +75,7 @@ impl Dice {
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % limit as u64) as usize
+        usize::try_from((mixed ^ (mixed >> 31)) % limit as u64).unwrap()
     }
 
     /// True in `of` of ten cases.
@@ -163,7 +163,7 @@ impl Dice {
                 let renew = |dice: &mut Self, lease: &Lease| Renewal {
                     key: lease.key.clone(),
                     counter: dice.counter(lease),
-                    throughput: ThroughputKbps::new(dice.below(100) as f64),
+                    throughput: ThroughputKbps::new(u8::try_from(dice.below(100)).unwrap().into()),
                 };
                 Step::Renew(me, leases.iter().map(|lease| renew(self, lease)).collect())
             }

@@ -13,7 +13,7 @@ use crate::row::{self, StoredLease};
 use crate::rules::Rows;
 use crate::shard::ShardKey;
 
-/// All columns of `leases`, in the order of [`write`]'s parameters.
+/// All columns of `leases`, in the order of [`write()`]'s parameters.
 const COLUMNS: &str = "streamName, shardId, leaseOwner, checkpointOwner, leaseCounter, checkpoint, \
      checkpointSubSequenceNumber, pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState, \
      lastManifest, parentShardId, childShardIds, startingHashKey, endingHashKey, ownerSwitchesSinceCheckpoint, \

@@ -100,6 +100,11 @@ impl Datasets {
         if problems.is_empty() { Ok(Datasets { plans, definitions, markers }) } else { Err(problems) }
     }
 
+    /// The name that a definition gives, as far as it can be read.
+    pub fn name_of(file: &str, text: &str) -> Option<String> {
+        Definition::parse(file, text).ok().map(|definition| definition.name.value)
+    }
+
     /// The number of the dataset of a name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.plans.iter().position(|plan| plan.name == name)

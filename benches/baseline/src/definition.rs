@@ -1,0 +1,187 @@
+//! A dataset's definition as its TOML file has it, read by serde.
+//!
+//! Unknown keys are refused, so that a key that the format gains later can't be overlooked here. Not supported: lookups.
+
+use serde::Deserialize;
+
+/// A definition file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Definition {
+    pub(crate) name: String,
+    #[serde(default, rename = "description")]
+    _description: String,
+    #[serde(default)]
+    pub(crate) recognize: Vec<Recognize>,
+    pub(crate) event_time: EventTime,
+    pub(crate) arrival_time: Option<TimeField>,
+    #[serde(default = "by_day")]
+    pub(crate) partition_by: Vec<String>,
+    #[serde(default)]
+    pub(crate) embedded: Vec<String>,
+    #[serde(rename = "column")]
+    pub(crate) columns: Vec<Column>,
+}
+
+/// One way to tell a record of the dataset: all conditions hold.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Recognize {
+    #[serde(default)]
+    pub(crate) present: Vec<String>,
+    #[serde(default)]
+    pub(crate) absent: Vec<String>,
+    #[serde(default)]
+    pub(crate) equals: std::collections::BTreeMap<String, OneOrMany>,
+}
+
+/// A list of texts, or one alone.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(crate) fn into_vec(self) -> Vec<String> {
+        match self {
+            OneOrMany::One(text) => vec![text],
+            OneOrMany::Many(texts) => texts,
+        }
+    }
+}
+
+/// The event time and its bounds.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventTime {
+    pub(crate) pointer: String,
+    #[serde(default)]
+    pub(crate) format: TimeFormat,
+    #[serde(default = "year_2010")]
+    pub(crate) not_before: String,
+    #[serde(default = "one_day")]
+    pub(crate) ahead_max_hours: f64,
+}
+
+/// A field that holds a time.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TimeField {
+    pub(crate) pointer: String,
+    #[serde(default)]
+    pub(crate) format: TimeFormat,
+}
+
+/// How a time is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TimeFormat {
+    #[default]
+    Rfc3339,
+    EpochMs,
+    EpochS,
+    Date,
+}
+
+/// A column, or a field of a struct (which has fewer keys).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    #[serde(default, rename = "description")]
+    _description: String,
+    pub(crate) pointer: Option<String>,
+    pub(crate) from: Option<String>,
+    #[serde(rename = "type")]
+    pub(crate) kind: Type,
+    pub(crate) format: Option<TimeFormat>,
+    pub(crate) element: Option<Type>,
+    pub(crate) value: Option<Type>,
+    #[serde(default, rename = "field")]
+    pub(crate) members: Vec<Column>,
+    #[serde(default)]
+    pub(crate) required: bool,
+    #[serde(default)]
+    pub(crate) accept_text: bool,
+    #[serde(default, rename = "unique")]
+    _unique: bool,
+    #[serde(rename = "personal")]
+    _personal: Option<bool>,
+    pub(crate) anonymize: Option<Rule>,
+    #[serde(default)]
+    pub(crate) allow: Vec<String>,
+    pub(crate) min: Option<f64>,
+    pub(crate) max: Option<f64>,
+    pub(crate) min_length: Option<usize>,
+    pub(crate) max_length: Option<usize>,
+    pub(crate) one_of: Option<Vec<String>>,
+    pub(crate) pattern: Option<String>,
+}
+
+/// A type by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Type {
+    String,
+    Int32,
+    Int64,
+    Float64,
+    Bool,
+    Date32,
+    TimestampMillis,
+    Json,
+    List,
+    Map,
+    Struct,
+}
+
+/// What becomes of a personal value.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "rule", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Rule {
+    Pseudonym,
+    AgeBand {
+        #[serde(default = "age_bands")]
+        bands: Vec<i64>,
+    },
+    Region {
+        #[serde(default)]
+        keep: Vec<String>,
+    },
+    Drop,
+    TruncateIp,
+    TruncateTime {
+        #[serde(default)]
+        to: Unit,
+    },
+    Match {
+        pattern: String,
+    },
+}
+
+/// What a time is cut to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unit {
+    #[default]
+    Hour,
+    Day,
+}
+
+fn by_day() -> Vec<String> {
+    ["year", "month", "day"].map(str::to_owned).to_vec()
+}
+
+fn year_2010() -> String {
+    "2010-01-01".to_owned()
+}
+
+fn one_day() -> f64 {
+    24.0
+}
+
+fn age_bands() -> Vec<i64> {
+    vec![18, 25, 35, 45, 55, 65, 80]
+}

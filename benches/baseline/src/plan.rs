@@ -1,0 +1,223 @@
+//! A definition made ready: every path and rule resolved once, before the first record.
+//!
+//! Two halves. The **fields** are a tree of the keys that the dataset reads; walking a record along it fills one **slot**
+//! for each thing that is read. The **columns** say what becomes of the slots, in the order of the file.
+
+use std::collections::HashMap;
+
+use crate::definition::TimeFormat;
+use crate::values::Leaf;
+
+/// Keys of one object that a definition may name.
+pub(crate) const FIELDS_MAX: usize = 256;
+
+/// A dataset, ready to be read.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    /// Ways in which a record can be of the dataset.
+    pub(crate) ways: Vec<Way>,
+    pub(crate) record: Node,
+    /// How many slots a record fills.
+    pub(crate) slots: usize,
+    pub(crate) event_time: Time,
+    pub(crate) not_before_ms: i64,
+    pub(crate) ahead_max_ms: i64,
+    pub(crate) arrival_time: Option<Time>,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) partitions: Vec<Partition>,
+}
+
+/// Conditions that all hold for a record of the dataset.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) present: Vec<Vec<String>>,
+    pub(crate) absent: Vec<Vec<String>>,
+    pub(crate) equals: Vec<(Vec<String>, Vec<String>)>,
+}
+
+/// A time: where it is and how it is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Time {
+    pub(crate) slot: usize,
+    pub(crate) format: TimeFormat,
+}
+
+/// An object, as far as it is read.
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    pub(crate) fields: HashMap<String, Field>,
+    pub(crate) others: Others,
+}
+
+/// A key of an object.
+#[derive(Debug)]
+pub(crate) struct Field {
+    /// Its number in the object, to tell whether it has been there before.
+    pub(crate) number: usize,
+    pub(crate) read: Read,
+}
+
+/// What is read at a key.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// Nothing: the key is known.
+    Nothing,
+    Scalars(Vec<(usize, Input)>),
+    Json(usize),
+    List(usize, Input),
+    /// A list of objects; each element fills `width` slots of its own.
+    Objects {
+        slot: usize,
+        element: Node,
+        width: usize,
+    },
+    Object(Box<Object>),
+}
+
+/// How an object is read.
+#[derive(Debug, Default)]
+pub(crate) struct Object {
+    pub(crate) node: Node,
+    /// Filled if the object is there.
+    pub(crate) presence: Option<usize>,
+    /// Filled with the object's text.
+    pub(crate) json: Option<usize>,
+    /// Whether it may come as a string that holds it.
+    pub(crate) embedded: bool,
+}
+
+/// What becomes of keys that are not among an object's fields.
+#[derive(Debug, Default)]
+pub(crate) enum Others {
+    #[default]
+    Ignored,
+    /// Collected as JSON.
+    Collected { slot: usize, allow: Allow },
+    /// The entries of a map.
+    Map { slot: usize, value: Input, allow: Allow },
+}
+
+/// A scalar as it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Input {
+    pub(crate) kind: InputKind,
+    /// Whether a number or boolean may come as a string.
+    pub(crate) accept_text: bool,
+}
+
+/// The JSON type of a scalar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InputKind {
+    Text,
+    Int,
+    Float,
+    Bool,
+}
+
+/// Keys that may land: whole ones, and beginnings (`sms_*`).
+#[derive(Debug)]
+pub(crate) struct Allow(Vec<String>);
+
+impl Allow {
+    pub(crate) fn new(keys: Vec<String>) -> Self {
+        Allow(keys)
+    }
+
+    pub(crate) fn allows(&self, key: &str) -> bool {
+        self.0.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(begin) => key.starts_with(begin),
+            None => key == allowed,
+        })
+    }
+}
+
+/// A column.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) source: Source,
+    /// Partition columns are not.
+    pub(crate) in_file: bool,
+}
+
+/// Where a column's values come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Scalar(usize, Leaf),
+    List(usize, Leaf),
+    Map(usize, Leaf),
+    Objects(usize, Vec<(String, Leaf)>),
+    Struct { presence: usize, members: Vec<(String, usize, Leaf)> },
+    Json(usize, bool),
+    EventTime(TimePart),
+    ArrivalTime { as_date: bool },
+    Stream,
+    Shard,
+    Sequence,
+    SubSequence,
+}
+
+/// What of the event time a column takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimePart {
+    Instant,
+    Date,
+    Year,
+    Month,
+    Day,
+    Hour,
+}
+
+/// A partition column.
+#[derive(Debug)]
+pub(crate) enum Partition {
+    Year,
+    Month,
+    Day,
+    /// The text of the column of this number.
+    Text(usize),
+}
+
+impl Node {
+    /// Says what is read at a path. Two readings of one field must go together.
+    pub(crate) fn plant(&mut self, path: &[String], read: Read) -> Result<(), String> {
+        let [key, below @ ..] = path else { return Err("an empty path".to_owned()) };
+        let number = self.fields.len();
+        if number == FIELDS_MAX {
+            return Err(format!("'{key}' is one of more than {FIELDS_MAX} keys of its object"));
+        }
+        let field = self.fields.entry(key.clone()).or_insert(Field { number, read: Read::Nothing });
+        let old = std::mem::replace(&mut field.read, Read::Nothing);
+        field.read = if below.is_empty() {
+            merge(old, read).ok_or_else(|| format!("'{key}' is read in two ways"))?
+        } else {
+            let Some(Read::Object(mut object)) = merge(old, Read::Object(Box::default())) else {
+                return Err(format!("'{key}' is read as an object and otherwise"));
+            };
+            object.node.plant(below, read)?;
+            Read::Object(object)
+        };
+        Ok(())
+    }
+}
+
+fn merge(old: Read, new: Read) -> Option<Read> {
+    Some(match (old, new) {
+        (Read::Nothing, read) | (read, Read::Nothing) => read,
+        (Read::Scalars(old), Read::Scalars(new)) => Read::Scalars([old, new].concat()),
+        (Read::Json(slot), Read::Object(mut object)) | (Read::Object(mut object), Read::Json(slot)) => {
+            object.json = Some(slot);
+            Read::Object(object)
+        }
+        (Read::Object(mut old), Read::Object(new)) => {
+            old.presence = old.presence.or(new.presence);
+            old.embedded |= new.embedded;
+            if !matches!(new.node.others, Others::Ignored) {
+                old.node.others = new.node.others;
+            }
+            Read::Object(old)
+        }
+        _ => return None,
+    })
+}

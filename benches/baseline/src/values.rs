@@ -1,0 +1,122 @@
+//! Single values: what they may be, and what becomes of them before they land.
+
+use regex::Regex;
+
+use crate::anonymize::{self, Pseudonyms};
+use crate::code::Code;
+use crate::definition::TimeFormat;
+use crate::time::{DAY_MS, time_of};
+
+/// A value as it was read, then as it lands.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) enum Value {
+    #[default]
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<Value>),
+    Map(Vec<(String, Value)>),
+    Struct(Vec<Value>),
+}
+
+/// A value's type in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    Text,
+    Int32,
+    Int64,
+    Float64,
+    Bool,
+    Date32,
+    TimestampMillis,
+}
+
+/// What holds for a value, and what becomes of it.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) output: Output,
+    /// How it is written, if it is a time.
+    pub(crate) format: TimeFormat,
+    pub(crate) required: bool,
+    pub(crate) min: Option<f64>,
+    pub(crate) max: Option<f64>,
+    /// Lengths in Unicode characters.
+    pub(crate) min_length: usize,
+    pub(crate) max_length: usize,
+    pub(crate) one_of: Option<Vec<String>>,
+    pub(crate) pattern: Option<Regex>,
+    pub(crate) transform: Transform,
+}
+
+/// What becomes of a value.
+#[derive(Debug)]
+pub(crate) enum Transform {
+    Keep,
+    Pseudonym,
+    AgeBand(Vec<i64>),
+    Region(Vec<String>),
+    TruncateIp,
+    TruncateTime(i64),
+    Match(Regex),
+}
+
+impl Leaf {
+    /// Checks a value and makes of it what lands.
+    pub(crate) fn apply(&self, value: &mut Value, pseudonyms: &Pseudonyms) -> Result<(), Code> {
+        match value {
+            Value::Null if self.required => return Err(Code::MissingField),
+            Value::Null | Value::Bool(_) => {}
+            _ if matches!(self.output, Output::Date32 | Output::TimestampMillis) => {
+                let mut ms = time_of(value, self.format)?;
+                if let Transform::TruncateTime(unit) = self.transform {
+                    ms -= ms.rem_euclid(unit);
+                }
+                *value = Value::Int(if self.output == Output::Date32 { ms.div_euclid(DAY_MS) } else { ms });
+            }
+            Value::Int(number) => {
+                #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]
+                self.check_bounds(*number as f64)?;
+                if self.output == Output::Int32 && i32::try_from(*number).is_err() {
+                    return Err(Code::OutOfRange);
+                }
+                if let Transform::AgeBand(bands) = &self.transform {
+                    *value = Value::Text(anonymize::age_band(*number, bands));
+                }
+            }
+            Value::Float(number) => self.check_bounds(*number)?,
+            Value::Text(text) => {
+                self.check_text(text)?;
+                match &self.transform {
+                    Transform::Pseudonym => *text = pseudonyms.of(text),
+                    Transform::Region(keep) => *value = optional(anonymize::region(text, keep)),
+                    Transform::TruncateIp => *value = optional(anonymize::network(text)),
+                    Transform::Match(pattern) if !pattern.is_match(text) => *value = Value::Null,
+                    Transform::Match(_) | Transform::Keep | Transform::AgeBand(_) | Transform::TruncateTime(_) => {}
+                }
+            }
+            Value::List(_) | Value::Map(_) | Value::Struct(_) => return Err(Code::WrongType),
+        }
+        Ok(())
+    }
+
+    fn check_bounds(&self, number: f64) -> Result<(), Code> {
+        let below = self.min.is_some_and(|min| number < min);
+        let above = self.max.is_some_and(|max| number > max);
+        if below || above { Err(Code::OutOfRange) } else { Ok(()) }
+    }
+
+    fn check_text(&self, text: &str) -> Result<(), Code> {
+        // A text has at most as many characters as bytes.
+        let too_long = text.len() > self.max_length && text.chars().count() > self.max_length;
+        let too_short = self.min_length > 0 && text.chars().count() < self.min_length;
+        let chosen = self.one_of.as_ref().is_none_or(|choices| choices.iter().any(|choice| choice == text));
+        let matches = self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text));
+        if too_long || too_short || !chosen || !matches { Err(Code::ConstraintViolated) } else { Ok(()) }
+    }
+}
+
+fn optional(text: Option<String>) -> Value {
+    text.map_or(Value::Null, Value::Text)
+}

@@ -1,0 +1,214 @@
+//! A record's tree walked along a plan's fields: what is read goes to its slot, and the first fault is noted.
+//!
+//! The tree is used up, so that its texts are moved and not copied.
+
+use crate::code::Code;
+use crate::plan::{FIELDS_MAX, Input, InputKind, Node, Object, Others, Read};
+use crate::tree::{Json, write_object};
+use crate::values::Value;
+use crate::{decode, strict};
+
+/// A walk over one record.
+#[derive(Debug, Default)]
+pub(crate) struct Walk {
+    /// The first fault, in the order of the record.
+    pub(crate) fault: Option<Code>,
+    /// Set where a whole number was asked for and a rounded one was there: the record must be parsed by [`strict`].
+    pub(crate) inexact: bool,
+    /// Whether the record was parsed by [`strict`], so that documents inside it must be too.
+    pub(crate) exact: bool,
+}
+
+impl Walk {
+    fn note(&mut self, code: Code) {
+        self.fault.get_or_insert(code);
+    }
+
+    /// Reads an object's members into slots.
+    pub(crate) fn object(&mut self, node: &Node, members: Vec<(String, Json)>, slots: &mut [Value]) {
+        let mut seen = [0_u64; FIELDS_MAX / 64];
+        let mut collected = Vec::new();
+        let mut entries = Vec::new();
+        for (key, value) in members {
+            if let Some(field) = node.fields.get(&key) {
+                let (word, bit) = (field.number / 64, 1 << (field.number % 64));
+                if seen[word] & bit != 0 {
+                    self.note(Code::DuplicateKey);
+                    continue;
+                }
+                seen[word] |= bit;
+                self.read(&field.read, value, slots);
+                continue;
+            }
+            match &node.others {
+                Others::Collected { allow, .. } if allow.allows(&key) => collected.push((key, value)),
+                Others::Map { allow, value: input, .. } if allow.allows(&key) => {
+                    entries.push((key, self.scalar(value, *input)));
+                }
+                _ => {}
+            }
+        }
+        match &node.others {
+            Others::Collected { slot, .. } if !collected.is_empty() => slots[*slot] = object_text(&collected),
+            Others::Map { slot, .. } => {
+                let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
+                keys.sort_unstable();
+                if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+                    self.note(Code::DuplicateKey);
+                }
+                slots[*slot] = Value::Map(entries);
+            }
+            _ => {}
+        }
+    }
+
+    fn read(&mut self, read: &Read, value: Json, slots: &mut [Value]) {
+        match (read, value) {
+            (Read::Nothing, _) | (_, Json::Null) => {}
+            (Read::Scalars(targets), value) => {
+                let Some(((last, last_input), others)) = targets.split_last() else { return };
+                for (slot, input) in others {
+                    slots[*slot] = self.scalar(value.clone(), *input);
+                }
+                slots[*last] = self.scalar(value, *last_input);
+            }
+            (Read::Json(slot), value) => {
+                let mut text = String::new();
+                value.write(&mut text);
+                slots[*slot] = Value::Text(text);
+            }
+            (Read::List(slot, input), Json::List(elements)) => {
+                slots[*slot] = Value::List(elements.into_iter().map(|element| self.scalar(element, *input)).collect());
+            }
+            (Read::Objects { slot, element: node, width }, Json::List(elements)) => {
+                let mut list = Vec::with_capacity(elements.len());
+                for element in elements {
+                    let mut values = vec![Value::Null; *width];
+                    match element {
+                        Json::Object(members) => self.object(node, members, &mut values),
+                        _ => self.note(Code::WrongType),
+                    }
+                    list.push(Value::Struct(values));
+                }
+                slots[*slot] = Value::List(list);
+            }
+            (Read::Object(object), Json::Object(members)) => self.whole(object, members, slots),
+            (Read::Object(object), Json::Text(text)) if object.embedded => {
+                if text.is_empty() {
+                    return;
+                }
+                let parse = if self.exact { strict::parse } else { decode::parse };
+                match parse(text.as_bytes()) {
+                    Ok(Json::Object(members)) => self.whole(object, members, slots),
+                    _ => self.note(Code::BadEmbeddedJson),
+                }
+            }
+            _ => self.note(Code::WrongType),
+        }
+    }
+
+    fn whole(&mut self, object: &Object, members: Vec<(String, Json)>, slots: &mut [Value]) {
+        if let Some(slot) = object.json {
+            slots[slot] = object_text(&members);
+        }
+        if let Some(slot) = object.presence {
+            slots[slot] = Value::Struct(Vec::new());
+        }
+        self.object(&object.node, members, slots);
+    }
+
+    fn scalar(&mut self, value: Json, input: Input) -> Value {
+        let read = match (input.kind, value) {
+            (_, Json::Null) => Ok(Value::Null),
+            (InputKind::Text, Json::Text(text)) => Ok(Value::Text(text)),
+            (InputKind::Bool, Json::Bool(value)) => Ok(Value::Bool(value)),
+            (InputKind::Bool, Json::Text(text)) if input.accept_text => match text.as_str() {
+                "true" => Ok(Value::Bool(true)),
+                "false" => Ok(Value::Bool(false)),
+                _ => Err(Code::WrongType),
+            },
+            (InputKind::Int | InputKind::Float, Json::Text(text)) if input.accept_text => {
+                strict::number(&text).ok_or(Code::WrongType).and_then(|number| self.number(&number, input.kind))
+            }
+            (InputKind::Int | InputKind::Float, number @ (Json::Whole(_) | Json::Double(_) | Json::Number(_))) => {
+                self.number(&number, input.kind)
+            }
+            _ => Err(Code::WrongType),
+        };
+        read.unwrap_or_else(|code| {
+            self.note(code);
+            Value::Null
+        })
+    }
+
+    fn number(&mut self, number: &Json, kind: InputKind) -> Result<Value, Code> {
+        match (kind, number) {
+            (InputKind::Int, Json::Whole(number)) => Ok(Value::Int(*number)),
+            (InputKind::Int, Json::Number(text)) => whole(text).map(Value::Int),
+            (InputKind::Int, Json::Double(_)) => {
+                self.inexact = true;
+                Ok(Value::Null)
+            }
+            #[expect(clippy::cast_precision_loss, reason = "the nearest double is what is asked for")]
+            (InputKind::Float, Json::Whole(number)) => Ok(Value::Float(*number as f64)),
+            (InputKind::Float, Json::Double(number)) => Ok(Value::Float(*number)),
+            (InputKind::Float, Json::Number(text)) => {
+                let number = text.parse().unwrap_or(f64::NAN);
+                if f64::is_finite(number) { Ok(Value::Float(number)) } else { Err(Code::NotFinite) }
+            }
+            _ => Err(Code::WrongType),
+        }
+    }
+}
+
+fn object_text(members: &[(String, Json)]) -> Value {
+    let mut text = String::new();
+    write_object(members, &mut text);
+    Value::Text(text)
+}
+
+/// The whole number that a JSON number is, exactly.
+fn whole(text: &str) -> Result<i64, Code> {
+    let (sign, magnitude) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let (mantissa, exponent) = magnitude.split_once(['e', 'E']).unwrap_or((magnitude, "0"));
+    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = [integer, fraction].concat();
+    let significant = digits.trim_start_matches('0').trim_end_matches('0');
+    if significant.is_empty() {
+        return Ok(0);
+    }
+    // An exponent of more digits than i64 has is as good as its largest or least one.
+    let exponent = exponent.parse().unwrap_or(if exponent.starts_with('-') { i64::MIN } else { i64::MAX });
+    let trailing_zeros = digits.len() - digits.trim_end_matches('0').len();
+    let shift = i64::try_from(trailing_zeros).unwrap_or(i64::MAX) - i64::try_from(fraction.len()).unwrap_or(i64::MAX);
+    let zeros = u32::try_from(exponent.saturating_add(shift).min(100)).map_err(|_| Code::WrongType)?;
+    let value = significant.parse::<i128>().ok().zip(10_i128.checked_pow(zeros));
+    let value = value.and_then(|(digits, power)| digits.checked_mul(power)).ok_or(Code::OutOfRange)?;
+    i64::try_from(sign * value).map_err(|_| Code::OutOfRange)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_exact_however_they_are_written() {
+        for (text, expected) in [
+            ("-0", Ok(0)),
+            ("0.000e99999999999999999999", Ok(0)),
+            ("12.0", Ok(12)),
+            ("1e2", Ok(100)),
+            ("1200e-2", Ok(12)),
+            ("9223372036854775807.0", Ok(i64::MAX)),
+            ("-922337203685477580.8e1", Ok(i64::MIN)),
+            ("9223372036854775808", Err(Code::OutOfRange)),
+            ("1e19", Err(Code::OutOfRange)),
+            ("1e99999999999999999999", Err(Code::OutOfRange)),
+            ("12.5", Err(Code::WrongType)),
+            ("9007199254740992.5", Err(Code::WrongType)),
+            ("1e-99999999999999999999", Err(Code::WrongType)),
+        ] {
+            assert_eq!(whole(text), expected, "{text}");
+        }
+    }
+}

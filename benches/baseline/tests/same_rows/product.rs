@@ -1,0 +1,142 @@
+//! The product's data path on NDJSON bytes, in memory.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use pipeline::anonymize::PseudonymKey;
+use pipeline::chunk::{Chunk, Framing};
+use pipeline::dataset::{Datasets, DefinitionText, shipped};
+use pipeline::encode::{Encoder, ParquetFile, Provenance};
+use pipeline::graph::Graph;
+use pipeline::lane::{Lane, LaneConfig};
+use pipeline::lines::{LineCodec, LineMember};
+
+/// The key of pseudonyms, on both sides.
+pub(crate) const KEY: [u8; 32] = [7; 32];
+/// When records arrived that don't say so themselves: 2026-01-01.
+pub(crate) const ARRIVAL_MS: i64 = 1_767_225_600_000;
+pub(crate) const STREAM: &str = "file:///ström";
+pub(crate) const SHARD: &str = "a \"b\".ndjson";
+
+/// How the product is fed.
+#[derive(Debug, Clone)]
+pub(crate) struct Feed {
+    pub(crate) definitions: Vec<DefinitionText>,
+    /// Sizes of the chunks, in turn; a chunk ends with a line all the same.
+    pub(crate) chunk_bytes: Vec<usize>,
+    /// After so many chunks the rows are taken and encoded, so that files have several row groups.
+    pub(crate) take_every: usize,
+    pub(crate) base_sequence: u64,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Feed { definitions: shipped(), chunk_bytes: vec![1 << 20], take_every: usize::MAX, base_sequence: 1_000 }
+    }
+}
+
+/// What came out.
+#[derive(Debug, Default)]
+pub(crate) struct Landed {
+    /// Files by dataset and partition.
+    pub(crate) files: BTreeMap<(String, String), Bytes>,
+    /// Dead letters: sequence number, code, record.
+    pub(crate) letters: Vec<(u64, String, Vec<u8>)>,
+    /// Raw lines.
+    pub(crate) raw: Vec<Vec<u8>>,
+}
+
+/// Feeds the product with lines of JSON.
+pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
+    let datasets = Datasets::compile(&feed.definitions, &|_, _| Err("no lookups here".into()));
+    let datasets = datasets.unwrap_or_else(|problems| panic!("{problems}"));
+    let config = Arc::new(LaneConfig {
+        graph: Graph::new(&["in".to_owned()], &datasets, true),
+        key: Some(PseudonymKey::new(&KEY).unwrap()),
+        assigned: vec![None],
+        raw: Some(LineCodec::Gzip(1)),
+        letters: LineCodec::Gzip(1),
+        record_bytes_max: baseline::RECORD_BYTES_MAX,
+        hash_seed: 42,
+        datasets,
+    });
+    let mut lane = Lane::new(Arc::clone(&config));
+    let mut encoder = Encoder::new(&config.datasets, 1).unwrap();
+    let mut open: BTreeMap<(String, String), ParquetFile> = BTreeMap::new();
+    let mut landed = Landed::default();
+    let mut encode = |lane: &mut Lane| {
+        for rows in lane.take_rows() {
+            let dataset = config.datasets.names().nth(rows.dataset()).unwrap().to_owned();
+            for (number, partition) in rows.partitions().iter().enumerate() {
+                let group = encoder.row_group(&rows, number).unwrap();
+                assert_eq!(group.rows, partition.rows);
+                let file = open
+                    .entry((dataset.clone(), partition.path.to_string()))
+                    .or_insert_with(|| encoder.file(&config.datasets, rows.dataset()).unwrap());
+                file.append(group).unwrap();
+            }
+        }
+    };
+    let mut at = 0;
+    let mut buffer = Vec::new();
+    for (number, size) in (1..).zip(feed.chunk_bytes.iter().cycle()) {
+        if at == ndjson.len() {
+            break;
+        }
+        let end = end_of_chunk(ndjson, at, *size);
+        buffer.extend_from_slice(&ndjson[at..end]);
+        let framing = Framing::Lines { base: feed.base_sequence + at as u64 };
+        let pushed = lane.push(0, Chunk::new(STREAM.into(), SHARD.into(), ARRIVAL_MS, buffer, framing));
+        buffer = pushed.buffer;
+        landed.read_lines(pushed.members);
+        at = end;
+        if number % feed.take_every == 0 {
+            encode(&mut lane);
+        }
+    }
+    encode(&mut lane);
+    landed.read_lines(lane.take_lines());
+    let provenance = Provenance { epoch: "epoch-1".to_owned(), ranges: Some("[\"all\"]".to_owned()) };
+    landed.files = open.into_iter().map(|(key, file)| (key, file.finish(&provenance).unwrap().into())).collect();
+    landed.letters.sort();
+    landed
+}
+
+/// The end of the last whole line within so many bytes, or of the first line if it is longer.
+fn end_of_chunk(ndjson: &[u8], at: usize, size: usize) -> usize {
+    let window = &ndjson[at..ndjson.len().min(at + size)];
+    if at + window.len() == ndjson.len() {
+        return ndjson.len();
+    }
+    let within = window.iter().rposition(|byte| *byte == b'\n');
+    let first = || ndjson[at..].iter().position(|byte| *byte == b'\n');
+    within.or_else(first).map_or(ndjson.len(), |end| at + end + 1)
+}
+
+impl Landed {
+    fn read_lines(&mut self, members: Vec<LineMember>) {
+        for member in members {
+            let mut text = Vec::new();
+            flate2::read::MultiGzDecoder::new(member.bytes.as_slice()).read_to_end(&mut text).unwrap();
+            let lines: Vec<&[u8]> = text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').collect();
+            assert_eq!(lines.len() as u64, member.lines);
+            if member.folder.starts_with("raw/") {
+                self.raw.extend(lines.into_iter().map(<[u8]>::to_vec));
+                continue;
+            }
+            for line in lines {
+                let letter: serde_json::Value = serde_json::from_slice(line).unwrap();
+                let code = letter["errorCode"].as_str().unwrap();
+                assert!(member.folder.starts_with(&format!("error/reason={code}/year=")), "{}", member.folder);
+                assert_eq!((&letter["stream"], &letter["shardId"]), (&STREAM.into(), &SHARD.into()));
+                let sequence = letter["sequenceNumber"].as_str().unwrap().parse().unwrap();
+                let raw = BASE64_STANDARD.decode(letter["rawData"].as_str().unwrap()).unwrap();
+                self.letters.push((sequence, code.to_owned(), raw));
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Arbitrary records with numbers of their own. See `checks::records`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::records(data));

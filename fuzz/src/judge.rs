@@ -1,0 +1,179 @@
+//! What a record is, judged without the code under test: framing by `split`, JSON by serde_json.
+
+use pipeline::reject::Code;
+use serde_json::{Map, Value, json};
+
+/// Nesting up to which serde_json is asked; it gives up at 128.
+const DEPTH_SURE: usize = 120;
+
+/// What a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    NotUtf8,
+    NotJson,
+    NotAnObject,
+    Object,
+    /// So deep that serde_json does not say.
+    Deep,
+}
+
+impl Verdict {
+    /// Whether this code is a true answer to such a record.
+    pub(crate) fn allows(self, code: Code, is_assigned: bool) -> bool {
+        let grammar = matches!(
+            code,
+            Code::NotJson | Code::Truncated | Code::MultipleDocuments | Code::TrailingBytes | Code::UnpairedSurrogate
+        );
+        match self {
+            Verdict::NotUtf8 => code == Code::NotUtf8,
+            Verdict::NotJson => grammar,
+            Verdict::NotAnObject => code == Code::NotAnObject,
+            Verdict::Object => {
+                let of_bytes = grammar || matches!(code, Code::NotUtf8 | Code::NotAnObject | Code::TooDeep);
+                !of_bytes
+                    && !matches!(code, Code::TooLarge | Code::DamagedFile)
+                    && !(is_assigned && code == Code::UnknownDataset)
+            }
+            Verdict::Deep => code != Code::NotUtf8,
+        }
+    }
+}
+
+/// The verdict on a record's bytes, or on what they are base64 of.
+pub(crate) fn verdict(record: &[u8]) -> Verdict {
+    let document = unwrapped(record);
+    let document = document.as_deref().unwrap_or(record);
+    let Ok(text) = std::str::from_utf8(document) else { return Verdict::NotUtf8 };
+    if depth(document) > DEPTH_SURE {
+        return Verdict::Deep;
+    }
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Object(_)) => Verdict::Object,
+        Ok(_) => Verdict::NotAnObject,
+        // A number beyond a double is well-formed all the same.
+        Err(error) if error.to_string().starts_with("number out of range") => number_too_large(text),
+        Err(_) => Verdict::NotJson,
+    }
+}
+
+/// The verdict on a text in which serde_json finds a number too large: the number is made small, one at a time.
+fn number_too_large(text: &str) -> Verdict {
+    let mut text = text.to_owned();
+    loop {
+        match serde_json::from_str::<Value>(&text) {
+            Ok(Value::Object(_)) => return Verdict::Object,
+            Ok(_) => return Verdict::NotAnObject,
+            Err(error) if error.to_string().starts_with("number out of range") => {
+                // The column is where the number ends, as bytes of its line.
+                let line_begin: usize = text.split('\n').take(error.line() - 1).map(|line| line.len() + 1).sum();
+                let is_part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-');
+                let bytes = text.as_bytes();
+                let near = (line_begin + error.column()).min(bytes.len());
+                let before = bytes[..near].iter().rev().take_while(|byte| is_part(byte)).count();
+                let after = bytes[near..].iter().take_while(|byte| is_part(byte)).count();
+                assert!(before + after > 1, "the number is where serde_json says: {text}");
+                text.replace_range(near - before..near + after, "1");
+            }
+            Err(_) => return Verdict::NotJson,
+        }
+    }
+}
+
+/// What a record is base64 of, if it is, and of something that begins like an object.
+fn unwrapped(record: &[u8]) -> Option<Vec<u8>> {
+    let text = record.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(record).trim_ascii();
+    // What an object may begin with: `{` and a quote or space, a line end, or its other brace.
+    if !matches!(text, [b'e', b'y' | b'w' | b'3', _, _, ..]) {
+        return None;
+    }
+    let decoded = base64_simd::STANDARD.decode_to_vec(text);
+    let decoded = decoded.or_else(|_| base64_simd::STANDARD_NO_PAD.decode_to_vec(text));
+    decoded.ok().filter(|decoded| decoded.first() == Some(&b'{'))
+}
+
+/// How deep brackets stand in one another, strings left out.
+fn depth(document: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut inside, mut at) = (0_usize, 0, false, 0);
+    while at < document.len() {
+        match document[at] {
+            b'\\' if inside => at += 1,
+            b'"' => inside = !inside,
+            b'{' | b'[' if !inside => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !inside => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+    }
+    deepest
+}
+
+/// The lines that are records, with their offsets: without their ends, blank ones left out.
+pub(crate) fn lines(data: &[u8]) -> Vec<(usize, &[u8])> {
+    let mut offset = 0;
+    let mut found = Vec::new();
+    for line in data.split(|byte| *byte == b'\n') {
+        let text = line.strip_suffix(b"\r").unwrap_or(line);
+        if text.iter().any(|byte| !matches!(byte, b' ' | b'\t' | b'\r')) {
+            found.push((offset, text));
+        }
+        offset += line.len() + 1;
+    }
+    found
+}
+
+/// A record as one line.
+pub(crate) fn as_line(record: &[u8]) -> Vec<u8> {
+    record.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect()
+}
+
+/// Records that have something at each JSON Pointer that a definition's text names: of each kind of value, in turns.
+pub(crate) fn records_for(text: &str) -> Vec<String> {
+    let pointers: Vec<&str> =
+        text.split(['"', '\'']).filter(|part| part.starts_with('/') && part.len() < 200).take(60).collect();
+    let values = [
+        json!("text"),
+        json!("2025-01-13T10:30:00.123+01:00"),
+        json!(1_736_764_200_123_i64),
+        json!(-7.25),
+        json!(true),
+        json!(["a", null, "2025-01-13", 3]),
+        json!([{"a": 1, "b": "x", "name": {"c": [1]}}, {}]),
+        json!({"a": 1, "code": "DE", "c": {"d": "e"}}),
+        json!("{\"a\":\"\\u00e9\",\"b\":{\"c\":\"DE\"}}"),
+        json!("DE"),
+        Value::Null,
+    ];
+    (0..2 * values.len())
+        .map(|turn| {
+            let mut record = Map::new();
+            for (number, pointer) in pointers.iter().enumerate() {
+                let value = &values[if turn < values.len() { turn } else { number + turn } % values.len()];
+                let keys: Vec<String> =
+                    pointer[1..].split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect();
+                if keys.len() < 30 {
+                    put(&mut record, &keys, value);
+                }
+            }
+            Value::Object(record).to_string()
+        })
+        .collect()
+}
+
+/// Puts a value at a path, unless something else is on the way.
+fn put(record: &mut Map<String, Value>, keys: &[String], value: &Value) {
+    match keys {
+        [] => {}
+        [last] => {
+            record.entry(last.clone()).or_insert_with(|| value.clone());
+        }
+        [first, rest @ ..] => {
+            let below = record.entry(first.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(below) = below {
+                put(below, rest, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! One record, or several, for each code: the code, the dead letter's field and dataset, the neighbours' rows.
+//!
+//! [`check`] is the whole test; [`cases`] names each record by the sentence that it proves. A code that no case has fails
+//! [`every_code_has_a_case`].
+
+use std::collections::BTreeSet;
+
+use pipeline::chunk::{Chunk, Damage, Framing};
+use pipeline::reject::Code;
+
+use crate::common::{ARRIVAL_MS, BASE, Outcome, RECORD_BYTES_MAX, SHARD, STREAM, Setup, TestFrame, ndjson};
+
+/// Good records of each dataset; the third has what the second lacks.
+const NEIGHBOURS: [&str; 4] = [
+    r#"{"id":"a-1","user_id":"u-1","type":"skills","score":73.5,"duration":420,"timestamp":"2025-01-13T10:30:00.123Z","user_age":34,"user_region":"DE-BY","answers":[{"question":"q1","answer":"A","milliseconds":1200},{"question":"q2","answer":"B"}],"device":"ios"}"#,
+    r#"{"event_type":"_session.start","event_timestamp":1736764200123}"#,
+    r#"{"event_type":"_campaign.send","event_timestamp":1736764200456,"arrival_timestamp":1736764200987,"attributes":{"campaign_id":"c-1","screen":"home"},"metrics":{"score":1.5},"client_context":{"custom":{"endpoint":"{\"Id\":\"e-1\",\"User\":{\"UserId\":\"u-1\"},\"Metrics\":{\"completed\":3}}"}}}"#,
+    r#"{"user_id":"u-1","updated_at":"2025-01-13T10:30:00Z","age":34,"tags":["beta","vip"],"attributes":{"team_size":"1"}}"#,
+];
+
+/// A dataset that is joined to a table and must find its row there.
+const PLACES: &str = r#"
+name = "places"
+event_time = { pointer = "/at", format = "epoch_ms" }
+recognize = { present = ["/country"] }
+column = [
+  { name = "country", pointer = "/country", type = "string" },
+  { name = "currency", from = "lookup.countries.currency", type = "string" },
+]
+lookup = { name = "countries", file = "countries.csv", key = "code", on = "country", missing = "reject" }
+"#;
+
+/// What a record is pushed into.
+#[derive(Clone, Copy)]
+enum World {
+    Shipped,
+    Places,
+}
+
+impl World {
+    fn setup(self) -> Setup {
+        match self {
+            World::Shipped => Setup::shipped(),
+            World::Places => Setup::of(&[PLACES]).table("countries.csv", "code,currency\nDE,EUR\nFR,EUR\n"),
+        }
+    }
+
+    fn neighbours(self) -> Vec<&'static [u8]> {
+        let lines: &[&str] = match self {
+            World::Shipped => &NEIGHBOURS,
+            World::Places => &[r#"{"country":"DE","at":1736764200123}"#, r#"{"country":"FR","at":1736764200123}"#],
+        };
+        lines.iter().map(|line| line.as_bytes()).collect()
+    }
+}
+
+/// A bad record and the answer to it.
+struct Case {
+    record: Vec<u8>,
+    code: Code,
+    dataset: Option<&'static str>,
+    field: Option<&'static str>,
+    damage: Option<Damage>,
+    world: World,
+}
+
+fn case(record: impl Into<Vec<u8>>, code: Code) -> Case {
+    Case { record: record.into(), code, dataset: None, field: None, damage: None, world: World::Shipped }
+}
+
+impl Case {
+    fn of(self, dataset: &'static str) -> Self {
+        Case { dataset: Some(dataset), ..self }
+    }
+
+    fn at(self, field: &'static str) -> Self {
+        Case { field: Some(field), ..self }
+    }
+
+    fn damaged(self, damage: Damage) -> Self {
+        Case { damage: Some(damage), ..self }
+    }
+
+    fn among(self, world: World) -> Self {
+        Case { world, ..self }
+    }
+}
+
+/// An assessment with further members, which may also take the place of its own ones.
+fn assessment(members: &str) -> String {
+    let mut record = String::from("{");
+    for (key, value) in
+        [("id", "\"a-2\""), ("user_id", "\"u-2\""), ("type", "\"skills\""), ("timestamp", "\"2025-01-13T10:30:00Z\"")]
+    {
+        if !members.contains(&format!("\"{key}\":")) {
+            record += &format!("\"{key}\":{value},");
+        }
+    }
+    record + members + "}"
+}
+
+fn assessment_without(key: &str) -> String {
+    let all = assessment("\"score\":1");
+    let start = all.find(&format!("\"{key}\":")).expect("the key is there");
+    let end = start + all[start..].find(',').expect("it is not the last one") + 1;
+    format!("{}{}", &all[..start], &all[end..])
+}
+
+fn event(members: &str) -> String {
+    format!(r#"{{"event_type":"a","event_timestamp":1736764200123,{members}}}"#)
+}
+
+fn endpoint(text: &str) -> String {
+    event(&format!(r#""client_context":{{"custom":{{"endpoint":{text}}}}}"#))
+}
+
+fn user(members: &str) -> String {
+    format!(r#"{{"user_id":"u-2","updated_at":"2025-01-13T10:30:00Z",{members}}}"#)
+}
+
+fn with_bytes(record: &str, place: &str, bytes: &[u8]) -> Vec<u8> {
+    let at = record.find(place).expect("the place is there");
+    [&record.as_bytes()[..at], bytes, &record.as_bytes()[at + place.len()..]].concat()
+}
+
+fn nested(open: &str, close: &str, depth: usize) -> String {
+    format!("\"unread\":{}1{}", open.repeat(depth), close.repeat(depth))
+}
+
+/// Each case becomes a test of its name.
+macro_rules! cases {
+    ($($name:ident: $case:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                check(&$case);
+            }
+        )*
+
+        #[test]
+        fn every_code_has_a_case() {
+            let with_case: BTreeSet<Code> = [$($case.code),*].into();
+            assert_eq!(with_case, BTreeSet::from(Code::ALL));
+        }
+    };
+}
+
+cases! {
+    a_line_of_a_log_is_not_json: case("2025-01-13T10:30:00Z INFO done in 12 ms", Code::NotJson);
+    a_line_of_csv_is_not_json: case("u-000123,skills,73.5,true", Code::NotJson);
+    a_line_of_html_is_not_json: case("<html><body>502 Bad Gateway</body></html>", Code::NotJson);
+    nan_is_not_json: case("NaN", Code::NotJson);
+    nan_as_a_value_is_not_json: case(assessment(r#""score":NaN"#), Code::NotJson).of("assessments");
+    infinity_as_a_value_is_not_json: case(assessment(r#""score":-Infinity"#), Code::NotJson).of("assessments");
+    single_quotes_are_not_json: case("{'id': 'a-2'}", Code::NotJson);
+    a_key_without_quotes_is_not_json: case("{id:\"a-2\"}", Code::NotJson);
+    a_missing_colon_is_not_json: case(r#"{"id" "a-2"}"#, Code::NotJson);
+    a_missing_comma_is_not_json: case(r#"{"id":"a-2" "type":"t"}"#, Code::NotJson);
+    a_comma_before_the_brace_is_not_json: case(assessment(r#""score":1,"#), Code::NotJson).of("assessments");
+    a_leading_zero_is_not_json: case(assessment(r#""score":007"#), Code::NotJson).of("assessments");
+    a_leading_plus_is_not_json: case(assessment(r#""score":+1"#), Code::NotJson).of("assessments");
+    a_number_that_ends_in_its_point_is_not_json: case(assessment(r#""score":1."#), Code::NotJson).of("assessments");
+    a_word_that_is_no_literal_is_not_json: case(assessment(r#""processed":True"#), Code::NotJson).of("assessments");
+    a_bad_escape_is_not_json: case(assessment(r#""version":"\x41""#), Code::NotJson).of("assessments");
+    a_bad_escape_in_an_unread_field_is_not_json: case(assessment(r#""unread":"\u00g1""#), Code::NotJson).of("assessments");
+    a_tab_in_a_string_is_not_json: case(assessment("\"version\":\"1\t0\""), Code::NotJson).of("assessments");
+    a_nul_in_a_string_is_not_json: case(assessment("\"version\":\"1\u{0}0\""), Code::NotJson).of("assessments");
+    a_tab_in_an_unread_string_is_not_json: case(assessment("\"unread\":\"1\t0\""), Code::NotJson).of("assessments");
+    a_tab_between_the_tokens_of_an_embedded_document_is_not_json:
+        case(endpoint("\"{\t\\\"Id\\\":\\\"e\\\"}\""), Code::NotJson).of("events");
+    a_byte_order_mark_is_not_json: case("\u{feff}{}", Code::NotJson);
+    brackets_that_do_not_match_are_not_json: case(assessment(r#""unread":[1}"#), Code::NotJson).of("assessments");
+    base64_of_a_text_is_not_json: case("bm90IGEgSlNPTiBkb2N1bWVudA==", Code::NotJson);
+
+    a_stray_byte_is_not_utf_8: case(with_bytes(&assessment(r#""score":1"#), "skills", b"sk\xffills"), Code::NotUtf8).of("assessments");
+    a_cut_sequence_is_not_utf_8: case(with_bytes(&assessment(r#""score":1"#), "skills", b"sk\xe2\x82ills"), Code::NotUtf8).of("assessments");
+    an_overlong_form_is_not_utf_8: case(with_bytes(&assessment(r#""score":1"#), "skills", b"\xc0\xaf"), Code::NotUtf8).of("assessments");
+    an_encoded_surrogate_is_not_utf_8: case(with_bytes(&assessment(r#""score":1"#), "skills", b"\xed\xa0\xbd"), Code::NotUtf8).of("assessments");
+    bytes_of_an_unread_field_must_be_utf_8_too: case(with_bytes(&assessment(r#""unread":"here""#), "here", b"\xf5\x80\x80\x80"), Code::NotUtf8).of("assessments");
+    bytes_of_a_key_must_be_utf_8_too: case(with_bytes(&assessment(r#""unread":1"#), "unread", b"\xc3"), Code::NotUtf8).of("assessments");
+    what_is_neither_json_nor_utf_8_is_told_as_not_utf_8: case(b"\xff\xfe{\x00}\x00", Code::NotUtf8);
+
+    a_record_cut_after_a_value_is_truncated: case(r#"{"id":"a-2","user_id":"u-2""#, Code::Truncated);
+    a_record_cut_in_a_key_is_truncated: case(r#"{"id":"a-2","user_i"#, Code::Truncated);
+    a_record_cut_in_a_string_is_truncated: case(r#"{"id":"a-"#, Code::Truncated);
+    a_record_cut_in_an_escape_is_truncated: case(r#"{"id":"a\u00"#, Code::Truncated);
+    a_record_cut_in_a_surrogate_pair_is_truncated: case(r#"{"id":"\ud83d\"#, Code::Truncated);
+    a_record_cut_in_a_number_is_truncated: case(r#"{"score":12"#, Code::Truncated).of("assessments");
+    a_record_cut_in_a_literal_is_truncated: case(r#"{"processed":tru"#, Code::Truncated);
+    a_record_cut_after_its_brace_is_truncated: case("{", Code::Truncated);
+    a_record_cut_in_a_list_is_truncated: case(r#"{"answers":[{"question":"q1"},"#, Code::Truncated).of("assessments");
+    a_record_cut_in_its_embedded_document_is_truncated:
+        case(r#"{"event_type":"a","client_context":{"custom":{"endpoint":"{\"Id\":\"e"#, Code::Truncated).of("events");
+    a_wrapped_record_that_is_cut_is_truncated: case("eyJldmVudF90eXBlIjoi", Code::Truncated).of("events");
+
+    two_documents_without_a_space_are_two: case(format!("{0}{0}", assessment("\"score\":1")), Code::MultipleDocuments).of("assessments");
+    two_documents_with_a_space_are_two: case(format!("{0} {0}", event("\"attributes\":{}")), Code::MultipleDocuments).of("events");
+    a_list_after_the_document_is_a_second_one: case(format!("{}[]", user("\"age\":1")), Code::MultipleDocuments).of("users");
+
+    text_after_the_document_is_trailing: case(assessment("\"score\":1") + " garbage", Code::TrailingBytes).of("assessments");
+    a_brace_too_many_is_trailing: case(assessment("\"score\":1") + "}", Code::TrailingBytes).of("assessments");
+    a_comma_after_the_document_is_trailing: case(event("\"attributes\":{}") + ",", Code::TrailingBytes).of("events");
+    a_nul_after_the_document_is_trailing: case(event("\"attributes\":{}") + "\0", Code::TrailingBytes).of("events");
+
+    a_list_is_no_object: case(format!("[{}]", assessment("\"score\":1")), Code::NotAnObject);
+    a_text_is_no_object: case("\"heartbeat\"", Code::NotAnObject);
+    a_number_is_no_object: case("-12.5e3", Code::NotAnObject);
+    a_literal_is_no_object: case("null", Code::NotAnObject);
+
+    a_key_that_is_there_twice_is_refused: case(assessment(r#""score":1,"score":2"#), Code::DuplicateKey).of("assessments").at("/score");
+    a_key_that_is_there_twice_with_the_same_value_is_refused: case(assessment(r#""score":1,"score":1"#), Code::DuplicateKey).of("assessments").at("/score");
+    a_key_that_is_there_twice_in_two_spellings_is_refused: case(assessment(r#""score":1,"\u0073core":2"#), Code::DuplicateKey).of("assessments").at("/score");
+    a_dropped_key_that_is_there_twice_is_refused: case(user(r#""email":"a","email":"b""#), Code::DuplicateKey).of("users").at("/email");
+    a_nested_key_that_is_there_twice_is_refused: case(event(r#""client":{"client_id":"a","client_id":"b"}"#), Code::DuplicateKey).of("events").at("/client/client_id");
+    a_key_of_a_list_element_that_is_there_twice_is_refused: case(assessment(r#""answers":[{"answer":"A","answer":"B"}]"#), Code::DuplicateKey).of("assessments").at("/answers/answer");
+    a_key_of_an_embedded_document_that_is_there_twice_is_refused:
+        case(endpoint(r#""{\"Id\":\"a\",\"Id\":\"b\"}""#), Code::DuplicateKey).of("events").at("/client_context/custom/endpoint/Id");
+    a_key_of_a_map_that_is_there_twice_is_refused: case(event(r#""attributes":{"screen":"a","screen":"b"}"#), Code::DuplicateKey).of("events").at("/attributes");
+    a_key_of_a_map_that_is_there_twice_in_two_spellings_is_refused:
+        case(event(r#""attributes":{"screen":"a","scr\u0065en":"b"}"#), Code::DuplicateKey).of("events").at("/attributes");
+    a_collected_key_that_is_there_twice_is_refused: case(assessment(r#""device":"a","device":"b""#), Code::DuplicateKey).of("assessments");
+
+    a_high_surrogate_alone_is_refused: case(assessment(r#""version":"\ud83d""#), Code::UnpairedSurrogate).of("assessments");
+    a_low_surrogate_alone_is_refused: case(assessment(r#""version":"\ude00""#), Code::UnpairedSurrogate).of("assessments");
+    a_high_surrogate_before_another_character_is_refused: case(assessment(r#""version":"\uD83D\u0041""#), Code::UnpairedSurrogate).of("assessments");
+    surrogates_in_the_wrong_order_are_refused: case(assessment(r#""version":"\ude00\ud83d""#), Code::UnpairedSurrogate).of("assessments");
+    a_surrogate_in_an_unread_field_is_refused: case(assessment(r#""unread":"\ud83dx""#), Code::UnpairedSurrogate).of("assessments");
+    a_surrogate_in_a_key_is_refused: case(assessment(r#""\ud83d":1"#), Code::UnpairedSurrogate).of("assessments");
+
+    lists_128_deep_in_a_record_are_too_deep: case(assessment(&nested("[", "]", 128)), Code::TooDeep).of("assessments");
+    objects_128_deep_in_a_record_are_too_deep: case(assessment(&nested(r#"{"a":"#, "}", 128)), Code::TooDeep).of("assessments");
+    a_collected_field_may_be_too_deep: case(assessment(&nested("[", "]", 128).replace("unread", "context")), Code::TooDeep).of("assessments");
+    a_list_that_is_no_record_may_be_too_deep: case("[".repeat(100_000), Code::TooDeep);
+
+    a_record_of_one_byte_more_than_the_limit_is_too_large: case(vec![b'x'; RECORD_BYTES_MAX + 1], Code::TooLarge);
+    a_good_record_is_too_large_all_the_same: case(assessment(&format!("\"unread\":\"{}\"", "x".repeat(RECORD_BYTES_MAX))), Code::TooLarge);
+    a_record_that_its_source_found_too_large_is: case(assessment("\"score\":1"), Code::TooLarge).damaged(Damage::TooLarge);
+    what_could_be_read_of_a_damaged_file_is_kept: case(&assessment("\"score\":1").as_bytes()[..40], Code::DamagedFile).damaged(Damage::DamagedFile);
+    nothing_could_be_read_of_a_damaged_file: case("", Code::DamagedFile).damaged(Damage::DamagedFile);
+
+    an_embedded_text_that_is_no_json_is_refused: case(endpoint(r#""[object Object]""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+    an_embedded_document_that_is_cut_is_refused: case(endpoint(r#""{\"Id\":\"e""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+    an_embedded_document_that_is_a_list_is_refused: case(endpoint(r#""[{}]""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+    something_after_an_embedded_document_is_refused: case(endpoint(r#""{} x""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+    a_surrogate_in_an_embedded_document_is_refused: case(endpoint(r#""{\"Id\":\"\\ud83d\"}""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+    an_embedded_document_that_is_too_deep_is_refused:
+        case(endpoint(&format!(r#""{{\"unread\":{}{}}}""#, "[".repeat(200), "]".repeat(200))), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+
+    an_empty_object_is_of_no_dataset: case("{}", Code::UnknownDataset);
+    a_record_of_another_system_is_of_no_dataset: case(r#"{"metric":"cpu","value":12}"#, Code::UnknownDataset);
+    a_record_that_only_lies_about_its_depth_is_of_no_dataset: case(r#"{"a":{"event_type":"x","score":1}}"#, Code::UnknownDataset);
+
+    an_assessment_without_its_id_is_refused: case(assessment_without("id"), Code::MissingField).of("assessments").at("/id");
+    an_assessment_without_its_user_is_refused: case(assessment_without("user_id"), Code::MissingField).of("assessments").at("/user_id");
+    an_assessment_without_its_type_is_refused: case(assessment_without("type"), Code::MissingField).of("assessments").at("/type");
+    an_assessment_without_its_time_is_refused: case(assessment_without("timestamp"), Code::MissingField).of("assessments").at("/timestamp");
+    null_for_a_required_field_is_refused: case(assessment(r#""id":null"#), Code::MissingField).of("assessments").at("/id");
+    null_for_the_event_time_is_refused: case(assessment(r#""timestamp":null"#), Code::MissingField).of("assessments").at("/timestamp");
+    an_event_without_its_type_is_refused: case(r#"{"event_timestamp":1736764200123}"#, Code::MissingField).of("events").at("/event_type");
+    an_event_without_its_time_is_refused: case(r#"{"event_type":"a"}"#, Code::MissingField).of("events").at("/event_timestamp");
+    a_user_without_its_id_is_refused: case(r#"{"signed_up_at":"2024-01-13T10:30:00Z","updated_at":"2025-01-13T10:30:00Z"}"#, Code::MissingField).of("users").at("/user_id");
+
+    an_object_for_a_number_is_refused: case(assessment(r#""score":{"value":1}"#), Code::WrongType).of("assessments").at("/score");
+    a_list_for_a_number_is_refused: case(assessment(r#""score":[1]"#), Code::WrongType).of("assessments").at("/score");
+    a_boolean_for_a_number_is_refused: case(assessment(r#""score":true"#), Code::WrongType).of("assessments").at("/score");
+    a_text_for_a_number_is_refused: case(assessment(r#""score":"73.5""#), Code::WrongType).of("assessments").at("/score");
+    a_text_for_a_whole_number_is_refused: case(assessment(r#""duration":"123""#), Code::WrongType).of("assessments").at("/duration");
+    a_fraction_for_a_whole_number_is_refused: case(assessment(r#""duration":12.5"#), Code::WrongType).of("assessments").at("/duration");
+    a_fraction_for_an_age_is_refused: case(assessment(r#""user_age":33.5"#), Code::WrongType).of("assessments").at("/user_age");
+    a_number_for_a_text_is_refused: case(assessment(r#""id":17"#), Code::WrongType).of("assessments").at("/id");
+    a_list_for_a_text_is_refused: case(assessment(r#""type":["skills"]"#), Code::WrongType).of("assessments").at("/type");
+    a_text_for_a_boolean_is_refused: case(assessment(r#""processed":"true""#), Code::WrongType).of("assessments").at("/processed");
+    a_number_for_a_boolean_is_refused: case(user(r#""marketing_opt_in":1"#), Code::WrongType).of("users").at("/marketing_opt_in");
+    an_object_for_a_list_is_refused: case(assessment(r#""answers":{}"#), Code::WrongType).of("assessments").at("/answers");
+    a_text_in_a_list_of_objects_is_refused: case(assessment(r#""answers":[{},"A"]"#), Code::WrongType).of("assessments").at("/answers");
+    null_in_a_list_of_objects_is_refused: case(assessment(r#""answers":[{},null]"#), Code::WrongType).of("assessments").at("/answers");
+    a_number_in_a_list_of_texts_is_refused: case(user(r#""tags":["a",2]"#), Code::WrongType).of("users").at("/tags");
+    a_value_of_a_list_element_is_refused: case(assessment(r#""answers":[{"milliseconds":"12"}]"#), Code::WrongType).of("assessments").at("/answers/*/milliseconds");
+    a_text_for_an_object_is_refused: case(event(r#""application":"app""#), Code::WrongType).of("events").at("/application");
+    a_list_for_a_map_is_refused: case(event(r#""attributes":[]"#), Code::WrongType).of("events").at("/attributes");
+    a_text_for_a_value_of_a_map_of_numbers_is_refused: case(event(r#""metrics":{"score":"1"}"#), Code::WrongType).of("events").at("/metrics");
+    a_text_for_epoch_milliseconds_is_refused: case(r#"{"event_type":"a","event_timestamp":"1736764200123"}"#, Code::WrongType).of("events").at("/event_timestamp");
+    a_number_for_a_written_time_is_refused: case(assessment(r#""timestamp":1736764200"#), Code::WrongType).of("assessments").at("/timestamp");
+    a_wrong_type_in_an_embedded_document_is_refused: case(endpoint(r#""{\"Id\":7}""#), Code::WrongType).of("events").at("/client_context/custom/endpoint/Id");
+    a_number_for_an_embedded_document_is_refused: case(endpoint("7"), Code::WrongType).of("events").at("/client_context/custom/endpoint");
+
+    a_score_above_100_is_refused: case(assessment(r#""score":100.1"#), Code::OutOfRange).of("assessments").at("/score");
+    a_score_below_0_is_refused: case(assessment(r#""score":-0.1"#), Code::OutOfRange).of("assessments").at("/score");
+    a_negative_duration_is_refused: case(assessment(r#""duration":-1"#), Code::OutOfRange).of("assessments").at("/duration");
+    a_duration_beyond_its_type_is_refused: case(assessment(r#""duration":2147483648"#), Code::OutOfRange).of("assessments").at("/duration");
+    a_duration_beyond_64_bits_is_refused: case(assessment(r#""duration":92233720368547758080"#), Code::OutOfRange).of("assessments").at("/duration");
+    a_duration_with_a_large_exponent_is_refused: case(assessment(r#""duration":1e400"#), Code::OutOfRange).of("assessments").at("/duration");
+    an_age_above_130_is_refused: case(assessment(r#""user_age":131"#), Code::OutOfRange).of("assessments").at("/user_age");
+    a_negative_age_is_refused: case(user(r#""age":-1"#), Code::OutOfRange).of("users").at("/age");
+    an_answer_that_took_negative_time_is_refused: case(assessment(r#""answers":[{"milliseconds":5},{"milliseconds":-5}]"#), Code::OutOfRange).of("assessments").at("/answers/*/milliseconds");
+    an_event_time_beyond_64_bits_is_refused: case(r#"{"event_type":"a","event_timestamp":17367642001230000000000}"#, Code::OutOfRange).of("events").at("/event_timestamp");
+    an_arrival_time_beyond_the_year_9999_is_refused: case(event(r#""arrival_timestamp":253402300800000"#), Code::OutOfRange).of("events").at("/arrival_timestamp");
+    message_parts_below_0_are_refused: case(event(r#""attributes":{"number_of_message_parts":"-1"}"#), Code::OutOfRange).of("events").at("/attributes/number_of_message_parts");
+
+    a_score_beyond_a_double_is_refused: case(assessment(r#""score":1e999"#), Code::NotFinite).of("assessments").at("/score");
+    a_score_below_every_double_is_refused: case(assessment(r#""score":-1.5E+400"#), Code::NotFinite).of("assessments").at("/score");
+    a_metric_beyond_a_double_is_refused: case(event(r#""metrics":{"score":123456789e400}"#), Code::NotFinite).of("events").at("/metrics");
+
+    an_empty_identifier_is_refused: case(assessment(r#""id":"""#), Code::ConstraintViolated).of("assessments").at("/id");
+    an_empty_user_is_refused: case(assessment(r#""user_id":"""#), Code::ConstraintViolated).of("assessments").at("/user_id");
+    an_empty_type_is_refused: case(assessment(r#""type":"""#), Code::ConstraintViolated).of("assessments").at("/type");
+    an_empty_event_type_is_refused: case(r#"{"event_type":"","event_timestamp":1736764200123}"#, Code::ConstraintViolated).of("events").at("/event_type");
+    a_text_of_too_many_characters_is_refused: case(assessment(&format!(r#""type":"{}""#, "é".repeat(65))), Code::ConstraintViolated).of("assessments").at("/type");
+
+    a_word_for_a_time_is_refused: case(assessment(r#""timestamp":"yesterday""#), Code::BadTimestamp).of("assessments").at("/timestamp");
+    a_time_without_an_offset_is_refused: case(assessment(r#""timestamp":"2025-01-13T10:30:00""#), Code::BadTimestamp).of("assessments").at("/timestamp");
+    a_day_that_no_month_has_is_refused: case(assessment(r#""timestamp":"2025-02-30T10:00:00Z""#), Code::BadTimestamp).of("assessments").at("/timestamp");
+    an_empty_time_is_refused: case(assessment(r#""timestamp":"""#), Code::BadTimestamp).of("assessments").at("/timestamp");
+    a_time_that_is_not_the_event_time_must_be_one_too: case(user(r#""signed_up_at":"13/01/2025""#), Code::BadTimestamp).of("users").at("/signed_up_at");
+    a_time_in_an_embedded_document_must_be_one: case(endpoint(r#""{\"EffectiveDate\":\"now\"}""#), Code::BadTimestamp).of("events").at("/client_context/custom/endpoint/EffectiveDate");
+
+    an_event_before_2010_is_refused: case(assessment(r#""timestamp":"2009-12-31T23:59:59.999Z""#), Code::EventTimeOutOfBounds).of("assessments").at("/timestamp");
+    seconds_taken_for_milliseconds_are_refused: case(r#"{"event_type":"a","event_timestamp":1736764200}"#, Code::EventTimeOutOfBounds).of("events").at("/event_timestamp");
+    an_event_more_than_a_day_after_its_arrival_is_refused: case(assessment(r#""timestamp":"2025-02-02T00:00:00.001Z""#), Code::EventTimeOutOfBounds).of("assessments").at("/timestamp");
+
+    a_country_that_the_table_lacks_is_refused:
+        case(r#"{"country":"XX","at":1736764200123}"#, Code::LookupMissing).among(World::Places).of("places").at("/country");
+
+    a_partition_that_makes_too_long_a_path_is_refused:
+        case(assessment(&format!(r#""type":"{}""#, "😀".repeat(64))), Code::PartitionTooLong).of("assessments").at("/type");
+}
+
+/// The answer to a bad record among good ones, as a line and as a record with a number of its own.
+fn check(case: &Case) {
+    if case.damage.is_none() {
+        check_line(case);
+    }
+    check_frame(case);
+}
+
+fn check_line(case: &Case) {
+    let neighbours = ndjson(&case.world.neighbours());
+    let all = [neighbours.as_slice(), &case.record, b"\n", &neighbours].concat();
+    let mut run = case.world.setup().run();
+    run.lines(&all);
+    let count = 2 * case.world.neighbours().len() as u64;
+    assert_eq!((run.records, run.by_code.get(&case.code)), (count + 1, Some(&1)));
+    assert_eq!(run.by_code.len(), 1, "{:?}", run.by_code);
+    let outcome = run.take();
+
+    let sequence = (BASE + neighbours.len() as u64).to_string();
+    check_letter(case, &outcome, &sequence, 0, None);
+    assert_eq!(outcome.row_count() as u64, count, "the neighbours are rows");
+    assert_eq!(outcome.raw.len() as u64, count + 1, "every record lands raw");
+
+    // The neighbours alone, with the same sequence numbers: the files are the same to the last byte.
+    let mut alone = case.world.setup().run();
+    for base in [BASE, BASE + (neighbours.len() + case.record.len() + 1) as u64] {
+        let framing = Framing::Lines { base };
+        alone.push(Chunk::new(STREAM.into(), SHARD.into(), ARRIVAL_MS, neighbours.clone(), framing));
+    }
+    let alone = alone.take();
+    for (file, expected) in outcome.files.iter().zip(&alone.files) {
+        assert_eq!((&file.path, &file.rows), (&expected.path, &expected.rows));
+        assert_eq!(file.bytes, expected.bytes, "nothing of the bad record is in {}", file.path);
+    }
+    assert_eq!(outcome.files.len(), alone.files.len());
+}
+
+fn check_frame(case: &Case) {
+    let neighbours = case.world.neighbours();
+    let numbers: Vec<String> = (0..=2 * neighbours.len()).map(|n| format!("4959233{n:049}")).collect();
+    let bad = neighbours.len();
+    let frame = |n: usize| match n.cmp(&bad) {
+        std::cmp::Ordering::Less => TestFrame::new(neighbours[n], &numbers[n]),
+        std::cmp::Ordering::Greater => TestFrame::new(neighbours[n - bad - 1], &numbers[n]),
+        std::cmp::Ordering::Equal => TestFrame {
+            damage: case.damage,
+            sub_sequence: 3,
+            partition_key: Some("a \"key\""),
+            ..TestFrame::new(&case.record, &numbers[n])
+        },
+    };
+    let frames: Vec<TestFrame<'_>> = (0..numbers.len()).map(frame).collect();
+    let outcome = case.world.setup().run().frames(&frames).take();
+    check_letter(case, &outcome, &numbers[bad], 3, Some("a \"key\""));
+
+    let good: Vec<TestFrame<'_>> = (0..numbers.len()).filter(|n| *n != bad).map(frame).collect();
+    let alone = case.world.setup().run().frames(&good).take();
+    assert_eq!(outcome.row_count(), 2 * neighbours.len());
+    for (file, expected) in outcome.files.iter().zip(&alone.files) {
+        assert_eq!((&file.path, &file.bytes), (&expected.path, &expected.bytes));
+    }
+}
+
+fn check_letter(case: &Case, outcome: &Outcome, sequence: &str, sub_sequence: u64, partition_key: Option<&str>) {
+    let letter = outcome.letter();
+    assert_eq!(letter.code, case.code, "{}", letter.about);
+    assert_eq!(letter.stage, case.code.stage().as_str());
+    assert_eq!((letter.dataset.as_deref(), letter.field.as_deref()), (case.dataset, case.field), "{}", letter.about);
+    assert_eq!(letter.raw, case.record, "the dead letter holds the bytes as received");
+    assert_eq!((letter.sequence.as_str(), letter.sub_sequence), (sequence, sub_sequence));
+    assert_eq!(letter.partition_key.as_deref(), partition_key);
+    assert_eq!(letter.arrival_ms, ARRIVAL_MS);
+    assert_eq!(letter.folder, format!("error/reason={}/year=2025/month=02/day=01", case.code));
+}

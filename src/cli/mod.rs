@@ -1,0 +1,86 @@
+//! The command line: what can be asked for, and how answers look.
+//!
+//! Owns: arguments, printing, exit codes. Every command prints for people, or JSON with `--json`. Does not own: what the
+//! commands do.
+//!
+//! Exit codes: 0 done; 1 failed, or found faults; 2 wrong usage or configuration, told before anything is touched.
+
+mod args;
+mod produce;
+mod run;
+mod show;
+mod table;
+mod tell;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use pipeline::settings::Problems;
+
+use crate::cli::args::{Args, Command};
+use crate::config::{Config, Overrides};
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no mistakes.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    tell::start_logging(args.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tell::failed(&anyhow::Error::new(error).context("could not start")),
+    };
+    match runtime.block_on(dispatch(args)) {
+        Ok(code) => code,
+        Err(error) => match error.downcast_ref::<Usage>() {
+            Some(Usage(message)) => {
+                eprintln!("shardlake: {message}");
+                ExitCode::from(2)
+            }
+            None => tell::failed(&error),
+        },
+    }
+}
+
+async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Run(run) => run::run(run, args.json).await,
+        Command::Produce(produce) => produce::produce(&produce, args.json),
+        Command::Graph(graph) => show::graph(&graph, args.json),
+        Command::Schema(schema) => show::schema(&schema),
+        Command::Verify(place) => show::verify(&place, args.json).await,
+        Command::Status(place) => show::status(&place, args.json).await,
+        Command::Sweep(sweep) => show::sweep(&sweep, args.json).await,
+        Command::Deadletters(command) => show::deadletters(&command, args.json).await,
+        Command::Checkpoints(command) => show::checkpoints(&command, args.json).await,
+    }
+}
+
+/// A mistake of the one who called: told plainly, exit code 2.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Reads the configuration; everything that is wrong with it is the caller's mistake.
+pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
+    Config::load(overrides).map_err(|problems| usage(&problems))
+}
+
+fn usage(problems: &Problems) -> anyhow::Error {
+    let all: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    let count = if all.len() == 1 { "a problem".to_owned() } else { format!("{} problems", all.len()) };
+    Usage(format!("the configuration has {count}:{}", all.concat())).into()
+}

@@ -1,0 +1,326 @@
+//! `run`: the worker, its progress bar and its summary.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use checkpoints::LeaseOwner;
+use pipeline::graph::Graph;
+use pipeline::lane::LaneConfig;
+use pipeline::lines::LineCodec;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit;
+use crate::cli::args::RunArgs;
+use crate::cli::produce::make_sample;
+use crate::cli::table::Table;
+use crate::cli::tell::Watching;
+use crate::cli::{Usage, load};
+use crate::clock::{SharedClock, SystemClock, random_bytes};
+use crate::commit::Stores;
+use crate::config::units::{show_bytes, show_count};
+use crate::config::{Config, LakeUrl, Overrides, SourceUrl};
+use crate::source::{Behind, ShardSource};
+use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
+use crate::world::{mark_lake, open_key, open_sources, open_stores};
+
+/// Records of the demonstration.
+const SAMPLE_RECORDS: u64 = 100_000;
+/// How long a worker that was told to stop may take to commit.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let config = load(&Overrides {
+        sources: args.source.clone(),
+        raw: args.raw.clone(),
+        memory: args.memory.clone(),
+        threads: args.threads,
+        commit_interval: args.commit_interval.clone(),
+        run: true,
+        ..args.place.overrides()
+    })?;
+    if config.demo {
+        make_demo(&config)?;
+    }
+    check_places(&config)?;
+    let key = if config.datasets.need_key() {
+        let (key, made) = open_key(&config.key)?;
+        if let Some(path) = made {
+            eprintln!(
+                "made the secret key of pseudonyms: {} (keep it, and keep it apart from the lake)",
+                path.display()
+            );
+        }
+        Some(key)
+    } else {
+        None
+    };
+    let stores = open_stores(&config).await?;
+    if let Some(key) = &key {
+        mark_lake(&*stores.lake, key).await?;
+    }
+    let clock: SharedClock = Arc::new(SystemClock);
+    let sources = open_sources(&config, &stores.lake, &clock, args.until_caught_up)?;
+    // What dead workers left behind goes first: only what certainly can't become visible any more.
+    let swept = audit::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false).await?;
+    tracing::info!(?swept, "swept");
+
+    let progress = Arc::new(Progress::default());
+    let (worker, lake) = configure(config, &args, key, &stores, &clock, sources.clone())?;
+    progress.bytes_total.store(bytes_ahead(&sources, &stores).await, Ordering::Relaxed);
+    let stop = CancellationToken::new();
+    let listening = tokio::spawn(stop_on_signal(stop.clone()));
+    let begun = Instant::now();
+    let watching = Watching::start(Arc::clone(&progress));
+    let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
+    drop(watching);
+    listening.abort();
+    let summary = Summary { committed: progress.committed(), took: begun.elapsed(), lake, ok: result.is_ok() };
+    if json {
+        println!("{}", summary.json(&result));
+    } else {
+        print!("{}", summary.text(args.until_caught_up && !stop.is_cancelled()));
+    }
+    match result {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if json => {
+            eprintln!("shardlake: {error}");
+            Ok(ExitCode::from(1))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the sample records, and says so.
+fn make_demo(config: &Config) -> anyhow::Result<()> {
+    let Some(SourceUrl::Files(folder)) = config.sources.first().map(|source| &source.url) else { return Ok(()) };
+    if make_sample(folder, SAMPLE_RECORDS)? {
+        eprintln!("no --source given: made {} sample records in {}/", show_count(SAMPLE_RECORDS), folder.display());
+    } else {
+        eprintln!("no --source given: reading the sample records in {}/", folder.display());
+    }
+    Ok(())
+}
+
+/// Refuses places that can't be, before anything is touched.
+fn check_places(config: &Config) -> anyhow::Result<()> {
+    let LakeUrl::Local(lake) = &config.lake;
+    let full = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut problems = Vec::new();
+    for source in &config.sources {
+        let SourceUrl::Files(path) = &source.url;
+        if !path.exists() {
+            problems.push(format!("source {}: there is no such file or folder", path.display()));
+        } else if full(path) == full(lake) || full(lake).starts_with(full(path)) {
+            problems.push(format!(
+                "the lake {} lies in the source {}: it would read itself",
+                lake.display(),
+                path.display()
+            ));
+        }
+    }
+    if lake.exists() && !lake.is_dir() {
+        problems.push(format!("the lake {} is no folder", lake.display()));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Usage(problems.join("\n")).into()) }
+}
+
+fn configure(
+    config: Config,
+    args: &RunArgs,
+    key: Option<pipeline::anonymize::PseudonymKey>,
+    stores: &Stores,
+    clock: &SharedClock,
+    sources: Vec<Arc<dyn ShardSource>>,
+) -> anyhow::Result<(WorkerConfig, String)> {
+    let names: Vec<String> = sources.iter().map(|source| source.stream().to_string()).collect();
+    let graph = Graph::new(&names, &config.datasets, config.output.raw.is_some());
+    let assigned = config
+        .sources
+        .iter()
+        .map(|source| source.dataset.as_deref().and_then(|name| config.datasets.find(name)))
+        .collect();
+    let LakeUrl::Local(lake) = &config.lake;
+    let lake = lake.display().to_string();
+    let lanes = LaneConfig {
+        graph,
+        key,
+        assigned,
+        raw: config.output.raw,
+        letters: LineCodec::Gzip(1),
+        record_bytes_max: usize::try_from(config.limits.record_bytes)?,
+        hash_seed: u64::from_le_bytes(random_bytes()?),
+        datasets: config.datasets,
+    };
+    let worker = WorkerConfig {
+        me: LeaseOwner::from_random(random_bytes()?),
+        sources,
+        stores: stores.clone(),
+        clock: Arc::clone(clock),
+        compute: Compute::Threads,
+        lanes: Arc::new(lanes),
+        threads: config.limits.threads,
+        memory: usize::try_from(config.limits.memory)?,
+        zstd_level: config.output.zstd_level,
+        file_bytes: config.output.file_bytes,
+        open_objects: config.limits.open_objects,
+        epoch_interval: config.commit.interval,
+        epoch_input_bytes: config.commit.input_bytes,
+        failover: config.leases.failover,
+        hand_off: config.leases.hand_off,
+        until_caught_up: args.until_caught_up,
+    };
+    Ok((worker, lake))
+}
+
+/// Bytes that lie ahead of the checkpoints, for the progress bar.
+async fn bytes_ahead(sources: &[Arc<dyn ShardSource>], stores: &Stores) -> u64 {
+    let leases = stores.leases.list().await.unwrap_or_default();
+    let mut total = 0;
+    for source in sources {
+        for shard in source.shards().await.unwrap_or_default() {
+            let lease = leases.iter().find(|lease| lease.key.stream == *source.stream() && lease.key.shard == shard.id);
+            let at = lease.map_or(checkpoints::Position::Beginning, |lease| lease.checkpoint.clone());
+            if let Ok(Behind::Bytes(bytes)) = source.behind(&shard.id, &at).await {
+                total += bytes;
+            }
+        }
+    }
+    total
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = tokio::signal::ctrl_c().await;
+    eprintln!("stopping: committing what was read");
+    stop.cancel();
+}
+
+/// Lets a worker that was told to stop take its time, within bounds: what it can't commit is read again.
+async fn finish_in_time(
+    run: impl Future<Output = Result<(), worker::WorkerError>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_WITHIN).await;
+    };
+    tokio::select! {
+        biased;
+        result = run => Ok(result?),
+        () = overdue => anyhow::bail!("stopped after {} s without committing; what was not committed is read again", STOP_WITHIN.as_secs()),
+    }
+}
+
+/// What a run did.
+struct Summary {
+    committed: Committed,
+    took: Duration,
+    lake: String,
+    ok: bool,
+}
+
+impl Summary {
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    fn rate(&self) -> f64 {
+        self.committed.input_bytes as f64 / 1e6 / self.took.as_secs_f64().max(1e-3)
+    }
+
+    fn text(&self, caught_up: bool) -> String {
+        let Committed { totals, objects, partitions, input_bytes, rolled_forward, rolled_back, .. } = &self.committed;
+        let how = match (self.ok, caught_up) {
+            (false, _) => "Committed before it failed",
+            (true, true) => "Caught up",
+            (true, false) => "Stopped",
+        };
+        let mut text = format!(
+            "{how}: {} records, {}, in {:.1} s ({:.0} MB/s)\n",
+            show_count(totals.records),
+            show_bytes(*input_bytes),
+            self.took.as_secs_f64(),
+            self.rate()
+        );
+        let mut rows = Table::new(&["dataset", ">rows", ">partitions"]);
+        for (dataset, count) in &totals.rows {
+            let partitions = partitions.get(dataset).map_or(0, std::collections::BTreeSet::len);
+            rows.row([dataset.clone(), show_count(*count), show_count(partitions as u64)]);
+        }
+        let mut letters = Table::new(&["dead letters", ">records"]);
+        for (code, count) in &totals.dead_letters {
+            letters.row([code.clone(), show_count(*count)]);
+        }
+        let mut files = Table::new(&["files", ">count", ">size"]);
+        for (name, (count, bytes)) in ["processed/", "raw/", "error/"].iter().zip(objects) {
+            if *count > 0 {
+                files.row([(*name).to_owned(), show_count(*count), show_bytes(*bytes)]);
+            }
+        }
+        for table in [rows, letters, files].into_iter().filter(|table| !table.is_empty()) {
+            text.push('\n');
+            text.push_str(&table.render("  "));
+        }
+        if rolled_forward + rolled_back > 0 {
+            text.push_str(&format!(
+                "\n  finished for workers that had ended: {rolled_forward} epochs rolled forward, {rolled_back} back\n"
+            ));
+        }
+        text.push_str(&self.next());
+        text
+    }
+
+    /// Where to look next.
+    fn next(&self) -> String {
+        let Some(dataset) = self.committed.totals.rows.keys().next() else { return String::new() };
+        let lake = &self.lake;
+        let mut next = Table::new(&["next", ""]);
+        let query = format!(
+            "duckdb -c \"SELECT count(*) FROM read_parquet('{lake}/processed/{dataset}/**/*.parquet', hive_partitioning = true)\""
+        );
+        next.row(["query".to_owned(), query]);
+        next.row(["audit".to_owned(), format!("shardlake verify --lake {lake}")]);
+        if !self.committed.totals.dead_letters.is_empty() {
+            next.row(["dead letters".to_owned(), format!("shardlake deadletters list --lake {lake}")]);
+        }
+        format!("\n{}", next.render("  "))
+    }
+
+    fn json(&self, result: &anyhow::Result<()>) -> Value {
+        let Committed { totals, objects, partitions, input_bytes, rolled_forward, rolled_back, aborted } =
+            &self.committed;
+        let partitions: Map<String, Value> =
+            partitions.iter().map(|(dataset, all)| (dataset.clone(), json!(all.len()))).collect();
+        let object = |place: usize| json!({ "count": objects[place].0, "bytes": objects[place].1 });
+        json!({
+            "ok": self.ok,
+            "error": result.as_ref().err().map(ToString::to_string),
+            "lake": self.lake,
+            "seconds": self.took.as_secs_f64(),
+            "mb_per_s": self.rate(),
+            "records": totals.records,
+            "input_bytes": input_bytes,
+            "rows": totals.rows,
+            "partitions": partitions,
+            "dead_letters": totals.dead_letters,
+            "raw_lines": totals.raw_lines,
+            "denied_keys": totals.denied_keys,
+            "objects": { "processed": object(0), "raw": object(1), "error": object(2) },
+            "epochs": { "rolled_forward": rolled_forward, "rolled_back": rolled_back, "aborted": aborted },
+        })
+    }
+}

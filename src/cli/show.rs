@@ -1,0 +1,403 @@
+//! The commands that look: `graph`, `schema`, `verify`, `status`, `sweep`, `deadletters`, `checkpoints`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use checkpoints::{CheckpointName, Holder, Lease, NamedCheckpoint};
+use pipeline::dataset::SchemaFormat;
+use pipeline::graph::Graph;
+use pipeline::reject::Code;
+use pipeline::time::format_rfc3339;
+use serde_json::{Map, Value, json};
+
+use crate::audit;
+use crate::cli::args::{
+    CheckpointsArgs, CheckpointsCommand, DeadlettersArgs, DeadlettersCommand, GraphArgs, GraphFormat, Place,
+    SchemaArgs, SchemaFormatArg, SweepArgs,
+};
+use crate::cli::table::{Table, shorten};
+use crate::cli::tell::bar;
+use crate::cli::{Usage, load};
+use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::commit::{EdgeTotal, Stores};
+use crate::config::units::{parse_duration, show_bytes, show_count};
+use crate::config::{Config, LakeUrl, Overrides, SourceUrl};
+use crate::source::{Behind, ShardSource};
+use crate::world::{open_existing, open_sources};
+
+pub(crate) fn graph(args: &GraphArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let overrides = Overrides { config: args.config.clone(), sources: args.source.clone(), ..Overrides::default() };
+    let config = load(&overrides)?;
+    let names: Vec<String> = config
+        .sources
+        .iter()
+        .map(|source| {
+            let SourceUrl::Files(path) = &source.url;
+            source.name.clone().unwrap_or_else(|| path.display().to_string())
+        })
+        .collect();
+    let graph = Graph::new(&names, &config.datasets, config.output.raw.is_some());
+    if json {
+        let nodes: Vec<Value> = graph
+            .nodes()
+            .iter()
+            .map(|node| json!({ "name": node.name, "kind": format!("{:?}", node.kind).to_lowercase(), "detail": node.detail }))
+            .collect();
+        let edges: Vec<Value> = graph
+            .edges()
+            .map(|(_, edge)| {
+                let name = |node: usize| &graph.nodes()[node].name;
+                json!({ "from": name(edge.from), "to": name(edge.to), "dead_letters": edge.dead_letters })
+            })
+            .collect();
+        println!("{}", json!({ "nodes": nodes, "edges": edges }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    match args.format {
+        GraphFormat::Text => print!("{}", graph.text(None)),
+        GraphFormat::Mermaid => print!("{}", graph.mermaid()),
+        GraphFormat::Dot => print!("{}", graph.dot()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn schema(args: &SchemaArgs) -> anyhow::Result<ExitCode> {
+    let config = load(&args.place.overrides())?;
+    let Some(dataset) = config.datasets.find(&args.dataset) else {
+        let known: Vec<&str> = config.datasets.names().collect();
+        return Err(Usage(format!("there is no dataset '{}'; known: {}", args.dataset, known.join(", "))).into());
+    };
+    let format = match args.format {
+        SchemaFormatArg::Athena => SchemaFormat::Athena,
+        SchemaFormatArg::Glue => SchemaFormat::Glue,
+        SchemaFormatArg::JsonSchema => SchemaFormat::JsonSchema,
+        SchemaFormatArg::Arrow => SchemaFormat::Arrow,
+    };
+    // A catalogue needs a place that it can reach: a lake that is not a folder's path is given as it is.
+    let LakeUrl::Local(folder) = &config.lake;
+    let lake = match &args.place.lake {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("file://{}", folder.canonicalize().unwrap_or_else(|_| folder.clone()).display()),
+    };
+    print!("{}", config.datasets.schema(dataset, format, &lake));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn verify(place: &Place, json: bool) -> anyhow::Result<ExitCode> {
+    let config = load(&place.overrides())?;
+    let stores = open_existing(&config).await?;
+    let bar = bar(0, "{bar:30} {percent:>3}%  {binary_bytes_per_sec}  comparing objects");
+    let audit = audit::verify(&stores, &|bytes| {
+        bar.inc_length(bytes);
+        bar.inc(bytes);
+    })
+    .await?;
+    bar.finish_and_clear();
+    let clean = audit.faults.is_empty();
+    if json {
+        let faults: Vec<String> = audit.faults.iter().map(ToString::to_string).collect();
+        println!(
+            "{}",
+            json!({
+                "clean": clean, "epochs": audit.epochs, "shards": audit.shards, "objects": audit.objects,
+                "bytes": audit.bytes, "pending": audit.pending, "records": audit.totals.records,
+                "rows": audit.totals.rows, "dead_letters": audit.totals.dead_letters,
+                "raw_lines": audit.totals.raw_lines, "faults": faults,
+            })
+        );
+    } else {
+        let rows: u64 = audit.totals.rows.values().sum();
+        let letters: u64 = audit.totals.dead_letters.values().sum();
+        println!(
+            "{} records in {} epochs of {} shards: {} rows, {} dead letters; {} objects, {}",
+            show_count(audit.totals.records),
+            show_count(audit.epochs),
+            show_count(audit.shards),
+            show_count(rows),
+            show_count(letters),
+            show_count(audit.objects),
+            show_bytes(audit.bytes),
+        );
+        if audit.pending > 0 {
+            println!("{} decided and not yet finished: the next worker finishes them", audit.pending);
+        }
+        for fault in &audit.faults {
+            println!("{fault}");
+        }
+        let found = audit.faults.len();
+        println!("{}", if clean { "no fault found".to_owned() } else { format!("{found} faults found") });
+    }
+    Ok(ExitCode::from(u8::from(!clean)))
+}
+
+pub(crate) async fn status(place: &Place, json: bool) -> anyhow::Result<ExitCode> {
+    let config = load(&place.overrides())?;
+    let stores = open_existing(&config).await?;
+    let leases = stores.leases.list().await?;
+    let (records, unreadable) = audit::commit_records(&stores).await?;
+    let clock: SharedClock = Arc::new(SystemClock);
+    let lags = lags(&config, &stores, &clock, &leases).await;
+    let mut edges: BTreeMap<String, EdgeTotal> = BTreeMap::new();
+    for record in &records {
+        for (name, EdgeTotal(records, bytes)) in &record.edges {
+            let total = edges.entry(name.clone()).or_default();
+            total.0 += records;
+            total.1 += bytes;
+        }
+    }
+    let last = records.iter().map(|record| record.written_at.as_str()).max();
+    if json {
+        let shards: Vec<Value> = leases
+            .iter()
+            .map(|lease| {
+                json!({
+                    "stream": lease.key.stream, "shard": lease.key.shard, "owner": lease.holder.committer(),
+                    "checkpoint": lease.checkpoint, "pending": lease.pending.as_ref().map(|pending| &pending.manifest),
+                    "behind_bytes": lags.get(&lease.key.to_string()),
+                })
+            })
+            .collect();
+        let edges: Map<String, Value> = edges
+            .into_iter()
+            .map(|(name, EdgeTotal(records, bytes))| (name, json!({ "records": records, "bytes": bytes })))
+            .collect();
+        println!("{}", json!({ "shards": shards, "epochs": records.len(), "last_commit": last, "edges": edges }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["shard", "owner", ">checkpoint", ">behind", "pending"]);
+    for lease in &leases {
+        let behind = match lags.get(&lease.key.to_string()) {
+            Some(0) => "0".to_owned(),
+            Some(bytes) => show_bytes(*bytes),
+            None => "?".to_owned(),
+        };
+        table.row([
+            shorten(lease.key.shard.as_str(), 48),
+            owner(&lease.holder),
+            shorten(&lease.checkpoint.to_string(), 24),
+            behind,
+            lease.pending.as_ref().map_or_else(String::new, |pending| shorten(pending.manifest.as_str(), 32)),
+        ]);
+    }
+    let streams: std::collections::BTreeSet<&str> = leases.iter().map(|lease| lease.key.stream.as_str()).collect();
+    for stream in streams {
+        println!("stream {stream}");
+    }
+    print!("{}", table.render("  "));
+    println!(
+        "\n{} epochs committed{}",
+        records.len(),
+        last.map_or_else(String::new, |at| format!(", the last at {at}"))
+    );
+    for error in unreadable {
+        println!("{error}");
+    }
+    let mut passed = Table::new(&["passed along", ">records", ">bytes"]);
+    for (name, EdgeTotal(records, bytes)) in edges {
+        passed.row([name, show_count(records), show_bytes(bytes)]);
+    }
+    if !passed.is_empty() {
+        println!();
+        print!("{}", passed.render("  "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn owner(holder: &Holder) -> String {
+    let short = |owner: &checkpoints::LeaseOwner| owner.as_str().chars().take(8).collect::<String>();
+    match holder {
+        Holder::Nobody => "-".to_owned(),
+        Holder::Held(owner) => short(owner),
+        Holder::HandingOver { from, to } => format!("{} to {}", short(from), short(to)),
+    }
+}
+
+/// How far each shard is behind, where its source can be read: in bytes, by the shard's name.
+async fn lags(config: &Config, stores: &Stores, clock: &SharedClock, leases: &[Lease]) -> BTreeMap<String, u64> {
+    let mut lags = BTreeMap::new();
+    let mut sources: Vec<Arc<dyn ShardSource>> = open_sources(config, &stores.lake, clock, true).unwrap_or_default();
+    // Streams that the configuration does not name are found by their own names, if these are URLs of files.
+    for lease in leases {
+        let stream = lease.key.stream.as_str();
+        if let Some(path) = stream.strip_prefix("file://")
+            && !sources.iter().any(|source| source.stream().as_str() == stream)
+        {
+            let settings = crate::source::FilesConfig {
+                complete: true,
+                settle: std::time::Duration::ZERO,
+                record_bytes_max: 1,
+                clock: Arc::clone(clock),
+            };
+            let path = std::path::Path::new(path);
+            if let Ok(source) = crate::source::FileSource::open(path, None, settings, Arc::clone(&stores.lake)) {
+                sources.push(Arc::new(source));
+            }
+        }
+    }
+    for lease in leases {
+        let Some(source) = sources.iter().find(|source| *source.stream() == lease.key.stream) else { continue };
+        match source.behind(&lease.key.shard, &lease.checkpoint).await {
+            Ok(Behind::Nothing) => lags.insert(lease.key.to_string(), 0),
+            Ok(Behind::Bytes(bytes)) => lags.insert(lease.key.to_string(), bytes),
+            Err(_) => None,
+        };
+    }
+    lags
+}
+
+pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let age = parse_duration(&args.older_than).map_err(Usage)?;
+    if age < std::time::Duration::from_secs(3600) {
+        return Err(Usage("--older-than must be 1h at least: a request may live as long".to_owned()).into());
+    }
+    let config = load(&args.place.overrides())?;
+    let stores = open_existing(&config).await?;
+    let swept = audit::sweep(&stores, SystemClock.now_ms(), age, args.dry_run).await?;
+    if json {
+        let audit::Swept { uploads, intents, kept } = swept;
+        println!("{}", json!({ "uploads": uploads, "intents": intents, "kept": kept, "dry_run": args.dry_run }));
+    } else {
+        let verb = if args.dry_run { "would remove" } else { "removed" };
+        println!(
+            "{verb} {} uploads and {} intents; {} are young or still needed",
+            swept.uploads, swept.intents, swept.kept
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn deadletters(args: &DeadlettersArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let (place, code) = match &args.command {
+        DeadlettersCommand::List { place, code } | DeadlettersCommand::Show { place, code, .. } => {
+            (place, code.as_deref())
+        }
+    };
+    if let Some(code) = code.filter(|code| Code::from_name(code).is_none()) {
+        let known: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        return Err(Usage(format!("there is no code '{code}'; known: {}", known.join(", "))).into());
+    }
+    let config = load(&place.overrides())?;
+    let stores = open_existing(&config).await?;
+    let objects = audit::list_letters(&stores, code).await?;
+    match &args.command {
+        DeadlettersCommand::List { .. } => {
+            let mut days: BTreeMap<(String, String), (u64, u64, u64)> = BTreeMap::new();
+            for object in objects {
+                let (letters, files, bytes) = days.entry((object.code, object.day)).or_default();
+                *letters += object.letters;
+                *files += 1;
+                *bytes += object.bytes;
+            }
+            if json {
+                let all: Vec<Value> = days
+                    .into_iter()
+                    .map(|((code, day), (letters, files, bytes))| {
+                        json!({ "code": code, "day": day, "records": letters, "files": files, "bytes": bytes })
+                    })
+                    .collect();
+                println!("{}", json!({ "deadLetters": all }));
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut table = Table::new(&["code", "arrived", ">records", ">files", ">size"]);
+            let mut total = 0;
+            for ((code, day), (letters, files, bytes)) in days {
+                total += letters;
+                table.row([code, day, show_count(letters), show_count(files), show_bytes(bytes)]);
+            }
+            if !table.is_empty() {
+                print!("{}", table.render(""));
+            }
+            println!("{} dead letters", show_count(total));
+        }
+        DeadlettersCommand::Show { limit, raw, .. } => {
+            for letter in audit::show_letters(&stores, &objects, *limit, *raw).await? {
+                println!("{}", letter.0);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn checkpoints(args: &CheckpointsArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let (CheckpointsCommand::List { place }
+    | CheckpointsCommand::Save { place, .. }
+    | CheckpointsCommand::Show { place, .. }
+    | CheckpointsCommand::Delete { place, .. }) = &args.command;
+    let config = load(&place.overrides())?;
+    let stores = open_existing(&config).await?;
+    let named = |name: &str| CheckpointName::new(name).map_err(|error| Usage(error.to_string()));
+    match &args.command {
+        CheckpointsCommand::List { .. } => {
+            let leases = stores.leases.list().await?;
+            let positions = leases.into_iter().map(|lease| (lease.key, lease.checkpoint)).collect::<Vec<_>>();
+            let saved = stores.leases.list_checkpoints().await?;
+            if json {
+                let names: Vec<Value> = saved
+                    .iter()
+                    .map(|one| json!({ "name": one.name.as_str(), "saved_at": show_time(one.at_ms), "shards": one.shards }))
+                    .collect();
+                println!("{}", json!({ "positions": positions_json(&positions), "saved": names }));
+                return Ok(ExitCode::SUCCESS);
+            }
+            print!("{}", positions_table(&positions).render(""));
+            let mut table = Table::new(&["saved as", "at", ">shards"]);
+            for one in saved {
+                table.row([one.name.to_string(), show_time(one.at_ms), show_count(one.shards as u64)]);
+            }
+            if !table.is_empty() {
+                print!("\n{}", table.render(""));
+            }
+        }
+        CheckpointsCommand::Save { name, .. } => {
+            let leases = stores.leases.list().await?;
+            let positions = leases.into_iter().map(|lease| (lease.key, lease.checkpoint)).collect();
+            let checkpoint =
+                NamedCheckpoint { name: named(name)?, at_ms: SystemClock.now_ms().unsigned_abs(), positions };
+            if !stores.leases.save_checkpoint(&checkpoint).await? {
+                return Err(
+                    Usage(format!("there is a checkpoint '{name}' already: delete it, or take another name")).into()
+                );
+            }
+            println!("saved {} positions as {name}", checkpoint.positions.len());
+        }
+        CheckpointsCommand::Show { name, .. } => match stores.leases.get_checkpoint(&named(name)?).await? {
+            Some(found) if json => {
+                let at = show_time(found.at_ms);
+                println!("{}", json!({ "name": name, "saved_at": at, "positions": positions_json(&found.positions) }));
+            }
+            Some(found) => {
+                println!("{name}, saved at {}", show_time(found.at_ms));
+                print!("{}", positions_table(&found.positions).render(""));
+            }
+            None => return Err(Usage(format!("there is no checkpoint '{name}'")).into()),
+        },
+        CheckpointsCommand::Delete { name, .. } => {
+            if !stores.leases.delete_checkpoint(&named(name)?).await? {
+                return Err(Usage(format!("there is no checkpoint '{name}'")).into());
+            }
+            println!("deleted {name}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_time(at_ms: u64) -> String {
+    format_rfc3339(i64::try_from(at_ms).unwrap_or(i64::MAX))
+}
+
+type Positions = [(checkpoints::ShardKey, checkpoints::Position)];
+
+fn positions_table(positions: &Positions) -> Table {
+    let mut table = Table::new(&["stream", "shard", ">position"]);
+    for (key, position) in positions {
+        let (stream, shard) = (shorten(key.stream.as_str(), 40), shorten(key.shard.as_str(), 40));
+        table.row([stream, shard, shorten(&position.to_string(), 24)]);
+    }
+    table
+}
+
+fn positions_json(positions: &Positions) -> Vec<Value> {
+    let one = |(key, position): &(checkpoints::ShardKey, checkpoints::Position)| json!({ "stream": key.stream, "shard": key.shard, "position": position });
+    positions.iter().map(one).collect()
+}

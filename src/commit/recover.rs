@@ -1,0 +1,91 @@
+//! What becomes of an epoch that was decided and not finished.
+//!
+//! Whoever takes a lease with something pending comes here before it reads. Rolling forward needs only the lake: intent,
+//! uploads, objects. Rolling back is possible only while no shard has advanced, and only when a staged upload is gone for
+//! good; then, in this order: all uploads are aborted, so that nobody can publish any more; visible objects are deleted;
+//! one transaction takes the decision back.
+
+use checkpoints::{Lease, ManifestName, ShardKey};
+
+use crate::commit::manifest::{EpochId, Manifest, UnreadableManifest};
+use crate::commit::protocol::{CommitError, Committed, Lost, Published, Stores, Undertaken};
+use crate::lake::ObjectKey;
+
+/// What became of a pending epoch.
+#[derive(Debug)]
+pub enum Recovered {
+    /// It is committed. (Perhaps by another worker, meanwhile.)
+    Forward(Committed),
+    /// It never happened: its shards are read again from their checkpoints.
+    Back(Manifest),
+}
+
+/// Brings a pending epoch to an end. May be called by several workers at once.
+///
+/// # Errors
+/// The stores fail; or the epoch can go neither forward nor back, which the error explains.
+pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, CommitError> {
+    let epoch =
+        EpochId::of_manifest(name).map_err(|problem| UnreadableManifest { name: name.as_str().to_owned(), problem })?;
+    if let Some(manifest) = read(stores, &epoch.commit_key()).await? {
+        return Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?));
+    }
+    let Some(manifest) = read(stores, &epoch.intent_key()).await? else {
+        // Another worker may have finished it between the two reads.
+        return match read(stores, &epoch.commit_key()).await? {
+            Some(manifest) => Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?)),
+            None => Err(CommitError::NoIntent { name: name.as_str().to_owned() }),
+        };
+    };
+    match Undertaken::found(manifest).publish(stores).await? {
+        Ok(published) => Ok(Recovered::Forward(published.advance(stores).await?)),
+        Err((undertaken, lost)) => roll_back(stores, undertaken.into_manifest(), lost).await,
+    }
+}
+
+async fn roll_back(stores: &Stores, manifest: Manifest, lost: Lost) -> Result<Recovered, CommitError> {
+    let name = manifest.epoch.manifest_name();
+    let keys: Vec<ShardKey> = manifest.shards.iter().map(|shard| shard.key.clone()).collect();
+    let rows = stores.retry.run(|| stores.leases.get(&keys)).await?;
+    let pending_everywhere = rows.iter().all(|row| row.as_ref().is_some_and(|lease| lease.is_pending(&name)));
+    if !pending_everywhere {
+        return settled(stores, manifest, &rows, lost).await;
+    }
+    tracing::warn!(epoch = %manifest.epoch, missing = %lost.0, "a staged upload is gone for good: rolling the epoch back");
+    for object in &manifest.objects {
+        stores.retry.run(|| stores.lake.abort_upload(&object.key, &object.upload)).await?;
+    }
+    for object in &manifest.objects {
+        stores.retry.run(|| stores.lake.delete(&object.key)).await?;
+    }
+    stores.retry.run(|| stores.lake.flush()).await?;
+    if stores.retry.run(|| stores.leases.roll_back(&name, &keys)).await? {
+        return Ok(Recovered::Back(manifest));
+    }
+    let rows = stores.retry.run(|| stores.leases.get(&keys)).await?;
+    settled(stores, manifest, &rows, lost).await
+}
+
+/// Somebody else brought the epoch to an end meanwhile: to which one?
+async fn settled(
+    stores: &Stores,
+    manifest: Manifest,
+    rows: &[Option<Lease>],
+    lost: Lost,
+) -> Result<Recovered, CommitError> {
+    if read(stores, &manifest.epoch.commit_key()).await?.is_some() {
+        return Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?));
+    }
+    let name = manifest.epoch.manifest_name();
+    if rows.iter().flatten().any(|lease| lease.is_pending(&name) || lease.was_advanced_by(&name)) {
+        return Err(CommitError::Torn { epoch: manifest.epoch.to_string(), missing: lost.0 });
+    }
+    Ok(Recovered::Back(manifest))
+}
+
+async fn read(stores: &Stores, key: &ObjectKey) -> Result<Option<Manifest>, CommitError> {
+    match stores.retry.run(|| stores.lake.get(key)).await? {
+        Some(bytes) => Ok(Some(Manifest::from_bytes(key, &bytes)?)),
+        None => Ok(None),
+    }
+}

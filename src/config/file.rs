@@ -1,0 +1,210 @@
+//! `shardlake.toml`: its sections and keys.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pipeline::lines::LineCodec;
+use pipeline::settings::{At, Document, Problems, Section};
+
+use crate::config::units::{parse_bytes, parse_duration};
+use crate::config::urls::{CheckpointsUrl, LakeUrl, SourceUrl};
+use crate::config::{CommitConfig, KeySource, LeaseConfig, Limits, OutputConfig, SourceConfig};
+
+/// A configuration file as read; what it does not say has its default.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    /// The folder of the file: paths of definitions are relative to it.
+    pub folder: PathBuf,
+    pub(crate) sources: Vec<SourceConfig>,
+    pub(crate) lake: Option<LakeUrl>,
+    pub(crate) checkpoints: Option<CheckpointsUrl>,
+    pub(crate) datasets: Vec<PathBuf>,
+    pub(crate) key: Option<KeySource>,
+    pub(crate) output: OutputConfig,
+    pub(crate) commit: CommitConfig,
+    pub(crate) leases: LeaseConfig,
+    pub(crate) limits: Limits,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        ConfigFile {
+            folder: PathBuf::new(),
+            sources: Vec::new(),
+            lake: None,
+            checkpoints: None,
+            datasets: Vec::new(),
+            key: None,
+            output: OutputConfig { file_bytes: 128 << 20, zstd_level: 1, raw: Some(LineCodec::Gzip(1)) },
+            commit: CommitConfig { interval: Duration::from_secs(300), input_bytes: 16 << 30 },
+            leases: LeaseConfig { failover: Duration::from_secs(10), hand_off: Duration::from_secs(30) },
+            limits: Limits {
+                memory: 512 << 20,
+                threads: std::thread::available_parallelism().map_or(1, usize::from),
+                record_bytes: 10 << 20,
+                open_objects: 512,
+            },
+        }
+    }
+}
+
+impl ConfigFile {
+    /// Reads a file's text; `name` is for messages.
+    ///
+    /// # Errors
+    /// Every problem, with its line.
+    pub fn parse(name: &str, text: &str) -> Result<ConfigFile, Problems> {
+        let document = Document::new(name, text);
+        let table = document.parse();
+        let mut file = ConfigFile::default();
+        {
+            let root = document.root(&table);
+            file.read(&root);
+            root.finish();
+        }
+        drop(table);
+        let problems = document.into_problems();
+        if problems.is_empty() { Ok(file) } else { Err(problems) }
+    }
+
+    fn read(&mut self, root: &Section<'_>) {
+        if let Some(section) = root.section("lake") {
+            self.lake = section.required_text("url").and_then(|at| told(&section, &at, LakeUrl::parse(&at.value)));
+            section.finish();
+        }
+        if let Some(section) = root.section("checkpoints") {
+            let url = section.required_text("url");
+            self.checkpoints = url.and_then(|at| told(&section, &at, CheckpointsUrl::parse(&at.value)));
+            section.finish();
+        }
+        self.sources = root.sections("source").into_iter().filter_map(read_source).collect();
+        for section in root.sections("dataset") {
+            if let Some(at) = section.required_text("file") {
+                self.datasets.push(PathBuf::from(at.value));
+            }
+            section.finish();
+        }
+        if let Some(section) = root.section("anonymize") {
+            self.key = section.required_text("key").and_then(|at| told(&section, &at, parse_key(&at.value)));
+            section.finish();
+        }
+        if let Some(section) = root.section("raw") {
+            self.output.raw = read_raw(&section);
+            section.finish();
+        }
+        if let Some(section) = root.section("parquet") {
+            bytes(&section, "file_bytes", &mut self.output.file_bytes);
+            if let Some(at) = section.integer("zstd_level") {
+                match i32::try_from(at.value) {
+                    Ok(level @ 1..=19) => self.output.zstd_level = level,
+                    _ => section.report(at.line, "zstd_level must be 1 to 19"),
+                }
+            }
+            section.finish();
+        }
+        if let Some(section) = root.section("commit") {
+            duration(&section, "interval", &mut self.commit.interval);
+            bytes(&section, "input_bytes", &mut self.commit.input_bytes);
+            section.finish();
+        }
+        if let Some(section) = root.section("leases") {
+            duration(&section, "failover", &mut self.leases.failover);
+            duration(&section, "hand_off", &mut self.leases.hand_off);
+            if self.leases.failover < Duration::from_millis(500) {
+                section.report(section.line(), "failover must be 500ms at least");
+            }
+            section.finish();
+        }
+        if let Some(section) = root.section("limits") {
+            bytes(&section, "memory", &mut self.limits.memory);
+            bytes(&section, "record_bytes", &mut self.limits.record_bytes);
+            count(&section, "threads", &mut self.limits.threads);
+            count(&section, "open_objects", &mut self.limits.open_objects);
+            section.finish();
+        }
+    }
+}
+
+fn told<T>(section: &Section<'_>, at: &At<String>, result: Result<T, String>) -> Option<T> {
+    result.map_err(|message| section.report(at.line, message)).ok()
+}
+
+fn read_source(section: Section<'_>) -> Option<SourceConfig> {
+    let url = section.required_text("url").and_then(|at| told(&section, &at, SourceUrl::parse(&at.value)));
+    let name = section.text("name").and_then(|at| {
+        let valid =
+            checkpoints::StreamName::new(&at.value).map(|_| at.value.clone()).map_err(|error| error.to_string());
+        told(&section, &at, valid)
+    });
+    let dataset = section.text("dataset").map(|at| at.value);
+    section.finish();
+    Some(SourceConfig { url: url?, name, dataset })
+}
+
+fn parse_key(text: &str) -> Result<KeySource, String> {
+    match text.split_once(':') {
+        Some(("env", name)) if !name.is_empty() => Ok(KeySource::Env(name.to_owned())),
+        Some(("file", path)) if !path.is_empty() => Ok(KeySource::File(PathBuf::from(path))),
+        Some(("secretsmanager", _)) => {
+            Err("this version takes the key from env:NAME or file:PATH; Secrets Manager is not in it yet".to_owned())
+        }
+        _ => Err("key must be env:NAME or file:PATH; never write the key itself here".to_owned()),
+    }
+}
+
+fn read_raw(section: &Section<'_>) -> Option<LineCodec> {
+    let enabled = section.flag("enabled").is_none_or(|at| at.value);
+    let codec = section.text("codec");
+    let level = section.integer("level");
+    let range = if codec.as_ref().is_some_and(|at| at.value == "zstd") { 1..=19 } else { 1..=9 };
+    let level = match level {
+        Some(at) if !range.contains(&at.value) => {
+            section.report(at.line, format!("level must be {} to {}", range.start(), range.end()));
+            1
+        }
+        Some(at) => i32::try_from(at.value).unwrap_or(1),
+        None => 1,
+    };
+    let codec = match codec {
+        None => LineCodec::Gzip(level.unsigned_abs()),
+        Some(at) => match at.value.as_str() {
+            "gzip" => LineCodec::Gzip(level.unsigned_abs()),
+            "zstd" => LineCodec::Zstd(level),
+            other => {
+                section.report(at.line, format!("codec is gzip or zstd, not '{other}'"));
+                LineCodec::Gzip(1)
+            }
+        },
+    };
+    enabled.then_some(codec)
+}
+
+fn bytes(section: &Section<'_>, key: &'static str, into: &mut u64) {
+    use pipeline::settings::Scalar;
+    let Some(at) = section.scalar(key) else { return };
+    let parsed = match &at.value {
+        Scalar::Text(text) => parse_bytes(text),
+        Scalar::Integer(number) => u64::try_from(*number).map_err(|_| format!("{key} must not be negative")),
+        Scalar::Float(_) | Scalar::Bool(_) => Err(format!("{key} must be a size such as \"64 MiB\"")),
+    };
+    match parsed {
+        Ok(value) => *into = value,
+        Err(message) => section.report(at.line, message),
+    }
+}
+
+fn duration(section: &Section<'_>, key: &'static str, into: &mut Duration) {
+    let Some(at) = section.text(key) else { return };
+    match parse_duration(&at.value) {
+        Ok(value) => *into = value,
+        Err(message) => section.report(at.line, message),
+    }
+}
+
+fn count(section: &Section<'_>, key: &'static str, into: &mut usize) {
+    let Some(at) = section.integer(key) else { return };
+    match usize::try_from(at.value) {
+        Ok(value) => *into = value,
+        Err(_) => section.report(at.line, format!("{key} must not be negative")),
+    }
+}

@@ -1,0 +1,229 @@
+//! A lake in memory, with faults on request: for tests and simulation.
+//!
+//! Owns: the same semantics as S3 (parts by number, completion never replaces), and a script of faults: the n-th call of an
+//! operation is lost before or after its effect, or the store refuses. Does not own: any randomness or clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::lake::{
+    Checksum, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId, UploadInfo, Written,
+};
+
+/// What goes wrong with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The request is lost before it takes effect.
+    LoseBefore,
+    /// The request takes effect, and its reply is lost.
+    LoseAfter,
+    /// The store refuses.
+    Refuse,
+}
+
+/// A lake in memory. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<ObjectKey, Bytes>,
+    uploads: BTreeMap<UploadId, Upload>,
+    script: VecDeque<(&'static str, usize, Fault)>,
+    calls: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug)]
+struct Upload {
+    key: ObjectKey,
+    parts: BTreeMap<u32, Bytes>,
+}
+
+impl MemoryStore {
+    /// An empty lake.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a call go wrong: the one of this operation after `skip` others of it.
+    pub fn fail(&self, operation: &'static str, skip: usize, fault: Fault) {
+        self.state().script.push_back((operation, skip, fault));
+    }
+
+    /// The calls so far: operation and key.
+    pub fn calls(&self) -> Vec<(&'static str, String)> {
+        self.state().calls.clone()
+    }
+
+    /// All visible objects.
+    pub fn objects(&self) -> BTreeMap<ObjectKey, Bytes> {
+        self.state().objects.clone()
+    }
+
+    /// Puts an object there, or changes it, as somebody else might.
+    pub fn tamper(&self, key: &ObjectKey, bytes: Option<Bytes>) {
+        let mut state = self.state();
+        match bytes {
+            Some(bytes) => state.objects.insert(key.clone(), bytes),
+            None => state.objects.remove(key),
+        };
+    }
+
+    /// Loses all uploads, as a lifecycle rule does.
+    pub fn expire_uploads(&self) {
+        self.state().uploads.clear();
+    }
+
+    /// Runs one call, with its fault if one is scripted.
+    fn call<T>(
+        &self,
+        operation: &'static str,
+        on: &str,
+        effect: impl FnOnce(&mut State) -> Result<T, LakeError>,
+    ) -> Result<T, LakeError> {
+        let mut state = self.state();
+        state.calls.push((operation, on.to_owned()));
+        let due = state.script.iter_mut().enumerate().find(|(_, (scripted, _, _))| *scripted == operation);
+        let fault = match due {
+            Some((_, (_, skip, _))) if *skip > 0 => {
+                *skip -= 1;
+                None
+            }
+            Some((place, (_, _, fault))) => Some((place, *fault)),
+            None => None,
+        };
+        let operation_text = format!("{operation} {on}");
+        match fault {
+            None => effect(&mut state),
+            Some((place, fault)) => {
+                state.script.remove(place);
+                let problem = "a fault of the test".to_owned();
+                match fault {
+                    Fault::Refuse => Err(LakeError::Refused { operation: operation_text, problem }),
+                    Fault::LoseBefore => Err(LakeError::Unavailable { operation: operation_text, problem }),
+                    Fault::LoseAfter => {
+                        effect(&mut state)?;
+                        Err(LakeError::Unavailable { operation: operation_text, problem })
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for MemoryStore {
+    fn part_bytes_min(&self) -> usize {
+        1
+    }
+
+    async fn begin_upload(&self, key: &ObjectKey, id_hint: &str) -> Result<UploadId, LakeError> {
+        self.call("begin_upload", key.as_str(), |state| {
+            let id = UploadId(id_hint.to_owned());
+            state.uploads.insert(id.clone(), Upload { key: key.clone(), parts: BTreeMap::new() });
+            Ok(id)
+        })
+    }
+
+    async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError> {
+        let NewPart { number, bytes, .. } = part;
+        self.call("upload_part", key.as_str(), |state| {
+            let Some(upload) = state.uploads.get_mut(id) else {
+                let operation = format!("upload part {number} of {key}");
+                return Err(LakeError::Refused { operation, problem: "there is no such upload".to_owned() });
+            };
+            upload.parts.insert(number, bytes);
+            Ok(Part { number, tag: format!("tag-{number}") })
+        })
+    }
+
+    async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError> {
+        self.call("complete_upload", key.as_str(), |state| {
+            let Some(upload) = state.uploads.get(id) else { return Ok(Completion::NoSuchUpload) };
+            if state.objects.contains_key(key) {
+                return Ok(Completion::KeyTaken);
+            }
+            let mut bytes = Vec::new();
+            for part in parts {
+                let Some(part_bytes) = upload.parts.get(&part.number) else {
+                    let problem = format!("part {} was never uploaded", part.number);
+                    return Err(LakeError::Refused { operation: format!("complete {key}"), problem });
+                };
+                bytes.extend_from_slice(part_bytes);
+            }
+            assert_eq!(upload.key, *key, "an upload is completed under its own key");
+            state.uploads.remove(id);
+            state.objects.insert(key.clone(), Bytes::from(bytes));
+            Ok(Completion::Completed)
+        })
+    }
+
+    async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError> {
+        self.call("abort_upload", key.as_str(), |state| {
+            state.uploads.remove(id);
+            Ok(())
+        })
+    }
+
+    async fn list_uploads(&self) -> Result<Vec<UploadInfo>, LakeError> {
+        self.call("list_uploads", "", |state| {
+            let info = |(id, upload): (&UploadId, &Upload)| UploadInfo {
+                key: Some(upload.key.clone()),
+                id: id.clone(),
+                begun_ms: 0,
+            };
+            Ok(state.uploads.iter().map(info).collect())
+        })
+    }
+
+    async fn flush(&self) -> Result<(), LakeError> {
+        self.call("flush", "", |_| Ok(()))
+    }
+
+    async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
+        self.call("put_new", key.as_str(), |state| {
+            if state.objects.contains_key(key) {
+                return Ok(Written::KeyTaken);
+            }
+            state.objects.insert(key.clone(), bytes);
+            Ok(Written::New)
+        })
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
+        self.call("get", key.as_str(), |state| Ok(state.objects.get(key).cloned()))
+    }
+
+    async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
+        self.call("checksum", key.as_str(), |state| {
+            Ok(state.objects.get(key).map(|bytes| (bytes.len() as u64, Checksum::of(bytes))))
+        })
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError> {
+        self.call("list", prefix, |state| {
+            let info = |(key, bytes): (&ObjectKey, &Bytes)| ObjectInfo {
+                key: key.clone(),
+                bytes: bytes.len() as u64,
+                modified_ms: 0,
+            };
+            Ok(state.objects.iter().filter(|(key, _)| key.as_str().starts_with(prefix)).map(info).collect())
+        })
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError> {
+        self.call("delete", key.as_str(), |state| {
+            state.objects.remove(key);
+            Ok(())
+        })
+    }
+}

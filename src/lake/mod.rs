@@ -1,0 +1,277 @@
+//! The lake: an object store, in S3's own terms.
+//!
+//! Owns: the trait that everything writes to and reads from, keys, checksums. Does not own: which objects there are
+//! (`commit`), what is in them (the pipeline crate).
+//!
+//! What an implementation promises, and the commit protocol stands on:
+//!
+//! 1. A part of an upload is invisible to every reader until the upload is completed, and so is the object.
+//! 2. Completing is atomic: readers see the whole object or none. It never replaces an object that is there.
+//! 3. What was acknowledged before [`ObjectStore::flush`] returned survives a crash of process and machine.
+//! 4. After [`LakeError::Unavailable`] a call may have taken effect, or may still do so; repeating it does no harm.
+//! 5. Once an abort of an upload was acknowledged, the upload can't be completed any more.
+//!
+//! Limits: keys of 1,024 bytes, as S3 has them.
+
+mod local;
+mod memory;
+
+#[cfg(test)]
+mod conformance;
+
+use std::fmt;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use local::LocalStore;
+pub use memory::{Fault, MemoryStore};
+
+/// The key of an object: a relative path of `/`-separated segments, none of them empty, `.` or `..`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ObjectKey(String);
+
+/// A text that is no object key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no object key: it must be a relative path without empty, '.' or '..' segments, 1024 bytes at most")]
+pub struct InvalidKey(String);
+
+impl ObjectKey {
+    /// A key of this path.
+    ///
+    /// # Errors
+    /// The path leaves the lake, or names no object in it.
+    pub fn new(path: impl Into<String>) -> Result<Self, InvalidKey> {
+        let path = path.into();
+        let bad_segment = path.split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..");
+        let control = path.chars().any(char::is_control);
+        if bad_segment || control || path.len() > 1024 { Err(InvalidKey(path)) } else { Ok(ObjectKey(path)) }
+    }
+
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ObjectKey {
+    type Error = InvalidKey;
+
+    fn try_from(path: String) -> Result<Self, InvalidKey> {
+        ObjectKey::new(path)
+    }
+}
+
+impl From<ObjectKey> for String {
+    fn from(key: ObjectKey) -> String {
+        key.0
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// CRC-64/NVME of an object's bytes: what S3 itself computes over a whole object, multipart or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Checksum(u64);
+
+impl Checksum {
+    /// The checksum of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Checksum(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes))
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Checksum {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.len() != 16 {
+            return Err(format!("'{text}' is no checksum of 16 hex digits"));
+        }
+        u64::from_str_radix(text, 16).map(Checksum).map_err(|error| format!("'{text}' is no checksum: {error}"))
+    }
+}
+
+impl TryFrom<String> for Checksum {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Checksum> for String {
+    fn from(checksum: Checksum) -> String {
+        checksum.to_string()
+    }
+}
+
+/// A checksum under way.
+#[derive(Debug)]
+pub struct Checksummer(crc_fast::Digest);
+
+impl Default for Checksummer {
+    fn default() -> Self {
+        Checksummer(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme))
+    }
+}
+
+impl Checksummer {
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all bytes taken.
+    pub fn finish(&self) -> Checksum {
+        Checksum(self.0.finalize())
+    }
+}
+
+/// The store's name for an upload that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UploadId(pub String);
+
+/// A part to be uploaded.
+#[derive(Debug, Clone)]
+pub struct NewPart {
+    /// From 1.
+    pub number: u32,
+    /// Where it begins in the object.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// An acknowledged part of an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// From 1.
+    pub number: u32,
+    /// The store's tag of it, needed to complete the upload.
+    pub tag: String,
+}
+
+/// What a store knows of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was written: milliseconds since 1970.
+    pub modified_ms: i64,
+}
+
+/// What a store knows of an upload that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadInfo {
+    /// The key it is for, where the store can tell.
+    pub key: Option<ObjectKey>,
+    /// Its id.
+    pub id: UploadId,
+    /// When it began: milliseconds since 1970.
+    pub begun_ms: i64,
+}
+
+/// What became of completing an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// The object is there now.
+    Completed,
+    /// There is no such upload: it was completed before, or aborted.
+    NoSuchUpload,
+    /// An object of that key is there already; it was left as it is.
+    KeyTaken,
+}
+
+/// What became of writing an object that must be new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is there now.
+    New,
+    /// There was one of that key; it was left as it is.
+    KeyTaken,
+}
+
+/// A failed call of an object store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LakeError {
+    /// The store did not answer, or not in time. The call may have taken effect.
+    #[error("could not {operation}: {problem}")]
+    Unavailable {
+        /// What was asked for, with its key.
+        operation: String,
+        /// What happened, in the store's words.
+        problem: String,
+    },
+    /// The store refuses, and will go on refusing until somebody does something: disk full, no permission.
+    #[error("could not {operation}: {problem}")]
+    Refused {
+        /// What was asked for, with its key.
+        operation: String,
+        /// What is wrong and, where there is something, what to do.
+        problem: String,
+    },
+}
+
+impl LakeError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, LakeError::Unavailable { .. })
+    }
+}
+
+/// An object store.
+#[async_trait]
+pub trait ObjectStore: Send + Sync + 'static {
+    /// Bytes that every part but an upload's last must have: 5 MiB on S3, 1 elsewhere.
+    fn part_bytes_min(&self) -> usize;
+
+    /// Begins an upload. `id_hint` is unlike all others; a store that chooses its own ids ignores it.
+    async fn begin_upload(&self, key: &ObjectKey, id_hint: &str) -> Result<UploadId, LakeError>;
+
+    /// Uploads a part. Parts come by number from 1; a part that is repeated is the same.
+    async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError>;
+
+    /// Makes the object of an upload visible, if there is none of its key.
+    async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError>;
+
+    /// Gives an upload up; nothing happens if it is gone.
+    async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError>;
+
+    /// Uploads that are neither completed nor aborted.
+    async fn list_uploads(&self) -> Result<Vec<UploadInfo>, LakeError>;
+
+    /// Makes everything durable that was acknowledged so far. S3 acknowledges nothing else.
+    async fn flush(&self) -> Result<(), LakeError>;
+
+    /// Writes a small object, if there is none of its key. It is durable once this returns.
+    async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError>;
+
+    /// A whole object; `None` if there is none.
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError>;
+
+    /// An object's size and checksum; `None` if there is none. S3 knows both, elsewhere the object is read.
+    async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError>;
+
+    /// Objects whose keys begin with `prefix`, in the order of their keys.
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError>;
+
+    /// Deletes an object; nothing happens if it is gone.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError>;
+}

@@ -1,0 +1,336 @@
+//! All `.json` files of one folder as a shard: as the first phase's uploads wrote them, one document a file, or with one
+//! record a line, as a raw landing has them.
+//!
+//! Owns: which file is read next, and whether a file is one document or lines. Does not own: the files' numbers
+//! (`registry`).
+//!
+//! A file is one document unless its first line is a whole document by itself or another line begins with `{`; so a
+//! document may be spread over lines. Limit: a file larger than a record may be is read as lines.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
+use pipeline::chunk::{Chunk, Damage, Frame, Framing};
+
+use crate::source::files::input::{Filled, Input};
+use crate::source::files::list::{Codec, json_files, kind_of};
+use crate::source::files::registry::Registry;
+use crate::source::files::{FilesConfig, blocking};
+use crate::source::{Behind, Read, ShardReader, SourceError};
+
+/// A file's number counts for this much in a sequence number; the rest is the offset in the file.
+const FILE: u64 = 1_000_000_000_000;
+/// The offset that says that a file was read to its end.
+const DONE: u64 = FILE - 1;
+
+/// Reads the `.json` files of a folder.
+pub(super) struct FolderReader {
+    folder: PathBuf,
+    registry: Registry,
+    stream: Arc<str>,
+    shard: Arc<str>,
+    place: String,
+    config: FilesConfig,
+    /// The file to be read next, and where in it.
+    number: u64,
+    offset: u64,
+    /// A file of lines that is being read.
+    open: Option<Box<OpenFile>>,
+}
+
+/// File number and offset of the next byte.
+fn next_of(position: &Position) -> Option<(u64, u64)> {
+    match position {
+        Position::Beginning => Some((1, 0)),
+        Position::At { sequence, .. } => {
+            let at = sequence.as_str().parse::<u64>().ok()?;
+            Some(if at % FILE == DONE { (at / FILE + 1, 0) } else { (at / FILE, at % FILE + 1) })
+        }
+        Position::End => None,
+    }
+}
+
+/// How much of a folder lies behind a position.
+pub(super) async fn behind(
+    stream: &StreamName,
+    folder: PathBuf,
+    registry: &Registry,
+    position: &Position,
+) -> Result<Behind, SourceError> {
+    let mut registry = registry.again();
+    registry.load().await?;
+    let files = blocking(stream, move || json_files(&folder)).await?;
+    let (number, _) = next_of(position).unwrap_or((u64::MAX, 0));
+    let read: std::collections::HashSet<&str> =
+        (1..number.min(registry.len() + 1)).filter_map(|n| registry.file(n)).collect();
+    let left: u64 = files.iter().filter(|file| !read.contains(file.name.as_str())).map(|file| file.bytes.max(1)).sum();
+    Ok(if left == 0 { Behind::Nothing } else { Behind::Bytes(left) })
+}
+
+impl FolderReader {
+    pub(super) async fn open(
+        folder: PathBuf,
+        mut registry: Registry,
+        stream: StreamName,
+        shard: ShardId,
+        after: &Position,
+        config: FilesConfig,
+    ) -> Result<Self, SourceError> {
+        let place = format!("shard {shard} of stream {stream}");
+        let (number, offset) = next_of(after).ok_or_else(|| SourceError::Unreadable {
+            place: place.clone(),
+            problem: format!("{after} is no position in a folder"),
+        })?;
+        registry.load().await?;
+        let (stream, shard) = (stream.as_str().into(), shard.as_str().into());
+        Ok(FolderReader { folder, registry, stream, shard, place, config, number, offset, open: None })
+    }
+
+    /// Gives numbers to files that are new.
+    async fn look_for_files(&mut self) -> Result<(), SourceError> {
+        let folder = self.folder.clone();
+        let files = blocking(&self.place, move || json_files(&folder)).await?;
+        let settle = i64::try_from(self.config.settle.as_millis()).unwrap_or(i64::MAX);
+        let now = self.config.clock.now_ms();
+        let waiting = |modified_ms: i64| !self.config.complete && now.saturating_sub(modified_ms) < settle;
+        let ready: Vec<String> =
+            files.into_iter().filter(|file| !waiting(file.modified_ms)).map(|file| file.name).collect();
+        self.registry.number(ready.into_iter()).await
+    }
+
+    /// Position when everything up to `number`, `offset` is read.
+    fn position(number: u64, next_offset: u64) -> Position {
+        let last = next_offset.checked_sub(1).map_or((number - 1) * FILE + DONE, |last| number * FILE + last);
+        Position::at(SequenceNumber::from(last))
+    }
+}
+
+#[async_trait]
+impl ShardReader for FolderReader {
+    async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
+        if self.number > self.registry.len() {
+            self.look_for_files().await?;
+            if self.number > self.registry.len() {
+                return Ok(Read::AtTip);
+            }
+        }
+        let mut batch = Batch { buffer, frames: Vec::new(), source_bytes: 0, lines: None };
+        batch.buffer.clear();
+        while batch.buffer.len() < bytes
+            && batch.lines.is_none()
+            && let Some(name) = self.registry.file(self.number)
+        {
+            let path = self.folder.join(name);
+            let (number, offset, config) = (self.number, self.offset, self.config.clone());
+            let open = self.open.take();
+            let place = format!("{} ({})", self.place, name);
+            let step = blocking(&place, move || {
+                let mut file = match open {
+                    Some(file) => file,
+                    None => Box::new(OpenFile::open(path, number, offset, config)?),
+                };
+                let step = file.read_into(&mut batch, bytes)?;
+                Ok((batch, file, step))
+            })
+            .await?;
+            let file;
+            (batch, file, self.offset) = match step {
+                (batch, _, Step::Done) => {
+                    self.number += 1;
+                    (batch, None, 0)
+                }
+                (batch, file, Step::More(offset)) => (batch, Some(file), offset),
+            };
+            self.open = file;
+        }
+        let through = Self::position(self.number, self.offset);
+        let (stream, shard) = (Arc::clone(&self.stream), Arc::clone(&self.shard));
+        let (framing, arrival_ms) = match batch.lines {
+            Some((base, arrival_ms)) => (Framing::Lines { base }, arrival_ms),
+            None => (Framing::Records(batch.frames), 0),
+        };
+        let chunk = Chunk::new(stream, shard, arrival_ms, batch.buffer, framing);
+        Ok(Read::Chunk { chunk, through, source_bytes: batch.source_bytes })
+    }
+}
+
+/// What one read puts together: whole small files, or a piece of one large one.
+struct Batch {
+    buffer: Vec<u8>,
+    frames: Vec<Frame>,
+    source_bytes: u64,
+    /// The chunk is one piece of a file of lines: its base and arrival time.
+    lines: Option<(u64, i64)>,
+}
+
+/// How far a file was read.
+enum Step {
+    Done,
+    /// Offset of the next byte.
+    More(u64),
+}
+
+/// A file that is being read.
+struct OpenFile {
+    input: Input,
+    number: u64,
+    config: FilesConfig,
+    carry: Vec<u8>,
+}
+
+impl OpenFile {
+    fn open(path: PathBuf, number: u64, offset: u64, config: FilesConfig) -> std::io::Result<Self> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let codec = kind_of(name).map_or(Codec::Plain, |(_, codec)| codec);
+        Ok(OpenFile { input: Input::open(&path, codec, offset)?, number, config, carry: Vec::new() })
+    }
+
+    fn sequence(&self, offset: u64) -> u64 {
+        self.number * FILE + offset
+    }
+
+    fn read_into(&mut self, batch: &mut Batch, bytes: usize) -> std::io::Result<Step> {
+        let base = self.input.offset - self.carry.len() as u64;
+        let mut text = std::mem::take(&mut self.carry);
+        let whole_bytes = self.config.record_bytes_max + 1;
+        let target = bytes.max(1 << 16).max(text.len() * 2).min(whole_bytes).max(text.len() + 1);
+        let filled = self.input.fill(&mut text, target)?;
+        batch.source_bytes += self.input.taken();
+        if base == 0 && filled == Filled::Ended && is_document(&text) {
+            self.push(batch, &text, 0, 0..text.len(), None);
+            return Ok(Step::Done);
+        }
+        if base == 0 && filled == Filled::Full && text.len() < whole_bytes && !has_line_record(&text) {
+            // It may be one document that is larger than a chunk.
+            let filled = self.input.fill(&mut text, whole_bytes)?;
+            batch.source_bytes += self.input.taken();
+            if filled == Filled::Ended && is_document(&text) {
+                self.push(batch, &text, 0, 0..text.len(), None);
+                return Ok(Step::Done);
+            }
+            return self.lines(batch, text, base, filled);
+        }
+        self.lines(batch, text, base, filled)
+    }
+
+    /// Takes the lines of a text that begins at `base`.
+    fn lines(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64, filled: Filled) -> std::io::Result<Step> {
+        if base + text.len() as u64 >= DONE {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                "a file of a folder's shard is under 10^12 bytes",
+            ));
+        }
+        let ended = filled != Filled::Full;
+        let last = memchr::memrchr(b'\n', &text).map(|last| last + 1);
+        let end = match (last, ended) {
+            (_, true) if filled == Filled::Ended => text.len(),
+            (Some(end), _) => end,
+            (None, true) => 0,
+            (None, false) if text.len() <= self.config.record_bytes_max => {
+                self.carry = text;
+                return Ok(Step::More(base));
+            }
+            (None, false) => return self.too_long(batch, text, base),
+        };
+        let rest = text.split_off(end);
+        if ended || !batch.buffer.is_empty() {
+            // A small file, or the end of a large one: its lines join the others.
+            let mut begin = 0;
+            for place in memchr::memchr_iter(b'\n', &text).chain([text.len()]) {
+                if begin < text.len() {
+                    self.push(batch, &text, base, begin..place, None);
+                }
+                begin = place + 1;
+            }
+        } else {
+            batch.lines = Some((self.sequence(base), self.input.modified_ms));
+            batch.buffer.append(&mut text);
+        }
+        if filled == Filled::Damaged {
+            let at = base + end as u64;
+            self.push(batch, &rest, at, 0..rest.len(), Some(Damage::DamagedFile));
+            return Ok(Step::Done);
+        }
+        self.carry = rest;
+        Ok(if ended { Step::Done } else { Step::More(base + end as u64) })
+    }
+
+    /// A line that is longer than a record may be.
+    fn too_long(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64) -> std::io::Result<Step> {
+        text.truncate(self.config.record_bytes_max);
+        self.push(batch, &text, base, 0..text.len(), Some(Damage::TooLarge));
+        let mut rest = Vec::new();
+        loop {
+            rest.clear();
+            let before = self.input.offset;
+            let filled = self.input.fill(&mut rest, 1 << 16)?;
+            batch.source_bytes += self.input.taken();
+            if let Some(end) = memchr::memchr(b'\n', &rest) {
+                self.carry.extend_from_slice(&rest[end + 1..]);
+                return Ok(Step::More(before + end as u64 + 1));
+            }
+            if filled != Filled::Full {
+                return Ok(Step::Done);
+            }
+        }
+    }
+
+    /// Adds one record, unless it is blank.
+    fn push(&self, batch: &mut Batch, text: &[u8], base: u64, bytes: std::ops::Range<usize>, damage: Option<Damage>) {
+        let record = &text[bytes.clone()];
+        let record = record.strip_suffix(b"\r").unwrap_or(record);
+        let record =
+            if base == 0 && bytes.start == 0 { record.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(record) } else { record };
+        if record.trim_ascii().is_empty() && damage.is_none() {
+            return;
+        }
+        let begin = u32::try_from(batch.buffer.len()).expect("a chunk is under 2 GiB");
+        batch.buffer.extend_from_slice(record);
+        let end = u32::try_from(batch.buffer.len()).expect("a chunk is under 2 GiB");
+        batch.buffer.push(b'\n');
+        batch.frames.push(Frame {
+            bytes: begin..end,
+            sequence: self.sequence(base + bytes.start as u64).to_string().into(),
+            sub_sequence: 0,
+            arrival_ms: Some(self.input.modified_ms),
+            partition_key: None,
+            damage,
+        });
+    }
+}
+
+/// Whether a whole file's text is one document and not lines.
+fn is_document(text: &[u8]) -> bool {
+    !has_line_record(text)
+}
+
+/// Whether the text has a line that is a record of its own: a first line that is a whole document, or a later one that
+/// begins like one.
+fn has_line_record(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text).trim_ascii_start();
+    let Some(end) = memchr::memchr(b'\n', text) else { return false };
+    let rest = &text[end + 1..];
+    if rest.trim_ascii().is_empty() {
+        return false;
+    }
+    closes(&text[..end]) || rest.starts_with(b"{") || memchr::memmem::find(rest, b"\n{").is_some()
+}
+
+/// Whether a line's braces and brackets are all closed at its end, so that it may be a document by itself.
+fn closes(line: &[u8]) -> bool {
+    let (mut depth, mut inside, mut escaped) = (0_i64, false, false);
+    for byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if inside => escaped = true,
+            b'"' => inside = !inside,
+            b'{' | b'[' if !inside => depth += 1,
+            b'}' | b']' if !inside => depth -= 1,
+            _ => {}
+        }
+    }
+    depth == 0 && !inside
+}

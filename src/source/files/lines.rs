@@ -1,0 +1,215 @@
+//! A file of lines as a shard.
+//!
+//! Owns: cutting the file into chunks at line ends, and what is done about a line that is too long, a last line without an
+//! end, and a damaged compressed stream.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
+use pipeline::chunk::{Chunk, Damage, Frame, Framing};
+
+use crate::source::files::input::{Filled, Input};
+use crate::source::files::list::{Codec, kind_of};
+use crate::source::files::{FilesConfig, blocking};
+use crate::source::{Behind, Read, ShardReader, SourceError};
+
+/// Reads a file of lines.
+pub(super) struct LinesReader {
+    cutter: Option<Cutter>,
+    place: String,
+}
+
+/// The reader's state, which goes to the blocking pool and back.
+struct Cutter {
+    input: Input,
+    stream: Arc<str>,
+    shard: Arc<str>,
+    config: FilesConfig,
+    /// The file's text can't grow: it ends where it ends.
+    ends: bool,
+    /// The begin of a line whose end was not read yet.
+    carry: Vec<u8>,
+    finished: bool,
+}
+
+/// A position in a file of lines: offset of the last byte read.
+pub(super) fn offset_of(position: &Position) -> Option<u64> {
+    match position {
+        Position::Beginning => Some(0),
+        Position::At { sequence, .. } => sequence.as_str().parse::<u64>().ok()?.checked_add(1),
+        Position::End => None,
+    }
+}
+
+/// The position behind which the text begins at this offset.
+fn position_before(offset: u64) -> Position {
+    match offset.checked_sub(1) {
+        Some(last) => Position::at(SequenceNumber::from(last)),
+        None => Position::Beginning,
+    }
+}
+
+fn codec_of(path: &std::path::Path) -> Codec {
+    path.file_name().and_then(|name| kind_of(name.to_str()?)).map_or(Codec::Plain, |(_, codec)| codec)
+}
+
+/// How much of a file lies behind a position.
+pub(super) async fn behind(stream: &StreamName, path: PathBuf, position: &Position) -> Result<Behind, SourceError> {
+    let offset = offset_of(position).unwrap_or(u64::MAX);
+    let codec = codec_of(&path);
+    let size = blocking(stream, move || std::fs::metadata(path).map(|metadata| metadata.len())).await?;
+    Ok(match codec {
+        // How much text is left of a compressed file is not known; it is read to its end when its shard has ended.
+        Codec::Gzip | Codec::Zstd => Behind::Bytes(if offset == 0 { size } else { size / 2 + 1 }),
+        Codec::Plain if offset >= size => Behind::Nothing,
+        Codec::Plain => Behind::Bytes(size - offset),
+    })
+}
+
+impl LinesReader {
+    pub(super) async fn open(
+        path: PathBuf,
+        stream: StreamName,
+        shard: ShardId,
+        after: &Position,
+        config: FilesConfig,
+    ) -> Result<Self, SourceError> {
+        let place = format!("shard {shard} of stream {stream}");
+        let offset = offset_of(after).ok_or_else(|| SourceError::Unreadable {
+            place: place.clone(),
+            problem: format!("{after} is no position in a file"),
+        })?;
+        let codec = codec_of(&path);
+        let input = blocking(&place, move || Input::open(&path, codec, offset)).await?;
+        let cutter = Cutter {
+            input,
+            stream: stream.as_str().into(),
+            shard: shard.as_str().into(),
+            ends: codec != Codec::Plain,
+            config,
+            carry: Vec::new(),
+            finished: false,
+        };
+        Ok(LinesReader { cutter: Some(cutter), place })
+    }
+}
+
+#[async_trait]
+impl ShardReader for LinesReader {
+    async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
+        let Some(mut cutter) = self.cutter.take() else {
+            let problem = "an earlier read was given up".to_owned();
+            return Err(SourceError::Unavailable { place: self.place.clone(), problem });
+        };
+        let (cutter, read) = blocking(&self.place, move || {
+            let read = cutter.next(bytes, buffer)?;
+            Ok((cutter, read))
+        })
+        .await?;
+        self.cutter = Some(cutter);
+        Ok(read)
+    }
+}
+
+impl Cutter {
+    fn next(&mut self, bytes: usize, mut buffer: Vec<u8>) -> std::io::Result<Read> {
+        if self.finished {
+            return Ok(Read::End { children: Vec::new() });
+        }
+        buffer.clear();
+        buffer.append(&mut self.carry);
+        // Where the buffer begins in the text.
+        let base = self.input.offset - buffer.len() as u64;
+        let mut target = bytes.max(buffer.len() + 1);
+        loop {
+            let filled = self.input.fill(&mut buffer, target)?;
+            if let Some(last) = memchr::memrchr(b'\n', &buffer) {
+                self.carry.extend_from_slice(&buffer[last + 1..]);
+                buffer.truncate(last + 1);
+                return self.chunk(buffer, base);
+            }
+            match filled {
+                Filled::Full if buffer.len() > self.config.record_bytes_max => return self.too_long(buffer, base),
+                Filled::Full => target = (buffer.len() * 2).min(self.config.record_bytes_max + 1).max(buffer.len() + 1),
+                Filled::Damaged => return Ok(self.damaged(buffer, base)),
+                Filled::Ended => return self.ended(buffer, base),
+            }
+        }
+    }
+
+    /// The text ends, for now or for good, and a line's begin is in the buffer.
+    fn ended(&mut self, buffer: Vec<u8>, base: u64) -> std::io::Result<Read> {
+        if buffer.is_empty() || !(self.ends || self.config.complete) {
+            // Its end will come, or was never there.
+            self.carry = buffer;
+            self.finished = self.ends;
+            return Ok(if self.ends { Read::End { children: Vec::new() } } else { Read::AtTip });
+        }
+        self.finished = self.ends;
+        self.chunk(buffer, base)
+    }
+
+    fn chunk(&mut self, mut buffer: Vec<u8>, base: u64) -> std::io::Result<Read> {
+        if base == 0 && buffer.starts_with(b"\xEF\xBB\xBF") {
+            // A byte order mark is no part of the first record; white space keeps the offsets.
+            buffer[..3].fill(b' ');
+        }
+        self.input.refresh()?;
+        let through = position_before(base + buffer.len() as u64);
+        Ok(self.read(Framing::Lines { base }, buffer, through))
+    }
+
+    fn read(&self, framing: Framing, buffer: Vec<u8>, through: Position) -> Read {
+        let (stream, shard) = (Arc::clone(&self.stream), Arc::clone(&self.shard));
+        let chunk = Chunk::new(stream, shard, self.input.modified_ms, buffer, framing);
+        Read::Chunk { chunk, through, source_bytes: self.input.taken() }
+    }
+
+    /// A line that is longer than a record may be: its first bytes are kept, the rest is passed over.
+    fn too_long(&mut self, mut buffer: Vec<u8>, base: u64) -> std::io::Result<Read> {
+        buffer.truncate(self.config.record_bytes_max);
+        let mut rest = Vec::new();
+        loop {
+            rest.clear();
+            let before = self.input.offset;
+            let filled = self.input.fill(&mut rest, 1 << 16)?;
+            if let Some(end) = memchr::memchr(b'\n', &rest) {
+                self.carry.extend_from_slice(&rest[end + 1..]);
+                return Ok(self.one_damaged(buffer, base, before + end as u64 + 1, Damage::TooLarge));
+            }
+            match filled {
+                Filled::Full => {}
+                Filled::Damaged => {
+                    self.finished = true;
+                    return Ok(self.one_damaged(buffer, base, self.input.offset, Damage::TooLarge));
+                }
+                Filled::Ended => {
+                    self.finished = self.ends;
+                    return Ok(self.one_damaged(buffer, base, self.input.offset, Damage::TooLarge));
+                }
+            }
+        }
+    }
+
+    /// The compressed stream can't be read on: what there is of the last line stands for what is lost.
+    fn damaged(&mut self, buffer: Vec<u8>, base: u64) -> Read {
+        self.finished = true;
+        // The position must move even where nothing of the line could be read.
+        let end = (base + buffer.len() as u64).max(base + 1);
+        self.one_damaged(buffer, base, end, Damage::DamagedFile)
+    }
+
+    fn one_damaged(&mut self, buffer: Vec<u8>, base: u64, end: u64, damage: Damage) -> Read {
+        let frame = Frame {
+            bytes: 0..u32::try_from(buffer.len()).expect("a record is smaller than a chunk"),
+            sequence: base.to_string().into(),
+            sub_sequence: 0,
+            arrival_ms: Some(self.input.modified_ms),
+            partition_key: None,
+            damage: Some(damage),
+        };
+        self.read(Framing::Records(vec![frame]), buffer, position_before(end))
+    }
+}

@@ -1,0 +1,173 @@
+//! Finding files: which there are, and what their names say about them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use checkpoints::ShardId;
+
+/// How a file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codec {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// What a file's name says is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// One record a line.
+    Lines,
+    /// One JSON document, or one record a line: its first bytes tell.
+    Json,
+}
+
+/// A shard's place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// A file of lines.
+    Lines(PathBuf),
+    /// A folder, for its `.json` files.
+    Folder(PathBuf),
+}
+
+impl Place {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Place::Lines(path) | Place::Folder(path) => path,
+        }
+    }
+
+    /// The shard id of a place below (or at) the root.
+    pub(super) fn shard_id(&self, root: &Path) -> Result<ShardId, String> {
+        let below = |path: &Path| {
+            let base = if root.is_file() { root.parent().unwrap_or(root) } else { root };
+            path.strip_prefix(base)
+                .ok()
+                .and_then(Path::to_str)
+                .map(str::to_owned)
+                .ok_or("its path is not UTF-8".to_owned())
+        };
+        let id = match self {
+            Place::Lines(path) => below(path)?,
+            Place::Folder(path) => match below(path)?.as_str() {
+                "" => "./".to_owned(),
+                folder => format!("{folder}/"),
+            },
+        };
+        ShardId::new(id).map_err(|error| error.to_string())
+    }
+
+    /// The place of a shard id; `None` if it leads out of the root.
+    pub(super) fn of_shard(root: &Path, id: &str) -> Option<Place> {
+        let climbs = Path::new(id)
+            .components()
+            .any(|part| !matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+        if climbs {
+            return None;
+        }
+        if root.is_file() {
+            let own = root.file_name()?.to_str()?;
+            return (own == id).then(|| Place::Lines(root.to_owned()));
+        }
+        Some(match id.strip_suffix('/') {
+            Some(".") => Place::Folder(root.to_owned()),
+            Some(folder) => Place::Folder(root.join(folder)),
+            None => Place::Lines(root.join(id)),
+        })
+    }
+}
+
+/// What a file's name says: `None` if it is not for us.
+pub(super) fn kind_of(name: &str) -> Option<(Content, Codec)> {
+    if name.starts_with(['.', '_']) {
+        return None;
+    }
+    let lower = name.to_ascii_lowercase();
+    let (inner, codec) = match lower.rsplit_once('.') {
+        Some((inner, "gz")) => (inner, Codec::Gzip),
+        Some((inner, "zst")) => (inner, Codec::Zstd),
+        _ => (lower.as_str(), Codec::Plain),
+    };
+    match inner.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("ndjson" | "jsonl") => Some((Content::Lines, codec)),
+        Some("json") => Some((Content::Json, codec)),
+        // A stream's deliveries often have no ending but that of their compression.
+        _ if codec != Codec::Plain => Some((Content::Lines, codec)),
+        _ => None,
+    }
+}
+
+/// All shards' places at or below a root, in order. A root that is a file is a file of lines, whatever its name.
+pub(super) fn list(root: &Path) -> io::Result<Vec<Place>> {
+    if root.is_file() {
+        return Ok(vec![Place::Lines(root.to_owned())]);
+    }
+    let mut places = Vec::new();
+    walk(root, &mut places)?;
+    places.sort();
+    Ok(places)
+}
+
+fn walk(folder: &Path, places: &mut Vec<Place>) -> io::Result<()> {
+    let mut has_json = false;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        // Symbolic links are followed to files, not to folders: those might lead in circles.
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            if !name.starts_with(['.', '_']) {
+                walk(&entry.path(), places)?;
+            }
+            continue;
+        }
+        match kind_of(name) {
+            Some((Content::Lines, _)) => places.push(Place::Lines(entry.path())),
+            Some((Content::Json, _)) => has_json = true,
+            None => {}
+        }
+    }
+    if has_json {
+        places.push(Place::Folder(folder.to_owned()));
+    }
+    Ok(())
+}
+
+/// The `.json` files of one folder, with size and time of last change, in the order of their names.
+pub(super) fn json_files(folder: &Path) -> io::Result<Vec<JsonFile>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if matches!(kind_of(name), Some((Content::Json, _))) {
+            let metadata = fs::metadata(entry.path())?;
+            if metadata.is_file() {
+                files.push(JsonFile {
+                    name: name.to_owned(),
+                    bytes: metadata.len(),
+                    modified_ms: modified_ms(&metadata),
+                });
+            }
+        }
+    }
+    files.sort_by(|left, right| left.name.cmp(&right.name));
+    Ok(files)
+}
+
+/// A `.json` file of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct JsonFile {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) modified_ms: i64,
+}
+
+/// When a file last changed: milliseconds since 1970.
+pub(super) fn modified_ms(metadata: &fs::Metadata) -> i64 {
+    let since = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,166 @@
+//! Files and folders as streams.
+//!
+//! Owns: which file is (part of) which shard, and what its positions mean. Does not own: reading bytes (`input`), cutting
+//! them into records (`lines`, `folder`), the order of a folder's files (`registry`).
+//!
+//! | what | shard id | position |
+//! |---|---|---|
+//! | a file of lines: `.ndjson`, `.jsonl`, these with `.gz`/`.zst`, a bare `.gz`/`.zst` | its path | offset of the last byte read |
+//! | all `.json` (`.json.gz`, `.json.zst`) of one folder: one document a file, or lines | the folder's path and `/` | number of the file · 10¹² + offset |
+//!
+//! Offsets are in the decompressed text. The sequence number of a record is the offset of its first byte (plus its file's
+//! number · 10¹²), so it lies in the range (after, through] that it was read with.
+//!
+//! A plain file of lines may grow, and is followed. Compressed files and `.json` files are taken to be complete when they
+//! are seen: write them elsewhere and move them in. A compressed file's shard ends; a plain one's never does.
+//!
+//! Names that begin with `.` or `_` are left out. Limits: 10¹² bytes a file of a folder's shard, 18,000,000 files a folder.
+
+mod folder;
+mod input;
+mod lines;
+mod list;
+mod registry;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use checkpoints::{Position, ShardId, StreamName};
+
+use crate::clock::SharedClock;
+use crate::lake::ObjectStore;
+use crate::source::files::folder::FolderReader;
+use crate::source::files::lines::LinesReader;
+use crate::source::files::list::{Place, list};
+use crate::source::files::registry::Registry;
+use crate::source::{Behind, ShardReader, ShardSource, SourceError, SourceShard};
+
+/// How files are read.
+#[derive(Clone)]
+pub struct FilesConfig {
+    /// Whether what is there now is all that there will be: then a last line without a line end is a record, and files
+    /// need not have settled.
+    pub complete: bool,
+    /// How long a `.json` file must not have changed before it counts as complete, when files are followed.
+    pub settle: Duration,
+    /// Bytes that a record may have; of a longer line these are kept.
+    pub record_bytes_max: usize,
+    /// Tells whether a file has settled.
+    pub clock: SharedClock,
+}
+
+/// A file, or a folder of files, as a stream.
+pub struct FileSource {
+    stream: StreamName,
+    root: PathBuf,
+    config: FilesConfig,
+    lake: Arc<dyn ObjectStore>,
+}
+
+impl std::fmt::Debug for FileSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileSource").field("stream", &self.stream).field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl FileSource {
+    /// The stream of a file or folder. Without a name its name is the place's URL. `lake` keeps the order of folders' files.
+    ///
+    /// # Errors
+    /// There is no such file or folder, or its name is none for a stream.
+    pub fn open(
+        path: &Path,
+        name: Option<&str>,
+        config: FilesConfig,
+        lake: Arc<dyn ObjectStore>,
+    ) -> Result<Self, SourceError> {
+        let place = path.display().to_string();
+        let unreadable = |problem: String| SourceError::Unreadable { place: place.clone(), problem };
+        let root = path.canonicalize().map_err(|error| unreadable(error.to_string()))?;
+        let shown = root.to_str().ok_or_else(|| unreadable("its path is not UTF-8".to_owned()))?;
+        let url = format!("file://{shown}");
+        let stream = StreamName::new(name.unwrap_or(&url)).map_err(|error| unreadable(error.to_string()))?;
+        Ok(FileSource { stream, root, config, lake })
+    }
+
+    fn registry(&self, shard: &ShardId) -> Registry {
+        Registry::new(Arc::clone(&self.lake), self.stream.clone(), shard.clone())
+    }
+
+    fn place(&self, shard: &ShardId) -> Result<Place, SourceError> {
+        Place::of_shard(&self.root, shard.as_str()).ok_or_else(|| SourceError::Unreadable {
+            place: format!("shard {shard} of stream {}", self.stream),
+            problem: "it names no file or folder of the source".to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl ShardSource for FileSource {
+    fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
+        let root = self.root.clone();
+        let places = blocking(&self.stream, move || list(&root)).await?;
+        let mut shards = Vec::new();
+        for place in places {
+            let id = place
+                .shard_id(&self.root)
+                .map_err(|problem| SourceError::Unreadable { place: place.path().display().to_string(), problem })?;
+            shards.push(SourceShard { id, parents: Vec::new() });
+        }
+        Ok(shards)
+    }
+
+    async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
+        let place = self.place(shard)?;
+        let (stream, config) = (self.stream.clone(), self.config.clone());
+        match place {
+            Place::Lines(path) => Ok(Box::new(LinesReader::open(path, stream, shard.clone(), after, config).await?)),
+            Place::Folder(path) => {
+                let registry = self.registry(shard);
+                Ok(Box::new(FolderReader::open(path, registry, stream, shard.clone(), after, config).await?))
+            }
+        }
+    }
+
+    async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {
+        if *position == Position::End {
+            return Ok(Behind::Nothing);
+        }
+        match self.place(shard)? {
+            Place::Lines(path) => lines::behind(&self.stream, path, position).await,
+            Place::Folder(path) => folder::behind(&self.stream, path, &self.registry(shard), position).await,
+        }
+    }
+}
+
+/// Runs file work on the blocking pool.
+async fn blocking<T: Send + 'static>(
+    place: &impl std::fmt::Display,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, SourceError> {
+    let place = place.to_string();
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| source_error(place, &error)),
+        Err(error) => Err(SourceError::Unavailable { place, problem: error.to_string() }),
+    }
+}
+
+fn source_error(place: String, error: &std::io::Error) -> SourceError {
+    use std::io::ErrorKind as Kind;
+    let problem = error.to_string();
+    match error.kind() {
+        Kind::NotFound
+        | Kind::PermissionDenied
+        | Kind::IsADirectory
+        | Kind::NotADirectory
+        | Kind::InvalidInput
+        | Kind::InvalidData => SourceError::Unreadable { place, problem },
+        _ => SourceError::Unavailable { place, problem },
+    }
+}

@@ -1,0 +1,119 @@
+//! The order in which a folder's files are read.
+//!
+//! Files come into a folder in any order of their names, so their names can't be positions: a file that comes late would
+//! lie before the checkpoint and never be read. Instead every file gets a number when it is first seen, for good, and all
+//! workers agree on it: the numbers are kept in the lake, in a log of small objects that are only ever added
+//! (`_sources/<stream>/<shard>/00000001.json`, …). An entry is written only if there is none of its number, so two workers
+//! can't give one number twice; the loser reads what the winner wrote.
+//!
+//! Does not own: reading the files.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use checkpoints::{ShardId, StreamName};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::lake::{LakeError, ObjectKey, ObjectStore, Written};
+use crate::source::SourceError;
+
+/// Files of one entry at most.
+const ENTRY_FILES_MAX: usize = 10_000;
+
+/// One entry of the log: files that were seen for the first time, in order. The first file of the first entry is number 1.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    stream: StreamName,
+    shard: ShardId,
+    files: Vec<String>,
+}
+
+/// The numbers of one folder's files.
+pub(super) struct Registry {
+    lake: Arc<dyn ObjectStore>,
+    stream: StreamName,
+    shard: ShardId,
+    /// File number n at n - 1.
+    files: Vec<String>,
+    known: HashSet<String>,
+    entries: usize,
+}
+
+impl Registry {
+    pub(super) fn new(lake: Arc<dyn ObjectStore>, stream: StreamName, shard: ShardId) -> Self {
+        Registry { lake, stream, shard, files: Vec::new(), known: HashSet::new(), entries: 0 }
+    }
+
+    /// An empty registry of the same folder.
+    pub(super) fn again(&self) -> Self {
+        Registry::new(Arc::clone(&self.lake), self.stream.clone(), self.shard.clone())
+    }
+
+    fn folder(&self) -> String {
+        let short = |text: &str| Sha256::digest(text)[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!("_sources/{}/{}/", short(self.stream.as_str()), short(self.shard.as_str()))
+    }
+
+    fn key(&self, number: usize) -> ObjectKey {
+        ObjectKey::new(format!("{}{number:08}.json", self.folder())).expect("hex digits and a number are a plain path")
+    }
+
+    fn error(&self, error: &LakeError) -> SourceError {
+        let place = format!("shard {} of stream {}", self.shard, self.stream);
+        let problem = error.to_string();
+        if error.is_retryable() {
+            SourceError::Unavailable { place, problem }
+        } else {
+            SourceError::Unreadable { place, problem }
+        }
+    }
+
+    /// Reads the entries that were added since the last time.
+    pub(super) async fn load(&mut self) -> Result<(), SourceError> {
+        while let Some(bytes) = self.lake.get(&self.key(self.entries + 1)).await.map_err(|error| self.error(&error))? {
+            let key = self.key(self.entries + 1);
+            let entry: Entry = serde_json::from_slice(&bytes).map_err(|error| SourceError::Unreadable {
+                place: format!("shard {} of stream {}", self.shard, self.stream),
+                problem: format!("{key} in the lake is damaged: {error}"),
+            })?;
+            for file in entry.files {
+                self.known.insert(file.clone());
+                self.files.push(file);
+            }
+            self.entries += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives numbers to files that have none yet; names in the order in which they are to be numbered.
+    pub(super) async fn number(&mut self, names: impl Iterator<Item = String>) -> Result<(), SourceError> {
+        let mut new: Vec<String> = names.filter(|name| !self.known.contains(name)).collect();
+        while !new.is_empty() {
+            let files: Vec<String> = new.iter().take(ENTRY_FILES_MAX).cloned().collect();
+            let entry = Entry { stream: self.stream.clone(), shard: self.shard.clone(), files };
+            let bytes = serde_json::to_vec(&entry).expect("an entry has only text in it");
+            let key = self.key(self.entries + 1);
+            let written = self.lake.put_new(&key, Bytes::from(bytes)).await.map_err(|error| self.error(&error))?;
+            if written == Written::KeyTaken {
+                // Another worker, or this one in a request whose reply was lost.
+                tracing::debug!(%key, "another numbered files first");
+            }
+            self.load().await?;
+            new.retain(|name| !self.known.contains(name));
+        }
+        Ok(())
+    }
+
+    /// The name of file number `number`.
+    pub(super) fn file(&self, number: u64) -> Option<&str> {
+        let place = usize::try_from(number.checked_sub(1)?).ok()?;
+        self.files.get(place).map(String::as_str)
+    }
+
+    /// How many files have numbers.
+    pub(super) fn len(&self) -> u64 {
+        self.files.len() as u64
+    }
+}

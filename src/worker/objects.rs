@@ -1,0 +1,469 @@
+//! The objects of the open epoch: which are open, and their uploads.
+//!
+//! Owns: one open file for each partition of each dataset and one for each folder of raw lines and dead letters; rolling
+//! them at the target size; uploading their parts as they come, in the background, within a budget of bytes. Does not own:
+//! encoding (the lanes), making the objects visible (`commit`).
+//!
+//! Every object's name begins with its epoch's, so no two epochs ever write one key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use checkpoints::LeaseOwner;
+use pipeline::dataset::Datasets;
+use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup};
+use pipeline::lines::LineMember;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::commit::{EpochId, ObjectKind, ObjectOfEpoch, Stores};
+use crate::lake::{Checksummer, LakeError, NewPart, ObjectKey, Part, UploadId};
+use crate::worker::WorkerError;
+
+/// Bytes that a part has at least, where the store asks for less: fewer calls.
+const PART_BYTES: usize = 1 << 18;
+/// The unit of the upload budget.
+const UNIT: usize = 1 << 10;
+
+/// How objects are written.
+#[derive(Debug, Clone)]
+pub(crate) struct ObjectsConfig {
+    /// Who writes them.
+    pub(crate) worker: LeaseOwner,
+    pub(crate) file_bytes: u64,
+    pub(crate) open_max: usize,
+    /// Bytes that open objects may hold: parts not yet full, footers.
+    pub(crate) open_bytes_max: usize,
+    /// Bytes of parts that may be on their way.
+    pub(crate) upload_bytes: usize,
+    /// What names of raw objects and of dead letters end with.
+    pub(crate) raw_extension: &'static str,
+    pub(crate) letters_extension: &'static str,
+}
+
+/// What an open object holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Slot {
+    /// Rows of a dataset's partition.
+    Rows { dataset: usize, path: Arc<str> },
+    /// Lines below `raw/` or `error/`.
+    Lines { folder: String },
+}
+
+/// The objects of one epoch.
+pub(crate) struct Objects {
+    stores: Stores,
+    config: ObjectsConfig,
+    epoch: EpochId,
+    datasets: Vec<String>,
+    open: HashMap<Slot, Open>,
+    /// Objects that are complete, their last parts perhaps still on the way.
+    closed: Vec<JoinHandle<Result<ObjectOfEpoch, LakeError>>>,
+    budget: Budget,
+    begun: u64,
+    touches: u64,
+}
+
+/// Bytes of parts that may be on their way.
+#[derive(Debug, Clone)]
+struct Budget {
+    permits: Arc<Semaphore>,
+    units: usize,
+}
+
+impl Budget {
+    fn new(bytes: usize) -> Self {
+        let units = (bytes / UNIT).max(1);
+        Budget { permits: Arc::new(Semaphore::new(units)), units }
+    }
+
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(UNIT).clamp(1, self.units)).unwrap_or(u32::MAX);
+        Arc::clone(&self.permits).acquire_many_owned(units).await.ok()
+    }
+}
+
+struct Open {
+    upload: Upload,
+    file: Option<ParquetFile>,
+    rows: u64,
+    touched: u64,
+}
+
+impl Objects {
+    pub(crate) fn new(stores: Stores, config: ObjectsConfig, epoch: EpochId, datasets: &Datasets) -> Self {
+        let budget = Budget::new(config.upload_bytes);
+        Objects {
+            stores,
+            config,
+            epoch,
+            datasets: datasets.names().map(str::to_owned).collect(),
+            open: HashMap::new(),
+            closed: Vec::new(),
+            budget,
+            begun: 0,
+            touches: 0,
+        }
+    }
+
+    /// Adds a row group to its partition's file.
+    pub(crate) async fn add_rows(
+        &mut self,
+        datasets: &Datasets,
+        encoder: &Encoder,
+        slot: Slot,
+        group: RowGroup,
+        provenance: &Provenance,
+    ) -> Result<(), WorkerError> {
+        let Slot::Rows { dataset, .. } = slot else { return Ok(()) };
+        let mut open = match self.open.remove(&slot) {
+            Some(open) => open,
+            None => self.begin(&slot, Some(encoder.file(datasets, dataset)?)),
+        };
+        open.rows += group.rows;
+        self.touches += 1;
+        open.touched = self.touches;
+        if let Some(file) = &mut open.file {
+            file.append(group)?;
+            if file.bytes_waiting() >= self.part_bytes() {
+                open.upload.send(file.take_bytes()).await;
+            }
+            if file.bytes_written() as u64 >= self.config.file_bytes {
+                return self.close(slot, open, provenance).await;
+            }
+        }
+        self.open.insert(slot, open);
+        self.close_some(provenance).await
+    }
+
+    /// Adds compressed lines to their folder's object.
+    pub(crate) async fn add_lines(&mut self, member: LineMember, provenance: &Provenance) -> Result<(), WorkerError> {
+        let slot = Slot::Lines { folder: member.folder };
+        let mut open = match self.open.remove(&slot) {
+            Some(open) => open,
+            None => self.begin(&slot, None),
+        };
+        open.rows += member.lines;
+        self.touches += 1;
+        open.touched = self.touches;
+        open.upload.send(member.bytes).await;
+        if open.upload.bytes >= self.config.file_bytes {
+            return self.close(slot, open, provenance).await;
+        }
+        self.open.insert(slot, open);
+        self.close_some(provenance).await
+    }
+
+    /// The open file of a partition, taken out to be finished with its last rows elsewhere.
+    pub(crate) fn take_file(&mut self, slot: &Slot) -> Option<TakenFile> {
+        let mut open = self.open.remove(slot)?;
+        let file = open.file.take()?;
+        Some(TakenFile { open, file })
+    }
+
+    /// Puts finished files into their objects and closes those: bytes and rows of each, the first one going on where
+    /// `taken` left off.
+    pub(crate) async fn add_finished(
+        &mut self,
+        slot: &Slot,
+        taken: Option<OpenUpload>,
+        files: Vec<FinishedFile>,
+    ) -> Result<(), WorkerError> {
+        let mut going_on = taken;
+        for FinishedFile { bytes, rows } in files {
+            let mut open = match going_on.take() {
+                Some(OpenUpload(open)) => open,
+                None => self.begin(slot, None),
+            };
+            open.rows = rows;
+            open.upload.send(bytes).await;
+            self.close_upload(slot.clone(), open).await;
+        }
+        Ok(())
+    }
+
+    fn part_bytes(&self) -> usize {
+        self.stores.lake.part_bytes_min().max(PART_BYTES)
+    }
+
+    fn begin(&mut self, slot: &Slot, file: Option<ParquetFile>) -> Open {
+        self.begun += 1;
+        let (folder, extension) = match slot {
+            Slot::Rows { dataset, path } => (format!("processed/{}/{path}", self.datasets[*dataset]), "parquet"),
+            Slot::Lines { folder } if folder.starts_with("raw/") => (folder.clone(), self.config.raw_extension),
+            Slot::Lines { folder } => (folder.clone(), self.config.letters_extension),
+        };
+        let key = ObjectKey::new(format!("{folder}/{}-{:05}.{extension}", self.epoch, self.begun))
+            .expect("partition paths are escaped and bounded, and epochs' names are plain");
+        let hint = self.epoch.upload_id(&self.config.worker, self.begun);
+        let upload = Upload::begin(self.stores.clone(), key, hint, self.part_bytes(), self.budget.clone());
+        Open { upload, file, rows: 0, touched: self.touches }
+    }
+
+    /// Bytes that open objects hold.
+    fn memory(&self) -> usize {
+        let held = |open: &Open| {
+            let file = open.file.as_ref().map_or(0, |file| file.bytes_waiting() + file.footer_memory());
+            open.upload.waiting.len() + file
+        };
+        self.open.values().map(held).sum()
+    }
+
+    /// Closes what has longest not been written to, while too much is open.
+    async fn close_some(&mut self, provenance: &Provenance) -> Result<(), WorkerError> {
+        let too_much = |objects: &Self| {
+            // Adding up what all of them hold takes its time.
+            let look = objects.touches.is_multiple_of(16);
+            objects.open.len() > objects.config.open_max || (look && objects.memory() > objects.config.open_bytes_max)
+        };
+        while too_much(self) {
+            let Some(oldest) = self.open.iter().min_by_key(|(_, open)| open.touched).map(|(slot, _)| slot.clone())
+            else {
+                break;
+            };
+            if let Some(open) = self.open.remove(&oldest) {
+                self.close(oldest, open, provenance).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self, slot: Slot, mut open: Open, provenance: &Provenance) -> Result<(), WorkerError> {
+        if let Some(file) = open.file.take() {
+            open.upload.send(file.finish(provenance)?).await;
+        }
+        self.close_upload(slot, open).await;
+        Ok(())
+    }
+
+    async fn close_upload(&mut self, slot: Slot, open: Open) {
+        let (kind, dataset) = match &slot {
+            Slot::Rows { dataset, .. } => (ObjectKind::Processed, Some(self.datasets[*dataset].clone())),
+            Slot::Lines { folder } if folder.starts_with("raw/") => (ObjectKind::Raw, None),
+            Slot::Lines { .. } => (ObjectKind::Error, None),
+        };
+        let rows = open.rows;
+        let closed = open.upload.close(move |uploaded| ObjectOfEpoch {
+            key: uploaded.key,
+            kind,
+            dataset,
+            rows,
+            bytes: uploaded.bytes,
+            crc64nvme: uploaded.checksummer.finish(),
+            upload: uploaded.id,
+            parts: uploaded.parts,
+        });
+        let closed = closed.await;
+        self.closed.push(closed);
+    }
+
+    /// Closes everything and waits for the uploads: all objects of the epoch.
+    pub(crate) async fn seal(mut self, provenance: &Provenance) -> Result<Vec<ObjectOfEpoch>, WorkerError> {
+        let mut rest: Vec<(Slot, Open)> = self.open.drain().collect();
+        rest.sort_by(|left, right| left.0.cmp(&right.0));
+        for (slot, open) in rest {
+            self.close(slot, open, provenance).await?;
+        }
+        let mut objects = Vec::with_capacity(self.closed.len());
+        let mut failure = None;
+        for closed in self.closed {
+            match closed.await {
+                Ok(Ok(object)) => objects.push(object),
+                Ok(Err(error)) => failure = Some(error),
+                Err(error) => {
+                    failure =
+                        Some(LakeError::Unavailable { operation: "upload".to_owned(), problem: error.to_string() });
+                }
+            }
+        }
+        match failure {
+            None => {
+                objects.sort_by(|left, right| left.key.cmp(&right.key));
+                Ok(objects)
+            }
+            Some(error) => {
+                for object in objects {
+                    let _ = self.stores.lake.abort_upload(&object.key, &object.upload).await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Gives all uploads up: the epoch never happened.
+    pub(crate) async fn abort(self) {
+        let lake = Arc::clone(&self.stores.lake);
+        for open in self.open.into_values() {
+            let closed = open.upload.close(|uploaded| (uploaded.key, uploaded.id)).await;
+            if let Ok(Ok((key, id))) = closed.await {
+                let _ = lake.abort_upload(&key, &id).await;
+            }
+        }
+        for closed in self.closed {
+            if let Ok(Ok(object)) = closed.await {
+                let _ = lake.abort_upload(&object.key, &object.upload).await;
+            }
+        }
+    }
+}
+
+/// A partition's open file, taken out of the set.
+pub(crate) struct TakenFile {
+    open: Open,
+    file: ParquetFile,
+}
+
+impl TakenFile {
+    /// The file, and the upload that its bytes belong to.
+    pub(crate) fn into_parts(self) -> (ParquetFile, OpenUpload) {
+        (self.file, OpenUpload(self.open))
+    }
+}
+
+/// The upload of a file that is being finished elsewhere.
+pub(crate) struct OpenUpload(Open);
+
+/// A file that was finished.
+pub(crate) struct FinishedFile {
+    /// The bytes that were not yet taken.
+    pub(crate) bytes: Vec<u8>,
+    /// All rows of the file.
+    pub(crate) rows: u64,
+}
+
+/// Builds the last files of one partition from row groups: `file` goes on where it left off.
+pub(crate) fn finish_files(
+    datasets: &Datasets,
+    encoder: &Encoder,
+    dataset: usize,
+    file: Option<ParquetFile>,
+    groups: Vec<RowGroup>,
+    file_bytes: u64,
+    provenance: &Provenance,
+) -> Result<Vec<FinishedFile>, EncodeError> {
+    let mut finished = Vec::new();
+    let mut file = file;
+    for group in groups {
+        let mut growing = match file.take() {
+            Some(file) => file,
+            None => encoder.file(datasets, dataset)?,
+        };
+        growing.append(group)?;
+        if growing.bytes_written() as u64 >= file_bytes {
+            let rows = growing.rows();
+            finished.push(FinishedFile { rows, bytes: growing.finish(provenance)? });
+        } else {
+            file = Some(growing);
+        }
+    }
+    if let Some(file) = file {
+        let rows = file.rows();
+        finished.push(FinishedFile { rows, bytes: file.finish(provenance)? });
+    }
+    Ok(finished)
+}
+
+/// An object that is being uploaded by a task of its own, part by part.
+struct Upload {
+    key: ObjectKey,
+    parts: mpsc::UnboundedSender<(NewPart, OwnedSemaphorePermit)>,
+    task: JoinHandle<Result<(UploadId, Vec<Part>), LakeError>>,
+    budget: Budget,
+    part_bytes: usize,
+    waiting: Vec<u8>,
+    checksummer: Checksummer,
+    bytes: u64,
+    offset: u64,
+    number: u32,
+}
+
+/// An upload whose parts are all acknowledged.
+struct Uploaded {
+    key: ObjectKey,
+    id: UploadId,
+    parts: Vec<Part>,
+    bytes: u64,
+    checksummer: Checksummer,
+}
+
+impl Upload {
+    fn begin(stores: Stores, key: ObjectKey, hint: String, part_bytes: usize, budget: Budget) -> Self {
+        let (sender, mut receiver) = mpsc::unbounded_channel::<(NewPart, OwnedSemaphorePermit)>();
+        let for_task = key.clone();
+        let task = tokio::spawn(async move {
+            let key = for_task;
+            let id = stores.retry.run(|| stores.lake.begin_upload(&key, &hint)).await?;
+            let mut parts = Vec::new();
+            while let Some((part, permit)) = receiver.recv().await {
+                parts.push(stores.retry.run(|| stores.lake.upload_part(&key, &id, part.clone())).await?);
+                drop(permit);
+            }
+            Ok((id, parts))
+        });
+        Upload {
+            key,
+            parts: sender,
+            task,
+            budget,
+            part_bytes,
+            waiting: Vec::new(),
+            checksummer: Checksummer::default(),
+            bytes: 0,
+            offset: 0,
+            number: 0,
+        }
+    }
+
+    /// Takes bytes; full parts go out, as soon as the budget has room. A failed upload is told when it is closed.
+    async fn send(&mut self, bytes: Vec<u8>) {
+        self.checksummer.update(&bytes);
+        self.bytes += bytes.len() as u64;
+        if self.waiting.is_empty() {
+            self.waiting = bytes;
+        } else {
+            self.waiting.extend_from_slice(&bytes);
+        }
+        if self.waiting.len() >= self.part_bytes {
+            let part = std::mem::take(&mut self.waiting);
+            if let Some(permit) = self.budget.take(part.len()).await {
+                self.send_part(part, permit);
+            }
+        }
+    }
+
+    fn send_part(&mut self, bytes: Vec<u8>, permit: OwnedSemaphorePermit) {
+        self.number += 1;
+        let part = NewPart { number: self.number, offset: self.offset, bytes: Bytes::from(bytes) };
+        self.offset += part.bytes.len() as u64;
+        // Where the task has failed, nobody takes the part: the failure is told when the upload is closed.
+        let _ = self.parts.send((part, permit));
+    }
+
+    /// Sends what waits, once the budget has room; then the upload's end is waited for in the background.
+    async fn close<T: Send + 'static>(
+        mut self,
+        then: impl FnOnce(Uploaded) -> T + Send + 'static,
+    ) -> JoinHandle<Result<T, LakeError>> {
+        let last = std::mem::take(&mut self.waiting);
+        if (!last.is_empty() || self.number == 0)
+            && let Some(permit) = self.budget.take(last.len()).await
+        {
+            self.send_part(last, permit);
+        }
+        tokio::spawn(async move {
+            let Upload { key, parts, task, checksummer, bytes, .. } = self;
+            drop(parts);
+            let (id, parts) = match task.await {
+                Ok(result) => result?,
+                Err(error) => {
+                    return Err(LakeError::Unavailable {
+                        operation: format!("upload {key}"),
+                        problem: error.to_string(),
+                    });
+                }
+            };
+            Ok(then(Uploaded { key, id, parts, bytes, checksummer }))
+        })
+    }
+}
