@@ -148,7 +148,6 @@ impl ColumnEncoder {
             }
             *id = *place - 1;
         }
-        let bytes: usize = self.dictionary.iter().map(|number| landed.get(*number).len()).sum();
         let distinct = self.dictionary.len();
         for number in &self.dictionary {
             self.places[*number as usize] = 0;
@@ -180,7 +179,7 @@ impl ColumnEncoder {
         }
         let texts: Vec<&[u8]> = self.dictionary.iter().map(|number| landed.get(*number)).collect();
         chunk.bounds = Bounds::of_texts(texts.iter().copied());
-        if bytes > 0 || distinct > 0 {
+        if distinct > 0 {
             self.dictionary_page(distinct, sorted, chunk)?;
         }
         let width = levels::bit_width(u32::try_from(distinct.saturating_sub(1)).map_err(|_| too_many())?);
@@ -273,7 +272,11 @@ impl ColumnEncoder {
             let values = value..value + all.values_in(levels.clone());
             self.body.clear();
             write_levels(all, levels.clone(), &mut self.body);
+            // A page without values has no encoding: there may not even be a dictionary, and some readers want one as soon as
+            // a page speaks of it.
+            let encoding = if values.is_empty() { Encoding::PLAIN } else { body.encoding() };
             let bounds = match body {
+                _ if values.is_empty() => None,
                 Body::Ids(width) => {
                     self.body.push(width.to_le_bytes()[0]);
                     levels::encode(&ids[values.clone()], *width, &mut self.body);
@@ -306,7 +309,7 @@ impl ColumnEncoder {
             let page = Page::DataPage {
                 buf: self.compress()?,
                 num_values: u32::try_from(levels.len()).map_err(|_| too_many())?,
-                encoding: body.encoding(),
+                encoding,
                 def_level_encoding: Encoding::RLE,
                 rep_level_encoding: Encoding::RLE,
                 statistics: None,

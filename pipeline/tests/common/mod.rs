@@ -189,6 +189,11 @@ impl Run {
         self
     }
 
+    /// Gives back line members that were taken to be looked at.
+    pub(crate) fn keep(&mut self, members: Vec<LineMember>) {
+        self.members.extend(members);
+    }
+
     /// Takes everything out of the lane and reads it back.
     pub(crate) fn take(&mut self) -> Outcome {
         self.members.extend(self.lane.take_lines());
