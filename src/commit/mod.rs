@@ -17,6 +17,9 @@ mod manifest;
 mod protocol;
 mod recover;
 
+#[cfg(test)]
+mod tests;
+
 pub use manifest::{
     COMMITS, EdgeTotal, EpochId, FORMAT, INTENTS, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Totals,
     UnreadableManifest,

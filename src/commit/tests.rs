@@ -1,0 +1,362 @@
+//! The commit is crashed at every step, and at every step a request is lost before and after its effect. Whatever happens,
+//! the next worker finds or makes the epoch whole: every record of it visible once, and never anything of an epoch that did
+//! not happen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use checkpoints::faulty::{Fault as LeaseFault, Faulty, Operation, Script};
+use checkpoints::{
+    Lease, LeaseOwner, LeaseStore, MemoryStore as MemoryLeases, NewLease, Position, ShardId, ShardKey, ShardRange,
+    StreamName,
+};
+
+use crate::commit::{
+    CommitError, EpochId, FORMAT, Manifest, ObjectKind, ObjectOfEpoch, Outcome, Recovered, ShardOfEpoch, Staged, Stores,
+    Totals, recover,
+};
+use crate::lake::{Checksum, Fault, MemoryStore, NewPart, ObjectKey, ObjectStore};
+use crate::retry::RetryPolicy;
+
+/// A lake and leases with two shards, and the workers that share them.
+struct World {
+    lake: MemoryStore,
+    leases: MemoryLeases,
+    script: Script,
+    stores: Stores,
+}
+
+fn keys() -> [ShardKey; 2] {
+    let stream = StreamName::new("orders").unwrap();
+    ["a", "b"].map(|shard| ShardKey::new(stream.clone(), ShardId::new(shard).unwrap()))
+}
+
+fn worker(number: u8) -> LeaseOwner {
+    LeaseOwner::from_random([number; 16])
+}
+
+impl World {
+    async fn new() -> Self {
+        let lake = MemoryStore::new();
+        let leases = MemoryLeases::new();
+        let script = Script::default();
+        let stores = Stores {
+            lake: Arc::new(lake.clone()),
+            leases: Arc::new(Faulty::new(Arc::new(leases.clone()), script.clone())),
+            retry: RetryPolicy::default(),
+        };
+        leases.create(&keys().map(|key| NewLease::new(key, Position::Beginning))).await.unwrap();
+        World { lake, leases, script, stores }
+    }
+
+    /// A worker takes both shards, whoever has them, and finishes what is pending: its leases.
+    async fn take(&self, me: &LeaseOwner) -> Result<Vec<Lease>, CommitError> {
+        for key in keys() {
+            let row = self.leases.get(&[key.clone()]).await?.remove(0).unwrap();
+            self.leases.take(me, &key, row.counter).await?.unwrap();
+        }
+        for row in self.leases.list().await? {
+            // Another shard of the same epoch may have brought it to its end meanwhile.
+            let now = self.leases.get(&[row.key]).await?.remove(0).unwrap();
+            if let Some(pending) = now.pending {
+                recover(&self.stores, &pending.manifest).await?;
+            }
+        }
+        Ok(self.leases.list().await?)
+    }
+
+    /// Stages an epoch of worker `me` that moves each shard from its checkpoint to 100: one object with a row for each.
+    async fn stage(&self, me: &LeaseOwner, number: u64) -> Option<Staged> {
+        let epoch = EpochId::new(1_736_764_200_000, me, number);
+        let mut shards = Vec::new();
+        let mut objects = Vec::new();
+        for lease in self.leases.list().await.unwrap() {
+            let through = Position::at(100_u64.into());
+            let Ok(range) = ShardRange::new(lease.checkpoint, through) else { continue };
+            let text = Bytes::from(format!("rows of shard {}", lease.key.shard));
+            let key = ObjectKey::new(format!("processed/orders/{epoch}-{}.parquet", lease.key.shard)).unwrap();
+            let upload = self.lake.begin_upload(&key, &format!("{epoch}-{}", lease.key.shard)).await.unwrap();
+            let part = NewPart { number: 1, offset: 0, bytes: text.clone() };
+            let parts = vec![self.lake.upload_part(&key, &upload, part).await.unwrap()];
+            objects.push(ObjectOfEpoch {
+                key,
+                kind: ObjectKind::Processed,
+                dataset: Some("orders".to_owned()),
+                rows: 1,
+                bytes: text.len() as u64,
+                crc64nvme: Checksum::of(&text),
+                upload,
+                parts,
+            });
+            shards.push(ShardOfEpoch { key: lease.key, range, children: Vec::new(), records: 1, bytes: 10 });
+        }
+        let records = shards.len() as u64;
+        (records > 0).then(|| {
+            Staged::new(Manifest {
+                format: FORMAT,
+                epoch,
+                worker: me.clone(),
+                written_at: "2025-01-13T10:30:00.000Z".to_owned(),
+                totals: Totals { records, rows: BTreeMap::from([("orders".to_owned(), records)]), ..Totals::default() },
+                shards,
+                objects,
+                edges: BTreeMap::new(),
+                definitions: BTreeMap::new(),
+                version: "0".to_owned(),
+            })
+        })
+    }
+
+    /// What a reader of the lake sees.
+    fn visible(&self) -> Vec<String> {
+        let objects = self.lake.objects();
+        let rows = objects.iter().filter(|(key, _)| key.as_str().starts_with("processed/"));
+        let mut texts: Vec<String> = rows.map(|(_, bytes)| String::from_utf8(bytes.to_vec()).unwrap()).collect();
+        texts.sort();
+        texts
+    }
+
+    /// Whoever comes next brings everything to its end; then each row must be visible once.
+    async fn settle(&self, number: u8) {
+        let me = worker(number);
+        self.take(&me).await.unwrap();
+        if let Some(staged) = self.stage(&me, 1).await {
+            let described = staged.describe(&self.stores).await.map_err(|(_, error)| error).unwrap();
+            let Outcome::Undertaken(undertaken) = described.decide(&self.stores).await.unwrap() else {
+                panic!("nothing stands in the way any more");
+            };
+            undertaken.publish(&self.stores).await.unwrap().unwrap().advance(&self.stores).await.unwrap();
+        }
+        assert_eq!(self.visible(), ["rows of shard a", "rows of shard b"], "each row is visible once");
+        for row in self.leases.list().await.unwrap() {
+            assert_eq!((row.checkpoint, row.pending), (Position::at(100_u64.into()), None));
+        }
+        let audit = crate::audit::verify(&self.stores, &|_| {}).await.unwrap();
+        assert!(audit.faults.iter().all(|fault| matches!(fault, crate::audit::Fault::Altered { .. })), "{:?}", audit.faults);
+    }
+}
+
+/// How far a worker gets before it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Until {
+    Staged,
+    Described,
+    Decided,
+    Published,
+    Advanced,
+}
+
+/// Runs a worker's commit so far; an error ends it as a crash does.
+async fn commit_until(world: &World, me: &LeaseOwner, until: Until) -> Result<(), CommitError> {
+    world.take(me).await?;
+    let Some(staged) = world.stage(me, 1).await else { return Ok(()) };
+    if until == Until::Staged {
+        return Ok(());
+    }
+    let described = staged.describe(&world.stores).await.map_err(|(_, error)| error)?;
+    if until == Until::Described {
+        return Ok(());
+    }
+    let Outcome::Undertaken(undertaken) = described.decide(&world.stores).await? else { return Ok(()) };
+    if until == Until::Decided {
+        return Ok(());
+    }
+    let Ok(published) = undertaken.publish(&world.stores).await? else { return Ok(()) };
+    if until == Until::Published {
+        return Ok(());
+    }
+    published.advance(&world.stores).await.map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_any_step_loses_and_doubles_nothing() {
+    for until in [Until::Staged, Until::Described, Until::Decided, Until::Published, Until::Advanced] {
+        let world = World::new().await;
+        commit_until(&world, &worker(1), until).await.unwrap();
+        let expected = if until >= Until::Published { 2 } else { 0 };
+        assert_eq!(world.visible().len(), expected, "{until:?}: nothing uncommitted is visible");
+        world.settle(2).await;
+    }
+}
+
+/// Every request to the lake that a commit sends, with how often it is sent.
+const LAKE_CALLS: [(&str, usize); 4] = [("flush", 2), ("put_new", 2), ("complete_upload", 2), ("delete", 1)];
+
+#[tokio::test(start_paused = true)]
+async fn every_request_to_the_lake_may_be_lost_before_or_after_its_effect() {
+    for (operation, times) in LAKE_CALLS {
+        for nth in 0..times {
+            for fault in [Fault::LoseBefore, Fault::LoseAfter] {
+                let world = World::new().await;
+                world.lake.fail(operation, nth, fault);
+                commit_until(&world, &worker(1), Until::Advanced).await.unwrap();
+                let name = format!("{operation} number {nth}, {fault:?}");
+                assert_eq!(world.visible().len(), 2, "{name}: the commit got over it");
+                let asked = world.lake.calls().iter().filter(|(call, _)| *call == operation).count();
+                // Removing the intent is not tried again: a sweep does it.
+                assert!(asked > times || operation == "delete", "{name}: the request was sent again");
+                world.settle(2).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lake_may_refuse_any_request_and_the_next_worker_finishes() {
+    for (operation, times) in LAKE_CALLS {
+        for nth in 0..times {
+            let world = World::new().await;
+            world.lake.fail(operation, nth, Fault::Refuse);
+            let ended = commit_until(&world, &worker(1), Until::Advanced).await;
+            assert!(ended.is_err() || operation == "delete", "{operation} number {nth}");
+            world.settle(2).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_request_to_the_leases_may_be_lost_before_or_after_its_effect() {
+    for operation in [Operation::Decide, Operation::Get, Operation::Advance] {
+        for fault in [LeaseFault::LoseBefore, LeaseFault::LoseAfter] {
+            let world = World::new().await;
+            world.script.lose_next(operation, fault);
+            commit_until(&world, &worker(1), Until::Advanced).await.unwrap();
+            assert_eq!(world.visible().len(), 2, "{operation:?} {fault:?}: the commit got over it");
+            world.settle(2).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_never_hears_of_its_decision_leaves_an_epoch_that_others_finish() {
+    let world = World::new().await;
+    for nth in 0..40 {
+        world.script.lose(Operation::Decide, nth, LeaseFault::LoseAfter);
+        world.script.lose(Operation::Get, nth, LeaseFault::LoseBefore);
+    }
+    let ended = commit_until(&world, &worker(1), Until::Advanced).await;
+    assert!(matches!(ended, Err(CommitError::Leases(_))), "it is not known: {ended:?}");
+    assert_eq!(world.visible().len(), 0);
+    let world = World { script: Script::default(), ..world };
+    let stores = Stores { leases: Arc::new(world.leases.clone()), ..world.stores.clone() };
+    World { stores, ..world }.settle(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zombie_can_not_commit() {
+    let world = World::new().await;
+    let (zombie, other) = (worker(1), worker(2));
+    world.take(&zombie).await.unwrap();
+    let staged = world.stage(&zombie, 1).await.unwrap();
+    let described = staged.describe(&world.stores).await.map_err(|(_, error)| error).unwrap();
+    // It sleeps; another worker takes its shards and commits the same records.
+    commit_until(&world, &other, Until::Advanced).await.unwrap();
+    assert_eq!(world.visible().len(), 2);
+    let Outcome::Refused(_, refusals) = described.decide(&world.stores).await.unwrap() else {
+        panic!("the zombie's decision is refused");
+    };
+    assert!(refusals.is_empty() || refusals.len() == 2, "{refusals:?}");
+    assert_eq!(world.visible().len(), 2, "nothing of the zombie's is visible");
+    assert!(world.lake.list_uploads().await.unwrap().is_empty(), "and its uploads are gone");
+    world.settle(3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zombie_that_had_decided_publishes_late_and_does_no_harm() {
+    let world = World::new().await;
+    let zombie = worker(1);
+    world.take(&zombie).await.unwrap();
+    let staged = world.stage(&zombie, 1).await.unwrap();
+    let described = staged.describe(&world.stores).await.map_err(|(_, error)| error).unwrap();
+    let Outcome::Undertaken(undertaken) = described.decide(&world.stores).await.unwrap() else { panic!("decided") };
+    // It sleeps; another rolls the epoch forward; then it wakes up.
+    world.settle(2).await;
+    undertaken.publish(&world.stores).await.unwrap().unwrap().advance(&world.stores).await.unwrap();
+    world.settle(3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_workers_finishing_one_epoch_do_no_harm() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Decided).await.unwrap();
+    let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap().manifest;
+    let (one, two) = tokio::join!(recover(&world.stores, &pending), recover(&world.stores, &pending));
+    assert!(matches!((one, two), (Ok(Recovered::Forward(_)), Ok(Recovered::Forward(_)))));
+    world.settle(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_advanced_one_shard_is_rolled_forward_for_the_other() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Published).await.unwrap();
+    let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap();
+    let [first, _] = keys();
+    let advance = checkpoints::Advance::new(first, pending.through);
+    world.leases.advance(&pending.manifest, &[advance]).await.unwrap();
+    world.settle(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_whose_uploads_are_gone_for_good_is_rolled_back_and_read_again() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Decided).await.unwrap();
+    world.lake.expire_uploads();
+    let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap().manifest;
+    assert!(matches!(recover(&world.stores, &pending).await, Ok(Recovered::Back(_))));
+    assert_eq!(world.visible().len(), 0);
+    world.settle(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_roll_back_takes_visible_objects_back_first() {
+    let world = World::new().await;
+    // One object is completed, then the lake fails, then the other upload is lost.
+    world.lake.fail("complete_upload", 1, Fault::Refuse);
+    assert!(commit_until(&world, &worker(1), Until::Advanced).await.is_err());
+    assert_eq!(world.visible().len(), 1);
+    world.lake.expire_uploads();
+    // The worker dies while it rolls back, too.
+    world.lake.fail("delete", 1, Fault::Refuse);
+    let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap().manifest;
+    assert!(recover(&world.stores, &pending).await.is_err());
+    assert!(matches!(recover(&world.stores, &pending).await, Ok(Recovered::Back(_))));
+    assert_eq!(world.visible().len(), 0);
+    world.settle(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_can_go_neither_way_stops_with_an_error_that_names_it() {
+    // The intent is gone.
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Decided).await.unwrap();
+    let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap();
+    let intent = ObjectKey::new(pending.manifest.as_str()).unwrap();
+    world.lake.tamper(&intent, None);
+    let told = recover(&world.stores, &pending.manifest).await.unwrap_err();
+    assert!(matches!(&told, CommitError::NoIntent { name } if name == pending.manifest.as_str()), "{told}");
+    assert!(!told.is_retryable());
+
+    // An upload is gone, but a shard has advanced.
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Decided).await.unwrap();
+    let [first, _] = keys();
+    let advance = checkpoints::Advance::new(first, pending.through.clone());
+    let manifest = world.leases.list().await.unwrap()[1].pending.clone().unwrap().manifest;
+    world.leases.advance(&manifest, &[advance]).await.unwrap();
+    world.lake.expire_uploads();
+    let told = recover(&world.stores, &manifest).await.unwrap_err();
+    assert!(matches!(told, CommitError::Torn { .. }), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_not_ours_is_never_taken_for_ours() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Decided).await.unwrap();
+    let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap().manifest;
+    let epoch = EpochId::of_manifest(&pending).unwrap();
+    let key = ObjectKey::new(format!("processed/orders/{epoch}-a.parquet")).unwrap();
+    world.lake.tamper(&key, Some(Bytes::from_static(b"somebody else's")));
+    let told = recover(&world.stores, &pending).await.unwrap_err();
+    assert!(matches!(&told, CommitError::Conflict { key: found, .. } if *found == key), "{told}");
+}
