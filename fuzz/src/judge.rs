@@ -110,16 +110,25 @@ fn depth(document: &[u8]) -> usize {
     deepest
 }
 
-/// The lines that are records, with their offsets: without their ends, blank ones left out.
-pub(crate) fn lines(data: &[u8]) -> Vec<(usize, &[u8])> {
+/// A line that is a record.
+pub(crate) struct Line<'a> {
+    pub(crate) offset: usize,
+    /// Without its end.
+    pub(crate) text: &'a [u8],
+    /// With its end, but for the line feed.
+    pub(crate) whole: &'a [u8],
+}
+
+/// The lines that are records; blank ones are none.
+pub(crate) fn lines(data: &[u8]) -> Vec<Line<'_>> {
     let mut offset = 0;
     let mut found = Vec::new();
-    for line in data.split(|byte| *byte == b'\n') {
-        let text = line.strip_suffix(b"\r").unwrap_or(line);
+    for whole in data.split(|byte| *byte == b'\n') {
+        let text = whole.strip_suffix(b"\r").unwrap_or(whole);
         if text.iter().any(|byte| !matches!(byte, b' ' | b'\t' | b'\r')) {
-            found.push((offset, text));
+            found.push(Line { offset, text, whole });
         }
-        offset += line.len() + 1;
+        offset += whole.len() + 1;
     }
     found
 }

@@ -51,9 +51,9 @@ pub fn record(data: &[u8]) {
     let config = shipped_config();
     let base = 1_000;
     let lines = judge::lines(data);
-    let sent: Vec<Sent> = lines
+    let sent: Vec<Sent<'_>> = lines
         .iter()
-        .map(|(offset, line)| Sent { key: Key::of_line(base + *offset as u64), bytes: line, damage: None })
+        .map(|line| Sent { key: Key::of_line(base + line.offset as u64), bytes: line.text, damage: None })
         .collect();
     let together = ENCODER.with_borrow_mut(|encoder| {
         let chunk = lane::chunk(data.to_vec(), Framing::Lines { base });
@@ -63,7 +63,7 @@ pub fn record(data: &[u8]) {
     if sent.len() > 1 {
         let chunks = lines
             .iter()
-            .map(|(offset, line)| lane::chunk(line.to_vec(), Framing::Lines { base: base + *offset as u64 }));
+            .map(|line| lane::chunk(line.whole.to_vec(), Framing::Lines { base: base + line.offset as u64 }));
         let apart = ENCODER.with_borrow_mut(|encoder| lane::run(config, encoder, chunks.collect()));
         assert_eq!(together.rows, apart.rows, "rows do not depend on how records fall into chunks");
         assert_eq!(together.letters, apart.letters, "nor do dead letters");

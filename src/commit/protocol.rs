@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use checkpoints::{
-    Advance, AdvanceOutcome, Decided, Decision, LeaseStore, LeaseStoreExt, Position, Refusal, StoreError,
+    Advance, AdvanceOutcome, Decided, Decision, Lease, LeaseStore, LeaseStoreExt, Position, Refusal, ShardKey,
+    StoreError,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -25,6 +26,17 @@ pub struct Stores {
     pub leases: Arc<dyn LeaseStore>,
     /// How failing calls are repeated.
     pub retry: RetryPolicy,
+}
+
+impl Stores {
+    /// The leases of these shards, as far as they have rows.
+    ///
+    /// # Errors
+    /// The lease store fails.
+    pub async fn leases_of(&self, keys: Vec<ShardKey>) -> Result<Vec<Lease>, StoreError> {
+        let rows = self.retry.run(|| self.leases.get(&keys)).await?;
+        Ok(rows.into_iter().flatten().collect())
+    }
 }
 
 impl std::fmt::Debug for Stores {
@@ -157,7 +169,7 @@ impl Described {
             Decided::Superseded => Vec::new(),
         };
         // The intent stays: should a request that was taken for lost arrive even now, whoever finds it pending needs it.
-        abort_uploads(stores, &manifest).await;
+        abort_uploads(stores, manifest.clone()).await;
         Ok(Outcome::Refused(manifest, refusals))
     }
 }
@@ -174,8 +186,8 @@ impl Undertaken {
     /// # Errors
     /// The lake fails, or an object is lost for good.
     pub async fn publish(self, stores: &Stores) -> Result<Result<Published, (Self, Lost)>, CommitError> {
-        let lost: Vec<Option<Lost>> = stream::iter(&self.0.objects)
-            .map(|object| publish_object(stores, object))
+        let lost: Vec<Option<Lost>> = stream::iter(self.0.objects.clone())
+            .map(|object| publish_object(stores.clone(), object))
             .buffer_unordered(CONCURRENT)
             .try_collect()
             .await?;
@@ -227,7 +239,7 @@ impl Published {
 }
 
 /// Completes one upload, or sees that the object is there.
-async fn publish_object(stores: &Stores, object: &ObjectOfEpoch) -> Result<Option<Lost>, CommitError> {
+async fn publish_object(stores: Stores, object: ObjectOfEpoch) -> Result<Option<Lost>, CommitError> {
     let complete = || stores.lake.complete_upload(&object.key, &object.upload, &object.parts);
     if stores.retry.run(complete).await? == Completion::Completed {
         return Ok(None);
@@ -252,11 +264,14 @@ async fn write_once(stores: &Stores, key: &ObjectKey, manifest: &Manifest) -> Re
 }
 
 /// Aborts an epoch's uploads; those that can't be aborted now are swept later.
-pub async fn abort_uploads(stores: &Stores, manifest: &Manifest) {
-    stream::iter(&manifest.objects)
-        .for_each_concurrent(CONCURRENT, |object| async move {
-            if let Err(error) = stores.lake.abort_upload(&object.key, &object.upload).await {
-                tracing::debug!(key = %object.key, %error, "the upload is left to be swept");
+pub async fn abort_uploads(stores: &Stores, manifest: Manifest) {
+    stream::iter(manifest.objects)
+        .for_each_concurrent(CONCURRENT, |object| {
+            let lake = Arc::clone(&stores.lake);
+            async move {
+                if let Err(error) = lake.abort_upload(&object.key, &object.upload).await {
+                    tracing::debug!(key = %object.key, %error, "the upload is left to be swept");
+                }
             }
         })
         .await;

@@ -13,8 +13,8 @@ use checkpoints::{
 };
 
 use crate::commit::{
-    CommitError, EpochId, FORMAT, Manifest, ObjectKind, ObjectOfEpoch, Outcome, Recovered, ShardOfEpoch, Staged, Stores,
-    Totals, recover,
+    CommitError, EpochId, FORMAT, Manifest, ObjectKind, ObjectOfEpoch, Outcome, Recovered, ShardOfEpoch, Staged,
+    Stores, Totals, recover,
 };
 use crate::lake::{Checksum, Fault, MemoryStore, NewPart, ObjectKey, ObjectStore};
 use crate::retry::RetryPolicy;
@@ -133,7 +133,11 @@ impl World {
             assert_eq!((row.checkpoint, row.pending), (Position::at(100_u64.into()), None));
         }
         let audit = crate::audit::verify(&self.stores, &|_| {}).await.unwrap();
-        assert!(audit.faults.iter().all(|fault| matches!(fault, crate::audit::Fault::Altered { .. })), "{:?}", audit.faults);
+        assert!(
+            audit.faults.iter().all(|fault| matches!(fault, crate::audit::Fault::Altered { .. })),
+            "{:?}",
+            audit.faults
+        );
     }
 }
 

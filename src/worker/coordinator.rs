@@ -158,12 +158,13 @@ impl Coordinator {
         mut from_keeper: mpsc::UnboundedReceiver<FromKeeper>,
         mut from_readers: mpsc::Receiver<Told>,
     ) -> Result<(), WorkerError> {
-        let stop = self.stop.clone();
+        let stopped = self.stop.clone().cancelled_owned();
+        tokio::pin!(stopped);
         loop {
             let deadline = self.epoch.as_ref().map(|epoch| epoch.books.begun + self.config.epoch_interval);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => {
+                () = &mut stopped => {
                     self.stop_readers();
                     self.commit().await?;
                     return self.verdict();
@@ -205,7 +206,7 @@ impl Coordinator {
             FromKeeper::Gained(lease) => self.gained(lease).await,
             FromKeeper::Lost(key) => {
                 tracing::warn!(%key, "the lease is lost");
-                self.lost(&key).await
+                self.lost(key).await
             }
             FromKeeper::Asked(key) => {
                 tracing::info!(%key, "another worker asks for the lease");
@@ -232,9 +233,7 @@ impl Coordinator {
                     return Ok(());
                 }
             }
-            let keys = [key.clone()];
-            let rows = self.config.stores.retry.run(|| self.config.stores.leases.get(&keys)).await?;
-            match rows.into_iter().next().flatten() {
+            match self.config.stores.leases_of(vec![key.clone()]).await?.pop() {
                 Some(row) if row.holder.is(&self.config.me) => lease = row,
                 _ => return Ok(()),
             }
@@ -287,14 +286,13 @@ impl Coordinator {
     }
 
     /// A lease is gone. If the open epoch has records of its shard, it can't be committed any more.
-    async fn lost(&mut self, key: &ShardKey) -> Result<(), WorkerError> {
-        self.stop_reading(key);
-        self.asked.remove(key);
-        if self.epoch.as_ref().is_some_and(|epoch| epoch.books.has(key)) {
-            let keys: Vec<ShardKey> =
-                self.epoch.iter().flat_map(|epoch| epoch.books.ends()).map(|(key, _)| key.clone()).collect();
+    async fn lost(&mut self, key: ShardKey) -> Result<(), WorkerError> {
+        self.stop_reading(&key);
+        self.asked.remove(&key);
+        if self.epoch.as_ref().is_some_and(|epoch| epoch.books.has(&key)) {
+            let keys = self.epoch.as_ref().map(|epoch| epoch.books.keys()).unwrap_or_default();
             self.abort_open().await;
-            self.read_again(&keys).await?;
+            self.read_again(keys).await?;
         }
         Ok(())
     }
@@ -390,12 +388,15 @@ impl Coordinator {
         self.progress.records.fetch_add(pushed.records, Ordering::Relaxed);
         if let Some(epoch) = &mut self.epoch {
             epoch.books.pushed(&key, &pushed);
-            let provenance = epoch.books.provenance();
             for member in pushed.members {
-                epoch.objects.add_lines(member, &provenance).await?;
+                epoch.objects.add_lines(member).await?;
             }
-            for (slot, group) in groups? {
-                epoch.objects.add_rows(&self.config.lanes.datasets, &unit.encoder, slot, group, &provenance).await?;
+            let groups = groups?;
+            if !groups.is_empty() {
+                epoch.objects.set_provenance(epoch.books.provenance());
+            }
+            for (slot, group) in groups {
+                epoch.objects.add_rows(&self.config.lanes.datasets, &unit.encoder, slot, group).await?;
             }
         }
         self.idle.push(unit);
@@ -416,7 +417,7 @@ impl Coordinator {
     async fn commit(&mut self) -> Result<(), WorkerError> {
         self.drain().await?;
         let Some(epoch) = self.epoch.take() else { return Ok(()) };
-        let keys: Vec<ShardKey> = epoch.books.ends().map(|(key, _)| key.clone()).collect();
+        let keys = epoch.books.keys();
         let manifest = self.stage(epoch).await?;
         if manifest.shards.is_empty() {
             return Ok(());
@@ -425,23 +426,23 @@ impl Coordinator {
         let described = match Staged::new(manifest).describe(&stores).await {
             Ok(described) => described,
             Err((manifest, error)) => {
-                abort_uploads(&stores, &manifest).await;
+                abort_uploads(&stores, manifest).await;
                 return Err(error.into());
             }
         };
         match described.decide(&stores).await? {
-            Outcome::Undertaken(undertaken) => self.finish(undertaken, &keys).await,
+            Outcome::Undertaken(undertaken) => self.finish(undertaken, keys).await,
             Outcome::Refused(manifest, refusals) => {
                 let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
                 tracing::warn!(epoch = %manifest.epoch, reasons = reasons.join("; "), "the epoch was refused");
                 self.progress.note(|committed| committed.aborted += 1);
-                self.read_again(&keys).await
+                self.read_again(keys).await
             }
         }
     }
 
     /// Publishes and advances a decided epoch.
-    async fn finish(&mut self, undertaken: Undertaken, keys: &[ShardKey]) -> Result<(), WorkerError> {
+    async fn finish(&mut self, undertaken: Undertaken, keys: Vec<ShardKey>) -> Result<(), WorkerError> {
         let stores = self.config.stores.clone();
         let committed = match undertaken.publish(&stores).await? {
             Ok(published) => published.advance(&stores).await?.0,
@@ -478,29 +479,27 @@ impl Coordinator {
     /// Encodes all rows that the lanes hold, and closes every object: the manifest of the epoch.
     async fn stage(&mut self, epoch: Epoch) -> Result<Manifest, WorkerError> {
         let Epoch { books, mut objects } = epoch;
-        let provenance = books.provenance();
-        match self.encode_rest(&mut objects, &provenance).await {
+        objects.set_provenance(books.provenance());
+        match self.encode_rest(&mut objects, books.provenance()).await {
             Ok(()) => {}
             Err(error) => {
                 objects.abort().await;
                 return Err(error);
             }
         }
-        let objects = objects.seal(&provenance).await?;
+        let objects = objects.seal().await?;
         let config = &self.config;
         let (graph, datasets) = (&config.lanes.graph, &config.lanes.datasets);
         Ok(books.manifest(&config.me, config.clock.now_ms(), graph, datasets, objects))
     }
 
     /// Encodes what the lanes hold, partition by partition, on all threads.
-    async fn encode_rest(&mut self, objects: &mut Objects, provenance: &Provenance) -> Result<(), WorkerError> {
-        let mut all_rows = Vec::new();
-        for unit in &mut self.idle {
-            for member in unit.lane.take_lines() {
-                objects.add_lines(member, provenance).await?;
-            }
-            all_rows.extend(unit.lane.take_rows());
+    async fn encode_rest(&mut self, objects: &mut Objects, provenance: Provenance) -> Result<(), WorkerError> {
+        let lines: Vec<_> = self.idle.iter_mut().flat_map(|unit| unit.lane.take_lines()).collect();
+        for member in lines {
+            objects.add_lines(member).await?;
         }
+        let all_rows: Vec<Rows> = self.idle.iter_mut().flat_map(|unit| unit.lane.take_rows()).collect();
         let all_rows = Arc::new(all_rows);
         let mut jobs = jobs(&all_rows).into_iter();
         let mut encoders: Vec<Encoder> = Vec::new();
@@ -553,14 +552,14 @@ impl Coordinator {
     }
 
     /// Reads shards again from their checkpoints, as far as they are still ours.
-    async fn read_again(&mut self, keys: &[ShardKey]) -> Result<(), WorkerError> {
-        for key in keys {
+    async fn read_again(&mut self, keys: Vec<ShardKey>) -> Result<(), WorkerError> {
+        for key in &keys {
             self.stop_reading(key);
         }
-        let rows = self.config.stores.retry.run(|| self.config.stores.leases.get(keys)).await?;
-        let me = self.config.me.clone();
-        for lease in rows.into_iter().flatten().filter(|lease| lease.holder.is(&me)) {
-            self.gained(lease).await?;
+        for lease in self.config.stores.leases_of(keys).await? {
+            if lease.holder.is(&self.config.me) {
+                self.gained(lease).await?;
+            }
         }
         Ok(())
     }
@@ -590,8 +589,12 @@ impl Coordinator {
         if !self.config.until_caught_up || !looking || !idle {
             return Ok(());
         }
-        let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
-        for source in &self.config.sources {
+        let checkpoints: HashMap<ShardKey, Position> = leases
+            .iter()
+            .filter(|lease| lease.pending.is_none())
+            .map(|lease| (lease.key.clone(), lease.checkpoint.clone()))
+            .collect();
+        for source in self.config.sources.clone() {
             let shards = match source.shards().await {
                 Ok(shards) => shards,
                 Err(error) => {
@@ -604,13 +607,13 @@ impl Coordinator {
                 if self.failed.contains_key(&key) {
                     continue;
                 }
-                let Some(lease) = by_key.get(&key).filter(|lease| lease.pending.is_none()) else { return Ok(()) };
+                let Some(checkpoint) = checkpoints.get(&key) else { return Ok(()) };
                 let own =
                     self.readings.get(&key).is_some_and(|reading| reading.at_tip && reading.committed == reading.read);
                 if own {
                     continue;
                 }
-                match source.behind(&shard.id, &lease.checkpoint).await {
+                match source.behind(&shard.id, checkpoint).await {
                     Ok(Behind::Nothing) => {}
                     Ok(Behind::Bytes(_)) => return Ok(()),
                     Err(error) => {

@@ -98,9 +98,9 @@ impl Books {
         self.denied.iter_mut().zip(&pushed.denied_keys).for_each(|(mine, new)| *mine += new);
     }
 
-    /// Where each shard of the epoch has been read to.
-    pub(crate) fn ends(&self) -> impl Iterator<Item = (&ShardKey, &Position)> {
-        self.shards.iter().map(|(key, progress)| (key, &progress.through))
+    /// The shards that have a range in the epoch.
+    pub(crate) fn keys(&self) -> Vec<ShardKey> {
+        self.shards.keys().cloned().collect()
     }
 
     /// What the footers of files say.

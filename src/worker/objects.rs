@@ -63,6 +63,8 @@ pub(crate) struct Objects {
     budget: Budget,
     begun: u64,
     touches: u64,
+    /// What the footers of files that are closed from now on say.
+    provenance: Provenance,
 }
 
 /// Bytes of parts that may be on their way.
@@ -104,7 +106,13 @@ impl Objects {
             budget,
             begun: 0,
             touches: 0,
+            provenance: Provenance::default(),
         }
+    }
+
+    /// Sets what footers say from now on.
+    pub(crate) fn set_provenance(&mut self, provenance: Provenance) {
+        self.provenance = provenance;
     }
 
     /// Adds a row group to its partition's file.
@@ -114,7 +122,6 @@ impl Objects {
         encoder: &Encoder,
         slot: Slot,
         group: RowGroup,
-        provenance: &Provenance,
     ) -> Result<(), WorkerError> {
         let Slot::Rows { dataset, .. } = slot else { return Ok(()) };
         let mut open = match self.open.remove(&slot) {
@@ -130,15 +137,15 @@ impl Objects {
                 open.upload.send(file.take_bytes()).await;
             }
             if file.bytes_written() as u64 >= self.config.file_bytes {
-                return self.close(slot, open, provenance).await;
+                return self.close(slot, open).await;
             }
         }
         self.open.insert(slot, open);
-        self.close_some(provenance).await
+        self.close_some().await
     }
 
     /// Adds compressed lines to their folder's object.
-    pub(crate) async fn add_lines(&mut self, member: LineMember, provenance: &Provenance) -> Result<(), WorkerError> {
+    pub(crate) async fn add_lines(&mut self, member: LineMember) -> Result<(), WorkerError> {
         let slot = Slot::Lines { folder: member.folder };
         let mut open = match self.open.remove(&slot) {
             Some(open) => open,
@@ -149,10 +156,10 @@ impl Objects {
         open.touched = self.touches;
         open.upload.send(member.bytes).await;
         if open.upload.bytes >= self.config.file_bytes {
-            return self.close(slot, open, provenance).await;
+            return self.close(slot, open).await;
         }
         self.open.insert(slot, open);
-        self.close_some(provenance).await
+        self.close_some().await
     }
 
     /// The open file of a partition, taken out to be finished with its last rows elsewhere.
@@ -211,7 +218,7 @@ impl Objects {
     }
 
     /// Closes what has longest not been written to, while too much is open.
-    async fn close_some(&mut self, provenance: &Provenance) -> Result<(), WorkerError> {
+    async fn close_some(&mut self) -> Result<(), WorkerError> {
         let too_much = |objects: &Self| {
             // Adding up what all of them hold takes its time.
             let look = objects.touches.is_multiple_of(16);
@@ -223,15 +230,16 @@ impl Objects {
                 break;
             };
             if let Some(open) = self.open.remove(&oldest) {
-                self.close(oldest, open, provenance).await?;
+                self.close(oldest, open).await?;
             }
         }
         Ok(())
     }
 
-    async fn close(&mut self, slot: Slot, mut open: Open, provenance: &Provenance) -> Result<(), WorkerError> {
+    async fn close(&mut self, slot: Slot, mut open: Open) -> Result<(), WorkerError> {
         if let Some(file) = open.file.take() {
-            open.upload.send(file.finish(provenance)?).await;
+            let last = file.finish(&self.provenance)?;
+            open.upload.send(last).await;
         }
         self.close_upload(slot, open).await;
         Ok(())
@@ -259,11 +267,11 @@ impl Objects {
     }
 
     /// Closes everything and waits for the uploads: all objects of the epoch.
-    pub(crate) async fn seal(mut self, provenance: &Provenance) -> Result<Vec<ObjectOfEpoch>, WorkerError> {
+    pub(crate) async fn seal(mut self) -> Result<Vec<ObjectOfEpoch>, WorkerError> {
         let mut rest: Vec<(Slot, Open)> = self.open.drain().collect();
         rest.sort_by(|left, right| left.0.cmp(&right.0));
         for (slot, open) in rest {
-            self.close(slot, open, provenance).await?;
+            self.close(slot, open).await?;
         }
         let mut objects = Vec::with_capacity(self.closed.len());
         let mut failure = None;

@@ -132,17 +132,45 @@ fn nothing_about_a_dead_letter_holds_a_value_of_the_record() {
 #[test]
 fn a_field_in_a_dead_letter_is_a_name_of_the_definition() {
     let key = format!("{MARKER}-key");
-    let record = json!({ "event_type": "a", "event_timestamp": 1_736_764_200_123_i64, "attributes": { key: 7, "screen": 7 } });
+    let record =
+        json!({ "event_type": "a", "event_timestamp": 1_736_764_200_123_i64, "attributes": { key: 7, "screen": 7 } });
     let letter = Setup::shipped().run().frames(&[TestFrame::new(record.to_string().as_bytes(), "1")]).take();
     assert_eq!(letter.letter().field.as_deref(), Some("/attributes"));
 }
 
 /// Keys of the sample records whose values are personal.
 const PERSONAL: [&str; 31] = [
-    "user_id", "UserId", "email", "contact_email", "name", "phone", "date_of_birth", "last_ip", "Address", "City",
-    "PostalCode", "Latitude", "Longitude", "client_id", "cognito_id", "session_id", "Id", "ip_address", "from_address",
-    "destination", "headers", "common_headers", "recipients", "user_agent", "link", "comment", "text",
-    "origination_phone_number", "destination_phone_number", "email_address", "UserAttributes",
+    "user_id",
+    "UserId",
+    "email",
+    "contact_email",
+    "name",
+    "phone",
+    "date_of_birth",
+    "last_ip",
+    "Address",
+    "City",
+    "PostalCode",
+    "Latitude",
+    "Longitude",
+    "client_id",
+    "cognito_id",
+    "session_id",
+    "Id",
+    "ip_address",
+    "from_address",
+    "destination",
+    "headers",
+    "common_headers",
+    "recipients",
+    "user_agent",
+    "link",
+    "comment",
+    "text",
+    "origination_phone_number",
+    "destination_phone_number",
+    "email_address",
+    "UserAttributes",
 ];
 
 /// All texts and numbers below the personal keys of a document, as text.
@@ -184,7 +212,8 @@ fn landed_values(value: &Value, found: &mut BTreeSet<String>) {
 
 #[test]
 fn no_personal_value_of_a_sample_record_lands() {
-    for (kind, at_least) in [(RecordKind::Events, 3_000), (RecordKind::Assessments, 1_000), (RecordKind::Users, 3_000)] {
+    for (kind, at_least) in [(RecordKind::Events, 3_000), (RecordKind::Assessments, 1_000), (RecordKind::Users, 3_000)]
+    {
         let documents = documents(kind, 1_000);
         let lines: Vec<String> = documents.iter().map(Value::to_string).collect();
         let outcome = Setup::shipped().run().lines(ndjson(&lines)).take();
@@ -201,7 +230,8 @@ fn no_personal_value_of_a_sample_record_lands() {
             let mut personal = Vec::new();
             personal_values(document, false, &mut personal);
             // The client of an SMS may be the account that it is billed to.
-            let is_no_one = |value: &&String| value.len() <= 2 || Some(value.as_str()) == document["awsAccountId"].as_str();
+            let is_no_one =
+                |value: &&String| value.len() <= 2 || Some(value.as_str()) == document["awsAccountId"].as_str();
             for value in personal.iter().filter(|value| !is_no_one(value)) {
                 looked_for += 1;
                 assert!(!landed.contains(value), "{value} lands: {text}");

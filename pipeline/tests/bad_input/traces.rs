@@ -220,7 +220,9 @@ fn check_counts(run: &Run, sent: u64) {
     assert_eq!(letters, undecoded + refused.iter().sum::<u64>());
     assert_eq!(letters, run.by_code.values().sum::<u64>());
     assert_eq!(sent, rows + letters);
-    let by_stage = |stage: Stage| run.by_code.iter().filter(|(code, _)| code.stage() == stage).map(|(_, count)| count).sum::<u64>();
+    let by_stage = |stage: Stage| {
+        run.by_code.iter().filter(|(code, _)| code.stage() == stage).map(|(_, count)| count).sum::<u64>()
+    };
     assert_eq!([undecoded, refused[0], refused[1], refused[2]], Stage::ALL.map(by_stage));
     if let Some([into, ..]) = graph.raw_edges() {
         assert_eq!(run.counts[into].records, sent);
@@ -269,7 +271,11 @@ fn keys_that_are_not_on_an_allow_list_are_counted() {
         format!(r#"{{"event_type":"a","event_timestamp":1736764200123,"attributes":{attributes},"metrics":{{"q":1}}}}"#)
     };
     let mut run = Setup::shipped().run();
-    run.lines(ndjson(&[event(r#"{"screen":"s","secret":"x","other":"y"}"#), event("{}"), event(r#"{"secret":7,"screen":8}"#)]));
+    run.lines(ndjson(&[
+        event(r#"{"screen":"s","secret":"x","other":"y"}"#),
+        event("{}"),
+        event(r#"{"secret":7,"screen":8}"#),
+    ]));
     assert_eq!(run.denied_keys, 4, "those of a record that fails do not count");
     assert_eq!(run.take().rows("events")[0]["attributes"], json!({ "screen": "s" }));
 }

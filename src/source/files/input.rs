@@ -25,6 +25,8 @@ pub(super) struct Input {
     taken: Arc<AtomicU64>,
     /// For a plain file: the file again, to see whether it has changed.
     plain: Option<File>,
+    /// The text ends before the offset that was asked for: everything of it has been read.
+    exhausted: bool,
 }
 
 /// How filling a buffer ended.
@@ -73,15 +75,18 @@ impl Input {
             let plain = Some(file.try_clone()?);
             file.seek(SeekFrom::Start(offset))?;
             let text = Box::new(Counted { inner: file, taken: Arc::clone(&taken) });
-            return Ok(Input { text, compressed: false, offset, modified_ms, taken, plain });
+            return Ok(Input { text, compressed: false, offset, modified_ms, taken, plain, exhausted: false });
         }
         let counted = BufReader::with_capacity(1 << 16, Counted { inner: file, taken: Arc::clone(&taken) });
         let text: Box<dyn Read + Send> = match codec {
             Codec::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(counted)),
             _ => Box::new(zstd::stream::read::Decoder::with_buffer(counted)?),
         };
-        let mut input = Input { text, compressed: true, offset: 0, modified_ms, taken, plain: None };
+        let mut input = Input { text, compressed: true, offset: 0, modified_ms, taken, plain: None, exhausted: false };
         input.skip(offset)?;
+        // What lies at or behind damage was told by who read it first: its position is one behind the last byte.
+        input.exhausted = input.offset < offset;
+        input.offset = offset;
         Ok(input)
     }
 
@@ -102,6 +107,9 @@ impl Input {
 
     /// Appends text to a buffer until it has `target` bytes.
     pub(super) fn fill(&mut self, buffer: &mut Vec<u8>, target: usize) -> io::Result<Filled> {
+        if self.exhausted {
+            return Ok(Filled::Ended);
+        }
         while buffer.len() < target {
             let before = buffer.len();
             buffer.resize(target, 0);

@@ -183,7 +183,8 @@ impl Cutter {
                 Filled::Full => {}
                 Filled::Damaged => {
                     self.finished = true;
-                    return Ok(self.one_damaged(buffer, base, self.input.offset, Damage::TooLarge));
+                    // One behind the last byte, as for any damage.
+                    return Ok(self.one_damaged(buffer, base, self.input.offset + 1, Damage::TooLarge));
                 }
                 Filled::Ended => {
                     self.finished = self.ends;
@@ -196,8 +197,9 @@ impl Cutter {
     /// The compressed stream can't be read on: what there is of the last line stands for what is lost.
     fn damaged(&mut self, buffer: Vec<u8>, base: u64) -> Read {
         self.finished = true;
-        // The position must move even where nothing of the line could be read.
-        let end = (base + buffer.len() as u64).max(base + 1);
+        // The position is one behind the last byte that could be read: no text reaches it, so whoever opens the shard there
+        // knows that the damage was told.
+        let end = base + buffer.len() as u64 + 1;
         self.one_damaged(buffer, base, end, Damage::DamagedFile)
     }
 

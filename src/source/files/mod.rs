@@ -164,3 +164,6 @@ fn source_error(place: String, error: &std::io::Error) -> SourceError {
         _ => SourceError::Unavailable { place, problem },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! How often the pipeline asks for memory: allocations and reallocations for each record, counted by an allocator that
+//! counts and otherwise is the system's.
+//!
+//! `cold` is a lane's first chunk of 4 MiB, in which it learns its dictionaries and makes its buffers; `warm` is the mean
+//! of the chunks after it; `encode` is all row groups of all of them, by row. Counts are exact and the same in every run,
+//! so they may be compared between versions; `peak` is the most bytes that were held above what was held before.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use pipeline::encode::Encoder;
+use pipeline::lane::Lane;
+use shardlake::produce::RecordKind;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static REALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicU64 = AtomicU64::new(0);
+static HELD: AtomicI64 = AtomicI64::new(0);
+static PEAK: AtomicI64 = AtomicI64::new(0);
+
+/// The system's allocator, counted.
+struct Counting;
+
+impl Counting {
+    fn count(counter: &AtomicU64, asked: usize, freed: usize) {
+        counter.fetch_add(1, Ordering::Relaxed);
+        BYTES.fetch_add(asked as u64, Ordering::Relaxed);
+        let change = asked as i64 - freed as i64;
+        let held = HELD.fetch_add(change, Ordering::Relaxed) + change;
+        PEAK.fetch_max(held, Ordering::Relaxed);
+    }
+}
+
+#[expect(unsafe_code, reason = "an allocator is unsafe to write; this one hands every call on as it came")]
+// SAFETY: every method passes its arguments to the system's allocator unchanged, and counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Counting::count(&ALLOCATIONS, layout.size(), 0);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Counting::count(&ALLOCATIONS, layout.size(), 0);
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Counting::count(&REALLOCATIONS, size, layout.size());
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+/// What was counted while something ran.
+struct Counted {
+    allocations: u64,
+    reallocations: u64,
+    bytes: u64,
+    peak: i64,
+}
+
+fn counted<T>(work: impl FnOnce() -> T) -> (T, Counted) {
+    let read = || [&ALLOCATIONS, &REALLOCATIONS, &BYTES].map(|counter| counter.load(Ordering::Relaxed));
+    let held = HELD.load(Ordering::Relaxed);
+    PEAK.store(held, Ordering::Relaxed);
+    let before = read();
+    let result = work();
+    let after = read();
+    let [allocations, reallocations, bytes] = [0, 1, 2].map(|place| after[place] - before[place]);
+    (result, Counted { allocations, reallocations, bytes, peak: PEAK.load(Ordering::Relaxed) - held })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn row(name: &str, what: &str, records: u64, counted: &Counted) {
+    let each = |count: u64| count as f64 / records.max(1) as f64;
+    println!(
+        "{name:<12} {what:<7} {records:>8} {:>12.4} {:>14.4} {:>12.1} {:>10.1}",
+        each(counted.allocations),
+        each(counted.reallocations),
+        each(counted.bytes),
+        counted.peak as f64 / 1e6
+    );
+}
+
+fn main() {
+    println!(
+        "dataset      stage    records  allocations  reallocations  bytes asked    peak MB   (the first three: a record)"
+    );
+    for kind in RecordKind::ALL {
+        let config = common::lane_config(None);
+        let mut chunks = common::chunks(&common::sample(kind, 40_000)).into_iter();
+        let mut lane = Lane::new(config.clone());
+        let name = kind.dataset();
+        let first = chunks.next().expect("there are records");
+        let (pushed, cold) = counted(|| lane.push(0, first));
+        row(name, "cold", pushed.records, &cold);
+        let (records, warm) = counted(|| chunks.map(|chunk| lane.push(0, chunk).records).sum::<u64>());
+        row(name, "warm", records, &warm);
+        let mut encoder = Encoder::new(&config.datasets, 1).expect("zstd has a level 1");
+        let (rows, encode) = counted(|| {
+            let mut count = 0;
+            for rows in lane.take_rows() {
+                for partition in 0..rows.partitions().len() {
+                    count += encoder.row_group(&rows, partition).expect("these rows can be encoded").rows;
+                }
+            }
+            count
+        });
+        row(name, "encode", rows, &encode);
+    }
+}

@@ -1,0 +1,74 @@
+//! What the benches share: records, lanes that are set up as the worker sets them up, and the CPU's clock.
+
+#![expect(dead_code, reason = "each bench is a program of its own and uses some of it")]
+
+use std::sync::Arc;
+
+use pipeline::anonymize::PseudonymKey;
+use pipeline::chunk::{Chunk, Framing};
+use pipeline::dataset::{Datasets, shipped};
+use pipeline::graph::Graph;
+use pipeline::lane::LaneConfig;
+use pipeline::lines::LineCodec;
+use rustix::time::{ClockId, clock_gettime};
+use shardlake::produce::{Generator, Kinds, Options, RecordKind};
+
+/// Bytes that a reader of the worker asks for.
+pub(crate) const CHUNK_BYTES: usize = 4 << 20;
+/// Bytes of rows that the worker's lanes hold together before they encode them: a quarter of `[limits] memory`.
+pub(crate) const ROWS_BYTES: usize = 128 << 20;
+/// Arrival time of records that have none of their own: 2026-01-01.
+const ARRIVAL_MS: i64 = 1_767_225_600_000;
+
+/// A lane's configuration as `shardlake run` makes it, for the shipped datasets.
+pub(crate) fn lane_config(raw: Option<LineCodec>) -> Arc<LaneConfig> {
+    let no_tables = |_: &str, _: &str| Err("the shipped datasets join no tables".to_owned());
+    let datasets = Datasets::compile(&shipped(), &no_tables).expect("the shipped datasets compile");
+    Arc::new(LaneConfig {
+        graph: Graph::new(&["bench".to_owned()], &datasets, raw.is_some()),
+        key: Some(PseudonymKey::new(&[7; 32]).expect("32 bytes are enough")),
+        assigned: vec![None],
+        raw,
+        letters: LineCodec::Gzip(1),
+        record_bytes_max: 10 << 20,
+        hash_seed: 42,
+        datasets,
+    })
+}
+
+/// Records of one kind as `shardlake produce` makes them, 0.5 % of them bad: lines.
+pub(crate) fn sample(kind: RecordKind, records: usize) -> Vec<u8> {
+    let options = Options { seed: 1, kinds: Kinds::only(kind), bad_ratio: 0.005, ..Options::default() };
+    let mut generator = Generator::new(options).expect("these are options that records can be made from");
+    let mut lines = Vec::new();
+    for _ in 0..records {
+        generator.next_into(&mut lines);
+        lines.push(b'\n');
+    }
+    lines
+}
+
+/// Lines cut as the worker's reader cuts a file: chunks of whole lines.
+pub(crate) fn chunks(lines: &[u8]) -> Vec<Chunk> {
+    let (stream, shard): (Arc<str>, Arc<str>) = ("bench".into(), "records.ndjson".into());
+    let mut chunks = Vec::new();
+    let mut begin = 0;
+    while begin < lines.len() {
+        let limit = (begin + CHUNK_BYTES).min(lines.len());
+        let last_end = lines[begin..limit].iter().rposition(|byte| *byte == b'\n');
+        let end = last_end.map_or(limit, |last| begin + last + 1);
+        let framing = Framing::Lines { base: begin as u64 };
+        let mut bytes = Vec::with_capacity(end - begin + 64);
+        bytes.extend_from_slice(&lines[begin..end]);
+        chunks.push(Chunk::new(Arc::clone(&stream), Arc::clone(&shard), ARRIVAL_MS, bytes, framing));
+        begin = end;
+    }
+    chunks
+}
+
+/// Seconds on one of the system's clocks.
+#[expect(clippy::cast_precision_loss, reason = "a process does not run for 2^53 seconds")]
+pub(crate) fn seconds(clock: ClockId) -> f64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}

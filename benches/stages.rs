@@ -1,0 +1,97 @@
+//! The stages one by one (criterion), on records as `shardlake produce` makes them.
+//!
+//! - `push/<dataset>`: decode, validate, enrich, anonymize, batch, in bytes of JSON; dictionaries are warm, as they are in
+//!   a worker that runs. `push_gzip/…` and `push_zstd/…` are the same with raw landing: the difference is its cost.
+//! - `encode/<dataset>`: all row groups of some 40,000 records, in bytes of the JSON that they came from.
+//! - `pseudonym/<bytes>`: HMAC-SHA256 under a prepared key; the pipeline does it once for each distinct value.
+//!
+//! `cargo bench --bench stages -- push/events` runs one. Allocations are counted by `benches/allocations.rs`.
+
+mod common;
+
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, Throughput};
+use pipeline::anonymize::PseudonymKey;
+use pipeline::encode::Encoder;
+use pipeline::lane::Lane;
+use pipeline::lines::LineCodec;
+use shardlake::produce::RecordKind;
+
+/// Records of a sample.
+const RECORDS: usize = 40_000;
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(4))
+        .configure_from_args();
+    for kind in RecordKind::ALL {
+        push(&mut criterion, kind, "push", None);
+        push(&mut criterion, kind, "push_gzip", Some(LineCodec::Gzip(1)));
+        push(&mut criterion, kind, "push_zstd", Some(LineCodec::Zstd(1)));
+        encode(&mut criterion, kind);
+    }
+    pseudonym(&mut criterion);
+    criterion.final_summary();
+}
+
+/// One chunk of 4 MiB pushed into a lane that has seen others, rows given up as often as a worker would encode them.
+fn push(criterion: &mut Criterion, kind: RecordKind, name: &str, raw: Option<LineCodec>) {
+    let mut lane = Lane::new(common::lane_config(raw));
+    let chunks = common::chunks(&common::sample(kind, RECORDS));
+    let mut next = chunks.iter().cycle();
+    let bytes = chunks[0].bytes().len() as u64;
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::Bytes(bytes));
+    group.bench_function(kind.dataset(), |bencher| {
+        bencher.iter_batched(
+            || next.next().cloned().expect("a cycle has no end"),
+            |chunk| {
+                let pushed = lane.push(0, chunk);
+                if lane.memory() > common::ROWS_BYTES {
+                    drop(lane.take_rows());
+                }
+                pushed
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+fn encode(criterion: &mut Criterion, kind: RecordKind) {
+    let config = common::lane_config(None);
+    let lines = common::sample(kind, RECORDS);
+    let mut lane = Lane::new(config.clone());
+    for chunk in common::chunks(&lines) {
+        lane.push(0, chunk);
+    }
+    let all_rows = lane.take_rows();
+    let mut encoder = Encoder::new(&config.datasets, 1).expect("zstd has a level 1");
+    let mut group = criterion.benchmark_group("encode");
+    group.throughput(Throughput::Bytes(lines.len() as u64));
+    group.bench_function(kind.dataset(), |bencher| {
+        bencher.iter(|| {
+            for rows in &all_rows {
+                for partition in 0..rows.partitions().len() {
+                    std::hint::black_box(encoder.row_group(rows, partition).expect("these rows can be encoded"));
+                }
+            }
+        });
+    });
+    group.finish();
+}
+
+fn pseudonym(criterion: &mut Criterion) {
+    let key = PseudonymKey::new(&[7; 32]).expect("32 bytes are enough");
+    let mut group = criterion.benchmark_group("pseudonym");
+    group.throughput(Throughput::Elements(1));
+    for value in ["u-000123", "5cd9bd46-c128-45aa-b09e-8dee724af27a"] {
+        group.bench_function(value.len().to_string(), |bencher| {
+            bencher.iter(|| key.pseudonym(std::hint::black_box(value.as_bytes())));
+        });
+    }
+    group.finish();
+}

@@ -1,0 +1,218 @@
+//! Records joined to small reference tables, CSV or Parquet: what is found lands, what is not is null or refused, and the
+//! table is pinned by its content.
+
+use std::sync::Arc;
+
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int32Type, Int64Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use pipeline::dataset::LookupTable;
+use pipeline::reject::Code;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::common::{Outcome, Setup, ndjson};
+
+/// Visits, joined to countries; the rest of the lookup's line is the test's.
+fn visits(lookup: &str) -> String {
+    format!(
+        r#"
+name = "visits"
+event_time = {{ pointer = "/t", format = "epoch_ms" }}
+recognize = {{ present = ["/t"] }}
+partition_by = ["year"]
+column = [
+  {{ name = "country", pointer = "/country", type = "string" }},
+  {{ name = "name", from = "lookup.countries.name", type = "string" }},
+  {{ name = "rank", from = "lookup.countries.rank", type = "int64" }},
+  {{ name = "share", from = "lookup.countries.share", type = "float64" }},
+]
+lookup = {{ name = "countries", file = "countries", key = "code", on = "country"{lookup} }}
+"#
+    )
+}
+
+const CSV: &str = "share,code,name,rank\n0.5,DE,Germany,1\n,FR,,2\n1e3,ÉÀ,\"Quoted, \"\"name\"\"\",\n";
+
+/// The same table in Parquet.
+fn parquet_table() -> Vec<u8> {
+    let schema = parse_message_type(
+        "message table { optional double share; required binary code (UTF8); optional binary name (UTF8); optional int64 rank; }",
+    )
+    .unwrap();
+    let mut writer =
+        SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(WriterProperties::default())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let texts = |texts: &[&str]| texts.iter().map(|text| ByteArray::from(*text)).collect::<Vec<_>>();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<DoubleType>().write_batch(&[0.5, 1e3], Some(&[1, 0, 1]), None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&texts(&["DE", "FR", "ÉÀ"]), None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&texts(&["Germany", "Quoted, \"name\""]), Some(&[1, 0, 1]), None)
+        .unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&[1, 2], Some(&[1, 1, 0]), None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn record(country: &Value) -> String {
+    json!({ "t": 1_736_764_200_123_i64, "country": country }).to_string()
+}
+
+fn outcome(lookup: &str, table: Vec<u8>, countries: &[Value]) -> Outcome {
+    let lines: Vec<String> = countries.iter().map(record).collect();
+    Setup::of(&[visits(lookup)]).table("countries", table).run().lines(ndjson(&lines)).take()
+}
+
+fn joined(outcome: &Outcome) -> Vec<Value> {
+    let rows = outcome.rows("visits");
+    rows.iter().map(|row| json!([row["country"], row["name"], row["rank"], row["share"]])).collect()
+}
+
+#[test]
+fn a_record_gets_what_the_table_has_for_it_and_null_where_it_has_nothing() {
+    for table in [CSV.as_bytes().to_vec(), parquet_table()] {
+        for lookup in ["", ", missing = \"null\""] {
+            let countries = ["DE", "XX", "FR", "ÉÀ", "de", "", "DE"].map(Value::from);
+            let outcome = outcome(lookup, table.clone(), &[&countries[..], &[Value::Null]].concat());
+            assert_eq!(outcome.letters.len(), 0);
+            assert_eq!(
+                joined(&outcome),
+                [
+                    json!(["DE", "Germany", 1, 0.5]),
+                    json!(["XX", null, null, null]),
+                    json!(["FR", null, 2, null]),
+                    json!(["ÉÀ", "Quoted, \"name\"", null, 1e3]),
+                    json!(["de", null, null, null]),
+                    json!(["", null, null, null]),
+                    json!(["DE", "Germany", 1, 0.5]),
+                    json!([null, null, null, null]),
+                ]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_record_that_the_table_lacks_is_refused_where_the_definition_says_so() {
+    let countries = ["DE", "XX", "FR", "de"].map(Value::from);
+    for table in [CSV.as_bytes().to_vec(), parquet_table()] {
+        let outcome = outcome(", missing = \"reject\"", table, &[&countries[..], &[Value::Null]].concat());
+        assert_eq!(outcome.codes(), [Code::LookupMissing; 2]);
+        for letter in &outcome.letters {
+            assert_eq!((letter.stage.as_str(), letter.field.as_deref()), ("enrich", Some("/country")));
+            assert!(!letter.about.contains("XX"));
+        }
+        // A record that says nothing to look up is not one that the table lacks.
+        assert_eq!(
+            joined(&outcome),
+            [json!(["DE", "Germany", 1, 0.5]), json!(["FR", null, 2, null]), json!([null, null, null, null])]
+        );
+    }
+}
+
+#[test]
+fn a_key_is_compared_as_it_reads_however_it_is_spelled() {
+    let lines = [r#"{"t":1736764200123,"country":"\u0044E"}"#, r#"{"t":1736764200123,"country":"\u00c9\u00C0"}"#];
+    let outcome = Setup::of(&[visits("")]).table("countries", CSV).run().lines(ndjson(&lines)).take();
+    assert_eq!(joined(&outcome), [json!(["DE", "Germany", 1, 0.5]), json!(["ÉÀ", "Quoted, \"name\"", null, 1e3])]);
+}
+
+#[test]
+fn a_personal_key_is_looked_up_before_it_becomes_a_pseudonym() {
+    let definition = r#"
+name = "visits"
+event_time = { pointer = "/t", format = "epoch_ms" }
+recognize = { present = ["/t"] }
+partition_by = ["year"]
+column = [
+  { name = "user_id", pointer = "/user_id", type = "string", anonymize = { rule = "pseudonym" } },
+  { name = "segment", from = "lookup.segments.segment", type = "string" },
+  { name = "cohort", from = "lookup.cohorts.cohort", type = "int64" },
+]
+lookup = [
+  { name = "segments", file = "segments", key = "user", on = "user_id" },
+  { name = "cohorts", file = "cohorts", key = "user", on = "user_id" },
+]
+"#;
+    let setup = Setup::of(&[definition])
+        .table("segments", "user,segment\nu-1,gold\nu-2,silver\n")
+        .table("cohorts", "cohort,user\n7,u-2\n8,u-3\n");
+    let records = (1..=4).map(|n| json!({ "t": 1_736_764_200_123_i64, "user_id": format!("u-{n}") }).to_string());
+    let rows = setup.run().lines(ndjson(&records.collect::<Vec<_>>())).take().rows("visits");
+    let found: Vec<Value> = rows.iter().map(|row| json!([row["segment"], row["cohort"]])).collect();
+    assert_eq!(found, [json!(["gold", null]), json!(["silver", 7]), json!([null, 8]), json!([null, null])]);
+    assert!(rows.iter().all(|row| row["user_id"].as_str().is_some_and(|user| user.len() == 32)));
+}
+
+#[test]
+fn the_same_joins_hold_cycle_after_cycle() {
+    let mut run = Setup::of(&[visits(", missing = \"reject\"")]).table("countries", CSV).run();
+    for cycle in 0..5 {
+        let countries = ["DE", "XX", "FR"].map(|country| record(&json!(country)));
+        let outcome = run.lines(ndjson(&countries[..=cycle % 3])).take();
+        assert_eq!(outcome.letters.len(), usize::from(cycle % 3 > 0));
+        assert_eq!(joined(&outcome)[0], json!(["DE", "Germany", 1, 0.5]));
+    }
+}
+
+#[test]
+fn a_table_is_pinned_by_its_content() {
+    let hash = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let table = LookupTable::read(CSV.as_bytes(), "code").unwrap();
+    assert_eq!(table.content_hash(), hash(CSV.as_bytes()));
+    assert_eq!(LookupTable::read(&parquet_table(), "code").unwrap().content_hash(), hash(&parquet_table()));
+
+    let version = |table: &str| Setup::of(&[visits("")]).table("countries", table).datasets().version(0).to_owned();
+    assert_eq!(version(CSV), version(CSV));
+    assert_ne!(version(CSV), version(&CSV.replace("Germany", "Deutschland")), "another table is another version");
+}
+
+#[test]
+fn the_version_of_the_tables_is_in_every_file() {
+    let outcome = outcome("", CSV.into(), &[json!("DE")]);
+    let reader = SerializedFileReader::new(outcome.files[0].bytes.clone()).unwrap();
+    let metadata = reader.metadata().file_metadata().key_value_metadata().unwrap();
+    let version = metadata.iter().find(|pair| pair.key == "shardlake.definition").unwrap().value.clone();
+    let datasets = Setup::of(&[visits("")]).table("countries", CSV).datasets();
+    assert_eq!(version.as_deref(), Some(datasets.version(0)));
+    assert!(datasets.lookups(0).eq(["countries"]));
+}
+
+#[test]
+fn a_parquet_table_may_have_columns_of_other_types() {
+    let schema =
+        parse_message_type("message table { required int32 code; required boolean flag; required int32 day (DATE); }");
+    let mut writer =
+        SerializedFileWriter::new(Vec::new(), Arc::new(schema.unwrap()), Arc::new(WriterProperties::default()))
+            .unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int32Type>().write_batch(&[7, -1], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<BoolType>().write_batch(&[true, false], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int32Type>().write_batch(&[0, 20_101], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    let definition = visits("").replace("countries.name", "countries.day").replace("countries.rank", "countries.code");
+    let definition =
+        definition.replace("  { name = \"share\", from = \"lookup.countries.share\", type = \"float64\" },\n", "");
+    let lines = ndjson(&[record(&json!("-1")), record(&json!("7"))]);
+    let table = writer.into_inner().unwrap();
+    let rows = Setup::of(&[definition]).table("countries", table).run().lines(lines).take().rows("visits");
+    let found: Vec<Value> = rows.iter().map(|row| json!([row["name"], row["rank"]])).collect();
+    assert_eq!(found, [json!(["2025-01-13", -1]), json!(["1970-01-01", 7])]);
+}

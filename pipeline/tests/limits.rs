@@ -1,0 +1,344 @@
+//! A lane at its limits: thousands of partitions, large lists, maps and texts, many pages, many cycles, and columns that
+//! change how they are kept between cycles.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use common::{ARRIVAL_MS, File, Run, STREAM, Setup, ndjson};
+use parquet::basic::{Encoding, PageType};
+use parquet::file::properties::ReaderProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::serialized_reader::ReadOptionsBuilder;
+use pipeline::chunk::{Chunk, Framing};
+use serde_json::{Value, json};
+
+/// A small dataset, partitioned by a text.
+const SMALL: &str = r#"
+name = "small"
+event_time = { pointer = "/t", format = "epoch_ms" }
+recognize = { present = ["/t"] }
+partition_by = ["place", "year"]
+column = [
+  { name = "place", pointer = "/place", type = "string" },
+  { name = "n", pointer = "/n", type = "int64" },
+  { name = "kind", pointer = "/kind", type = "string" },
+]
+"#;
+
+/// A dataset with columns that can be kept in several ways, in one partition.
+const WIDE: &str = r#"
+name = "wide"
+event_time = { pointer = "/t", format = "epoch_ms" }
+recognize = { present = ["/t"] }
+partition_by = ["year"]
+column = [
+  { name = "n", pointer = "/n", type = "int64" },
+  { name = "few", pointer = "/few", type = "string" },
+  { name = "many", pointer = "/many", type = "string", max_length = 6000000 },
+  { name = "token", pointer = "/token", type = "string", unique = true },
+  { name = "person", pointer = "/person", type = "string", anonymize = { rule = "pseudonym" } },
+  { name = "network", pointer = "/address", type = "string", anonymize = { rule = "truncate_ip" } },
+  { name = "double", pointer = "/double", type = "float64" },
+  { name = "step", pointer = "/step", type = "float64" },
+  { name = "flag", pointer = "/flag", type = "bool" },
+  { name = "small", pointer = "/small", type = "int32" },
+  { name = "numbers", pointer = "/numbers", type = "list", element = "int64" },
+  { name = "items", pointer = "/items", type = "list", field = [{ name = "a", type = "string" }, { name = "b", type = "int32" }] },
+  { name = "totals", pointer = "/totals", type = "map", value = "float64", allow = ["*"] },
+]
+"#;
+
+const T: i64 = 1_736_764_200_123;
+
+fn small(n: usize, partitions: usize) -> String {
+    format!(r#"{{"t":{T},"place":"place-{}","n":{n},"kind":"k{}"}}"#, n % partitions, n % 3)
+}
+
+#[test]
+fn ten_thousand_partitions_of_one_lane_read_back_right() {
+    const PARTITIONS: usize = 10_000;
+    let mut run = Setup::of(&[SMALL]).without_raw().run();
+    let mut memory = Vec::new();
+    for half in 0..2 {
+        for chunk in 0..4 {
+            let begin = half * PARTITIONS + chunk * PARTITIONS / 4;
+            let lines: Vec<String> = (begin..begin + PARTITIONS / 4).map(|n| small(n, PARTITIONS)).collect();
+            run.lines(ndjson(&lines));
+        }
+        memory.push(run.lane.memory());
+    }
+    // About 60 bytes of JSON each; every row is a run of its own, in a partition that has a path.
+    assert!(memory[0] < PARTITIONS * 400, "{memory:?}");
+    assert!(memory[1] < memory[0] * 2, "{memory:?}");
+    let outcome = run.take();
+    assert_eq!((outcome.files.len(), outcome.letters.len()), (PARTITIONS, 0));
+    let mut seen = vec![false; 2 * PARTITIONS];
+    for file in &outcome.files {
+        assert_eq!(file.rows.len(), 2);
+        for row in &file.rows {
+            let n = usize::try_from(row["n"].as_u64().unwrap()).unwrap();
+            assert_eq!(file.path, format!("place=place-{}/year=2025", n % PARTITIONS));
+            assert_eq!(row["kind"], format!("k{}", n % 3));
+            assert!(!std::mem::replace(&mut seen[n], true), "row {n} is there once");
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen));
+    assert!(run.lane.memory() < 10_000, "an empty lane holds next to nothing: {}", run.lane.memory());
+}
+
+#[test]
+fn memory_grows_with_what_is_held() {
+    let mut run = Setup::of(&[WIDE]).without_raw().run();
+    let empty = run.lane.memory();
+    let mut held = Vec::new();
+    let payload = "x".repeat(180);
+    for chunk in 0..8 {
+        let record =
+            |n: usize| format!(r#"{{"t":{T},"n":{n},"token":"{payload}{:020}","few":"a"}}"#, chunk * 1_000 + n);
+        run.lines(ndjson(&(0..1_000).map(record).collect::<Vec<_>>()));
+        held.push(run.lane.memory() - empty);
+    }
+    assert!(held.is_sorted(), "{held:?}");
+    let tokens = 8_000 * 200;
+    assert!(held[7] > tokens && held[7] < tokens * 5 / 2, "{held:?} for {tokens} bytes of texts");
+    run.lane.take_rows();
+    assert!(run.lane.memory() < empty + 20_000);
+}
+
+/// The only row of a record of [`WIDE`] that stands between two others.
+fn between_others(record: &str) -> serde_json::Map<String, Value> {
+    let other =
+        |n: usize| format!(r#"{{"t":{T},"n":{n},"numbers":[1,null],"totals":{{"a":1}},"many":"m","items":[{{}}]}}"#);
+    let mut run = Setup::of(&[WIDE]).record_bytes_max(20 << 20).without_raw().run();
+    let outcome = run.lines(ndjson(&[other(1).as_str(), record, &other(3)])).take();
+    assert_eq!(outcome.letters.len(), 0, "{:?}", outcome.letters.first().map(|letter| &letter.about));
+    let mut rows = outcome.rows("wide");
+    assert_eq!(rows.iter().map(|row| row["n"].as_i64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    for row in [&rows[0], &rows[2]] {
+        assert_eq!(row["numbers"], json!([1, null]));
+        assert_eq!(row["totals"], json!({ "a": 1.0 }));
+        assert_eq!((&row["many"], &row["items"]), (&json!("m"), &json!([{ "a": null, "b": null }])));
+    }
+    rows.remove(1)
+}
+
+#[test]
+fn a_list_may_have_a_hundred_thousand_elements() {
+    let numbers: Vec<Option<i64>> = (0..100_000).map(|n| (n % 7 != 3).then_some(n * n - 5_000_000)).collect();
+    let items: Vec<Value> = (0..100_000).map(|n| json!({ "a": format!("a{}", n % 10), "b": n })).collect();
+    let record = json!({ "t": T, "n": 2, "numbers": numbers, "items": items });
+    let row = between_others(&record.to_string());
+    assert_eq!(row["numbers"], json!(numbers));
+    assert_eq!(row["items"], json!(items));
+}
+
+#[test]
+fn a_map_may_have_five_thousand_keys() {
+    let totals: BTreeMap<String, f64> = (0..5_000).map(|n| (format!("key-{n}"), f64::from(n) / 4.0)).collect();
+    let row = between_others(&json!({ "t": T, "n": 2, "totals": totals }).to_string());
+    assert_eq!(row["totals"], json!(totals));
+}
+
+#[test]
+fn a_text_may_have_five_megabytes() {
+    let plain = "0123456789abcde\n".repeat(5 << 16);
+    for column in ["many", "token"] {
+        let row = between_others(&json!({ "t": T, "n": 2, column: plain, "few": "é" }).to_string());
+        let found = row[column].as_str().unwrap();
+        assert_eq!(found.len(), 5 << 20);
+        assert!(found == plain, "the text is the same");
+    }
+}
+
+#[test]
+fn five_thousand_unread_fields_are_walked_over() {
+    let mut record = json!({ "t": T, "n": 2 });
+    for n in 0..5_000 {
+        record[format!("unread-{n}")] = json!({ "n": [n, null, "x"] });
+    }
+    assert_eq!(between_others(&record.to_string())["n"], 2);
+}
+
+#[test]
+fn every_row_of_many_cycles_is_given_once() {
+    let mut run = Setup::of(&[SMALL]).run();
+    let mut seen = vec![0; 60 * 40];
+    for cycle in 0..60 {
+        let lines: Vec<String> = (0..40).map(|n| small(cycle * 40 + n, 1 + cycle % 7)).collect();
+        let outcome = run.lines(ndjson(&lines[..20])).lines(ndjson(&lines[20..])).take();
+        assert_eq!(outcome.files.len(), 1 + cycle % 7);
+        for row in outcome.rows("small") {
+            seen[usize::try_from(row["n"].as_u64().unwrap()).unwrap()] += 1;
+        }
+    }
+    assert!(seen.iter().all(|count| *count == 1));
+}
+
+/// Record `n` of [`WIDE`]: `many` and `person` never repeat, the others do.
+fn wide(n: usize) -> Value {
+    json!({
+        "t": T,
+        "n": n,
+        "few": if n % 11 == 5 { Value::Null } else { json!(format!("few-{}", n % 6)) },
+        "many": if n % 13 == 7 { Value::Null } else { json!(format!("many-é-{n}\"")) },
+        "token": format!("token-{n:06}"),
+        "person": format!("person-{n}"),
+        "address": format!("10.{}.{}.{}", n / 200 % 200, n % 200, n % 251),
+        "double": f64::from(u32::try_from(n).unwrap()) * 0.37 - 1_000.0,
+        "step": f64::from(u32::try_from(n % 10).unwrap()) / 4.0,
+        "flag": if n % 5 == 0 { Value::Null } else { json!(n % 2 == 0) },
+        "small": i64::try_from(n % 1000).unwrap() - 500,
+        "numbers": if n % 4 == 0 { Value::Null } else { json!((0..n % 4).collect::<Vec<_>>()) },
+        "totals": { format!("k{}", n % 3): n % 17 },
+    })
+}
+
+/// What of a row must be as in its record.
+const SAME: [&str; 8] = ["n", "few", "many", "token", "double", "step", "flag", "small"];
+
+fn wide_file(run: &mut Run, from: usize, to: usize) -> File {
+    for begin in (from..to).step_by(5_000) {
+        let lines: Vec<String> = (begin..to.min(begin + 5_000)).map(|n| wide(n).to_string()).collect();
+        run.lines(ndjson(&lines));
+    }
+    let mut outcome = run.take();
+    assert_eq!((outcome.files.len(), outcome.letters.len()), (1, 0), "{:?}", outcome.letters.first());
+    let file = outcome.files.remove(0);
+    assert_eq!(file.rows.len(), to - from);
+    for (row, n) in file.rows.iter().zip(from..) {
+        let expected = wide(n);
+        for name in SAME {
+            assert_eq!(row[name], expected[name], "{name} of {n}");
+        }
+        assert_eq!(row["numbers"], expected["numbers"]);
+        assert_eq!(row["totals"][format!("k{}", n % 3)].as_f64(), expected["totals"][format!("k{}", n % 3)].as_f64());
+        assert_eq!(row["network"], format!("10.{}.{}.0/24", n / 200 % 200, n % 200));
+        assert_eq!(row["person"].as_str().unwrap().len(), 32);
+    }
+    file
+}
+
+fn open(bytes: &Bytes) -> SerializedFileReader<Bytes> {
+    let properties = ReaderProperties::builder().set_read_bloom_filter(true).build();
+    let options = ReadOptionsBuilder::new()
+        .with_page_index()
+        .with_reader_properties(properties)
+        .with_encoding_stats_as_mask(false)
+        .build();
+    SerializedFileReader::new_with_options(bytes.clone(), options).expect("the file can be opened")
+}
+
+/// Where a column of [`WIDE`] is in its file, and how its data pages are encoded.
+fn encoding_of(reader: &SerializedFileReader<Bytes>, name: &str) -> (usize, Vec<Encoding>) {
+    let group = reader.metadata().row_group(0);
+    let place = group.columns().iter().position(|column| column.column_path().string() == name).expect("it is there");
+    let stats = group.column(place).page_encoding_stats().expect("there are some");
+    let pages = stats.iter().filter(|stats| stats.page_type == PageType::DATA_PAGE);
+    (place, pages.map(|stats| stats.encoding).collect())
+}
+
+#[test]
+fn a_column_that_hardly_repeats_gives_the_same_values_with_and_without_a_dictionary() {
+    let mut run = Setup::of(&[WIDE]).without_raw().run();
+    let first = wide_file(&mut run, 0, 12_000);
+    // From now on the lane keeps `many` and `person` as plain texts.
+    let second = wide_file(&mut run, 0, 12_000);
+    let third = wide_file(&mut run, 0, 300);
+    let without_sequence = |file: &File| {
+        let mut rows = file.rows.clone();
+        rows.iter_mut().for_each(|row| drop(row.remove("ingest_sequence")));
+        rows
+    };
+    assert!(without_sequence(&first) == without_sequence(&second), "the values are the same");
+    assert!(without_sequence(&first)[..300] == without_sequence(&third), "and in a small file");
+    let encodings = |file: &File, name: &str| encoding_of(&open(&file.bytes), name).1;
+    assert_eq!(encodings(&third, "few"), [Encoding::RLE_DICTIONARY]);
+    assert_eq!(encodings(&third, "many"), [Encoding::DELTA_LENGTH_BYTE_ARRAY], "it has changed");
+    let fresh = wide_file(&mut Setup::of(&[WIDE]).without_raw().run(), 0, 300);
+    assert_eq!(encodings(&fresh, "many"), [Encoding::RLE_DICTIONARY], "it begins with a dictionary");
+}
+
+#[test]
+fn a_pseudonym_has_a_bloom_filter_however_it_is_kept() {
+    let mut run = Setup::of(&[WIDE]).without_raw().run();
+    for cycle in 0..2 {
+        let file = wide_file(&mut run, 0, 10_500);
+        let reader = open(&file.bytes);
+        let (place, _) = encoding_of(&reader, "person");
+        let group = reader.get_row_group(0).unwrap();
+        let filter = group.get_column_bloom_filter(place);
+        let filter = filter.unwrap_or_else(|| panic!("there is a bloom filter in cycle {cycle}"));
+        let person = |row: &serde_json::Map<String, Value>| row["person"].as_str().unwrap().to_owned();
+        assert!(file.rows.iter().all(|row| filter.check(&person(row).as_str())));
+        let others = (0..1_000).filter(|n| filter.check(&format!("{n:032x}").as_str())).count();
+        assert!(others < 50, "{others} of 1000 values that are not there are found");
+        let (few, _) = encoding_of(&reader, "few");
+        assert!(group.get_column_bloom_filter(few).is_none());
+    }
+}
+
+#[test]
+fn a_shard_for_each_record_is_no_trouble() {
+    // Folders of one JSON object a file: every record is of another shard, cycle after cycle.
+    let mut run = Setup::of(&[SMALL]).without_raw().run();
+    for cycle in 0..3 {
+        for n in 0..10_400 {
+            let chunk = |shard: String, n: usize| {
+                let bytes = small(n, 2).into_bytes();
+                Chunk::new(STREAM.into(), shard.into(), ARRIVAL_MS, bytes, Framing::Lines { base: 0 })
+            };
+            run.push(chunk(format!("assessment_{cycle}_{n}.json"), n));
+        }
+        let rows = run.take().rows("small");
+        assert_eq!(rows.len(), 10_400);
+        for row in rows {
+            assert_eq!(row["ingest_shard"], format!("assessment_{cycle}_{}.json", row["n"]));
+        }
+    }
+}
+
+#[test]
+fn a_joined_text_that_hardly_repeats_is_no_trouble() {
+    let definition = r#"
+name = "joined"
+event_time = { pointer = "/t", format = "epoch_ms" }
+recognize = { present = ["/t"] }
+partition_by = ["year"]
+column = [
+  { name = "code", pointer = "/code", type = "string" },
+  { name = "label", from = "lookup.codes.label", type = "string" },
+]
+lookup = { name = "codes", file = "codes.csv", key = "code", on = "code" }
+"#;
+    let table: String = (0..11_000).map(|n| format!("c{n},label {n}\n")).collect();
+    let mut run = Setup::of(&[definition]).table("codes.csv", format!("code,label\n{table}")).without_raw().run();
+    for _ in 0..2 {
+        let records: Vec<String> = (0..11_000).map(|n| format!(r#"{{"t":{T},"code":"c{n}"}}"#)).collect();
+        let rows = run.lines(ndjson(&records)).take().rows("joined");
+        assert_eq!(rows.len(), 11_000);
+        for (n, row) in rows.iter().enumerate() {
+            assert_eq!(row["label"], format!("label {n}"));
+        }
+    }
+}
+
+#[test]
+fn a_partition_of_many_pages_reads_back_right_and_its_index_tells_the_truth() {
+    let file = wide_file(&mut Setup::of(&[WIDE]).without_raw().run(), 0, 45_000);
+    let reader = open(&file.bytes);
+    let (place, _) = encoding_of(&reader, "n");
+    let index = reader.metadata().page_index_for_row_group(0);
+    let pages = index.page_locations(place).expect("there is an offset index");
+    let first_rows: Vec<i64> = pages.iter().map(|page| page.first_row_index).collect();
+    assert!(first_rows.len() >= 3 && first_rows.is_sorted(), "{first_rows:?}");
+    let index = index.column_index(place).expect("there is a column index");
+    let parquet::file::page_index::column_index::ColumnIndexMetaData::INT64(index) = index else {
+        panic!("n has the column index of its type: {index:?}");
+    };
+    for (page, first) in first_rows.iter().enumerate() {
+        let last = first_rows.get(page + 1).map_or(45_000, |next| *next) - 1;
+        assert_eq!((index.min_value(page), index.max_value(page)), (Some(first), Some(&last)));
+    }
+}

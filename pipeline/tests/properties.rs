@@ -1,0 +1,329 @@
+//! What holds for all records: what goes in comes out, whatever its shape, wherever the chunks are cut, in any order.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use common::{Outcome, Setup, ndjson};
+use pipeline::reject::Code;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Map, Value, json};
+
+/// A dataset with a column of each shape.
+const THINGS: &str = r#"
+name = "things"
+event_time = { pointer = "/t", format = "epoch_ms" }
+recognize = { present = ["/t"] }
+partition_by = ["place", "month"]
+embedded = ["/doc"]
+column = [
+  { name = "place", pointer = "/place", type = "string" },
+  { name = "n", pointer = "/n", type = "int64" },
+  { name = "small", pointer = "/small", type = "int32" },
+  { name = "double", pointer = "/double", type = "float64" },
+  { name = "flag", pointer = "/flag", type = "bool" },
+  { name = "at", pointer = "/at", type = "timestamp_millis", format = "epoch_ms" },
+  { name = "text", pointer = "/text", type = "string" },
+  { name = "token", pointer = "/token", type = "string", unique = true },
+  { name = "numbers", pointer = "/numbers", type = "list", element = "int64" },
+  { name = "words", pointer = "/words", type = "list", element = "string" },
+  { name = "totals", pointer = "/totals", type = "map", value = "float64", allow = ["*"] },
+  { name = "items", pointer = "/items", type = "list", field = [
+    { name = "a", type = "int32" },
+    { name = "b", type = "string" },
+  ] },
+  { name = "pair", pointer = "/pair", type = "struct", field = [
+    { name = "left", type = "int64" },
+    { name = "right", type = "string" },
+  ] },
+  { name = "of_doc", pointer = "/doc/value", type = "string" },
+]
+"#;
+
+/// 2025-01-13, noon; records are of this month and the one before.
+const T: i64 = 1_736_769_600_000;
+const MONTH_MS: i64 = 31 * 86_400_000;
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![3 => "[a-c]{0,3}", 1 => any::<String>(), 1 => "\\PC{0,40}"]
+}
+
+fn double() -> impl Strategy<Value = f64> {
+    prop_oneof![2 => select(vec![0.0, 0.25, -1.5]), 1 => any::<f64>().prop_filter("finite", |value| value.is_finite())]
+}
+
+/// A member that is absent, null, or there.
+fn member(value: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Option<Value>> {
+    prop_oneof![2 => Just(None), 1 => Just(Some(Value::Null)), 6 => value.prop_map(Some)].boxed()
+}
+
+/// The members of a good record and, for each, what its column must be.
+fn thing() -> impl Strategy<Value = Map<String, Value>> {
+    let item = (option::of(any::<i32>()), option::of(text())).prop_map(|(a, b)| json!({ "a": a, "b": b }));
+    let pair = (option::of(any::<i64>()), option::of(text()))
+        .prop_map(|(left, right)| json!({ "left": left, "right": right }));
+    let members: Vec<(&str, BoxedStrategy<Option<Value>>)> = vec![
+        ("t", select(vec![T, T - MONTH_MS]).prop_map(|ms| Some(json!(ms))).boxed()),
+        ("place", member(prop_oneof![4 => "[a-c]", 1 => "[/%=é ]{0,3}"].prop_map(Value::from))),
+        ("n", member(any::<i64>().prop_map(Value::from))),
+        ("small", member(any::<i32>().prop_map(Value::from))),
+        ("double", member(double().prop_map(Value::from))),
+        ("flag", member(any::<bool>().prop_map(Value::from))),
+        ("at", member((-62_135_596_800_000..253_402_300_800_000_i64).prop_map(Value::from))),
+        ("text", member(text().prop_map(Value::from))),
+        ("token", member(text().prop_map(Value::from))),
+        ("numbers", member(vec(option::of(any::<i64>()), 0..5).prop_map(|list| json!(list)))),
+        ("words", member(vec(option::of(text()), 0..5).prop_map(|list| json!(list)))),
+        ("totals", member(btree_map(text(), option::of(double()), 0..5).prop_map(|map| json!(map)))),
+        ("items", member(vec(item, 0..4).prop_map(Value::Array))),
+        ("pair", member(pair)),
+        ("doc", member(text().prop_map(|value| json!(json!({ "value": value }).to_string())))),
+    ];
+    let (names, values): (Vec<&str>, Vec<_>) = members.into_iter().unzip();
+    values.prop_map(move |values| {
+        let all = names.iter().zip(values);
+        all.filter_map(|(name, value)| Some(((*name).to_owned(), value?))).collect()
+    })
+}
+
+/// A record, or something that is none; `true` if it is a good one.
+#[derive(Debug, Clone)]
+struct Sent {
+    line: String,
+    good: Option<Map<String, Value>>,
+}
+
+fn sent() -> impl Strategy<Value = Sent> {
+    (thing(), any::<bool>(), 0..12_u32).prop_map(|(thing, ascii, spoil)| {
+        let line = Value::Object(thing.clone()).to_string();
+        let line = if ascii { to_ascii(&line) } else { line };
+        let cut = line.len() - 1;
+        let spoilt = match spoil {
+            0 => line[..cut].to_owned(),
+            1 => format!("{},\"n\":\"x\",\"n\":1}}", &line[..cut]),
+            2 => format!("{},\"items\":[{{\"a\":1}},{{\"a\":\"x\"}}],\"more\":1}}", &line[..cut]),
+            _ => return Sent { line, good: Some(thing) },
+        };
+        Sent { line: spoilt, good: None }
+    })
+}
+
+fn to_ascii(json: &str) -> String {
+    let mut out = String::new();
+    for character in json.chars() {
+        if character.is_ascii() {
+            out.push(character);
+        } else {
+            character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    out
+}
+
+/// What a column must be for a record.
+fn expected(thing: &Map<String, Value>, column: &str) -> Value {
+    let value = |name: &str| thing.get(name).cloned().unwrap_or(Value::Null);
+    match column {
+        "of_doc" => match value("doc").as_str() {
+            Some(doc) => serde_json::from_str::<Value>(doc).expect("a document is JSON")["value"].take(),
+            None => Value::Null,
+        },
+        other => value(other),
+    }
+}
+
+const COLUMNS: [&str; 13] =
+    ["n", "small", "double", "flag", "at", "text", "token", "numbers", "words", "totals", "items", "pair", "of_doc"];
+
+/// Everything of several outcomes, without what depends on the places of records in chunks.
+fn sorted_rows(outcomes: &[Outcome]) -> (Vec<String>, Vec<(Code, Vec<u8>)>) {
+    let mut rows = Vec::new();
+    let mut letters = Vec::new();
+    for outcome in outcomes {
+        for file in &outcome.files {
+            for row in &file.rows {
+                let mut row = row.clone();
+                row.remove("ingest_sequence");
+                rows.push(format!("{} {} {}", file.dataset, file.path, Value::Object(row)));
+            }
+        }
+        letters.extend(outcome.letters.iter().map(|letter| (letter.code, letter.raw.clone())));
+    }
+    rows.sort();
+    letters.sort();
+    (rows, letters)
+}
+
+/// The lines of the fuzz targets' stored inputs: good and bad records of all datasets.
+fn stored_lines() -> &'static [Vec<u8>] {
+    static LINES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    LINES.get_or_init(read_stored_lines)
+}
+
+fn read_stored_lines() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/record");
+    let files: BTreeSet<_> =
+        std::fs::read_dir(folder).expect("there are inputs").map(|file| file.expect("a file").path()).collect();
+    let bytes = files.iter().map(|file| std::fs::read(file).expect("it can be read"));
+    let lines = bytes.flat_map(|bytes| bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>());
+    // A carriage return alone at a line's end would be another line elsewhere.
+    lines.filter(|line| !line.trim_ascii().is_empty() && !line.ends_with(b"\r")).collect()
+}
+
+/// Any JSON, with keys and values that the shipped datasets know.
+fn any_json() -> impl Strategy<Value = Value> {
+    let known = vec![
+        "id",
+        "user_id",
+        "type",
+        "score",
+        "duration",
+        "timestamp",
+        "user_age",
+        "user_region",
+        "answers",
+        "question",
+        "answer",
+        "milliseconds",
+        "event_type",
+        "event_timestamp",
+        "arrival_timestamp",
+        "application",
+        "client",
+        "sdk",
+        "attributes",
+        "metrics",
+        "screen",
+        "client_context",
+        "custom",
+        "endpoint",
+        "User",
+        "UserId",
+        "Metrics",
+        "completed",
+        "updated_at",
+        "tags",
+        "age",
+        "email",
+        "facets",
+        "email_channel",
+        "mail_event",
+        "device",
+        "",
+    ];
+    let key = prop_oneof![9 => select(known).prop_map(str::to_owned), 1 => any::<String>()];
+    let scalar = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        double().prop_map(Value::from),
+        text().prop_map(Value::from),
+        select(vec!["2025-01-13T10:30:00Z", "{\"Id\":\"e\"}", "{\"a\":[", "u-1", "123"]).prop_map(Value::from),
+        select(vec![T, 12, 73]).prop_map(Value::from),
+    ];
+    scalar.prop_recursive(4, 40, 8, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..6).prop_map(Value::Array),
+            btree_map(key.clone(), inner, 0..8).prop_map(|members| json!(members)),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_goes_in_comes_out(
+        sent in vec(sent(), 1..80),
+        cuts in vec((any::<prop::sample::Index>(), any::<bool>()), 0..4),
+    ) {
+        let mut ends: BTreeMap<usize, bool> = cuts.iter().map(|(cut, take)| (cut.index(sent.len()), *take)).collect();
+        ends.insert(sent.len(), true);
+        let mut run = Setup::of(&[THINGS]).run();
+        let mut outcomes = Vec::new();
+        let mut begin = 0;
+        for (end, take) in ends {
+            let lines: Vec<&str> = sent[begin..end].iter().map(|sent| sent.line.as_str()).collect();
+            run.lines(ndjson(&lines));
+            if take {
+                outcomes.push(run.take());
+            }
+            begin = end;
+        }
+        // In each outcome the rows are in the order in which they were sent.
+        let mut rows = outcomes.iter().flat_map(|outcome| outcome.rows("things"));
+        for thing in sent.iter().filter_map(|sent| sent.good.as_ref()) {
+            let row = rows.next().expect("every good record is a row");
+            for column in COLUMNS {
+                prop_assert_eq!(&row[column], &expected(thing, column), "column {}", column);
+            }
+        }
+        prop_assert!(rows.next().is_none());
+        let letters: usize = outcomes.iter().map(|outcome| outcome.letters.len()).sum();
+        prop_assert_eq!(letters, sent.iter().filter(|sent| sent.good.is_none()).count());
+        for file in outcomes.iter().flat_map(|outcome| &outcome.files) {
+            prop_assert!(file.path.ends_with("/month=01") || file.path.ends_with("/month=12"), "{}", file.path);
+        }
+    }
+
+    #[test]
+    fn it_does_not_matter_where_chunks_are_cut(
+        picks in vec(any::<prop::sample::Index>(), 1..40),
+        cuts in vec(any::<prop::sample::Index>(), 0..10),
+    ) {
+        let pool = stored_lines();
+        let lines: Vec<&Vec<u8>> = picks.iter().map(|pick| pick.get(pool)).collect();
+        let together = Setup::shipped().run().lines(ndjson(&lines)).take();
+        let mut ends: BTreeSet<usize> = cuts.iter().map(|cut| cut.index(lines.len())).collect();
+        ends.insert(lines.len());
+        let mut run = Setup::shipped().run();
+        let mut begin = 0;
+        for end in ends {
+            run.lines(ndjson(&lines[begin..end]));
+            begin = end;
+        }
+        let apart = run.take();
+        for dataset in ["assessments", "events", "users"] {
+            prop_assert_eq!(together.rows(dataset), apart.rows(dataset));
+        }
+        prop_assert_eq!(together.codes(), apart.codes());
+        prop_assert_eq!(together.row_count() + together.letters.len(), lines.len());
+    }
+
+    #[test]
+    fn the_order_of_records_changes_only_the_order_of_rows(
+        (lines, shuffled) in vec(any::<prop::sample::Index>(), 1..40)
+            .prop_map(|picks| picks.iter().map(|pick| pick.index(10_000)).collect::<Vec<_>>())
+            .prop_flat_map(|picks| (Just(picks.clone()), Just(picks).prop_shuffle())),
+    ) {
+        let pool = stored_lines();
+        let outcome = |picks: &[usize]| {
+            let lines: Vec<&Vec<u8>> = picks.iter().map(|pick| &pool[pick % pool.len()]).collect();
+            [Setup::shipped().run().lines(ndjson(&lines)).take()]
+        };
+        prop_assert_eq!(sorted_rows(&outcome(&lines)), sorted_rows(&outcome(&shuffled)));
+    }
+
+    #[test]
+    fn any_json_is_a_row_or_a_dead_letter(values in vec(any_json(), 1..60)) {
+        let lines: Vec<String> = values.iter().map(Value::to_string).collect();
+        let mut run = Setup::shipped().run();
+        run.lines(ndjson(&lines));
+        let outcome = run.take();
+        prop_assert_eq!(outcome.row_count() + outcome.letters.len(), lines.len());
+        for letter in &outcome.letters {
+            let grammar = [
+                Code::NotJson, Code::NotUtf8, Code::Truncated, Code::MultipleDocuments, Code::TrailingBytes,
+                Code::UnpairedSurrogate, Code::TooDeep, Code::TooLarge, Code::DamagedFile, Code::DuplicateKey,
+            ];
+            let is_list_or_scalar = letter.code == Code::NotAnObject;
+            prop_assert!(!grammar.contains(&letter.code), "{}: {}", letter.about, String::from_utf8_lossy(&letter.raw));
+            prop_assert_eq!(is_list_or_scalar, letter.raw.first() != Some(&b'{'));
+        }
+    }
+}
