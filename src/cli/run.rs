@@ -22,7 +22,7 @@ use crate::cli::tell::Watching;
 use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
-use crate::config::units::{show_bytes, show_count};
+use crate::config::units::{counted, show_bytes, show_count};
 use crate::config::{Config, LakeUrl, Overrides, SourceUrl};
 use crate::source::{Behind, ShardSource};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
@@ -277,7 +277,8 @@ impl Summary {
         }
         if rolled_forward + rolled_back > 0 {
             text.push_str(&format!(
-                "\n  finished for workers that had ended: {rolled_forward} epochs rolled forward, {rolled_back} back\n"
+                "\n  finished for workers that had ended: {} rolled forward, {rolled_back} back\n",
+                counted(*rolled_forward, "epoch"),
             ));
         }
         text.push_str(&self.next());

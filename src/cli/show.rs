@@ -21,7 +21,7 @@ use crate::cli::tell::bar;
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::commit::{EdgeTotal, Stores};
-use crate::config::units::{parse_duration, show_bytes, show_count};
+use crate::config::units::{counted, parse_duration, show_bytes, show_count};
 use crate::config::{Config, LakeUrl, Overrides, SourceUrl};
 use crate::source::{Behind, ShardSource};
 use crate::world::{open_existing, open_sources};
@@ -110,13 +110,13 @@ pub(crate) async fn verify(place: &Place, json: bool) -> anyhow::Result<ExitCode
         let rows: u64 = audit.totals.rows.values().sum();
         let letters: u64 = audit.totals.dead_letters.values().sum();
         println!(
-            "{} records in {} epochs of {} shards: {} rows, {} dead letters; {} objects, {}",
-            show_count(audit.totals.records),
-            show_count(audit.epochs),
-            show_count(audit.shards),
-            show_count(rows),
-            show_count(letters),
-            show_count(audit.objects),
+            "{} in {} of {}: {}, {}; {}, {}",
+            counted(audit.totals.records, "record"),
+            counted(audit.epochs, "epoch"),
+            counted(audit.shards, "shard"),
+            counted(rows, "row"),
+            counted(letters, "dead letter"),
+            counted(audit.objects, "object"),
             show_bytes(audit.bytes),
         );
         if audit.pending > 0 {
@@ -125,8 +125,8 @@ pub(crate) async fn verify(place: &Place, json: bool) -> anyhow::Result<ExitCode
         for fault in &audit.faults {
             println!("{fault}");
         }
-        let found = audit.faults.len();
-        println!("{}", if clean { "no fault found".to_owned() } else { format!("{found} faults found") });
+        let found = counted(audit.faults.len() as u64, "fault");
+        println!("{}", if clean { "no fault found".to_owned() } else { format!("{found} found") });
     }
     Ok(ExitCode::from(u8::from(!clean)))
 }
@@ -186,14 +186,16 @@ pub(crate) async fn status(place: &Place, json: bool) -> anyhow::Result<ExitCode
     }
     print!("{}", table.render("  "));
     println!(
-        "\n{} epochs committed{}",
-        records.len(),
+        "\n{} committed{}",
+        counted(records.len() as u64, "epoch"),
         last.map_or_else(String::new, |at| format!(", the last at {at}"))
     );
     for error in unreadable {
         println!("{error}");
     }
     let mut passed = Table::new(&["passed along", ">records", ">bytes"]);
+    let mut edges: Vec<(String, EdgeTotal)> = edges.into_iter().collect();
+    edges.sort_by_key(|(name, _)| place_in_graph(name));
     for (name, EdgeTotal(records, bytes)) in edges {
         passed.row([name, show_count(records), show_bytes(bytes)]);
     }
@@ -400,4 +402,13 @@ fn positions_table(positions: &Positions) -> Table {
 fn positions_json(positions: &Positions) -> Vec<Value> {
     let one = |(key, position): &(checkpoints::ShardKey, checkpoints::Position)| json!({ "stream": key.stream, "shard": key.shard, "position": position });
     positions.iter().map(one).collect()
+}
+
+/// Where an edge stands on the way of a record, by the stage that it comes from.
+fn place_in_graph(edge: &str) -> usize {
+    const STAGES: [&str; 9] =
+        ["decode", "validate", "enrich", "anonymize", "batch", "encode", "raw", "dead letters", "commit"];
+    let from = edge.split(" → ").next().unwrap_or(edge);
+    // A source is named by its stream.
+    STAGES.iter().position(|stage| from.split('/').next() == Some(*stage)).map_or(0, |place| place + 1)
 }

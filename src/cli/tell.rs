@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::args::LogFormat;
-use crate::config::units::show_count;
+use crate::config::units::{counted, show_count};
 use crate::worker::Progress;
 
 /// Sends logs to stderr; `RUST_LOG` says which, warnings by default.
@@ -64,8 +64,8 @@ impl Watching {
                 for_task.set_length(progress.bytes_total.load(Ordering::Relaxed));
                 for_task.set_position(progress.bytes_read.load(Ordering::Relaxed));
                 let records = show_count(progress.records.load(Ordering::Relaxed));
-                let epochs = progress.epochs.load(Ordering::Relaxed);
-                for_task.set_message(format!("{records} records, {epochs} committed"));
+                let commits = counted(progress.epochs.load(Ordering::Relaxed), "commit");
+                for_task.set_message(format!("{records} records, {commits}"));
             }
         });
         Watching { task, bar }

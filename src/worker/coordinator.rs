@@ -203,7 +203,7 @@ impl Coordinator {
 
     async fn hear(&mut self, news: FromKeeper) -> Result<(), WorkerError> {
         match news {
-            FromKeeper::Gained(lease) => self.gained(lease).await,
+            FromKeeper::Gained(lease) => self.gained(*lease).await,
             FromKeeper::Lost(key) => {
                 tracing::warn!(%key, "the lease is lost");
                 self.lost(key).await

@@ -30,7 +30,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum FromKeeper {
     /// A lease is ours now.
-    Gained(Lease),
+    Gained(Box<Lease>),
     /// A lease is ours no more.
     Lost(ShardKey),
     /// Another worker asks for a lease: commit, then let it go.
@@ -263,12 +263,12 @@ impl Keeper {
                 if !self.state.held.contains_key(&lease.key) && !self.state.asked_of_us.contains(&lease.key) {
                     self.gain((*lease).clone());
                 }
-            } else if (free && mine < fair_most) || overdue {
-                if let Some(taken) = self.store.take(&self.me, &lease.key, lease.counter).await? {
-                    mine += 1;
-                    changed.insert(taken.key.clone(), taken.clone());
-                    self.gain(taken);
-                }
+            } else if ((free && mine < fair_most) || overdue)
+                && let Some(taken) = self.store.take(&self.me, &lease.key, lease.counter).await?
+            {
+                mine += 1;
+                changed.insert(taken.key.clone(), taken.clone());
+                self.gain(taken);
             }
         }
         let on_the_way = active.iter().filter(|lease| self.is_coming(lease)).count();
@@ -306,7 +306,7 @@ impl Keeper {
         self.state.held.insert(lease.key.clone(), lease.counter);
         self.state.seen.remove(&lease.key);
         self.state.asked_by_us.remove(&lease.key);
-        self.tell(FromKeeper::Gained(lease));
+        self.tell(FromKeeper::Gained(Box::new(lease)));
     }
 
     async fn let_go(&mut self, key: &ShardKey) {

@@ -9,6 +9,8 @@
 //!
 //! A failing seed prints itself. `SIMULATION_SEEDS=100..200` runs others.
 
+#![expect(clippy::unwrap_used, reason = "a test: what fails, fails it")]
+
 mod fleet;
 mod mortal;
 mod stream;

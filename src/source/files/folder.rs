@@ -7,7 +7,7 @@
 //! A file is one document unless its first line is a whole document by itself or another line begins with `{`; so a
 //! document may be spread over lines. Limit: a file larger than a record may be is read as lines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -129,7 +129,7 @@ impl ShardReader for FolderReader {
             let step = blocking(&place, move || {
                 let mut file = match open {
                     Some(file) => file,
-                    None => Box::new(OpenFile::open(path, number, offset, config)?),
+                    None => Box::new(OpenFile::open(&path, number, offset, config)?),
                 };
                 let step = file.read_into(&mut batch, bytes)?;
                 Ok((batch, file, step))
@@ -181,10 +181,10 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    fn open(path: PathBuf, number: u64, offset: u64, config: FilesConfig) -> std::io::Result<Self> {
+    fn open(path: &Path, number: u64, offset: u64, config: FilesConfig) -> std::io::Result<Self> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let codec = kind_of(name).map_or(Codec::Plain, |(_, codec)| codec);
-        Ok(OpenFile { input: Input::open(&path, codec, offset)?, number, config, carry: Vec::new() })
+        Ok(OpenFile { input: Input::open(path, codec, offset)?, number, config, carry: Vec::new() })
     }
 
     fn sequence(&self, offset: u64) -> u64 {
