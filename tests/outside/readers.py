@@ -1,0 +1,217 @@
+"""DuckDB, pyarrow and Polars read what Shardlake wrote, find its partitions as Hive does, and agree on every value.
+
+Three lakes: one of many records in few files, one of many small files with few values each (columns without any value,
+pages without any value), and one whose partition values need escaping. For each dataset the rows of the three readers are
+brought to one form and compared, all of them; then the columns that the input gives without change are compared with the
+input itself.
+"""
+
+import base64
+import datetime
+import json
+import math
+import pathlib
+import tempfile
+
+import duckdb
+import polars
+import pyarrow.dataset
+import pyarrow.parquet
+
+from common import connect, datasets, dead_letters, lines_of, parquet_glob, shardlake
+
+KEYS = ["ingest_shard", "ingest_sequence"]
+
+
+def plain(value):
+    """A value in the one form that all three readers can be brought to."""
+    if isinstance(value, datetime.datetime):
+        value = value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)
+        return value.astimezone(datetime.timezone.utc).isoformat(timespec="milliseconds")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else value
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        # A map is a list of pairs for pyarrow, and a list of structs for Polars.
+        pairs = [pair for pair in value if isinstance(pair, tuple) and len(pair) == 2]
+        if value and len(pairs) == len(value):
+            return {key: plain(inner) for key, inner in pairs}
+        structs = [struct for struct in value if isinstance(struct, dict) and set(struct) == {"key", "value"}]
+        if value and len(structs) == len(value):
+            return {struct["key"]: plain(struct["value"]) for struct in structs}
+        return [plain(inner) for inner in value]
+    return value
+
+
+def by_duckdb(lake, dataset):
+    found = connect().execute(
+        f"SELECT * FROM read_parquet('{parquet_glob(lake, dataset)}', hive_partitioning = true, hive_types_autocast = false)"
+    )
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row)) for row in found.fetchall()]
+
+
+def by_pyarrow(lake, dataset):
+    folder = f"{lake}/processed/{dataset}"
+    paths = [str(path) for path in pathlib.Path(folder).rglob("*.parquet")]
+    keys = [part.split("=")[0] for part in pathlib.Path(paths[0]).relative_to(folder).parts[:-1]]
+    schema = pyarrow.schema([(key, pyarrow.string()) for key in keys])
+    partitioning = pyarrow.dataset.partitioning(schema, flavor="hive")
+    table = pyarrow.dataset.dataset(folder, format="parquet", partitioning=partitioning).to_table()
+    return table.to_pylist()
+
+
+def by_polars(lake, dataset):
+    folder = f"{lake}/processed/{dataset}"
+    path = next(pathlib.Path(folder).rglob("*.parquet"))
+    keys = [part.split("=")[0] for part in path.relative_to(folder).parts[:-1]]
+    frame = polars.scan_parquet(
+        f"{folder}/**/*.parquet", hive_partitioning=True, hive_schema={key: polars.String for key in keys}
+    )
+    return frame.collect().to_dicts()
+
+
+def rows(reader, lake, dataset):
+    """All rows in the order of their keys, each in plain form. An empty map is an empty list to some of them."""
+
+    def settled(value):
+        return [] if value == {} else value
+
+    found = [{name: settled(plain(value)) for name, value in row.items()} for row in reader(lake, dataset)]
+    return sorted(found, key=lambda row: [row[key] for key in KEYS])
+
+
+def agree(lake):
+    """The three readers see the same rows; gives the rows of each dataset."""
+    told = {}
+    for dataset in datasets(lake):
+        first = rows(by_duckdb, lake, dataset)
+        assert first, f"{dataset} has no rows"
+        for reader in (by_pyarrow, by_polars):
+            other = rows(reader, lake, dataset)
+            assert len(other) == len(first), f"{dataset}: {reader.__name__} has {len(other)} rows, DuckDB {len(first)}"
+            for ours, theirs in zip(first, other):
+                assert set(ours) == set(theirs), f"{dataset}: columns differ: {set(ours) ^ set(theirs)}"
+                for name in ours:
+                    assert ours[name] == theirs[name], (
+                        f"{dataset}.{name} of {[ours[key] for key in KEYS]}: "
+                        f"DuckDB {ours[name]!r}, {reader.__name__} {theirs[name]!r}"
+                    )
+        told[dataset] = first
+    return told
+
+
+def parsed(line):
+    """A record of a line; some are wrapped in base64."""
+    text = line.strip().strip(b'"')
+    return json.loads(text if text.startswith(b"{") else base64.b64decode(text))
+
+
+def as_the_input(told, records):
+    """Columns that are not transformed hold what the input holds."""
+    texts = {}
+    for path in sorted(pathlib.Path(records).rglob("*.ndjson")):
+        shard, offset = str(path.relative_to(records)), 0
+        for line in path.read_bytes().splitlines(keepends=True):
+            texts[shard, str(offset)] = line
+            offset += len(line)
+    checked = 0
+    for row in told["assessments"]:
+        record = parsed(texts[row["ingest_shard"], row["ingest_sequence"]])
+        assert row["assessment_id"] == record["id"] and row["type"] == record["type"]
+        assert row["score"] == record.get("score") and row["completion_time"] == record.get("duration")
+        answers = record.get("answers") or []
+        times = [answer.get("milliseconds") for answer in answers]
+        assert [answer["milliseconds"] for answer in row["answers"] or []] == times, (row, record)
+        checked += 1
+    for row in told["events"]:
+        record = parsed(texts[row["ingest_shard"], row["ingest_sequence"]])
+        assert row["event_type"] == record["event_type"]
+        at = datetime.datetime.fromtimestamp(record["event_timestamp"] / 1000, datetime.timezone.utc)
+        assert row["event_timestamp"] == at.isoformat(timespec="milliseconds")
+        assert (row["year"], row["month"], row["day"]) == (f"{at.year}", f"{at.month:02}", f"{at.day:02}")
+        device = record.get("device") or {}
+        assert row["device_make"] == device.get("make") and row["device_model"] == device.get("model")
+        checked += 1
+    return checked
+
+
+def indexes(lake):
+    """Every file has statistics, a page index and a version of its definition."""
+    files = list(pathlib.Path(lake).glob("processed/**/*.parquet"))
+    for path in files:
+        meta = pyarrow.parquet.read_metadata(path)
+        assert any(key.startswith(b"shardlake.") for key in meta.metadata), f"{path}: no provenance"
+        for group in range(meta.num_row_groups):
+            for column in range(meta.num_columns):
+                chunk = meta.row_group(group).column(column)
+                assert chunk.compression == "ZSTD", f"{path}: {chunk.path_in_schema} is {chunk.compression}"
+                assert chunk.has_offset_index and chunk.has_column_index or chunk.num_values == 0, (
+                    f"{path}: {chunk.path_in_schema} has no page index"
+                )
+                assert chunk.is_stats_set, f"{path}: {chunk.path_in_schema} has no statistics"
+    return len(files)
+
+
+def many_records(folder):
+    records = folder / "records"
+    records.mkdir()
+    for seed in (1, 2):
+        shardlake("produce", "--to", records / f"{seed}.ndjson", "--count", 15_000, "--seed", seed, "--bad-ratio", 0.01)
+    shardlake("run", "--source", records, "--lake", folder / "lake", "--until-caught-up")
+    told = agree(folder / "lake")
+    checked = as_the_input(told, records)
+    rows_of_all = sum(len(found) for found in told.values())
+    assert rows_of_all + len(list(dead_letters(folder / "lake"))) == len(lines_of(records))
+    return f"{rows_of_all:,} rows agree, {checked:,} compared with the input, {indexes(folder / 'lake')} files"
+
+
+def small_files(folder):
+    """Forty files of a few rows: most columns have no value at all in most of them."""
+    for seed in range(40):
+        records = folder / f"records-{seed}"
+        records.mkdir()
+        shardlake("produce", "--to", records / "one.ndjson", "--count", 8, "--seed", seed, "--bad-ratio", 0)
+        shardlake("run", "--source", records, "--lake", folder / "lake", "--until-caught-up")
+    told = agree_by_count(folder / "lake")
+    return f"{told:,} rows agree, {indexes(folder / 'lake')} files"
+
+
+def agree_by_count(lake):
+    """As `agree`; the shards of these streams have one name, so the stream is a key too."""
+    KEYS.insert(0, "ingest_stream")
+    try:
+        return sum(len(found) for found in agree(lake).values())
+    finally:
+        KEYS.remove("ingest_stream")
+
+
+def odd_partitions(folder):
+    """Values of a partition column that no folder may be named by as they are."""
+    kinds = ["a/b", "50%", "x=y", "with space", "ü", "日本", ".hidden", "_under", "..", "a:b*c?", "1", "true", "null"]
+    records = folder / "records"
+    records.mkdir()
+    with open(records / "odd.ndjson", "w", encoding="utf-8") as file:
+        for number, kind in enumerate(kinds):
+            record = {"id": f"a{number}", "user_id": "u", "type": kind, "timestamp": "2025-01-15T12:00:00Z", "score": 1.5}
+            file.write(json.dumps(record, ensure_ascii=number % 2 == 0) + "\n")
+    shardlake("run", "--source", records, "--lake", folder / "lake", "--until-caught-up")
+    told = agree(folder / "lake")["assessments"]
+    found = {row["assessment_id"]: row["type"] for row in told}
+    assert found == {f"a{number}": kind for number, kind in enumerate(kinds)}, found
+    return f"{len(kinds)} values found again"
+
+
+def main():
+    print(f"DuckDB {duckdb.__version__}, pyarrow {pyarrow.__version__}, Polars {polars.__version__}")
+    for check in (many_records, small_files, odd_partitions):
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{check.__name__}: {check(pathlib.Path(folder))}", flush=True)
+    print("OK")
+
+
+if __name__ == "__main__":
+    main()
