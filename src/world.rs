@@ -32,6 +32,9 @@ pub enum WorldError {
     /// The key.
     #[error("the key of pseudonyms: {0}")]
     Key(String),
+    /// A lake that should be there is not.
+    #[error("{0}")]
+    Missing(String),
     /// The lake belongs to something else.
     #[error("{0}")]
     NotThisLake(String),
@@ -65,11 +68,13 @@ pub async fn open_stores(config: &Config) -> Result<Stores, WorldError> {
 /// It can't be opened.
 pub async fn open_existing(config: &Config) -> Result<Stores, WorldError> {
     let LakeUrl::Local(folder) = &config.lake;
+    if !folder.is_dir() {
+        return Err(WorldError::Missing(format!("there is no lake {}: name yours with --lake", folder.display())));
+    }
     let lake = LocalStore::open_existing(folder)?;
     let CheckpointsUrl::Sqlite(path) = &config.checkpoints;
     if !path.is_file() {
-        let problem = "there is no such file; has a worker run on this lake?".to_owned();
-        return Err(StoreError::Unusable { store: path.display().to_string(), problem }.into());
+        return Err(WorldError::Missing(format!("there is no {}: has a worker run on this lake?", path.display())));
     }
     Ok(Stores { lake: Arc::new(lake), leases: open_leases(config).await?, retry: RetryPolicy::default() })
 }

@@ -19,6 +19,7 @@ use pipeline::settings::Problems;
 
 use crate::cli::args::{Args, Command};
 use crate::config::{Config, Overrides};
+use crate::world::WorldError;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
@@ -38,14 +39,21 @@ pub fn main() -> ExitCode {
     };
     match runtime.block_on(dispatch(args)) {
         Ok(code) => code,
-        Err(error) => match error.downcast_ref::<Usage>() {
-            Some(Usage(message)) => {
-                eprintln!("shardlake: {message}");
-                ExitCode::from(2)
-            }
-            None => tell::failed(&error),
-        },
+        Err(error) if is_usage(&error) => {
+            eprintln!("shardlake: {error}");
+            ExitCode::from(2)
+        }
+        Err(error) => tell::failed(&error),
     }
+}
+
+/// Whether the caller can mend it by calling otherwise: nothing was touched then.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let place = matches!(
+        error.downcast_ref::<WorldError>(),
+        Some(WorldError::Key(_) | WorldError::NotThisLake(_) | WorldError::Missing(_))
+    );
+    place || error.is::<Usage>()
 }
 
 async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {

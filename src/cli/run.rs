@@ -1,6 +1,6 @@
 //! `run`: the worker, its progress bar and its summary.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,10 +106,24 @@ fn make_demo(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The path with links and dots resolved, as far as it is there.
+fn full(path: &Path) -> PathBuf {
+    if let Ok(full) = path.canonicalize() {
+        return full;
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match path.file_name() {
+        Some(name) if parent != path => full(parent).join(name),
+        _ => path.to_owned(),
+    }
+}
+
 /// Refuses places that can't be, before anything is touched.
 fn check_places(config: &Config) -> anyhow::Result<()> {
     let LakeUrl::Local(lake) = &config.lake;
-    let full = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mut problems = Vec::new();
     for source in &config.sources {
         let SourceUrl::Files(path) = &source.url;

@@ -112,6 +112,9 @@ mod tests {
     fn numbers_are_shown_short() {
         assert_eq!([show_bytes(999), show_bytes(1_234), show_bytes(12_345_678)], ["999 B", "1.23 KB", "12.3 MB"]);
         assert_eq!([show_count(7), show_count(1_234), show_count(1_234_567)], ["7", "1,234", "1,234,567"]);
-        assert_eq!([counted(1, "epoch"), counted(0, "epoch"), counted(2_000, "row")], ["1 epoch", "0 epochs", "2,000 rows"]);
+        assert_eq!(
+            [counted(1, "epoch"), counted(0, "epoch"), counted(2_000, "row")],
+            ["1 epoch", "0 epochs", "2,000 rows"]
+        );
     }
 }
