@@ -77,6 +77,7 @@ impl Chunk {
             let ends: Vec<usize> = frames.iter().map(|frame| frame.bytes.end as usize).collect();
             assert!(ends.is_sorted() && ends.last().is_none_or(|end| *end <= bytes.len()), "frames lie in the chunk");
         }
+        bytes.reserve_exact(PADDING);
         bytes.resize(bytes.len() + PADDING, 0);
         Chunk { stream, shard, arrival_ms, framing, padded: bytes }
     }

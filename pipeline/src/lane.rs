@@ -369,7 +369,8 @@ impl crate::dataset::plan::Plan {
             Spot::Record => None,
             Spot::Input(input) => Some(self.inputs[input].pointer.clone()),
             Spot::Field(node, field) => Some(self.nodes[node].fields[field].pointer.clone()),
-            Spot::Node(node) => Some(self.nodes[node].pointer.clone()),
+            Spot::Node(node) => Some(self.nodes[node].pointer.clone()).filter(|pointer| !pointer.is_empty()),
+            Spot::Shape(shape) => Some(self.shapes[shape].pointer.clone()),
             Spot::Leaf(leaf) => Some(match self.leaves[leaf].source {
                 crate::dataset::plan::LeafSource::Input(input) => self.inputs[input].pointer.clone(),
                 _ => self.leaves[leaf].name.clone(),

@@ -4,7 +4,10 @@
 //! where a row's values come from, what is written there.
 //!
 //! Path values are percent-encoded as Hive's `FileUtils.escapePathName` does it; null and the empty string are
-//! `__HIVE_DEFAULT_PARTITION__`. Limit: 255 bytes a path segment, the limit of file systems.
+//! `__HIVE_DEFAULT_PARTITION__`. Limits: 255 bytes a path segment, as file systems have it, and 800 bytes a path.
+//!
+//! Beyond Hive: the control characters U+0080 to U+009F, which a terminal may obey, are written as the escaped bytes of
+//! their UTF-8. DuckDB, pyarrow and Polars read them back as they were, Hive and Spark as one character a byte.
 
 use crate::columns::intern::Interner;
 use crate::dataset::plan::Partition;
@@ -12,6 +15,9 @@ use crate::time::{DAY_MS, Day, day_of};
 
 /// Bytes of a path segment: what ext4, XFS, APFS and NTFS allow for a name.
 const SEGMENT_BYTES_MAX: usize = 255;
+
+/// Bytes of a path: an S3 key may have 1,024, and there is a lake before the path and a file's name after it.
+const PATH_BYTES_MAX: usize = 800;
 
 /// The number of a partition in its table.
 pub(crate) type PartitionId = u32;
@@ -146,7 +152,7 @@ impl Partitions {
             }
             path.push_str(&segment);
         }
-        Some(path)
+        (path.len() <= PATH_BYTES_MAX).then_some(path)
     }
 
     /// The path of a partition that [`Partitions::find`] gave.
@@ -191,6 +197,10 @@ pub(crate) fn escape(value: &[u8]) -> String {
             | '<'
             | '>'
             | '|' => escaped.push_str(&format!("%{:02X}", u32::from(character))),
+            '\u{80}'..='\u{9F}' => {
+                let mut bytes = [0; 2];
+                character.encode_utf8(&mut bytes).bytes().for_each(|byte| escaped.push_str(&format!("%{byte:02X}")));
+            }
             other => escaped.push(other),
         }
     }

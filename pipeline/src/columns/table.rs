@@ -180,7 +180,15 @@ impl Table {
     /// Every leaf that reads an input.
     fn resolve(&mut self, slots: &mut Slots, chunk: &[u8], key: Option<&PseudonymKey>, faults: &mut [Option<Fault>]) {
         let plan = Arc::clone(&self.plan);
+        let mut shapes_seen = 0;
         for (number, leaf) in plan.leaves.iter().enumerate() {
+            // The faults of a record are found in the order of its columns; shapes are numbered in that order, too.
+            if let Some(shape) = leaf.nest.shape().filter(|shape| *shape >= shapes_seen) {
+                shapes_seen = shape + 1;
+                if plan.shapes[shape].required {
+                    missing_shape(shape, slots, faults);
+                }
+            }
             let LeafSource::Input(input) = leaf.source else { continue };
             let dense = &mut self.scratch.dense[number];
             if plan.inputs[input].kind == InputKind::Unknown {
@@ -419,7 +427,11 @@ impl Table {
                 Values::Texts(_) => true,
                 _ => false,
             };
-            let free = !partitions.contains(&number) && self.joined[number].is_empty() && leaf.nest == Nest::Flat;
+            // A lookup's and a partition's values are found by their numbers, and a shard is constant in a block.
+            let free = matches!(leaf.source, LeafSource::Input(_))
+                && leaf.nest == Nest::Flat
+                && self.joined[number].is_empty()
+                && !partitions.contains(&number);
             if hardly_repeats && free {
                 next.values[number] = Values::new(leaf, 0, true, self.seed);
             }
@@ -468,6 +480,15 @@ fn missing(
                 .for_each(report);
         }
         _ => (0..).zip(&there).filter(|(_, there)| !**there).for_each(|(index, _)| report(index)),
+    }
+}
+
+/// Notes the records in which a required list, map or struct is not there.
+fn missing_shape(shape: ShapeId, slots: &Slots, faults: &mut [Option<Fault>]) {
+    let mut there = vec![false; faults.len()];
+    slots.shapes[shape].iter().for_each(|slot| there[slot.record as usize] = true);
+    for (fault, _) in faults.iter_mut().zip(there).filter(|(_, there)| !there) {
+        note(fault, Code::MissingField, Spot::Shape(shape));
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::columns::partition::TEXTS_MAX;
 use crate::dataset::definition::{
     Column, Definition, FieldRules, Kind, Member, Rule, ScalarKind, Source, TimeFormat, TimePart,
 };
@@ -30,6 +31,28 @@ pub(crate) fn check(file: &str, definition: &Definition) -> Problems {
     }
     checker.lookups(definition);
     checker.times(definition);
+    checker.problems
+}
+
+/// Rules that recognize a dataset by a field inside an embedded document, its own or another dataset's: whether such a
+/// field is seen would depend on which dataset the record is first taken for.
+pub(crate) fn recognized_outside(file: &str, definition: &Definition, all: &[Definition]) -> Problems {
+    let mut checker = Checker { file, problems: Problems::default() };
+    for rule in &definition.recognize {
+        let compared = rule.equals.iter().map(|(pointer, _)| pointer);
+        for pointer in rule.present.iter().chain(&rule.absent).chain(compared) {
+            let inside = |document: &&At<Pointer>| pointer.value.is_below(&document.value);
+            for other in all {
+                if let Some(document) = other.embedded.iter().find(inside) {
+                    let message = format!(
+                        "{} is inside {}, which '{}' reads as an embedded document: recognize records by a field outside",
+                        pointer.value, document.value, other.name.value
+                    );
+                    checker.report(pointer.line, message);
+                }
+            }
+        }
+    }
     checker.problems
 }
 
@@ -68,6 +91,13 @@ impl Checker<'_> {
 
     fn partitions(&mut self, definition: &Definition) {
         let At { value: names, line } = &definition.partition_by;
+        if names.is_empty() {
+            self.report(*line, "partition_by names nothing: name columns, or year, month, day");
+        }
+        let texts = names.iter().filter(|name| !DATE_PARTS.contains(&name.as_str())).count();
+        if texts > TEXTS_MAX {
+            self.report(*line, format!("partition_by names more than {TEXTS_MAX} columns"));
+        }
         for (n, name) in names.iter().enumerate() {
             if names[..n].contains(name) {
                 self.report(*line, format!("partition '{name}' is named twice"));

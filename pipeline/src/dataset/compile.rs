@@ -5,6 +5,7 @@
 //! what only planting shows (one field read in two ways that can't both hold) is refused here.
 
 use regex::bytes::Regex;
+use sha2::{Digest, Sha256};
 
 use crate::dataset::check::{DATE_PARTS, INGEST_COLUMNS};
 use crate::dataset::definition::{
@@ -25,12 +26,13 @@ use crate::time::DAY_MS;
 /// Gives the lookup table of a file and key column, or a sentence why there is none.
 pub type Tables<'t> = dyn Fn(&str, &str) -> Result<LookupTable, String> + 't;
 
-/// Compiles a checked definition. `version` is the hash of its text; `file` is for messages.
+/// Compiles a checked definition: its text, and the marks by which records are told apart with the number that it has
+/// among them. `file` is for messages.
 pub(crate) fn compile(
     file: &str,
     definition: &Definition,
-    version: String,
-    markers: &Markers,
+    text: &str,
+    (markers, dataset): (&Markers, usize),
     tables: &Tables<'_>,
 ) -> Result<Plan, Problems> {
     let mut compiler = Compiler { file, problems: Problems::default(), ..Compiler::default() };
@@ -51,8 +53,8 @@ pub(crate) fn compile(
     };
     let arrival_time = definition.arrival_time.as_ref().map(|field| (compiler.time_input(field), field.format));
     let partitions = definition.partition_by.value.iter().filter_map(|name| compiler.partition(name)).collect();
-    markers.mark(&mut compiler.draft);
-    compiler.finish(definition, version, event_time, arrival_time, partitions)
+    markers.mark(dataset, &mut compiler.draft);
+    compiler.finish(definition, text, event_time, arrival_time, partitions)
 }
 
 #[derive(Default)]
@@ -75,7 +77,7 @@ impl Compiler<'_> {
     fn finish(
         mut self,
         definition: &Definition,
-        version: String,
+        text: &str,
         event_time: EventTimeInput,
         arrival_time: Option<(InputId, TimeFormat)>,
         partitions: Vec<Partition>,
@@ -87,12 +89,14 @@ impl Compiler<'_> {
                 Vec::new()
             }
         };
+        self.readings();
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
+        let lookups: Vec<PlannedLookup> = self.lookups.into_iter().flatten().collect();
         Ok(Plan {
             name: definition.name.value.clone(),
-            version,
+            version: version(text, &lookups),
             nodes,
             inputs: self.inputs,
             shapes: self.shapes,
@@ -101,8 +105,22 @@ impl Compiler<'_> {
             partitions,
             event_time,
             arrival_time,
-            lookups: self.lookups.into_iter().flatten().collect(),
+            lookups,
         })
+    }
+
+    /// Refuses two readings of one field that no value suits.
+    fn readings(&mut self) {
+        let mut told = Vec::new();
+        for (n, one) in self.inputs.iter().enumerate() {
+            for other in &self.inputs[..n] {
+                if one.pointer == other.pointer && one.shape == other.shape && !one.goes_with(other) {
+                    let (first, second) = (other.kind.in_words(), one.kind.in_words());
+                    told.push(format!("{} is read as {first} and as {second}: no record can be both", one.pointer));
+                }
+            }
+        }
+        told.into_iter().for_each(|message| self.report(0, message));
     }
 
     fn plant(&mut self, line: usize, pointer: &Pointer, target: Target) {
@@ -121,8 +139,8 @@ impl Compiler<'_> {
         })
     }
 
-    fn shape(&mut self, kind: ShapeKind) -> ShapeId {
-        self.shapes.push(Shape { kind });
+    fn shape(&mut self, pointer: &Pointer, kind: ShapeKind, required: bool) -> ShapeId {
+        self.shapes.push(Shape { pointer: pointer.to_string(), kind, required });
         self.shapes.len() - 1
     }
 
@@ -148,7 +166,7 @@ impl Compiler<'_> {
                 output_type(*kind, &column.field)
             }
             (Source::Pointer(pointer), Kind::List(kind)) => {
-                let shape = self.shape(ShapeKind::Repeated);
+                let shape = self.shape(pointer, ShapeKind::Repeated, column.field.required);
                 let input = self.input(
                     pointer.to_string(),
                     field_input(*kind, &column.field),
@@ -163,8 +181,12 @@ impl Compiler<'_> {
                 self.map(name, line, pointer, *kind, &column.field);
                 ColumnType::Map(Box::new(output_type(*kind, &column.field)))
             }
-            (Source::Pointer(pointer), Kind::Struct(members)) => self.structure(name, line, pointer, members),
-            (Source::Pointer(pointer), Kind::ListOfStructs(members)) => self.objects(name, line, pointer, members),
+            (Source::Pointer(pointer), Kind::Struct(members)) => {
+                self.structure(name, line, pointer, (members, column.field.required))
+            }
+            (Source::Pointer(pointer), Kind::ListOfStructs(members)) => {
+                self.objects(name, line, pointer, (members, column.field.required))
+            }
             (source, Kind::Scalar(kind)) => {
                 self.computed(name, line, source, *kind, column);
                 output_type(*kind, &column.field)
@@ -196,7 +218,7 @@ impl Compiler<'_> {
     }
 
     fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarKind, rules: &FieldRules) {
-        let shape = self.shape(ShapeKind::Repeated);
+        let shape = self.shape(pointer, ShapeKind::Repeated, rules.required);
         let key = self.input(format!("{pointer} (key)"), InputKind::Text, false, Some(shape));
         let value = self.input(pointer.to_string(), field_input(kind, rules), rules.accept_text, Some(shape));
         let allow = AllowList::new(rules.allow.as_ref().map_or(&[], |at| at.value.as_slice()));
@@ -206,8 +228,14 @@ impl Compiler<'_> {
         self.leaf(format!("{name}.value"), LeafSource::Input(value), Nest::MapValue(shape), kind, rules);
     }
 
-    fn structure(&mut self, name: &str, line: usize, pointer: &Pointer, members: &[Member]) -> ColumnType {
-        let shape = self.shape(ShapeKind::Struct);
+    fn structure(
+        &mut self,
+        name: &str,
+        line: usize,
+        pointer: &Pointer,
+        (members, required): (&[Member], bool),
+    ) -> ColumnType {
+        let shape = self.shape(pointer, ShapeKind::Struct, required);
         self.plant(line, pointer, Target::Struct(shape));
         let mut fields = Vec::new();
         for member in members {
@@ -227,8 +255,14 @@ impl Compiler<'_> {
         ColumnType::Struct(fields)
     }
 
-    fn objects(&mut self, name: &str, line: usize, pointer: &Pointer, members: &[Member]) -> ColumnType {
-        let shape = self.shape(ShapeKind::Repeated);
+    fn objects(
+        &mut self,
+        name: &str,
+        line: usize,
+        pointer: &Pointer,
+        (members, required): (&[Member], bool),
+    ) -> ColumnType {
+        let shape = self.shape(pointer, ShapeKind::Repeated, required);
         let mut planted = Vec::new();
         let mut fields = Vec::new();
         for member in members {
@@ -300,7 +334,7 @@ impl Compiler<'_> {
                 _ => None,
             },
             in_file: true,
-            required: rules.required,
+            required: rules.required && !matches!(nest, Nest::Element(_) | Nest::MapKey(_) | Nest::MapValue(_)),
             checks: checks(rules, kind, text_input),
             transform,
         });
@@ -381,6 +415,15 @@ impl Compiler<'_> {
             format!("lookup '{}' has no column '{column}'; its columns are: {names}", lookup.name)
         })
     }
+}
+
+/// The hash of a definition's text and of the tables that it is joined to, in hex.
+fn version(text: &str, lookups: &[PlannedLookup]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(text);
+    // Without lookups it is the hash of the text, which anyone can check with sha256sum.
+    lookups.iter().for_each(|lookup| hash.update(format!("\n{} {}", lookup.name, lookup.table.content_hash())));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_drop(rules: &FieldRules) -> bool {

@@ -19,8 +19,6 @@ mod tree;
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::dataset::definition::Definition;
 use crate::dataset::plan::{Plan, Transform};
 use crate::dataset::recognize::Markers;
@@ -89,10 +87,12 @@ impl Datasets {
             problems.push(Problem { file: "datasets".to_owned(), line: 0, message });
             problems
         })?;
+        for (definition, DefinitionText { file, .. }) in definitions.iter().zip(texts) {
+            problems.extend(check::recognized_outside(file, definition, &definitions));
+        }
         let mut plans = Vec::new();
-        for (definition, DefinitionText { file, text }) in definitions.iter().zip(texts) {
-            let version = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-            match compile::compile(file, definition, version, &markers, tables) {
+        for (dataset, (definition, DefinitionText { file, text })) in definitions.iter().zip(texts).enumerate() {
+            match compile::compile(file, definition, text, (&markers, dataset), tables) {
                 Ok(plan) => plans.push(Arc::new(plan)),
                 Err(found) => problems.extend(found),
             }

@@ -104,6 +104,8 @@ pub(crate) struct Field {
     pub(crate) pointer: String,
     pub(crate) plain: Literal,
     pub(crate) escaped: Literal,
+    /// Whether only other datasets look at it, to recognize their records: nothing about it is a fault.
+    pub(crate) foreign: bool,
     /// Bits that its presence sets, for recognizing the dataset.
     pub(crate) marker: u64,
     /// Bits that a certain string value sets.
@@ -123,6 +125,8 @@ pub(crate) enum Action {
     Object { node: NodeId, shape: Option<ShapeId>, json: Option<InputId>, embedded: bool },
     /// Any value, stored as its JSON text.
     Json(InputId),
+    /// If it is an object, other datasets look for fields in it; this one does the other thing with it.
+    Marked { node: NodeId, otherwise: Box<Action> },
     /// An array of scalars.
     List { shape: ShapeId, element: InputId },
     /// An array of objects.
@@ -138,6 +142,22 @@ pub(crate) struct Input {
     pub(crate) accept_text: bool,
     /// The list or map whose elements these are; `None`: one for each record.
     pub(crate) shape: Option<ShapeId>,
+}
+
+impl Input {
+    /// Whether one value can be read as this input and as another one.
+    pub(crate) fn goes_with(&self, other: &Input) -> bool {
+        let number = |kind: InputKind| matches!(kind, InputKind::Int | InputKind::Float);
+        let json = |kind: InputKind| matches!(kind, InputKind::Json | InputKind::Unknown);
+        // Text that says a number is read as both where that is accepted.
+        let text_and = |one: &Input, other: &Input| one.kind == InputKind::Text && other.accept_text;
+        self.kind == other.kind
+            || number(self.kind) && number(other.kind)
+            || json(self.kind)
+            || json(other.kind)
+            || text_and(self, other)
+            || text_and(other, self)
+    }
 }
 
 /// How an input's value is stored in its slot.
@@ -157,10 +177,26 @@ pub(crate) enum InputKind {
     Unknown,
 }
 
+impl InputKind {
+    /// What values it is of, in a sentence.
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            InputKind::Text => "a string",
+            InputKind::Int | InputKind::Float => "a number",
+            InputKind::Bool => "a boolean",
+            InputKind::Json | InputKind::Unknown => "any value",
+        }
+    }
+}
+
 /// A list, map or struct.
 #[derive(Debug)]
 pub(crate) struct Shape {
+    /// JSON Pointer, for messages.
+    pub(crate) pointer: String,
     pub(crate) kind: ShapeKind,
+    /// Whether every record must have it.
+    pub(crate) required: bool,
 }
 
 /// What kind of shape.
@@ -249,6 +285,14 @@ pub(crate) enum Nest {
 }
 
 impl Nest {
+    /// The list, map or struct that the leaf is a part of.
+    pub(crate) fn shape(self) -> Option<ShapeId> {
+        match self {
+            Nest::InStruct(shape) => Some(shape),
+            other => other.repeated(),
+        }
+    }
+
     /// The repeated shape whose elements the leaf's values are.
     pub(crate) fn repeated(self) -> Option<ShapeId> {
         match self {

@@ -31,6 +31,11 @@ impl Pointer {
         &self.0
     }
 
+    /// Whether it leads to something inside the value that another one leads to.
+    pub(crate) fn is_below(&self, other: &Pointer) -> bool {
+        self.0.len() > other.0.len() && self.0.starts_with(&other.0)
+    }
+
     /// This pointer with another below it.
     #[must_use]
     pub(crate) fn join(&self, below: &Pointer) -> Pointer {

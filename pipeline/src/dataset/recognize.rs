@@ -31,6 +31,13 @@ struct Rule {
     one_of_each: Vec<u64>,
 }
 
+impl Rule {
+    /// All bits that it looks at.
+    fn bits(&self) -> u64 {
+        self.one_of_each.iter().fold(self.present | self.absent, |bits, group| bits | group)
+    }
+}
+
 impl Markers {
     /// The marks of these definitions, in their order of precedence.
     ///
@@ -76,12 +83,14 @@ impl Markers {
         Ok(1 << position)
     }
 
-    /// Puts every mark into a decode tree, so that scanning by it tells all datasets apart.
-    pub(crate) fn mark(&self, draft: &mut Draft) {
+    /// Puts every mark into the decode tree of a dataset, so that scanning by it tells all datasets apart.
+    pub(crate) fn mark(&self, dataset: usize, draft: &mut Draft) {
+        let own = self.rules[dataset].iter().fold(0, |bits, rule| bits | rule.bits());
         for (position, mark) in self.marks.iter().enumerate() {
+            let bit = 1 << position;
             match &mark.value {
-                None => draft.mark(&mark.pointer, 1 << position),
-                Some(value) => draft.mark_value(&mark.pointer, value, 1 << position),
+                None => draft.mark(&mark.pointer, bit, own & bit != 0),
+                Some(value) => draft.mark_value(&mark.pointer, value, bit, own & bit != 0),
             }
         }
     }

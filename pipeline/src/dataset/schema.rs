@@ -215,7 +215,7 @@ fn json_schema(definition: &Definition) -> Value {
             _ if dropped => json!({}),
             Kind::Scalar(kind) => scalar_schema(*kind, &column.field),
             Kind::List(kind) => {
-                json!({ "type": ["array", "null"], "items": scalar_schema(*kind, &column.field) })
+                json!({ "type": type_of("array", &column.field), "items": element_schema(*kind, &column.field) })
             }
             Kind::ListOfStructs(members) => {
                 let mut element = object();
@@ -227,10 +227,10 @@ fn json_schema(definition: &Definition) -> Value {
                         member.field.required,
                     );
                 }
-                json!({ "type": ["array", "null"], "items": element })
+                json!({ "type": type_of("array", &column.field), "items": element })
             }
             Kind::Map(kind) => {
-                json!({ "type": ["object", "null"], "additionalProperties": scalar_schema(*kind, &column.field) })
+                json!({ "type": type_of("object", &column.field), "additionalProperties": element_schema(*kind, &column.field) })
             }
             Kind::Struct(members) => {
                 let mut structure = object();
@@ -238,6 +238,7 @@ fn json_schema(definition: &Definition) -> Value {
                     let schema = scalar_schema(member.kind, &member.field);
                     place(&mut structure, &member.pointer, schema, member.field.required);
                 }
+                structure["type"] = type_of("object", &column.field);
                 structure
             }
         };
@@ -246,12 +247,37 @@ fn json_schema(definition: &Definition) -> Value {
         }
         place(&mut root, pointer, schema, column.field.required);
     }
+    definition.embedded.iter().for_each(|pointer| embed(&mut root, &pointer.value));
     let time = &definition.event_time.field;
     place(&mut root, &time.pointer.value, time_schema(time.format), true);
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     root["title"] = json!(definition.name.value);
     root["description"] = json!(definition.description);
     root
+}
+
+/// Says that an object may also come as a string that holds it.
+fn embed(root: &mut Value, pointer: &Pointer) {
+    let mut at = root;
+    for key in pointer.keys() {
+        let Some(inside) = at.pointer_mut("/properties").and_then(|all| all.get_mut(key)) else { return };
+        at = inside;
+    }
+    at["type"] = match at["type"].take() {
+        Value::Array(types) => types.into_iter().chain([json!("string")]).collect(),
+        one => json!([one, "string"]),
+    };
+    at["contentMediaType"] = json!("application/json");
+}
+
+/// The type of a list, map or struct.
+fn type_of(name: &str, rules: &FieldRules) -> Value {
+    if rules.required { json!(name) } else { json!([name, "null"]) }
+}
+
+/// An element of a list or map: whether the column must be there says nothing about it.
+fn element_schema(kind: ScalarKind, rules: &FieldRules) -> Value {
+    scalar_schema(kind, &FieldRules { required: false, ..rules.clone() })
 }
 
 fn object() -> Value {

@@ -16,8 +16,12 @@ pub(crate) struct Draft {
     structure: Option<ShapeId>,
     repeated: Option<Repeated>,
     embedded: bool,
+    /// Whether this dataset looks at the field, or at one inside it.
+    own: bool,
     marker: u64,
     equals: Vec<(Box<[u8]>, u64)>,
+    /// Whether this dataset's own rules compare it with a string.
+    compared: bool,
     unknown: Unknown,
 }
 
@@ -53,7 +57,7 @@ impl Draft {
     /// # Errors
     /// A sentence for the user, where the field is already read in a way that does not go with this one.
     pub(crate) fn plant(&mut self, pointer: &Pointer, target: Target) -> Result<(), String> {
-        let draft = self.at(pointer);
+        let draft = self.own(pointer);
         match target {
             Target::Known => {}
             Target::Take(input) => {
@@ -80,17 +84,19 @@ impl Draft {
 
     /// Says that a field may come as a string that holds JSON.
     pub(crate) fn embed(&mut self, pointer: &Pointer) {
-        self.at(pointer).embedded = true;
+        self.own(pointer).embedded = true;
     }
 
-    /// Says that a field's presence sets bits.
-    pub(crate) fn mark(&mut self, pointer: &Pointer, bits: u64) {
-        self.at(pointer).marker |= bits;
+    /// Says that a field's presence sets bits. `own`: for this dataset's rules, and not only for other datasets'.
+    pub(crate) fn mark(&mut self, pointer: &Pointer, bits: u64, own: bool) {
+        self.at(pointer, own).marker |= bits;
     }
 
-    /// Says that a string value of a field sets bits.
-    pub(crate) fn mark_value(&mut self, pointer: &Pointer, value: &str, bits: u64) {
-        self.at(pointer).equals.push((value.as_bytes().into(), bits));
+    /// Says that a string value of a field sets bits; `own` as in [`Draft::mark`].
+    pub(crate) fn mark_value(&mut self, pointer: &Pointer, value: &str, bits: u64, own: bool) {
+        let draft = self.at(pointer, own);
+        draft.equals.push((value.as_bytes().into(), bits));
+        draft.compared |= own;
     }
 
     /// Collects the top level's unknown keys.
@@ -98,7 +104,11 @@ impl Draft {
         self.unknown = Unknown::Collect { input, allow };
     }
 
-    fn at(&mut self, pointer: &Pointer) -> &mut Draft {
+    fn own(&mut self, pointer: &Pointer) -> &mut Draft {
+        self.at(pointer, true)
+    }
+
+    fn at(&mut self, pointer: &Pointer, own: bool) -> &mut Draft {
         let mut draft = self;
         for key in pointer.keys() {
             let position = draft.children.iter().position(|(known, _)| known == key).unwrap_or_else(|| {
@@ -106,6 +116,7 @@ impl Draft {
                 draft.children.len() - 1
             });
             draft = &mut draft.children[position].1;
+            draft.own |= own;
         }
         draft
     }
@@ -115,7 +126,7 @@ impl Draft {
     /// # Errors
     /// Sentences for the user, one for each field whose readings do not go together.
     pub(crate) fn build(self) -> Result<Vec<Node>, Vec<String>> {
-        let mut builder = Builder { nodes: Vec::new(), errors: Vec::new() };
+        let mut builder = Builder { nodes: Vec::new(), errors: Vec::new(), embedded: false };
         builder.object(self, "");
         if builder.errors.is_empty() { Ok(builder.nodes) } else { Err(builder.errors) }
     }
@@ -128,6 +139,8 @@ fn twice(pointer: &Pointer) -> String {
 struct Builder {
     nodes: Vec<Node>,
     errors: Vec<String>,
+    /// Whether the fields at hand are inside an embedded document.
+    embedded: bool,
 }
 
 impl Builder {
@@ -145,18 +158,28 @@ impl Builder {
 
     fn field(&mut self, key: &str, mut draft: Draft, above: &str) -> Field {
         let pointer = format!("{above}/{}", key.replace('~', "~0").replace('/', "~1"));
-        let marker = draft.marker;
+        let (marker, foreign, compared) = (draft.marker, !draft.own, draft.compared);
         let equals = std::mem::take(&mut draft.equals);
         let action = self.action(draft, &pointer);
-        if !equals.is_empty() && !matches!(action, Action::Skip | Action::Take(_)) {
+        let is_text = match &action {
+            Action::Marked { otherwise, .. } => matches!(**otherwise, Action::Skip | Action::Take(_)),
+            action => matches!(action, Action::Skip | Action::Take(_)),
+        };
+        if compared && !is_text {
             self.errors.push(format!("{pointer} is compared with a string and read as something else"));
         }
-        Field { plain: Literal::plain(key), escaped: Literal::escaped(key), pointer, marker, equals, action }
+        Field { plain: Literal::plain(key), escaped: Literal::escaped(key), pointer, foreign, marker, equals, action }
     }
 
-    fn action(&mut self, draft: Draft, pointer: &str) -> Action {
+    fn action(&mut self, mut draft: Draft, pointer: &str) -> Action {
         let is_map = !matches!(draft.unknown, Unknown::Skip);
-        let is_object = !draft.children.is_empty() || draft.structure.is_some() || is_map;
+        let has_fields = draft.children.iter().any(|(_, child)| child.own);
+        let is_object = has_fields || draft.structure.is_some() || is_map;
+        if !is_object && !draft.children.is_empty() {
+            let marks = Draft { children: std::mem::take(&mut draft.children), ..Draft::default() };
+            let node = self.object(marks, pointer);
+            return Action::Marked { node, otherwise: Box::new(self.action(draft, pointer)) };
+        }
         let readings = usize::from(!draft.takes.is_empty())
             + usize::from(is_object)
             + usize::from(draft.repeated.is_some())
@@ -167,7 +190,14 @@ impl Builder {
         }
         if is_object {
             let (shape, json, embedded) = (draft.structure, draft.json, draft.embedded);
+            if embedded && self.embedded {
+                self.errors
+                    .push(format!("{pointer} is embedded in a document that is embedded itself: one level is read"));
+            }
+            let outside = self.embedded;
+            self.embedded |= embedded;
             let node = self.object(draft, pointer);
+            self.embedded = outside;
             return Action::Object { node, shape, json, embedded };
         }
         if draft.embedded {

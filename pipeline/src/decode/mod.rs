@@ -125,6 +125,9 @@ fn trimmed(bytes: &[u8], line: Range<usize>) -> Option<Range<usize>> {
     (!blank).then_some(line.start..end)
 }
 
+/// How much room is made for records that come wrapped in base64, once a chunk has one.
+const WRAPPED_BYTES_MIN: usize = 1 << 18;
+
 /// Where the record's JSON is: at its own bytes, or, if those are base64 of something that begins like an object,
 /// decoded at the buffer's end.
 fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<usize> {
@@ -142,8 +145,12 @@ fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<usize> {
         return bytes;
     }
     let start = buffer.len();
+    let end = start + decoded.len();
+    if buffer.capacity() < end + PADDING {
+        // A little at a time: doubling a chunk for its one wrapped record is not worth it.
+        buffer.reserve_exact((decoded.len() + PADDING).max(WRAPPED_BYTES_MIN));
+    }
     buffer.extend_from_slice(&decoded);
-    let end = buffer.len();
     buffer.resize(end + PADDING, 0);
     start..end
 }

@@ -28,6 +28,7 @@ pub(crate) enum Spot {
     Field(NodeId, usize),
     /// An object of the decode tree.
     Node(NodeId),
+    Shape(ShapeId),
     Leaf(usize),
 }
 
@@ -153,7 +154,8 @@ struct Walk<'w> {
 impl<'w> Walk<'w> {
     fn record(&mut self, buffer: &[u8], begin: usize, end: usize) -> Result<(), Stop> {
         let at = white_space(buffer, begin);
-        let after = if buffer.get(at) == Some(&b'{') {
+        let first = buffer.get(at).copied().unwrap_or(0);
+        let after = if first == b'{' {
             self.object::<false>(buffer, at, 0, self.slots.records, 1)?
         } else {
             let after = skip::value(buffer, at, 0, &mut self.high)?;
@@ -164,9 +166,11 @@ impl<'w> Walk<'w> {
         if after == end {
             return Ok(());
         }
-        let code = match buffer.get(after) {
-            Some(b'{' | b'[') => Code::MultipleDocuments,
-            _ => Code::TrailingBytes,
+        let code = match (first, buffer.get(after)) {
+            (b'{' | b'[', Some(b'{' | b'[')) => Code::MultipleDocuments,
+            (b'{' | b'[', _) => Code::TrailingBytes,
+            // A line of a log or of CSV may begin like a number.
+            _ => Code::NotJson,
         };
         Err(Stop::Broken(code, after))
     }
@@ -192,10 +196,17 @@ impl<'w> Walk<'w> {
         }
         let plan = self.plan;
         let node = &plan.nodes[node_id];
-        let map = if let Unknown::Map(map) = &node.unknown { Some(self.begin_map(map)) } else { None };
+        let begin = match &node.unknown {
+            Unknown::Skip => (0, 0),
+            Unknown::Map(map) => (self.slots.element_count(map.shape), self.slots.inputs[map.key].len()),
+            Unknown::Collect { input, .. } => (0, self.slots.inputs[*input].len()),
+        };
         let end = self.fields::<INNER>(buffer, at + 1, node_id, index, depth)?;
-        if let (Unknown::Map(map), Some(begin)) = (&node.unknown, map) {
-            self.end_map(buffer, map, begin, node_id);
+        match &node.unknown {
+            Unknown::Skip => {}
+            Unknown::Map(map) => self.end_map(buffer, map, begin, node_id),
+            // Each key is followed by its value.
+            Unknown::Collect { input, .. } => self.distinct(buffer, *input, begin.1, 2, node_id),
         }
         Ok(end)
     }
@@ -227,13 +238,13 @@ impl<'w> Walk<'w> {
                 }
             }
             if found.is_none() {
-                at = white_space(buffer, at);
+                at = gap::<INNER>(buffer, at);
                 if first && buffer.get(at) == Some(&b'}') {
                     return Ok(at + 1);
                 }
                 let key_begin = self.open_quote::<INNER>(buffer, at)?;
                 let key = self.string::<INNER>(buffer, key_begin)?;
-                at = skip::colon(buffer, key.next)?;
+                at = colon::<INNER>(buffer, key.next)?;
                 found = self.find(node_id, &buffer[key_begin..key.end], key.escaped);
                 match found {
                     Some(field) => self.expected[node_id][previous] = next_in_order(field),
@@ -243,8 +254,10 @@ impl<'w> Walk<'w> {
             if let Some(number) = found {
                 let field = &node.fields[number];
                 if !seen.insert(number) {
-                    self.note(Code::DuplicateKey, Spot::Field(node_id, number));
-                    at = self.skip::<INNER>(buffer, white_space(buffer, at), depth)?;
+                    if !field.foreign {
+                        self.note(Code::DuplicateKey, Spot::Field(node_id, number));
+                    }
+                    at = self.skip::<INNER>(buffer, gap::<INNER>(buffer, at), depth)?;
                 } else {
                     self.marks |= field.marker;
                     at = self.value::<INNER>(buffer, at, field, Spot::Field(node_id, number), index, depth)?;
@@ -258,7 +271,7 @@ impl<'w> Walk<'w> {
                 Some(b',') => at += 1,
                 Some(b'}') => return Ok(at + 1),
                 _ => {
-                    at = white_space(buffer, at);
+                    at = gap::<INNER>(buffer, at);
                     match buffer.get(at) {
                         Some(b',') => at += 1,
                         Some(b'}') => return Ok(at + 1),
@@ -315,18 +328,18 @@ impl<'w> Walk<'w> {
         }
         let object = buffer[at - 1] == b'{';
         let close = if object { b'}' } else { b']' };
-        let mut at = white_space(buffer, at);
+        let mut at = gap::<true>(buffer, at);
         if buffer.get(at) == Some(&close) {
             return Ok(at + 1);
         }
         loop {
-            at = white_space(buffer, at);
+            at = gap::<true>(buffer, at);
             if object {
                 let begin = self.open_quote::<true>(buffer, at)?;
                 let end = self.string::<true>(buffer, begin)?;
-                at = skip::colon(buffer, end.next).map_err(|_| Stop::Unescape)?;
+                at = colon::<true>(buffer, end.next)?;
             }
-            at = white_space(buffer, self.skip_inner(buffer, at, depth + 1)?);
+            at = gap::<true>(buffer, self.skip_inner(buffer, at, depth + 1)?);
             match buffer.get(at) {
                 Some(b',') => at += 1,
                 Some(byte) if *byte == close => return Ok(at + 1),
@@ -379,22 +392,23 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// Where a map's elements and its keys' slots begin.
-    fn begin_map(&self, map: &MapInputs) -> (u32, usize) {
-        (self.slots.element_count(map.shape), self.slots.inputs[map.key].len())
-    }
-
-    /// Stores a map's extent; a key that is there twice is a fault.
+    /// Stores a map's extent; `first` and `first_key` are where its elements and its keys' slots begin.
     fn end_map(&mut self, buffer: &[u8], map: &MapInputs, (first, first_key): (u32, usize), node: NodeId) {
         let count = self.slots.element_count(map.shape) - first;
         self.slots.shapes[map.shape].push(ShapeSlot { record: self.slots.records, first, count });
-        if count > 1 {
-            let mut keys: Vec<_> =
-                self.slots.inputs[map.key][first_key..].iter().map(|slot| plain_text(buffer, *slot)).collect();
-            keys.sort_unstable();
-            if keys.windows(2).any(|pair| pair[0] == pair[1]) {
-                self.note(Code::DuplicateKey, Spot::Node(node));
-            }
+        self.distinct(buffer, map.key, first_key, 1, node);
+    }
+
+    /// Of the keys in an input's slots, each `step`th one from `first` on, none may be there twice.
+    fn distinct(&mut self, buffer: &[u8], input: InputId, first: usize, step: usize, node: NodeId) {
+        let slots = &self.slots.inputs[input][first..];
+        if slots.len() <= step {
+            return;
+        }
+        let mut keys: Vec<_> = slots.iter().step_by(step).map(|slot| plain_text(buffer, *slot)).collect();
+        keys.sort_unstable();
+        if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+            self.note(Code::DuplicateKey, Spot::Node(node));
         }
     }
 
@@ -409,12 +423,18 @@ impl<'w> Walk<'w> {
         depth: u32,
     ) -> Result<usize, Stop> {
         let at =
-            if matches!(buffer.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) { white_space(buffer, at) } else { at };
+            if matches!(buffer.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) { gap::<INNER>(buffer, at) } else { at };
         match &field.action {
             Action::Take(inputs) => self.scalar::<INNER>(buffer, at, inputs, Some(field), index, depth),
             Action::Skip if field.equals.is_empty() => self.skip::<INNER>(buffer, at, depth),
             Action::Skip => self.scalar::<INNER>(buffer, at, &[], Some(field), index, depth),
-            action => self.nested::<INNER>(buffer, at, action, spot, index, depth),
+            action => {
+                if !field.equals.is_empty() && !INNER && buffer.get(at) == Some(&b'"') {
+                    let end = self.string::<INNER>(buffer, at + 1)?;
+                    self.compare(field, &buffer[at + 1..end.end], end.escaped);
+                }
+                self.nested::<INNER>(buffer, at, action, spot, index, depth)
+            }
         }
     }
 
@@ -516,16 +536,19 @@ impl<'w> Walk<'w> {
     /// A string where a number or boolean belongs: taken only where the definition says so.
     fn text_as_other(&mut self, buffer: &[u8], begin: usize, end: usize, input: InputId, index: u32) {
         let planned = &self.plan.inputs[input];
-        let text = &buffer[begin..end];
         if planned.accept_text {
-            match (planned.kind, text) {
+            let mut text = Vec::with_capacity(end - begin + PADDING);
+            text::unescape(&buffer[begin..end], &mut text);
+            let length = text.len();
+            match (planned.kind, text.as_slice()) {
                 (InputKind::Bool, b"true") => return self.slots.push(input, Slot { value: 1, len: 0, index }),
                 (InputKind::Bool, b"false") => return self.slots.push(input, Slot { value: 0, len: 0, index }),
                 (InputKind::Int | InputKind::Float, _) => {
-                    if let Ok(number) = number::scan(buffer, begin)
-                        && number.end == end
+                    text.resize(length + PADDING, 0);
+                    if let Ok(number) = number::scan(&text, 0)
+                        && number.end == length
                     {
-                        return self.number(buffer, number, input, index);
+                        return self.number(&text, number, input, index);
                     }
                 }
                 _ => {}
@@ -555,12 +578,22 @@ impl<'w> Walk<'w> {
                         return Err(Stop::Unescape);
                     }
                     let end = self.object::<INNER>(buffer, at, *node, index, depth + 1)?;
-                    self.whole(*shape, *json, at, end);
+                    self.whole(*shape, *json, at, end, index);
                     Ok(end)
                 }
                 b'"' if *embedded && !INNER => self.embedded(buffer, at, *node, *shape, *json, spot, depth),
                 _ => self.wrong_type::<INNER>(buffer, at, spot, depth),
             },
+            Action::Marked { node, otherwise } => {
+                if byte == b'{' && !INNER {
+                    self.object::<INNER>(buffer, at, *node, index, depth + 1)?;
+                }
+                match &**otherwise {
+                    Action::Skip => self.skip::<INNER>(buffer, at, depth),
+                    Action::Take(inputs) => self.scalar::<INNER>(buffer, at, inputs, None, index, depth),
+                    action => self.nested::<INNER>(buffer, at, action, spot, index, depth),
+                }
+            }
             Action::List { shape, element } if byte == b'[' => {
                 self.list::<INNER>(buffer, at, *shape, depth, |walk, buffer, at, index| {
                     walk.scalar::<INNER>(buffer, at, &[*element], None, index, depth + 1)
@@ -596,13 +629,12 @@ impl<'w> Walk<'w> {
     }
 
     /// Stores an object's presence and its JSON text, where they are asked for.
-    fn whole(&mut self, shape: Option<ShapeId>, json: Option<InputId>, at: usize, end: usize) {
-        let record = self.slots.records;
+    fn whole(&mut self, shape: Option<ShapeId>, json: Option<InputId>, at: usize, end: usize, index: u32) {
         if let Some(shape) = shape {
-            self.slots.shapes[shape].push(ShapeSlot { record, first: 0, count: 1 });
+            self.slots.shapes[shape].push(ShapeSlot { record: index, first: 0, count: 1 });
         }
         if let Some(input) = json {
-            self.slots.push(input, Slot::text(self.place, at, end, false, record));
+            self.slots.push(input, Slot::text(self.place, at, end, false, index));
         }
     }
 
@@ -632,7 +664,7 @@ impl<'w> Walk<'w> {
             return Err(Stop::Broken(Code::TooDeep, at));
         }
         let first = self.slots.element_count(shape);
-        let mut at = white_space(buffer, at + 1);
+        let mut at = gap::<INNER>(buffer, at + 1);
         if buffer.get(at) == Some(&b']') {
             at += 1;
         } else {
@@ -640,10 +672,10 @@ impl<'w> Walk<'w> {
                 let index = self.slots.next_element(shape);
                 at = element(self, buffer, at, index)?;
                 if !matches!(buffer.get(at), Some(b',' | b']')) {
-                    at = white_space(buffer, at);
+                    at = gap::<INNER>(buffer, at);
                 }
                 match buffer.get(at) {
-                    Some(b',') => at = white_space(buffer, at + 1),
+                    Some(b',') => at = gap::<INNER>(buffer, at + 1),
                     Some(b']') => break,
                     _ => return Err(broken::<INNER>(Code::NotJson, at)),
                 }
@@ -678,7 +710,7 @@ impl<'w> Walk<'w> {
             if buffer.get(end) != Some(&b'"') {
                 return Err(Stop::Unescape);
             }
-            self.whole(shape, None, at + 1, end);
+            self.whole(shape, None, at + 1, end, index);
             return Ok(end + 1);
         }
         let end = text::end_of_string(buffer, at + 1, &mut self.high)?;
@@ -688,6 +720,7 @@ impl<'w> Walk<'w> {
         let inner_end = scratch.len();
         scratch.resize(inner_end + PADDING, 0);
         let place = std::mem::replace(&mut self.place, Place::Scratch);
+        let before = self.fault;
         let first = white_space(&scratch, begin);
         let walked = if scratch.get(first) == Some(&b'{') {
             self.object::<false>(&scratch, first, node, index, depth + 1)
@@ -695,13 +728,40 @@ impl<'w> Walk<'w> {
             Err(Stop::Broken(Code::BadEmbeddedJson, first))
         };
         match walked {
-            Ok(after) if white_space(&scratch, after) == inner_end => self.whole(shape, json, first, after),
-            _ => self.note(Code::BadEmbeddedJson, spot),
+            Ok(after) if white_space(&scratch, after) == inner_end => self.whole(shape, json, first, after, index),
+            _ => {
+                // What was found inside is found in no document.
+                self.fault = before;
+                self.note(Code::BadEmbeddedJson, spot);
+            }
         }
         self.place = place;
         self.slots.scratch = scratch;
         Ok(end.next)
     }
+}
+
+/// The first byte at or after `at` that is no white space. Inside an escaped document only a space stands for itself: a
+/// line end or tab there would be one in the string around it, which JSON does not allow.
+#[inline]
+fn gap<const INNER: bool>(buffer: &[u8], mut at: usize) -> usize {
+    if !INNER {
+        return white_space(buffer, at);
+    }
+    while buffer.get(at) == Some(&b' ') {
+        at += 1;
+    }
+    at
+}
+
+/// From the end of a key to the begin of its value.
+#[inline]
+fn colon<const INNER: bool>(buffer: &[u8], at: usize) -> Result<usize, Stop> {
+    if !INNER {
+        return Ok(skip::colon(buffer, at)?);
+    }
+    let at = gap::<INNER>(buffer, at);
+    if buffer.get(at) == Some(&b':') { Ok(gap::<INNER>(buffer, at + 1)) } else { Err(Stop::Unescape) }
 }
 
 /// A fault of syntax inside an escaped document may be one of escaping: it is looked at again, unescaped.

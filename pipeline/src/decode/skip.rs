@@ -139,8 +139,10 @@ mod tests {
     proptest! {
         #[test]
         fn it_accepts_what_serde_json_accepts(text in "[\\[\\]{}:,\"a1 .eE+\\-tfnu\\\\]{0,12}") {
+            // A value begins at its first byte; what stands before it is its caller's.
+            let text = text.trim_start();
             let ours = skip(text.as_bytes()).is_ok_and(|end| white_space(text.as_bytes(), end) == text.len());
-            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
             // IgnoredAny does not look at lone surrogates; this alphabet can't write one.
             prop_assert_eq!(ours, theirs, "{}", text);
         }

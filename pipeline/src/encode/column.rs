@@ -124,6 +124,15 @@ impl ColumnEncoder {
                         prefixed: leaf.source == LeafSource::Sequence,
                     },
                 };
+                if matches!(leaf.transform, Transform::Pseudonym) {
+                    let mut ends = 0;
+                    let texts = column.lengths.iter().map(|length| {
+                        let begin = ends;
+                        ends += *length as usize;
+                        &column.texts[begin..ends]
+                    });
+                    chunk.bloom = Some(bloom(texts)?);
+                }
                 self.pages(&column.levels, &[], &body, leaf.physical, &[], &mut chunk)?;
             }
         }
@@ -153,7 +162,7 @@ impl ColumnEncoder {
             self.places[*number as usize] = 0;
         }
         if matches!(leaf.transform, Transform::Pseudonym) {
-            chunk.bloom = Some(bloom(&self.dictionary, landed)?);
+            chunk.bloom = Some(bloom(self.dictionary.iter().map(|number| landed.get(*number)))?);
         }
         if distinct > 1000 && distinct * 4 > column.ids.len() * 3 {
             // Most values stand once: a dictionary would only add ids to them.
@@ -343,9 +352,10 @@ fn write_levels(all: &Levels, range: Range<usize>, out: &mut Vec<u8>) {
     }
 }
 
-fn bloom(dictionary: &[u32], landed: &Interner) -> Result<Sbbf> {
-    let mut filter = Sbbf::new_with_ndv_fpp(dictionary.len().max(1) as u64, BLOOM_FPP)?;
-    dictionary.iter().for_each(|number| filter.insert(landed.get(*number)));
+/// A filter of values that (hardly) repeat.
+fn bloom<'v>(values: impl ExactSizeIterator<Item = &'v [u8]>) -> Result<Sbbf> {
+    let mut filter = Sbbf::new_with_ndv_fpp(values.len().max(1) as u64, BLOOM_FPP)?;
+    values.for_each(|value| filter.insert(value));
     Ok(filter)
 }
 
