@@ -29,10 +29,10 @@ impl Verdict {
             Verdict::NotJson => grammar,
             Verdict::NotAnObject => code == Code::NotAnObject,
             Verdict::Object => {
-                let of_bytes = grammar || matches!(code, Code::NotUtf8 | Code::NotAnObject | Code::TooDeep);
-                !of_bytes
-                    && !matches!(code, Code::TooLarge | Code::DamagedFile)
-                    && !(is_assigned && code == Code::UnknownDataset)
+                let of_bytes = grammar
+                    || matches!(code, Code::NotUtf8 | Code::NotAnObject | Code::TooDeep)
+                    || matches!(code, Code::TooLarge | Code::DamagedFile);
+                !(of_bytes || is_assigned && code == Code::UnknownDataset)
             }
             Verdict::Deep => code != Code::NotUtf8,
         }
@@ -138,10 +138,16 @@ pub(crate) fn as_line(record: &[u8]) -> Vec<u8> {
     record.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect()
 }
 
-/// Records that have something at each JSON Pointer that a definition's text names: of each kind of value, in turns.
+/// Records that have something at each JSON Pointer that a definition's text names: what seems to fit it, then the same
+/// of each kind of value, then kinds in turns.
 pub(crate) fn records_for(text: &str) -> Vec<String> {
-    let pointers: Vec<&str> =
-        text.split(['"', '\'']).filter(|part| part.starts_with('/') && part.len() < 200).take(60).collect();
+    let quoted = text.split_inclusive(['"', '\'']).scan(0, |at, part| {
+        let begin = *at;
+        *at += part.len();
+        Some((begin, part.trim_end_matches(['"', '\''])))
+    });
+    let pointers: Vec<(usize, &str)> =
+        quoted.filter(|(_, part)| part.starts_with('/') && part.len() < 200).take(60).collect();
     let values = [
         json!("text"),
         json!("2025-01-13T10:30:00.123+01:00"),
@@ -155,20 +161,71 @@ pub(crate) fn records_for(text: &str) -> Vec<String> {
         json!("DE"),
         Value::Null,
     ];
-    (0..2 * values.len())
-        .map(|turn| {
-            let mut record = Map::new();
-            for (number, pointer) in pointers.iter().enumerate() {
-                let value = &values[if turn < values.len() { turn } else { number + turn } % values.len()];
-                let keys: Vec<String> =
-                    pointer[1..].split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect();
-                if keys.len() < 30 {
-                    put(&mut record, &keys, value);
-                }
-            }
-            Value::Object(record).to_string()
+    let fitting: Vec<Value> = pointers
+        .iter()
+        .enumerate()
+        .map(|(number, (at, _))| {
+            let end = pointers.get(number + 1).map_or(text.len(), |(next, _)| *next);
+            let table = text[..*at].rsplit_once('[').map_or("", |(_, table)| table);
+            fitting(table.contains("_time"), &text[*at..end])
         })
-        .collect()
+        .collect();
+    let record = |value: &dyn Fn(usize) -> Value| {
+        let mut record = Map::new();
+        for (number, (_, pointer)) in pointers.iter().enumerate() {
+            let keys: Vec<String> =
+                pointer[1..].split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect();
+            if keys.len() < 30 {
+                put(&mut record, &keys, &value(number));
+            }
+        }
+        Value::Object(record).to_string()
+    };
+    let kinds = values.len();
+    let mut records = vec![record(&|number| fitting[number].clone())];
+    // All fit but one, which is null or something else.
+    records.extend((0..pointers.len().min(8)).map(|odd| {
+        record(&|number| {
+            if number == odd { values[(odd + kinds - 1) % kinds].clone() } else { fitting[number].clone() }
+        })
+    }));
+    records.push(record(&|number| fitting[number].clone()));
+    records.extend((0..kinds).map(|kind| record(&|_| values[kind].clone())));
+    records.extend((0..kinds).map(|turn| record(&|number| values[(number + turn) % kinds].clone())));
+    records
+}
+
+/// A value that fits what a definition says after a pointer, as far as a few words of it tell.
+fn fitting(is_time: bool, after: &str) -> Value {
+    let says = |word: &str| after.contains(word);
+    let scalar = if says("epoch_ms") {
+        json!(1_736_764_200_123_i64)
+    } else if says("epoch_s") {
+        json!(1_736_764_200.5)
+    } else if says("\"date") {
+        json!("2025-01-13")
+    } else if is_time || says("timestamp") || says("rfc3339") {
+        json!("2025-01-13T10:30:00Z")
+    } else if says("\"int") || says("age_band") {
+        json!(7)
+    } else if says("\"float") {
+        json!(7.5)
+    } else if says("\"bool") {
+        json!(false)
+    } else {
+        json!("DE")
+    };
+    if says("field") {
+        let members = json!({ "a": {"b": 1}, "b": "x", "name": {"c": 3}, "c": {"d": "e"} });
+        let item = if says("\"json") { members } else { json!({ "a": 1, "b": 2, "c": {"d": "e"}, "name": {"c": 3} }) };
+        if says("\"struct") { item } else { json!([item, item, {}]) }
+    } else if says("\"list") {
+        json!([scalar, null, scalar])
+    } else if says("\"map") {
+        json!({ "a": scalar, "bc": scalar, "z": null })
+    } else {
+        scalar
+    }
 }
 
 /// Puts a value at a path, unless something else is on the way.

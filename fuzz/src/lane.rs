@@ -150,6 +150,8 @@ fn rows(config: &LaneConfig, encoder: &mut Encoder, lane: &mut Lane) -> BTreeMap
     let mut found = BTreeMap::new();
     for rows in lane.take_rows() {
         for (place, partition) in rows.partitions().iter().enumerate() {
+            assert!(!partition.path.chars().any(char::is_control), "{:?} can't be in a key", partition.path);
+            assert!(partition.path.len() <= 800, "{} leaves no room in a key", partition.path);
             let group = encoder.row_group(&rows, place).expect("rows can be encoded");
             let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the schema is one of Parquet");
             file.append(group).expect("a row group of the file's schema");

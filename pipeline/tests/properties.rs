@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use common::{Outcome, Setup, ndjson};
+use common::{File, Outcome, Setup, ndjson};
+use parquet::data_type::AsBytes;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::statistics::Statistics;
 use pipeline::reject::Code;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -159,6 +162,52 @@ fn sorted_rows(outcomes: &[Outcome]) -> (Vec<String>, Vec<(Code, Vec<u8>)>) {
     (rows, letters)
 }
 
+/// A file's statistics hold for its rows, as tightly as they say.
+fn check_statistics(file: &File) {
+    let reader = SerializedFileReader::new(file.bytes.clone()).expect("the file can be opened");
+    for column in reader.metadata().row_group(0).columns() {
+        let path = column.column_path();
+        let [name] = path.parts() else { continue };
+        let values: Vec<&Value> = file.rows.iter().map(|row| &row[name]).filter(|value| !value.is_null()).collect();
+        let statistics = column.statistics().expect("there are some");
+        assert_eq!(statistics.null_count_opt(), Some((file.rows.len() - values.len()) as u64), "nulls of {name}");
+        if values.is_empty() {
+            assert!(statistics.min_bytes_opt().is_none() && statistics.max_bytes_opt().is_none(), "bounds of {name}");
+            continue;
+        }
+        let numbers = || values.iter().filter_map(|value| value.as_i64());
+        let doubles = || values.iter().filter_map(|value| value.as_f64());
+        let texts = || values.iter().filter_map(|value| value.as_str()).map(str::as_bytes);
+        let bools = || values.iter().filter_map(|value| value.as_bool());
+        let holds = match statistics {
+            Statistics::Boolean(found) => {
+                (found.min_opt(), found.max_opt()) == (bools().min().as_ref(), bools().max().as_ref())
+            }
+            Statistics::Int32(found) => {
+                let found = (found.min_opt().map(|min| i64::from(*min)), found.max_opt().map(|max| i64::from(*max)));
+                found == (numbers().min(), numbers().max())
+            }
+            Statistics::Int64(found) => {
+                (found.min_opt(), found.max_opt()) == (numbers().min().as_ref(), numbers().max().as_ref())
+            }
+            Statistics::Double(found) => {
+                let least = doubles().fold(f64::INFINITY, f64::min);
+                let most = doubles().fold(f64::NEG_INFINITY, f64::max);
+                found.min_opt() == Some(&least) && found.max_opt() == Some(&most)
+            }
+            Statistics::ByteArray(found) => {
+                let (min, max) = (found.min_opt().map(AsBytes::as_bytes), found.max_opt().map(AsBytes::as_bytes));
+                let exact = |bound: Option<&[u8]>, value: Option<&[u8]>, is_exact: bool| !is_exact || bound == value;
+                texts().all(|text| min.is_some_and(|min| min <= text) && max.is_none_or(|max| text <= max))
+                    && exact(min, texts().min(), found.min_is_exact())
+                    && exact(max, texts().max(), found.max_is_exact())
+            }
+            other => panic!("{name} has no such statistics: {other:?}"),
+        };
+        assert!(holds, "{name}: {statistics:?} for {values:?}");
+    }
+}
+
 /// The lines of the fuzz targets' stored inputs: good and bad records of all datasets.
 fn stored_lines() -> &'static [Vec<u8>] {
     static LINES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
@@ -267,7 +316,42 @@ proptest! {
         let letters: usize = outcomes.iter().map(|outcome| outcome.letters.len()).sum();
         prop_assert_eq!(letters, sent.iter().filter(|sent| sent.good.is_none()).count());
         for file in outcomes.iter().flat_map(|outcome| &outcome.files) {
+            check_statistics(file);
             prop_assert!(file.path.ends_with("/month=01") || file.path.ends_with("/month=12"), "{}", file.path);
+        }
+    }
+
+    #[test]
+    fn a_partition_is_always_a_path_that_a_store_takes(
+        values in vec(prop_oneof![any::<String>(), "\\PC{100,255}", "[\u{80}-\u{9f}.]{1,4}"], 9),
+    ) {
+        let columns = |count: usize| {
+            let column = |n| format!("{{ name = \"p{n}\", pointer = \"/p{n}\", type = \"string\" }},");
+            let names: Vec<String> = (0..count).map(|n| format!("p{n}")).collect();
+            format!(
+                "name = \"t\"\npartition_by = {names:?}\nevent_time = {{ pointer = \"/t\", format = \"epoch_ms\" }}\n\
+                 recognize = {{ present = [\"/t\"] }}\ncolumn = [{}]\n",
+                (0..count).map(column).collect::<String>()
+            )
+        };
+        for count in [1, 4, 8] {
+            let mut record = json!({ "t": T });
+            for (n, value) in values.iter().enumerate() {
+                record[format!("p{n}")] = json!(value);
+            }
+            let outcome = Setup::of(&[columns(count)]).run().lines(record.to_string()).take();
+            let too_long = outcome.letters.iter().all(|letter| letter.code == Code::PartitionTooLong);
+            prop_assert!(too_long && outcome.row_count() + outcome.letters.len() == 1);
+            for file in &outcome.files {
+                // What an object's key may be, with room for the lake before it and the file's name after it.
+                prop_assert!(!file.path.chars().any(char::is_control), "{:?}", file.path);
+                prop_assert!(file.path.len() <= 800, "{} bytes: {}", file.path.len(), file.path);
+                let segments: Vec<&str> = file.path.split('/').collect();
+                prop_assert_eq!(segments.len(), count);
+                let in_order = segments.iter().enumerate().all(|(n, segment)| segment.starts_with(&format!("p{n}=")));
+                prop_assert!(in_order, "{}", file.path);
+                prop_assert!(segments.iter().all(|segment| segment.len() <= 255));
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! One record, or several, for each code: the code, the dead letter's field and dataset, the neighbours' rows.
 //!
-//! [`check`] is the whole test; [`cases`] names each record by the sentence that it proves. A code that no case has fails
-//! [`every_code_has_a_case`].
+//! [`check`] is the whole test; `cases!` names each record by the sentence that it proves. A code without a case fails
+//! `every_code_has_a_case`.
 
 use std::collections::BTreeSet;
 
@@ -162,7 +162,8 @@ cases! {
     a_number_that_ends_in_its_point_is_not_json: case(assessment(r#""score":1."#), Code::NotJson).of("assessments");
     a_word_that_is_no_literal_is_not_json: case(assessment(r#""processed":True"#), Code::NotJson).of("assessments");
     a_bad_escape_is_not_json: case(assessment(r#""version":"\x41""#), Code::NotJson).of("assessments");
-    a_bad_escape_in_an_unread_field_is_not_json: case(assessment(r#""unread":"\u00g1""#), Code::NotJson).of("assessments");
+    a_bad_escape_in_an_unread_field_is_not_json:
+        case(assessment(r#""unread":"\u00g1""#), Code::NotJson).of("assessments");
     a_tab_in_a_string_is_not_json: case(assessment("\"version\":\"1\t0\""), Code::NotJson).of("assessments");
     a_nul_in_a_string_is_not_json: case(assessment("\"version\":\"1\u{0}0\""), Code::NotJson).of("assessments");
     a_tab_in_an_unread_string_is_not_json: case(assessment("\"unread\":\"1\t0\""), Code::NotJson).of("assessments");
@@ -172,12 +173,19 @@ cases! {
     brackets_that_do_not_match_are_not_json: case(assessment(r#""unread":[1}"#), Code::NotJson).of("assessments");
     base64_of_a_text_is_not_json: case("bm90IGEgSlNPTiBkb2N1bWVudA==", Code::NotJson);
 
-    a_stray_byte_is_not_utf_8: case(with_bytes(&assessment(r#""score":1"#), "skills", b"sk\xffills"), Code::NotUtf8).of("assessments");
-    a_cut_sequence_is_not_utf_8: case(with_bytes(&assessment(r#""score":1"#), "skills", b"sk\xe2\x82ills"), Code::NotUtf8).of("assessments");
-    an_overlong_form_is_not_utf_8: case(with_bytes(&assessment(r#""score":1"#), "skills", b"\xc0\xaf"), Code::NotUtf8).of("assessments");
-    an_encoded_surrogate_is_not_utf_8: case(with_bytes(&assessment(r#""score":1"#), "skills", b"\xed\xa0\xbd"), Code::NotUtf8).of("assessments");
-    bytes_of_an_unread_field_must_be_utf_8_too: case(with_bytes(&assessment(r#""unread":"here""#), "here", b"\xf5\x80\x80\x80"), Code::NotUtf8).of("assessments");
-    bytes_of_a_key_must_be_utf_8_too: case(with_bytes(&assessment(r#""unread":1"#), "unread", b"\xc3"), Code::NotUtf8).of("assessments");
+    a_stray_byte_is_not_utf_8:
+        case(with_bytes(&assessment(r#""score":1"#), "skills", b"sk\xffills"), Code::NotUtf8).of("assessments");
+    a_cut_sequence_is_not_utf_8:
+        case(with_bytes(&assessment(r#""score":1"#), "skills", b"sk\xe2\x82ills"), Code::NotUtf8).of("assessments");
+    an_overlong_form_is_not_utf_8:
+        case(with_bytes(&assessment(r#""score":1"#), "skills", b"\xc0\xaf"), Code::NotUtf8).of("assessments");
+    an_encoded_surrogate_is_not_utf_8:
+        case(with_bytes(&assessment(r#""score":1"#), "skills", b"\xed\xa0\xbd"), Code::NotUtf8).of("assessments");
+    bytes_of_an_unread_field_must_be_utf_8_too:
+        case(with_bytes(&assessment(r#""unread":"here""#), "here", b"\xf5\x80\x80\x80"), Code::NotUtf8)
+            .of("assessments");
+    bytes_of_a_key_must_be_utf_8_too:
+        case(with_bytes(&assessment(r#""unread":1"#), "unread", b"\xc3"), Code::NotUtf8).of("assessments");
     what_is_neither_json_nor_utf_8_is_told_as_not_utf_8: case(b"\xff\xfe{\x00}\x00", Code::NotUtf8);
 
     a_record_cut_after_a_value_is_truncated: case(r#"{"id":"a-2","user_id":"u-2""#, Code::Truncated);
@@ -193,11 +201,15 @@ cases! {
         case(r#"{"event_type":"a","client_context":{"custom":{"endpoint":"{\"Id\":\"e"#, Code::Truncated).of("events");
     a_wrapped_record_that_is_cut_is_truncated: case("eyJldmVudF90eXBlIjoi", Code::Truncated).of("events");
 
-    two_documents_without_a_space_are_two: case(format!("{0}{0}", assessment("\"score\":1")), Code::MultipleDocuments).of("assessments");
-    two_documents_with_a_space_are_two: case(format!("{0} {0}", event("\"attributes\":{}")), Code::MultipleDocuments).of("events");
-    a_list_after_the_document_is_a_second_one: case(format!("{}[]", user("\"age\":1")), Code::MultipleDocuments).of("users");
+    two_documents_without_a_space_are_two:
+        case(format!("{0}{0}", assessment("\"score\":1")), Code::MultipleDocuments).of("assessments");
+    two_documents_with_a_space_are_two:
+        case(format!("{0} {0}", event("\"attributes\":{}")), Code::MultipleDocuments).of("events");
+    a_list_after_the_document_is_a_second_one:
+        case(format!("{}[]", user("\"age\":1")), Code::MultipleDocuments).of("users");
 
-    text_after_the_document_is_trailing: case(assessment("\"score\":1") + " garbage", Code::TrailingBytes).of("assessments");
+    text_after_the_document_is_trailing:
+        case(assessment("\"score\":1") + " garbage", Code::TrailingBytes).of("assessments");
     a_brace_too_many_is_trailing: case(assessment("\"score\":1") + "}", Code::TrailingBytes).of("assessments");
     a_comma_after_the_document_is_trailing: case(event("\"attributes\":{}") + ",", Code::TrailingBytes).of("events");
     a_nul_after_the_document_is_trailing: case(event("\"attributes\":{}") + "\0", Code::TrailingBytes).of("events");
@@ -207,122 +219,221 @@ cases! {
     a_number_is_no_object: case("-12.5e3", Code::NotAnObject);
     a_literal_is_no_object: case("null", Code::NotAnObject);
 
-    a_key_that_is_there_twice_is_refused: case(assessment(r#""score":1,"score":2"#), Code::DuplicateKey).of("assessments").at("/score");
-    a_key_that_is_there_twice_with_the_same_value_is_refused: case(assessment(r#""score":1,"score":1"#), Code::DuplicateKey).of("assessments").at("/score");
-    a_key_that_is_there_twice_in_two_spellings_is_refused: case(assessment(r#""score":1,"\u0073core":2"#), Code::DuplicateKey).of("assessments").at("/score");
-    a_dropped_key_that_is_there_twice_is_refused: case(user(r#""email":"a","email":"b""#), Code::DuplicateKey).of("users").at("/email");
-    a_nested_key_that_is_there_twice_is_refused: case(event(r#""client":{"client_id":"a","client_id":"b"}"#), Code::DuplicateKey).of("events").at("/client/client_id");
-    a_key_of_a_list_element_that_is_there_twice_is_refused: case(assessment(r#""answers":[{"answer":"A","answer":"B"}]"#), Code::DuplicateKey).of("assessments").at("/answers/answer");
+    a_key_that_is_there_twice_is_refused:
+        case(assessment(r#""score":1,"score":2"#), Code::DuplicateKey).of("assessments").at("/score");
+    a_key_that_is_there_twice_with_the_same_value_is_refused:
+        case(assessment(r#""score":1,"score":1"#), Code::DuplicateKey).of("assessments").at("/score");
+    a_key_that_is_there_twice_in_two_spellings_is_refused:
+        case(assessment(r#""score":1,"\u0073core":2"#), Code::DuplicateKey).of("assessments").at("/score");
+    a_dropped_key_that_is_there_twice_is_refused:
+        case(user(r#""email":"a","email":"b""#), Code::DuplicateKey).of("users").at("/email");
+    a_nested_key_that_is_there_twice_is_refused:
+        case(event(r#""client":{"client_id":"a","client_id":"b"}"#), Code::DuplicateKey)
+            .of("events").at("/client/client_id");
+    a_key_of_a_list_element_that_is_there_twice_is_refused:
+        case(assessment(r#""answers":[{"answer":"A","answer":"B"}]"#), Code::DuplicateKey)
+            .of("assessments").at("/answers/answer");
     a_key_of_an_embedded_document_that_is_there_twice_is_refused:
-        case(endpoint(r#""{\"Id\":\"a\",\"Id\":\"b\"}""#), Code::DuplicateKey).of("events").at("/client_context/custom/endpoint/Id");
-    a_key_of_a_map_that_is_there_twice_is_refused: case(event(r#""attributes":{"screen":"a","screen":"b"}"#), Code::DuplicateKey).of("events").at("/attributes");
+        case(endpoint(r#""{\"Id\":\"a\",\"Id\":\"b\"}""#), Code::DuplicateKey)
+            .of("events").at("/client_context/custom/endpoint/Id");
+    a_key_of_a_map_that_is_there_twice_is_refused:
+        case(event(r#""attributes":{"screen":"a","screen":"b"}"#), Code::DuplicateKey).of("events").at("/attributes");
     a_key_of_a_map_that_is_there_twice_in_two_spellings_is_refused:
-        case(event(r#""attributes":{"screen":"a","scr\u0065en":"b"}"#), Code::DuplicateKey).of("events").at("/attributes");
-    a_collected_key_that_is_there_twice_is_refused: case(assessment(r#""device":"a","device":"b""#), Code::DuplicateKey).of("assessments");
+        case(event(r#""attributes":{"screen":"a","scr\u0065en":"b"}"#), Code::DuplicateKey)
+            .of("events").at("/attributes");
+    a_collected_key_that_is_there_twice_is_refused:
+        case(assessment(r#""device":"a","device":"b""#), Code::DuplicateKey).of("assessments");
 
-    a_high_surrogate_alone_is_refused: case(assessment(r#""version":"\ud83d""#), Code::UnpairedSurrogate).of("assessments");
-    a_low_surrogate_alone_is_refused: case(assessment(r#""version":"\ude00""#), Code::UnpairedSurrogate).of("assessments");
-    a_high_surrogate_before_another_character_is_refused: case(assessment(r#""version":"\uD83D\u0041""#), Code::UnpairedSurrogate).of("assessments");
-    surrogates_in_the_wrong_order_are_refused: case(assessment(r#""version":"\ude00\ud83d""#), Code::UnpairedSurrogate).of("assessments");
-    a_surrogate_in_an_unread_field_is_refused: case(assessment(r#""unread":"\ud83dx""#), Code::UnpairedSurrogate).of("assessments");
+    a_high_surrogate_alone_is_refused:
+        case(assessment(r#""version":"\ud83d""#), Code::UnpairedSurrogate).of("assessments");
+    a_low_surrogate_alone_is_refused:
+        case(assessment(r#""version":"\ude00""#), Code::UnpairedSurrogate).of("assessments");
+    a_high_surrogate_before_another_character_is_refused:
+        case(assessment(r#""version":"\uD83D\u0041""#), Code::UnpairedSurrogate).of("assessments");
+    surrogates_in_the_wrong_order_are_refused:
+        case(assessment(r#""version":"\ude00\ud83d""#), Code::UnpairedSurrogate).of("assessments");
+    a_surrogate_in_an_unread_field_is_refused:
+        case(assessment(r#""unread":"\ud83dx""#), Code::UnpairedSurrogate).of("assessments");
     a_surrogate_in_a_key_is_refused: case(assessment(r#""\ud83d":1"#), Code::UnpairedSurrogate).of("assessments");
 
     lists_128_deep_in_a_record_are_too_deep: case(assessment(&nested("[", "]", 128)), Code::TooDeep).of("assessments");
-    objects_128_deep_in_a_record_are_too_deep: case(assessment(&nested(r#"{"a":"#, "}", 128)), Code::TooDeep).of("assessments");
-    a_collected_field_may_be_too_deep: case(assessment(&nested("[", "]", 128).replace("unread", "context")), Code::TooDeep).of("assessments");
+    objects_128_deep_in_a_record_are_too_deep:
+        case(assessment(&nested(r#"{"a":"#, "}", 128)), Code::TooDeep).of("assessments");
+    a_collected_field_may_be_too_deep:
+        case(assessment(&nested("[", "]", 128).replace("unread", "context")), Code::TooDeep).of("assessments");
     a_list_that_is_no_record_may_be_too_deep: case("[".repeat(100_000), Code::TooDeep);
 
     a_record_of_one_byte_more_than_the_limit_is_too_large: case(vec![b'x'; RECORD_BYTES_MAX + 1], Code::TooLarge);
-    a_good_record_is_too_large_all_the_same: case(assessment(&format!("\"unread\":\"{}\"", "x".repeat(RECORD_BYTES_MAX))), Code::TooLarge);
-    a_record_that_its_source_found_too_large_is: case(assessment("\"score\":1"), Code::TooLarge).damaged(Damage::TooLarge);
-    what_could_be_read_of_a_damaged_file_is_kept: case(&assessment("\"score\":1").as_bytes()[..40], Code::DamagedFile).damaged(Damage::DamagedFile);
+    a_good_record_is_too_large_all_the_same:
+        case(assessment(&format!("\"unread\":\"{}\"", "x".repeat(RECORD_BYTES_MAX))), Code::TooLarge);
+    a_record_that_its_source_found_too_large_is:
+        case(assessment("\"score\":1"), Code::TooLarge).damaged(Damage::TooLarge);
+    what_could_be_read_of_a_damaged_file_is_kept:
+        case(&assessment("\"score\":1").as_bytes()[..40], Code::DamagedFile).damaged(Damage::DamagedFile);
     nothing_could_be_read_of_a_damaged_file: case("", Code::DamagedFile).damaged(Damage::DamagedFile);
 
-    an_embedded_text_that_is_no_json_is_refused: case(endpoint(r#""[object Object]""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
-    an_embedded_document_that_is_cut_is_refused: case(endpoint(r#""{\"Id\":\"e""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
-    an_embedded_document_that_is_a_list_is_refused: case(endpoint(r#""[{}]""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
-    something_after_an_embedded_document_is_refused: case(endpoint(r#""{} x""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
-    a_surrogate_in_an_embedded_document_is_refused: case(endpoint(r#""{\"Id\":\"\\ud83d\"}""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+    an_embedded_text_that_is_no_json_is_refused:
+        case(endpoint(r#""[object Object]""#), Code::BadEmbeddedJson)
+            .of("events").at("/client_context/custom/endpoint");
+    an_embedded_document_that_is_cut_is_refused:
+        case(endpoint(r#""{\"Id\":\"e""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+    an_embedded_document_that_is_a_list_is_refused:
+        case(endpoint(r#""[{}]""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+    something_after_an_embedded_document_is_refused:
+        case(endpoint(r#""{} x""#), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+    a_surrogate_in_an_embedded_document_is_refused:
+        case(endpoint(r#""{\"Id\":\"\\ud83d\"}""#), Code::BadEmbeddedJson)
+            .of("events").at("/client_context/custom/endpoint");
     an_embedded_document_that_is_too_deep_is_refused:
-        case(endpoint(&format!(r#""{{\"unread\":{}{}}}""#, "[".repeat(200), "]".repeat(200))), Code::BadEmbeddedJson).of("events").at("/client_context/custom/endpoint");
+        case(endpoint(&format!(r#""{{\"unread\":{}{}}}""#, "[".repeat(200), "]".repeat(200))), Code::BadEmbeddedJson)
+            .of("events").at("/client_context/custom/endpoint");
 
     an_empty_object_is_of_no_dataset: case("{}", Code::UnknownDataset);
     a_record_of_another_system_is_of_no_dataset: case(r#"{"metric":"cpu","value":12}"#, Code::UnknownDataset);
-    a_record_that_only_lies_about_its_depth_is_of_no_dataset: case(r#"{"a":{"event_type":"x","score":1}}"#, Code::UnknownDataset);
+    a_record_that_only_lies_about_its_depth_is_of_no_dataset:
+        case(r#"{"a":{"event_type":"x","score":1}}"#, Code::UnknownDataset);
 
-    an_assessment_without_its_id_is_refused: case(assessment_without("id"), Code::MissingField).of("assessments").at("/id");
-    an_assessment_without_its_user_is_refused: case(assessment_without("user_id"), Code::MissingField).of("assessments").at("/user_id");
-    an_assessment_without_its_type_is_refused: case(assessment_without("type"), Code::MissingField).of("assessments").at("/type");
-    an_assessment_without_its_time_is_refused: case(assessment_without("timestamp"), Code::MissingField).of("assessments").at("/timestamp");
-    null_for_a_required_field_is_refused: case(assessment(r#""id":null"#), Code::MissingField).of("assessments").at("/id");
-    null_for_the_event_time_is_refused: case(assessment(r#""timestamp":null"#), Code::MissingField).of("assessments").at("/timestamp");
-    an_event_without_its_type_is_refused: case(r#"{"event_timestamp":1736764200123}"#, Code::MissingField).of("events").at("/event_type");
-    an_event_without_its_time_is_refused: case(r#"{"event_type":"a"}"#, Code::MissingField).of("events").at("/event_timestamp");
-    a_user_without_its_id_is_refused: case(r#"{"signed_up_at":"2024-01-13T10:30:00Z","updated_at":"2025-01-13T10:30:00Z"}"#, Code::MissingField).of("users").at("/user_id");
+    an_assessment_without_its_id_is_refused:
+        case(assessment_without("id"), Code::MissingField).of("assessments").at("/id");
+    an_assessment_without_its_user_is_refused:
+        case(assessment_without("user_id"), Code::MissingField).of("assessments").at("/user_id");
+    an_assessment_without_its_type_is_refused:
+        case(assessment_without("type"), Code::MissingField).of("assessments").at("/type");
+    an_assessment_without_its_time_is_refused:
+        case(assessment_without("timestamp"), Code::MissingField).of("assessments").at("/timestamp");
+    null_for_a_required_field_is_refused:
+        case(assessment(r#""id":null"#), Code::MissingField).of("assessments").at("/id");
+    null_for_the_event_time_is_refused:
+        case(assessment(r#""timestamp":null"#), Code::MissingField).of("assessments").at("/timestamp");
+    an_event_without_its_type_is_refused:
+        case(r#"{"event_timestamp":1736764200123}"#, Code::MissingField).of("events").at("/event_type");
+    an_event_without_its_time_is_refused:
+        case(r#"{"event_type":"a"}"#, Code::MissingField).of("events").at("/event_timestamp");
+    a_user_without_its_id_is_refused:
+        case(r#"{"signed_up_at":"2024-01-13T10:30:00Z","updated_at":"2025-01-13T10:30:00Z"}"#, Code::MissingField)
+            .of("users").at("/user_id");
 
-    an_object_for_a_number_is_refused: case(assessment(r#""score":{"value":1}"#), Code::WrongType).of("assessments").at("/score");
+    an_object_for_a_number_is_refused:
+        case(assessment(r#""score":{"value":1}"#), Code::WrongType).of("assessments").at("/score");
     a_list_for_a_number_is_refused: case(assessment(r#""score":[1]"#), Code::WrongType).of("assessments").at("/score");
-    a_boolean_for_a_number_is_refused: case(assessment(r#""score":true"#), Code::WrongType).of("assessments").at("/score");
-    a_text_for_a_number_is_refused: case(assessment(r#""score":"73.5""#), Code::WrongType).of("assessments").at("/score");
-    a_text_for_a_whole_number_is_refused: case(assessment(r#""duration":"123""#), Code::WrongType).of("assessments").at("/duration");
-    a_fraction_for_a_whole_number_is_refused: case(assessment(r#""duration":12.5"#), Code::WrongType).of("assessments").at("/duration");
-    a_fraction_for_an_age_is_refused: case(assessment(r#""user_age":33.5"#), Code::WrongType).of("assessments").at("/user_age");
+    a_boolean_for_a_number_is_refused:
+        case(assessment(r#""score":true"#), Code::WrongType).of("assessments").at("/score");
+    a_text_for_a_number_is_refused:
+        case(assessment(r#""score":"73.5""#), Code::WrongType).of("assessments").at("/score");
+    a_text_for_a_whole_number_is_refused:
+        case(assessment(r#""duration":"123""#), Code::WrongType).of("assessments").at("/duration");
+    a_fraction_for_a_whole_number_is_refused:
+        case(assessment(r#""duration":12.5"#), Code::WrongType).of("assessments").at("/duration");
+    a_fraction_for_an_age_is_refused:
+        case(assessment(r#""user_age":33.5"#), Code::WrongType).of("assessments").at("/user_age");
     a_number_for_a_text_is_refused: case(assessment(r#""id":17"#), Code::WrongType).of("assessments").at("/id");
-    a_list_for_a_text_is_refused: case(assessment(r#""type":["skills"]"#), Code::WrongType).of("assessments").at("/type");
-    a_text_for_a_boolean_is_refused: case(assessment(r#""processed":"true""#), Code::WrongType).of("assessments").at("/processed");
-    a_number_for_a_boolean_is_refused: case(user(r#""marketing_opt_in":1"#), Code::WrongType).of("users").at("/marketing_opt_in");
-    an_object_for_a_list_is_refused: case(assessment(r#""answers":{}"#), Code::WrongType).of("assessments").at("/answers");
-    a_text_in_a_list_of_objects_is_refused: case(assessment(r#""answers":[{},"A"]"#), Code::WrongType).of("assessments").at("/answers");
-    null_in_a_list_of_objects_is_refused: case(assessment(r#""answers":[{},null]"#), Code::WrongType).of("assessments").at("/answers");
+    a_list_for_a_text_is_refused:
+        case(assessment(r#""type":["skills"]"#), Code::WrongType).of("assessments").at("/type");
+    a_text_for_a_boolean_is_refused:
+        case(assessment(r#""processed":"true""#), Code::WrongType).of("assessments").at("/processed");
+    a_number_for_a_boolean_is_refused:
+        case(user(r#""marketing_opt_in":1"#), Code::WrongType).of("users").at("/marketing_opt_in");
+    an_object_for_a_list_is_refused:
+        case(assessment(r#""answers":{}"#), Code::WrongType).of("assessments").at("/answers");
+    a_text_in_a_list_of_objects_is_refused:
+        case(assessment(r#""answers":[{},"A"]"#), Code::WrongType).of("assessments").at("/answers");
+    null_in_a_list_of_objects_is_refused:
+        case(assessment(r#""answers":[{},null]"#), Code::WrongType).of("assessments").at("/answers");
     a_number_in_a_list_of_texts_is_refused: case(user(r#""tags":["a",2]"#), Code::WrongType).of("users").at("/tags");
-    a_value_of_a_list_element_is_refused: case(assessment(r#""answers":[{"milliseconds":"12"}]"#), Code::WrongType).of("assessments").at("/answers/*/milliseconds");
-    a_text_for_an_object_is_refused: case(event(r#""application":"app""#), Code::WrongType).of("events").at("/application");
+    a_value_of_a_list_element_is_refused:
+        case(assessment(r#""answers":[{"milliseconds":"12"}]"#), Code::WrongType)
+            .of("assessments").at("/answers/*/milliseconds");
+    a_text_for_an_object_is_refused:
+        case(event(r#""application":"app""#), Code::WrongType).of("events").at("/application");
     a_list_for_a_map_is_refused: case(event(r#""attributes":[]"#), Code::WrongType).of("events").at("/attributes");
-    a_text_for_a_value_of_a_map_of_numbers_is_refused: case(event(r#""metrics":{"score":"1"}"#), Code::WrongType).of("events").at("/metrics");
-    a_text_for_epoch_milliseconds_is_refused: case(r#"{"event_type":"a","event_timestamp":"1736764200123"}"#, Code::WrongType).of("events").at("/event_timestamp");
-    a_number_for_a_written_time_is_refused: case(assessment(r#""timestamp":1736764200"#), Code::WrongType).of("assessments").at("/timestamp");
-    a_wrong_type_in_an_embedded_document_is_refused: case(endpoint(r#""{\"Id\":7}""#), Code::WrongType).of("events").at("/client_context/custom/endpoint/Id");
-    a_number_for_an_embedded_document_is_refused: case(endpoint("7"), Code::WrongType).of("events").at("/client_context/custom/endpoint");
+    a_text_for_a_value_of_a_map_of_numbers_is_refused:
+        case(event(r#""metrics":{"score":"1"}"#), Code::WrongType).of("events").at("/metrics");
+    a_text_for_epoch_milliseconds_is_refused:
+        case(r#"{"event_type":"a","event_timestamp":"1736764200123"}"#, Code::WrongType)
+            .of("events").at("/event_timestamp");
+    a_number_for_a_written_time_is_refused:
+        case(assessment(r#""timestamp":1736764200"#), Code::WrongType).of("assessments").at("/timestamp");
+    a_wrong_type_in_an_embedded_document_is_refused:
+        case(endpoint(r#""{\"Id\":7}""#), Code::WrongType).of("events").at("/client_context/custom/endpoint/Id");
+    a_number_for_an_embedded_document_is_refused:
+        case(endpoint("7"), Code::WrongType).of("events").at("/client_context/custom/endpoint");
 
     a_score_above_100_is_refused: case(assessment(r#""score":100.1"#), Code::OutOfRange).of("assessments").at("/score");
     a_score_below_0_is_refused: case(assessment(r#""score":-0.1"#), Code::OutOfRange).of("assessments").at("/score");
-    a_negative_duration_is_refused: case(assessment(r#""duration":-1"#), Code::OutOfRange).of("assessments").at("/duration");
-    a_duration_beyond_its_type_is_refused: case(assessment(r#""duration":2147483648"#), Code::OutOfRange).of("assessments").at("/duration");
-    a_duration_beyond_64_bits_is_refused: case(assessment(r#""duration":92233720368547758080"#), Code::OutOfRange).of("assessments").at("/duration");
-    a_duration_with_a_large_exponent_is_refused: case(assessment(r#""duration":1e400"#), Code::OutOfRange).of("assessments").at("/duration");
-    an_age_above_130_is_refused: case(assessment(r#""user_age":131"#), Code::OutOfRange).of("assessments").at("/user_age");
+    a_negative_duration_is_refused:
+        case(assessment(r#""duration":-1"#), Code::OutOfRange).of("assessments").at("/duration");
+    a_duration_beyond_its_type_is_refused:
+        case(assessment(r#""duration":2147483648"#), Code::OutOfRange).of("assessments").at("/duration");
+    a_duration_beyond_64_bits_is_refused:
+        case(assessment(r#""duration":92233720368547758080"#), Code::OutOfRange).of("assessments").at("/duration");
+    a_duration_with_a_large_exponent_is_refused:
+        case(assessment(r#""duration":1e400"#), Code::OutOfRange).of("assessments").at("/duration");
+    an_age_above_130_is_refused:
+        case(assessment(r#""user_age":131"#), Code::OutOfRange).of("assessments").at("/user_age");
     a_negative_age_is_refused: case(user(r#""age":-1"#), Code::OutOfRange).of("users").at("/age");
-    an_answer_that_took_negative_time_is_refused: case(assessment(r#""answers":[{"milliseconds":5},{"milliseconds":-5}]"#), Code::OutOfRange).of("assessments").at("/answers/*/milliseconds");
-    an_event_time_beyond_64_bits_is_refused: case(r#"{"event_type":"a","event_timestamp":17367642001230000000000}"#, Code::OutOfRange).of("events").at("/event_timestamp");
-    an_arrival_time_beyond_the_year_9999_is_refused: case(event(r#""arrival_timestamp":253402300800000"#), Code::OutOfRange).of("events").at("/arrival_timestamp");
-    message_parts_below_0_are_refused: case(event(r#""attributes":{"number_of_message_parts":"-1"}"#), Code::OutOfRange).of("events").at("/attributes/number_of_message_parts");
+    an_answer_that_took_negative_time_is_refused:
+        case(assessment(r#""answers":[{"milliseconds":5},{"milliseconds":-5}]"#), Code::OutOfRange)
+            .of("assessments").at("/answers/*/milliseconds");
+    an_event_time_beyond_64_bits_is_refused:
+        case(r#"{"event_type":"a","event_timestamp":17367642001230000000000}"#, Code::OutOfRange)
+            .of("events").at("/event_timestamp");
+    an_arrival_time_beyond_the_year_9999_is_refused:
+        case(event(r#""arrival_timestamp":253402300800000"#), Code::OutOfRange).of("events").at("/arrival_timestamp");
+    message_parts_below_0_are_refused:
+        case(event(r#""attributes":{"number_of_message_parts":"-1"}"#), Code::OutOfRange)
+            .of("events").at("/attributes/number_of_message_parts");
 
-    a_score_beyond_a_double_is_refused: case(assessment(r#""score":1e999"#), Code::NotFinite).of("assessments").at("/score");
-    a_score_below_every_double_is_refused: case(assessment(r#""score":-1.5E+400"#), Code::NotFinite).of("assessments").at("/score");
-    a_metric_beyond_a_double_is_refused: case(event(r#""metrics":{"score":123456789e400}"#), Code::NotFinite).of("events").at("/metrics");
+    a_score_beyond_a_double_is_refused:
+        case(assessment(r#""score":1e999"#), Code::NotFinite).of("assessments").at("/score");
+    a_score_below_every_double_is_refused:
+        case(assessment(r#""score":-1.5E+400"#), Code::NotFinite).of("assessments").at("/score");
+    a_metric_beyond_a_double_is_refused:
+        case(event(r#""metrics":{"score":123456789e400}"#), Code::NotFinite).of("events").at("/metrics");
 
-    an_empty_identifier_is_refused: case(assessment(r#""id":"""#), Code::ConstraintViolated).of("assessments").at("/id");
-    an_empty_user_is_refused: case(assessment(r#""user_id":"""#), Code::ConstraintViolated).of("assessments").at("/user_id");
+    an_empty_identifier_is_refused:
+        case(assessment(r#""id":"""#), Code::ConstraintViolated).of("assessments").at("/id");
+    an_empty_user_is_refused:
+        case(assessment(r#""user_id":"""#), Code::ConstraintViolated).of("assessments").at("/user_id");
     an_empty_type_is_refused: case(assessment(r#""type":"""#), Code::ConstraintViolated).of("assessments").at("/type");
-    an_empty_event_type_is_refused: case(r#"{"event_type":"","event_timestamp":1736764200123}"#, Code::ConstraintViolated).of("events").at("/event_type");
-    a_text_of_too_many_characters_is_refused: case(assessment(&format!(r#""type":"{}""#, "é".repeat(65))), Code::ConstraintViolated).of("assessments").at("/type");
+    an_empty_event_type_is_refused:
+        case(r#"{"event_type":"","event_timestamp":1736764200123}"#, Code::ConstraintViolated)
+            .of("events").at("/event_type");
+    a_text_of_too_many_characters_is_refused:
+        case(assessment(&format!(r#""type":"{}""#, "é".repeat(65))), Code::ConstraintViolated)
+            .of("assessments").at("/type");
 
-    a_word_for_a_time_is_refused: case(assessment(r#""timestamp":"yesterday""#), Code::BadTimestamp).of("assessments").at("/timestamp");
-    a_time_without_an_offset_is_refused: case(assessment(r#""timestamp":"2025-01-13T10:30:00""#), Code::BadTimestamp).of("assessments").at("/timestamp");
-    a_day_that_no_month_has_is_refused: case(assessment(r#""timestamp":"2025-02-30T10:00:00Z""#), Code::BadTimestamp).of("assessments").at("/timestamp");
-    an_empty_time_is_refused: case(assessment(r#""timestamp":"""#), Code::BadTimestamp).of("assessments").at("/timestamp");
-    a_time_that_is_not_the_event_time_must_be_one_too: case(user(r#""signed_up_at":"13/01/2025""#), Code::BadTimestamp).of("users").at("/signed_up_at");
-    a_time_in_an_embedded_document_must_be_one: case(endpoint(r#""{\"EffectiveDate\":\"now\"}""#), Code::BadTimestamp).of("events").at("/client_context/custom/endpoint/EffectiveDate");
+    a_word_for_a_time_is_refused:
+        case(assessment(r#""timestamp":"yesterday""#), Code::BadTimestamp).of("assessments").at("/timestamp");
+    a_time_without_an_offset_is_refused:
+        case(assessment(r#""timestamp":"2025-01-13T10:30:00""#), Code::BadTimestamp).of("assessments").at("/timestamp");
+    a_day_that_no_month_has_is_refused:
+        case(assessment(r#""timestamp":"2025-02-30T10:00:00Z""#), Code::BadTimestamp)
+            .of("assessments").at("/timestamp");
+    an_empty_time_is_refused:
+        case(assessment(r#""timestamp":"""#), Code::BadTimestamp).of("assessments").at("/timestamp");
+    a_time_that_is_not_the_event_time_must_be_one_too:
+        case(user(r#""signed_up_at":"13/01/2025""#), Code::BadTimestamp).of("users").at("/signed_up_at");
+    a_time_in_an_embedded_document_must_be_one:
+        case(endpoint(r#""{\"EffectiveDate\":\"now\"}""#), Code::BadTimestamp)
+            .of("events").at("/client_context/custom/endpoint/EffectiveDate");
 
-    an_event_before_2010_is_refused: case(assessment(r#""timestamp":"2009-12-31T23:59:59.999Z""#), Code::EventTimeOutOfBounds).of("assessments").at("/timestamp");
-    seconds_taken_for_milliseconds_are_refused: case(r#"{"event_type":"a","event_timestamp":1736764200}"#, Code::EventTimeOutOfBounds).of("events").at("/event_timestamp");
-    an_event_more_than_a_day_after_its_arrival_is_refused: case(assessment(r#""timestamp":"2025-02-02T00:00:00.001Z""#), Code::EventTimeOutOfBounds).of("assessments").at("/timestamp");
+    an_event_before_2010_is_refused:
+        case(assessment(r#""timestamp":"2009-12-31T23:59:59.999Z""#), Code::EventTimeOutOfBounds)
+            .of("assessments").at("/timestamp");
+    seconds_taken_for_milliseconds_are_refused:
+        case(r#"{"event_type":"a","event_timestamp":1736764200}"#, Code::EventTimeOutOfBounds)
+            .of("events").at("/event_timestamp");
+    an_event_more_than_a_day_after_its_arrival_is_refused:
+        case(assessment(r#""timestamp":"2025-02-02T00:00:00.001Z""#), Code::EventTimeOutOfBounds)
+            .of("assessments").at("/timestamp");
 
     a_country_that_the_table_lacks_is_refused:
-        case(r#"{"country":"XX","at":1736764200123}"#, Code::LookupMissing).among(World::Places).of("places").at("/country");
+        case(r#"{"country":"XX","at":1736764200123}"#, Code::LookupMissing)
+            .among(World::Places).of("places").at("/country");
 
     a_partition_that_makes_too_long_a_path_is_refused:
-        case(assessment(&format!(r#""type":"{}""#, "😀".repeat(64))), Code::PartitionTooLong).of("assessments").at("/type");
+        case(assessment(&format!(r#""type":"{}""#, "😀".repeat(64))), Code::PartitionTooLong)
+            .of("assessments").at("/type");
 }
 
 /// The answer to a bad record among good ones, as a line and as a record with a number of its own.

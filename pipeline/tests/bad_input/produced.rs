@@ -24,10 +24,9 @@ fn answers(kind: RecordKind, bad: BadKind) -> &'static [Code] {
         (BadKind::MissingField, _) => &[Code::MissingField],
         (BadKind::EmptyIdentifier, _) => &[Code::ConstraintViolated],
         (BadKind::WrongType, _) => &[Code::WrongType],
-        (BadKind::OutOfRange | BadKind::NegativeDuration, _) => &[Code::OutOfRange],
         // A whole number that is too large is out of the range of its type; a double is not finite.
         (BadKind::NotFinite, RecordKind::Assessments) => &[Code::NotFinite],
-        (BadKind::NotFinite, _) => &[Code::OutOfRange],
+        (BadKind::OutOfRange | BadKind::NegativeDuration | BadKind::NotFinite, _) => &[Code::OutOfRange],
         (BadKind::UnknownDataset, _) => &[Code::UnknownDataset],
         (BadKind::NotAnObject, _) => &[Code::NotAnObject],
         (BadKind::EventTimeTooOld | BadKind::EventTimeInFuture, _) => &[Code::EventTimeOutOfBounds],
@@ -112,7 +111,7 @@ fn a_mix_of_sample_records_goes_to_its_datasets() {
         let mut bytes = Vec::new();
         for _ in 0..800 {
             let produced = generator.next_into(&mut bytes);
-            bytes.push(b'\n');
+            bytes.extend_from_slice(b"\n");
             if produced.bad.is_some() {
                 bad += 1;
             } else {

@@ -65,9 +65,9 @@ fn good(n: usize) -> Value {
 /// What record `n` must be in the file.
 fn row(n: usize) -> Vec<(&'static str, Value)> {
     let good = good(n);
-    let doc: Value = serde_json::from_str(good["doc"].as_str().unwrap()).unwrap();
-    let float = |value: &Value| json!(value.as_f64().unwrap());
-    let totals = good["totals"].as_object().unwrap().iter().map(|(key, value)| (key.clone(), float(value)));
+    let doc: Value = serde_json::from_str(good["doc"].as_str().unwrap_or_default()).expect("a document is JSON");
+    let totals = good["totals"].as_object().into_iter().flatten();
+    let totals = totals.map(|(key, value)| (key.clone(), json!(value.as_f64())));
     vec![
         ("country", good["country"].clone()),
         ("currency", json!(["EUR", "USD"][n % 2])),

@@ -198,7 +198,7 @@ impl Run {
     pub(crate) fn take(&mut self) -> Outcome {
         self.members.extend(self.lane.take_lines());
         let files = encode_all(&self.config, &mut self.lane);
-        let lines: Vec<Line> = std::mem::take(&mut self.members).into_iter().flat_map(lines_of).collect();
+        let lines: Vec<Line> = std::mem::take(&mut self.members).iter().flat_map(lines_of).collect();
         let (errors, raw): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.folder.starts_with("error/"));
         Outcome { files, raw, letters: errors.into_iter().map(|line| Letter::read(&line)).collect() }
     }
@@ -376,7 +376,7 @@ pub(crate) struct Line {
     pub(crate) text: Vec<u8>,
 }
 
-fn lines_of(member: LineMember) -> Vec<Line> {
+fn lines_of(member: &LineMember) -> Vec<Line> {
     let mut text = Vec::new();
     MultiGzDecoder::new(member.bytes.as_slice()).read_to_end(&mut text).expect("a member can be decompressed");
     assert_eq!(text.pop(), Some(b'\n'), "the last line has its end");

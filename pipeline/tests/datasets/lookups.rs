@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int32Type, Int64Type};
-use parquet::file::properties::WriterProperties;
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type};
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use pipeline::dataset::LookupTable;
 use pipeline::reject::Code;
@@ -36,33 +35,34 @@ lookup = {{ name = "countries", file = "countries", key = "code", on = "country"
 
 const CSV: &str = "share,code,name,rank\n0.5,DE,Germany,1\n,FR,,2\n1e3,ÉÀ,\"Quoted, \"\"name\"\"\",\n";
 
+/// A Parquet table of one row group; `write` writes its columns in order.
+fn table_of(message: &str, write: impl FnOnce(&mut SerializedRowGroupWriter<'_, Vec<u8>>)) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type(message).expect("a schema"));
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).expect("a file can be begun");
+    let mut group = writer.next_row_group().expect("a row group can be begun");
+    write(&mut group);
+    group.close().expect("the row group is whole");
+    writer.into_inner().expect("the file is whole")
+}
+
+/// Writes the next column; `levels` are 0 where a value is null.
+fn column<T: DataType>(group: &mut SerializedRowGroupWriter<'_, Vec<u8>>, values: &[T::T], levels: Option<&[i16]>) {
+    let mut column = group.next_column().expect("a column can be begun").expect("the schema has another column");
+    column.typed::<T>().write_batch(values, levels, None).expect("the values are of the column's type");
+    column.close().expect("the column is whole");
+}
+
 /// The same table in Parquet.
 fn parquet_table() -> Vec<u8> {
-    let schema = parse_message_type(
-        "message table { optional double share; required binary code (UTF8); optional binary name (UTF8); optional int64 rank; }",
-    )
-    .unwrap();
-    let mut writer =
-        SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(WriterProperties::default())).unwrap();
-    let mut group = writer.next_row_group().unwrap();
+    let message = "message table { optional double share; required binary code (UTF8); optional binary name (UTF8); \
+                   optional int64 rank; }";
     let texts = |texts: &[&str]| texts.iter().map(|text| ByteArray::from(*text)).collect::<Vec<_>>();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<DoubleType>().write_batch(&[0.5, 1e3], Some(&[1, 0, 1]), None).unwrap();
-    column.close().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<ByteArrayType>().write_batch(&texts(&["DE", "FR", "ÉÀ"]), None, None).unwrap();
-    column.close().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column
-        .typed::<ByteArrayType>()
-        .write_batch(&texts(&["Germany", "Quoted, \"name\""]), Some(&[1, 0, 1]), None)
-        .unwrap();
-    column.close().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<Int64Type>().write_batch(&[1, 2], Some(&[1, 1, 0]), None).unwrap();
-    column.close().unwrap();
-    group.close().unwrap();
-    writer.into_inner().unwrap()
+    table_of(message, |group| {
+        column::<DoubleType>(group, &[0.5, 1e3], Some(&[1, 0, 1]));
+        column::<ByteArrayType>(group, &texts(&["DE", "FR", "ÉÀ"]), None);
+        column::<ByteArrayType>(group, &texts(&["Germany", "Quoted, \"name\""]), Some(&[1, 0, 1]));
+        column::<Int64Type>(group, &[1, 2], Some(&[1, 1, 0]));
+    })
 }
 
 fn record(country: &Value) -> String {
@@ -191,27 +191,16 @@ fn the_version_of_the_tables_is_in_every_file() {
 
 #[test]
 fn a_parquet_table_may_have_columns_of_other_types() {
-    let schema =
-        parse_message_type("message table { required int32 code; required boolean flag; required int32 day (DATE); }");
-    let mut writer =
-        SerializedFileWriter::new(Vec::new(), Arc::new(schema.unwrap()), Arc::new(WriterProperties::default()))
-            .unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<Int32Type>().write_batch(&[7, -1], None, None).unwrap();
-    column.close().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<BoolType>().write_batch(&[true, false], None, None).unwrap();
-    column.close().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<Int32Type>().write_batch(&[0, 20_101], None, None).unwrap();
-    column.close().unwrap();
-    group.close().unwrap();
+    let table =
+        table_of("message table { required int32 code; required boolean flag; required int32 day (DATE); }", |group| {
+            column::<Int32Type>(group, &[7, -1], None);
+            column::<BoolType>(group, &[true, false], None);
+            column::<Int32Type>(group, &[0, 20_101], None);
+        });
     let definition = visits("").replace("countries.name", "countries.day").replace("countries.rank", "countries.code");
     let definition =
         definition.replace("  { name = \"share\", from = \"lookup.countries.share\", type = \"float64\" },\n", "");
     let lines = ndjson(&[record(&json!("-1")), record(&json!("7"))]);
-    let table = writer.into_inner().unwrap();
     let rows = Setup::of(&[definition]).table("countries", table).run().lines(lines).take().rows("visits");
     let found: Vec<Value> = rows.iter().map(|row| json!([row["name"], row["rank"]])).collect();
     assert_eq!(found, [json!(["2025-01-13", -1]), json!(["1970-01-01", 7])]);

@@ -126,7 +126,7 @@ fn columns_of_athena(ddl: &str) -> [Vec<(String, String)>; 2] {
         };
         lines.map(column).collect::<Vec<_>>()
     };
-    let columns = section(sections.next().unwrap());
+    let columns = section(sections.next().expect("there is a table"));
     [columns, section(sections.next().expect("the table is partitioned"))]
 }
 
@@ -170,9 +170,9 @@ fn glue_and_arrow_have_the_columns_of_athena() {
 }
 
 fn hive_of_arrow(field: &Value) -> String {
-    let children = field["children"].as_array().unwrap();
+    let children = field["children"].as_array().expect("a field has children");
     let kind = &field["type"];
-    match (kind["name"].as_str().unwrap(), kind["bitWidth"].as_u64()) {
+    match (kind["name"].as_str().expect("a type has a name"), kind["bitWidth"].as_u64()) {
         ("utf8", _) => "string".to_owned(),
         ("int", Some(32)) => "int".to_owned(),
         ("int", Some(64)) => "bigint".to_owned(),
@@ -185,12 +185,14 @@ fn hive_of_arrow(field: &Value) -> String {
         }
         ("list", _) => format!("array<{}>", hive_of_arrow(&children[0])),
         ("map", _) => {
-            let entries = children[0]["children"].as_array().unwrap();
+            let entries = children[0]["children"].as_array().expect("a field has children");
             assert_eq!(entries[0]["nullable"], false);
             format!("map<{},{}>", hive_of_arrow(&entries[0]), hive_of_arrow(&entries[1]))
         }
         ("struct", _) => {
-            let field = |child: &Value| format!("{}:{}", child["name"].as_str().unwrap(), hive_of_arrow(child));
+            let field = |child: &Value| {
+                format!("{}:{}", child["name"].as_str().expect("a field has a name"), hive_of_arrow(child))
+            };
             format!("struct<{}>", children.iter().map(field).collect::<Vec<_>>().join(","))
         }
         other => panic!("{other:?}"),
