@@ -5,10 +5,11 @@
 //! of the chunks after it; `encode` is all row groups of all of them, by row. Counts are exact and the same in every run,
 //! so they may be compared between versions; `peak` is the most bytes that were held above what was held before.
 
+#[expect(dead_code, reason = "each bench is a program of its own and uses some of it")]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use pipeline::encode::Encoder;
 use pipeline::lane::Lane;
@@ -20,8 +21,8 @@ static ALLOCATOR: Counting = Counting;
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static REALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
-static HELD: AtomicI64 = AtomicI64::new(0);
-static PEAK: AtomicI64 = AtomicI64::new(0);
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 /// The system's allocator, counted.
 struct Counting;
@@ -30,9 +31,9 @@ impl Counting {
     fn count(counter: &AtomicU64, asked: usize, freed: usize) {
         counter.fetch_add(1, Ordering::Relaxed);
         BYTES.fetch_add(asked as u64, Ordering::Relaxed);
-        let change = asked as i64 - freed as i64;
-        let held = HELD.fetch_add(change, Ordering::Relaxed) + change;
-        PEAK.fetch_max(held, Ordering::Relaxed);
+        // Old and new block of a reallocation are both held while one is copied into the other.
+        PEAK.fetch_max(HELD.fetch_add(asked, Ordering::Relaxed) + asked, Ordering::Relaxed);
+        HELD.fetch_sub(freed, Ordering::Relaxed);
     }
 }
 
@@ -50,7 +51,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
         unsafe { System.dealloc(pointer, layout) }
     }
 
@@ -65,7 +66,7 @@ struct Counted {
     allocations: u64,
     reallocations: u64,
     bytes: u64,
-    peak: i64,
+    peak: usize,
 }
 
 fn counted<T>(work: impl FnOnce() -> T) -> (T, Counted) {

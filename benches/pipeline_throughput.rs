@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pipeline::chunk::Chunk;
-use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup, Rows};
+use pipeline::encode::{EncodeError, Encoder, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
 use pipeline::lines::LineCodec;
 use rustix::time::ClockId;
@@ -143,7 +143,7 @@ fn run(config: &Arc<LaneConfig>, chunks: Vec<Chunk>, threads: usize) -> Result<(
             done.rows += file.0;
             done.bytes += file.1;
         }
-        Ok(done)
+        Ok::<Output, EncodeError>(done)
     })?;
     output.rows = finished.iter().map(|done| done.rows).sum();
     output.bytes = finished.iter().map(|done| done.bytes).sum();
@@ -166,7 +166,7 @@ impl Part {
         dataset: usize,
         all_rows: &[Rows],
     ) -> Result<(u64, u64), EncodeError> {
-        let mut file: ParquetFile = encoder.file(&config.datasets, dataset)?;
+        let mut file = encoder.file(&config.datasets, dataset)?;
         for group in self.groups {
             file.append(group)?;
         }
@@ -213,7 +213,10 @@ fn push(
 }
 
 /// Does the same on so many threads, and gives all results.
-fn on_threads<T: Send, E: Send>(threads: usize, work: impl Fn() -> Result<T, E> + Sync) -> Result<Vec<T>, E> {
+fn on_threads<T: Send>(
+    threads: usize,
+    work: impl Fn() -> Result<T, EncodeError> + Sync,
+) -> Result<Vec<T>, EncodeError> {
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
         running

@@ -7,6 +7,7 @@
 //!
 //! `cargo bench --bench stages -- push/events` runs one. Allocations are counted by `benches/allocations.rs`.
 
+#[expect(dead_code, reason = "each bench is a program of its own and uses some of it")]
 mod common;
 
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! What the benches share: records, lanes that are set up as the worker sets them up, and the CPU's clock.
 
-#![expect(dead_code, reason = "each bench is a program of its own and uses some of it")]
-
 use std::sync::Arc;
 
 use pipeline::anonymize::PseudonymKey;
@@ -58,7 +56,8 @@ pub(crate) fn chunks(lines: &[u8]) -> Vec<Chunk> {
         let last_end = lines[begin..limit].iter().rposition(|byte| *byte == b'\n');
         let end = last_end.map_or(limit, |last| begin + last + 1);
         let framing = Framing::Lines { base: begin as u64 };
-        let mut bytes = Vec::with_capacity(end - begin + 64);
+        // The worker's buffers come back to its readers, so that they have room for what is unwrapped behind the records.
+        let mut bytes = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
         bytes.extend_from_slice(&lines[begin..end]);
         chunks.push(Chunk::new(Arc::clone(&stream), Arc::clone(&shard), ARRIVAL_MS, bytes, framing));
         begin = end;

@@ -42,8 +42,8 @@ fn data_type(source: &Source) -> DataType {
             let entry = DataType::Struct(Fields::from(vec![key, nullable("value", scalar_type(leaf))]));
             DataType::Map(Arc::new(Field::new("key_value", entry, false)), false)
         }
-        Source::Objects(_, leaves) => {
-            let members = leaves.iter().map(|(name, leaf)| nullable(name, scalar_type(leaf)));
+        Source::Objects { members, .. } => {
+            let members = members.iter().map(|(name, leaf)| nullable(name, scalar_type(leaf)));
             DataType::List(Arc::new(Field::new("element", DataType::Struct(members.collect()), false)))
         }
         Source::Struct { members, .. } => {
@@ -53,7 +53,7 @@ fn data_type(source: &Source) -> DataType {
         Source::EventTime(TimePart::Date) | Source::ArrivalTime { as_date: true } => DataType::Date32,
         Source::EventTime(_) => DataType::Int32,
         Source::SubSequence => DataType::Int64,
-        Source::Json(..) | Source::Stream | Source::Shard | Source::Sequence => DataType::Utf8,
+        Source::Json { .. } | Source::Stream | Source::Shard | Source::Sequence => DataType::Utf8,
     }
 }
 

@@ -104,7 +104,7 @@ impl Compiler {
                 "unknown_fields" => {
                     let slot = self.slot();
                     self.record.others = Others::Collected { slot, allow: Allow::new(column.allow) };
-                    Source::Json(slot, false)
+                    Source::Json { slot, required: false }
                 }
                 from => computed(from, column.kind)?,
             },
@@ -120,7 +120,7 @@ impl Compiler {
         match column.kind {
             Type::Json => {
                 self.record.plant(path, Read::Json(slot))?;
-                Ok(Source::Json(slot, column.required))
+                Ok(Source::Json { slot, required: column.required })
             }
             Type::List if column.members.is_empty() => {
                 let element = column.element.ok_or("a list needs element or field")?;
@@ -136,7 +136,7 @@ impl Compiler {
                     leaves.push((member.name.clone(), leaf(member.kind, &member)?));
                 }
                 self.record.plant(path, Read::Objects { slot, element, width: leaves.len() })?;
-                Ok(Source::Objects(slot, leaves))
+                Ok(Source::Objects { slot, required: column.required, members: leaves })
             }
             Type::Map => {
                 let value = column.value.ok_or("a map needs value")?;
@@ -160,7 +160,7 @@ impl Compiler {
                     plant_scalar(&mut self.record, &path, slot, &member)?;
                     members.push((member.name.clone(), slot, leaf(member.kind, &member)?));
                 }
-                Ok(Source::Struct { presence: slot, members })
+                Ok(Source::Struct { presence: slot, required: column.required, members })
             }
             kind => {
                 plant_scalar(&mut self.record, path, slot, &column)?;

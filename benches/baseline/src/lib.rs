@@ -11,7 +11,7 @@
 //! hold the same values as the product's, but not the same bytes: the product copies, this writes the tree again.
 //!
 //! A record's way: `decode` (lines, base64, parsing; `strict` where serde_json is not exact enough) → `walk` (the tree
-//! along the definition's fields) → `values` (checks, anonymization) → `partition`, `columns` (rows to files).
+//! along the definition's fields) → `row`, `values` (times, checks, anonymization) → `partition`, `columns` (rows to files).
 
 #![forbid(unsafe_code)]
 
@@ -31,6 +31,8 @@ mod anonymize;
 mod time;
 mod values;
 
+mod row;
+
 mod columns;
 mod partition;
 
@@ -42,14 +44,14 @@ use arrow_schema::SchemaRef;
 use crate::anonymize::Pseudonyms;
 use crate::columns::Ingest;
 use crate::partition::PartitionFile;
-use crate::plan::{Plan, Source};
+use crate::plan::Plan;
+use crate::row::{Row, Times};
 use crate::tree::Json;
-use crate::values::Value;
 use crate::walk::Walk;
 
 pub use code::Code;
 
-/// Bytes that a record may have, unless [`Baseline::record_bytes_max`] says otherwise.
+/// Bytes that a record may have: the product's default.
 pub const RECORD_BYTES_MAX: usize = 10 << 20;
 
 /// Why there is no output.
@@ -98,7 +100,6 @@ pub struct Output {
 pub struct Baseline {
     datasets: Vec<Dataset>,
     pseudonyms: Pseudonyms,
-    record_bytes_max: usize,
     rejects: Vec<(u64, Code)>,
     row: Row,
 }
@@ -118,15 +119,6 @@ struct Origin<'s> {
     arrival_ms: i64,
 }
 
-/// Room for one row, used again for each.
-#[derive(Debug, Default)]
-struct Row {
-    slots: Vec<Value>,
-    values: Vec<Value>,
-    path: String,
-    sequence: String,
-}
-
 impl Baseline {
     /// Ready for records of the datasets that these TOML texts define, the first that recognizes a record first. `key`
     /// is the secret key of pseudonyms.
@@ -140,18 +132,7 @@ impl Baseline {
             datasets.push(Dataset { schema: columns::schema(&plan), plan, files: HashMap::new() });
         }
         let pseudonyms = Pseudonyms::new(key);
-        Ok(Baseline {
-            datasets,
-            pseudonyms,
-            record_bytes_max: RECORD_BYTES_MAX,
-            rejects: Vec::new(),
-            row: Row::default(),
-        })
-    }
-
-    /// Sets how many bytes a record may have.
-    pub fn record_bytes_max(&mut self, bytes: usize) {
-        self.record_bytes_max = bytes;
+        Ok(Baseline { datasets, pseudonyms, rejects: Vec::new(), row: Row::default() })
     }
 
     /// Takes lines of JSON. The sequence number of a record is `base_sequence` plus the offset of its line;
@@ -196,7 +177,7 @@ impl Baseline {
 
     /// Reads a record into the row: its dataset, and its times.
     fn read(&mut self, line: &[u8], origin: Origin<'_>) -> Result<(usize, Times), Code> {
-        if line.len() > self.record_bytes_max {
+        if line.len() > RECORD_BYTES_MAX {
             return Err(Code::TooLarge);
         }
         let json = decode::unwrap(line);
@@ -240,13 +221,6 @@ impl Baseline {
     }
 }
 
-/// The times of a record, in milliseconds since 1970.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    event_ms: i64,
-    arrival_ms: i64,
-}
-
 impl Plan {
     fn recognizes(&self, members: &[(String, Json)]) -> bool {
         let there = |path: &Vec<String>| Json::find(members, path).is_some();
@@ -259,100 +233,4 @@ impl Plan {
             conditions > 0 && way.present.iter().all(there) && !way.absent.iter().any(there) && equal
         })
     }
-}
-
-impl Row {
-    fn walk(&mut self, plan: &Plan, members: Vec<(String, Json)>, walk: &mut Walk) {
-        self.slots.clear();
-        self.slots.resize(plan.slots, Value::Null);
-        walk.object(&plan.record, members, &mut self.slots);
-    }
-
-    fn times(&self, plan: &Plan, arrival_ms: i64) -> Result<Times, Code> {
-        let arrival = plan.arrival_time.filter(|time| self.slots[time.slot] != Value::Null);
-        let arrival_ms = match arrival {
-            Some(time) => time::time_of(&self.slots[time.slot], time.format)?,
-            None => arrival_ms,
-        };
-        let event = &self.slots[plan.event_time.slot];
-        if *event == Value::Null {
-            return Err(Code::MissingField);
-        }
-        let event_ms = time::time_of(event, plan.event_time.format)?;
-        if event_ms < plan.not_before_ms || event_ms > arrival_ms.saturating_add(plan.ahead_max_ms) {
-            return Err(Code::EventTimeOutOfBounds);
-        }
-        Ok(Times { event_ms, arrival_ms })
-    }
-
-    /// Makes the columns' values of the slots; the first fault counts, in the order of the columns.
-    fn apply(&mut self, plan: &Plan, pseudonyms: &Pseudonyms) -> Result<(), Code> {
-        self.values.clear();
-        for column in &plan.columns {
-            let mut take = |slot: usize| std::mem::take(&mut self.slots[slot]);
-            let value = match &column.source {
-                Source::Scalar(slot, leaf) => {
-                    let mut value = take(*slot);
-                    leaf.apply(&mut value, pseudonyms)?;
-                    value
-                }
-                Source::List(slot, leaf) => {
-                    let mut value = take(*slot);
-                    if let Value::List(elements) = &mut value {
-                        elements.iter_mut().try_for_each(|element| leaf.apply(element, pseudonyms))?;
-                    }
-                    value
-                }
-                Source::Map(slot, leaf) => {
-                    let mut value = take(*slot);
-                    if let Value::Map(entries) = &mut value {
-                        entries.iter_mut().try_for_each(|(_, value)| leaf.apply(value, pseudonyms))?;
-                    }
-                    value
-                }
-                Source::Objects(slot, leaves) => {
-                    let mut value = take(*slot);
-                    if let Value::List(elements) = &mut value {
-                        apply_to_members(elements, leaves, pseudonyms)?;
-                    }
-                    value
-                }
-                Source::Struct { presence, members } => {
-                    let there = take(*presence) != Value::Null;
-                    let mut values = Vec::with_capacity(members.len());
-                    for (_, slot, leaf) in members {
-                        let mut value = take(*slot);
-                        if there {
-                            leaf.apply(&mut value, pseudonyms)?;
-                        }
-                        values.push(value);
-                    }
-                    if there { Value::Struct(values) } else { Value::Null }
-                }
-                Source::Json(slot, required) => match take(*slot) {
-                    Value::Null if *required => return Err(Code::MissingField),
-                    value => value,
-                },
-                _ => Value::Null,
-            };
-            self.values.push(value);
-        }
-        Ok(())
-    }
-}
-
-/// Applies each member's rules to all elements before the next member's.
-fn apply_to_members(
-    elements: &mut [Value],
-    leaves: &[(String, values::Leaf)],
-    pseudonyms: &Pseudonyms,
-) -> Result<(), Code> {
-    for (number, (_, leaf)) in leaves.iter().enumerate() {
-        for element in elements.iter_mut() {
-            if let Value::Struct(members) = element {
-                leaf.apply(&mut members[number], pseudonyms)?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -21,6 +21,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Json, Code> {
     parser.white_space();
     match parser.peek() {
         None => Ok(value),
+        // A line of a log may begin like a number.
+        Some(_) if !matches!(value, Json::Object(_) | Json::List(_)) => Err(Code::NotJson),
         Some(b'{' | b'[') => Err(Code::MultipleDocuments),
         Some(_) => Err(Code::TrailingBytes),
     }

@@ -48,16 +48,12 @@ impl Walk {
                 _ => {}
             }
         }
+        if repeats(&collected) || repeats(&entries) {
+            self.note(Code::DuplicateKey);
+        }
         match &node.others {
             Others::Collected { slot, .. } if !collected.is_empty() => slots[*slot] = object_text(&collected),
-            Others::Map { slot, .. } => {
-                let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
-                keys.sort_unstable();
-                if keys.windows(2).any(|pair| pair[0] == pair[1]) {
-                    self.note(Code::DuplicateKey);
-                }
-                slots[*slot] = Value::Map(entries);
-            }
+            Others::Map { slot, .. } => slots[*slot] = Value::Map(entries),
             _ => {}
         }
     }
@@ -159,6 +155,13 @@ impl Walk {
             _ => Err(Code::WrongType),
         }
     }
+}
+
+/// Whether a key is there twice.
+fn repeats<T>(members: &[(String, T)]) -> bool {
+    let mut keys: Vec<&str> = members.iter().map(|(key, _)| key.as_str()).collect();
+    keys.sort_unstable();
+    keys.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 fn object_text(members: &[(String, Json)]) -> Value {

@@ -1,10 +1,10 @@
-//! Records of the sample generator: each has one fault at most, so that even the codes must agree.
+//! Records of the sample generator, good and bad.
 
 use std::collections::BTreeSet;
 
 use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 
-use crate::compare::{Codes, same};
+use crate::compare::same;
 use crate::product::Feed;
 
 /// Both sides on `count` records of each seed.
@@ -21,7 +21,7 @@ fn same_rows(kinds: Kinds, count: usize, seeds: std::ops::Range<u64>) {
             }
             ndjson.push(b'\n');
         }
-        let landed = same(&ndjson, &feed, Codes::Same);
+        let landed = same(&ndjson, &feed);
         let refused: BTreeSet<u64> = landed.letters.iter().map(|(sequence, ..)| *sequence).collect();
         assert_eq!(refused, bad, "the records that were made to be bad, and no others");
     }

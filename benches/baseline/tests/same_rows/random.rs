@@ -1,5 +1,5 @@
 //! Random records, as many as a test has time for: of a definition that uses everything, and sample records with
-//! damage. A record may have several faults here, so only whether it is refused is compared.
+//! damage. Of several faults in a record the same one must count on both sides.
 //!
 //! `BASELINE_SEEDS=100..200` in the environment looks longer and elsewhere.
 
@@ -8,7 +8,7 @@ use std::ops::Range;
 use pipeline::dataset::{DefinitionText, shipped};
 use shardlake::produce::{Generator, Options};
 
-use crate::compare::{Codes, same};
+use crate::compare::same;
 use crate::product::Feed;
 
 /// The seeds to try: `few`, unless the environment says otherwise.
@@ -123,15 +123,18 @@ const INSTANTS: [&str; 5] = [
 const MILLIS: [&str; 5] = ["1736764200123", "-1", "0", "1736764200123.0", "253402300800000"];
 const SECONDS: [&str; 5] = ["1736764200.123", "-0.0005", "1736764200", "1.7367642001235e9", "253402300800"];
 
-/// Appends an object of some of these members, in random order.
-fn object(random: &mut Random, members: &[(&str, &dyn Fn(&mut Random) -> String)], always: usize) -> String {
+/// A member of an object: its name as it is written, and what makes its value.
+type Member<'m> = (&'m str, &'m dyn Fn(&mut Random) -> String);
+
+/// An object of some of these members, in random order.
+fn object(random: &mut Random, members: &[Member<'_>], always: usize) -> String {
     let mut parts: Vec<String> = Vec::new();
     for (n, (key, value)) in members.iter().enumerate() {
         if n < always || random.one_in(3) {
             let value = if random.one_in(60) { random.pick(&ODD).to_owned() } else { value(random) };
             let space = random.pick(&["", "", "", " ", "\t "]);
             parts.push(format!("{space}\"{key}\"{space}:{space}{value}{space}"));
-            if random.one_in(400) {
+            if random.one_in(400) && !key.starts_with("free") {
                 parts.push(format!("\"{key}\":null"));
             }
         }
@@ -160,7 +163,7 @@ fn any_json(random: &mut Random) -> String {
     }
 }
 
-fn everything(random: &mut Random) -> String {
+fn record(random: &mut Random) -> String {
     let whole = |random: &mut Random| random.pick(&WHOLE).to_owned();
     let small = |random: &mut Random| random.pick(&WHOLE[..9]).to_owned();
     let text_or_small = |random: &mut Random| random.pick(&["7", "\"7\"", "\"-12.0\"", "\"1e2\"", "\"-0\""]).to_owned();
@@ -224,7 +227,7 @@ fn everything(random: &mut Random) -> String {
     let ratios =
         |random: &mut Random| object(random, &[("a", &ratio), ("b", &ratio), ("ab", &ratio), ("c", &any_json)], 0);
     let switches = |random: &mut Random| object(random, &[("on", &plain_flag), ("off", &plain_flag)], 0);
-    let members: [(&str, &dyn Fn(&mut Random) -> String); 40] = [
+    let members: [Member<'_>; 40] = [
         ("what", &|random| random.pick(&["\"everything\"", r#""alles \"\u00e9\"""#]).to_owned()),
         ("at", &|random| random.pick(&["1736764200.123", "1736764200", "-1.5", "0", "1.7e9", "1767225600"]).to_owned()),
         ("kind", &|random| random.pick(&[r#""a""#, r#""b\/c""#, r#""d é""#, r#""\u0061""#]).to_owned()),
@@ -269,7 +272,14 @@ fn everything(random: &mut Random) -> String {
     object(random, &members, 3)
 }
 
-fn everything_definition() -> Vec<DefinitionText> {
+/// Records of the dataset that uses everything.
+pub(crate) fn everything(seed: u64, count: usize) -> Vec<u8> {
+    let mut random = Random(seed);
+    (0..count).flat_map(|_| (record(&mut random) + "\n").into_bytes()).collect()
+}
+
+/// The shipped definitions, and the one that uses everything.
+pub(crate) fn definitions() -> Vec<DefinitionText> {
     let text = include_str!("everything.toml").to_owned();
     let mut all = shipped();
     all.push(DefinitionText { file: "everything.toml".to_owned(), text });
@@ -279,17 +289,12 @@ fn everything_definition() -> Vec<DefinitionText> {
 #[test]
 fn every_type_and_rule_gives_the_same_rows() {
     for seed in seeds(0..4) {
-        let mut random = Random(seed);
-        let mut ndjson = Vec::new();
-        for _ in 0..1_200 {
-            ndjson.extend_from_slice(everything(&mut random).as_bytes());
-            ndjson.push(b'\n');
-        }
+        let ndjson = everything(seed, 1_000);
         let chunk_bytes = vec![1 << (6 + 3 * (seed % 4)), 5_000];
-        let feed = Feed { definitions: everything_definition(), chunk_bytes, take_every: 11, ..Feed::default() };
-        let landed = same(&ndjson, &feed, Codes::Same);
+        let feed = Feed { definitions: definitions(), chunk_bytes, take_every: 11, ..Feed::default() };
+        let landed = same(&ndjson, &feed);
         let refused = landed.letters.len();
-        assert!((100..900).contains(&refused), "{refused} refused: enough of both");
+        assert!((100..800).contains(&refused), "{refused} refused: enough of both");
     }
 }
 
@@ -332,6 +337,6 @@ fn damaged_records_are_refused_by_both_or_by_none() {
             ndjson.extend_from_slice(&record);
             ndjson.push(b'\n');
         }
-        same(&ndjson, &Feed { chunk_bytes: vec![30_000], take_every: 7, ..Feed::default() }, Codes::Same);
+        same(&ndjson, &Feed { chunk_bytes: vec![30_000], take_every: 7, ..Feed::default() });
     }
 }

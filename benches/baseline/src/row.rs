@@ -1,0 +1,112 @@
+//! One record's row: what was read of it, its times, and the values of its columns.
+//!
+//! The order of faults is the product's: what the walk found, then the times, then the columns in their order.
+
+use crate::anonymize::Pseudonyms;
+use crate::code::Code;
+use crate::plan::{Plan, Source};
+
+use crate::time::time_of;
+use crate::tree::Json;
+use crate::values::Value;
+use crate::walk::Walk;
+
+/// Room for one row, used again for each.
+#[derive(Debug, Default)]
+pub(crate) struct Row {
+    slots: Vec<Value>,
+    /// The value of each column; null of a column that is computed.
+    pub(crate) values: Vec<Value>,
+    /// The path of its partition.
+    pub(crate) path: String,
+    /// The digits of its sequence number.
+    pub(crate) sequence: String,
+}
+
+/// The times of a record, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) event_ms: i64,
+    pub(crate) arrival_ms: i64,
+}
+
+impl Row {
+    /// Walks a record's tree into the slots.
+    pub(crate) fn walk(&mut self, plan: &Plan, members: Vec<(String, Json)>, walk: &mut Walk) {
+        self.slots.clear();
+        self.slots.resize(plan.slots, Value::Null);
+        walk.object(&plan.record, members, &mut self.slots);
+    }
+
+    /// The record's times, if they are not absurd. `arrival_ms` is the source's.
+    pub(crate) fn times(&self, plan: &Plan, arrival_ms: i64) -> Result<Times, Code> {
+        let arrival = plan.arrival_time.filter(|time| self.slots[time.slot] != Value::Null);
+        let arrival_ms = match arrival {
+            Some(time) => time_of(&self.slots[time.slot], time.format)?,
+            None => arrival_ms,
+        };
+        let event = &self.slots[plan.event_time.slot];
+        if *event == Value::Null {
+            return Err(Code::MissingField);
+        }
+        let event_ms = time_of(event, plan.event_time.format)?;
+        if event_ms < plan.not_before_ms || event_ms > arrival_ms.saturating_add(plan.ahead_max_ms) {
+            return Err(Code::EventTimeOutOfBounds);
+        }
+        Ok(Times { event_ms, arrival_ms })
+    }
+
+    /// Makes the columns' values of the slots; the first fault counts, in the order of the columns.
+    pub(crate) fn apply(&mut self, plan: &Plan, pseudonyms: &Pseudonyms) -> Result<(), Code> {
+        self.values.clear();
+        for column in &plan.columns {
+            let value = column_value(&column.source, &mut self.slots, pseudonyms)?;
+            self.values.push(value);
+        }
+        Ok(())
+    }
+}
+
+/// The value of a column, from what was read; null of a column that is computed.
+fn column_value(source: &Source, slots: &mut [Value], pseudonyms: &Pseudonyms) -> Result<Value, Code> {
+    let mut take = |slot: usize| std::mem::take(&mut slots[slot]);
+    let (mut value, required) = match source {
+        Source::Scalar(slot, leaf) | Source::List(slot, leaf) | Source::Map(slot, leaf) => (take(*slot), leaf.required),
+        Source::Objects { slot, required, .. } | Source::Json { slot, required } => (take(*slot), *required),
+        Source::Struct { presence, required, members } => {
+            let value = match take(*presence) {
+                Value::Null => Value::Null,
+                _ => Value::Struct(members.iter().map(|(_, slot, _)| take(*slot)).collect()),
+            };
+            (value, *required)
+        }
+        _ => return Ok(Value::Null),
+    };
+    if required && value == Value::Null {
+        return Err(Code::MissingField);
+    }
+    match (source, &mut value) {
+        (Source::Scalar(_, leaf), value) => leaf.apply(value, pseudonyms)?,
+        (Source::List(_, leaf), Value::List(elements)) => {
+            elements.iter_mut().try_for_each(|element| leaf.apply(element, pseudonyms))?;
+        }
+        (Source::Map(_, leaf), Value::Map(entries)) => {
+            entries.iter_mut().try_for_each(|(_, value)| leaf.apply(value, pseudonyms))?;
+        }
+        (Source::Struct { members, .. }, Value::Struct(values)) => {
+            members.iter().zip(values).try_for_each(|((_, _, leaf), value)| leaf.apply(value, pseudonyms))?;
+        }
+        // Each member's rules for all elements, before the next member's.
+        (Source::Objects { members, .. }, Value::List(elements)) => {
+            for (number, (_, leaf)) in members.iter().enumerate() {
+                for element in elements.iter_mut() {
+                    if let Value::Struct(values) = element {
+                        leaf.apply(&mut values[number], pseudonyms)?;
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(value)
+}
