@@ -53,7 +53,7 @@ impl World {
     /// A worker takes both shards, whoever has them, and finishes what is pending: its leases.
     async fn take(&self, me: &LeaseOwner) -> Result<Vec<Lease>, CommitError> {
         for key in keys() {
-            let row = self.leases.get(&[key.clone()]).await?.remove(0).unwrap();
+            let row = self.leases.get(std::slice::from_ref(&key)).await?.remove(0).unwrap();
             self.leases.take(me, &key, row.counter).await?.unwrap();
         }
         for row in self.leases.list().await? {

@@ -3,6 +3,7 @@
 //! Nothing here measures time: what must happen is waited for, for a minute at most. What the worker does when requests
 //! are lost or processes die at the worst moment is `tests/simulation`'s and `tests/outside/exactly_once.py`'s.
 
+#![expect(clippy::disallowed_methods, reason = "these tests wait for processes, whose time is the real one")]
 #![expect(clippy::unwrap_used, reason = "a test: what fails, fails it")]
 
 mod place;
