@@ -21,6 +21,11 @@ use crate::cli::args::{Args, Command};
 use crate::config::{Config, Overrides};
 use crate::world::WorldError;
 
+/// Threads that wait for sockets and timers.
+const IO_THREADS: usize = 2;
+/// Threads for what blocks: files and databases.
+const BLOCKING_THREADS: usize = 4;
+
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -33,7 +38,13 @@ pub fn main() -> ExitCode {
         }
     };
     tell::start_logging(args.log_format);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // Lanes have threads of their own: these are for sockets, timers, files and databases.
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return tell::failed(&anyhow::Error::new(error).context("could not start")),
     };

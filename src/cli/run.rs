@@ -175,7 +175,7 @@ fn configure(
         sources,
         stores: stores.clone(),
         clock: Arc::clone(clock),
-        compute: Compute::Threads,
+        compute: Compute::on_threads(config.limits.threads)?,
         lanes: Arc::new(lanes),
         threads: config.limits.threads,
         memory: usize::try_from(config.limits.memory)?,

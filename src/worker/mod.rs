@@ -15,13 +15,20 @@
 //!    never happens.
 //! 3. After an epoch that did not happen, no chunk read before it enters a later one: its readers are replaced.
 
-mod compute;
-mod coordinator;
-mod epoch;
 mod leases;
-mod objects;
-mod progress;
 mod reader;
+mod shards;
+
+mod coordinator;
+
+mod compute;
+mod encode;
+
+mod epoch;
+mod objects;
+
+mod end;
+mod progress;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,77 @@
+//! When a run with `--until-caught-up` ends.
+//!
+//! Owns: the judgement that every shard of every source has been read and committed, by whichever worker. Own shards must
+//! be at their tips; then all leases are looked at once more, as they are after the last commit, because others may still
+//! be at work. Does not own: what is done then (`coordinator`).
+
+use std::collections::HashMap;
+
+use checkpoints::{Lease, Position, ShardKey};
+
+use crate::source::Behind;
+use crate::worker::WorkerError;
+use crate::worker::coordinator::{Coordinator, Reading};
+use crate::worker::leases::ToKeeper;
+
+impl Coordinator {
+    /// When all own shards are at their tips, commits and asks for a look at everybody's.
+    pub(super) async fn consider_end(&mut self) -> Result<(), WorkerError> {
+        let done = |reading: &Reading| reading.at_tip || reading.ended;
+        if !self.busy.is_empty() || !self.readings.values().all(done) {
+            return Ok(());
+        }
+        if self.epoch.is_some() {
+            self.commit().await?;
+        }
+        if !self.looking {
+            self.looking = true;
+            let _ = self.to_keeper.send(ToKeeper::Look);
+        }
+        Ok(())
+    }
+
+    /// Whether every shard of every source is read and committed.
+    pub(super) async fn judge_end(&mut self, leases: &[Lease]) -> Result<(), WorkerError> {
+        let looking = std::mem::replace(&mut self.looking, false);
+        let idle = self.busy.is_empty() && self.epoch.is_none();
+        if !self.config.until_caught_up || !looking || !idle {
+            return Ok(());
+        }
+        let checkpoints: HashMap<ShardKey, Position> = leases
+            .iter()
+            .filter(|lease| lease.pending.is_none())
+            .map(|lease| (lease.key.clone(), lease.checkpoint.clone()))
+            .collect();
+        for source in self.config.sources.clone() {
+            let shards = match source.shards().await {
+                Ok(shards) => shards,
+                Err(error) => {
+                    tracing::warn!(%error, "the shards can't be listed");
+                    return Ok(());
+                }
+            };
+            for shard in shards {
+                let key = ShardKey::new(source.stream().clone(), shard.id.clone());
+                if self.failed.contains_key(&key) {
+                    continue;
+                }
+                let Some(checkpoint) = checkpoints.get(&key) else { return Ok(()) };
+                let own =
+                    self.readings.get(&key).is_some_and(|reading| reading.at_tip && reading.committed == reading.read);
+                if own {
+                    continue;
+                }
+                match source.behind(&shard.id, checkpoint).await {
+                    Ok(Behind::Nothing) => {}
+                    Ok(Behind::Bytes(_)) => return Ok(()),
+                    Err(error) => {
+                        tracing::error!(%key, %error, "the shard can't be read on");
+                        self.failed.insert(key, error.to_string());
+                    }
+                }
+            }
+        }
+        self.caught_up = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Which shards are read: leases that come and go.
+//!
+//! Owns: what the coordinator does when the keeper tells it of a lease. A lease that is gained has its pending epoch
+//! finished before its shard is read; one that is lost takes the open epoch with it, if that has records of its shard; one
+//! that is asked for is handed over after an early commit. Does not own: leases themselves (`leases`).
+
+use std::sync::Arc;
+
+use checkpoints::{Lease, Position, ShardKey};
+
+use crate::commit::{Recovered, recover};
+use crate::worker::WorkerError;
+use crate::worker::coordinator::{Coordinator, Reading};
+use crate::worker::leases::{FromKeeper, ToKeeper};
+use crate::worker::reader::{ReaderTask, Session};
+
+impl Coordinator {
+    pub(super) async fn hear(&mut self, news: FromKeeper) -> Result<(), WorkerError> {
+        match news {
+            FromKeeper::Gained(lease) => self.gained(*lease).await,
+            FromKeeper::Lost(key) => {
+                tracing::warn!(%key, "the lease is lost");
+                self.lost(key).await
+            }
+            FromKeeper::Asked(key) => {
+                tracing::info!(%key, "another worker asks for the lease");
+                self.asked.insert(key);
+                Ok(())
+            }
+            FromKeeper::Snapshot(leases) => self.judge_end(&leases).await,
+            FromKeeper::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// A lease is ours: what is pending is finished first, then its shard is read.
+    pub(super) async fn gained(&mut self, mut lease: Lease) -> Result<(), WorkerError> {
+        let key = lease.key.clone();
+        while let Some(pending) = lease.pending.take() {
+            tracing::info!(%key, manifest = %pending.manifest, "finishing an epoch that was left pending");
+            match recover(&self.config.stores, &pending.manifest).await {
+                Ok(Recovered::Forward(_)) => self.progress.note(|committed| committed.rolled_forward += 1),
+                Ok(Recovered::Back(_)) => self.progress.note(|committed| committed.rolled_back += 1),
+                Err(error) if error.is_retryable() => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!(%key, %error, "the shard can't be read on");
+                    self.failed.insert(key.clone(), format!("{key}: {error}"));
+                    return Ok(());
+                }
+            }
+            match self.config.stores.leases_of(vec![key.clone()]).await?.pop() {
+                Some(row) if row.holder.is(&self.config.me) => lease = row,
+                _ => return Ok(()),
+            }
+        }
+        if lease.checkpoint == Position::End {
+            let _ = self.to_keeper.send(ToKeeper::LetGo(key));
+            return Ok(());
+        }
+        self.start_reading(lease);
+        Ok(())
+    }
+
+    pub(super) fn start_reading(&mut self, lease: Lease) {
+        let source = self.config.sources.iter().find(|source| *source.stream() == lease.key.stream).map(Arc::clone);
+        let Some(source) = source else { return };
+        self.stop_reading(&lease.key);
+        self.sessions += 1;
+        let session = Session(self.sessions);
+        let task = ReaderTask {
+            session,
+            key: lease.key.clone(),
+            source,
+            after: lease.checkpoint.clone(),
+            chunk_bytes: self.chunk_bytes,
+            budget: self.budget.clone(),
+            retry: self.config.stores.retry,
+            coordinator: self.told.clone(),
+        };
+        let reading = Reading {
+            session,
+            task: tokio::spawn(task.run()),
+            committed: lease.checkpoint.clone(),
+            read: lease.checkpoint,
+            at_tip: false,
+            ended: false,
+        };
+        self.readings.insert(lease.key, reading);
+    }
+
+    pub(super) fn stop_reading(&mut self, key: &ShardKey) {
+        if let Some(reading) = self.readings.remove(key) {
+            reading.task.abort();
+        }
+    }
+
+    pub(super) fn stop_readers(&mut self) {
+        for reading in self.readings.values() {
+            reading.task.abort();
+        }
+    }
+
+    /// A lease is gone. If the open epoch has records of its shard, it can't be committed any more.
+    pub(super) async fn lost(&mut self, key: ShardKey) -> Result<(), WorkerError> {
+        self.stop_reading(&key);
+        self.asked.remove(&key);
+        if self.epoch.as_ref().is_some_and(|epoch| epoch.books.has(&key)) {
+            let keys = self.epoch.as_ref().map(|epoch| epoch.books.keys()).unwrap_or_default();
+            self.abort_open().await;
+            self.read_again(keys).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits early, and hands over what was asked for.
+    pub(super) async fn hand_over(&mut self) -> Result<(), WorkerError> {
+        let asked: Vec<ShardKey> = self.asked.drain().collect();
+        for key in &asked {
+            if let Some(reading) = self.readings.get(key) {
+                reading.task.abort();
+            }
+        }
+        if self.epoch.as_ref().is_some_and(|epoch| asked.iter().any(|key| epoch.books.has(key))) {
+            self.commit().await?;
+        }
+        for key in asked {
+            self.stop_reading(&key);
+            let _ = self.to_keeper.send(ToKeeper::LetGo(key));
+        }
+        Ok(())
+    }
+}
