@@ -17,16 +17,46 @@ pub(crate) struct Interner {
     spans: Vec<(u32, u32)>,
     bytes: Vec<u8>,
     seed: u64,
+    /// The number that was last asked for; 0 at first. Producers repeat themselves.
+    last: u32,
+    /// The numbers of values of one byte (choices, flags), 0 where there is none; empty before the first such value.
+    single: Vec<u32>,
 }
 
 impl Interner {
     pub(crate) fn new(seed: u64) -> Self {
-        Interner { table: vec![0; 16], spans: Vec::new(), bytes: Vec::new(), seed }
+        Interner { table: vec![0; 16], spans: Vec::new(), bytes: Vec::new(), seed, last: 0, single: Vec::new() }
     }
 
     /// The number of a value; `true` if it is new.
     #[inline]
     pub(crate) fn intern(&mut self, value: &[u8]) -> (u32, bool) {
+        if let [byte] = value {
+            return self.intern_byte(*byte);
+        }
+        if self.last != 0 && same(self.get(self.last), value) {
+            return (self.last, false);
+        }
+        let (number, new) = self.find_or_insert(value);
+        self.last = number;
+        (number, new)
+    }
+
+    #[inline]
+    fn intern_byte(&mut self, byte: u8) -> (u32, bool) {
+        let place = usize::from(byte);
+        match self.single.get(place) {
+            Some(0) | None => {
+                self.single.resize(256, 0);
+                self.single[place] = self.append(&[byte]);
+                (self.single[place], true)
+            }
+            Some(number) => (*number, false),
+        }
+    }
+
+    #[inline]
+    fn find_or_insert(&mut self, value: &[u8]) -> (u32, bool) {
         let hash = hash(value, self.seed);
         let mask = self.table.len() - 1;
         let tag = hash & TAG;
@@ -38,7 +68,7 @@ impl Interner {
             }
             if entry & TAG == tag {
                 let number = (entry & !TAG) as u32;
-                if self.get(number) == value {
+                if same(self.get(number), value) {
                     return (number, false);
                 }
             }
@@ -46,32 +76,62 @@ impl Interner {
         }
     }
 
+    /// Whether it is too large for the processor's cache, so that [`Interner::warm`] helps.
+    pub(crate) fn is_large(&self) -> bool {
+        self.spans.len() > 2048
+    }
+
+    /// Reads what looking up these values will need, so that it is in the cache then. A look-up waits for three places in
+    /// memory, one after the other; here the first places of all values are waited for together, then the second ones.
+    pub(crate) fn warm<'v>(&self, values: impl Iterator<Item = &'v [u8]>) {
+        let mask = self.table.len() - 1;
+        let mut entries = [(0, 0); WARM_VALUES];
+        for ((tag, entry), value) in entries.iter_mut().zip(values) {
+            let hash = hash(value, self.seed);
+            *tag = hash & TAG;
+            *entry = self.table[place(hash) & mask];
+        }
+        let span = |(tag, entry): (u64, u64)| {
+            let number = (entry & !TAG) as usize;
+            // Where the tags differ, the value is another one's, or comes later in the probes.
+            if number != 0 && entry & TAG == tag { self.spans[number - 1].0 as usize } else { 0 }
+        };
+        let spans = entries.map(span);
+        let first_bytes = spans.map(|at| self.bytes.get(at).copied().unwrap_or(0));
+        std::hint::black_box(first_bytes);
+    }
+
     #[cold]
     fn insert(&mut self, value: &[u8], at: usize, tag: u64) -> u32 {
-        let number = u32::try_from(self.spans.len() + 1).expect("a dictionary is cleared long before 2^32 values");
-        let place = u32::try_from(self.bytes.len()).expect("a dictionary is cleared long before 4 GiB");
+        let number = self.append(value);
         self.table[at] = tag | u64::from(number);
-        #[expect(clippy::cast_possible_truncation, reason = "a value lies in a chunk, which is under 2 GiB")]
-        self.spans.push((place, value.len() as u32));
-        self.bytes.extend_from_slice(value);
         if self.spans.len() * 2 > self.table.len() {
             self.grow();
         }
         number
     }
 
+    /// The number of a value that is known to be new. It is not found by its bytes afterwards: a dictionary is either
+    /// appended to or looked up in.
+    pub(crate) fn append(&mut self, value: &[u8]) -> u32 {
+        let number = u32::try_from(self.spans.len() + 1).expect("a dictionary is cleared long before 2^32 values");
+        let place = u32::try_from(self.bytes.len()).expect("a dictionary is cleared long before 4 GiB");
+        #[expect(clippy::cast_possible_truncation, reason = "a value lies in a chunk, which is under 2 GiB")]
+        self.spans.push((place, value.len() as u32));
+        self.bytes.extend_from_slice(value);
+        number
+    }
+
     fn grow(&mut self) {
         let size = self.table.len() * 2;
         let mut table = vec![0; size];
-        for number in 1..=self.spans.len() {
-            #[expect(clippy::cast_possible_truncation, reason = "checked when it was inserted")]
-            let number = number as u32;
-            let hash = hash(self.get(number), self.seed);
-            let mut at = place(hash) & (size - 1);
+        // An entry holds all that its place depends on, so that no value is read again.
+        for &entry in self.table.iter().filter(|entry| **entry != 0) {
+            let mut at = place(entry) & (size - 1);
             while table[at] != 0 {
                 at = (at + 1) & (size - 1);
             }
-            table[at] = hash & TAG | u64::from(number);
+            table[at] = entry;
         }
         self.table = table;
     }
@@ -93,17 +153,39 @@ impl Interner {
 
     /// Bytes of memory held.
     pub(crate) fn memory(&self) -> usize {
-        self.table.len() * size_of::<u64>() + self.spans.capacity() * size_of::<(u32, u32)>() + self.bytes.capacity()
+        let table = self.table.len() * size_of::<u64>() + self.single.len() * size_of::<u32>();
+        table + self.spans.capacity() * size_of::<(u32, u32)>() + self.bytes.capacity()
     }
 }
+
+/// How many values [`Interner::warm`] looks at.
+pub(crate) const WARM_VALUES: usize = 16;
 
 /// The part of a table's entry that holds the hash's high half.
 const TAG: u64 = 0xFFFF_FFFF_0000_0000;
 
-/// Where a hash's probes begin, before the mask: its high bits are its best.
+/// Where the probes of a hash, or of an entry, begin, before the mask.
 #[inline]
 fn place(hash: u64) -> usize {
-    (hash >> 20) as usize
+    (hash >> 32) as usize
+}
+
+/// Whether two byte strings are the same. Most are short: a few wide compares cost less than a call.
+#[inline]
+fn same(left: &[u8], right: &[u8]) -> bool {
+    fn ends<const N: usize>(left: &[u8], right: &[u8]) -> bool {
+        left.first_chunk::<N>() == right.first_chunk() && left.last_chunk::<N>() == right.last_chunk()
+    }
+    left.len() == right.len()
+        && match left.len() {
+            0 => true,
+            1..4 => left[0] == right[0] && left[left.len() / 2] == right[left.len() / 2] && left.last() == right.last(),
+            4..8 => ends::<4>(left, right),
+            8..=16 => ends::<8>(left, right),
+            17..=32 => ends::<16>(left, right),
+            33..=64 => ends::<32>(left, right),
+            _ => left == right,
+        }
 }
 
 /// A seeded hash of a byte string by folded multiplication (the idea of wyhash and foldhash): 16 bytes a step.
@@ -166,6 +248,7 @@ mod tests {
                 let number = *expected.entry(value.clone()).or_insert(next);
                 prop_assert_eq!(interner.intern(value), (number, new));
                 prop_assert_eq!(interner.get(number), value.as_slice());
+                prop_assert!(values.iter().all(|other| same(value, other) == (value == other)));
             }
             prop_assert_eq!(interner.len(), expected.len());
         }

@@ -7,7 +7,7 @@
 //! never written), and an **out** number for what lands. Where nothing is transformed they are the same.
 
 use crate::anonymize::{self, PseudonymKey};
-use crate::columns::intern::Interner;
+use crate::columns::intern::{Interner, WARM_VALUES};
 use crate::columns::store::{Packed, Strings};
 use crate::dataset::definition::TimeFormat;
 use crate::dataset::lookup::LookupTable;
@@ -176,7 +176,11 @@ impl Resolver<'_> {
         }
         let plain = leaf.checks.text.is_none() && matches!(leaf.transform, Transform::Keep) && !joined;
         let mut unescaped = Vec::new();
-        for slot in list {
+        for (number, slot) in list.iter().enumerate() {
+            if number % WARM_VALUES == 0 && dictionary.raw.is_large() {
+                let next = &list[number..list.len().min(number + WARM_VALUES)];
+                dictionary.raw.warm(next.iter().map(|slot| slot.bytes(self.chunk, scratch)));
+            }
             let mut bytes = slot.bytes(self.chunk, scratch);
             if slot.is_escaped() {
                 unescaped.clear();
@@ -214,6 +218,11 @@ impl Resolver<'_> {
         } else {
             match out {
                 None => number,
+                // Other identifiers have other pseudonyms: there is nothing to look up.
+                Some(out) if matches!(leaf.transform, Transform::Pseudonym) => match self.key {
+                    Some(key) => out.append(&key.pseudonym(value)),
+                    None => 0,
+                },
                 Some(out) => {
                     let landing = landing_text(&leaf.transform, self.key, value);
                     landing.map_or(0, |text| out.intern(&text).0)

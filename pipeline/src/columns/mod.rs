@@ -5,5 +5,6 @@
 pub(crate) mod intern;
 pub(crate) mod leaf;
 pub(crate) mod partition;
+mod segments;
 pub(crate) mod store;
 pub(crate) mod table;

@@ -6,17 +6,19 @@
 //! A block holds the rows that one micro-batch added, in the order of their partitions; so the rows of a partition are
 //! one run of each block. Values are i64; null is its own thing. Limits: 2^32 values a block.
 
+use crate::columns::segments::{At, Segments};
+
 /// Values of one column in blocks.
 #[derive(Debug, Default)]
 pub(crate) struct Packed {
     blocks: Vec<Block>,
-    data: Vec<u8>,
+    data: Segments,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Block {
     /// Where its bytes begin.
-    at: usize,
+    at: At,
     /// What every stored number is relative to.
     base: i64,
     /// Bytes a value: 0, 1, 2, 4 or 8.
@@ -70,17 +72,17 @@ impl Gathered {
 impl Packed {
     /// Adds a block in which every value is null.
     pub(crate) fn push_nulls(&mut self, count: usize) {
-        self.push_empty(0, Nulls::All, count);
+        self.push_block(At::default(), 0, 0, Nulls::All, count);
     }
 
     /// Adds a block in which every value is the same.
     pub(crate) fn push_constant(&mut self, value: i64, count: usize) {
-        self.push_empty(value, Nulls::None, count);
+        self.push_block(At::default(), value, 0, Nulls::None, count);
     }
 
-    fn push_empty(&mut self, base: i64, nulls: Nulls, count: usize) {
+    fn push_block(&mut self, at: At, base: i64, width: u8, nulls: Nulls, count: usize) {
         let count = u32::try_from(count).expect("a block has under 2^32 values");
-        self.blocks.push(Block { at: self.data.len(), base, width: 0, nulls, count });
+        self.blocks.push(Block { at, base, width, nulls, count });
     }
 
     /// Adds a block of values; a value whose `valid` is false is null. No `valid` at all: none is null.
@@ -118,10 +120,8 @@ impl Packed {
         };
         let nulls = if width == 8 && valid.is_some() { Nulls::Bitmap } else { nulls };
         let base = if width == 8 { 0 } else { min };
-        self.push_empty(base, nulls, values.len());
-        if let Some(block) = self.blocks.last_mut() {
-            block.width = width;
-        }
+        let bitmap = if nulls == Nulls::Bitmap { values.len().div_ceil(8) } else { 0 };
+        let (at, data) = self.data.begin(values.len() * usize::from(width) + bitmap);
         let stored = |n: usize, value: i64| match nulls {
             Nulls::Zero if valid.is_some_and(|valid| !valid[n]) => 0,
             Nulls::Zero => value.wrapping_sub(base).wrapping_add(1),
@@ -130,18 +130,19 @@ impl Packed {
         let numbers = values.iter().enumerate().map(|(n, value)| stored(n, *value));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the width was chosen to fit")]
         match width {
-            1 => self.data.extend(numbers.map(|number| number as u8)),
-            2 => numbers.for_each(|number| self.data.extend_from_slice(&(number as u16).to_le_bytes())),
-            4 => numbers.for_each(|number| self.data.extend_from_slice(&(number as u32).to_le_bytes())),
-            _ => numbers.for_each(|number| self.data.extend_from_slice(&number.to_le_bytes())),
+            1 => data.extend(numbers.map(|number| number as u8)),
+            2 => numbers.for_each(|number| data.extend_from_slice(&(number as u16).to_le_bytes())),
+            4 => numbers.for_each(|number| data.extend_from_slice(&(number as u32).to_le_bytes())),
+            _ => numbers.for_each(|number| data.extend_from_slice(&number.to_le_bytes())),
         }
         if let (Nulls::Bitmap, Some(valid)) = (nulls, valid) {
-            self.data.extend(
+            data.extend(
                 valid
                     .chunks(8)
                     .map(|bits| bits.iter().enumerate().fold(0_u8, |byte, (n, valid)| byte | u8::from(*valid) << n)),
             );
         }
+        self.push_block(at, base, width, nulls, values.len());
     }
 
     /// Reads a run of a block, appending to `out`.
@@ -155,7 +156,7 @@ impl Packed {
             return;
         }
         let size = usize::from(width);
-        let bytes = &self.data[at + start * size..at + (start + len) * size];
+        let bytes = if size == 0 { &[] } else { self.data.bytes(at, start * size, (start + len) * size) };
         if nulls == Nulls::None {
             out.note_valid(len);
             match width {
@@ -176,7 +177,8 @@ impl Packed {
             }
         };
         if nulls == Nulls::Bitmap {
-            let bitmap = &self.data[at + count as usize * size..];
+            let end = count as usize * size;
+            let bitmap = self.data.bytes(at, end, end + (count as usize).div_ceil(8));
             for (n, value) in bytes.as_chunks().0.iter().enumerate() {
                 let place = start + n;
                 take(bitmap[place / 8] >> (place % 8) & 1 == 1, i64::from_le_bytes(*value));
@@ -198,18 +200,22 @@ impl Packed {
     /// One value of a block that has no nulls.
     pub(crate) fn get(&self, block: usize, place: usize) -> i64 {
         let Block { at, base, width, .. } = self.blocks[block];
-        let at = at + place * usize::from(width);
-        match width {
-            0 => base,
-            1 => base + i64::from(self.data[at]),
-            2 => base + i64::from(u16::from_le_bytes([self.data[at], self.data[at + 1]])),
-            4 => base + self.data[at..].first_chunk().map_or(0, |bytes| i64::from(u32::from_le_bytes(*bytes))),
-            _ => self.data[at..].first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes)),
+        if width == 0 {
+            return base;
+        }
+        let size = usize::from(width);
+        match *self.data.bytes(at, place * size, (place + 1) * size) {
+            [byte] => base + i64::from(byte),
+            [low, high] => base + i64::from(u16::from_le_bytes([low, high])),
+            ref bytes if size == 4 => {
+                base + bytes.first_chunk().map_or(0, |bytes| i64::from(u32::from_le_bytes(*bytes)))
+            }
+            ref bytes => bytes.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes)),
         }
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.data.capacity() + self.blocks.capacity() * size_of::<Block>()
+        self.data.memory() + self.blocks.capacity() * size_of::<Block>()
     }
 }
 
@@ -219,8 +225,8 @@ pub(crate) struct Strings {
     /// Length plus one of each value; 0 is null.
     lengths: Packed,
     /// Where each block's bytes begin.
-    begins: Vec<usize>,
-    data: Vec<u8>,
+    begins: Vec<At>,
+    data: Segments,
 }
 
 /// Byte strings read back.
@@ -248,13 +254,16 @@ impl GatheredStrings {
 
 impl Strings {
     /// Adds a block of values.
-    pub(crate) fn push<'v>(&mut self, values: impl Iterator<Item = Option<&'v [u8]>>, scratch: &mut Vec<i64>) {
+    pub(crate) fn push<'v>(&mut self, values: impl Iterator<Item = Option<&'v [u8]>> + Clone, scratch: &mut Vec<i64>) {
         scratch.clear();
-        self.begins.push(self.data.len());
-        for value in values {
+        let mut bytes = 0;
+        for value in values.clone() {
             scratch.push(value.map_or(0, |value| i64::try_from(value.len()).unwrap_or(i64::MAX) + 1));
-            self.data.extend_from_slice(value.unwrap_or_default());
+            bytes += value.map_or(0, <[u8]>::len);
         }
+        let (at, data) = self.data.begin(bytes);
+        self.begins.push(at);
+        values.flatten().for_each(|value| data.extend_from_slice(value));
         self.lengths.push(scratch, None);
     }
 
@@ -266,7 +275,7 @@ impl Strings {
         let skipped: i64 = scratch.values.iter().map(|length| (length - 1).max(0)).sum();
         scratch.clear();
         self.lengths.read(block, start, len, scratch);
-        let begin = self.begins[block] + usize::try_from(skipped).unwrap_or(0);
+        let begin = usize::try_from(skipped).unwrap_or(0);
         let mut end = begin;
         for &length in &scratch.values {
             match u32::try_from(length - 1) {
@@ -284,11 +293,11 @@ impl Strings {
             }
             *count += 1;
         }
-        bytes.extend_from_slice(&self.data[begin..end]);
+        bytes.extend_from_slice(self.data.bytes(self.begins[block], begin, end));
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.lengths.memory() + self.data.capacity() + self.begins.capacity() * size_of::<usize>()
+        self.lengths.memory() + self.data.memory() + self.begins.capacity() * size_of::<At>()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether a definition makes sense as a whole.
 //!
 //! Owns: every refusal that needs more than one key to see (unknown partition column, a personal field without a rule,
-//! a rule that does not suit its type). Does not own: the form of single keys (`definition`), decoding (`plan`).
+//! a rule that does not suit its type). Does not own: the form of single keys (`read`), decoding (`plan`).
 //! Every message says what to write instead.
 
 use std::collections::HashMap;

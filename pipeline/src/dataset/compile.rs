@@ -1,27 +1,28 @@
 //! From a checked definition to a plan.
 //!
 //! Owns: which inputs, shapes and leaves each column needs, in the order in which they stand in the file: the
-//! definition's columns, then the ingest columns. Does not own: whether the definition makes sense (`check`), though
-//! what only planting shows (one field read in two ways that can't both hold) is refused here.
+//! Owns: which inputs, shapes and leaves each column needs, in the order in which they stand in the file: the
+//! definition's columns, then the ingest columns. Does not own: what a column's rules become (`rules`), whether the
+//! definition makes sense (`check`), though what only planting shows (one field read in two ways that can't both hold) is
+//! refused here.
 
-use regex::bytes::Regex;
 use sha2::{Digest, Sha256};
 
 use crate::dataset::check::{DATE_PARTS, INGEST_COLUMNS};
 use crate::dataset::definition::{
-    Column, Definition, FieldRules, Kind, Member, Rule, ScalarKind, Source, TimeField, TimeFormat,
+    Column, Definition, FieldRules, Kind, Member, ScalarKind, Source, TimeField, TimeFormat,
 };
 use crate::dataset::keys::AllowList;
 use crate::dataset::lookup::LookupTable;
 use crate::dataset::plan::{
-    Checks, ColumnType, EventTimeInput, Input, InputId, InputKind, Leaf, LeafSource, MapInputs, Nest, Partition,
-    Physical, Plan, PlannedColumn, PlannedLookup, Shape, ShapeId, ShapeKind, TextChecks, Transform,
+    ColumnType, EventTimeInput, Input, InputId, InputKind, Leaf, LeafSource, MapInputs, Nest, Partition, Physical,
+    Plan, PlannedColumn, PlannedLookup, Shape, ShapeId, ShapeKind, Transform,
 };
 use crate::dataset::pointer::Pointer;
 use crate::dataset::recognize::Markers;
+use crate::dataset::rules::{checks, field_input, is_drop, output_type, scalar_input, transform};
 use crate::dataset::tree::{Draft, Target};
-use crate::settings::{At, Problem, Problems, Scalar};
-use crate::time::DAY_MS;
+use crate::settings::{At, Problem, Problems};
 
 /// Gives the lookup table of a file and key column, or a sentence why there is none.
 pub type Tables<'t> = dyn Fn(&str, &str) -> Result<LookupTable, String> + 't;
@@ -424,85 +425,6 @@ fn version(text: &str, lookups: &[PlannedLookup]) -> String {
     // Without lookups it is the hash of the text, which anyone can check with sha256sum.
     lookups.iter().for_each(|lookup| hash.update(format!("\n{} {}", lookup.name, lookup.table.content_hash())));
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn is_drop(rules: &FieldRules) -> bool {
-    matches!(rules.anonymize, Some(At { value: Rule::Drop, .. }))
-}
-
-fn field_input(kind: ScalarKind, rules: &FieldRules) -> InputKind {
-    match rules.anonymize {
-        Some(At { value: Rule::AgeBand(_), .. }) => InputKind::Int,
-        _ => scalar_input(kind),
-    }
-}
-
-fn scalar_input(kind: ScalarKind) -> InputKind {
-    match kind {
-        ScalarKind::String => InputKind::Text,
-        ScalarKind::Int32 | ScalarKind::Int64 => InputKind::Int,
-        ScalarKind::Float64 => InputKind::Float,
-        ScalarKind::Bool => InputKind::Bool,
-        ScalarKind::Json => InputKind::Json,
-        ScalarKind::Date32(format) | ScalarKind::TimestampMillis(format) => match format {
-            TimeFormat::Rfc3339 | TimeFormat::Date => InputKind::Text,
-            TimeFormat::EpochMs => InputKind::Int,
-            TimeFormat::EpochS => InputKind::Float,
-        },
-    }
-}
-
-fn output_type(kind: ScalarKind, rules: &FieldRules) -> ColumnType {
-    if matches!(rules.anonymize, Some(At { value: Rule::AgeBand(_), .. })) {
-        return ColumnType::String;
-    }
-    match kind {
-        ScalarKind::String => ColumnType::String,
-        ScalarKind::Int32 => ColumnType::Int32,
-        ScalarKind::Int64 => ColumnType::Int64,
-        ScalarKind::Float64 => ColumnType::Float64,
-        ScalarKind::Bool => ColumnType::Bool,
-        ScalarKind::Date32(_) => ColumnType::Date32,
-        ScalarKind::TimestampMillis(_) => ColumnType::TimestampMillis,
-        ScalarKind::Json => ColumnType::Json,
-    }
-}
-
-fn transform(rules: &FieldRules) -> Transform {
-    match rules.anonymize.as_ref().map(|at| &at.value) {
-        None | Some(Rule::Drop) => Transform::Keep,
-        Some(Rule::Pseudonym) => Transform::Pseudonym,
-        Some(Rule::AgeBand(bands)) => Transform::AgeBand(bands.clone()),
-        Some(Rule::Region(keep)) => Transform::Region(keep.iter().map(|name| name.to_lowercase()).collect()),
-        Some(Rule::TruncateIp) => Transform::TruncateIp,
-        Some(Rule::TruncateToHour) => Transform::TruncateTime(3_600_000),
-        Some(Rule::TruncateToDay) => Transform::TruncateTime(DAY_MS),
-        // `check` has refused what does not compile.
-        Some(Rule::Match(pattern)) => Regex::new(pattern).map_or(Transform::Keep, Transform::Match),
-    }
-}
-
-fn checks(rules: &FieldRules, kind: ScalarKind, text_input: bool) -> Checks {
-    let number = |bound: &Option<At<f64>>| bound.as_ref().map(|at| at.value);
-    let (mut min, mut max) = (number(&rules.min), number(&rules.max));
-    if kind == ScalarKind::Int32 {
-        min = Some(min.unwrap_or(f64::MIN).max(f64::from(i32::MIN)));
-        max = Some(max.unwrap_or(f64::MAX).min(f64::from(i32::MAX)));
-    }
-    let constrained =
-        rules.min_length.is_some() || rules.max_length.is_some() || rules.one_of.is_some() || rules.pattern.is_some();
-    let length = |bound: &Option<At<i64>>| bound.as_ref().and_then(|at| usize::try_from(at.value).ok());
-    let text = (text_input && constrained).then(|| TextChecks {
-        min_length: length(&rules.min_length).unwrap_or(0),
-        max_length: length(&rules.max_length).unwrap_or(usize::MAX),
-        one_of: rules.one_of.as_ref().map(|at| {
-            let text =
-                |value: &Scalar| if let Scalar::Text(text) = value { Some(text.as_bytes().into()) } else { None };
-            at.value.iter().filter_map(text).collect()
-        }),
-        pattern: rules.pattern.as_ref().and_then(|at| Regex::new(&at.value).ok()),
-    });
-    Checks { min, max, text }
 }
 
 #[cfg(test)]

@@ -3,19 +3,25 @@
 //! Owns: reading definitions (TOML), refusing what makes no sense with file, line and what to write instead, and
 //! compiling each once into a plan that decodes JSON straight into columns. Does not own: the records.
 //!
-//! The way of a definition: `definition` (form) → `check` (sense) → `compile` (through `tree`) → `plan`.
+//! The way of a definition: `read` (form) → `definition` → `check` (sense) → `compile` (through `tree`) → `plan`.
+
+pub(crate) mod definition;
+mod pointer;
+mod read;
 
 mod check;
-mod compile;
-pub(crate) mod definition;
-pub(crate) mod keys;
-pub(crate) mod lookup;
 mod personal;
-pub(crate) mod plan;
-mod pointer;
-pub(crate) mod recognize;
-mod schema;
+
+mod compile;
+pub(crate) mod lookup;
+mod rules;
 mod tree;
+
+pub(crate) mod keys;
+pub(crate) mod plan;
+pub(crate) mod recognize;
+
+mod schema;
 
 use std::sync::Arc;
 

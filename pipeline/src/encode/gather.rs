@@ -197,12 +197,16 @@ impl Column {
                     levels.definition.push(u8::from(value & 1 == 1));
                     continue;
                 }
-                for n in from..to {
-                    levels.repetition.push(u8::from(n > from));
-                    let there = self.scratch.valid.get(element).copied().unwrap_or(true);
-                    levels.definition.push(if there { max } else { 2 });
-                    element += 1;
+                let end = levels.definition.len() + to - from;
+                levels.repetition.push(0);
+                levels.repetition.resize(end, 1);
+                if self.scratch.valid.is_empty() {
+                    levels.definition.resize(end, max);
+                } else {
+                    let valid = &self.scratch.valid[element..element + to - from];
+                    levels.definition.extend(valid.iter().map(|there| if *there { max } else { 2 }));
                 }
+                element += to - from;
                 from = to;
             }
         }

@@ -26,7 +26,7 @@ pub(crate) fn encode<T: Copy + PartialEq + Into<u32>>(values: &[T], width: u32, 
         let literal = &values[at..end.min(values.len())];
         let groups = literal.len().div_ceil(8);
         write_varint((groups as u64) << 1 | 1, out);
-        pack(literal.iter().map(|value| u64::from((*value).into())), groups * 8, width, out);
+        pack_groups(literal, width, out);
         at = end;
     }
 }
@@ -45,6 +45,36 @@ fn run_length<T: Copy + PartialEq>(values: &[T]) -> usize {
 
 fn begins_run<T: Copy + PartialEq>(values: &[T]) -> bool {
     values.first_chunk::<8>().is_some_and(|group| group[1..].iter().all(|value| *value == group[0]))
+}
+
+/// Appends values of `width` bits each in groups of eight, lowest bits first, the last group padded with zeros.
+fn pack_groups<T: Copy + Into<u32>>(values: &[T], width: u32, out: &mut Vec<u8>) {
+    let groups = values.len().div_ceil(8);
+    if width > 16 {
+        return pack(values.iter().map(|value| u64::from((*value).into())), groups * 8, width, out);
+    }
+    // A group of eight has as many bytes as a value has bits: two halves of 64 bits at most, written as 16 bytes of which
+    // the next group overwrites what is too many.
+    let mut at = out.len();
+    let end = at + groups * width as usize;
+    out.resize(end + 16, 0);
+    let half = |values: &[T]| {
+        let bits = values.iter().rev().map(|value| u64::from((*value).into()));
+        bits.fold(0_u64, |packed, value| packed.unbounded_shl(width) | value)
+    };
+    let mut write = |low: u64, high: u64| {
+        let bytes = (u128::from(low) | u128::from(high) << (4 * width)).to_le_bytes();
+        out[at..at + 16].copy_from_slice(&bytes);
+        at += width as usize;
+    };
+    let (whole, rest) = values.as_chunks::<8>();
+    for group in whole {
+        write(half(&group[..4]), half(&group[4..]));
+    }
+    if !rest.is_empty() {
+        write(half(&rest[..rest.len().min(4)]), half(rest.get(4..).unwrap_or_default()));
+    }
+    out.truncate(end);
 }
 
 /// Appends `count` values of `width` bits each, lowest bits first; values that the iterator lacks are 0.

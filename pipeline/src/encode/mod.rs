@@ -3,13 +3,17 @@
 //! Owns: row groups of one partition out of the rows of a lane, and files out of row groups. Pure: rows in, bytes out. An
 //! [`Encoder`] borrows rows, so that several can encode different partitions of the same rows at once.
 
+mod schema;
+
+mod gather;
+
+mod chunk;
 mod column;
 mod delta;
-mod file;
-mod gather;
 mod levels;
-mod schema;
 mod stats;
+
+mod file;
 
 use std::sync::Arc;
 

@@ -1,0 +1,369 @@
+//! Reading a definition from TOML: what a user writes, checked for form.
+//!
+//! Owns: the keys of a definition, their values and their defaults. Does not own: walking the document (`settings`),
+//! whether the definition makes sense as a whole (`check`). The format is documented for users in `docs/datasets.md`.
+//!
+//! Invariant: reading goes on after a problem, so that all of them are told at once.
+
+use crate::dataset::definition::{
+    Column, Definition, EventTime, FieldRules, Kind, Lookup, Member, Recognize, Rule, ScalarKind, Source, TimeField,
+    TimeFormat, TimePart,
+};
+use crate::dataset::pointer::Pointer;
+use crate::settings::{At, Document, Problems, Scalar, Section};
+
+/// Milliseconds of 2010-01-01T00:00:00Z: an event before it is absurd unless a definition says otherwise.
+const NOT_BEFORE_MS: i64 = 1_262_304_000_000;
+/// How far an event may lie ahead of its arrival unless a definition says otherwise: 24 hours.
+const AHEAD_MAX_MS: i64 = 24 * 3_600_000;
+/// Lower bounds of the age bands: 0–17, 18–24, 25–34, 35–44, 45–54, 55–64, 65–79, 80+.
+const AGE_BANDS: [i64; 7] = [18, 25, 35, 45, 55, 65, 80];
+
+impl Definition {
+    /// Reads the form of a definition. `file` is only for messages.
+    ///
+    /// # Errors
+    /// Every problem of form, with its line.
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Definition, Problems> {
+        let document = Document::new(file, text);
+        let table = document.parse();
+        let definition = {
+            let root = document.root(&table);
+            let definition = read_definition(&root);
+            root.finish();
+            definition
+        };
+        drop(table);
+        let problems = document.into_problems();
+        match definition {
+            Some(definition) if problems.is_empty() => Ok(definition),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn read_definition(root: &Section<'_>) -> Option<Definition> {
+    let name = root.required_text("name");
+    let description = root.text("description").map_or_else(String::new, |at| at.value);
+    let recognize = root.sections("recognize").into_iter().map(|section| {
+        let recognize = Recognize {
+            present: pointers(&section, "present"),
+            absent: pointers(&section, "absent"),
+            equals: equals(&section),
+        };
+        section.finish();
+        recognize
+    });
+    let recognize = recognize.collect();
+    let event_time = match root.section("event_time") {
+        Some(section) => read_event_time(section),
+        None => {
+            root.report(1, "a dataset needs [event_time] with pointer = \"/…\" and format = \"rfc3339\"");
+            None
+        }
+    };
+    let arrival_time = root.section("arrival_time").and_then(|section| {
+        let field = read_time_field(&section);
+        section.finish();
+        field
+    });
+    let partition_by = root
+        .texts("partition_by")
+        .unwrap_or_else(|| At { value: ["year", "month", "day"].map(str::to_owned).to_vec(), line: root.line() });
+    let embedded = pointers(root, "embedded");
+    let columns: Vec<Column> = root.sections("column").into_iter().filter_map(read_column).collect();
+    if !root.has("column") {
+        root.report(1, "a dataset needs at least one [[column]]");
+    }
+    let lookups = root.sections("lookup").into_iter().filter_map(read_lookup).collect();
+    Some(Definition {
+        name: name?,
+        description,
+        recognize,
+        event_time: event_time?,
+        arrival_time,
+        partition_by,
+        embedded,
+        columns,
+        lookups,
+    })
+}
+
+fn pointer(section: &Section<'_>, text: &At<String>) -> Option<At<Pointer>> {
+    match Pointer::parse(&text.value) {
+        Ok(value) => Some(At { value, line: text.line }),
+        Err(message) => {
+            section.report(text.line, message);
+            None
+        }
+    }
+}
+
+fn pointers(section: &Section<'_>, key: &'static str) -> Vec<At<Pointer>> {
+    let Some(texts) = section.texts(key) else { return Vec::new() };
+    texts.value.into_iter().filter_map(|value| pointer(section, &At { value, line: texts.line })).collect()
+}
+
+fn equals(section: &Section<'_>) -> Vec<(At<Pointer>, Vec<String>)> {
+    let mut all = Vec::new();
+    for (key, values) in section.free_table("equals") {
+        let texts: Vec<String> = values
+            .value
+            .iter()
+            .filter_map(|value| if let Scalar::Text(text) = value { Some(text.clone()) } else { None })
+            .collect();
+        if texts.len() != values.value.len() {
+            section.report(values.line, "equals compares strings: write \"/field\" = [\"value\", …]");
+        }
+        if let Some(at) = pointer(section, &At { value: key, line: values.line }) {
+            all.push((at, texts));
+        }
+    }
+    all
+}
+
+fn read_event_time(section: Section<'_>) -> Option<EventTime> {
+    let field = read_time_field(&section);
+    let not_before_ms = section.text("not_before").and_then(|at| match crate::time::parse_rfc3339_or_date(&at.value) {
+        Some(ms) => Some(ms),
+        None => {
+            section.report(at.line, "not_before must be a date such as \"2010-01-01\"");
+            None
+        }
+    });
+    let ahead_max_ms = section.number("ahead_max_hours").map(|at| {
+        if !(0.0..=87_600.0).contains(&at.value) {
+            section.report(at.line, "ahead_max_hours must be between 0 and 87600");
+        }
+        hours_to_ms(at.value)
+    });
+    section.finish();
+    Some(EventTime {
+        field: field?,
+        not_before_ms: not_before_ms.unwrap_or(NOT_BEFORE_MS),
+        ahead_max_ms: ahead_max_ms.unwrap_or(AHEAD_MAX_MS),
+    })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "bounded to ten years by the caller")]
+fn hours_to_ms(hours: f64) -> i64 {
+    (hours * 3_600_000.0) as i64
+}
+
+fn read_time_field(section: &Section<'_>) -> Option<TimeField> {
+    let at = section.required_text("pointer");
+    let format = read_time_format(section).unwrap_or(TimeFormat::Rfc3339);
+    Some(TimeField { pointer: pointer(section, &at?)?, format })
+}
+
+fn read_time_format(section: &Section<'_>) -> Option<TimeFormat> {
+    let at = section.text("format")?;
+    match at.value.as_str() {
+        "rfc3339" => Some(TimeFormat::Rfc3339),
+        "epoch_ms" => Some(TimeFormat::EpochMs),
+        "epoch_s" => Some(TimeFormat::EpochS),
+        "date" => Some(TimeFormat::Date),
+        other => {
+            section.report(at.line, format!("unknown format '{other}'; known: rfc3339, epoch_ms, epoch_s, date"));
+            None
+        }
+    }
+}
+
+fn read_column(section: Section<'_>) -> Option<Column> {
+    let name = section.required_text("name");
+    let description = section.text("description").map_or_else(String::new, |at| at.value);
+    let source = read_source(&section);
+    let kind = read_kind(&section);
+    let field = read_rules(&section);
+    section.finish();
+    Some(Column { name: name?, description, source: source?, kind: kind?, field })
+}
+
+fn read_source(section: &Section<'_>) -> Option<Source> {
+    let from = section.text("from");
+    let path = section.text("pointer");
+    match (path, from) {
+        (Some(path), None) => pointer(section, &path).map(|at| Source::Pointer(at.value)),
+        (None, Some(from)) => match parse_from(&from.value) {
+            Some(source) => Some(source),
+            None => {
+                section.report(
+                    from.line,
+                    format!(
+                        "unknown source '{}'; known: event_time, event_time.year|month|day|hour, arrival_time, \
+                         unknown_fields, lookup.NAME.COLUMN",
+                        from.value
+                    ),
+                );
+                None
+            }
+        },
+        (None, None) => {
+            section.report(section.line(), "a column needs pointer = \"/…\" or from = \"…\"");
+            None
+        }
+        (Some(_), Some(from)) => {
+            section.report(from.line, "a column has either pointer or from, not both");
+            None
+        }
+    }
+}
+
+fn parse_from(text: &str) -> Option<Source> {
+    Some(match text {
+        "event_time" => Source::EventTime(TimePart::Whole),
+        "event_time.year" => Source::EventTime(TimePart::Year),
+        "event_time.month" => Source::EventTime(TimePart::Month),
+        "event_time.day" => Source::EventTime(TimePart::Day),
+        "event_time.hour" => Source::EventTime(TimePart::Hour),
+        "arrival_time" => Source::ArrivalTime,
+        "unknown_fields" => Source::UnknownFields,
+        other => {
+            let (lookup, column) = other.strip_prefix("lookup.")?.split_once('.')?;
+            Source::Lookup { lookup: lookup.to_owned(), column: column.to_owned() }
+        }
+    })
+}
+
+fn read_kind(section: &Section<'_>) -> Option<Kind> {
+    let at = section.required_text("type");
+    let format = read_time_format(section);
+    let element = section.text("element");
+    let value = section.text("value");
+    let members: Vec<Member> = section.sections("field").into_iter().filter_map(read_member).collect();
+    let at = at?;
+    match (at.value.as_str(), element, value) {
+        ("list", Some(element), None) if members.is_empty() => scalar_kind(section, &element, format).map(Kind::List),
+        ("list", None, None) if !members.is_empty() => Some(Kind::ListOfStructs(members)),
+        ("list", ..) => {
+            section.report(at.line, "a list needs either element = \"TYPE\" or [[column.field]] tables");
+            None
+        }
+        ("map", None, Some(value)) => scalar_kind(section, &value, format).map(Kind::Map),
+        ("map", ..) => {
+            section.report(at.line, "a map needs value = \"TYPE\"; its keys are strings");
+            None
+        }
+        ("struct", None, None) if !members.is_empty() => Some(Kind::Struct(members)),
+        ("struct", ..) => {
+            section.report(at.line, "a struct needs [[column.field]] tables");
+            None
+        }
+        _ => scalar_kind(section, &at, format).map(Kind::Scalar),
+    }
+}
+
+fn scalar_kind(section: &Section<'_>, at: &At<String>, format: Option<TimeFormat>) -> Option<ScalarKind> {
+    Some(match at.value.as_str() {
+        "string" => ScalarKind::String,
+        "int32" => ScalarKind::Int32,
+        "int64" => ScalarKind::Int64,
+        "float64" => ScalarKind::Float64,
+        "bool" => ScalarKind::Bool,
+        "date32" => ScalarKind::Date32(format.unwrap_or(TimeFormat::Date)),
+        "timestamp_millis" => ScalarKind::TimestampMillis(format.unwrap_or(TimeFormat::Rfc3339)),
+        "json" => ScalarKind::Json,
+        other => {
+            let known = [
+                "string",
+                "int32",
+                "int64",
+                "float64",
+                "bool",
+                "date32",
+                "timestamp_millis",
+                "json",
+                "list",
+                "map",
+                "struct",
+            ];
+            let hint = crate::settings::nearest(other, known.into_iter())
+                .map_or_else(|| format!("known: {}", known.join(", ")), |name| format!("did you mean '{name}'?"));
+            section.report(at.line, format!("unknown type '{other}'; {hint}"));
+            return None;
+        }
+    })
+}
+
+fn read_member(section: Section<'_>) -> Option<Member> {
+    let name = section.required_text("name");
+    let path = match section.text("pointer") {
+        Some(at) => pointer(&section, &at).map(|at| at.value),
+        None => name.as_ref().and_then(|name| Pointer::parse(&format!("/{}", name.value)).ok()),
+    };
+    let kind = section.required_text("type");
+    let format = read_time_format(&section);
+    let kind = kind.and_then(|at| scalar_kind(&section, &at, format));
+    let field = read_rules(&section);
+    section.finish();
+    Some(Member { name: name?, pointer: path?, kind: kind?, field })
+}
+
+fn read_rules(section: &Section<'_>) -> FieldRules {
+    FieldRules {
+        required: section.flag("required").is_some_and(|at| at.value),
+        accept_text: section.flag("accept_text").is_some_and(|at| at.value),
+        unique: section.flag("unique").is_some_and(|at| at.value),
+        personal: section.flag("personal").map(|at| at.value),
+        anonymize: section.section("anonymize").and_then(read_rule),
+        allow: section.texts("allow"),
+        min: section.number("min"),
+        max: section.number("max"),
+        min_length: section.integer("min_length"),
+        max_length: section.integer("max_length"),
+        one_of: section.scalars("one_of"),
+        pattern: section.text("pattern"),
+    }
+}
+
+fn read_rule(section: Section<'_>) -> Option<At<Rule>> {
+    let at = section.required_text("rule")?;
+    let value = match at.value.as_str() {
+        "pseudonym" => Some(Rule::Pseudonym),
+        "age_band" => {
+            Some(Rule::AgeBand(section.integers("bands").map_or_else(|| AGE_BANDS.to_vec(), |bands| bands.value)))
+        }
+        "region" => Some(Rule::Region(section.texts("keep").map_or_else(Vec::new, |keep| keep.value))),
+        "drop" => Some(Rule::Drop),
+        "truncate_ip" => Some(Rule::TruncateIp),
+        "truncate_time" => match section.text("to").map(|to| to.value).as_deref() {
+            None | Some("hour") => Some(Rule::TruncateToHour),
+            Some("day") => Some(Rule::TruncateToDay),
+            Some(other) => {
+                section.report(at.line, format!("truncate_time goes to \"hour\" or \"day\", not \"{other}\""));
+                None
+            }
+        },
+        "match" => section.required_text("pattern").map(|pattern| Rule::Match(pattern.value)),
+        other => {
+            section.report(
+                at.line,
+                format!(
+                    "unknown rule '{other}'; known: pseudonym, age_band, region, drop, truncate_ip, truncate_time, match"
+                ),
+            );
+            None
+        }
+    };
+    section.finish();
+    value.map(|value| At { value, line: at.line })
+}
+
+fn read_lookup(section: Section<'_>) -> Option<Lookup> {
+    let name = section.required_text("name");
+    let file = section.required_text("file");
+    let key = section.required_text("key");
+    let on = section.required_text("on");
+    let reject_missing = match section.text("missing") {
+        None => false,
+        Some(at) if at.value == "null" => false,
+        Some(at) if at.value == "reject" => true,
+        Some(at) => {
+            section.report(at.line, format!("missing is \"null\" or \"reject\", not \"{}\"", at.value));
+            false
+        }
+    };
+    section.finish();
+    Some(Lookup { name: name?, file: file?, key: key?, on: on?, reject_missing })
+}

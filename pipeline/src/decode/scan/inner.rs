@@ -1,0 +1,109 @@
+//! The walk's small steps, in a document as it is and in one inside a string (`INNER`), where every quote is written `\"`.
+//!
+//! Owns: quotes, strings, gaps, colons and values that nobody reads, in both forms. Does not own: what is done with them.
+//!
+//! Invariant: inside a string no step calls anything broken. What is not plainly as expected ends the scan with
+//! [`Stop::Unescape`], and the record is scanned again, its document unescaped.
+
+use crate::decode::number;
+use crate::decode::scan::{Stop, Walk};
+use crate::decode::skip::{self, DEPTH_MAX, white_space};
+use crate::decode::text;
+use crate::reject::Code;
+
+impl Walk<'_> {
+    #[inline]
+    pub(super) fn open_quote<const INNER: bool>(&self, buffer: &[u8], at: usize) -> Result<usize, Stop> {
+        match (INNER, buffer.get(at), buffer.get(at + 1)) {
+            (false, Some(b'"'), _) => Ok(at + 1),
+            (true, Some(b'\\'), Some(b'"')) => Ok(at + 2),
+            (true, ..) => Err(Stop::Unescape),
+            (false, ..) => Err(Stop::Broken(Code::NotJson, at)),
+        }
+    }
+
+    #[inline]
+    pub(super) fn string<const INNER: bool>(&mut self, buffer: &[u8], begin: usize) -> Result<text::End, Stop> {
+        if INNER {
+            text::end_of_inner_string(buffer, begin, &mut self.high).ok_or(Stop::Unescape)
+        } else {
+            Ok(text::end_of_string(buffer, begin, &mut self.high)?)
+        }
+    }
+
+    /// Walks over a value. Inside an escaped document there are quotes to mind, so that it is unescaped instead.
+    pub(super) fn skip<const INNER: bool>(&mut self, buffer: &[u8], at: usize, depth: u32) -> Result<usize, Stop> {
+        if !INNER {
+            return Ok(skip::value(buffer, at, depth, &mut self.high)?);
+        }
+        self.skip_inner(buffer, at, depth)
+    }
+
+    /// The same for a value inside an escaped document.
+    fn skip_inner(&mut self, buffer: &[u8], at: usize, depth: u32) -> Result<usize, Stop> {
+        let at = match buffer.get(at) {
+            Some(b'\\') => {
+                let begin = self.open_quote::<true>(buffer, at)?;
+                return Ok(self.string::<true>(buffer, begin)?.next);
+            }
+            Some(b'{' | b'[') => at + 1,
+            Some(b'-' | b'0'..=b'9') => return number::scan(buffer, at).map(|n| n.end).map_err(|_| Stop::Unescape),
+            Some(b't') => return skip::literal(buffer, at, b"true").map_err(|_| Stop::Unescape),
+            Some(b'f') => return skip::literal(buffer, at, b"false").map_err(|_| Stop::Unescape),
+            Some(b'n') => return skip::literal(buffer, at, b"null").map_err(|_| Stop::Unescape),
+            _ => return Err(Stop::Unescape),
+        };
+        if depth >= DEPTH_MAX {
+            return Err(Stop::Unescape);
+        }
+        let object = buffer[at - 1] == b'{';
+        let close = if object { b'}' } else { b']' };
+        let mut at = gap::<true>(buffer, at);
+        if buffer.get(at) == Some(&close) {
+            return Ok(at + 1);
+        }
+        loop {
+            at = gap::<true>(buffer, at);
+            if object {
+                let begin = self.open_quote::<true>(buffer, at)?;
+                let end = self.string::<true>(buffer, begin)?;
+                at = colon::<true>(buffer, end.next)?;
+            }
+            at = gap::<true>(buffer, self.skip_inner(buffer, at, depth + 1)?);
+            match buffer.get(at) {
+                Some(b',') => at += 1,
+                Some(byte) if *byte == close => return Ok(at + 1),
+                _ => return Err(Stop::Unescape),
+            }
+        }
+    }
+}
+
+/// The first byte at or after `at` that is no white space. Inside an escaped document only a space stands for itself: a
+/// line end or tab there would be one in the string around it, which JSON does not allow.
+#[inline]
+pub(super) fn gap<const INNER: bool>(buffer: &[u8], mut at: usize) -> usize {
+    if !INNER {
+        return white_space(buffer, at);
+    }
+    while buffer.get(at) == Some(&b' ') {
+        at += 1;
+    }
+    at
+}
+
+/// From the end of a key to the begin of its value.
+#[inline]
+pub(super) fn colon<const INNER: bool>(buffer: &[u8], at: usize) -> Result<usize, Stop> {
+    if !INNER {
+        return Ok(skip::colon(buffer, at)?);
+    }
+    let at = gap::<INNER>(buffer, at);
+    if buffer.get(at) == Some(&b':') { Ok(gap::<INNER>(buffer, at + 1)) } else { Err(Stop::Unescape) }
+}
+
+/// A fault of syntax inside an escaped document may be one of escaping: it is looked at again, unescaped.
+#[cold]
+pub(super) fn broken<const INNER: bool>(code: Code, at: usize) -> Stop {
+    if INNER { Stop::Unescape } else { Stop::Broken(code, at) }
+}

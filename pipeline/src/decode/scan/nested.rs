@@ -1,0 +1,200 @@
+//! Values that hold other values: objects, lists, JSON kept as text, and documents inside a string.
+//!
+//! Owns: the extents of lists and structs, and embedded documents: scanned in their escaped form where they stand, or,
+//! in the record's second scan, unescaped into the slots' scratch. Does not own: the keys of an object (`object`), scalars
+//! (`value`).
+//!
+//! Limit: `DEPTH_MAX` arrays and objects inside one another.
+
+use crate::dataset::plan::{Action, InputId, NodeId, ShapeId};
+use crate::decode::scan::inner::{broken, gap};
+use crate::decode::scan::{Spot, Stop, Walk};
+use crate::decode::skip::{self, DEPTH_MAX, white_space};
+use crate::decode::slots::{Place, ShapeSlot, Slot};
+use crate::decode::text::{self, PADDING};
+use crate::reject::Code;
+
+impl<'w> Walk<'w> {
+    pub(super) fn nested<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        action: &'w Action,
+        spot: Spot,
+        index: u32,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        let byte = buffer.get(at).copied().unwrap_or(0);
+        if byte == b'n' {
+            return skip::literal(buffer, at, b"null").map_err(|(code, at)| broken::<INNER>(code, at));
+        }
+        match action {
+            Action::Json(input) => self.json::<INNER>(buffer, at, *input, index, depth),
+            Action::Object { node, shape, json, embedded } => match byte {
+                b'{' => {
+                    if INNER && json.is_some() {
+                        return Err(Stop::Unescape);
+                    }
+                    let end = self.object::<INNER>(buffer, at, *node, index, depth + 1)?;
+                    self.whole(*shape, *json, at, end, index);
+                    Ok(end)
+                }
+                b'"' if *embedded && !INNER => self.embedded(buffer, at, *node, *shape, *json, spot, depth),
+                _ => self.wrong_type::<INNER>(buffer, at, spot, depth),
+            },
+            Action::Marked { node, otherwise } => {
+                if byte == b'{' && !INNER {
+                    self.object::<INNER>(buffer, at, *node, index, depth + 1)?;
+                }
+                match &**otherwise {
+                    Action::Skip => self.skip::<INNER>(buffer, at, depth),
+                    Action::Take(inputs) => self.scalar::<INNER>(buffer, at, inputs, None, index, depth),
+                    action => self.nested::<INNER>(buffer, at, action, spot, index, depth),
+                }
+            }
+            Action::List { shape, element } if byte == b'[' => {
+                self.list::<INNER>(buffer, at, *shape, depth, |walk, buffer, at, index| {
+                    walk.scalar::<INNER>(buffer, at, &[*element], None, index, depth + 1)
+                })
+            }
+            Action::Objects { shape, node } if byte == b'[' => {
+                self.list::<INNER>(buffer, at, *shape, depth, |walk, buffer, at, index| {
+                    if buffer.get(at) == Some(&b'{') {
+                        walk.object::<INNER>(buffer, at, *node, index, depth + 2)
+                    } else {
+                        walk.wrong_type::<INNER>(buffer, at, spot, depth + 1)
+                    }
+                })
+            }
+            _ => self.wrong_type::<INNER>(buffer, at, spot, depth),
+        }
+    }
+
+    fn json<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        input: InputId,
+        index: u32,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        if INNER {
+            return Err(Stop::Unescape);
+        }
+        let end = self.skip::<INNER>(buffer, at, depth)?;
+        self.slots.push(input, Slot::text(self.place, at, end, false, index));
+        Ok(end)
+    }
+
+    /// Stores an object's presence and its JSON text, where they are asked for.
+    fn whole(&mut self, shape: Option<ShapeId>, json: Option<InputId>, at: usize, end: usize, index: u32) {
+        if let Some(shape) = shape {
+            self.slots.shapes[shape].push(ShapeSlot { record: index, first: 0, count: 1 });
+        }
+        if let Some(input) = json {
+            self.slots.push(input, Slot::text(self.place, at, end, false, index));
+        }
+    }
+
+    #[cold]
+    fn wrong_type<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        spot: Spot,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        self.note(Code::WrongType, spot);
+        self.skip::<INNER>(buffer, at, depth)
+    }
+
+    /// An array; `element` scans one element and returns its end.
+    #[inline]
+    fn list<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        shape: ShapeId,
+        depth: u32,
+        mut element: impl FnMut(&mut Self, &[u8], usize, u32) -> Result<usize, Stop>,
+    ) -> Result<usize, Stop> {
+        if depth + 1 > DEPTH_MAX {
+            return Err(Stop::Broken(Code::TooDeep, at));
+        }
+        let first = self.slots.element_count(shape);
+        let mut at = gap::<INNER>(buffer, at + 1);
+        if buffer.get(at) == Some(&b']') {
+            at += 1;
+        } else {
+            loop {
+                let index = self.slots.next_element(shape);
+                at = element(self, buffer, at, index)?;
+                if !matches!(buffer.get(at), Some(b',' | b']')) {
+                    at = gap::<INNER>(buffer, at);
+                }
+                match buffer.get(at) {
+                    Some(b',') => at = gap::<INNER>(buffer, at + 1),
+                    Some(b']') => break,
+                    _ => return Err(broken::<INNER>(Code::NotJson, at)),
+                }
+            }
+            at += 1;
+        }
+        let count = self.slots.element_count(shape) - first;
+        self.slots.shapes[shape].push(ShapeSlot { record: self.slots.records, first, count });
+        Ok(at)
+    }
+
+    /// A string that holds an object's JSON; `at` is its quote. An empty string is no object.
+    fn embedded(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        node: NodeId,
+        shape: Option<ShapeId>,
+        json: Option<InputId>,
+        spot: Spot,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        let index = self.slots.records;
+        if buffer.get(at + 1) == Some(&b'"') {
+            return Ok(at + 2);
+        }
+        if self.in_place {
+            if buffer.get(at + 1) != Some(&b'{') || json.is_some() {
+                return Err(Stop::Unescape);
+            }
+            let end = self.object::<true>(buffer, at + 1, node, index, depth + 1).map_err(|_| Stop::Unescape)?;
+            if buffer.get(end) != Some(&b'"') {
+                return Err(Stop::Unescape);
+            }
+            self.whole(shape, None, at + 1, end, index);
+            return Ok(end + 1);
+        }
+        let end = text::end_of_string(buffer, at + 1, &mut self.high)?;
+        let mut scratch = std::mem::take(&mut self.slots.scratch);
+        let begin = scratch.len();
+        text::unescape(&buffer[at + 1..end.end], &mut scratch);
+        let inner_end = scratch.len();
+        scratch.resize(inner_end + PADDING, 0);
+        let place = std::mem::replace(&mut self.place, Place::Scratch);
+        let before = self.fault;
+        let first = white_space(&scratch, begin);
+        let walked = if scratch.get(first) == Some(&b'{') {
+            self.object::<false>(&scratch, first, node, index, depth + 1)
+        } else {
+            Err(Stop::Broken(Code::BadEmbeddedJson, first))
+        };
+        match walked {
+            Ok(after) if white_space(&scratch, after) == inner_end => self.whole(shape, json, first, after, index),
+            _ => {
+                // What was found inside is found in no document.
+                self.fault = before;
+                self.note(Code::BadEmbeddedJson, spot);
+            }
+        }
+        self.place = place;
+        self.slots.scratch = scratch;
+        Ok(end.next)
+    }
+}

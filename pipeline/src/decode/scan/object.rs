@@ -1,0 +1,221 @@
+//! The keys of an object: which field each one is, and what becomes of those that are no field.
+//!
+//! Owns: the guess which key follows, the look-up when it misses, unknown keys (skipped, collected, or a map's), and that
+//! no key is there twice. Does not own: the fields' values (`value`).
+//!
+//! Limit: an object of a plan has 256 fields at most.
+
+use std::borrow::Cow;
+
+use crate::dataset::keys::AllowList;
+use crate::dataset::plan::{InputId, MapInputs, NodeId, Unknown};
+use crate::decode::scan::inner::{colon, gap};
+use crate::decode::scan::{Spot, Stop, Walk, next_in_order};
+use crate::decode::skip::DEPTH_MAX;
+use crate::decode::slots::{ShapeSlot, Slot};
+use crate::decode::text;
+use crate::reject::Code;
+
+impl Walk<'_> {
+    /// The object at `at` (its brace), read as `node`; `index` is the record's or element's number. Returns its end.
+    ///
+    /// `INNER`: the object stands inside a JSON string, so that every quote is written `\"`.
+    pub(super) fn object<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        node_id: NodeId,
+        index: u32,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        if depth > DEPTH_MAX {
+            return Err(Stop::Broken(Code::TooDeep, at));
+        }
+        let plan = self.plan;
+        let node = &plan.nodes[node_id];
+        let begin = match &node.unknown {
+            Unknown::Skip => (0, 0),
+            Unknown::Map(map) => (self.slots.element_count(map.shape), self.slots.inputs[map.key].len()),
+            Unknown::Collect { input, .. } => (0, self.slots.inputs[*input].len()),
+        };
+        let end = self.fields::<INNER>(buffer, at + 1, node_id, index, depth)?;
+        match &node.unknown {
+            Unknown::Skip => {}
+            Unknown::Map(map) => self.end_map(buffer, map, begin, node_id),
+            // Each key is followed by its value.
+            Unknown::Collect { input, .. } => self.distinct(buffer, *input, begin.1, 2, node_id),
+        }
+        Ok(end)
+    }
+
+    /// The fields of an object, from just after its brace to just after its other brace.
+    fn fields<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        mut at: usize,
+        node_id: NodeId,
+        index: u32,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        let plan = self.plan;
+        let node = &plan.nodes[node_id];
+        let mut seen = Seen::default();
+        let mut guess = usize::from(self.expected[node_id][0]);
+        let mut previous = 0;
+        let mut first = true;
+        loop {
+            // A key stands here, or the end of an empty object.
+            let mut found = None;
+            if let Some(field) = node.fields.get(guess) {
+                let literal = if INNER { &field.escaped } else { &field.plain };
+                let length = literal.matches(buffer, at);
+                if length > 0 {
+                    at += length;
+                    found = Some(guess);
+                }
+            }
+            if found.is_none() {
+                at = gap::<INNER>(buffer, at);
+                if first && buffer.get(at) == Some(&b'}') {
+                    return Ok(at + 1);
+                }
+                let key_begin = self.open_quote::<INNER>(buffer, at)?;
+                let key = self.string::<INNER>(buffer, key_begin)?;
+                at = colon::<INNER>(buffer, key.next)?;
+                found = self.find(node_id, &buffer[key_begin..key.end], key.escaped);
+                match found {
+                    Some(field) => self.expected[node_id][previous] = next_in_order(field),
+                    None => at = self.unknown::<INNER>(buffer, at, node_id, key_begin, key, depth)?,
+                }
+            }
+            if let Some(number) = found {
+                let field = &node.fields[number];
+                if !seen.insert(number) {
+                    if !field.foreign {
+                        self.note(Code::DuplicateKey, Spot::Field(node_id, number));
+                    }
+                    at = self.skip::<INNER>(buffer, gap::<INNER>(buffer, at), depth)?;
+                } else {
+                    self.marks |= field.marker;
+                    at = self.value::<INNER>(buffer, at, field, Spot::Field(node_id, number), index, depth)?;
+                }
+                previous = number + 1;
+                guess = usize::from(self.expected[node_id][previous]);
+            }
+            first = false;
+            // A comma or the end.
+            match buffer.get(at) {
+                Some(b',') => at += 1,
+                Some(b'}') => return Ok(at + 1),
+                _ => {
+                    at = gap::<INNER>(buffer, at);
+                    match buffer.get(at) {
+                        Some(b',') => at += 1,
+                        Some(b'}') => return Ok(at + 1),
+                        _ => return Err(Stop::Broken(Code::NotJson, at)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The field of a key that was not the expected one.
+    fn find(&self, node: NodeId, key: &[u8], escaped: bool) -> Option<usize> {
+        let keys = &self.plan.nodes[node].keys;
+        if !escaped {
+            return keys.find(key).map(usize::from);
+        }
+        let mut text = Vec::with_capacity(key.len());
+        text::unescape(key, &mut text);
+        keys.find(&text).map(usize::from)
+    }
+
+    /// A key that is not among the object's fields, and its value.
+    fn unknown<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        node: NodeId,
+        key_begin: usize,
+        key: text::End,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        let plan = self.plan;
+        let (key_end, escaped) = (key.end, key.escaped);
+        let text = &buffer[key_begin..key_end];
+        match &plan.nodes[node].unknown {
+            Unknown::Collect { input, allow } if allows(allow, text, escaped) => {
+                let end = self.skip::<INNER>(buffer, at, depth)?;
+                let index = self.slots.records;
+                self.slots.push(*input, Slot::text(self.place, key_begin, key_end, escaped, index));
+                self.slots.push(*input, Slot::text(self.place, at, end, false, index));
+                Ok(end)
+            }
+            Unknown::Map(map) if allows(&map.allow, text, escaped) => {
+                let index = self.slots.next_element(map.shape);
+                self.slots.push(map.key, Slot::text(self.place, key_begin, key_end, escaped, index));
+                self.scalar::<INNER>(buffer, at, &[map.value], None, index, depth)
+            }
+            unknown => {
+                self.slots.denied_keys += u64::from(!matches!(unknown, Unknown::Skip));
+                self.skip::<INNER>(buffer, at, depth)
+            }
+        }
+    }
+
+    /// Stores a map's extent; `first` and `first_key` are where its elements and its keys' slots begin.
+    fn end_map(&mut self, buffer: &[u8], map: &MapInputs, (first, first_key): (u32, usize), node: NodeId) {
+        let count = self.slots.element_count(map.shape) - first;
+        self.slots.shapes[map.shape].push(ShapeSlot { record: self.slots.records, first, count });
+        self.distinct(buffer, map.key, first_key, 1, node);
+    }
+
+    /// Of the keys in an input's slots, each `step`th one from `first` on, none may be there twice.
+    fn distinct(&mut self, buffer: &[u8], input: InputId, first: usize, step: usize, node: NodeId) {
+        let slots = &self.slots.inputs[input][first..];
+        if slots.len() <= step {
+            return;
+        }
+        let mut keys: Vec<_> = slots.iter().step_by(step).map(|slot| plain_text(buffer, *slot)).collect();
+        keys.sort_unstable();
+        if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+            self.note(Code::DuplicateKey, Spot::Node(node));
+        }
+    }
+}
+
+fn allows(allow: &AllowList, key: &[u8], escaped: bool) -> bool {
+    if !escaped {
+        return allow.allows(key);
+    }
+    let mut text = Vec::with_capacity(key.len());
+    text::unescape(key, &mut text);
+    allow.allows(&text)
+}
+
+/// A text as it reads, unescaped if it must be. The buffer is the one that its slot lies in.
+fn plain_text(buffer: &[u8], slot: Slot) -> Cow<'_, [u8]> {
+    let bytes = slot.bytes(buffer, buffer);
+    if !slot.is_escaped() {
+        return Cow::Borrowed(bytes);
+    }
+    let mut text = Vec::with_capacity(bytes.len());
+    text::unescape(bytes, &mut text);
+    Cow::Owned(text)
+}
+
+/// Which fields of an object have been seen.
+#[derive(Default)]
+struct Seen([u64; 4]);
+
+impl Seen {
+    /// `false` if it had been seen before.
+    #[inline]
+    fn insert(&mut self, field: usize) -> bool {
+        let word = &mut self.0[field >> 6 & 3];
+        let bit = 1 << (field & 63);
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+}

@@ -1,0 +1,161 @@
+//! A field's value: scalars become slots here, everything else is `nested`'s.
+//!
+//! Owns: which scalar suits which input (text, number, boolean; null is absence), text that a definition takes for a
+//! number or boolean, and the values by which datasets are told apart. Does not own: arrays, objects, JSON text
+//! (`nested`), what a number is (`number`), constraints (`columns`).
+
+use crate::dataset::plan::{Action, Field, InputId, InputKind};
+use crate::decode::number::{self, Number};
+use crate::decode::scan::inner::{broken, gap};
+use crate::decode::scan::{Spot, Stop, Walk};
+use crate::decode::skip;
+use crate::decode::slots::Slot;
+use crate::decode::text::{self, PADDING};
+use crate::reject::Code;
+
+impl<'w> Walk<'w> {
+    #[inline]
+    pub(super) fn value<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        field: &'w Field,
+        spot: Spot,
+        index: u32,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        let at =
+            if matches!(buffer.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) { gap::<INNER>(buffer, at) } else { at };
+        match &field.action {
+            Action::Take(inputs) => self.scalar::<INNER>(buffer, at, inputs, Some(field), index, depth),
+            Action::Skip if field.equals.is_empty() => self.skip::<INNER>(buffer, at, depth),
+            Action::Skip => self.scalar::<INNER>(buffer, at, &[], Some(field), index, depth),
+            action => {
+                if !field.equals.is_empty() && !INNER && buffer.get(at) == Some(&b'"') {
+                    let end = self.string::<INNER>(buffer, at + 1)?;
+                    self.compare(field, &buffer[at + 1..end.end], end.escaped);
+                }
+                self.nested::<INNER>(buffer, at, action, spot, index, depth)
+            }
+        }
+    }
+
+    /// A scalar, stored for each of its inputs.
+    #[inline]
+    pub(super) fn scalar<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        inputs: &[InputId],
+        field: Option<&Field>,
+        index: u32,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        let byte = buffer.get(at).copied().unwrap_or(0);
+        if byte == if INNER { b'\\' } else { b'"' } {
+            let begin = self.open_quote::<INNER>(buffer, at)?;
+            let end = self.string::<INNER>(buffer, begin)?;
+            if let Some(field) = field
+                && !field.equals.is_empty()
+            {
+                self.compare(field, &buffer[begin..end.end], end.escaped);
+            }
+            for &input in inputs {
+                if self.plan.inputs[input].kind == InputKind::Text {
+                    self.slots.push(input, Slot::text(self.place, begin, end.end, end.escaped, index));
+                } else {
+                    self.text_as_other(buffer, begin, end.end, input, index);
+                }
+            }
+            return Ok(end.next);
+        }
+        if byte == b'-' || byte.is_ascii_digit() {
+            let number = number::scan(buffer, at).map_err(|at| broken::<INNER>(Code::NotJson, at))?;
+            for &input in inputs {
+                self.number(buffer, number, input, index);
+            }
+            return Ok(number.end);
+        }
+        self.other_scalar::<INNER>(buffer, at, inputs, index, depth)
+    }
+
+    fn other_scalar<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        inputs: &[InputId],
+        index: u32,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        let (value, word): (u64, &[u8]) = match buffer.get(at) {
+            Some(b't') => (1, b"true"),
+            Some(b'f') => (0, b"false"),
+            Some(b'n') => {
+                return skip::literal(buffer, at, b"null").map_err(|(code, at)| broken::<INNER>(code, at));
+            }
+            _ => {
+                let end = self.skip::<INNER>(buffer, at, depth)?;
+                inputs.iter().for_each(|input| self.note(Code::WrongType, Spot::Input(*input)));
+                return Ok(end);
+            }
+        };
+        let end = skip::literal(buffer, at, word).map_err(|(code, at)| broken::<INNER>(code, at))?;
+        for &input in inputs {
+            match self.plan.inputs[input].kind {
+                InputKind::Bool => self.slots.push(input, Slot { value, len: 0, index }),
+                _ => self.note(Code::WrongType, Spot::Input(input)),
+            }
+        }
+        Ok(end)
+    }
+
+    fn compare(&mut self, field: &Field, text: &[u8], escaped: bool) {
+        let mut unescaped = Vec::new();
+        if escaped {
+            text::unescape(text, &mut unescaped);
+        }
+        let text = if escaped { &unescaped } else { text };
+        for (value, bits) in &field.equals {
+            if **value == *text {
+                self.marks |= bits;
+            }
+        }
+    }
+
+    #[inline]
+    fn number(&mut self, buffer: &[u8], number: Number, input: InputId, index: u32) {
+        let value = match self.plan.inputs[input].kind {
+            InputKind::Int => number.to_i64(buffer).map(i64::cast_unsigned),
+            InputKind::Float => number.to_f64(buffer).map(f64::to_bits),
+            _ => Err(Code::WrongType),
+        };
+        match value {
+            Ok(value) => self.slots.push(input, Slot { value, len: 0, index }),
+            Err(code) => self.note(code, Spot::Input(input)),
+        }
+    }
+
+    /// A string where a number or boolean belongs: taken only where the definition says so.
+    fn text_as_other(&mut self, buffer: &[u8], begin: usize, end: usize, input: InputId, index: u32) {
+        let planned = &self.plan.inputs[input];
+        if planned.accept_text {
+            let mut text = Vec::with_capacity(end - begin + PADDING);
+            text::unescape(&buffer[begin..end], &mut text);
+            let length = text.len();
+            match (planned.kind, text.as_slice()) {
+                (InputKind::Bool, b"true") => return self.slots.push(input, Slot { value: 1, len: 0, index }),
+                (InputKind::Bool, b"false") => return self.slots.push(input, Slot { value: 0, len: 0, index }),
+                (InputKind::Int | InputKind::Float, _) => {
+                    text.resize(length + PADDING, 0);
+                    if let Ok(number) = number::scan(&text, 0)
+                        && number.end == length
+                    {
+                        return self.number(&text, number, input, index);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.note(Code::WrongType, Spot::Input(input));
+    }
+}
