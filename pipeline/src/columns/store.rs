@@ -6,6 +6,8 @@
 //! A block holds the rows that one micro-batch added, in the order of their partitions; so the rows of a partition are
 //! one run of each block. Values are i64; null is its own thing. Limits: 2^32 values a block.
 
+use std::ops::Range;
+
 use crate::columns::segments::{At, Segments};
 
 /// Values of one column in blocks.
@@ -265,6 +267,13 @@ impl Strings {
         self.begins.push(at);
         values.flatten().for_each(|value| data.extend_from_slice(value));
         self.lengths.push(scratch, None);
+    }
+
+    /// How many values of a part of a block are not null.
+    pub(crate) fn count(&self, block: usize, part: Range<usize>, scratch: &mut Gathered) -> usize {
+        scratch.clear();
+        self.lengths.read(block, part.start, part.len(), scratch);
+        scratch.values.iter().filter(|length| **length != 0).count()
     }
 
     /// Reads a run of a block, appending to `out`.

@@ -16,7 +16,6 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
 use crate::dataset::plan::Physical;
-use crate::encode::gather::Levels;
 use crate::encode::stats::{Bounds, statistics};
 
 /// A column chunk that is being written.
@@ -36,6 +35,9 @@ pub(super) struct Chunk {
     dictionary_at: Option<i64>,
     data_at: Option<i64>,
     pages: Vec<(PageType, Encoding, i32)>,
+    rows: u64,
+    levels: u64,
+    values: u64,
 }
 
 impl Chunk {
@@ -53,6 +55,9 @@ impl Chunk {
             dictionary_at: None,
             data_at: None,
             pages: Vec::new(),
+            rows: 0,
+            levels: 0,
+            values: 0,
         }
     }
 
@@ -73,6 +78,9 @@ impl Chunk {
         (levels, values): (usize, usize),
         rows: usize,
     ) {
+        self.rows += rows as u64;
+        self.levels += levels as u64;
+        self.values += values as u64;
         self.indexed &= values == 0 || bounds.is_some();
         let (min, max) = bounds.map(|bounds| bounds.to_bytes(physical)).unwrap_or_default();
         let nans = (physical == Physical::Float64).then_some(0);
@@ -107,9 +115,7 @@ impl Chunk {
         Ok(())
     }
 
-    pub(super) fn finish(self, levels: &Levels, physical: Physical, level: i32) -> Result<(Bytes, ColumnCloseResult)> {
-        let values = levels.values_in(0..levels.count);
-        let nulls = levels.count - values;
+    pub(super) fn finish(self, physical: Physical, level: i32) -> Result<(Bytes, ColumnCloseResult)> {
         let size = i64::try_from(self.sink.bytes_written()).unwrap_or(i64::MAX);
         let mut encodings: Vec<Encoding> = self.pages.iter().map(|(_, encoding, _)| *encoding).collect();
         encodings.push(Encoding::RLE);
@@ -124,13 +130,13 @@ impl Chunk {
             .set_page_encoding_stats(page_stats.collect())
             .set_total_compressed_size(size)
             .set_total_uncompressed_size(i64::try_from(self.uncompressed).unwrap_or(i64::MAX))
-            .set_num_values(i64::try_from(levels.count).unwrap_or(i64::MAX))
+            .set_num_values(i64::try_from(self.levels).unwrap_or(i64::MAX))
             .set_data_page_offset(self.data_at.unwrap_or(0))
             .set_dictionary_page_offset(self.dictionary_at);
-        builder = builder.set_statistics(statistics(self.bounds.as_ref(), physical, nulls as u64));
+        builder = builder.set_statistics(statistics(self.bounds.as_ref(), physical, self.levels - self.values));
         let close = ColumnCloseResult {
             bytes_written: size.cast_unsigned(),
-            rows_written: levels.rows as u64,
+            rows_written: self.rows,
             metadata: builder.build()?,
             bloom_filter: self.bloom,
             column_index: if self.indexed { Some(self.index.build()?) } else { None },

@@ -30,7 +30,7 @@ use crate::columns::intern::Interner;
 use crate::dataset::plan::{Leaf, LeafSource, Physical, Transform};
 use crate::encode::chunk::Chunk;
 use crate::encode::delta::{self, Width};
-use crate::encode::gather::{Column, Levels};
+use crate::encode::gather::{Column, LeafRows, Levels};
 use crate::encode::levels;
 use crate::encode::stats::Bounds;
 
@@ -40,6 +40,8 @@ const PAGE_ROWS: usize = 20_000;
 const PAGE_BYTES: usize = 1 << 20;
 /// Distinct values up to which a dictionary is sorted: pages then have exact bounds at no cost.
 const SORTED_MAX: usize = 4096;
+/// Different doubles of a column up to which they get a dictionary.
+const DOUBLES_MAX: usize = 1 << 16;
 /// False positives of a bloom filter.
 const BLOOM_FPP: f64 = 0.01;
 
@@ -101,84 +103,137 @@ impl ColumnEncoder {
         })
     }
 
-    /// Encodes a gathered column. `landed` is its leaf's dictionary, if it has one. The column's ids are used up.
+    /// Encodes a leaf's rows. `landed` is its dictionary, if it has one; `column` is room to gather them in.
     pub(crate) fn encode(
         &mut self,
         leaf: &Leaf,
         descriptor: &ColumnDescPtr,
+        rows: &LeafRows<'_>,
         column: &mut Column,
         landed: Option<&Interner>,
     ) -> Result<(Bytes, ColumnCloseResult)> {
         let mut chunk = Chunk::new(descriptor);
         match landed {
-            Some(landed) => self.encode_dictionary(leaf, column, landed, &mut chunk)?,
-            None if leaf.physical == Physical::Float64 => self.encode_doubles(column, &mut chunk)?,
-            None => {
-                let body = match leaf.physical {
-                    Physical::Int32 | Physical::Date32 => Body::Numbers(&column.numbers, Width::Bits32),
-                    Physical::Int64 | Physical::TimestampMillis => Body::Numbers(&column.numbers, Width::Bits64),
-                    Physical::Bool => Body::Bools(&column.numbers),
-                    Physical::Float64 | Physical::Text { .. } => Body::Texts {
-                        bytes: &column.texts,
-                        lengths: &column.lengths,
-                        prefixed: leaf.source == LeafSource::Sequence,
-                    },
-                };
-                if matches!(leaf.transform, Transform::Pseudonym) {
-                    let mut ends = 0;
-                    let texts = column.lengths.iter().map(|length| {
-                        let begin = ends;
-                        ends += *length as usize;
-                        &column.texts[begin..ends]
-                    });
-                    chunk.bloom = Some(bloom(texts)?);
-                }
-                self.pages(&column.levels, &[], &body, leaf.physical, &[], &mut chunk)?;
-            }
+            Some(landed) => self.encode_dictionary(leaf, rows, column, landed, &mut chunk)?,
+            None if leaf.physical == Physical::Float64 => self.encode_doubles(rows, column, &mut chunk)?,
+            None => self.encode_plain(leaf, rows, column, &mut chunk)?,
         }
-        chunk.finish(&column.levels, leaf.physical, self.level)
+        chunk.finish(leaf.physical, self.level)
+    }
+
+    /// A column without a dictionary.
+    fn encode_plain(&mut self, leaf: &Leaf, rows: &LeafRows<'_>, column: &mut Column, chunk: &mut Chunk) -> Result<()> {
+        let mut filter = match leaf.transform {
+            Transform::Pseudonym => Some(new_filter(rows.texts())?),
+            _ => None,
+        };
+        for batch in 0..rows.batches() {
+            column.gather(rows, batch);
+            let body = match leaf.physical {
+                Physical::Int32 | Physical::Date32 => Body::Numbers(&column.numbers, Width::Bits32),
+                Physical::Int64 | Physical::TimestampMillis => Body::Numbers(&column.numbers, Width::Bits64),
+                Physical::Bool => Body::Bools(&column.numbers),
+                Physical::Float64 | Physical::Text { .. } => Body::Texts {
+                    bytes: &column.texts,
+                    lengths: &column.lengths,
+                    prefixed: leaf.source == LeafSource::Sequence,
+                },
+            };
+            if let Some(filter) = &mut filter {
+                let mut begin = 0;
+                for length in &column.lengths {
+                    let end = begin + *length as usize;
+                    filter.insert(&column.texts[begin..end]);
+                    begin = end;
+                }
+            }
+            self.pages(&column.levels, &[], &body, leaf.physical, &[], chunk)?;
+        }
+        chunk.bloom = filter;
+        Ok(())
     }
 
     /// A text column with a dictionary: the file's holds only values that these rows use.
     fn encode_dictionary(
         &mut self,
         leaf: &Leaf,
+        rows: &LeafRows<'_>,
         column: &mut Column,
         landed: &Interner,
         chunk: &mut Chunk,
     ) -> Result<()> {
         self.places.resize(self.places.len().max(landed.len() + 1), 0);
         self.dictionary.clear();
-        for id in &mut column.ids {
-            let place = &mut self.places[*id as usize];
-            if *place == 0 {
-                self.dictionary.push(*id);
-                *place = u32::try_from(self.dictionary.len()).map_err(|_| too_many())?;
+        let mut values = 0;
+        for batch in 0..rows.batches() {
+            column.gather(rows, batch);
+            values += column.ids.len();
+            for id in &column.ids {
+                let place = &mut self.places[*id as usize];
+                if *place == 0 {
+                    self.dictionary.push(*id);
+                    *place = u32::try_from(self.dictionary.len()).map_err(|_| too_many())?;
+                }
             }
-            *id = *place - 1;
+        }
+        if matches!(leaf.transform, Transform::Pseudonym) {
+            let mut filter = new_filter(self.dictionary.len())?;
+            self.dictionary.iter().for_each(|number| filter.insert(landed.get(*number)));
+            chunk.bloom = Some(filter);
         }
         let distinct = self.dictionary.len();
+        let written = if distinct > 1000 && distinct * 4 > values * 3 {
+            self.encode_without_dictionary(leaf, rows, column, landed, chunk)
+        } else {
+            self.encode_with_dictionary(leaf, rows, column, landed, chunk)
+        };
         for number in &self.dictionary {
             self.places[*number as usize] = 0;
         }
-        if matches!(leaf.transform, Transform::Pseudonym) {
-            chunk.bloom = Some(bloom(self.dictionary.iter().map(|number| landed.get(*number)))?);
-        }
-        if distinct > 1000 && distinct * 4 > column.ids.len() * 3 {
-            // Most values stand once: a dictionary would only add ids to them.
+        written
+    }
+
+    /// Most values stand once: a dictionary would only add ids to them.
+    fn encode_without_dictionary(
+        &mut self,
+        leaf: &Leaf,
+        rows: &LeafRows<'_>,
+        column: &mut Column,
+        landed: &Interner,
+        chunk: &mut Chunk,
+    ) -> Result<()> {
+        for batch in 0..rows.batches() {
+            if rows.batches() > 1 {
+                column.gather(rows, batch);
+            }
             column.texts.clear();
             column.lengths.clear();
             for id in &column.ids {
-                let text = landed.get(self.dictionary[*id as usize]);
+                let text = landed.get(*id);
                 column.texts.extend_from_slice(text);
                 column.lengths.push(u32::try_from(text.len()).map_err(|_| too_many())?);
             }
             let body = Body::Texts { bytes: &column.texts, lengths: &column.lengths, prefixed: false };
-            return self.pages(&column.levels, &[], &body, leaf.physical, &[], chunk);
+            self.pages(&column.levels, &[], &body, leaf.physical, &[], chunk)?;
         }
+        Ok(())
+    }
+
+    fn encode_with_dictionary(
+        &mut self,
+        leaf: &Leaf,
+        rows: &LeafRows<'_>,
+        column: &mut Column,
+        landed: &Interner,
+        chunk: &mut Chunk,
+    ) -> Result<()> {
+        let distinct = self.dictionary.len();
         let sorted = distinct <= SORTED_MAX;
         if sorted {
-            self.sort_dictionary(&mut column.ids, landed);
+            self.dictionary.sort_unstable_by_key(|number| landed.get(*number));
+            for (place, number) in (1..).zip(&self.dictionary) {
+                self.places[*number as usize] = place;
+            }
         }
         self.body.clear();
         for number in &self.dictionary {
@@ -193,51 +248,64 @@ impl ColumnEncoder {
         }
         let width = levels::bit_width(u32::try_from(distinct.saturating_sub(1)).map_err(|_| too_many())?);
         let page_texts = if sorted { texts.as_slice() } else { &[] };
-        self.pages(&column.levels, &column.ids, &Body::Ids(width), leaf.physical, page_texts, chunk)
-    }
-
-    fn sort_dictionary(&mut self, ids: &mut [u32], landed: &Interner) {
-        let mut order: Vec<u32> = (0..).take(self.dictionary.len()).collect();
-        order.sort_unstable_by_key(|place| landed.get(self.dictionary[*place as usize]));
-        let mut moved = vec![0_u32; order.len()];
-        for (new, old) in (0..).zip(&order) {
-            moved[*old as usize] = new;
+        for batch in 0..rows.batches() {
+            if rows.batches() > 1 {
+                column.gather(rows, batch);
+            }
+            column.ids.iter_mut().for_each(|id| *id = self.places[*id as usize] - 1);
+            self.pages(&column.levels, &column.ids, &Body::Ids(width), leaf.physical, page_texts, chunk)?;
         }
-        self.dictionary = order.iter().map(|place| self.dictionary[*place as usize]).collect();
-        ids.iter_mut().for_each(|id| *id = moved[*id as usize]);
+        Ok(())
     }
 
     /// Doubles get a dictionary if a sample shows that few differ.
-    fn encode_doubles(&mut self, column: &mut Column, chunk: &mut Chunk) -> Result<()> {
-        let values = &column.numbers;
-        let sample: std::collections::HashSet<i64> = values.iter().take(1024).copied().collect();
+    fn encode_doubles(&mut self, rows: &LeafRows<'_>, column: &mut Column, chunk: &mut Chunk) -> Result<()> {
         let mut places: HashMap<i64, u32, Mix> = HashMap::default();
         let mut distinct: Vec<i64> = Vec::new();
-        let repeats = sample.len() * 2 <= values.len().min(1024);
-        column.ids.clear();
-        if repeats {
-            for value in values {
-                let next = u32::try_from(distinct.len()).map_err(|_| too_many())?;
-                let place = *places.entry(*value).or_insert(next);
-                if place == next {
-                    distinct.push(*value);
+        let mut repeats = true;
+        for batch in 0..rows.batches() {
+            column.gather(rows, batch);
+            if batch == 0 {
+                let sample: std::collections::HashSet<i64> = column.numbers.iter().take(1024).copied().collect();
+                repeats = sample.len() * 2 <= column.numbers.len().min(1024);
+            }
+            if repeats {
+                for value in &column.numbers {
+                    let next = u32::try_from(distinct.len()).map_err(|_| too_many())?;
+                    if *places.entry(*value).or_insert(next) == next {
+                        distinct.push(*value);
+                    }
                 }
-                column.ids.push(place);
+            }
+            repeats &= distinct.len() <= DOUBLES_MAX;
+            if !repeats {
+                break;
             }
         }
-        if !repeats || distinct.len() > 1 << 16 {
-            return self.pages(&column.levels, &[], &Body::Doubles(values), Physical::Float64, &[], chunk);
+        if repeats {
+            chunk.bounds = Bounds::of_doubles(&distinct);
+            self.body.clear();
+            distinct.iter().for_each(|value| self.body.extend_from_slice(&value.to_le_bytes()));
+            if !distinct.is_empty() {
+                self.dictionary_page(distinct.len(), false, chunk)?;
+            }
         }
-        chunk.bounds = Bounds::of_doubles(&distinct);
-        self.body.clear();
-        distinct.iter().for_each(|value| self.body.extend_from_slice(&value.to_le_bytes()));
-        self.dictionary_page(distinct.len(), false, chunk)?;
         let width = levels::bit_width(u32::try_from(distinct.len().saturating_sub(1)).map_err(|_| too_many())?);
-        let ids = std::mem::take(&mut column.ids);
-        chunk.doubles = distinct;
-        let written = self.pages(&column.levels, &ids, &Body::Ids(width), Physical::Float64, &[], chunk);
-        column.ids = ids;
-        written
+        chunk.doubles = if repeats { distinct } else { Vec::new() };
+        for batch in 0..rows.batches() {
+            if rows.batches() > 1 {
+                column.gather(rows, batch);
+            }
+            if repeats {
+                column.ids.clear();
+                column.ids.extend(column.numbers.iter().map(|value| places[value]));
+                self.pages(&column.levels, &column.ids, &Body::Ids(width), Physical::Float64, &[], chunk)?;
+            } else {
+                let body = Body::Doubles(&column.numbers);
+                self.pages(&column.levels, &[], &body, Physical::Float64, &[], chunk)?;
+            }
+        }
+        Ok(())
     }
 
     fn dictionary_page(&mut self, distinct: usize, is_sorted: bool, chunk: &mut Chunk) -> Result<()> {
@@ -352,11 +420,9 @@ fn write_levels(all: &Levels, range: Range<usize>, out: &mut Vec<u8>) {
     }
 }
 
-/// A filter of values that (hardly) repeat.
-fn bloom<'v>(values: impl ExactSizeIterator<Item = &'v [u8]>) -> Result<Sbbf> {
-    let mut filter = Sbbf::new_with_ndv_fpp(values.len().max(1) as u64, BLOOM_FPP)?;
-    values.for_each(|value| filter.insert(value));
-    Ok(filter)
+/// An empty filter for so many different values.
+fn new_filter(values: usize) -> Result<Sbbf> {
+    Sbbf::new_with_ndv_fpp(values.max(1) as u64, BLOOM_FPP)
 }
 
 fn too_many() -> ParquetError {

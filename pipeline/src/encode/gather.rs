@@ -1,12 +1,84 @@
 //! The values of one leaf in one partition, put together from the runs of all blocks, with their Parquet levels.
 //!
+//! They are put together in batches, since they take many times the memory then: a batch is some 16 MiB at most, however
+//! large a partition is (unless a single run of 512 rows is larger).
+//!
 //! Definition levels of the shapes that a plan has: flat 0–1; a struct's field 0–2; a list's element 0–3 (no list,
 //! empty list, null, value); a map's key 0–2, its value 0–3. Repetition levels: 0 begins a row, 1 goes on.
+
+use std::ops::Range;
 
 use crate::columns::leaf::Values;
 use crate::columns::store::{Gathered, GatheredStrings, Packed};
 use crate::columns::table::{Run, Table};
 use crate::dataset::plan::{LeafId, Nest, ShapeId};
+
+/// Levels of a batch, roughly: a gathered level takes some 16 bytes, twenty times what it takes in a table.
+const BATCH_LEVELS: usize = 1 << 19;
+/// Bytes of texts of a batch, roughly.
+const BATCH_TEXT_BYTES: usize = 4 << 20;
+
+/// The values of one leaf in one partition, in batches that are gathered one after the other.
+pub(crate) struct LeafRows<'r> {
+    table: &'r Table,
+    leaf: LeafId,
+    runs: &'r [Run],
+    /// Where each batch's runs end.
+    ends: Vec<usize>,
+}
+
+impl<'r> LeafRows<'r> {
+    pub(crate) fn new(table: &'r Table, leaf: LeafId, runs: &'r [Run]) -> Self {
+        let mut ends = Vec::new();
+        let mut size = 0;
+        // Texts that hardly repeat are long or short: their mean says how many make a batch.
+        let level_size = match &table.values[leaf] {
+            values @ (Values::Texts(_) | Values::Sequences { .. }) => {
+                let mean_bytes = values.memory() / table.rows.max(1);
+                (mean_bytes * BATCH_LEVELS / BATCH_TEXT_BYTES).max(1)
+            }
+            _ => 1,
+        };
+        for (place, run) in runs.iter().enumerate() {
+            let levels = run.len as usize + elements(table, leaf, run).map_or(0, |range| range.len());
+            if size > 0 && size + levels * level_size > BATCH_LEVELS {
+                ends.push(place);
+                size = 0;
+            }
+            size += levels * level_size;
+        }
+        ends.push(runs.len());
+        LeafRows { table, leaf, runs, ends }
+    }
+
+    pub(crate) fn batches(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn runs_of(&self, batch: usize) -> &'r [Run] {
+        let begin = batch.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.runs[begin..self.ends[batch]]
+    }
+
+    /// How many texts there are, nulls left out, of a leaf that has no dictionary.
+    pub(crate) fn texts(&self) -> usize {
+        let Values::Texts(texts) = &self.table.values[self.leaf] else { return 0 };
+        let mut lengths = Gathered::default();
+        let there = |run: &Run| {
+            let range =
+                elements(self.table, self.leaf, run).unwrap_or(run.start as usize..(run.start + run.len) as usize);
+            texts.count(run.block as usize, range, &mut lengths)
+        };
+        self.runs.iter().map(there).sum()
+    }
+}
+
+/// The elements of a run's rows in their block, if the leaf's values are elements.
+fn elements(table: &Table, leaf: LeafId, run: &Run) -> Option<Range<usize>> {
+    let packed = &table.shapes[table.plan.leaves[leaf].nest.repeated()?];
+    let begin = run.start.checked_sub(1).map_or(0, |before| to_place(packed.get(run.block as usize, before as usize)));
+    Some(begin..to_place(packed.get(run.block as usize, (run.start + run.len) as usize - 1)))
+}
 
 /// A leaf's levels and values.
 #[derive(Debug, Default)]
@@ -39,7 +111,7 @@ pub(crate) struct Levels {
 
 impl Levels {
     /// The levels of the rows `from..to`.
-    pub(crate) fn range(&self, from: usize, to: usize) -> std::ops::Range<usize> {
+    pub(crate) fn range(&self, from: usize, to: usize) -> Range<usize> {
         let place = |row: usize| {
             if self.row_begins.is_empty() { row } else { self.row_begins.get(row).copied().unwrap_or(self.count) }
         };
@@ -47,7 +119,7 @@ impl Levels {
     }
 
     /// How many of these levels have a value.
-    pub(crate) fn values_in(&self, levels: std::ops::Range<usize>) -> usize {
+    pub(crate) fn values_in(&self, levels: Range<usize>) -> usize {
         if self.definition.is_empty() {
             return levels.len();
         }
@@ -64,8 +136,9 @@ struct Scratch {
 }
 
 impl Column {
-    /// Gathers a leaf's values in the runs of one partition.
-    pub(crate) fn gather(&mut self, table: &Table, leaf: LeafId, runs: &[Run]) {
+    /// Gathers one batch.
+    pub(crate) fn gather(&mut self, rows: &LeafRows<'_>, batch: usize) {
+        let (table, leaf, runs) = (rows.table, rows.leaf, rows.runs_of(batch));
         self.ids.clear();
         self.numbers.clear();
         self.texts.clear();
@@ -174,13 +247,9 @@ impl Column {
 
     fn repeated(&mut self, nest: Nest, table: &Table, leaf: LeafId, id: ShapeId, runs: &[Run]) {
         let packed = &table.shapes[id];
-        let begin = |run: &Run| match run.start {
-            0 => 0,
-            start => to_place(packed.get(run.block as usize, start as usize - 1)),
-        };
-        let end = |run: &Run| to_place(packed.get(run.block as usize, (run.start + run.len) as usize - 1));
-        let elements = runs.iter().map(|run| (run.block, begin(run), end(run) - begin(run)));
-        self.values(&table.values[leaf], elements);
+        let range = |run: &Run| elements(table, leaf, run).unwrap_or_default();
+        let ranges = runs.iter().map(|run| (run.block, range(run).start, range(run).len()));
+        self.values(&table.values[leaf], ranges);
         let max = if matches!(nest, Nest::MapKey(_)) { 2 } else { 3 };
         let levels = &mut self.levels;
         levels.max_definition = max;
@@ -188,7 +257,7 @@ impl Column {
         for run in runs {
             self.scratch.shape.clear();
             packed.read(run.block as usize, run.start as usize, run.len as usize, &mut self.scratch.shape);
-            let mut from = begin(run);
+            let mut from = range(run).start;
             for value in &self.scratch.shape.values {
                 levels.row_begins.push(levels.definition.len());
                 let to = to_place(*value);

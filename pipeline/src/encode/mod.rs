@@ -27,7 +27,7 @@ use crate::columns::partition::PartitionId;
 use crate::columns::table::{Run, Table};
 use crate::dataset::Datasets;
 use crate::encode::column::ColumnEncoder;
-use crate::encode::gather::Column;
+use crate::encode::gather::{Column, LeafRows};
 
 pub use file::{ParquetFile, Provenance, RANGES_MAX};
 pub use parquet::errors::ParquetError as EncodeError;
@@ -138,12 +138,12 @@ impl Encoder {
         let leaves = table.plan.leaves.iter().enumerate().filter(|(_, leaf)| leaf.in_file);
         let mut columns = Vec::with_capacity(schema.num_columns());
         for ((number, leaf), descriptor) in leaves.zip(schema.columns()) {
-            self.column.gather(table, number, runs);
+            let rows = LeafRows::new(table, number, runs);
             let landed = match &table.values[number] {
                 Values::Dictionary(dictionary) => Some(dictionary.landed()),
                 _ => None,
             };
-            columns.push(self.columns.encode(leaf, descriptor, &mut self.column, landed)?);
+            columns.push(self.columns.encode(leaf, descriptor, &rows, &mut self.column, landed)?);
         }
         Ok(RowGroup { rows: *count, columns })
     }
