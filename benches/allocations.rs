@@ -1,7 +1,7 @@
 //! How often the pipeline asks for memory: allocations and reallocations for each record, counted by an allocator that
 //! counts and otherwise is the system's.
 //!
-//! `cold` is a lane's first chunk of 4 MiB, in which it learns its dictionaries and makes its buffers; `warm` is the mean
+//! `cold` is a lane's first chunk of 2 MiB, in which it learns its dictionaries and makes its buffers; `warm` is the mean
 //! of the chunks after it; `encode` is all row groups of all of them, by row. Counts are exact and the same in every run,
 //! so they may be compared between versions; `peak` is the most bytes that were held above what was held before.
 

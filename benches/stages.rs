@@ -38,7 +38,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// One chunk of 4 MiB pushed into a lane that has seen others, rows given up as often as a worker would encode them.
+/// One chunk of 2 MiB pushed into a lane that has seen others, rows given up as often as a worker would encode them.
 fn push(criterion: &mut Criterion, kind: RecordKind, name: &str, raw: Option<LineCodec>) {
     let mut lane = Lane::new(common::lane_config(raw));
     let chunks = common::chunks(&common::sample(kind, RECORDS));

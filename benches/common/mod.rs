@@ -12,9 +12,10 @@ use rustix::time::{ClockId, clock_gettime};
 use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 
 /// Bytes that a reader of the worker asks for.
-pub(crate) const CHUNK_BYTES: usize = 4 << 20;
-/// Bytes of rows that the worker's lanes hold together before they encode them: a quarter of `[limits] memory`.
-pub(crate) const ROWS_BYTES: usize = 128 << 20;
+pub(crate) const CHUNK_BYTES: usize = 2 << 20;
+/// Bytes of rows that the worker's lanes hold together before they encode them: three sixteenths of the
+/// default `[limits] memory`.
+pub(crate) const ROWS_BYTES: usize = 96 << 20;
 /// Arrival time of records that have none of their own: 2026-01-01.
 const ARRIVAL_MS: i64 = 1_767_225_600_000;
 

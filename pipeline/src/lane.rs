@@ -230,10 +230,9 @@ impl Lane {
         pushed.members.extend(self.letters.take_members());
     }
 
-    /// Bytes of memory that the lane holds for rows and lines.
+    /// Bytes of memory that the lane holds for rows. Lines that wait are bounded by themselves.
     pub fn memory(&self) -> usize {
-        let rows: usize = self.tables.iter().map(Table::memory).sum();
-        rows + self.raw.as_ref().map_or(0, Lines::memory) + self.letters.memory()
+        self.tables.iter().map(Table::memory).sum()
     }
 
     /// Gives up all rows, to be encoded.

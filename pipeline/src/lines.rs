@@ -3,7 +3,8 @@
 //! Owns: collecting lines by destination, and compressing them into members that can be put one after another (gzip
 //! members, zstd frames), so that a large object is written piece by piece. Does not own: naming and storing objects.
 //!
-//! Limit: 1 MiB of lines wait for each destination.
+//! Limits: 1 MiB of lines wait for each destination, 4 MiB for all of them (a day of arrival has a destination of its own,
+//! and a source may bring years).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -12,6 +13,8 @@ use flate2::write::GzEncoder;
 
 /// Bytes of lines that are compressed together.
 const MEMBER_BYTES: usize = 1 << 20;
+/// Bytes of lines that wait, over all destinations.
+const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// How lines are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,17 +86,33 @@ impl Lines {
         waiting.lines += write(&mut waiting.text);
         self.waiting_bytes += waiting.text.len() - before;
         if waiting.text.len() >= MEMBER_BYTES {
-            self.waiting_bytes -= waiting.text.len();
-            let bytes = self.codec.compress(&waiting.text);
-            self.members.push(LineMember { folder: folder.to_owned(), lines: waiting.lines, bytes });
-            waiting.text.clear();
-            waiting.lines = 0;
+            self.compress(folder);
+        }
+        if self.waiting_bytes > WAITING_BYTES_MAX {
+            self.compress_largest();
         }
     }
 
-    /// Bytes of lines that wait.
-    pub(crate) fn memory(&self) -> usize {
-        self.waiting_bytes + self.waiting.len() * 128
+    /// Compresses what most waits for, until half of it is gone.
+    fn compress_largest(&mut self) {
+        let mut folders: Vec<(usize, String)> =
+            self.waiting.iter().map(|(folder, waiting)| (waiting.text.len(), folder.clone())).collect();
+        folders.sort_unstable_by(|left, right| right.cmp(left));
+        for (_, folder) in folders {
+            if self.waiting_bytes <= WAITING_BYTES_MAX / 2 {
+                break;
+            }
+            self.compress(&folder);
+        }
+    }
+
+    fn compress(&mut self, folder: &str) {
+        if let Some((folder, Waiting { lines, text })) = self.waiting.remove_entry(folder)
+            && lines > 0
+        {
+            self.waiting_bytes -= text.len();
+            self.members.push(LineMember { folder, lines, bytes: self.codec.compress(&text) });
+        }
     }
 
     /// The members that are complete so far.
@@ -103,13 +122,8 @@ impl Lines {
 
     /// Compresses everything that waits, and gives up all members.
     pub(crate) fn flush(&mut self) -> Vec<LineMember> {
-        for (folder, waiting) in std::mem::take(&mut self.waiting) {
-            if waiting.lines > 0 {
-                let bytes = self.codec.compress(&waiting.text);
-                self.members.push(LineMember { folder, lines: waiting.lines, bytes });
-            }
-        }
-        self.waiting_bytes = 0;
+        let folders: Vec<String> = self.waiting.keys().cloned().collect();
+        folders.iter().for_each(|folder| self.compress(folder));
         self.take_members()
     }
 }
@@ -158,5 +172,25 @@ mod tests {
             assert_eq!(object("raw/b"), (1, 60, expected.1));
             assert!(lines.flush().is_empty());
         }
+    }
+
+    #[test]
+    fn many_destinations_wait_in_bounded_memory() {
+        let mut lines = Lines::new(LineCodec::Gzip(1));
+        let mut largest = 0;
+        for n in 0..40_000 {
+            lines.add(&format!("raw/a/day={:04}", n % 1000), |out| {
+                out.extend_from_slice(&[b'x'; 1023]);
+                out.push(b'\n');
+                1
+            });
+            largest = largest.max(lines.waiting_bytes);
+        }
+        assert!(largest <= WAITING_BYTES_MAX, "{largest}");
+        let members = lines.flush();
+        assert_eq!(members.iter().map(|member| member.lines).sum::<u64>(), 40_000);
+        assert_eq!(lines.waiting_bytes, 0);
+        let folders: std::collections::BTreeSet<&str> = members.iter().map(|member| member.folder.as_str()).collect();
+        assert_eq!(folders.len(), 1000);
     }
 }

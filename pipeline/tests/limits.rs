@@ -275,7 +275,7 @@ fn a_pseudonym_has_a_bloom_filter_however_it_is_kept() {
         let person = |row: &serde_json::Map<String, Value>| row["person"].as_str().unwrap().to_owned();
         assert!(file.rows.iter().all(|row| filter.check(&person(row).as_str())));
         let others = (0..1_000).filter(|n| filter.check(&format!("{n:032x}").as_str())).count();
-        assert!(others < 50, "{others} of 1000 values that are not there are found");
+        assert!(others < 90, "{others} of 1000 values that are not there are found");
         let (few, _) = encoding_of(&reader, "few");
         assert!(group.get_column_bloom_filter(few).is_none());
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use checkpoints::{Position, ShardKey};
-use pipeline::encode::{EncodeError, Encoder, RowGroup};
+use pipeline::encode::{EncodeError, Encoder};
 use pipeline::lane::{Lane, Pushed};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -18,16 +18,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::{EpochId, Manifest, Outcome, Recovered, Staged, Undertaken, abort_uploads, recover};
-use crate::worker::encode::{Unit, encode_rest, joined};
+use crate::worker::encode::{Spilled, Unit, encode_rest, joined};
 use crate::worker::epoch::Books;
 use crate::worker::leases::{FromKeeper, Keeper, KeeperState, ToKeeper};
-use crate::worker::objects::{Objects, ObjectsConfig, Slot};
+use crate::worker::objects::{Objects, ObjectsConfig};
 use crate::worker::progress::Progress;
 use crate::worker::reader::{Budget, Session, Told, What};
 use crate::worker::{WorkerConfig, WorkerError};
 
 /// Bytes of a chunk that a reader asks for.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 2 << 20;
+
+/// An epoch may have one object for so many bytes of the memory limit, and so many at least.
+const OBJECT_SHARE: usize = 32 << 10;
+const OBJECTS_MIN: usize = 1024;
 
 /// Runs a worker until it is stopped, or has caught up, or fails.
 ///
@@ -75,9 +79,9 @@ pub(super) struct Reading {
 /// What a lane's work gives back.
 pub(super) struct Done {
     unit: Unit,
-    key: ShardKey,
-    pushed: Pushed,
-    groups: Result<Vec<(Slot, RowGroup)>, EncodeError>,
+    /// What became of a chunk, if one was pushed.
+    pushed: Option<(ShardKey, Pushed)>,
+    spilled: Result<Spilled, EncodeError>,
 }
 
 /// The open epoch.
@@ -124,13 +128,13 @@ impl Coordinator {
                 Ok(Unit { lane: Lane::new(Arc::clone(&config.lanes)), encoder })
             })
             .collect::<Result<Vec<_>, WorkerError>>()?;
-        // A sixteenth for chunks, an eighth each for rows, open objects and parts on their way. The rest is for what is
-        // not counted: what encoding and compressing need in between, dictionaries that grow, the allocator's own.
+        // A sixteenth for chunks, three for rows, two each for open objects and parts on their way. The rest is for what is
+        // not counted: what encoding and compressing need in between, lines that wait, the allocator's own.
         let input = config.memory / 16;
         Ok(Coordinator {
             budget: Budget::new(input),
             chunk_bytes: CHUNK_BYTES.min(input / (threads + 1)).max(64 << 10),
-            lane_bytes: config.memory / 8 / threads,
+            lane_bytes: config.memory * 3 / 16 / threads,
             idle,
             busy: JoinSet::new(),
             readings: BTreeMap::new(),
@@ -170,7 +174,7 @@ impl Coordinator {
                 () = until(deadline), if deadline.is_some() => self.commit().await?,
                 Some(told) = from_readers.recv(), if !self.idle.is_empty() => self.read(told).await?,
             }
-            if self.epoch.as_ref().is_some_and(|epoch| epoch.books.input_bytes >= self.config.epoch_input_bytes) {
+            if self.epoch.as_ref().is_some_and(|epoch| self.is_large(epoch)) {
                 self.commit().await?;
             }
             if !self.asked.is_empty() {
@@ -184,6 +188,13 @@ impl Coordinator {
                 return self.verdict();
             }
         }
+    }
+
+    /// Whether an epoch is to be committed before its time: an epoch that was not committed is read again, and each of
+    /// its objects is kept in mind until then.
+    fn is_large(&self, epoch: &Epoch) -> bool {
+        let objects_max = (self.config.memory / OBJECT_SHARE).max(OBJECTS_MIN);
+        epoch.books.input_bytes >= self.config.epoch_input_bytes || epoch.objects.count() > objects_max
     }
 
     /// The run's result, once everything is committed.
@@ -224,18 +235,28 @@ impl Coordinator {
                 self.open_epoch().books.read(&key, &from, through, bytes);
                 let Some(mut unit) = self.idle.pop() else { return Ok(()) };
                 let lane_bytes = self.lane_bytes;
-                let work = move || {
-                    let pushed = unit.lane.push(source, chunk);
+                self.start(move || {
+                    let pushed = Some((key, unit.lane.push(source, chunk)));
                     // From here on the chunk's memory is the lane's.
                     drop(permit);
-                    let groups = if unit.lane.memory() > lane_bytes { unit.encode_all() } else { Ok(Vec::new()) };
-                    Done { unit, key, pushed, groups }
-                };
-                let compute = self.config.compute.clone();
-                self.busy.spawn(async move { compute.run(work).await });
+                    let full = unit.lane.memory() > lane_bytes;
+                    let spilled = if full {
+                        let spill = unit.spill();
+                        unit.encode_some(spill)
+                    } else {
+                        Ok((Vec::new(), None))
+                    };
+                    Done { unit, pushed, spilled }
+                });
             }
         }
         Ok(())
+    }
+
+    /// Starts work of a lane.
+    fn start(&mut self, work: impl FnOnce() -> Done + Send + 'static) {
+        let compute = self.config.compute.clone();
+        self.busy.spawn(async move { compute.run(work).await });
     }
 
     fn open_epoch(&mut self) -> &mut Epoch {
@@ -261,25 +282,35 @@ impl Coordinator {
         })
     }
 
-    /// A lane is done with its chunk.
+    /// A lane is done with its chunk, or with some of the rows that it gave up.
     async fn take_back(&mut self, done: Done) -> Result<(), WorkerError> {
-        let Done { unit, key, mut pushed, groups } = done;
-        self.budget.give_back(std::mem::take(&mut pushed.buffer));
-        self.progress.records.fetch_add(pushed.records, Ordering::Relaxed);
-        if let Some(epoch) = &mut self.epoch {
+        let Done { mut unit, pushed, spilled } = done;
+        let Some(epoch) = &mut self.epoch else {
+            self.idle.push(unit);
+            return Ok(());
+        };
+        if let Some((key, mut pushed)) = pushed {
+            self.budget.give_back(std::mem::take(&mut pushed.buffer));
+            self.progress.records.fetch_add(pushed.records, Ordering::Relaxed);
             epoch.books.pushed(&key, &pushed);
             for member in pushed.members {
                 epoch.objects.add_lines(member).await?;
             }
-            let groups = groups?;
-            if !groups.is_empty() {
-                epoch.objects.set_provenance(epoch.books.provenance());
-            }
-            for (slot, group) in groups {
-                epoch.objects.add_rows(&self.config.lanes.datasets, &unit.encoder, slot, group).await?;
-            }
         }
-        self.idle.push(unit);
+        let (groups, rest) = spilled?;
+        if !groups.is_empty() {
+            epoch.objects.set_provenance(epoch.books.provenance());
+        }
+        for (slot, group) in groups {
+            epoch.objects.add_rows(&self.config.lanes.datasets, &unit.encoder, slot, group).await?;
+        }
+        match rest {
+            None => self.idle.push(unit),
+            Some(spill) => self.start(move || {
+                let spilled = unit.encode_some(spill);
+                Done { unit, pushed: None, spilled }
+            }),
+        }
         Ok(())
     }
 
@@ -376,8 +407,10 @@ impl Coordinator {
     /// The open epoch never happens.
     pub(super) async fn abort_open(&mut self) {
         while let Some(done) = self.busy.join_next().await {
-            let Done { mut unit, mut pushed, .. } = joined(done);
-            self.budget.give_back(std::mem::take(&mut pushed.buffer));
+            let Done { mut unit, pushed, .. } = joined(done);
+            if let Some((_, pushed)) = pushed {
+                self.budget.give_back(pushed.buffer);
+            }
             unit.lane.forget();
             self.idle.push(unit);
         }

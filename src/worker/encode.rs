@@ -1,6 +1,6 @@
 //! Rows of the lanes become row groups and files.
 //!
-//! Owns: encoding what a lane holds when it is full, one row group a partition, and what all lanes hold when an epoch
+//! Owns: encoding what a lane holds when it is full, one row group a partition, some partitions at a time; and what all lanes hold when an epoch
 //! ends: partitions are cut into jobs, and each job builds the last files of its partitions on a thread of its own. Does
 //! not own: how rows are encoded (`pipeline::encode`), the objects that files lie in (`objects`).
 
@@ -17,6 +17,8 @@ use crate::worker::{WorkerConfig, WorkerError};
 /// Partitions, and rows, that one encoding job takes when an epoch ends.
 const JOB_PARTITIONS: usize = 64;
 const JOB_ROWS: u64 = 100_000;
+/// Bytes of row groups that a full lane hands over at a time.
+const SPILL_BYTES: usize = 4 << 20;
 
 /// One lane with its encoder.
 pub(crate) struct Unit {
@@ -24,17 +26,41 @@ pub(crate) struct Unit {
     pub(crate) encoder: Encoder,
 }
 
+/// Rows that a full lane gave up, as far as they are not encoded.
+pub(crate) struct Spill {
+    rows: Vec<Rows>,
+    /// The next partition of the last rows.
+    next: usize,
+}
+
+/// Row groups for their partitions' files, and what is still to be encoded.
+pub(crate) type Spilled = (Vec<(Slot, RowGroup)>, Option<Spill>);
+
 impl Unit {
-    /// Encodes all rows of the lane, one row group a partition.
-    pub(crate) fn encode_all(&mut self) -> Result<Vec<(Slot, RowGroup)>, EncodeError> {
+    /// Gives up the lane's rows.
+    pub(crate) fn spill(&mut self) -> Spill {
+        Spill { rows: self.lane.take_rows(), next: 0 }
+    }
+
+    /// Encodes some of the rows, one row group a partition: not all at once, because an encoded row group of a few rows
+    /// takes more memory than the rows did.
+    pub(crate) fn encode_some(&mut self, mut spill: Spill) -> Result<Spilled, EncodeError> {
         let mut groups = Vec::new();
-        for rows in self.lane.take_rows() {
-            for (place, partition) in rows.partitions().iter().enumerate() {
-                let slot = Slot::Rows { dataset: rows.dataset(), path: Arc::clone(&partition.path) };
-                groups.push((slot, self.encoder.row_group(&rows, place)?));
-            }
+        let mut bytes = 0;
+        while groups.len() < JOB_PARTITIONS && bytes < SPILL_BYTES {
+            let Some(rows) = spill.rows.last() else { return Ok((groups, None)) };
+            let Some(partition) = rows.partitions().get(spill.next) else {
+                spill.rows.pop();
+                spill.next = 0;
+                continue;
+            };
+            let slot = Slot::Rows { dataset: rows.dataset(), path: Arc::clone(&partition.path) };
+            let group = self.encoder.row_group(rows, spill.next)?;
+            bytes += group.bytes();
+            groups.push((slot, group));
+            spill.next += 1;
         }
-        Ok(groups)
+        Ok((groups, Some(spill)))
     }
 }
 

@@ -208,6 +208,11 @@ impl Objects {
         Open { upload, file, rows: 0, touched: self.touches }
     }
 
+    /// How many objects the epoch has so far.
+    pub(crate) fn count(&self) -> usize {
+        self.open.len() + self.closed.len()
+    }
+
     /// Bytes that open objects hold.
     fn memory(&self) -> usize {
         let held = |open: &Open| {

@@ -128,6 +128,24 @@ impl Checker<'_> {
         if computed && (column.field.required || column.field.anonymize.is_some()) {
             self.report(line, format!("'{name}' is computed: required and anonymize have no meaning for it"));
         }
+        if computed && is_constrained(&column.field) {
+            self.report(line, format!("'{name}' is computed: constraints and hints have no meaning for it"));
+        }
+        if matches!(column.kind, Kind::Struct(_) | Kind::ListOfStructs(_)) && is_constrained(&column.field) {
+            self.report(line, format!("'{name}' is made of fields: constraints and hints stand with these"));
+        }
+        if let Source::Lookup { column: from, .. } = &column.source
+            && column.field.personal != Some(false)
+            && let Some(meaning) = looks_personal(name).or_else(|| looks_personal(from))
+        {
+            self.report(
+                line,
+                format!(
+                    "'{name}' looks like {meaning}, and a lookup's values land as they are: leave it out, \
+                     or state personal = false"
+                ),
+            );
+        }
         match (&column.source, &column.kind) {
             (Source::Pointer(pointer), Kind::Scalar(kind)) => self.value(name, line, pointer, *kind, &column.field),
             (Source::Pointer(pointer), Kind::List(kind)) => {
@@ -325,6 +343,13 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// Whether there are constraints, or hints about values.
+fn is_constrained(rules: &FieldRules) -> bool {
+    let bounds = rules.min.is_some() || rules.max.is_some();
+    let lengths = rules.min_length.is_some() || rules.max_length.is_some();
+    bounds || lengths || rules.one_of.is_some() || rules.pattern.is_some() || rules.unique || rules.accept_text
 }
 
 const NAME_RULE: &str = "use lower-case letters, digits and '_', starting with a letter, 64 at most";

@@ -318,7 +318,10 @@ fn read_rules(section: &Section<'_>) -> FieldRules {
 }
 
 fn read_rule(section: Section<'_>) -> Option<At<Rule>> {
-    let at = section.required_text("rule")?;
+    let Some(at) = section.required_text("rule") else {
+        section.finish();
+        return None;
+    };
     let value = match at.value.as_str() {
         "pseudonym" => Some(Rule::Pseudonym),
         "age_band" => {

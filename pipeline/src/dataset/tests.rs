@@ -581,6 +581,39 @@ fn a_lookup_is_joined_on_a_text_column_and_has_what_is_asked_of_it() {
 }
 
 #[test]
+fn what_cannot_hold_for_a_column_is_refused_and_not_ignored() {
+    let computed = |more: &str| {
+        told(&format!("{HEAD}[[column]]\nname = \"x\"\nfrom = \"event_time.year\"\ntype = \"int32\"\n{more}\n"))
+    };
+    let message = "12: 'x' is computed: constraints and hints have no meaning for it";
+    for more in ["min = 1", "max_length = 3", "unique = true", "accept_text = true", "pattern = \"a\""] {
+        assert_eq!(computed(more), [message], "{more}");
+    }
+    refused_column(
+        "x",
+        "struct",
+        "min = 1\nfield = [{ name = \"a\", type = \"string\" }]\n",
+        &["12: 'x' is made of fields: constraints and hints stand with these"],
+    );
+}
+
+#[test]
+fn a_lookup_brings_nothing_personal_in_unasked() {
+    let lookup = "[[lookup]]\nname = \"l\"\nfile = \"codes.csv\"\nkey = \"code\"\non = \"id\"\n";
+    let column = |name: &str, more: &str| {
+        let column = format!("[[column]]\nname = \"{name}\"\nfrom = \"lookup.l.label\"\ntype = \"string\"\n{more}\n");
+        told(&format!("{HEAD}{column}{lookup}"))
+    };
+    assert_eq!(
+        column("email", ""),
+        ["12: 'email' looks like an e-mail address, and a lookup's values land as they are: leave it out, or state \
+          personal = false"]
+    );
+    assert_eq!(column("email", "personal = false"), [""; 0]);
+    assert_eq!(column("label", ""), [""; 0]);
+}
+
+#[test]
 fn equals_compares_strings() {
     refused_with(
         "present = [\"/id\"]",

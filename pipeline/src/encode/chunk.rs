@@ -142,6 +142,9 @@ impl Chunk {
             column_index: if self.indexed { Some(self.index.build()?) } else { None },
             offset_index: Some(self.offsets.build()),
         };
-        Ok((Bytes::from(self.sink.into_inner()?), close))
+        // It waits in memory until its part is sent: what it grew beyond its need does not.
+        let mut bytes = self.sink.into_inner()?;
+        bytes.shrink_to_fit();
+        Ok((Bytes::from(bytes), close))
     }
 }

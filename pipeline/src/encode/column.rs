@@ -42,8 +42,9 @@ const PAGE_BYTES: usize = 1 << 20;
 const SORTED_MAX: usize = 4096;
 /// Different doubles of a column up to which they get a dictionary.
 const DOUBLES_MAX: usize = 1 << 16;
-/// False positives of a bloom filter.
-const BLOOM_FPP: f64 = 0.01;
+/// False positives of a bloom filter: in so many row groups a person is looked for in vain. One per cent would make
+/// files of many pseudonyms some two per cent larger.
+const BLOOM_FPP: f64 = 0.05;
 
 /// Reused buffers and the compressor of one encoder.
 pub(crate) struct ColumnEncoder {

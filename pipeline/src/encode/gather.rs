@@ -14,9 +14,9 @@ use crate::columns::table::{Run, Table};
 use crate::dataset::plan::{LeafId, Nest, ShapeId};
 
 /// Levels of a batch, roughly: a gathered level takes some 16 bytes, twenty times what it takes in a table.
-const BATCH_LEVELS: usize = 1 << 19;
+const BATCH_LEVELS: usize = 1 << 18;
 /// Bytes of texts of a batch, roughly.
-const BATCH_TEXT_BYTES: usize = 4 << 20;
+const BATCH_TEXT_BYTES: usize = 2 << 20;
 
 /// The values of one leaf in one partition, in batches that are gathered one after the other.
 pub(crate) struct LeafRows<'r> {

@@ -24,7 +24,7 @@ recognize = {{ present = ["/t"] }}
 partition_by = ["year"]
 column = [
   {{ name = "country", pointer = "/country", type = "string" }},
-  {{ name = "name", from = "lookup.countries.name", type = "string" }},
+  {{ name = "name", from = "lookup.countries.name", type = "string", personal = false }},
   {{ name = "rank", from = "lookup.countries.rank", type = "int64" }},
   {{ name = "share", from = "lookup.countries.share", type = "float64" }},
 ]

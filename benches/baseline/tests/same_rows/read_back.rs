@@ -238,7 +238,7 @@ fn check_file(file: &Bytes, pseudonyms: &[&str]) -> usize {
                     assert!(filter.check(text.as_slice()), "{place}: {value:?} is not in the bloom filter");
                 }
                 let absent = (0..2_000).filter(|n| filter.check(format!("{n:032x}").as_str())).count();
-                assert!(absent < 60, "{place}: {absent} of 2,000 absent values may be there");
+                assert!(absent < 150, "{place}: {absent} of 2,000 absent values may be there");
             }
         }
     }
