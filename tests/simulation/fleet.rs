@@ -208,7 +208,8 @@ impl Fleet {
             compute: Compute::Inline,
             lanes: Arc::clone(&self.lanes),
             threads: 1 + usize::from(self.started % 2),
-            memory: 64 << 20,
+            // With little memory a lane is full after every chunk, and gives its rows up in steps.
+            memory: [64 << 20, 128 << 10][usize::from(self.started / 2 % 2)],
             zstd_level: 1,
             file_bytes: [1_000, 1 << 20][usize::from(self.started % 2)],
             open_objects: 16,
