@@ -164,8 +164,7 @@ impl Lane {
         let arrival_ms = record.arrival_ms.unwrap_or(source.arrival_ms);
         let mut seen = Seen { bytes, dataset: assigned, arrival_ms, fault: None, damage: damage.or(too_large) };
         if seen.damage.is_none() {
-            let config = Arc::clone(&self.config);
-            let decoded = self.decoder.record(&config.datasets, assigned, buffer, seen.bytes.clone());
+            let decoded = self.decoder.record(&self.config.datasets, assigned, buffer, seen.bytes.clone());
             seen.dataset = decoded.dataset;
             seen.fault = decoded.fault;
         }
