@@ -10,6 +10,7 @@ use crate::columns::partition::TEXTS_MAX;
 use crate::dataset::definition::{
     Column, Definition, FieldRules, Kind, Member, Rule, ScalarKind, Source, TimeFormat, TimePart,
 };
+use crate::dataset::pattern::Pattern;
 use crate::dataset::personal::looks_personal;
 use crate::dataset::pointer::Pointer;
 use crate::settings::{At, Problem, Problems, Scalar, nearest};
@@ -304,10 +305,8 @@ impl Checker<'_> {
     }
 
     fn pattern(&mut self, name: &str, pattern: &At<String>) {
-        if let Err(error) = regex::bytes::Regex::new(&pattern.value) {
-            let last = error.to_string();
-            let last = last.lines().last().unwrap_or_default().trim().to_owned();
-            self.report(pattern.line, format!("'{name}': '{}' is no regular expression ({last})", pattern.value));
+        if let Err(problem) = Pattern::new(&pattern.value) {
+            self.report(pattern.line, format!("'{name}': '{}' is no regular expression ({problem})", pattern.value));
         }
     }
 

@@ -10,6 +10,7 @@ mod pointer;
 mod read;
 
 mod check;
+pub(crate) mod pattern;
 mod personal;
 
 mod compile;

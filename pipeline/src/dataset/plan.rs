@@ -8,11 +8,10 @@
 //! stores how many elements a record has; a **leaf** is one column of values in the file. Two columns that read the same
 //! field share its input.
 
-use regex::bytes::Regex;
-
 use crate::dataset::definition::{TimeFormat, TimePart};
 use crate::dataset::keys::{AllowList, KeyIndex, Literal};
 use crate::dataset::lookup::LookupTable;
+use crate::dataset::pattern::Pattern;
 
 /// Number of a [`Node`] in its plan; 0 is the record itself.
 pub(crate) type NodeId = usize;
@@ -332,7 +331,7 @@ pub(crate) struct TextChecks {
     pub(crate) min_length: usize,
     pub(crate) max_length: usize,
     pub(crate) one_of: Option<Vec<Box<[u8]>>>,
-    pub(crate) pattern: Option<Regex>,
+    pub(crate) pattern: Option<Pattern>,
 }
 
 /// What becomes of a value before it lands.
@@ -347,7 +346,7 @@ pub(crate) enum Transform {
     TruncateIp,
     /// Milliseconds of the unit that a time is cut to.
     TruncateTime(i64),
-    Match(Regex),
+    Match(Pattern),
 }
 
 /// A partition column.

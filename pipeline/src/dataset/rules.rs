@@ -3,9 +3,8 @@
 //! Owns: what the scanner reads for a type, what type lands, the checks and the transform. Does not own: whether a rule
 //! suits its type (`check`), where a column's values stand (`compile`), what a transform does (`anonymize`).
 
-use regex::bytes::Regex;
-
 use crate::dataset::definition::{FieldRules, Rule, ScalarKind, TimeFormat};
+use crate::dataset::pattern::Pattern;
 use crate::dataset::plan::{Checks, ColumnType, InputKind, TextChecks, Transform};
 use crate::settings::{At, Scalar};
 use crate::time::DAY_MS;
@@ -62,7 +61,7 @@ pub(super) fn transform(rules: &FieldRules) -> Transform {
         Some(Rule::TruncateToHour) => Transform::TruncateTime(3_600_000),
         Some(Rule::TruncateToDay) => Transform::TruncateTime(DAY_MS),
         // `check` has refused what does not compile.
-        Some(Rule::Match(pattern)) => Regex::new(pattern).map_or(Transform::Keep, Transform::Match),
+        Some(Rule::Match(pattern)) => Pattern::new(pattern).map_or(Transform::Keep, Transform::Match),
     }
 }
 
@@ -84,7 +83,7 @@ pub(super) fn checks(rules: &FieldRules, kind: ScalarKind, text_input: bool) -> 
                 |value: &Scalar| if let Scalar::Text(text) = value { Some(text.as_bytes().into()) } else { None };
             at.value.iter().filter_map(text).collect()
         }),
-        pattern: rules.pattern.as_ref().and_then(|at| Regex::new(&at.value).ok()),
+        pattern: rules.pattern.as_ref().and_then(|at| Pattern::new(&at.value).ok()),
     });
     Checks { min, max, text }
 }
