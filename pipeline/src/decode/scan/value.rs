@@ -41,7 +41,7 @@ impl<'w> Walk<'w> {
     }
 
     /// A scalar, stored for each of its inputs.
-    #[inline]
+    #[inline(always)]
     pub(super) fn scalar<const INNER: bool>(
         &mut self,
         buffer: &[u8],
