@@ -286,6 +286,8 @@ impl Coordinator {
     async fn take_back(&mut self, done: Done) -> Result<(), WorkerError> {
         let Done { mut unit, pushed, spilled } = done;
         let Some(epoch) = &mut self.epoch else {
+            // Lanes work only while an epoch is open; what was read for one that is gone must not enter the next.
+            unit.lane.forget();
             self.idle.push(unit);
             return Ok(());
         };

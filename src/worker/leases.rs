@@ -26,6 +26,9 @@ use crate::source::ShardSource;
 /// How often shards of the sources are looked for.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 
+/// How long the leases may go unlooked after before the worker ends: others have had them long since.
+const GIVE_UP: Duration = Duration::from_secs(300);
+
 /// What the keeper tells the coordinator.
 #[derive(Debug)]
 pub(crate) enum FromKeeper {
@@ -116,7 +119,7 @@ impl Keeper {
                 self.state.failing_since = None;
                 true
             }
-            Err(error) if error.is_retryable() => {
+            Err(error) if error.is_retryable() && !self.has_failed_too_long() => {
                 // Others may take our leases meanwhile; every commit is conditional on holding them.
                 let since = *self.state.failing_since.get_or_insert_with(Instant::now);
                 tracing::warn!(%error, failing_s = since.elapsed().as_secs(), "the leases can't be looked after");
@@ -127,6 +130,10 @@ impl Keeper {
                 false
             }
         }
+    }
+
+    fn has_failed_too_long(&self) -> bool {
+        self.state.failing_since.is_some_and(|since| since.elapsed() >= GIVE_UP)
     }
 
     async fn try_look(&mut self) -> Result<(), StoreError> {

@@ -104,16 +104,24 @@ impl ReaderTask {
     async fn read(&self) -> Result<(), SourceError> {
         let mut after = self.after.clone();
         let mut idle = Duration::from_millis(20);
+        let mut failures = 0;
         let mut reader = self.retry.run(|| self.source.open(&self.key.shard, &after)).await?;
         loop {
             let Some(permit) = self.budget.take(self.chunk_bytes).await else { return Ok(()) };
             let read = match reader.read(self.chunk_bytes, self.budget.buffer()).await {
-                Ok(read) => read,
-                Err(SourceError::Unreadable { place, problem }) => {
-                    return Err(SourceError::Unreadable { place, problem });
+                Ok(read) => {
+                    failures = 0;
+                    read
+                }
+                // What can be opened again and again and never be read is given up, too.
+                Err(error) if matches!(error, SourceError::Unreadable { .. }) || failures == self.retry.retries => {
+                    return Err(error);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "opening the shard again");
+                    drop(permit);
+                    tokio::time::sleep((self.retry.first * (1 << failures.min(16))).min(self.retry.longest)).await;
+                    failures += 1;
                     reader = self.retry.run(|| self.source.open(&self.key.shard, &after)).await?;
                     continue;
                 }
@@ -146,5 +154,75 @@ impl ReaderTask {
     async fn tell(&self, what: What) -> bool {
         let told = Told { session: self.session, key: self.key.clone(), what };
         self.coordinator.send(told).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Behind, ShardReader, SourceShard};
+    use async_trait::async_trait;
+    use checkpoints::StreamName;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A shard that can be opened again and again, and never be read.
+    #[derive(Default)]
+    struct Broken {
+        opened: AtomicUsize,
+    }
+
+    fn broken() -> SourceError {
+        SourceError::Unavailable { place: "a".to_owned(), problem: "broken disk".to_owned() }
+    }
+
+    struct BrokenReader;
+
+    #[async_trait]
+    impl ShardReader for BrokenReader {
+        async fn read(&mut self, _: usize, _: Vec<u8>) -> Result<Read, SourceError> {
+            Err(broken())
+        }
+    }
+
+    #[async_trait]
+    impl ShardSource for Broken {
+        fn stream(&self) -> &StreamName {
+            unreachable!("a reader's task does not ask")
+        }
+
+        async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            Ok(Box::new(BrokenReader))
+        }
+
+        async fn behind(&self, _: &ShardId, _: &Position) -> Result<Behind, SourceError> {
+            Ok(Behind::Nothing)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_opens_and_can_not_be_read_is_given_up() {
+        let source = Arc::new(Broken::default());
+        let (coordinator, mut told) = mpsc::channel(1);
+        let retry = RetryPolicy::default();
+        let task = ReaderTask {
+            session: Session(1),
+            key: ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("a").unwrap()),
+            source: Arc::clone(&source) as Arc<dyn ShardSource>,
+            after: Position::Beginning,
+            chunk_bytes: 1 << 10,
+            budget: Budget::new(1 << 20),
+            retry,
+            coordinator,
+        };
+        let begun = tokio::time::Instant::now();
+        task.run().await;
+        let Some(Told { what: What::Failed(error), .. }) = told.recv().await else { panic!("a failure is told") };
+        assert_eq!((error, source.opened.load(Ordering::Relaxed)), (broken(), 1 + retry.retries));
+        assert!(begun.elapsed() > Duration::from_secs(5), "it waited in between");
     }
 }
