@@ -46,7 +46,7 @@ pub enum KeySource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory for records, rows and encoded parts (`memory`, 512 MiB). Larger: larger row groups, fewer and
-    /// better compressed. The process takes some 30 MiB beside it.
+    /// better compressed. The process takes some 40 MiB beside it.
     pub memory: u64,
     /// Threads that decode and encode (`threads`, one a processor core).
     pub threads: usize,
