@@ -8,9 +8,10 @@
 //! 4. [`commit`]: how an epoch becomes visible, exactly once.
 //! 5. [`lake`]: the object store.
 //!
-//! Beside them: [`audit`] looks at a lake from outside; [`world`] opens what the configuration names; [`produce`] makes sample records; [`clock`] and [`retry`] are what everything waits by.
+//! Beside them: [`aws`] makes the clients of the services; [`audit`] looks at a lake from outside; [`world`] opens what the configuration names; [`produce`] makes sample records; [`clock`] and [`retry`] are what everything waits by.
 
 pub mod audit;
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod commit;

@@ -20,6 +20,8 @@ pub(crate) fn sequence_number() -> impl Strategy<Value = SequenceNumber> {
 pub(crate) fn position() -> impl Strategy<Value = Position> {
     prop_oneof![
         1 => Just(Position::Beginning),
+        1 => (0..=i64::MAX as u64).prop_map(|ms| Position::Since { ms }),
+        1 => Just(Position::Latest),
         1 => Just(Position::End),
         6 => (sequence_number(), prop_oneof![Just(0), 0..=NUMBER_MAX])
             .prop_map(|(sequence, sub)| Position::At { sequence, sub }),

@@ -105,7 +105,9 @@ pub use crate::error::StoreError;
 pub use crate::lease::{HashRange, Holder, Lease, LeaseOwner, ManifestName, NewLease, Pending, ThroughputKbps};
 pub use crate::memory::MemoryStore;
 pub use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
-pub use crate::position::{EmptyRange, Position, SHARD_END, SequenceNumber, ShardRange, TRIM_HORIZON};
+pub use crate::position::{
+    AT_TIMESTAMP, EmptyRange, LATEST, Position, SHARD_END, SequenceNumber, ShardRange, TRIM_HORIZON,
+};
 pub use crate::shard::{ShardId, ShardKey, StreamName};
 pub use crate::sqlite::SqliteStore;
 pub use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};

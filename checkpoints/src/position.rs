@@ -7,16 +7,18 @@
 //! This file owns every text form of a position. There are two, and the sentinels `TRIM_HORIZON` and `SHARD_END` stand in
 //! both:
 //!
-//! | form | where | `Beginning` | `At { 4959, 0 }` | `At { 4959, 3 }` | `End` |
-//! |---|---|---|---|---|---|
-//! | one text | JSON (manifests, named checkpoints), logs | `TRIM_HORIZON` | `4959` | `4959:3` | `SHARD_END` |
-//! | text and number, as the Kinesis Client Library stores them | lease rows | `TRIM_HORIZON`, 0 | `4959`, 0 | `4959`, 3 | `SHARD_END`, 0 |
+//! | form | where | `Beginning` | `Since { 1736 }` | `Latest` | `At { 4959, 0 }` | `At { 4959, 3 }` | `End` |
+//! |---|---|---|---|---|---|---|---|
+//! | one text | JSON (manifests, named checkpoints), logs | `TRIM_HORIZON` | `AT_TIMESTAMP:1736` | `LATEST` | `4959` | `4959:3` | `SHARD_END` |
+//! | text and number, as the Kinesis Client Library stores them | lease rows | `TRIM_HORIZON`, 0 | `AT_TIMESTAMP`, 1736 | `LATEST`, 0 | `4959`, 0 | `4959`, 3 | `SHARD_END`, 0 |
 //!
-//! It does not own where reading starts: `LATEST` and `AT_TIMESTAMP` are requests, which the reader turns into a position
-//! before anything is stored. As positions they are refused.
+//! `Since` and `Latest` are where a shard's first reading starts. KCL keeps the time of `AT_TIMESTAMP` in its configuration
+//! and ignores the number beside a sentinel; we keep it there, since a time that is not stored would move with every
+//! restart. A row of KCL's has 0 there, and is read from the first record on. `Latest` stands in rows of KCL's only: what it
+//! means changes until the first record is committed.
 //!
-//! Invariants: a position has exactly one text in each form; the order is `Beginning`, then by sequence number, then by
-//! sub-record, then `End`; a range is never empty.
+//! Invariants: a position has exactly one text in each form; the order is `Beginning`, `Since` by time, `Latest`, then by
+//! sequence number, then by sub-record, then `End`; a range is never empty.
 //! Limits: a sequence number has at most 128 digits (Kinesis uses 56, which is more than a `u128` holds).
 
 use std::cmp::Ordering;
@@ -29,6 +31,10 @@ use crate::text::InvalidText;
 
 /// The sentinel of [`Position::Beginning`], in every stored form.
 pub const TRIM_HORIZON: &str = "TRIM_HORIZON";
+/// The sentinel of [`Position::Since`], in every stored form.
+pub const AT_TIMESTAMP: &str = "AT_TIMESTAMP";
+/// The sentinel of [`Position::Latest`], in every stored form.
+pub const LATEST: &str = "LATEST";
 /// The sentinel of [`Position::End`], in every stored form.
 pub const SHARD_END: &str = "SHARD_END";
 
@@ -57,6 +63,13 @@ pub struct SequenceNumber(Box<str>);
 pub enum Position {
     /// Before the first record that the shard has.
     Beginning,
+    /// Before the first record that arrived at this time or later.
+    Since {
+        /// Milliseconds since 1970.
+        ms: u64,
+    },
+    /// Behind what was there when reading began.
+    Latest,
     /// Right behind a record, or behind a sub-record of an aggregate.
     At {
         /// The record.
@@ -111,6 +124,8 @@ impl Position {
     pub fn checkpoint(&self) -> &str {
         match self {
             Self::Beginning => TRIM_HORIZON,
+            Self::Since { .. } => AT_TIMESTAMP,
+            Self::Latest => LATEST,
             Self::At { sequence, .. } => sequence.as_str(),
             Self::End => SHARD_END,
         }
@@ -121,7 +136,8 @@ impl Position {
     pub fn sub_sequence_number(&self) -> u64 {
         match self {
             Self::At { sub, .. } => *sub,
-            Self::Beginning | Self::End => 0,
+            Self::Since { ms } => *ms,
+            Self::Beginning | Self::Latest | Self::End => 0,
         }
     }
 
@@ -134,10 +150,13 @@ impl Position {
     pub fn from_stored(checkpoint: &str, sub: u64) -> Result<Self, InvalidText> {
         let invalid = |problem: &str| Err(InvalidText::new("position", checkpoint, problem));
         match checkpoint {
-            TRIM_HORIZON | SHARD_END if sub != 0 => invalid("has a sub-sequence number, which only a record can have"),
+            TRIM_HORIZON | LATEST | SHARD_END if sub != 0 => {
+                invalid("has a sub-sequence number, which only a record can have")
+            }
             TRIM_HORIZON => Ok(Self::Beginning),
             SHARD_END => Ok(Self::End),
-            "LATEST" | "AT_TIMESTAMP" => invalid("is a request where to start, not a position"),
+            AT_TIMESTAMP => Ok(Self::Since { ms: sub }),
+            LATEST => Ok(Self::Latest),
             digits => Ok(Self::At { sequence: SequenceNumber::try_from(digits)?, sub }),
         }
     }
@@ -247,7 +266,7 @@ impl fmt::Display for Position {
         f.write_str(self.checkpoint())?;
         match self.sub_sequence_number() {
             0 => Ok(()),
-            sub => write!(f, ":{sub}"),
+            number => write!(f, ":{number}"),
         }
     }
 }

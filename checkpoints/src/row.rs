@@ -216,7 +216,7 @@ mod tests {
             ..row()
         };
         let spoiled = [
-            StoredLease { checkpoint: "LATEST".into(), ..row() },
+            StoredLease { checkpoint: "LATEST".into(), checkpoint_sub_sequence_number: 1, ..row() },
             StoredLease { checkpoint: String::new(), ..row() },
             StoredLease { checkpoint_sub_sequence_number: -1, ..row() },
             StoredLease { lease_counter: -1, ..row() },

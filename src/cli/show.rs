@@ -241,7 +241,7 @@ async fn lags(config: &Config, stores: &Stores, clock: &SharedClock, leases: &[L
         let Some(source) = sources.iter().find(|source| *source.stream() == lease.key.stream) else { continue };
         match source.behind(&lease.key.shard, &lease.checkpoint).await {
             Ok(Behind::Nothing) => lags.insert(lease.key.to_string(), 0),
-            Ok(Behind::Bytes(bytes)) => lags.insert(lease.key.to_string(), bytes),
+            Ok(Behind::Bytes(bytes) | Behind::Time(bytes)) => lags.insert(lease.key.to_string(), bytes),
             Err(_) => None,
         };
     }

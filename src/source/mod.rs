@@ -12,9 +12,13 @@
 
 mod files;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
-use checkpoints::{Position, ShardId, StreamName};
+use checkpoints::{HashRange, Position, ShardId, StreamName};
 use pipeline::chunk::Chunk;
+
+use crate::retry::RetryPolicy;
 
 pub use files::{FileSource, FilesConfig};
 
@@ -25,6 +29,17 @@ pub struct SourceShard {
     pub id: ShardId,
     /// The shards that it came from: they are read to their ends first.
     pub parents: Vec<ShardId>,
+    /// Where reading starts, if nobody has read it yet.
+    pub first: Position,
+    /// The hash keys that the stream sends here, where it has such a thing.
+    pub hash_range: Option<HashRange>,
+}
+
+impl SourceShard {
+    /// A shard that stands alone and is read from its beginning.
+    pub fn alone(id: ShardId) -> Self {
+        SourceShard { id, parents: Vec::new(), first: Position::Beginning, hash_range: None }
+    }
 }
 
 /// What one read returned.
@@ -55,6 +70,8 @@ pub enum Behind {
     Nothing,
     /// So many bytes, as they are in the source.
     Bytes(u64),
+    /// Something; the source can't tell how much, but for the time between its first record and now, in milliseconds.
+    Time(u64),
 }
 
 /// A source that could not be read.
@@ -90,6 +107,11 @@ pub trait ShardSource: Send + Sync + 'static {
     /// The stream's name in the lake.
     fn stream(&self) -> &StreamName;
 
+    /// How long a shard that fails is tried again before it is given up.
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::default()
+    }
+
     /// The shards that there are now.
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError>;
 
@@ -103,6 +125,13 @@ pub trait ShardSource: Send + Sync + 'static {
 /// A shard that is being read.
 #[async_trait]
 pub trait ShardReader: Send {
+    /// Waits until a read makes sense: for `idle`, which grows while the shard is at its tip and else is zero; longer where
+    /// the source allows only so many reads a second; shorter where it knows of something new. No memory is held
+    /// meanwhile. May be dropped while it waits, without loss.
+    async fn ready(&mut self, idle: Duration) {
+        tokio::time::sleep(idle).await;
+    }
+
     /// Reads on: about `bytes` of records at most, into `buffer`, which is empty and may be used or not. May be dropped
     /// while it waits; then what it would have returned is lost, and the shard must be opened again.
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError>;

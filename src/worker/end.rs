@@ -63,7 +63,7 @@ impl Coordinator {
                 }
                 match source.behind(&shard.id, checkpoint).await {
                     Ok(Behind::Nothing) => {}
-                    Ok(Behind::Bytes(_)) => return Ok(()),
+                    Ok(Behind::Bytes(_) | Behind::Time(_)) => return Ok(()),
                     Err(error) => {
                         tracing::error!(%key, %error, "the shard can't be read on");
                         self.failed.insert(key, error.to_string());

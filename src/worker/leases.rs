@@ -201,8 +201,9 @@ impl Keeper {
                 .into_iter()
                 .map(|shard| {
                     let key = ShardKey::new(source.stream().clone(), shard.id);
-                    let mut lease = NewLease::new(key, Position::Beginning);
+                    let mut lease = NewLease::new(key, shard.first);
                     lease.parents = shard.parents.into_iter().collect();
+                    lease.hash_range = shard.hash_range;
                     lease
                 })
                 .collect();

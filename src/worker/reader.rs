@@ -14,7 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::retry::RetryPolicy;
 use crate::source::{Read, ShardSource, SourceError};
 
-/// Longest wait between two looks at a shard's tip.
+/// Shortest and longest wait between two looks at a shard's tip.
+const IDLE_MIN: Duration = Duration::from_millis(20);
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// The unit of the memory budget.
 const UNIT: usize = 1 << 10;
@@ -103,10 +104,11 @@ impl ReaderTask {
 
     async fn read(&self) -> Result<(), SourceError> {
         let mut after = self.after.clone();
-        let mut idle = Duration::from_millis(20);
+        let mut idle = Duration::ZERO;
         let mut failures = 0;
         let mut reader = self.retry.run(|| self.source.open(&self.key.shard, &after)).await?;
         loop {
+            reader.ready(idle).await;
             let Some(permit) = self.budget.take(self.chunk_bytes).await else { return Ok(()) };
             let read = match reader.read(self.chunk_bytes, self.budget.buffer()).await {
                 Ok(read) => {
@@ -128,7 +130,7 @@ impl ReaderTask {
             };
             match read {
                 Read::Chunk { chunk, through, source_bytes } => {
-                    idle = Duration::from_millis(20);
+                    idle = Duration::ZERO;
                     after = through.clone();
                     if !self.tell(What::Chunk { chunk, through, source_bytes, permit }).await {
                         return Ok(());
@@ -139,8 +141,7 @@ impl ReaderTask {
                     if !self.tell(What::AtTip).await {
                         return Ok(());
                     }
-                    tokio::time::sleep(idle).await;
-                    idle = (idle * 2).min(IDLE_MAX);
+                    idle = (idle * 2).clamp(IDLE_MIN, IDLE_MAX);
                 }
                 Read::End { children } => {
                     self.tell(What::End { children }).await;

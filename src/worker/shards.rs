@@ -69,11 +69,11 @@ impl Coordinator {
         let task = ReaderTask {
             session,
             key: lease.key.clone(),
+            retry: source.retry(),
             source,
             after: lease.checkpoint.clone(),
             chunk_bytes: self.chunk_bytes,
             budget: self.budget.clone(),
-            retry: self.config.stores.retry,
             coordinator: self.told.clone(),
         };
         let reading = Reading {

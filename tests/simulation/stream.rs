@@ -79,7 +79,7 @@ fn split(shards: &mut Vec<SimShard>, rng: &mut Rng, parent: usize) -> [usize; 2]
 
 fn read_through(shard: &SimShard, position: &Position) -> usize {
     match position {
-        Position::Beginning => 0,
+        Position::Beginning | Position::Since { .. } | Position::Latest => 0,
         Position::End => shard.records.len(),
         Position::At { sequence, .. } => {
             let at: u64 = sequence.as_str().parse().unwrap();
@@ -98,7 +98,7 @@ impl ShardSource for SimStream {
         Ok(self
             .shards
             .iter()
-            .map(|shard| SourceShard { id: shard.id.clone(), parents: shard.parents.clone() })
+            .map(|shard| SourceShard { parents: shard.parents.clone(), ..SourceShard::alone(shard.id.clone()) })
             .collect())
     }
 

@@ -159,7 +159,7 @@ async fn commit_overlapping(store: Arc<dyn LeaseStore>, number: usize) -> Vec<De
             .map(|lease| {
                 let next = match &lease.checkpoint {
                     Position::At { sequence, .. } => sequence.as_str().parse::<u64>().unwrap() + 1 + number as u64,
-                    Position::Beginning | Position::End => 1,
+                    Position::Beginning | Position::Since { .. } | Position::Latest | Position::End => 1,
                 };
                 (lease.key, ShardRange::new(lease.checkpoint, at(next)).unwrap())
             })

@@ -102,7 +102,7 @@ impl Dice {
     fn behind(&mut self, position: &Position) -> Position {
         match position {
             _ if self.below(8) == 0 => Position::End,
-            Position::Beginning => at(1 + self.below(20) as u64),
+            Position::Beginning | Position::Since { .. } | Position::Latest => at(1 + self.below(20) as u64),
             Position::At { sequence, sub } if self.often(3) => {
                 Position::At { sequence: sequence.clone(), sub: sub + 1 }
             }

@@ -26,9 +26,15 @@ fn what_is_no_canonical_number_is_no_sequence_number() {
 #[test]
 fn positions_read_as_the_table_says() {
     let at = |sub| Position::At { sequence: 4959_u64.into(), sub };
-    for (position, text) in
-        [(Position::Beginning, "TRIM_HORIZON"), (at(0), "4959"), (at(3), "4959:3"), (Position::End, "SHARD_END")]
-    {
+    for (position, text) in [
+        (Position::Beginning, "TRIM_HORIZON"),
+        (Position::Since { ms: 0 }, "AT_TIMESTAMP"),
+        (Position::Since { ms: 1736 }, "AT_TIMESTAMP:1736"),
+        (Position::Latest, "LATEST"),
+        (at(0), "4959"),
+        (at(3), "4959:3"),
+        (Position::End, "SHARD_END"),
+    ] {
         assert_eq!(position.to_string(), text);
         assert_eq!(text.parse::<Position>().unwrap(), position);
     }
@@ -36,7 +42,19 @@ fn positions_read_as_the_table_says() {
 
 #[test]
 fn a_second_spelling_of_a_position_is_refused() {
-    for text in ["4959:0", "4959:", "4959:03", "4959:+3", ":3", "1:2:3", "TRIM_HORIZON:1", "SHARD_END:0", "shard_end"] {
+    for text in [
+        "4959:0",
+        "4959:",
+        "4959:03",
+        "4959:+3",
+        ":3",
+        "1:2:3",
+        "TRIM_HORIZON:1",
+        "LATEST:1",
+        "AT_TIMESTAMP:0",
+        "SHARD_END:0",
+        "shard_end",
+    ] {
         assert!(text.parse::<Position>().is_err(), "{text:?} was accepted");
     }
     assert!("1:18446744073709551616".parse::<Position>().is_err());
@@ -44,11 +62,10 @@ fn a_second_spelling_of_a_position_is_refused() {
 }
 
 #[test]
-fn a_request_where_to_start_is_no_position() {
-    for request in ["LATEST", "AT_TIMESTAMP"] {
-        let error = Position::from_stored(request, 0).unwrap_err().to_string();
-        assert_eq!(error, format!("position {request:?} is a request where to start, not a position"));
-    }
+fn where_to_start_lies_before_every_record() {
+    let starts = [Position::Beginning, Position::Since { ms: 1 }, Position::Since { ms: 2 }, Position::Latest];
+    assert!(starts.is_sorted() && starts[3] < Position::at(0_u64.into()));
+    assert!(Position::from_stored("LATEST", 1).is_err());
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn next_of(position: &Position) -> Option<(u64, u64)> {
             let at = sequence.as_str().parse::<u64>().ok()?;
             Some(if at % FILE == DONE { (at / FILE + 1, 0) } else { (at / FILE, at % FILE + 1) })
         }
-        Position::End => None,
+        Position::Since { .. } | Position::Latest | Position::End => None,
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn offset_of(position: &Position) -> Option<u64> {
     match position {
         Position::Beginning => Some(0),
         Position::At { sequence, .. } => sequence.as_str().parse::<u64>().ok()?.checked_add(1),
-        Position::End => None,
+        Position::Since { .. } | Position::Latest | Position::End => None,
     }
 }
 

@@ -111,7 +111,7 @@ impl ShardSource for FileSource {
             let id = place
                 .shard_id(&self.root)
                 .map_err(|problem| SourceError::Unreadable { place: place.path().display().to_string(), problem })?;
-            shards.push(SourceShard { id, parents: Vec::new() });
+            shards.push(SourceShard::alone(id));
         }
         Ok(shards)
     }
