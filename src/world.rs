@@ -1,21 +1,24 @@
 //! Opening the world: lake, lease store, key and sources, as the configuration names them.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use bytes::Bytes;
-use checkpoints::{LeaseStore, SqliteStore, StoreError};
+use checkpoints::{DynamoStore, LeaseStore, SqliteStore, StoreError, StreamIds, StreamName};
 use pipeline::anonymize::PseudonymKey;
 use serde::{Deserialize, Serialize};
 
+use crate::aws::Aws;
 use crate::clock::{SharedClock, random_bytes};
 use crate::commit::Stores;
-use crate::config::{CheckpointsUrl, Config, KeySource, LakeUrl, SourceConfig, SourceUrl};
-use crate::lake::{LakeError, LocalStore, ObjectKey, ObjectStore};
+use crate::config::{CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, S3Config, SourceConfig, SourceUrl};
+use crate::lake::{LakeError, LocalStore, ObjectKey, ObjectStore, S3Options, S3Place, S3Store};
 use crate::retry::RetryPolicy;
-use crate::source::{FileSource, FilesConfig, ShardSource, SourceError};
+use crate::source::{FileSource, FilesConfig, KinesisConfig, KinesisSource, ShardSource, SourceError};
 
 /// What opening can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -51,44 +54,165 @@ struct LakeMark {
     key_fingerprint: String,
 }
 
-/// Opens lake and leases to write to them.
-///
-/// # Errors
-/// Either can't be opened.
-pub async fn open_stores(config: &Config) -> Result<Stores, WorldError> {
-    let LakeUrl::Local(folder) = &config.lake;
-    let lake = LocalStore::open(folder)?;
-    let leases = open_leases(config).await?;
-    Ok(Stores { lake: Arc::new(lake), leases, retry: RetryPolicy::default() })
+/// What a worker runs on.
+pub struct Opened {
+    /// Lake and leases.
+    pub stores: Stores,
+    /// The streams, in the configuration's order.
+    pub sources: Vec<Arc<dyn ShardSource>>,
+    /// The clients' maker, if anything of AWS is used.
+    pub aws: Option<Aws>,
 }
 
-/// Opens a lake that must be there, only to read it.
+/// Opens everything that a worker needs. The lake is the first, since what it says of itself may refuse the rest.
+/// `complete`: what the files of a source hold now is all that there will be.
+///
+/// # Errors
+/// Something can't be opened, or the lake was written under another key.
+pub async fn open(
+    config: &Config,
+    key: Option<&PseudonymKey>,
+    clock: &SharedClock,
+    complete: bool,
+) -> Result<Opened, WorldError> {
+    let aws = load_aws(config).await;
+    let lake = open_lake(config, aws.as_ref()).await?;
+    if let Some(key) = key {
+        mark_lake(&*lake, key).await?;
+    }
+    let (sources, streams) = open_sources(config, &lake, clock, complete, aws.as_ref()).await?;
+    let leases = open_leases(config, aws.as_ref(), streams).await?;
+    Ok(Opened { stores: Stores { lake, leases, retry: RetryPolicy::default() }, sources, aws })
+}
+
+/// Opens a lake that must be there, only to look at it.
 ///
 /// # Errors
 /// It can't be opened.
 pub async fn open_existing(config: &Config) -> Result<Stores, WorldError> {
-    let LakeUrl::Local(folder) = &config.lake;
-    if !folder.is_dir() {
-        return Err(WorldError::Missing(format!("there is no lake {}: name yours with --lake", folder.display())));
-    }
-    let lake = LocalStore::open_existing(folder)?;
-    let CheckpointsUrl::Sqlite(path) = &config.checkpoints;
-    if !path.is_file() {
-        return Err(WorldError::Missing(format!("there is no {}: has a worker run on this lake?", path.display())));
-    }
-    Ok(Stores { lake: Arc::new(lake), leases: open_leases(config).await?, retry: RetryPolicy::default() })
+    let aws = load_aws(config).await;
+    let lake: Arc<dyn ObjectStore> = match &config.lake {
+        LakeUrl::Local(folder) if !folder.is_dir() => {
+            return Err(WorldError::Missing(format!("there is no lake {}: name yours with --lake", folder.display())));
+        }
+        LakeUrl::Local(folder) => Arc::new(LocalStore::open_existing(folder)?),
+        LakeUrl::S3(_) => open_lake(config, aws.as_ref()).await?,
+    };
+    let leases = open_existing_leases(config, aws.as_ref()).await?;
+    Ok(Stores { lake, leases, retry: RetryPolicy::default() })
 }
 
-async fn open_leases(config: &Config) -> Result<Arc<dyn LeaseStore>, WorldError> {
-    let CheckpointsUrl::Sqlite(path) = &config.checkpoints;
-    Ok(Arc::new(SqliteStore::open(path).await?))
+/// Opens a lease table that must be there, only to look at it.
+///
+/// # Errors
+/// It can't be opened.
+pub async fn open_existing_leases(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn LeaseStore>, WorldError> {
+    match &config.checkpoints {
+        CheckpointsUrl::Sqlite(path) if !path.is_file() => {
+            Err(WorldError::Missing(format!("there is no {}: has a worker run on this lake?", path.display())))
+        }
+        CheckpointsUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path).await?)),
+        CheckpointsUrl::DynamoDb(table) => {
+            let client = needed(aws).dynamodb();
+            Ok(Arc::new(DynamoStore::open_existing(client, table, only_stream(config, BTreeMap::new())).await?))
+        }
+    }
 }
 
-/// The key of pseudonyms; `Some` path if it was made just now.
+/// The SDK's settings, if anything of the configuration needs them.
+pub async fn load_aws(config: &Config) -> Option<Aws> {
+    let needs = matches!(config.lake, LakeUrl::S3(_))
+        || matches!(config.checkpoints, CheckpointsUrl::DynamoDb(_))
+        || matches!(config.key, KeySource::SecretsManager(_))
+        || matches!(config.output.raw_to, RawTo::Firehose { .. })
+        || config.sources.iter().any(|source| matches!(source.url, SourceUrl::Kinesis(_)));
+    if needs { Some(Aws::load().await) } else { None }
+}
+
+fn needed(aws: Option<&Aws>) -> &Aws {
+    aws.expect("the SDK's settings were read, since the configuration names something of AWS")
+}
+
+async fn open_lake(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, WorldError> {
+    match &config.lake {
+        LakeUrl::Local(folder) => Ok(Arc::new(LocalStore::open(folder)?)),
+        LakeUrl::S3(place) => {
+            let place = S3Place { bucket: place.bucket.clone(), prefix: place.prefix.clone() };
+            let store =
+                S3Store::new(needed(aws).s3(), place, s3_options(&config.s3)).map_err(WorldError::NotThisLake)?;
+            store.probe().await?;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+fn s3_options(config: &S3Config) -> S3Options {
+    S3Options {
+        encryption: config.encryption.clone(),
+        storage_class: config.storage_class.clone(),
+        tags: config.tags.clone(),
+        expected_bucket_owner: config.bucket_owner.clone(),
+    }
+}
+
+/// The streams' names in the lease table: a lone Kinesis stream has rows as a KCL application of one stream writes them.
+fn only_stream(config: &Config, ids: BTreeMap<StreamName, String>) -> StreamIds {
+    let mut kinesis = config.sources.iter().filter(|source| matches!(source.url, SourceUrl::Kinesis(_)));
+    let bare = match (kinesis.next(), kinesis.next()) {
+        (Some(only), None) => only.stream_name().and_then(|name| StreamName::new(name).ok()),
+        _ => None,
+    };
+    StreamIds { ids, bare }
+}
+
+async fn open_leases(
+    config: &Config,
+    aws: Option<&Aws>,
+    ids: BTreeMap<StreamName, String>,
+) -> Result<Arc<dyn LeaseStore>, WorldError> {
+    match &config.checkpoints {
+        CheckpointsUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path).await?)),
+        CheckpointsUrl::DynamoDb(table) => {
+            let client = needed(aws).dynamodb();
+            Ok(Arc::new(DynamoStore::open(client, table, only_stream(config, ids)).await?))
+        }
+    }
+}
+
+/// Makes the lease table, if it is not there.
+///
+/// # Errors
+/// It can't be made, or what is there is no lease table.
+pub async fn make_lease_table(config: &Config, aws: &Aws) -> Result<(), WorldError> {
+    open_leases(config, Some(aws), BTreeMap::new()).await.map(drop)
+}
+
+/// Reads the key of pseudonyms; `Some` path if it was made just now.
 ///
 /// # Errors
 /// There is none, or it is too short.
-pub fn open_key(source: &KeySource) -> Result<(PseudonymKey, Option<PathBuf>), WorldError> {
+pub async fn open_key(source: &KeySource, aws: Option<&Aws>) -> Result<(PseudonymKey, Option<PathBuf>), WorldError> {
+    let KeySource::SecretsManager(id) = source else { return read_key_here(source) };
+    let failed = |problem: String| WorldError::Key(format!("the secret {id}: {problem}"));
+    let secret = needed(aws).secrets().get_secret_value().secret_id(id).send().await.map_err(|error| {
+        failed(match error.code() {
+            Some("AccessDeniedException") => {
+                "access is denied: the worker needs secretsmanager:GetSecretValue".to_owned()
+            }
+            Some("ResourceNotFoundException") => "there is no such secret".to_owned(),
+            _ => aws_sdk_secretsmanager::error::DisplayErrorContext(&error).to_string(),
+        })
+    })?;
+    let bytes = match (secret.secret_string(), secret.secret_binary()) {
+        (Some(text), _) => text.as_bytes().to_vec(),
+        (None, Some(blob)) => blob.as_ref().to_vec(),
+        (None, None) => return Err(failed("it is empty".to_owned())),
+    };
+    Ok((key_of(&bytes, &format!("the secret {id}"))?, None))
+}
+
+/// The key from where this machine has it.
+fn read_key_here(source: &KeySource) -> Result<(PseudonymKey, Option<PathBuf>), WorldError> {
     let (bytes, place, made) = match source {
         KeySource::Env(name) => {
             let value = std::env::var(name)
@@ -96,14 +220,21 @@ pub fn open_key(source: &KeySource) -> Result<(PseudonymKey, Option<PathBuf>), W
             (value.into_bytes(), format!("the environment variable {name}"), None)
         }
         KeySource::File(path) => (read_key(path)?, path.display().to_string(), None),
+        KeySource::SecretsManager(_) | KeySource::Missing => {
+            return Err(WorldError::Key("none is configured: [anonymize] key says where it is".to_owned()));
+        }
         KeySource::MadeFile(path) => {
             let made = make_key(path)?;
             (read_key(path)?, path.display().to_string(), made.then(|| path.clone()))
         }
     };
+    Ok((key_of(&bytes, &place)?, made))
+}
+
+/// A key without the line end that a file ends with.
+fn key_of(bytes: &[u8], place: &str) -> Result<PseudonymKey, WorldError> {
     let end = bytes.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
-    let key = PseudonymKey::new(&bytes[..end]).map_err(|problem| WorldError::Key(format!("{place}: {problem}")))?;
-    Ok((key, made))
+    PseudonymKey::new(&bytes[..end]).map_err(|problem| WorldError::Key(format!("{place}: {problem}")))
 }
 
 fn read_key(path: &Path) -> Result<Vec<u8>, WorldError> {
@@ -157,32 +288,47 @@ pub async fn mark_lake(lake: &dyn ObjectStore, key: &PseudonymKey) -> Result<(),
     }
 }
 
-/// Opens the sources. `complete`: what is there now is all that there will be.
+/// Opens the sources, and gives KCL's names of those that are Kinesis streams. `complete`: what is there now is all that
+/// there will be.
 ///
 /// # Errors
 /// One of them can't be opened, or two are one stream.
-pub fn open_sources(
+pub async fn open_sources(
     config: &Config,
     lake: &Arc<dyn ObjectStore>,
     clock: &SharedClock,
     complete: bool,
-) -> Result<Vec<Arc<dyn ShardSource>>, WorldError> {
+    aws: Option<&Aws>,
+) -> Result<(Vec<Arc<dyn ShardSource>>, BTreeMap<StreamName, String>), WorldError> {
     let mut sources: Vec<Arc<dyn ShardSource>> = Vec::new();
-    for SourceConfig { url, name, .. } in &config.sources {
-        let SourceUrl::Files(path) = url;
-        let files = FilesConfig {
-            complete,
-            settle: SETTLE,
-            record_bytes_max: usize::try_from(config.limits.record_bytes).unwrap_or(usize::MAX),
-            clock: Arc::clone(clock),
+    let mut ids = BTreeMap::new();
+    let record_bytes_max = usize::try_from(config.limits.record_bytes).unwrap_or(usize::MAX);
+    for SourceConfig { url, name, start, read, .. } in &config.sources {
+        let source: Arc<dyn ShardSource> = match url {
+            SourceUrl::Files(path) => {
+                let files = FilesConfig { complete, settle: SETTLE, record_bytes_max, clock: Arc::clone(clock) };
+                Arc::new(FileSource::open(path, name.as_deref(), files, Arc::clone(lake))?)
+            }
+            SourceUrl::Kinesis(stream) => {
+                let kinesis = KinesisConfig {
+                    stream: stream.clone(),
+                    name: name.clone(),
+                    start: *start,
+                    read: read.clone(),
+                    record_bytes_max,
+                    clock: Arc::clone(clock),
+                };
+                let source = KinesisSource::open(needed(aws).kinesis(), kinesis, Arc::clone(lake)).await?;
+                ids.insert(source.stream().clone(), source.serialized_id());
+                Arc::new(source)
+            }
         };
-        let source = FileSource::open(path, name.as_deref(), files, Arc::clone(lake))?;
         if sources.iter().any(|other| other.stream() == source.stream()) {
             return Err(WorldError::NotThisLake(format!("two sources are one stream: {}", source.stream())));
         }
-        sources.push(Arc::new(source));
+        sources.push(source);
     }
-    Ok(sources)
+    Ok((sources, ids))
 }
 
 #[cfg(test)]
@@ -194,23 +340,23 @@ mod tests {
     fn a_key_is_made_once_for_its_owner_only_and_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/lake.pseudonym.key");
-        let (first, made) = open_key(&KeySource::MadeFile(path.clone())).unwrap();
+        let (first, made) = read_key_here(&KeySource::MadeFile(path.clone())).unwrap();
         assert_eq!(made.as_deref(), Some(path.as_path()));
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let (second, made) = open_key(&KeySource::MadeFile(path.clone())).unwrap();
+        let (second, made) = read_key_here(&KeySource::MadeFile(path.clone())).unwrap();
         assert_eq!(made, None);
         assert_eq!(first.pseudonym(b"x"), second.pseudonym(b"x"));
-        let (third, _) = open_key(&KeySource::File(path)).unwrap();
+        let (third, _) = read_key_here(&KeySource::File(path)).unwrap();
         assert_eq!(first.pseudonym(b"x"), third.pseudonym(b"x"));
     }
 
     #[test]
     fn no_key_is_told_plainly() {
-        let told = |source: KeySource| open_key(&source).unwrap_err().to_string();
+        let told = |source: KeySource| read_key_here(&source).unwrap_err().to_string();
         assert_eq!(
             told(KeySource::Env("SHARDLAKE_TEST_NO_SUCH_KEY".into())),
             "the key of pseudonyms: the environment variable SHARDLAKE_TEST_NO_SUCH_KEY is not set"

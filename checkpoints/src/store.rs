@@ -90,6 +90,11 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// The most shards that one decision may have: 100 in DynamoDB, no limit (`usize::MAX`) elsewhere.
     fn decision_shards_max(&self) -> usize;
 
+    /// Whether every request costs money, so that a worker asks no more often than it must.
+    fn is_metered(&self) -> bool {
+        false
+    }
+
     /// All leases, in the order of their keys.
     async fn list(&self) -> Result<Vec<Lease>, StoreError>;
 

@@ -5,6 +5,7 @@
 
 mod deadletters;
 mod sweep;
+pub mod table;
 mod verify;
 
 use futures::{StreamExt, TryStreamExt, stream};

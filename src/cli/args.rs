@@ -49,6 +49,12 @@ pub(crate) enum Command {
     Deadletters(DeadlettersArgs),
     /// Look at positions, and save them under names
     Checkpoints(CheckpointsArgs),
+    /// Look at who holds which shard, and let go of a lease by hand
+    Leases(LeasesArgs),
+    /// Look at the configuration as it is understood
+    Config(ConfigArgs),
+    /// Make what a development stack needs and has not: streams, table, bucket
+    Init(InitArgs),
 }
 
 /// Which lake.
@@ -58,11 +64,11 @@ pub(crate) struct Place {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// The lake: a folder [default: lake, or shardlake-demo/lake]
+    /// The lake: a folder, or s3://BUCKET/PREFIX [default: lake, or shardlake-demo/lake]
     #[arg(long, value_name = "URL")]
     pub(crate) lake: Option<String>,
 
-    /// Where checkpoints are kept: sqlite://PATH [default: _checkpoints.db in the lake]
+    /// Where checkpoints are kept: sqlite://PATH or dynamodb://TABLE [default: _checkpoints.db in a local lake]
     #[arg(long, value_name = "URL")]
     pub(crate) checkpoints: Option<String>,
 }
@@ -83,7 +89,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) place: Place,
 
-    /// A file or folder of records; may be repeated [default: sample records, made on the spot]
+    /// kinesis://STREAM, or a file or folder of records; may be repeated [default: sample records, made on the spot]
     #[arg(long, value_name = "URL")]
     pub(crate) source: Vec<String>,
 
@@ -276,4 +282,80 @@ pub(crate) enum CheckpointsCommand {
         #[command(flatten)]
         place: Place,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LeasesArgs {
+    #[command(subcommand)]
+    pub(crate) command: LeasesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeasesCommand {
+    /// All leases, their holders and states, and what is wrong with the table; exit code 1 if something is
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// How long to watch the counters, to tell the living from the dead
+        #[arg(long, value_name = "TIME", default_value = "4s")]
+        watch: String,
+    },
+    /// One lease, in words
+    Inspect {
+        /// Shard, or STREAM/SHARD
+        shard: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Ask the holder to commit and let go; the lease is then free for all
+    Release {
+        /// Shard, or STREAM/SHARD
+        shard: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take the lease from its holder, dead or alive; what it had open is read again
+    Evict {
+        /// Shard, or STREAM/SHARD
+        shard: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the effective configuration, and try every permission that a worker needs; exit code 2 if one is missing
+    Check {
+        #[command(flatten)]
+        place: Place,
+
+        /// A source; may be repeated
+        #[arg(long, value_name = "URL")]
+        source: Vec<String>,
+
+        /// Ask no service
+        #[arg(long)]
+        offline: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InitArgs {
+    #[command(flatten)]
+    pub(crate) place: Place,
+
+    /// A source; may be repeated
+    #[arg(long, value_name = "URL")]
+    pub(crate) source: Vec<String>,
+
+    /// Shards of a stream that is made; 0: on demand
+    #[arg(long, default_value_t = 4)]
+    pub(crate) shards: u32,
 }

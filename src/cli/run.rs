@@ -26,7 +26,7 @@ use crate::config::units::{counted, show_bytes, show_count};
 use crate::config::{Config, LakeUrl, Overrides, SourceUrl};
 use crate::source::{Behind, ShardSource};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
-use crate::world::{mark_lake, open_key, open_sources, open_stores};
+use crate::world::{Opened, load_aws, open, open_key};
 
 /// Records of the demonstration.
 const SAMPLE_RECORDS: u64 = 100_000;
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
     check_places(&config)?;
     let key = if config.datasets.need_key() {
-        let (key, made) = open_key(&config.key)?;
+        let (key, made) = open_key(&config.key, load_aws(&config).await.as_ref()).await?;
         if let Some(path) = made {
             eprintln!(
                 "made the secret key of pseudonyms: {} (keep it, and keep it apart from the lake)",
@@ -59,12 +59,8 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
-    let stores = open_stores(&config).await?;
-    if let Some(key) = &key {
-        mark_lake(&*stores.lake, key).await?;
-    }
     let clock: SharedClock = Arc::new(SystemClock);
-    let sources = open_sources(&config, &stores.lake, &clock, args.until_caught_up)?;
+    let Opened { stores, sources, aws } = open(&config, key.as_ref(), &clock, args.until_caught_up).await?;
     // What dead workers left behind goes first: only what certainly can't become visible any more.
     let swept = audit::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false).await?;
     tracing::info!(?swept, "swept");
@@ -123,13 +119,17 @@ fn full(path: &Path) -> PathBuf {
 
 /// Refuses places that can't be, before anything is touched.
 fn check_places(config: &Config) -> anyhow::Result<()> {
-    let LakeUrl::Local(lake) = &config.lake;
+    let lake = match &config.lake {
+        LakeUrl::Local(lake) => Some(lake),
+        LakeUrl::S3(_) => None,
+    };
     let mut problems = Vec::new();
     for source in &config.sources {
-        let SourceUrl::Files(path) = &source.url;
+        let SourceUrl::Files(path) = &source.url else { continue };
+        let own = lake.filter(|lake| full(path) == full(lake) || full(lake).starts_with(full(path)));
         if !path.exists() {
             problems.push(format!("source {}: there is no such file or folder", path.display()));
-        } else if full(path) == full(lake) || full(lake).starts_with(full(path)) {
+        } else if let Some(lake) = own {
             problems.push(format!(
                 "the lake {} lies in the source {}: it would read itself",
                 lake.display(),
@@ -137,7 +137,7 @@ fn check_places(config: &Config) -> anyhow::Result<()> {
             ));
         }
     }
-    if lake.exists() && !lake.is_dir() {
+    if let Some(lake) = lake.filter(|lake| lake.exists() && !lake.is_dir()) {
         problems.push(format!("the lake {} is no folder", lake.display()));
     }
     if problems.is_empty() { Ok(()) } else { Err(Usage(problems.join("\n")).into()) }
@@ -158,8 +158,7 @@ fn configure(
         .iter()
         .map(|source| source.dataset.as_deref().and_then(|name| config.datasets.find(name)))
         .collect();
-    let LakeUrl::Local(lake) = &config.lake;
-    let lake = lake.display().to_string();
+    let lake = config.lake.to_string();
     let lanes = LaneConfig {
         graph,
         key,

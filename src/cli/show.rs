@@ -22,9 +22,9 @@ use crate::cli::{Usage, load};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::commit::{EdgeTotal, Stores};
 use crate::config::units::{counted, parse_duration, show_bytes, show_count};
-use crate::config::{Config, LakeUrl, Overrides, SourceUrl};
+use crate::config::{Config, LakeUrl, Overrides};
 use crate::source::{Behind, ShardSource};
-use crate::world::{open_existing, open_sources};
+use crate::world::{load_aws, open_existing, open_sources};
 
 pub(crate) fn graph(args: &GraphArgs, json: bool) -> anyhow::Result<ExitCode> {
     let overrides = Overrides { config: args.config.clone(), sources: args.source.clone(), ..Overrides::default() };
@@ -32,10 +32,7 @@ pub(crate) fn graph(args: &GraphArgs, json: bool) -> anyhow::Result<ExitCode> {
     let names: Vec<String> = config
         .sources
         .iter()
-        .map(|source| {
-            let SourceUrl::Files(path) = &source.url;
-            source.name.clone().unwrap_or_else(|| path.display().to_string())
-        })
+        .map(|source| source.stream_name().map_or_else(|| source.url.to_string(), str::to_owned))
         .collect();
     let graph = Graph::new(&names, &config.datasets, config.output.raw.is_some());
     if json {
@@ -75,10 +72,12 @@ pub(crate) fn schema(args: &SchemaArgs) -> anyhow::Result<ExitCode> {
         SchemaFormatArg::Arrow => SchemaFormat::Arrow,
     };
     // A catalogue needs a place that it can reach: a lake that is not a folder's path is given as it is.
-    let LakeUrl::Local(folder) = &config.lake;
-    let lake = match &args.place.lake {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("file://{}", folder.canonicalize().unwrap_or_else(|_| folder.clone()).display()),
+    let lake = match (&args.place.lake, &config.lake) {
+        (Some(url), _) => url.trim_end_matches('/').to_owned(),
+        (None, LakeUrl::S3(place)) => place.to_string(),
+        (None, LakeUrl::Local(folder)) => {
+            format!("file://{}", folder.canonicalize().unwrap_or_else(|_| folder.clone()).display())
+        }
     };
     print!("{}", config.datasets.schema(dataset, format, &lake));
     Ok(ExitCode::SUCCESS)
@@ -206,7 +205,7 @@ pub(crate) async fn status(place: &Place, json: bool) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn owner(holder: &Holder) -> String {
+pub(crate) fn owner(holder: &Holder) -> String {
     let short = |owner: &checkpoints::LeaseOwner| owner.as_str().chars().take(8).collect::<String>();
     match holder {
         Holder::Nobody => "-".to_owned(),
@@ -218,7 +217,9 @@ fn owner(holder: &Holder) -> String {
 /// How far each shard is behind, where its source can be read: in bytes, by the shard's name.
 async fn lags(config: &Config, stores: &Stores, clock: &SharedClock, leases: &[Lease]) -> BTreeMap<String, u64> {
     let mut lags = BTreeMap::new();
-    let mut sources: Vec<Arc<dyn ShardSource>> = open_sources(config, &stores.lake, clock, true).unwrap_or_default();
+    let aws = load_aws(config).await;
+    let opened = open_sources(config, &stores.lake, clock, true, aws.as_ref()).await;
+    let mut sources: Vec<Arc<dyn ShardSource>> = opened.map(|(sources, _)| sources).unwrap_or_default();
     // Streams that the configuration does not name are found by their own names, if these are URLs of files.
     for lease in leases {
         let stream = lease.key.stream.as_str();

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pipeline::lines::LineCodec;
-use pipeline::settings::{At, Document, Problems, Section};
+use pipeline::settings::{At, Document, Problems, Scalar, Section};
 
 use crate::config::units::{parse_bytes, parse_duration};
-use crate::config::urls::{CheckpointsUrl, LakeUrl, SourceUrl};
-use crate::config::{CommitConfig, KeySource, LeaseConfig, Limits, OutputConfig, SourceConfig};
+use crate::config::urls::{CheckpointsUrl, LakeUrl, ReadBy, SourceUrl, StartAt};
+use crate::config::{
+    CommitConfig, Encryption, KeySource, LeaseConfig, Limits, OutputConfig, RawTo, S3Config, SourceConfig,
+};
 
 /// A configuration file as read; what it does not say has its default.
 #[derive(Debug, Clone)]
@@ -17,6 +19,7 @@ pub struct ConfigFile {
     pub folder: PathBuf,
     pub(crate) sources: Vec<SourceConfig>,
     pub(crate) lake: Option<LakeUrl>,
+    pub(crate) s3: S3Config,
     pub(crate) checkpoints: Option<CheckpointsUrl>,
     pub(crate) datasets: Vec<PathBuf>,
     pub(crate) key: Option<KeySource>,
@@ -32,10 +35,16 @@ impl Default for ConfigFile {
             folder: PathBuf::new(),
             sources: Vec::new(),
             lake: None,
+            s3: S3Config::default(),
             checkpoints: None,
             datasets: Vec::new(),
             key: None,
-            output: OutputConfig { file_bytes: 128 << 20, zstd_level: 1, raw: Some(LineCodec::Gzip(1)) },
+            output: OutputConfig {
+                file_bytes: 128 << 20,
+                zstd_level: 1,
+                raw: Some(LineCodec::Gzip(1)),
+                raw_to: RawTo::Lake,
+            },
             commit: CommitConfig { interval: Duration::from_secs(300), input_bytes: 16 << 30 },
             leases: LeaseConfig { failover: Duration::from_secs(10), hand_off: Duration::from_secs(30) },
             limits: Limits {
@@ -70,6 +79,7 @@ impl ConfigFile {
     fn read(&mut self, root: &Section<'_>) {
         if let Some(section) = root.section("lake") {
             self.lake = section.required_text("url").and_then(|at| told(&section, &at, LakeUrl::parse(&at.value)));
+            self.s3 = read_s3(&section);
             section.finish();
         }
         if let Some(section) = root.section("checkpoints") {
@@ -90,6 +100,9 @@ impl ConfigFile {
         }
         if let Some(section) = root.section("raw") {
             self.output.raw = read_raw(&section);
+            if let Some(at) = section.text("to") {
+                self.output.raw_to = told(&section, &at, parse_raw_to(&at.value)).unwrap_or(RawTo::Lake);
+            }
             section.finish();
         }
         if let Some(section) = root.section("parquet") {
@@ -137,18 +150,78 @@ fn read_source(section: Section<'_>) -> Option<SourceConfig> {
         told(&section, &at, valid)
     });
     let dataset = section.text("dataset").map(|at| at.value);
+    let start = section.text("start").and_then(|at| told(&section, &at, StartAt::parse(&at.value)));
+    let consumer = section.text("consumer");
+    let read = match section.text("read") {
+        None => ReadBy::Polling,
+        Some(at) => match at.value.as_str() {
+            "polling" => ReadBy::Polling,
+            "fan-out" | "fan_out" => {
+                let consumer = consumer.as_ref().map_or("shardlake", |at| at.value.as_str()).to_owned();
+                ReadBy::FanOut { consumer }
+            }
+            other => {
+                section.report(at.line, format!("read is polling or fan-out, not '{other}'"));
+                ReadBy::Polling
+            }
+        },
+    };
+    if let Some(at) = consumer.filter(|_| read == ReadBy::Polling) {
+        section.report(at.line, "consumer is for read = \"fan-out\"");
+    }
+    if matches!(url, Some(SourceUrl::Files(_))) && (start.is_some() || read != ReadBy::Polling) {
+        section.report(section.line(), "start and read are for sources kinesis://STREAM");
+    }
     section.finish();
-    Some(SourceConfig { url: url?, name, dataset })
+    Some(SourceConfig { url: url?, name, dataset, start: start.unwrap_or(StartAt::TrimHorizon), read })
+}
+
+fn read_s3(section: &Section<'_>) -> S3Config {
+    let kms_key = section.text("kms_key");
+    let bucket_key = section.flag("bucket_key").is_none_or(|at| at.value);
+    let encryption = match section.text("encryption") {
+        None => Encryption::BucketDefault,
+        Some(at) => match at.value.as_str() {
+            "AES256" => Encryption::Aes256,
+            "aws:kms" => Encryption::Kms { key: kms_key.as_ref().map(|at| at.value.clone()), bucket_key },
+            other => {
+                section.report(at.line, format!("encryption is AES256 or aws:kms, not '{other}'"));
+                Encryption::BucketDefault
+            }
+        },
+    };
+    if let Some(at) = kms_key.filter(|_| !matches!(encryption, Encryption::Kms { .. })) {
+        section.report(at.line, "kms_key is for encryption = \"aws:kms\"");
+    }
+    let tags = section.free_table("tags").into_iter().filter_map(|(key, at)| match at.value.as_slice() {
+        [Scalar::Text(value)] => Some((key, value.clone())),
+        _ => {
+            section.report(at.line, format!("the tag '{key}' must be a text"));
+            None
+        }
+    });
+    S3Config {
+        tags: tags.collect(),
+        encryption,
+        storage_class: section.text("storage_class").map(|at| at.value),
+        bucket_owner: section.text("bucket_owner").map(|at| at.value),
+    }
+}
+
+fn parse_raw_to(text: &str) -> Result<RawTo, String> {
+    match text.split_once(':') {
+        None if text == "lake" => Ok(RawTo::Lake),
+        Some(("firehose", name)) if !name.is_empty() => Ok(RawTo::Firehose { delivery_stream: name.to_owned() }),
+        _ => Err(format!("to is \"lake\" or \"firehose:NAME\", not '{text}'")),
+    }
 }
 
 fn parse_key(text: &str) -> Result<KeySource, String> {
     match text.split_once(':') {
         Some(("env", name)) if !name.is_empty() => Ok(KeySource::Env(name.to_owned())),
         Some(("file", path)) if !path.is_empty() => Ok(KeySource::File(PathBuf::from(path))),
-        Some(("secretsmanager", _)) => {
-            Err("this version takes the key from env:NAME or file:PATH; Secrets Manager is not in it yet".to_owned())
-        }
-        _ => Err("key must be env:NAME or file:PATH; never write the key itself here".to_owned()),
+        Some(("secretsmanager", id)) if !id.is_empty() => Ok(KeySource::SecretsManager(id.to_owned())),
+        _ => Err("key must be env:NAME, file:PATH or secretsmanager:ARN; never write the key itself here".to_owned()),
     }
 }
 
@@ -180,7 +253,6 @@ fn read_raw(section: &Section<'_>) -> Option<LineCodec> {
 }
 
 fn bytes(section: &Section<'_>, key: &'static str, into: &mut u64) {
-    use pipeline::settings::Scalar;
     let Some(at) = section.scalar(key) else { return };
     let parsed = match &at.value {
         Scalar::Text(text) => parse_bytes(text),

@@ -10,6 +10,7 @@ mod file;
 pub(crate) mod units;
 mod urls;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use pipeline::lines::LineCodec;
 use pipeline::settings::{Problem, Problems};
 
 pub use file::ConfigFile;
-pub use urls::{CheckpointsUrl, LakeUrl, SourceUrl};
+pub use urls::{BucketUrl, CheckpointsUrl, LakeUrl, ReadBy, SourceUrl, StartAt};
 
 /// One source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,52 @@ pub struct SourceConfig {
     pub name: Option<String>,
     /// The dataset that all its records are of; by default each record is recognized.
     pub dataset: Option<String>,
+    /// Where reading starts if nobody has read the stream yet (`start`, trim_horizon).
+    pub start: StartAt,
+    /// How its shards are read (`read`, polling).
+    pub read: ReadBy,
+}
+
+/// How objects on S3 are encrypted at rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// As the bucket says.
+    #[default]
+    BucketDefault,
+    /// With keys of S3's (`AES256`).
+    Aes256,
+    /// With a key of KMS's (`aws:kms`).
+    Kms {
+        /// Its id or ARN; the account's own key for S3 if there is none.
+        key: Option<String>,
+        /// Whether S3 may derive a key of the bucket's, for fewer calls of KMS.
+        bucket_key: bool,
+    },
+}
+
+/// How objects are kept on S3.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct S3Config {
+    /// Encryption at rest (`encryption`, `kms_key`, `bucket_key`).
+    pub encryption: Encryption,
+    /// Storage class of data objects (`storage_class`, STANDARD).
+    pub storage_class: Option<String>,
+    /// Tags of data objects (`[lake.tags]`).
+    pub tags: BTreeMap<String, String>,
+    /// The account that the bucket must belong to (`bucket_owner`).
+    pub bucket_owner: Option<String>,
+}
+
+/// Where records as received go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RawTo {
+    /// Into the epoch's own objects below `raw/`: exactly once.
+    Lake,
+    /// To a delivery stream of Data Firehose: at least once.
+    Firehose {
+        /// Its name.
+        delivery_stream: String,
+    },
 }
 
 /// Where the key of pseudonyms comes from.
@@ -38,6 +85,10 @@ pub enum KeySource {
     Env(String),
     /// A file; its bytes without a final line end.
     File(PathBuf),
+    /// A secret of AWS Secrets Manager, by ARN or name.
+    SecretsManager(String),
+    /// None was named, and there is no place to make one.
+    Missing,
     /// A file that is made, with mode 0600, if it is not there: the embedded default.
     MadeFile(PathBuf),
 }
@@ -75,6 +126,8 @@ pub struct OutputConfig {
     pub zstd_level: i32,
     /// Raw landing and its codec (`[raw] codec`, gzip level 1); `None`: off.
     pub raw: Option<LineCodec>,
+    /// Where the raw landing goes (`[raw] to`, the lake).
+    pub raw_to: RawTo,
 }
 
 /// How shards are shared out.
@@ -95,6 +148,8 @@ pub struct Config {
     pub demo: bool,
     /// Where the lake is.
     pub lake: LakeUrl,
+    /// How its objects are kept, if it is on S3.
+    pub s3: S3Config,
     /// Where checkpoints are kept.
     pub checkpoints: CheckpointsUrl,
     /// The datasets, compiled.
@@ -154,6 +209,21 @@ impl Config {
     }
 }
 
+impl SourceConfig {
+    /// A source of which only the place is said.
+    pub fn plain(url: SourceUrl) -> Self {
+        SourceConfig { url, name: None, dataset: None, start: StartAt::TrimHorizon, read: ReadBy::Polling }
+    }
+
+    /// The stream's name in the lake, where it does not depend on the machine.
+    pub fn stream_name(&self) -> Option<&str> {
+        match (&self.name, &self.url) {
+            (Some(name), _) | (None, SourceUrl::Kinesis(name)) => Some(name),
+            (None, SourceUrl::Files(_)) => None,
+        }
+    }
+}
+
 fn told(problems: &mut Problems, file: &str, message: impl Into<String>) {
     problems.push(Problem { file: file.to_owned(), line: 0, message: message.into() });
 }
@@ -193,19 +263,15 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
             None
         }
     };
-    let mut sources: Vec<SourceConfig> = overrides
-        .sources
-        .iter()
-        .filter_map(|url| keep(SourceUrl::parse(url)))
-        .map(|url| SourceConfig { url, name: None, dataset: None })
-        .collect();
+    let mut sources: Vec<SourceConfig> =
+        overrides.sources.iter().filter_map(|url| keep(SourceUrl::parse(url))).map(SourceConfig::plain).collect();
     if overrides.sources.is_empty() {
         sources = file.sources;
     }
     let demo = sources.is_empty() && overrides.sources.is_empty();
     if demo {
         let url = SourceUrl::Files(Path::new(DEMO).join("records"));
-        sources.push(SourceConfig { url, name: None, dataset: None });
+        sources.push(SourceConfig::plain(url));
     }
     let mut lake = file.lake;
     if let Some(url) = &overrides.lake {
@@ -214,13 +280,23 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
     let demo_lake = demo && (overrides.run || !Path::new("lake").is_dir());
     let default_lake = if demo_lake { Path::new(DEMO).join("lake") } else { PathBuf::from("lake") };
     let lake = lake.unwrap_or(LakeUrl::Local(default_lake));
-    let LakeUrl::Local(folder) = &lake;
     let mut checkpoints = file.checkpoints;
     if let Some(url) = &overrides.checkpoints {
         checkpoints = parsed(CheckpointsUrl::parse(url), flag, problems);
     }
-    let checkpoints = checkpoints.unwrap_or_else(|| CheckpointsUrl::Sqlite(folder.join("_checkpoints.db")));
-    let key = file.key.unwrap_or_else(|| KeySource::MadeFile(beside(folder, ".pseudonym.key")));
+    let (own_checkpoints, own_key) = match &lake {
+        LakeUrl::Local(folder) => (
+            Some(CheckpointsUrl::Sqlite(folder.join("_checkpoints.db"))),
+            KeySource::MadeFile(beside(folder, ".pseudonym.key")),
+        ),
+        LakeUrl::S3(_) => (None, KeySource::Missing),
+    };
+    let checkpoints = checkpoints.or(own_checkpoints);
+    if checkpoints.is_none() && problems.is_empty() {
+        let told_what = "a lake on S3 needs a checkpoint store: --checkpoints dynamodb://TABLE, or [checkpoints] url";
+        told(problems, "[checkpoints]", told_what);
+    }
+    let key = file.key.unwrap_or(own_key);
     let mut output = file.output;
     match overrides.raw.as_deref() {
         None => {}
@@ -246,7 +322,24 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
             told(problems, "[[source]]", format!("there is no dataset '{name}'; known: {}", known.join(", ")));
         }
     }
-    Some(Config { sources, demo, lake, checkpoints, datasets, key, output, commit, leases: file.leases, limits })
+    if overrides.run && key == KeySource::Missing && datasets.need_key() {
+        let what =
+            "a lake on S3 needs the key of pseudonyms: key = \"env:NAME\", \"file:PATH\" or \"secretsmanager:ARN\"";
+        told(problems, "[anonymize]", what);
+    }
+    Some(Config {
+        sources,
+        demo,
+        lake,
+        s3: file.s3,
+        checkpoints: checkpoints?,
+        datasets,
+        key,
+        output,
+        commit,
+        leases: file.leases,
+        limits,
+    })
 }
 
 fn parsed<T>(result: Result<T, String>, place: &str, problems: &mut Problems) -> Option<T> {

@@ -44,8 +44,8 @@ key = "hunter2"
     assert_eq!(
         told.lines().collect::<Vec<_>>(),
         [
-            "shardlake.toml:3: 'ftp://x' is no lake: write a folder",
-            "shardlake.toml:13: key must be env:NAME or file:PATH; never write the key itself here",
+            "shardlake.toml:3: 'ftp://x' is no lake: write a folder, or s3://BUCKET/PREFIX",
+            "shardlake.toml:13: key must be env:NAME, file:PATH or secretsmanager:ARN; never write the key itself here",
             "shardlake.toml:11: codec is gzip or zstd, not 'brotli'",
             "shardlake.toml:5: 'soon' is no time: write '500ms', '10s', '5m' or '1h'",
             "shardlake.toml:6: unknown key 'intervall' in [commit]; did you mean 'interval'?",
@@ -93,7 +93,7 @@ threads = 3
     assert!(!config.demo);
     assert_eq!(config.sources[0].name.as_deref(), Some("orders"));
     assert_eq!(config.key, KeySource::Env("SHARDLAKE_KEY".into()));
-    assert_eq!(config.output, OutputConfig { file_bytes: 64 << 20, zstd_level: 3, raw: None });
+    assert_eq!(config.output, OutputConfig { file_bytes: 64 << 20, zstd_level: 3, raw: None, raw_to: RawTo::Lake });
     assert_eq!(config.limits.threads, 3);
 
     let folder = tempfile::tempdir().unwrap();
@@ -144,4 +144,71 @@ type = "string"
     let told = Config::load(&Overrides { config: Some(path), ..Overrides::default() }).unwrap_err().to_string();
     assert!(told.contains("none.toml: can't be read"), "{told}");
     assert!(told.contains("there is no dataset 'orders'; known: events, assessments, users"), "{told}");
+}
+
+#[test]
+fn a_fleet_on_aws_is_configured() {
+    let text = r#"
+[[source]]
+url = "kinesis://pinpoint-events"
+start = "latest"
+read = "fan-out"
+consumer = "lake"
+[[source]]
+url = "kinesis://assessments"
+name = "old-assessments"
+start = "2025-01-13T10:30:00Z"
+[lake]
+url = "s3://the-lake/a"
+encryption = "aws:kms"
+kms_key = "alias/lake"
+storage_class = "STANDARD_IA"
+[lake.tags]
+team = "data"
+[checkpoints]
+url = "dynamodb://shardlake-leases"
+[anonymize]
+key = "secretsmanager:arn:aws:secretsmanager:eu-west-1:123456789012:secret:key"
+[raw]
+to = "firehose:raw-landing"
+"#;
+    let config = load(text).unwrap();
+    assert_eq!(config.sources[0].read, ReadBy::FanOut { consumer: "lake".into() });
+    assert_eq!(config.sources[0].start, StartAt::Latest);
+    assert_eq!(config.sources[0].stream_name(), Some("pinpoint-events"));
+    assert_eq!(config.sources[1].start, StartAt::Time(1_736_764_200_000));
+    assert_eq!(config.sources[1].stream_name(), Some("old-assessments"));
+    let place = BucketUrl { bucket: "the-lake".into(), prefix: "a/".into() };
+    assert_eq!(config.lake, LakeUrl::S3(place));
+    assert_eq!(config.s3.encryption, Encryption::Kms { key: Some("alias/lake".into()), bucket_key: true });
+    assert_eq!(config.s3.tags["team"], "data");
+    assert_eq!(config.checkpoints, CheckpointsUrl::DynamoDb("shardlake-leases".into()));
+    assert!(matches!(config.key, KeySource::SecretsManager(_)));
+    assert_eq!(config.output.raw_to, RawTo::Firehose { delivery_stream: "raw-landing".into() });
+}
+
+#[test]
+fn what_a_lake_on_s3_lacks_is_told() {
+    let told = load("[lake]\nurl = \"s3://the-lake\"\n").unwrap_err();
+    assert!(told.contains("a lake on S3 needs a checkpoint store: --checkpoints dynamodb://TABLE"), "{told}");
+    let overrides = Overrides {
+        lake: Some("s3://the-lake".into()),
+        checkpoints: Some("dynamodb://leases".into()),
+        run: true,
+        ..Overrides::default()
+    };
+    let told = Config::load(&overrides).unwrap_err().to_string();
+    assert!(told.contains("a lake on S3 needs the key of pseudonyms"), "{told}");
+    let text = "[[source]]\nurl = \"in\"\nstart = \"soon\"\n[[source]]\nurl = \"in\"\nread = \"fan-out\"\n\
+                [lake]\nurl = \"x\"\nencryption = \"rot13\"\nkms_key = \"k\"\n[raw]\nto = \"nowhere\"\n";
+    let told = load(text).unwrap_err();
+    for part in [
+        "start is trim_horizon, latest or a time",
+        "start and read are for sources kinesis://STREAM",
+        "encryption is AES256 or aws:kms, not 'rot13'",
+        "kms_key is for encryption",
+        "to is \"lake\" or \"firehose:NAME\", not 'nowhere'",
+    ] {
+        assert!(told.contains(part), "{part} is not in: {told}");
+    }
 }

@@ -112,6 +112,11 @@ pub trait ShardSource: Send + Sync + 'static {
         RetryPolicy::default()
     }
 
+    /// How often its shards are listed, beside whenever one has ended.
+    fn lists_every(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
     /// The shards that there are now.
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError>;
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commit::{EpochId, Manifest, Outcome, Recovered, Staged, Undertaken, abort_uploads, recover};
 use crate::worker::encode::{Spilled, Unit, encode_rest, joined};
 use crate::worker::epoch::Books;
-use crate::worker::leases::{FromKeeper, Keeper, KeeperState, ToKeeper};
+use crate::worker::leases::{FromKeeper, Keeper, KeeperState, Throughput, ToKeeper};
 use crate::worker::objects::{Objects, ObjectsConfig};
 use crate::worker::progress::Progress;
 use crate::worker::reader::{Budget, Session, Told, What};
@@ -41,23 +41,29 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
     config.stores.leases.register(&config.me).await?;
     let (keeper_sender, from_keeper) = mpsc::unbounded_channel();
     let (to_keeper, commands) = mpsc::unbounded_channel();
+    let throughput = Arc::new(Throughput::default());
     let keeper = Keeper {
         me: config.me.clone(),
         store: Arc::clone(&config.stores.leases),
         sources: config.sources.clone(),
         failover: config.failover,
         hand_off: config.hand_off,
+        throughput: Arc::clone(&throughput),
         coordinator: keeper_sender,
         state: KeeperState::default(),
     };
     let keeper = tokio::spawn(keeper.run(commands));
     let (told, from_readers) = mpsc::channel(config.threads.max(2));
-    let mut coordinator = Coordinator::new(config, progress, stop, to_keeper, told)?;
+    let mut coordinator = Coordinator::new(config, progress, stop, to_keeper, told, throughput);
     let result = coordinator.run(from_keeper, from_readers).await;
     // The order of the end: readers, then the epoch (done by now), then the leases.
     coordinator.stop_readers();
     if result.is_err() {
-        coordinator.abort_open().await;
+        for group in 0..coordinator.groups.len() {
+            if let Err(error) = coordinator.abort_open(group).await {
+                tracing::debug!(%error, "while an epoch was given up");
+            }
+        }
     }
     let _ = coordinator.to_keeper.send(ToKeeper::Stop);
     let _ = keeper.await;
@@ -67,6 +73,7 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
 /// A reader's task and where it has got to.
 pub(super) struct Reading {
     pub(super) session: Session,
+    pub(super) group: usize,
     pub(super) task: JoinHandle<()>,
     /// The lease's checkpoint.
     pub(super) committed: Position,
@@ -78,6 +85,8 @@ pub(super) struct Reading {
 
 /// What a lane's work gives back.
 pub(super) struct Done {
+    /// The group that the lane belongs to.
+    group: usize,
     unit: Unit,
     /// What became of a chunk, if one was pushed.
     pushed: Option<(ShardKey, Pushed)>,
@@ -90,6 +99,15 @@ pub(super) struct Epoch {
     pub(super) objects: Objects,
 }
 
+/// Shards that are committed together: as many as one decision may have. Each group has lanes and an epoch of its own.
+#[derive(Default)]
+pub(super) struct Group {
+    idle: Vec<Unit>,
+    /// Lanes that are at work.
+    busy: usize,
+    pub(super) epoch: Option<Epoch>,
+}
+
 pub(super) struct Coordinator {
     pub(super) config: WorkerConfig,
     pub(super) progress: Arc<Progress>,
@@ -97,14 +115,13 @@ pub(super) struct Coordinator {
     pub(super) to_keeper: mpsc::UnboundedSender<ToKeeper>,
     pub(super) told: mpsc::Sender<Told>,
     pub(super) budget: Budget,
-    lane_bytes: usize,
     pub(super) chunk_bytes: usize,
-    idle: Vec<Unit>,
+    throughput: Arc<Throughput>,
+    pub(super) groups: Vec<Group>,
     pub(super) busy: JoinSet<Done>,
     pub(super) readings: BTreeMap<ShardKey, Reading>,
     pub(super) sessions: u64,
     epochs: u64,
-    pub(super) epoch: Option<Epoch>,
     pub(super) asked: HashSet<ShardKey>,
     /// Shards that can't be read on, and why.
     pub(super) failed: BTreeMap<ShardKey, String>,
@@ -120,27 +137,20 @@ impl Coordinator {
         stop: CancellationToken,
         to_keeper: mpsc::UnboundedSender<ToKeeper>,
         told: mpsc::Sender<Told>,
-    ) -> Result<Self, WorkerError> {
-        let threads = config.threads.max(1);
-        let idle = (0..threads)
-            .map(|_| {
-                let encoder = Encoder::new(&config.lanes.datasets, config.zstd_level)?;
-                Ok(Unit { lane: Lane::new(Arc::clone(&config.lanes)), encoder })
-            })
-            .collect::<Result<Vec<_>, WorkerError>>()?;
+        throughput: Arc<Throughput>,
+    ) -> Self {
         // A sixteenth for chunks, three for rows, two each for open objects and parts on their way. The rest is for what is
         // not counted: what encoding and compressing need in between, lines that wait, the allocator's own.
         let input = config.memory / 16;
-        Ok(Coordinator {
+        Coordinator {
             budget: Budget::new(input),
-            chunk_bytes: CHUNK_BYTES.min(input / (threads + 1)).max(64 << 10),
-            lane_bytes: config.memory * 3 / 16 / threads,
-            idle,
+            chunk_bytes: CHUNK_BYTES.min(input / (config.threads.max(1) + 1)).max(64 << 10),
+            throughput,
+            groups: Vec::new(),
             busy: JoinSet::new(),
             readings: BTreeMap::new(),
             sessions: 0,
             epochs: 0,
-            epoch: None,
             asked: HashSet::new(),
             failed: BTreeMap::new(),
             looking: false,
@@ -150,7 +160,28 @@ impl Coordinator {
             stop,
             to_keeper,
             told,
-        })
+        }
+    }
+
+    fn threads(&self) -> usize {
+        self.config.threads.max(1)
+    }
+
+    /// The group that a further shard belongs to: the first one with room.
+    pub(super) fn group_with_room(&mut self) -> Result<usize, WorkerError> {
+        let most = self.config.stores.leases.decision_shards_max();
+        let mut counts = vec![0; self.groups.len()];
+        self.readings.values().for_each(|reading| counts[reading.group] += 1);
+        if let Some(group) = counts.iter().position(|count| *count < most) {
+            return Ok(group);
+        }
+        let idle = (0..self.threads()).map(|_| {
+            let encoder = Encoder::new(&self.config.lanes.datasets, self.config.zstd_level)?;
+            Ok(Unit { lane: Lane::new(Arc::clone(&self.config.lanes)), encoder })
+        });
+        let idle = idle.collect::<Result<Vec<_>, WorkerError>>()?;
+        self.groups.push(Group { idle, ..Group::default() });
+        Ok(self.groups.len() - 1)
     }
 
     async fn run(
@@ -161,21 +192,26 @@ impl Coordinator {
         let stopped = self.stop.clone().cancelled_owned();
         tokio::pin!(stopped);
         loop {
-            let deadline = self.epoch.as_ref().map(|epoch| epoch.books.begun + self.config.epoch_interval);
+            let begun =
+                self.groups.iter().filter_map(|group| group.epoch.as_ref()).map(|epoch| epoch.books.begun).min();
+            let deadline = begun.map(|begun| begun + self.config.epoch_interval);
+            let has_room = self.busy.len() < self.threads();
             tokio::select! {
                 biased;
                 () = &mut stopped => {
                     self.stop_readers();
-                    self.commit().await?;
+                    self.commit_all().await?;
                     return self.verdict();
                 }
                 Some(done) = self.busy.join_next(), if !self.busy.is_empty() => self.take_back(joined(done)).await?,
                 Some(news) = from_keeper.recv() => self.hear(news).await?,
-                () = until(deadline), if deadline.is_some() => self.commit().await?,
-                Some(told) = from_readers.recv(), if !self.idle.is_empty() => self.read(told).await?,
+                () = until(deadline), if deadline.is_some() => {}
+                Some(told) = from_readers.recv(), if has_room => self.read(told).await?,
             }
-            if self.epoch.as_ref().is_some_and(|epoch| self.is_large(epoch)) {
-                self.commit().await?;
+            for group in 0..self.groups.len() {
+                if self.groups[group].epoch.as_ref().is_some_and(|epoch| self.is_due(epoch)) {
+                    self.commit(group).await?;
+                }
             }
             if !self.asked.is_empty() {
                 self.hand_over().await?;
@@ -190,11 +226,13 @@ impl Coordinator {
         }
     }
 
-    /// Whether an epoch is to be committed before its time: an epoch that was not committed is read again, and each of
-    /// its objects is kept in mind until then.
-    fn is_large(&self, epoch: &Epoch) -> bool {
-        let objects_max = (self.config.memory / OBJECT_SHARE).max(OBJECTS_MIN);
-        epoch.books.input_bytes >= self.config.epoch_input_bytes || epoch.objects.count() > objects_max
+    /// Whether an epoch is to be committed: at its time, or before it, since an epoch that was not committed is read again,
+    /// and each of its objects is kept in mind until then.
+    fn is_due(&self, epoch: &Epoch) -> bool {
+        let objects_max = (self.config.memory / OBJECT_SHARE).max(OBJECTS_MIN) / self.groups.len();
+        epoch.books.begun.elapsed() >= self.config.epoch_interval
+            || epoch.books.input_bytes >= self.config.epoch_input_bytes
+            || epoch.objects.count() > objects_max
     }
 
     /// The run's result, once everything is committed.
@@ -225,17 +263,23 @@ impl Coordinator {
             What::End { children } => {
                 let from = std::mem::replace(&mut reading.read, Position::End);
                 reading.ended = true;
-                self.open_epoch().books.end(&key, &from, children);
+                let group = reading.group;
+                self.make_room(group, &key).await?;
+                self.open_epoch(group).books.end(&key, &from, children);
             }
             What::Chunk { chunk, through, source_bytes, permit } => {
                 let from = std::mem::replace(&mut reading.read, through.clone());
+                let group = reading.group;
                 let source = self.config.sources.iter().position(|source| *source.stream() == key.stream).unwrap_or(0);
                 let bytes = chunk.bytes().len() as u64;
                 self.progress.bytes_read.fetch_add(source_bytes, Ordering::Relaxed);
-                self.open_epoch().books.read(&key, &from, through, bytes);
-                let Some(mut unit) = self.idle.pop() else { return Ok(()) };
-                let lane_bytes = self.lane_bytes;
-                self.start(move || {
+                self.throughput.add(&key, bytes);
+                self.make_room(group, &key).await?;
+                self.open_epoch(group).books.read(&key, &from, through, bytes);
+                // A lane of the group is free: all groups together have fewer at work than this one has lanes.
+                let Some(mut unit) = self.groups[group].idle.pop() else { return Ok(()) };
+                let lane_bytes = self.config.memory * 3 / 16 / (self.threads() * self.groups.len());
+                self.start(group, move || {
                     let pushed = Some((key, unit.lane.push(source, chunk)));
                     // From here on the chunk's memory is the lane's.
                     drop(permit);
@@ -246,22 +290,33 @@ impl Coordinator {
                     } else {
                         Ok((Vec::new(), None))
                     };
-                    Done { unit, pushed, spilled }
+                    Done { group, unit, pushed, spilled }
                 });
             }
         }
         Ok(())
     }
 
+    /// Sees to it that the group's epoch can take a range of the shard: shards that were let go stay in it to its end.
+    async fn make_room(&mut self, group: usize, key: &ShardKey) -> Result<(), WorkerError> {
+        let most = self.config.stores.leases.decision_shards_max();
+        match &self.groups[group].epoch {
+            Some(epoch) if !epoch.books.has(key) && epoch.books.shards() >= most => self.commit(group).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Starts work of a lane.
-    fn start(&mut self, work: impl FnOnce() -> Done + Send + 'static) {
+    fn start(&mut self, group: usize, work: impl FnOnce() -> Done + Send + 'static) {
+        self.groups[group].busy += 1;
         let compute = self.config.compute.clone();
         self.busy.spawn(async move { compute.run(work).await });
     }
 
-    fn open_epoch(&mut self) -> &mut Epoch {
+    fn open_epoch(&mut self, group: usize) -> &mut Epoch {
         let config = &self.config;
-        self.epoch.get_or_insert_with(|| {
+        let share = config.memory / 8 / self.groups.len();
+        self.groups[group].epoch.get_or_insert_with(|| {
             self.epochs += 1;
             let id = EpochId::new(config.clock.now_ms(), &config.me, self.epochs);
             let raw = config.lanes.raw.map(pipeline::lines::LineCodec::extension);
@@ -269,8 +324,8 @@ impl Coordinator {
                 worker: config.me.clone(),
                 file_bytes: config.file_bytes,
                 open_max: config.open_objects,
-                open_bytes_max: config.memory / 8,
-                upload_bytes: config.memory / 8,
+                open_bytes_max: share,
+                upload_bytes: share,
                 raw_extension: raw.unwrap_or_default(),
                 letters_extension: config.lanes.letters.extension(),
             };
@@ -284,11 +339,13 @@ impl Coordinator {
 
     /// A lane is done with its chunk, or with some of the rows that it gave up.
     async fn take_back(&mut self, done: Done) -> Result<(), WorkerError> {
-        let Done { mut unit, pushed, spilled } = done;
-        let Some(epoch) = &mut self.epoch else {
+        let Done { group, mut unit, pushed, spilled } = done;
+        let Group { idle, busy, epoch } = &mut self.groups[group];
+        *busy -= 1;
+        let Some(epoch) = epoch else {
             // Lanes work only while an epoch is open; what was read for one that is gone must not enter the next.
             unit.lane.forget();
-            self.idle.push(unit);
+            idle.push(unit);
             return Ok(());
         };
         if let Some((key, mut pushed)) = pushed {
@@ -303,22 +360,23 @@ impl Coordinator {
         if !groups.is_empty() {
             epoch.objects.set_provenance(epoch.books.provenance());
         }
-        for (slot, group) in groups {
-            epoch.objects.add_rows(&self.config.lanes.datasets, &unit.encoder, slot, group).await?;
+        for (slot, rows) in groups {
+            epoch.objects.add_rows(&self.config.lanes.datasets, &unit.encoder, slot, rows).await?;
         }
         match rest {
-            None => self.idle.push(unit),
-            Some(spill) => self.start(move || {
+            None => idle.push(unit),
+            Some(spill) => self.start(group, move || {
                 let spilled = unit.encode_some(spill);
-                Done { unit, pushed: None, spilled }
+                Done { group, unit, pushed: None, spilled }
             }),
         }
         Ok(())
     }
 
-    /// Waits for all lanes.
-    async fn drain(&mut self) -> Result<(), WorkerError> {
-        while let Some(done) = self.busy.join_next().await {
+    /// Waits for a group's lanes.
+    async fn drain(&mut self, group: usize) -> Result<(), WorkerError> {
+        while self.groups[group].busy > 0 {
+            let Some(done) = self.busy.join_next().await else { break };
             self.take_back(joined(done)).await?;
         }
         Ok(())
@@ -326,12 +384,20 @@ impl Coordinator {
 
     // --- committing -----------------------------------------------------------------------------------------------------
 
-    /// Commits the open epoch, if there is one.
-    pub(super) async fn commit(&mut self) -> Result<(), WorkerError> {
-        self.drain().await?;
-        let Some(epoch) = self.epoch.take() else { return Ok(()) };
+    /// Commits every open epoch.
+    pub(super) async fn commit_all(&mut self) -> Result<(), WorkerError> {
+        for group in 0..self.groups.len() {
+            self.commit(group).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits a group's open epoch, if there is one.
+    pub(super) async fn commit(&mut self, group: usize) -> Result<(), WorkerError> {
+        self.drain(group).await?;
+        let Some(epoch) = self.groups[group].epoch.take() else { return Ok(()) };
         let keys = epoch.books.keys();
-        let manifest = self.stage(epoch).await?;
+        let manifest = self.stage(group, epoch).await?;
         if manifest.shards.is_empty() {
             return Ok(());
         }
@@ -390,10 +456,10 @@ impl Coordinator {
     }
 
     /// Encodes all rows that the lanes hold, and closes every object: the manifest of the epoch.
-    async fn stage(&mut self, epoch: Epoch) -> Result<Manifest, WorkerError> {
+    async fn stage(&mut self, group: usize, epoch: Epoch) -> Result<Manifest, WorkerError> {
         let Epoch { books, mut objects } = epoch;
         objects.set_provenance(books.provenance());
-        match encode_rest(&self.config, &mut self.idle, &mut objects, books.provenance()).await {
+        match encode_rest(&self.config, &mut self.groups[group].idle, &mut objects, books.provenance()).await {
             Ok(()) => {}
             Err(error) => {
                 objects.abort().await;
@@ -406,23 +472,19 @@ impl Coordinator {
         Ok(books.manifest(&config.me, config.clock.now_ms(), graph, datasets, objects))
     }
 
-    /// The open epoch never happens.
-    pub(super) async fn abort_open(&mut self) {
-        while let Some(done) = self.busy.join_next().await {
-            let Done { mut unit, pushed, .. } = joined(done);
-            if let Some((_, pushed)) = pushed {
-                self.budget.give_back(pushed.buffer);
-            }
-            unit.lane.forget();
-            self.idle.push(unit);
-        }
-        for unit in &mut self.idle {
+    /// A group's open epoch never happens.
+    pub(super) async fn abort_open(&mut self, group: usize) -> Result<(), WorkerError> {
+        let epoch = self.groups[group].epoch.take();
+        // Lanes of this group that come back find no epoch, and forget. Those of others go on with theirs.
+        let drained = self.drain(group).await;
+        for unit in &mut self.groups[group].idle {
             unit.lane.forget();
         }
-        if let Some(epoch) = self.epoch.take() {
+        if let Some(epoch) = epoch {
             self.progress.note(|committed| committed.aborted += 1);
             epoch.objects.abort().await;
         }
+        drained
     }
 
     /// Reads shards again from their checkpoints, as far as they are still ours.

@@ -20,9 +20,7 @@ impl Coordinator {
         if !self.busy.is_empty() || !self.readings.values().all(done) {
             return Ok(());
         }
-        if self.epoch.is_some() {
-            self.commit().await?;
-        }
+        self.commit_all().await?;
         if !self.looking {
             self.looking = true;
             let _ = self.to_keeper.send(ToKeeper::Look);
@@ -33,7 +31,7 @@ impl Coordinator {
     /// Whether every shard of every source is read and committed.
     pub(super) async fn judge_end(&mut self, leases: &[Lease]) -> Result<(), WorkerError> {
         let looking = std::mem::replace(&mut self.looking, false);
-        let idle = self.busy.is_empty() && self.epoch.is_none();
+        let idle = self.busy.is_empty() && self.groups.iter().all(|group| group.epoch.is_none());
         if !self.config.until_caught_up || !looking || !idle {
             return Ok(());
         }

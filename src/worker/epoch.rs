@@ -98,6 +98,11 @@ impl Books {
         self.denied.iter_mut().zip(&pushed.denied_keys).for_each(|(mine, new)| *mine += new);
     }
 
+    /// How many shards have a range in the epoch.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
     /// The shards that have a range in the epoch.
     pub(crate) fn keys(&self) -> Vec<ShardKey> {
         self.shards.keys().cloned().collect()

@@ -1,31 +1,42 @@
-//! The keeper of the worker's leases: renews them, finds new ones, asks others for a fair share, and lets go.
+//! The keeper of the worker's leases: shows that it is alive, finds new leases, asks others for a share, and lets go.
 //!
-//! Owns: which leases this worker holds, and the judgement which it should. Does not own: what is done with them (the
-//! coordinator), the conditional writes (the checkpoints crate).
+//! Owns: which leases this worker holds, and when it looks at all of them. Does not own: the judgement which it should hold
+//! (`shares`), what is done with them (the coordinator), the conditional writes (the checkpoints crate).
 //!
-//! A holder counts as dead when its counter has not moved for the failover time by this worker's own clock, or at once when
-//! the store knows that its process has ended. Nobody is torn from a live holder: it is asked, ends its epoch, and hands
-//! over; only one that does not answer for the hand-off time is overruled.
+//! A worker is alive while the counter of *any* lease of its moves; so it renews one of them, the first by key, at every
+//! beat, and each of the others once a minute, with what it measured of the shard. That costs a request a beat and not one
+//! a shard. A worker counts as dead when none of its counters has moved for the failover time by the judge's own clock, or at
+//! once when the store knows that its process has ended. Nobody is torn from a live holder: it is asked, ends its epoch, and
+//! hands over; only one that does not answer for the hand-off time is overruled.
 //!
-//! The share is equal by count: every worker aims at shards ÷ workers, rounded up for taking, down for asking, so that
-//! little moves. A shard is taken only when its parents' ends are committed.
+//! Where requests cost money, a beat renews and the next one looks, in turn. A worker that ends *rings*: it renews the first
+//! lease of every other worker in that worker's name. The other finds its counter moved by somebody else, and looks at once.
+//! So what was let go is taken up within a beat, though nobody looks so often.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use checkpoints::{
     Holder, Lease, LeaseOwner, LeaseStore, NewLease, Position, Renewal, RenewalOutcome, ShardKey, StoreError,
-    ThroughputKbps,
+    StreamName, ThroughputKbps,
 };
+use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::source::ShardSource;
+use crate::worker::shares::{Plan, is_ready, plan};
 
-/// How often shards of the sources are looked for.
-const SYNC_EVERY: Duration = Duration::from_secs(5);
+/// How often each lease is renewed, with its throughput, beside the one that shows that the worker is alive.
+const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
+/// How often leases that are held by others are asked for.
+const ASK_EVERY: Duration = Duration::from_secs(20);
 
+/// The longest time between two beats.
+const BEAT_MAX: Duration = Duration::from_millis(1250);
+/// Leases that are released at once.
+const RELEASES: usize = 16;
 /// How long the leases may go unlooked after before the worker ends: others have had them long since.
 const GIVE_UP: Duration = Duration::from_secs(300);
 
@@ -62,39 +73,85 @@ pub(crate) struct Keeper {
     pub(crate) sources: Vec<Arc<dyn ShardSource>>,
     pub(crate) failover: Duration,
     pub(crate) hand_off: Duration,
+    pub(crate) throughput: Arc<Throughput>,
     pub(crate) coordinator: mpsc::UnboundedSender<FromKeeper>,
     pub(crate) state: KeeperState,
+}
+
+/// Bytes read of each shard since they were last asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Throughput(Mutex<HashMap<ShardKey, u64>>);
+
+impl Throughput {
+    /// More was read of a shard.
+    pub(crate) fn add(&self, key: &ShardKey, bytes: u64) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match counts.get_mut(key) {
+            Some(count) => *count += bytes,
+            None => drop(counts.insert(key.clone(), bytes)),
+        }
+    }
+
+    fn take(&self, key: &ShardKey) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or(0)
+    }
+}
+
+/// A lease that is held.
+#[derive(Debug, Clone)]
+struct Held {
+    counter: u64,
+    renewed: Instant,
+    throughput: ThroughputKbps,
 }
 
 /// What the keeper remembers.
 #[derive(Debug, Default)]
 pub(crate) struct KeeperState {
-    held: BTreeMap<ShardKey, u64>,
+    held: BTreeMap<ShardKey, Held>,
     asked_of_us: HashSet<ShardKey>,
-    /// For each lease of others, its counter and since when it has been that.
-    seen: HashMap<ShardKey, (u64, Instant)>,
+    /// The counter of each lease of others, as it was last seen.
+    seen: HashMap<ShardKey, u64>,
+    /// Since when none of a worker's counters has moved.
+    quiet_since: HashMap<LeaseOwner, Instant>,
     /// Leases that we asked for, and when.
     asked_by_us: HashMap<ShardKey, Instant>,
-    synced: Option<Instant>,
+    asked_at: Option<Instant>,
+    /// When each source's shards were last listed, and which it had.
+    synced: HashMap<StreamName, Instant>,
+    /// Rows whose shards their streams did not list any more, the last time.
+    forgotten: HashSet<ShardKey>,
     failing_since: Option<Instant>,
 }
 
 impl Keeper {
     /// Keeps the leases until told to stop.
     pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<ToKeeper>) {
-        let every = (self.failover / 3).min(Duration::from_secs(1));
-        let mut ticks = tokio::time::interval(every);
+        let metered = self.store.is_metered();
+        let mut ticks = tokio::time::interval((self.failover / 8).min(BEAT_MAX));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beats = 0_u64;
         loop {
             // Commands first: what is to be let go must not be renewed.
             let command = tokio::select! {
                 biased;
                 command = commands.recv() => command,
-                _ = ticks.tick() => Some(ToKeeper::Look),
+                _ = ticks.tick() => {
+                    beats += 1;
+                    let (renews, looks) = match metered {
+                        // One that holds nothing has nothing to renew, and may be waited for.
+                        true if !self.state.held.is_empty() => (beats.is_multiple_of(2), !beats.is_multiple_of(2)),
+                        _ => (true, true),
+                    };
+                    if !self.beat(renews, looks).await {
+                        return;
+                    }
+                    continue;
+                }
             };
             match command {
                 Some(ToKeeper::Look) => {
-                    if !self.look().await {
+                    if !self.beat(false, true).await {
                         return;
                     }
                 }
@@ -112,9 +169,14 @@ impl Keeper {
         let _ = self.coordinator.send(what);
     }
 
-    /// One look at everything; `false` if the keeper can't go on.
-    async fn look(&mut self) -> bool {
-        match self.try_look().await {
+    /// Renews, or looks at everything, or both; `false` if the keeper can't go on.
+    async fn beat(&mut self, renews: bool, looks: bool) -> bool {
+        let rung = if renews { self.renew().await } else { Ok(false) };
+        let result = match rung {
+            Ok(rung) if looks || rung => self.look().await,
+            other => other.map(drop),
+        };
+        match result {
             Ok(()) => {
                 self.state.failing_since = None;
                 true
@@ -136,60 +198,99 @@ impl Keeper {
         self.state.failing_since.is_some_and(|since| since.elapsed() >= GIVE_UP)
     }
 
-    async fn try_look(&mut self) -> Result<(), StoreError> {
-        self.renew().await?;
-        if self.state.synced.is_none_or(|at| at.elapsed() >= SYNC_EVERY) {
-            self.sync_shards().await?;
-            self.state.synced = Some(Instant::now());
-        }
+    async fn look(&mut self) -> Result<(), StoreError> {
         let streams: HashSet<_> = self.sources.iter().map(|source| source.stream().clone()).collect();
         let mut leases = self.store.list().await?;
         leases.retain(|lease| streams.contains(&lease.key.stream));
+        if self.sync_shards(&leases).await? {
+            leases = self.store.list().await?;
+            leases.retain(|lease| streams.contains(&lease.key.stream));
+        }
+        self.check_held(&leases);
         let dead = self.find_dead(&leases).await?;
         let leases = self.share_out(leases, &dead).await?;
         self.tell(FromKeeper::Snapshot(leases));
         Ok(())
     }
 
-    async fn renew(&mut self) -> Result<(), StoreError> {
-        let renewals: Vec<Renewal> = self
-            .state
-            .held
-            .iter()
-            .map(|(key, counter)| Renewal {
-                key: key.clone(),
-                counter: *counter,
-                throughput: ThroughputKbps::default(),
-            })
-            .collect();
+    /// Renews the first lease, and those whose turn it is. Answers whether somebody rang.
+    async fn renew(&mut self) -> Result<bool, StoreError> {
+        let now = Instant::now();
+        let mut renewals = Vec::new();
+        for (place, (key, held)) in self.state.held.iter_mut().enumerate() {
+            let since = now.duration_since(held.renewed);
+            if place > 0 && since < RENEW_ALL_EVERY {
+                continue;
+            }
+            // As KCL does it: a moving mean with a weight of one half.
+            let kbps = kbps(self.throughput.take(key), since);
+            held.throughput = ThroughputKbps::new(f64::midpoint(held.throughput.get(), kbps));
+            renewals.push(Renewal { key: key.clone(), counter: held.counter, throughput: held.throughput });
+        }
         if renewals.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let outcomes = self.store.renew(&self.me, &renewals).await?;
+        let mut rung = false;
         for (Renewal { key, .. }, outcome) in renewals.into_iter().zip(outcomes) {
             match outcome {
-                RenewalOutcome::Renewed { counter } | RenewalOutcome::CounterAt { counter } => {
-                    self.state.held.insert(key, counter);
+                RenewalOutcome::Renewed { counter } => self.renewed(&key, counter, now),
+                RenewalOutcome::CounterAt { counter } => {
+                    // A lost reply, or a bell: either is a reason to look.
+                    rung = true;
+                    self.renewed(&key, counter, now);
                 }
                 RenewalOutcome::HandOffAsked { counter, .. } => {
-                    self.state.held.insert(key.clone(), counter);
-                    if self.state.asked_of_us.insert(key.clone()) {
-                        self.tell(FromKeeper::Asked(key));
-                    }
+                    self.renewed(&key, counter, now);
+                    self.hear_asked(key);
                 }
-                RenewalOutcome::Lost => {
-                    self.state.held.remove(&key);
-                    self.state.asked_of_us.remove(&key);
-                    self.tell(FromKeeper::Lost(key));
-                }
+                RenewalOutcome::Lost => self.lose(key),
             }
         }
-        Ok(())
+        Ok(rung)
     }
 
-    /// Makes rows for shards that have none yet.
-    async fn sync_shards(&mut self) -> Result<(), StoreError> {
-        for source in &self.sources {
+    fn renewed(&mut self, key: &ShardKey, counter: u64, now: Instant) {
+        if let Some(held) = self.state.held.get_mut(key) {
+            (held.counter, held.renewed) = (counter, now);
+        }
+    }
+
+    fn hear_asked(&mut self, key: ShardKey) {
+        if self.state.asked_of_us.insert(key.clone()) {
+            self.tell(FromKeeper::Asked(key));
+        }
+    }
+
+    fn lose(&mut self, key: ShardKey) {
+        self.state.held.remove(&key);
+        self.state.asked_of_us.remove(&key);
+        self.tell(FromKeeper::Lost(key));
+    }
+
+    /// Compares what is held with the rows: not every lease is renewed often.
+    fn check_held(&mut self, leases: &[Lease]) {
+        let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
+        let held: Vec<ShardKey> = self.state.held.keys().cloned().collect();
+        for key in held {
+            match by_key.get(&key).map(|lease| &lease.holder) {
+                Some(Holder::Held(owner)) if *owner == self.me => {}
+                Some(Holder::HandingOver { from, .. }) if *from == self.me => self.hear_asked(key),
+                _ => self.lose(key),
+            }
+        }
+    }
+
+    /// Makes rows for shards that have none yet, and removes those of shards that are done and forgotten by their streams.
+    /// Answers whether rows were made.
+    async fn sync_shards(&mut self, leases: &[Lease]) -> Result<bool, StoreError> {
+        let known: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
+        let mut made = false;
+        for source in self.sources.clone() {
+            let stream = source.stream();
+            if self.state.synced.get(stream).is_some_and(|at| at.elapsed() < source.lists_every()) {
+                continue;
+            }
             let shards = match source.shards().await {
                 Ok(shards) => shards,
                 Err(error) => {
@@ -197,17 +298,54 @@ impl Keeper {
                     continue;
                 }
             };
+            self.state.synced.insert(stream.clone(), Instant::now());
+            let listed: HashSet<ShardKey> =
+                shards.iter().map(|shard| ShardKey::new(stream.clone(), shard.id.clone())).collect();
             let new: Vec<NewLease> = shards
                 .into_iter()
-                .map(|shard| {
-                    let key = ShardKey::new(source.stream().clone(), shard.id);
-                    let mut lease = NewLease::new(key, shard.first);
-                    lease.parents = shard.parents.into_iter().collect();
-                    lease.hash_range = shard.hash_range;
-                    lease
+                .map(|shard| NewLease {
+                    key: ShardKey::new(stream.clone(), shard.id),
+                    checkpoint: shard.first,
+                    parents: shard.parents.into_iter().collect(),
+                    hash_range: shard.hash_range,
                 })
+                .filter(|lease| !known.contains(&lease.key))
                 .collect();
-            self.store.create(&new).await?;
+            made |= !new.is_empty() && !self.store.create(&new).await?.is_empty();
+            self.forget(leases, stream, &listed).await?;
+        }
+        Ok(made)
+    }
+
+    /// Removes rows of shards that were read to their ends, whose stream has not listed them twice, and whose children
+    /// are being read. (A row that is missing would be made again, and its shard read twice, if the stream still had it.)
+    async fn forget(
+        &mut self,
+        leases: &[Lease],
+        stream: &StreamName,
+        listed: &HashSet<ShardKey>,
+    ) -> Result<(), StoreError> {
+        let of_stream = |lease: &&Lease| lease.key.stream == *stream;
+        let (mut again, mut removed) = (Vec::new(), Vec::new());
+        for lease in leases.iter().filter(of_stream) {
+            let done = lease.checkpoint == Position::End && lease.pending.is_none() && !listed.contains(&lease.key);
+            let mut children = leases.iter().filter(of_stream).filter(|child| child.parents.contains(&lease.key.shard));
+            let read = |child: &Lease| child.last_manifest.is_some() || child.checkpoint == Position::End;
+            if !done || lease.children.is_empty() || !children.all(read) {
+                continue;
+            }
+            if self.state.forgotten.contains(&lease.key) {
+                removed.push(lease.key.clone());
+            } else {
+                again.push(lease.key.clone());
+            }
+        }
+        self.state.forgotten.retain(|key| key.stream != *stream);
+        self.state.forgotten.extend(again);
+        for key in removed {
+            if self.store.remove(&key).await? {
+                tracing::info!(%key, "the stream has forgotten the shard: its lease is removed");
+            }
         }
         Ok(())
     }
@@ -215,82 +353,57 @@ impl Keeper {
     /// The workers that count as dead.
     async fn find_dead(&mut self, leases: &[Lease]) -> Result<HashSet<LeaseOwner>, StoreError> {
         let now = Instant::now();
-        let mut alive: HashSet<LeaseOwner> = HashSet::new();
-        let mut dead: HashSet<LeaseOwner> = HashSet::new();
-        let mut quiet: HashSet<LeaseOwner> = HashSet::new();
+        let mut owners: HashSet<LeaseOwner> = HashSet::new();
         for lease in leases {
             let Some(owner) = lease.holder.committer().filter(|owner| **owner != self.me) else {
                 self.state.seen.remove(&lease.key);
                 continue;
             };
-            let (counter, since) = self.state.seen.entry(lease.key.clone()).or_insert((lease.counter, now));
-            if *counter != lease.counter {
-                (*counter, *since) = (lease.counter, now);
-                alive.insert(owner.clone());
-            } else if now.duration_since(*since) >= self.failover {
-                quiet.insert(owner.clone());
+            let moved = self.state.seen.insert(lease.key.clone(), lease.counter) != Some(lease.counter);
+            let quiet_since = self.state.quiet_since.entry(owner.clone()).or_insert(now);
+            if moved {
+                *quiet_since = now;
             }
-            if !dead.contains(owner) && !alive.contains(owner) && self.store.owner_is_gone(owner).await? {
-                dead.insert(owner.clone());
+            owners.insert(owner.clone());
+        }
+        self.state.quiet_since.retain(|owner, _| owners.contains(owner));
+        let mut dead = HashSet::new();
+        for owner in owners {
+            let quiet = now.duration_since(self.state.quiet_since[&owner]) >= self.failover;
+            if quiet || self.store.owner_is_gone(&owner).await? {
+                dead.insert(owner);
             }
         }
-        // A worker that renews one of its leases is alive, even if another of them is stuck.
-        dead.extend(quiet.into_iter().filter(|owner| !alive.contains(owner)));
         Ok(dead)
     }
 
     /// Takes what is free, asks for what is missing. Gives all leases as they are now.
     async fn share_out(&mut self, leases: Vec<Lease>, dead: &HashSet<LeaseOwner>) -> Result<Vec<Lease>, StoreError> {
         let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
-        let ready = |lease: &Lease| {
-            let ended = lease.checkpoint == Position::End && lease.pending.is_none();
-            let parents_done = lease.parents.iter().all(|parent| {
-                let key = ShardKey::new(lease.key.stream.clone(), parent.clone());
-                by_key.get(&key).is_none_or(|row| row.checkpoint == Position::End && row.pending.is_none())
-            });
-            !ended && parents_done
-        };
-        let active: Vec<&Lease> = leases.iter().filter(|lease| ready(lease)).collect();
-        let mut counts: BTreeMap<LeaseOwner, usize> = BTreeMap::from([(self.me.clone(), 0)]);
-        for owner in active.iter().filter_map(|lease| lease.holder.committer()).filter(|owner| !dead.contains(*owner)) {
-            *counts.entry(owner.clone()).or_default() += 1;
+        let active: Vec<&Lease> = leases.iter().filter(|lease| is_ready(lease, &by_key)).collect();
+        let Plan { mut take, ask } = plan(&self.me, &active, dead);
+        for lease in &active {
+            if self.is_overdue(lease) && !take.contains(&lease.key) {
+                take.push(lease.key.clone());
+            }
+            // Handed over to us, or taken in a request whose reply was lost.
+            let ours = lease.holder.is(&self.me) && !self.state.asked_of_us.contains(&lease.key);
+            if ours && !self.state.held.contains_key(&lease.key) {
+                self.gain((*lease).clone());
+            }
         }
-        let fair_most = active.len().div_ceil(counts.len());
-        let fair_least = active.len() / counts.len();
-        let mut mine = counts.get(&self.me).copied().unwrap_or(0);
         let mut changed: HashMap<ShardKey, Lease> = HashMap::new();
-        for lease in &active {
-            let free = match &lease.holder {
-                Holder::Nobody => true,
-                Holder::Held(owner) => dead.contains(owner),
-                Holder::HandingOver { from, .. } => dead.contains(from),
-            };
-            let overdue = self.is_overdue(lease);
-            if lease.holder.is(&self.me) {
-                // Handed over to us, or taken in a request whose reply was lost.
-                if !self.state.held.contains_key(&lease.key) && !self.state.asked_of_us.contains(&lease.key) {
-                    self.gain((*lease).clone());
-                }
-            } else if ((free && mine < fair_most) || overdue)
-                && let Some(taken) = self.store.take(&self.me, &lease.key, lease.counter).await?
-            {
-                mine += 1;
-                changed.insert(taken.key.clone(), taken.clone());
-                self.gain(taken);
-            }
+        for key in take {
+            let Some(taken) = self.store.take(&self.me, &key, by_key[&key].counter).await? else { continue };
+            changed.insert(key, taken.clone());
+            self.gain(taken);
         }
-        let on_the_way = active.iter().filter(|lease| self.is_coming(lease)).count();
-        let mut missing = fair_least.saturating_sub(mine + on_the_way);
-        for lease in &active {
-            let Holder::Held(owner) = &lease.holder else { continue };
-            let Some(count) = counts.get_mut(owner).filter(|count| **count > fair_most.max(1)) else { continue };
-            if missing == 0 || *owner == self.me {
-                continue;
-            }
-            if self.store.ask(&self.me, &lease.key, owner).await? {
-                self.state.asked_by_us.insert(lease.key.clone(), Instant::now());
-                *count -= 1;
-                missing -= 1;
+        if !ask.is_empty() && self.state.asked_at.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
+            self.state.asked_at = Some(Instant::now());
+            for (key, owner) in ask {
+                if self.store.ask(&self.me, &key, &owner).await? {
+                    self.state.asked_by_us.insert(key, Instant::now());
+                }
             }
         }
         Ok(leases.into_iter().map(|lease| changed.remove(&lease.key).unwrap_or(lease)).collect())
@@ -311,7 +424,9 @@ impl Keeper {
     }
 
     fn gain(&mut self, lease: Lease) {
-        self.state.held.insert(lease.key.clone(), lease.counter);
+        let held = Held { counter: lease.counter, renewed: Instant::now(), throughput: lease.throughput };
+        self.throughput.take(&lease.key);
+        self.state.held.insert(lease.key.clone(), held);
         self.state.seen.remove(&lease.key);
         self.state.asked_by_us.remove(&lease.key);
         self.tell(FromKeeper::Gained(Box::new(lease)));
@@ -319,6 +434,8 @@ impl Keeper {
 
     async fn let_go(&mut self, key: &ShardKey) {
         self.state.held.remove(key);
+        // Where a shard has ended, others begin.
+        self.state.synced.remove(&key.stream);
         // While it is in here, a look does not take the lease for one that was just gained.
         match self.store.release(&self.me, key).await {
             Ok(_) => {
@@ -332,13 +449,51 @@ impl Keeper {
     }
 
     async fn stop(&mut self) {
-        for key in std::mem::take(&mut self.state.held).into_keys() {
-            if let Err(error) = self.store.release(&self.me, &key).await {
-                tracing::warn!(%key, %error, "a lease was not let go");
+        let held: Vec<ShardKey> = std::mem::take(&mut self.state.held).into_keys().collect();
+        let keeper = &self;
+        futures::stream::iter(&held)
+            .for_each_concurrent(RELEASES, |key| async move {
+                if let Err(error) = keeper.store.release(&keeper.me, key).await {
+                    tracing::warn!(%key, %error, "a lease was not let go");
+                }
+            })
+            .await;
+        if !held.is_empty() && self.store.is_metered() {
+            // Only a help: those who are not rung look by themselves.
+            if let Err(error) = self.ring().await {
+                tracing::debug!(%error, "the others were not told");
             }
         }
         if let Err(error) = self.store.deregister(&self.me).await {
             tracing::warn!(%error, "this worker was not signed off");
         }
     }
+
+    /// Has every other worker look at once.
+    async fn ring(&self) -> Result<(), StoreError> {
+        let leases = self.store.list().await?;
+        let mut first: BTreeMap<LeaseOwner, Renewal> = BTreeMap::new();
+        for Lease { key, holder, counter, throughput, .. } in leases {
+            let Some(owner) = holder.committer().filter(|owner| **owner != self.me) else { continue };
+            first.entry(owner.clone()).or_insert(Renewal { key, counter, throughput });
+        }
+        for (owner, mut renewal) in first {
+            // One that is dead must not look alive for it.
+            if self.state.quiet_since.get(&owner).is_some_and(|since| since.elapsed() >= self.failover / 2) {
+                continue;
+            }
+            let outcomes = self.store.renew(&owner, std::slice::from_ref(&renewal)).await?;
+            if let Some(RenewalOutcome::CounterAt { counter }) = outcomes.first() {
+                renewal.counter = *counter;
+                self.store.renew(&owner, &[renewal]).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Kilobytes a second.
+#[expect(clippy::cast_precision_loss, reason = "a measurement")]
+fn kbps(bytes: u64, since: Duration) -> f64 {
+    bytes as f64 / 1e3 / since.as_secs_f64().max(0.1)
 }

@@ -18,6 +18,7 @@
 mod leases;
 mod reader;
 mod shards;
+mod shares;
 
 mod coordinator;
 

@@ -10,7 +10,7 @@ use checkpoints::{Lease, Position, ShardKey};
 
 use crate::commit::{Recovered, recover};
 use crate::worker::WorkerError;
-use crate::worker::coordinator::{Coordinator, Reading};
+use crate::worker::coordinator::{Coordinator, Epoch, Reading};
 use crate::worker::leases::{FromKeeper, ToKeeper};
 use crate::worker::reader::{ReaderTask, Session};
 
@@ -56,14 +56,14 @@ impl Coordinator {
             let _ = self.to_keeper.send(ToKeeper::LetGo(key));
             return Ok(());
         }
-        self.start_reading(lease);
-        Ok(())
+        self.start_reading(lease)
     }
 
-    pub(super) fn start_reading(&mut self, lease: Lease) {
+    fn start_reading(&mut self, lease: Lease) -> Result<(), WorkerError> {
         let source = self.config.sources.iter().find(|source| *source.stream() == lease.key.stream).map(Arc::clone);
-        let Some(source) = source else { return };
+        let Some(source) = source else { return Ok(()) };
         self.stop_reading(&lease.key);
+        let group = self.group_with_room()?;
         self.sessions += 1;
         let session = Session(self.sessions);
         let task = ReaderTask {
@@ -78,6 +78,7 @@ impl Coordinator {
         };
         let reading = Reading {
             session,
+            group,
             task: tokio::spawn(task.run()),
             committed: lease.checkpoint.clone(),
             read: lease.checkpoint,
@@ -85,6 +86,7 @@ impl Coordinator {
             ended: false,
         };
         self.readings.insert(lease.key, reading);
+        Ok(())
     }
 
     pub(super) fn stop_reading(&mut self, key: &ShardKey) {
@@ -103,9 +105,10 @@ impl Coordinator {
     pub(super) async fn lost(&mut self, key: ShardKey) -> Result<(), WorkerError> {
         self.stop_reading(&key);
         self.asked.remove(&key);
-        if self.epoch.as_ref().is_some_and(|epoch| epoch.books.has(&key)) {
-            let keys = self.epoch.as_ref().map(|epoch| epoch.books.keys()).unwrap_or_default();
-            self.abort_open().await;
+        let of_key = |group: &usize| self.groups[*group].epoch.as_ref().is_some_and(|epoch| epoch.books.has(&key));
+        if let Some(group) = (0..self.groups.len()).find(of_key) {
+            let keys = self.groups[group].epoch.as_ref().map(|epoch| epoch.books.keys()).unwrap_or_default();
+            self.abort_open(group).await?;
             self.read_again(keys).await?;
         }
         Ok(())
@@ -119,8 +122,11 @@ impl Coordinator {
                 reading.task.abort();
             }
         }
-        if self.epoch.as_ref().is_some_and(|epoch| asked.iter().any(|key| epoch.books.has(key))) {
-            self.commit().await?;
+        for group in 0..self.groups.len() {
+            let has = |epoch: &Epoch| asked.iter().any(|key| epoch.books.has(key));
+            if self.groups[group].epoch.as_ref().is_some_and(has) {
+                self.commit(group).await?;
+            }
         }
         for key in asked {
             self.stop_reading(&key);
