@@ -67,9 +67,18 @@ impl Fixture {
 
 /// Makes one test of every function of the suite: `lease_store_conformance!(factory)`, in a module of its own.
 ///
+/// With `, needs the local AWS stack` behind the factory, the tests are run only when they are asked for.
+///
 /// The caller's crate needs `tokio` with its macros and its multi-threaded runtime.
 #[macro_export]
 macro_rules! lease_store_conformance {
+    ($factory:expr, needs the local AWS stack) => {
+        fn factory() -> impl $crate::conformance::Factory {
+            $factory
+        }
+
+        $crate::conformance_suite!($crate::conformance_test_on_aws);
+    };
     ($factory:expr) => {
         fn factory() -> impl $crate::conformance::Factory {
             $factory
@@ -193,6 +202,23 @@ macro_rules! conformance_test {
         mod $group {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    $crate::conformance::$group::$name(&super::factory()).await;
+                }
+            )*
+        }
+    )* };
+}
+
+/// The same, for a store that needs a server.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_test_on_aws {
+    ($($group:ident { $($name:ident,)* })*) => { $(
+        mod $group {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "needs the local AWS stack: localstack/run"]
                 async fn $name() {
                     $crate::conformance::$group::$name(&super::factory()).await;
                 }

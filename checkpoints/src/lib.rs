@@ -2,7 +2,8 @@
 //!
 //! A fleet of workers shares one table of [leases](Lease), a row per shard. Every change of a row is one conditional write,
 //! so the table is all the coordination there is. The trait [`LeaseStore`] lists these writes, each with its condition and
-//! its effect; [`SqliteStore`] keeps the table in a file, for one machine, and [`MemoryStore`] for tests.
+//! its effect; [`DynamoStore`] keeps the table in DynamoDB, for a fleet, [`SqliteStore`] in a file, for one machine, and
+//! [`MemoryStore`] in memory, for tests.
 //!
 //! This crate does not own objects in the lake, time (when a holder counts as dead, when to retry) or the judgement who
 //! should hold what: those are the worker's. It draws no random numbers, and reads no clock but to bound how long the opening
@@ -93,6 +94,8 @@ mod memory;
 
 mod sqlite;
 
+mod dynamodb;
+
 #[cfg(test)]
 mod arbitrary;
 #[cfg(feature = "conformance")]
@@ -101,6 +104,7 @@ pub mod conformance;
 pub mod faulty;
 
 pub use crate::decision::{Decided, Decision, InvalidDecision, LeaseStoreExt, Refusal, RefusalReason, Verdict};
+pub use crate::dynamodb::{DynamoStore, StreamIds};
 pub use crate::error::StoreError;
 pub use crate::lease::{HashRange, Holder, Lease, LeaseOwner, ManifestName, NewLease, Pending, ThroughputKbps};
 pub use crate::memory::MemoryStore;

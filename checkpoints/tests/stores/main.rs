@@ -1,7 +1,9 @@
-//! The stores as their users see them: both pass the conformance suite, and SQLite keeps its promises about files and
-//! processes.
+//! The stores as their users see them: all pass the conformance suite, SQLite keeps its promises about files and processes,
+//! and DynamoDB those about tables that KCL wrote.
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod dynamodb;
+mod dynamodb_tables;
 mod memory;
 mod sqlite;
 mod sqlite_files;

@@ -1,0 +1,347 @@
+//! The calls of the lease store on a DynamoDB table: which requests each sends, and what their answers mean.
+//!
+//! The conditions and effects stand in `change.rs`; here a refused condition becomes the answer that `store.rs` promises, by
+//! the item that DynamoDB returns with the refusal, and so of the same moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::{CancellationReason, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
+
+use super::change::{Change, Take, count};
+use super::item::{self, LEASE_KEY, MANIFEST_PREFIX, text};
+use super::keys::RowKey;
+use super::{BATCH_KEYS_MAX, DynamoStore, Item, Repeat, Written, all, one_attempt};
+use crate::decision::{Decision, Refusal, Verdict, refusal};
+use crate::error::StoreError;
+use crate::lease::{Holder, Lease, LeaseOwner, ManifestName, NewLease};
+use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
+use crate::shard::ShardKey;
+use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
+
+/// The most rows in one transaction.
+const TRANSACTION_ROWS_MAX: usize = 100;
+/// How often taking a lease looks again whether its holder is the one who takes it.
+const TAKE_ROUNDS_MAX: usize = 4;
+
+/// What became of a transaction.
+enum Transacted {
+    Done,
+    /// Which rows did not meet their condition, by their place, each as it is if the service tells.
+    Refused(Vec<(usize, Option<Item>)>),
+}
+
+impl DynamoStore {
+    async fn create_one(&self, key: &ShardKey, item: Item) -> Result<bool, StoreError> {
+        let put = self
+            .client
+            .put_item()
+            .table_name(&*self.table)
+            .set_item(Some(item))
+            .condition_expression(format!("attribute_not_exists({LEASE_KEY})"));
+        match put.send().await {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(self.request(&format!("create the lease of {key}"), "dynamodb:PutItem").explain(&error)),
+        }
+    }
+
+    async fn renew_one(
+        &self,
+        me: &LeaseOwner,
+        renewal: &Renewal,
+        row_key: &RowKey,
+    ) -> Result<RenewalOutcome, StoreError> {
+        let Renewal { key, counter, throughput } = renewal;
+        let change = Change::renew(me, count(key, "counter", *counter)?, *throughput);
+        let lease = match self.update(&format!("renew {key}"), row_key, &change, Repeat::Sdk).await? {
+            Written::Done(item) => self.decode(key, &item)?.map(|lease| lease.holder),
+            Written::Refused(item) => {
+                let row = self.refused_row(key, row_key, item).await?.filter(|lease| lease.holder.is(me));
+                return Ok(
+                    row.map_or(RenewalOutcome::Lost, |Lease { counter, .. }| RenewalOutcome::CounterAt { counter })
+                );
+            }
+        };
+        let counter = counter + 1;
+        Ok(match lease {
+            Some(Holder::HandingOver { to, .. }) => RenewalOutcome::HandOffAsked { counter, to },
+            Some(Holder::Held(_) | Holder::Nobody) | None => RenewalOutcome::Renewed { counter },
+        })
+    }
+
+    async fn advance_one(
+        &self,
+        manifest: &ManifestName,
+        advance: &Advance,
+        row_key: &RowKey,
+        change: &Change,
+    ) -> Result<AdvanceOutcome, StoreError> {
+        let key = advance.key();
+        let operation = format!("advance manifest {manifest} on {key}");
+        let item = match self.update(&operation, row_key, change, Repeat::Sdk).await? {
+            Written::Done(_) => return Ok(AdvanceOutcome::Advanced),
+            Written::Refused(item) => item,
+        };
+        let row = self.refused_row(key, row_key, item).await?;
+        match row {
+            Some(lease) if lease.is_pending(manifest) => {
+                let through = lease.pending.map(|pending| pending.through.to_string()).unwrap_or_default();
+                let wanted = advance.through();
+                let problem =
+                    format!("manifest {manifest} is pending through {through}, but is to be advanced to {wanted}");
+                Err(StoreError::lease_nonsense(key, problem))
+            }
+            Some(lease) if lease.was_advanced_by(manifest) => Ok(AdvanceOutcome::WasAdvanced),
+            Some(_) | None => Ok(AdvanceOutcome::NotPending),
+        }
+    }
+
+    /// One change of one row whose answer is whether the condition held.
+    async fn change_one(&self, operation: &str, key: &ShardKey, change: &Change) -> Result<bool, StoreError> {
+        let row_key = self.row_key(key).await?;
+        let written = self.update(operation, &row_key, change, Repeat::Caller).await?;
+        Ok(matches!(written, Written::Done(_)))
+    }
+
+    /// All changes or none.
+    async fn transact(&self, operation: &str, changes: Vec<(RowKey, Change)>) -> Result<Transacted, StoreError> {
+        let update = |(row_key, change): (RowKey, Change)| {
+            let update = Update::builder()
+                .table_name(&*self.table)
+                .key(LEASE_KEY, text(row_key.lease_key))
+                .update_expression(change.update_expression())
+                .condition_expression(change.condition_expression())
+                .set_expression_attribute_values(Some(change.values().clone()))
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                .build()
+                .expect("the table, the key and the update, all that is needed, are there");
+            TransactWriteItem::builder().update(update).build()
+        };
+        let items: Vec<TransactWriteItem> = changes.into_iter().map(update).collect();
+        let Err(error) = self.client.transact_write_items().set_transact_items(Some(items)).send().await else {
+            return Ok(Transacted::Done);
+        };
+        let request = self.request(operation, "dynamodb:UpdateItem");
+        let reasons = match error.as_service_error() {
+            Some(refused) if refused.is_transaction_canceled_exception() => cancellation_reasons(refused),
+            _ => return Err(request.explain(&error)),
+        };
+        let failed = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
+        let refused: Vec<(usize, Option<Item>)> = reasons
+            .iter()
+            .enumerate()
+            .filter(|(_, reason)| failed(reason))
+            .map(|(place, reason)| (place, reason.item().cloned()))
+            .collect();
+        if refused.is_empty() { Err(request.explain_cancelled(reasons)) } else { Ok(Transacted::Refused(refused)) }
+    }
+}
+
+#[async_trait]
+impl LeaseStore for DynamoStore {
+    fn decision_shards_max(&self) -> usize {
+        TRANSACTION_ROWS_MAX
+    }
+
+    async fn list(&self) -> Result<Vec<Lease>, StoreError> {
+        let items = self.scan("list the leases", None).await?;
+        let keys = self.keys().clone();
+        let mut leases: BTreeMap<ShardKey, Lease> = BTreeMap::new();
+        for item in &items {
+            let Some(lease) = item::decode(item, &keys)? else { continue };
+            if leases.contains_key(&lease.key) {
+                let problem = "there are two rows of it, one under the bare shard id and one behind the stream's id";
+                return Err(StoreError::lease_nonsense(&lease.key, problem));
+            }
+            leases.insert(lease.key.clone(), lease);
+        }
+        Ok(leases.into_values().collect())
+    }
+
+    async fn get(&self, keys: &[ShardKey]) -> Result<Vec<Option<Lease>>, StoreError> {
+        let row_keys = self.row_keys(&keys.iter().collect::<Vec<_>>()).await?;
+        let asked: BTreeSet<&String> = row_keys.iter().map(|row_key| &row_key.lease_key).collect();
+        let asked: Vec<String> = asked.into_iter().cloned().collect();
+        let batches = asked.chunks(BATCH_KEYS_MAX).map(|batch| self.batch(batch)).collect();
+        let found: BTreeMap<String, Item> = all(batches).await?.into_iter().flatten().collect();
+        let row = |(key, row_key): (&ShardKey, &RowKey)| {
+            found.get(&row_key.lease_key).map_or(Ok(None), |item| self.decode(key, item))
+        };
+        keys.iter().zip(&row_keys).map(row).collect()
+    }
+
+    async fn create(&self, leases: &[NewLease]) -> Result<Vec<ShardKey>, StoreError> {
+        let row_keys = self.row_keys(&leases.iter().map(|new| &new.key).collect::<Vec<_>>()).await?;
+        let mut seen = BTreeSet::new();
+        // A shard that is named twice is made as it is named first.
+        let new = leases.iter().zip(&row_keys).filter(|(new, _)| seen.insert(&new.key));
+        let encoded = new.map(|(new, row_key)| Ok((&new.key, item::encode(&Lease::new(new.clone()), row_key)?)));
+        let encoded: Vec<(&ShardKey, Item)> = encoded.collect::<Result<_, StoreError>>()?;
+        let keys: Vec<ShardKey> = encoded.iter().map(|(key, _)| (*key).clone()).collect();
+        let made = all(encoded.into_iter().map(|(key, item)| self.create_one(key, item)).collect()).await?;
+        Ok(keys.into_iter().zip(made).filter_map(|(key, made)| made.then_some(key)).collect())
+    }
+
+    async fn renew(&self, me: &LeaseOwner, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, StoreError> {
+        let row_keys = self.row_keys(&renewals.iter().map(|renewal| &renewal.key).collect::<Vec<_>>()).await?;
+        let requests = renewals.iter().zip(&row_keys).map(|(renewal, row_key)| self.renew_one(me, renewal, row_key));
+        all(requests.collect()).await
+    }
+
+    async fn take(&self, me: &LeaseOwner, key: &ShardKey, seen_counter: u64) -> Result<Option<Lease>, StoreError> {
+        let operation = format!("take {key}");
+        let row_key = self.row_key(key).await?;
+        let seen = count(key, "counter", seen_counter)?;
+        let mut how = Take::FromAnother;
+        for _ in 0..TAKE_ROUNDS_MAX {
+            let change = Change::take(me, key, seen, how);
+            let item = match self.update(&operation, &row_key, &change, Repeat::Caller).await? {
+                Written::Done(item) => return self.decode(key, &item),
+                Written::Refused(item) => item,
+            };
+            match self.refused_row(key, &row_key, item).await? {
+                // The counter is the one that was seen, so it was the holder: only asking changes it alone.
+                Some(lease) if lease.counter == seen_counter && lease.holder.is_only(me) => how = Take::Again,
+                Some(lease) if lease.counter == seen_counter => how = Take::FromAnother,
+                Some(_) | None => return Ok(None),
+            }
+        }
+        Err(self.request(&operation, "dynamodb:UpdateItem").unavailable("others kept changing its holder"))
+    }
+
+    async fn ask(&self, me: &LeaseOwner, key: &ShardKey, from: &LeaseOwner) -> Result<bool, StoreError> {
+        if me == from {
+            return Ok(false);
+        }
+        self.change_one(&format!("ask for {key}"), key, &Change::ask(me, from)).await
+    }
+
+    async fn hand_over(&self, me: &LeaseOwner, key: &ShardKey) -> Result<bool, StoreError> {
+        self.change_one(&format!("hand over {key}"), key, &Change::hand_over(me)).await
+    }
+
+    async fn release(&self, me: &LeaseOwner, key: &ShardKey) -> Result<bool, StoreError> {
+        let operation = format!("release {key}");
+        // Somebody may ask in between, but nobody takes a question back: so not in the other order.
+        Ok(self.change_one(&operation, key, &Change::release(me)).await?
+            || self.change_one(&operation, key, &Change::hand_over(me)).await?)
+    }
+
+    async fn remove(&self, key: &ShardKey) -> Result<bool, StoreError> {
+        let row_key = self.row_key(key).await?;
+        let removal = Change::removal();
+        let delete = self
+            .client
+            .delete_item()
+            .table_name(&*self.table)
+            .key(LEASE_KEY, text(row_key.lease_key))
+            .condition_expression(removal.condition_expression())
+            .set_expression_attribute_values(Some(removal.values().clone()));
+        match delete.customize().config_override(one_attempt()).send().await {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(self.request(&format!("remove {key}"), "dynamodb:DeleteItem").explain(&error)),
+        }
+    }
+
+    async fn decide(&self, decision: &Decision) -> Result<Verdict, StoreError> {
+        let manifest = decision.manifest();
+        let operation = format!("decide manifest {manifest}");
+        check_rows(&operation, decision.shards().len())?;
+        if !manifest.as_str().starts_with(MANIFEST_PREFIX) {
+            // It would be taken for a pending checkpoint of KCL's own.
+            let problem = format!("its name does not begin with {MANIFEST_PREFIX}");
+            return Err(StoreError::Invalid { operation, problem });
+        }
+        let row_keys = self.row_keys(&decision.shards().iter().map(|(key, _)| key).collect::<Vec<_>>()).await?;
+        let change = |(key, range)| Change::decide(decision.owner(), manifest, key, range);
+        let changes = decision.shards().iter().map(|(key, range)| change((key, range)));
+        let changes: Vec<Change> = changes.collect::<Result<_, _>>()?;
+        match self.transact(&operation, row_keys.iter().cloned().zip(changes).collect()).await? {
+            Transacted::Done => Ok(Verdict::Decided),
+            Transacted::Refused(rows) => {
+                let mut refusals = Vec::new();
+                for (place, item) in rows {
+                    let Some(((key, range), row_key)) = decision.shards().get(place).zip(row_keys.get(place)) else {
+                        continue;
+                    };
+                    let row = self.refused_row(key, row_key, item).await?;
+                    let reason = refusal(decision.owner(), range, row.as_ref());
+                    refusals.extend(reason.map(|reason| Refusal { key: key.clone(), reason }));
+                }
+                if refusals.is_empty() {
+                    let request = self.request(&operation, "dynamodb:UpdateItem");
+                    return Err(request.unavailable("it was refused for a reason that has passed"));
+                }
+                Ok(Verdict::Refused(refusals))
+            }
+        }
+    }
+
+    async fn advance(&self, manifest: &ManifestName, advances: &[Advance]) -> Result<Vec<AdvanceOutcome>, StoreError> {
+        let row_keys = self.row_keys(&advances.iter().map(Advance::key).collect::<Vec<_>>()).await?;
+        let changes = advances.iter().map(|advance| Change::advance(manifest, advance));
+        let changes: Vec<Change> = changes.collect::<Result<_, _>>()?;
+        let rows = advances.iter().zip(&row_keys).zip(&changes);
+        all(rows.map(|((advance, row_key), change)| self.advance_one(manifest, advance, row_key, change)).collect())
+            .await
+    }
+
+    async fn roll_back(&self, manifest: &ManifestName, keys: &[ShardKey]) -> Result<bool, StoreError> {
+        let operation = format!("roll back manifest {manifest}");
+        check_rows(&operation, keys.len())?;
+        if keys.is_empty() {
+            return Ok(true);
+        }
+        let row_keys = self.row_keys(&keys.iter().collect::<Vec<_>>()).await?;
+        let changes = row_keys.into_iter().map(|row_key| (row_key, Change::roll_back(manifest))).collect();
+        Ok(matches!(self.transact(&operation, changes).await?, Transacted::Done))
+    }
+
+    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
+        self.named.save(checkpoint).await
+    }
+
+    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
+        self.named.list().await
+    }
+
+    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
+        self.named.get(name).await
+    }
+
+    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
+        self.named.delete(name).await
+    }
+}
+
+/// That a transaction over so many rows is one that DynamoDB takes.
+fn check_rows(operation: &str, rows: usize) -> Result<(), StoreError> {
+    if rows > TRANSACTION_ROWS_MAX {
+        return Err(StoreError::Invalid {
+            operation: operation.to_owned(),
+            problem: format!("it has {rows} shards, at most {TRANSACTION_ROWS_MAX} are allowed"),
+        });
+    }
+    Ok(())
+}
+
+fn cancellation_reasons(
+    error: &aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError,
+) -> &[CancellationReason] {
+    use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+
+    match error {
+        TransactWriteItemsError::TransactionCanceledException(cancelled) => cancelled.cancellation_reasons(),
+        _ => &[],
+    }
+}

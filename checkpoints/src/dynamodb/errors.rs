@@ -1,0 +1,168 @@
+//! What an error of DynamoDB means for the caller of the store.
+//!
+//! A condition that does not hold is no error and never gets here (`mod.rs`). Everything else becomes one of the four
+//! [`StoreError`]s by whether the same call may succeed later, and whether somebody must do something first:
+//!
+//! | what happened | error |
+//! |---|---|
+//! | no answer in time, no connection, 5xx, throttling, another transaction on the same rows | `Unavailable` |
+//! | credentials that have expired, which the SDK renews | `Unavailable` |
+//! | a request that breaks one of DynamoDB's rules | `Invalid` |
+//! | no permission, no such table, refused credentials, anything unknown | `Unusable` |
+//!
+//! The texts name the operation, the table and, where permission is missing, the IAM action. They hold what AWS answered,
+//! and neither requests nor credentials.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::CancellationReason;
+
+use crate::error::StoreError;
+
+/// The codes of errors that pass by themselves.
+const PASSING: [&str; 14] = [
+    "ExpiredTokenException",
+    "InternalServerError",
+    "LimitExceededException",
+    "ProvisionedThroughputExceeded",
+    "ProvisionedThroughputExceededException",
+    "ReplicatedWriteConflictException",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "ThrottlingError",
+    "ThrottlingException",
+    "TransactionConflict",
+    "TransactionConflictException",
+    "TransactionInProgressException",
+];
+
+/// A request, for the words of its errors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'a> {
+    /// What the caller wanted, as in "take shard 0 of stream orders".
+    pub(super) operation: &'a str,
+    /// The IAM action.
+    pub(super) action: &'static str,
+    pub(super) table: &'a str,
+}
+
+impl Request<'_> {
+    /// A failed request as the caller is to see it.
+    pub(super) fn explain<E>(&self, error: &SdkError<E, HttpResponse>) -> StoreError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        match error {
+            SdkError::ServiceError(refused) => {
+                let status = refused.raw().status().as_u16();
+                let code = refused.err().code().unwrap_or("no code");
+                let message = refused.err().message().unwrap_or("no message");
+                self.judge(status, code, message)
+            }
+            SdkError::ConstructionFailure(_) => self.unusable(&chain(error)),
+            _ => self.unavailable(&chain(error)),
+        }
+    }
+
+    /// A cancelled transaction in which no condition failed, by its reasons.
+    pub(super) fn explain_cancelled(&self, reasons: &[CancellationReason]) -> StoreError {
+        let coded =
+            reasons.iter().filter_map(|reason| Some((reason.code()?, reason.message().unwrap_or("no message"))));
+        let told: Vec<(&str, &str)> = coded.filter(|(code, _)| *code != "None").collect();
+        // A reason that will not pass counts more than one that does.
+        let lasting = told.iter().find(|(code, _)| !PASSING.contains(code));
+        match lasting.or(told.first()) {
+            Some((code, message)) => self.judge(400, code, message),
+            None => self.unavailable("the transaction was cancelled for no reason that was told"),
+        }
+    }
+
+    pub(super) fn unavailable(&self, problem: &str) -> StoreError {
+        StoreError::Unavailable {
+            operation: self.operation.to_owned(),
+            problem: format!("{problem} (DynamoDB table {})", self.table),
+        }
+    }
+
+    fn unusable(&self, problem: &str) -> StoreError {
+        StoreError::Unusable {
+            store: format!("DynamoDB table {}", self.table),
+            problem: format!("could not {}: {problem}", self.operation),
+        }
+    }
+
+    fn judge(&self, status: u16, code: &str, message: &str) -> StoreError {
+        match code {
+            _ if status >= 500 || PASSING.contains(&code) => self.unavailable(&format!("{code}: {message}")),
+            "ValidationException" | "ValidationError" => StoreError::Invalid {
+                operation: self.operation.to_owned(),
+                problem: format!("DynamoDB refuses it: {message}"),
+            },
+            "AccessDeniedException" => {
+                self.unusable(&format!("this needs the permission {} on the table: {message}", self.action))
+            }
+            "ResourceNotFoundException" => self.unusable("there is no such table in this account and region"),
+            _ => self.unusable(&format!("{code}: {message}")),
+        }
+    }
+}
+
+/// An error with its causes, each once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            write!(text, ": {words}").expect("writing to a text never fails");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: Request<'_> =
+        Request { operation: "take shard 0 of stream orders", action: "dynamodb:UpdateItem", table: "leases" };
+
+    fn cancelled(codes: &[&str]) -> StoreError {
+        let reason = |code: &&str| CancellationReason::builder().code(*code).message("said so").build();
+        REQUEST.explain_cancelled(&codes.iter().map(reason).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_passes_may_be_retried_and_nothing_else() {
+        for code in PASSING {
+            assert!(REQUEST.judge(400, code, "later").is_retryable(), "{code}");
+        }
+        assert!(REQUEST.judge(503, "SomethingNew", "later").is_retryable());
+        for code in ["ValidationException", "AccessDeniedException", "ResourceNotFoundException", "SomethingNew"] {
+            assert!(!REQUEST.judge(400, code, "never").is_retryable(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_missing_permission_is_named_with_its_table() {
+        let error = REQUEST.judge(400, "AccessDeniedException", "not you").to_string();
+        let told = "can't use the checkpoints in DynamoDB table leases: could not take shard 0 of stream orders: \
+                    this needs the permission dynamodb:UpdateItem on the table: not you";
+        assert_eq!(error, told);
+    }
+
+    #[test]
+    fn a_cancelled_transaction_is_told_by_its_worst_reason() {
+        for code in ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"] {
+            assert!(cancelled(&["None", code]).is_retryable(), "{code}");
+        }
+        assert!(matches!(cancelled(&["TransactionConflict", "ValidationError"]), StoreError::Invalid { .. }));
+        assert!(matches!(cancelled(&["ItemCollectionSizeLimitExceeded"]), StoreError::Unusable { .. }));
+        assert!(cancelled(&[]).is_retryable());
+    }
+}

@@ -1,0 +1,274 @@
+//! Which item of the table is which shard's lease: KCL's keys, and the attribute that says whose row it is.
+//!
+//! KCL knows two forms of `leaseKey`. With one stream it is the *bare* shard id; with several it is
+//! `<stream id>:<shard id>`, where the id is `account:stream:creationEpoch` and stands in `streamName` too. When KCL goes
+//! from one stream to several it looks for other keys than before, and so forgets how far it got. Here the *table* says
+//! which form a stream has: once rows stand under a form, they stay.
+//!
+//! | the row has | its stream |
+//! |---|---|
+//! | `shardlakeStream` | that one: every row that was ever ours has it |
+//! | no `shardlakeStream`, a `streamName` that is configured | the stream of that id |
+//! | no `shardlakeStream`, another `streamName` | a stream whose name is that id |
+//! | neither | the bare stream; without one the row makes no sense |
+//!
+//! A stream without an id (files) stands under its name. In the key, `:` and `%` of a *shard id* are percent-encoded, which
+//! changes no shard id of Kinesis; so a bare key has no colon, the last colon of any other key ends the stream, and no two
+//! shards have one key.
+//!
+//! A stream that was deleted and made anew has a new id. The rows of the old one are passed over: their sequence numbers
+//! mean nothing in the new one.
+//!
+//! It does not own reading the table (`mod.rs`), nor the other attributes (`item.rs`).
+//! Limits: a key has at most 2,048 bytes, as DynamoDB has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::StoreError;
+use crate::shard::{ShardId, ShardKey, StreamName};
+
+/// The most bytes of a key in DynamoDB.
+const KEY_BYTES_MAX: usize = 2_048;
+
+/// The ids of the streams that are read, for the keys of their leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamIds {
+    /// The id that KCL gives each Kinesis stream: `account:stream:creationEpoch`, the epoch in seconds.
+    pub ids: BTreeMap<StreamName, String>,
+    /// The only Kinesis stream, if there is exactly one: in a table that does not say otherwise, its leases stand under
+    /// their bare shard ids, as KCL's do.
+    pub bare: Option<StreamName>,
+}
+
+/// The attributes of an item that say which shard's lease it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyAttributes {
+    pub(super) lease_key: String,
+    pub(super) shardlake_stream: Option<String>,
+    pub(super) stream_name: Option<String>,
+    pub(super) shard_id: Option<String>,
+}
+
+/// How a shard's row is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RowKey {
+    /// `leaseKey`.
+    pub(super) lease_key: String,
+    /// `streamName`; none in a bare row, which has no `shardId` either.
+    pub(super) stream_name: Option<String>,
+}
+
+/// The form of one stream's keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// The shard id alone.
+    Bare,
+    /// Behind this id: KCL's, or the stream's name.
+    Behind(String),
+}
+
+/// The forms of all streams that the configuration or the table named so far.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    configured: StreamIds,
+    names: BTreeMap<String, StreamName>,
+    forms: BTreeMap<StreamName, Form>,
+}
+
+impl Keys {
+    /// The forms as configured, before the table was looked at.
+    pub(super) fn new(configured: StreamIds) -> Self {
+        let names = configured.ids.iter().map(|(name, id)| (id.clone(), name.clone())).collect();
+        let mut forms: BTreeMap<StreamName, Form> =
+            configured.ids.iter().map(|(name, id)| (name.clone(), Form::Behind(id.clone()))).collect();
+        forms.extend(configured.bare.iter().map(|name| (name.clone(), Form::Bare)));
+        Self { configured, names, forms }
+    }
+
+    /// The forms as the table has them, where its rows say so.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Nonsense`] if a row is nobody's, or if bare rows are of two streams.
+    pub(super) fn learn(&mut self, rows: &[KeyAttributes]) -> Result<(), StoreError> {
+        let mut bare: BTreeSet<StreamName> = BTreeSet::new();
+        let mut behind: BTreeMap<StreamName, BTreeSet<&str>> = BTreeMap::new();
+        let mut unmarked = None;
+        for row in rows {
+            match (&row.shardlake_stream, &row.stream_name) {
+                (Some(_), None) => drop(bare.insert(self.stream(row)?)),
+                (None, None) => unmarked = Some(row),
+                (_, Some(id)) => drop(behind.entry(self.stream(row)?).or_default().insert(id)),
+            }
+        }
+        if bare.len() > 1 {
+            let streams: Vec<&str> = bare.iter().map(StreamName::as_str).collect();
+            let problem = format!("rows with bare shard ids are of several streams: {}", streams.join(", "));
+            return Err(StoreError::Nonsense { item: "lease table".to_owned(), problem });
+        }
+        match (bare.pop_first(), self.bare().cloned()) {
+            (Some(owner), configured) => {
+                if let Some(other) = configured.filter(|configured| *configured != owner) {
+                    self.forms.insert(other.clone(), Form::Behind(self.id(&other)));
+                }
+                self.forms.insert(owner, Form::Bare);
+            }
+            (None, Some(configured)) if unmarked.is_none() => {
+                // Its rows may be there already, from when there were several streams.
+                let stands_behind = |id: &str| behind.get(&configured).is_some_and(|ids| ids.contains(id));
+                let forms = [self.id(&configured), configured.to_string()];
+                if let Some(id) = forms.into_iter().find(|id| stands_behind(id)) {
+                    self.forms.insert(configured, Form::Behind(id));
+                }
+            }
+            (None, Some(_)) => {}
+            (None, None) => unmarked.map_or(Ok(()), |row| self.stream(row).map(drop))?,
+        }
+        for (stream, ids) in behind {
+            let by_name = ids.contains(stream.as_str());
+            match self.forms.get(&stream) {
+                Some(Form::Bare) => {}
+                Some(Form::Behind(_)) if !by_name => {}
+                Some(Form::Behind(_)) | None => {
+                    let latest = ids.into_iter().max_by_key(|id| creation_epoch(id)).filter(|_| !by_name);
+                    let id = latest.unwrap_or(stream.as_str()).to_owned();
+                    self.forms.insert(stream, Form::Behind(id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the form of every one of these streams is known.
+    pub(super) fn know<'a>(&self, mut streams: impl Iterator<Item = &'a StreamName>) -> bool {
+        streams.all(|stream| self.forms.contains_key(stream))
+    }
+
+    /// Says that a stream which neither the configuration nor the table names stands under its name from here on.
+    pub(super) fn settle<'a>(&mut self, streams: impl Iterator<Item = &'a StreamName>) {
+        for stream in streams {
+            self.forms.entry(stream.clone()).or_insert_with(|| Form::Behind(stream.to_string()));
+        }
+    }
+
+    /// How a shard's row is found.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`] if the key would be too long for DynamoDB.
+    pub(super) fn row_key(&self, key: &ShardKey) -> Result<RowKey, StoreError> {
+        let shard = escape(key.shard.as_str());
+        let row_key = match self.forms.get(&key.stream) {
+            Some(Form::Bare) => RowKey { lease_key: shard, stream_name: None },
+            Some(Form::Behind(id)) => RowKey { lease_key: format!("{id}:{shard}"), stream_name: Some(id.clone()) },
+            None => RowKey { lease_key: format!("{}:{shard}", key.stream), stream_name: Some(key.stream.to_string()) },
+        };
+        if row_key.lease_key.len() > KEY_BYTES_MAX {
+            return Err(StoreError::Invalid {
+                operation: format!("find the lease of {key}"),
+                problem: format!("its key has more than the {KEY_BYTES_MAX} bytes that DynamoDB takes"),
+            });
+        }
+        Ok(row_key)
+    }
+
+    /// The shard of a row; `None` if the row is of a stream that was deleted and made anew.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Nonsense`] if the row contradicts itself, or if it is bare and there is no bare stream.
+    pub(super) fn shard(&self, row: &KeyAttributes) -> Result<Option<ShardKey>, StoreError> {
+        let stream = self.stream(row)?;
+        let shard = row.shard_id.clone().unwrap_or_else(|| unescape(last_part(&row.lease_key)));
+        let shard = ShardId::new(shard).map_err(|error| nonsense(row, error.to_string()))?;
+        let expected = match &row.stream_name {
+            None => escape(shard.as_str()),
+            Some(id) => format!("{id}:{}", escape(shard.as_str())),
+        };
+        if expected != row.lease_key {
+            return Err(nonsense(row, format!("by its other attributes its key would be {expected}")));
+        }
+        match (&row.stream_name, self.forms.get(&stream)) {
+            (None, Some(Form::Bare)) => {}
+            (None, _) => {
+                let problem =
+                    format!("its key is a bare shard id, but bare shard ids are not those of stream {stream}");
+                return Err(nonsense(row, problem));
+            }
+            (Some(id), form) => {
+                let current = match form {
+                    Some(Form::Behind(current)) => Some(current),
+                    Some(Form::Bare) => self.configured.ids.get(&stream),
+                    None => None,
+                };
+                let by_name = id == stream.as_str();
+                if current.is_some_and(|current| current != id && current != stream.as_str() && !by_name) {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(ShardKey::new(stream, shard)))
+    }
+
+    /// The stream of a row: the table at the top of the file.
+    fn stream(&self, row: &KeyAttributes) -> Result<StreamName, StoreError> {
+        let checked = |name: &String| StreamName::new(name).map_err(|error| nonsense(row, error.to_string()));
+        match (&row.shardlake_stream, &row.stream_name) {
+            (Some(name), _) => checked(name),
+            (None, Some(id)) => self.names.get(id).cloned().map_or_else(|| checked(id), Ok),
+            (None, None) => self.bare().cloned().ok_or_else(|| {
+                let problem = "KCL wrote it for its only stream, and no stream is known as that one; start once with \
+                               that stream alone, so that the row is marked as its own";
+                nonsense(row, problem)
+            }),
+        }
+    }
+
+    fn bare(&self) -> Option<&StreamName> {
+        self.forms.iter().find(|(_, form)| **form == Form::Bare).map(|(stream, _)| stream)
+    }
+
+    /// What a stream stands behind if it is not bare.
+    fn id(&self, stream: &StreamName) -> String {
+        self.configured.ids.get(stream).cloned().unwrap_or_else(|| stream.to_string())
+    }
+}
+
+impl RowKey {
+    /// The attributes of a row under this key.
+    #[cfg(test)]
+    pub(super) fn attributes(&self, key: &ShardKey) -> KeyAttributes {
+        KeyAttributes {
+            lease_key: self.lease_key.clone(),
+            shardlake_stream: Some(key.stream.to_string()),
+            stream_name: self.stream_name.clone(),
+            shard_id: self.stream_name.is_some().then(|| key.shard.to_string()),
+        }
+    }
+}
+
+/// A row whose key makes no sense.
+pub(super) fn nonsense(row: &KeyAttributes, problem: impl Into<String>) -> StoreError {
+    StoreError::Nonsense { item: format!("lease under key {}", row.lease_key), problem: problem.into() }
+}
+
+/// The last number of a stream id.
+fn creation_epoch(id: &str) -> Option<u64> {
+    id.rsplit(':').next()?.parse().ok()
+}
+
+fn last_part(lease_key: &str) -> &str {
+    lease_key.rsplit(':').next().unwrap_or(lease_key)
+}
+
+fn escape(shard: &str) -> String {
+    shard.replace('%', "%25").replace(':', "%3A")
+}
+
+fn unescape(shard: &str) -> String {
+    shard.replace("%3A", ":").replace("%25", "%")
+}
+
+#[cfg(test)]
+#[path = "keys/tests.rs"]
+mod tests;

@@ -1,0 +1,67 @@
+//! The conformance suite on the DynamoDB store, twice: with one stream, whose rows stand under bare shard ids, and with
+//! several. Every handle has a client of its own, as another process has.
+//!
+//! The server is whatever the SDK's environment names (`AWS_ENDPOINT_URL`, `AWS_REGION`, credentials). Each test has a table
+//! of its own, which stays behind: the server of a test keeps nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_config::BehaviorVersion;
+use aws_sdk_dynamodb::Client;
+use checkpoints::conformance::{Factory, Fixture};
+use checkpoints::{DynamoStore, LeaseStore, StreamIds, StreamName, lease_store_conformance};
+
+/// The id of a stream, as KCL writes it.
+pub(crate) fn id(stream: &str) -> String {
+    format!("000000000000:{stream}:1795423056")
+}
+
+/// Streams of these names; if there is only one, it is the bare one.
+pub(crate) fn streams(names: &[&str]) -> StreamIds {
+    let name = |name: &str| StreamName::new(name).unwrap();
+    let bare = if let [only] = names { Some(name(only)) } else { None };
+    StreamIds { ids: names.iter().map(|stream| (name(stream), id(stream))).collect(), bare }
+}
+
+/// A client of the server that the environment names.
+pub(crate) async fn client() -> Client {
+    let http = aws_smithy_http_client::Builder::new().build_http();
+    Client::new(&aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await)
+}
+
+/// A name that no other table has.
+pub(crate) fn table() -> String {
+    let random = tempfile::tempdir().unwrap();
+    let name = random.path().file_name().unwrap().to_str().unwrap();
+    format!("shardlake-test-{}", name.trim_start_matches('.'))
+}
+
+struct DynamoStores {
+    streams: StreamIds,
+}
+
+#[async_trait]
+impl Factory for DynamoStores {
+    async fn fresh(&self, handles: usize) -> Fixture {
+        let table = table();
+        let mut stores: Vec<Arc<dyn LeaseStore>> = Vec::new();
+        for _ in 0..handles {
+            let store = DynamoStore::open(client().await, &table, self.streams.clone()).await.unwrap();
+            stores.push(Arc::new(store));
+        }
+        Fixture::new(stores, ())
+    }
+}
+
+mod one_stream {
+    use super::*;
+
+    lease_store_conformance!(DynamoStores { streams: streams(&["orders"]) }, needs the local AWS stack);
+}
+
+mod several_streams {
+    use super::*;
+
+    lease_store_conformance!(DynamoStores { streams: streams(&["orders", "users"]) }, needs the local AWS stack);
+}
