@@ -1,9 +1,14 @@
 //! One suite for every object store: what the commit protocol stands on.
+//!
+//! S3 joins it where there is one: `#[ignore]`d without, run by `cargo nextest run --run-ignored only` with the SDK's usual
+//! environment set to a local stack.
 
 use bytes::Bytes;
+use futures::future::join_all;
 
 use super::{
-    Checksum, Completion, LakeError, LocalStore, MemoryStore, NewPart, ObjectKey, ObjectStore, UploadId, Written,
+    Checksum, Checksummer, Completion, LakeError, LocalStore, MemoryStore, NewPart, ObjectKey, ObjectStore, Part,
+    UploadId, Written,
 };
 
 fn key(path: &str) -> ObjectKey {
@@ -15,13 +20,22 @@ async fn stage(
     path: &str,
     id: &str,
     parts: &[&'static str],
-) -> (ObjectKey, UploadId, Vec<super::Part>) {
+) -> (ObjectKey, UploadId, Vec<Part>) {
+    stage_bytes(store, path, id, parts.iter().map(|part| Bytes::from_static(part.as_bytes())).collect()).await
+}
+
+async fn stage_bytes(
+    store: &dyn ObjectStore,
+    path: &str,
+    id: &str,
+    parts: Vec<Bytes>,
+) -> (ObjectKey, UploadId, Vec<Part>) {
     let key = key(path);
     let id = store.begin_upload(&key, id).await.unwrap();
     let mut tags = Vec::new();
     let mut offset = 0;
-    for (number, part) in (1..).zip(parts) {
-        let part = NewPart { number, offset, bytes: Bytes::from_static(part.as_bytes()) };
+    for (number, bytes) in (1..).zip(parts) {
+        let part = NewPart { number, offset, bytes };
         offset += part.bytes.len() as u64;
         // A part that is repeated is the same.
         store.upload_part(&key, &id, part.clone()).await.unwrap();
@@ -34,12 +48,22 @@ async fn keys(store: &dyn ObjectStore, prefix: &str) -> Vec<String> {
     store.list(prefix).await.unwrap().into_iter().map(|object| object.key.to_string()).collect()
 }
 
+/// A part as small as the store takes one that is not the last; every one is unlike the others.
+fn full_part(store: &dyn ObjectStore, seed: u8) -> Bytes {
+    let bytes = store.part_bytes_min().max(3);
+    (0..bytes).map(|at| u8::try_from(at % 251).unwrap_or_default() ^ seed).collect()
+}
+
 async fn an_upload_is_invisible_until_it_is_completed_and_then_whole(store: &dyn ObjectStore) {
-    let (key, id, parts) = stage(store, "processed/a/x.parquet", "u-1", &["one,", "two"]).await;
+    let (key, id, parts) = stage(store, "processed/a/x.parquet", "u-1", &["one,two"]).await;
     store.flush().await.unwrap();
     assert_eq!(store.get(&key).await.unwrap(), None);
+    assert_eq!(store.checksum(&key).await.unwrap(), None);
     assert_eq!(keys(store, "").await, Vec::<String>::new());
-    assert_eq!(store.list_uploads().await.unwrap().iter().filter(|upload| upload.id == id).count(), 1);
+    let uploads = store.list_uploads().await.unwrap();
+    let mine: Vec<_> = uploads.into_iter().filter(|upload| upload.id == id).collect();
+    assert_eq!(mine.len(), 1);
+    assert!(mine[0].key.as_ref().is_none_or(|listed| *listed == key), "{mine:?}");
 
     assert_eq!(store.complete_upload(&key, &id, &parts).await.unwrap(), Completion::Completed);
     store.flush().await.unwrap();
@@ -49,11 +73,63 @@ async fn an_upload_is_invisible_until_it_is_completed_and_then_whole(store: &dyn
     assert_eq!(keys(store, "processed/").await, ["processed/a/x.parquet"]);
 }
 
-async fn completing_twice_does_no_harm(store: &dyn ObjectStore) {
+async fn an_object_of_several_parts_is_what_its_parts_are(store: &dyn ObjectStore) {
+    let sent = vec![full_part(store, 1), full_part(store, 2), full_part(store, 3), Bytes::from_static(b"the end")];
+    let (key, id, parts) = stage_bytes(store, "raw/several.gz", "u-1", sent.clone()).await;
+    assert_eq!(store.complete_upload(&key, &id, &parts).await.unwrap(), Completion::Completed);
+    let mut checksummer = Checksummer::default();
+    sent.iter().for_each(|part| checksummer.update(part));
+    let whole = sent.concat();
+    assert_eq!(store.checksum(&key).await.unwrap(), Some((whole.len() as u64, checksummer.finish())));
+    assert!(store.get(&key).await.unwrap().unwrap() == whole, "the bytes are those of the parts, in their order");
+}
+
+async fn an_object_may_be_empty(store: &dyn ObjectStore) {
+    let (key, id, parts) = stage(store, "raw/empty", "u-1", &[""]).await;
+    assert_eq!(store.complete_upload(&key, &id, &parts).await.unwrap(), Completion::Completed);
+    assert_eq!(store.checksum(&key).await.unwrap(), Some((0, Checksum::of(b""))));
+}
+
+/// The reply to the first was lost: which of the two answers comes is the store's business, but never that it completed
+/// anything else, and the object tells that it is one's own.
+async fn completing_again_after_a_lost_reply_finds_the_object_there(store: &dyn ObjectStore) {
     let (key, id, parts) = stage(store, "processed/twice", "u-2", &["x"]).await;
     assert_eq!(store.complete_upload(&key, &id, &parts).await.unwrap(), Completion::Completed);
-    assert_eq!(store.complete_upload(&key, &id, &parts).await.unwrap(), Completion::NoSuchUpload);
+    for _ in 0..2 {
+        let again = store.complete_upload(&key, &id, &parts).await.unwrap();
+        assert!(matches!(again, Completion::NoSuchUpload | Completion::KeyTaken), "{again:?}");
+        assert_eq!(store.checksum(&key).await.unwrap(), Some((1, Checksum::of(b"x"))));
+    }
+    store.abort_upload(&key, &id).await.unwrap();
     assert_eq!(store.get(&key).await.unwrap().as_deref(), Some(b"x".as_slice()));
+}
+
+async fn of_many_uploads_of_one_key_one_is_completed(store: &dyn ObjectStore) {
+    let names: Vec<String> = (0..12).map(|number| format!("u-{number}")).collect();
+    let contents = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    let mut uploads = Vec::new();
+    for (name, content) in names.iter().zip(contents) {
+        uploads.push((stage(store, "processed/one", name, &[content]).await, content));
+    }
+    let completions = uploads
+        .iter()
+        .map(|((key, id, parts), content)| async move { (store.complete_upload(key, id, parts).await, *content) });
+    let mut won = Vec::new();
+    for (completion, content) in join_all(completions).await {
+        match completion {
+            Ok(Completion::Completed) => won.push(content),
+            // S3 may want the losers of a race to try again.
+            Ok(Completion::KeyTaken) | Err(LakeError::Unavailable { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(won.len(), 1, "{won:?}");
+    let found = store.get(&key("processed/one")).await.unwrap();
+    assert_eq!(found.as_deref(), Some(won[0].as_bytes()));
+    for ((key, id, _), _) in &uploads {
+        store.abort_upload(key, id).await.unwrap();
+    }
+    assert!(store.list_uploads().await.unwrap().is_empty());
 }
 
 async fn completing_never_replaces_an_object(store: &dyn ObjectStore) {
@@ -97,6 +173,11 @@ async fn lists_are_by_prefix_and_in_order(store: &dyn ObjectStore) {
 
 macro_rules! conformance {
     ($($name:ident),* $(,)?) => {
+        mod s3 {
+            $(#[tokio::test]
+            #[ignore = "needs the local AWS stack: localstack/run"]
+            async fn $name() { super::$name(&crate::lake::s3::tests::store().await).await; })*
+        }
         mod memory {
             use super::*;
             $(#[tokio::test] async fn $name() { super::$name(&MemoryStore::new()).await; })*
@@ -113,7 +194,10 @@ macro_rules! conformance {
 
 conformance!(
     an_upload_is_invisible_until_it_is_completed_and_then_whole,
-    completing_twice_does_no_harm,
+    an_object_of_several_parts_is_what_its_parts_are,
+    an_object_may_be_empty,
+    completing_again_after_a_lost_reply_finds_the_object_there,
+    of_many_uploads_of_one_key_one_is_completed,
     completing_never_replaces_an_object,
     an_aborted_upload_can_not_be_completed,
     a_new_object_is_written_once,

@@ -1,0 +1,441 @@
+//! A lake on S3.
+//!
+//! Owns: how the protocol's terms map to S3. An upload is a multipart upload, completed under `If-None-Match: *`, which
+//! never replaces an object; checksums are S3's own CRC-64/NVME over the whole object, given with every part and verified
+//! there. Does not own: the client (`aws`), repeating calls that failed (the SDK does it twice, then the caller), what the
+//! options are (`config`).
+//!
+//! What the commit protocol needs to know of it:
+//!
+//! - A request may be repeated by the client after its reply was lost. Then completing says `NoSuchUpload` or `KeyTaken`,
+//!   and [`put_new`](ObjectStore::put_new) says `KeyTaken`, of one's own object: compare what is there with what was
+//!   written. Beginning leaves a second upload, which nobody names: a sweep, or a lifecycle rule
+//!   (`AbortIncompleteMultipartUpload`, of more days than the longest outage to be survived), removes it.
+//! - S3 answers `NoSuchUpload` only when an upload has come to its end, and its reads see every write that was acknowledged.
+//! - The upload of an object that turned out to be taken stays until it is aborted.
+//!
+//! Limits, which are S3's: parts of 5 MiB and more but for the last, 10,000 of them an object, so 48 GiB with parts of that
+//! size; keys of 1,024 bytes with the prefix. Small objects are STANDARD whatever the storage class of data objects is.
+
+mod errors;
+mod options;
+
+#[cfg(test)]
+pub(super) mod tests;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType,
+    ServerSideEncryption,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::base64;
+use bytes::Bytes;
+
+use crate::lake::{
+    Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
+    UploadInfo, Written,
+};
+use errors::{Call, chain, code, lake_error, status};
+use options::Checked;
+
+pub use options::{Encryption, InvalidS3, S3Options, S3Place};
+
+/// Bytes of every part but the last.
+const PART_BYTES_MIN: usize = 5 << 20;
+/// Parts of one object.
+const PARTS_MAX: u32 = 10_000;
+/// Keys in one answer to a list.
+const PAGE: i32 = 1000;
+
+/// A lake on S3. Clones share the client.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    client: Client,
+    place: S3Place,
+    options: Checked,
+    page: i32,
+}
+
+type Failure<E> = SdkError<E, HttpResponse>;
+
+impl S3Store {
+    /// The lake at this place. Asks S3 for nothing: see [`S3Store::probe`].
+    ///
+    /// # Errors
+    /// The place or the options are none that S3 knows.
+    pub fn new(client: Client, place: S3Place, options: &S3Options) -> Result<Self, InvalidS3> {
+        place.validate()?;
+        let options = options.check()?;
+        Ok(S3Store { client, place, options, page: PAGE })
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &S3Place {
+        &self.place
+    }
+
+    /// Sees whether the bucket is there and answers, by listing at most one key.
+    ///
+    /// # Errors
+    /// It is not there, or may not be listed, or S3 does not answer.
+    pub async fn probe(&self) -> Result<(), LakeError> {
+        let request = self.client.list_objects_v2().bucket(self.bucket()).prefix(&self.place.prefix).max_keys(1);
+        let answer = request.set_expected_bucket_owner(self.owner()).send().await;
+        answer.map(drop).map_err(|error| self.failed(format!("open the lake {}", self.place), "s3:ListBucket", &error))
+    }
+
+    /// Lists so many keys at a time.
+    #[cfg(test)]
+    fn with_page(mut self, keys: i32) -> Self {
+        self.page = keys;
+        self
+    }
+
+    fn bucket(&self) -> &str {
+        &self.place.bucket
+    }
+
+    fn owner(&self) -> Option<String> {
+        self.options.owner.clone()
+    }
+
+    /// The key in the bucket.
+    fn full(&self, key: &ObjectKey) -> String {
+        format!("{}{key}", self.place.prefix)
+    }
+
+    /// The key in the lake; `None` for what is not of the lake.
+    fn relative(&self, encoded: Option<&str>) -> Option<ObjectKey> {
+        let full = decode(encoded?);
+        ObjectKey::new(full.strip_prefix(&self.place.prefix)?).ok()
+    }
+
+    /// What writing needs.
+    fn write_actions(&self) -> String {
+        let mut actions = "s3:PutObject".to_owned();
+        if self.options.tagging.is_some() {
+            actions.push_str(" and s3:PutObjectTagging");
+        }
+        actions + &self.key_actions()
+    }
+
+    fn key_actions(&self) -> String {
+        match &self.options.encryption {
+            Encryption::Kms { key, .. } => {
+                let key = key.as_deref().unwrap_or("aws/s3");
+                format!(", and kms:GenerateDataKey and kms:Decrypt with the key '{key}',")
+            }
+            Encryption::BucketDefault | Encryption::Aes256 => String::new(),
+        }
+    }
+
+    fn failed<E>(&self, operation: impl Into<String>, actions: impl Into<String>, error: &Failure<E>) -> LakeError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let call = Call { operation: operation.into(), actions: actions.into() };
+        lake_error(call, &self.place, error)
+    }
+
+    /// How a data object is kept.
+    fn kept(&self, request: CreateMultipartUploadFluentBuilder) -> CreateMultipartUploadFluentBuilder {
+        let (encryption, key, bucket_key) = self.encryption();
+        request
+            .set_server_side_encryption(encryption)
+            .set_ssekms_key_id(key)
+            .set_bucket_key_enabled(bucket_key)
+            .set_storage_class(self.options.storage_class.clone())
+            .set_tagging(self.options.tagging.clone())
+            .set_expected_bucket_owner(self.owner())
+    }
+
+    /// How a small object is kept.
+    fn kept_small(&self, request: PutObjectFluentBuilder) -> PutObjectFluentBuilder {
+        let (encryption, key, bucket_key) = self.encryption();
+        request
+            .set_server_side_encryption(encryption)
+            .set_ssekms_key_id(key)
+            .set_bucket_key_enabled(bucket_key)
+            .set_tagging(self.options.tagging.clone())
+            .set_expected_bucket_owner(self.owner())
+    }
+
+    fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>, Option<bool>) {
+        match &self.options.encryption {
+            Encryption::BucketDefault => (None, None, None),
+            Encryption::Aes256 => (Some(ServerSideEncryption::Aes256), None, None),
+            Encryption::Kms { key, bucket_key } => (Some(ServerSideEncryption::AwsKms), key.clone(), Some(*bucket_key)),
+        }
+    }
+
+    /// Reads an object to its end, for its size and checksum; `None` if there is none. Holds one piece at a time.
+    async fn read_checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
+        let Some(mut body) = self.body(key).await? else { return Ok(None) };
+        let mut checksummer = Checksummer::default();
+        let mut bytes = 0;
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| cut_off(key, &error))?;
+            checksummer.update(&piece);
+            bytes += piece.len() as u64;
+        }
+        Ok(Some((bytes, checksummer.finish())))
+    }
+
+    /// An object's bytes as they come; `None` if there is none.
+    async fn body(&self, key: &ObjectKey) -> Result<Option<ByteStream>, LakeError> {
+        let request = self.client.get_object().bucket(self.bucket()).key(self.full(key));
+        match request.set_expected_bucket_owner(self.owner()).send().await {
+            Ok(object) => Ok(Some(object.body)),
+            Err(error) if code(&error) == Some("NoSuchKey") => Ok(None),
+            Err(error) => Err(self.failed(format!("read {key}"), READ_ACTIONS, &error)),
+        }
+    }
+}
+
+/// What reading needs. Without leave to list, S3 denies access to an object that is not there.
+const READ_ACTIONS: &str = "s3:GetObject and s3:ListBucket, and kms:Decrypt where a KMS key is used,";
+
+#[async_trait]
+impl ObjectStore for S3Store {
+    fn part_bytes_min(&self) -> usize {
+        PART_BYTES_MIN
+    }
+
+    async fn begin_upload(&self, key: &ObjectKey, _: &str) -> Result<UploadId, LakeError> {
+        let operation = || format!("begin the upload of {key}");
+        let request = self.client.create_multipart_upload().bucket(self.bucket()).key(self.full(key));
+        let request = self
+            .kept(request)
+            .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+            .checksum_type(ChecksumType::FullObject)
+            .content_type(content_type(key));
+        let begun = request.send().await.map_err(|error| self.failed(operation(), self.write_actions(), &error))?;
+        let no_id = || LakeError::Unavailable { operation: operation(), problem: "S3 gave it no id".to_owned() };
+        begun.upload_id.filter(|id| !id.is_empty()).map(UploadId).ok_or_else(no_id)
+    }
+
+    async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError> {
+        let NewPart { number, bytes, .. } = part;
+        let operation = || format!("upload part {number} of {key}");
+        let number_in_s3 = i32::try_from(number).ok().filter(|_| (1..=PARTS_MAX).contains(&number));
+        let Some(number_in_s3) = number_in_s3 else {
+            let problem = format!("S3 takes {PARTS_MAX} parts an object; set [parquet] file_bytes to 40 GiB at most");
+            return Err(LakeError::Refused { operation: operation(), problem });
+        };
+        let request = self.client.upload_part().bucket(self.bucket()).key(self.full(key)).upload_id(&id.0);
+        let request = request
+            .part_number(number_in_s3)
+            .checksum_crc64_nvme(to_base64(Checksum::of(&bytes)))
+            .body(ByteStream::from(bytes))
+            .set_expected_bucket_owner(self.owner());
+        let actions = || format!("s3:PutObject{}", self.key_actions());
+        let uploaded = request.send().await.map_err(|error| self.failed(operation(), actions(), &error))?;
+        let no_tag = || LakeError::Unavailable { operation: operation(), problem: "S3 gave it no tag".to_owned() };
+        uploaded.e_tag.map(|tag| Part { number, tag }).ok_or_else(no_tag)
+    }
+
+    async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError> {
+        let part = |part: &Part| {
+            CompletedPart::builder().set_part_number(i32::try_from(part.number).ok()).e_tag(&part.tag).build()
+        };
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.iter().map(part).collect())).build();
+        let request = self.client.complete_multipart_upload().bucket(self.bucket()).key(self.full(key));
+        let request =
+            request.upload_id(&id.0).multipart_upload(parts).if_none_match("*").set_expected_bucket_owner(self.owner());
+        match request.send().await {
+            Ok(_) => Ok(Completion::Completed),
+            Err(error) if is_taken(&error) => Ok(Completion::KeyTaken),
+            Err(error) if code(&error) == Some("NoSuchUpload") => Ok(Completion::NoSuchUpload),
+            Err(error) => {
+                let actions = format!("s3:PutObject{}", self.key_actions());
+                Err(self.failed(format!("complete the upload of {key}"), actions, &error))
+            }
+        }
+    }
+
+    async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError> {
+        let request = self.client.abort_multipart_upload().bucket(self.bucket()).key(self.full(key)).upload_id(&id.0);
+        match request.set_expected_bucket_owner(self.owner()).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == Some("NoSuchUpload") => Ok(()),
+            Err(error) => Err(self.failed(format!("abort the upload of {key}"), "s3:AbortMultipartUpload", &error)),
+        }
+    }
+
+    async fn list_uploads(&self) -> Result<Vec<UploadInfo>, LakeError> {
+        let mut uploads = Vec::new();
+        let mut markers = None;
+        loop {
+            let (key_marker, id_marker) = markers.take().unwrap_or_default();
+            let request = self.client.list_multipart_uploads().bucket(self.bucket()).prefix(&self.place.prefix);
+            let request = request
+                .encoding_type(EncodingType::Url)
+                .max_uploads(self.page)
+                .set_key_marker(key_marker)
+                .set_upload_id_marker(id_marker)
+                .set_expected_bucket_owner(self.owner());
+            let page = request.send().await.map_err(|error| {
+                self.failed(format!("list the uploads in {}", self.place), "s3:ListBucketMultipartUploads", &error)
+            })?;
+            for upload in page.uploads.unwrap_or_default() {
+                if let (Some(key), Some(id)) = (self.relative(upload.key.as_deref()), upload.upload_id) {
+                    let begun_ms = millis(upload.initiated.as_ref());
+                    uploads.push(UploadInfo { key: Some(key), id: UploadId(id), begun_ms });
+                }
+            }
+            let next = (page.next_key_marker.as_deref().map(decode), page.next_upload_id_marker);
+            if page.is_truncated != Some(true) || next.0.is_none() {
+                return Ok(uploads);
+            }
+            markers = Some(next);
+        }
+    }
+
+    async fn flush(&self) -> Result<(), LakeError> {
+        Ok(())
+    }
+
+    async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
+        let request = self.client.put_object().bucket(self.bucket()).key(self.full(key));
+        let request = self
+            .kept_small(request)
+            .if_none_match("*")
+            .content_type(content_type(key))
+            .checksum_crc64_nvme(to_base64(Checksum::of(&bytes)))
+            .body(ByteStream::from(bytes));
+        match request.send().await {
+            Ok(_) => Ok(Written::New),
+            Err(error) if is_taken(&error) => Ok(Written::KeyTaken),
+            Err(error) => Err(self.failed(format!("write {key}"), self.write_actions(), &error)),
+        }
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
+        let Some(body) = self.body(key).await? else { return Ok(None) };
+        body.collect().await.map(|bytes| Some(bytes.into_bytes())).map_err(|error| cut_off(key, &error))
+    }
+
+    async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
+        let request = self.client.head_object().bucket(self.bucket()).key(self.full(key));
+        let request = request.checksum_mode(ChecksumMode::Enabled).set_expected_bucket_owner(self.owner());
+        let head = match request.send().await {
+            Ok(head) => head,
+            // An answer to HEAD has no body, and so no code.
+            Err(error) if status(&error) == Some(404) => return Ok(None),
+            Err(error) => return Err(self.failed(format!("look at {key}"), READ_ACTIONS, &error)),
+        };
+        let whole = head.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);
+        let checksum = head.checksum_crc64_nvme.as_deref().filter(|_| whole).and_then(from_base64);
+        let bytes = head.content_length.and_then(|bytes| u64::try_from(bytes).ok());
+        match (bytes, checksum) {
+            (Some(bytes), Some(checksum)) => Ok(Some((bytes, checksum))),
+            // Written by others, or copied: S3 keeps another checksum of it, or none.
+            _ => self.read_checksum(key).await,
+        }
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError> {
+        let mut objects = Vec::new();
+        let mut token = None;
+        loop {
+            let request = self.client.list_objects_v2().bucket(self.bucket());
+            let request = request
+                .prefix(format!("{}{prefix}", self.place.prefix))
+                .encoding_type(EncodingType::Url)
+                .max_keys(self.page)
+                .set_continuation_token(token.take())
+                .set_expected_bucket_owner(self.owner());
+            let page = request
+                .send()
+                .await
+                .map_err(|error| self.failed(format!("list '{prefix}' in {}", self.place), "s3:ListBucket", &error))?;
+            for object in page.contents.unwrap_or_default() {
+                if let Some(key) = self.relative(object.key.as_deref()) {
+                    let bytes = object.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+                    objects.push(ObjectInfo { key, bytes, modified_ms: millis(object.last_modified.as_ref()) });
+                }
+            }
+            token = page.next_continuation_token;
+            if page.is_truncated != Some(true) || token.is_none() {
+                return Ok(objects);
+            }
+        }
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError> {
+        let request = self.client.delete_object().bucket(self.bucket()).key(self.full(key));
+        match request.set_expected_bucket_owner(self.owner()).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == Some("NoSuchKey") => Ok(()),
+            Err(error) => Err(self.failed(format!("delete {key}"), "s3:DeleteObject", &error)),
+        }
+    }
+}
+
+/// Whether an object of that key is there.
+fn is_taken<E: ProvideErrorMetadata>(error: &Failure<E>) -> bool {
+    code(error) == Some("PreconditionFailed") || status(error) == Some(412)
+}
+
+/// An object whose bytes stopped coming, or came changed.
+fn cut_off(key: &ObjectKey, error: &(dyn std::error::Error + 'static)) -> LakeError {
+    LakeError::Unavailable { operation: format!("read {key}"), problem: chain(error) }
+}
+
+/// Milliseconds since 1970. A time that S3 does not tell is taken for far in the future: nothing is old by it.
+fn millis(time: Option<&DateTime>) -> i64 {
+    time.and_then(|time| time.to_millis().ok()).unwrap_or(i64::MAX)
+}
+
+/// As S3 writes it: big-endian, in base 64.
+fn to_base64(checksum: Checksum) -> String {
+    base64::encode(checksum.0.to_be_bytes())
+}
+
+fn from_base64(text: &str) -> Option<Checksum> {
+    let bytes = base64::decode(text).ok()?;
+    Some(Checksum(u64::from_be_bytes(bytes.try_into().ok()?)))
+}
+
+/// Decodes a key as S3 lists it on `encoding-type=url`: it has characters that XML has not.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digit = |at: usize| after.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(u8::try_from(high << 4 | low).unwrap_or_default());
+                rest = &after[2..];
+            }
+            (b'+', ..) => {
+                bytes.push(b' ');
+                rest = after;
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What an object is, by what its key ends with. Compressed lines are files, not a transfer's encoding: whoever gets one,
+/// gets it as it is.
+fn content_type(key: &ObjectKey) -> &'static str {
+    match key.as_str().rsplit('.').next() {
+        Some("parquet") => "application/vnd.apache.parquet",
+        Some("json") => "application/json",
+        Some("ndjson") => "application/x-ndjson",
+        Some("gz") => "application/gzip",
+        Some("zst") => "application/zstd",
+        _ => "application/octet-stream",
+    }
+}
