@@ -31,7 +31,7 @@ impl Verdict {
             Verdict::Object => {
                 let of_bytes = grammar
                     || matches!(code, Code::NotUtf8 | Code::NotAnObject | Code::TooDeep)
-                    || matches!(code, Code::TooLarge | Code::DamagedFile);
+                    || matches!(code, Code::TooLarge | Code::DamagedFile | Code::BrokenAggregate);
                 !(of_bytes || is_assigned && code == Code::UnknownDataset)
             }
             Verdict::Deep => code != Code::NotUtf8,

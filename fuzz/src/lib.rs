@@ -81,6 +81,7 @@ pub fn record(data: &[u8]) {
 /// | 3 | it is damaged: its file |
 /// | 4 | it is the next one of the same aggregated record |
 /// | 5 | it begins the second chunk |
+/// | 6 | it is damaged: an aggregate that can't be opened |
 pub fn records(data: &[u8]) {
     let Some((assigned, data)) = data.split_first() else { return };
     let assigned = usize::from(assigned & 3);
@@ -98,10 +99,11 @@ pub fn records(data: &[u8]) {
         if bit(5) && chunks.len() == 1 {
             chunks.push(lane::Frames::default());
         }
-        let damage = match (bit(2), bit(3)) {
-            (true, _) => Some(Damage::TooLarge),
-            (false, true) => Some(Damage::DamagedFile),
-            (false, false) => None,
+        let damage = match (bit(2), bit(3), bit(6)) {
+            (true, _, _) => Some(Damage::TooLarge),
+            (false, true, _) => Some(Damage::DamagedFile),
+            (false, false, true) => Some(Damage::BrokenAggregate),
+            (false, false, false) => None,
         };
         let arrival_ms = bit(0).then(|| lane::ARRIVAL_MS + i64::from(flags) * 1_000_000);
         let last = chunks.last_mut().expect("there is one chunk at least");
@@ -135,6 +137,7 @@ fn judge_all(sent: &[Sent<'_>], out: &lane::Out, assigned: Option<usize>) {
                 match damage {
                     Some(Damage::TooLarge) => assert_eq!(letter.code, Code::TooLarge),
                     Some(Damage::DamagedFile) => assert_eq!(letter.code, Code::DamagedFile),
+                    Some(Damage::BrokenAggregate) => assert_eq!(letter.code, Code::BrokenAggregate),
                     None if bytes.len() > RECORD_BYTES_MAX => assert_eq!(letter.code, Code::TooLarge),
                     None => assert!(
                         verdict.allows(letter.code, assigned.is_some()),

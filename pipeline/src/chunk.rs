@@ -37,8 +37,8 @@ pub struct Frame {
     pub sub_sequence: u64,
     /// When it arrived in the stream, if the source knows: milliseconds since 1970.
     pub arrival_ms: Option<i64>,
-    /// Its partition key, if the source has one.
-    pub partition_key: Option<Box<str>>,
+    /// Its partition key, if the source has one; shared by the records of an aggregate that have the same.
+    pub partition_key: Option<Arc<str>>,
     /// Set where the source could not read the record itself.
     pub damage: Option<Damage>,
 }
@@ -50,6 +50,8 @@ pub enum Damage {
     TooLarge,
     /// The compressed file is damaged or cut off here; the chunk holds what could still be read.
     DamagedFile,
+    /// It says that it is an aggregate of records, and can't be opened; the chunk holds all of it.
+    BrokenAggregate,
 }
 
 /// What one read of one shard returned.

@@ -136,6 +136,7 @@ impl Lane {
                     let damage = frame.damage.map(|damage| match damage {
                         Damage::TooLarge => Code::TooLarge,
                         Damage::DamagedFile => Code::DamagedFile,
+                        Damage::BrokenAggregate => Code::BrokenAggregate,
                     });
                     self.record(record, bytes, damage, assigned, &source, &mut buffer, &mut pushed);
                 }

@@ -60,6 +60,8 @@ pub enum Code {
     BadEmbeddedJson,
     /// The file's compressed stream is damaged or cut off here.
     DamagedFile,
+    /// An aggregate of records that can't be opened.
+    BrokenAggregate,
     /// No dataset recognizes the record.
     UnknownDataset,
     /// A required field is absent or null.
@@ -84,7 +86,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 22] = [
+    pub const ALL: [Code; 23] = [
         Code::NotJson,
         Code::NotUtf8,
         Code::Truncated,
@@ -97,6 +99,7 @@ impl Code {
         Code::TooLarge,
         Code::BadEmbeddedJson,
         Code::DamagedFile,
+        Code::BrokenAggregate,
         Code::UnknownDataset,
         Code::MissingField,
         Code::WrongType,
@@ -126,6 +129,7 @@ impl Code {
             Code::TooLarge => "Decode.TooLarge",
             Code::BadEmbeddedJson => "Decode.BadEmbeddedJson",
             Code::DamagedFile => "Decode.DamagedFile",
+            Code::BrokenAggregate => "Decode.BrokenAggregate",
             Code::UnknownDataset => "Decode.UnknownDataset",
             Code::MissingField => "Validate.MissingField",
             Code::OutOfRange => "Validate.OutOfRange",
@@ -169,6 +173,7 @@ impl Code {
             Code::TooLarge => "the record is larger than the limit",
             Code::BadEmbeddedJson => "a string that should hold a JSON object does not",
             Code::DamagedFile => "the compressed file is damaged or cut off at this point",
+            Code::BrokenAggregate => "the record begins as an aggregate of records does, and can't be opened",
             Code::UnknownDataset => "no dataset recognizes the record",
             Code::MissingField => "a required field is missing or null",
             Code::WrongType => "a value is not of the type that the dataset says",

@@ -403,7 +403,8 @@ proptest! {
         for letter in &outcome.letters {
             let grammar = [
                 Code::NotJson, Code::NotUtf8, Code::Truncated, Code::MultipleDocuments, Code::TrailingBytes,
-                Code::UnpairedSurrogate, Code::TooDeep, Code::TooLarge, Code::DamagedFile, Code::DuplicateKey,
+                Code::UnpairedSurrogate, Code::TooDeep, Code::TooLarge, Code::DamagedFile, Code::BrokenAggregate,
+                Code::DuplicateKey,
             ];
             let is_list_or_scalar = letter.code == Code::NotAnObject;
             prop_assert!(!grammar.contains(&letter.code), "{}: {}", letter.about, String::from_utf8_lossy(&letter.raw));

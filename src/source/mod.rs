@@ -11,6 +11,7 @@
 //! 3. A shard that has come to its end stays so.
 
 mod files;
+mod kinesis;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use pipeline::chunk::Chunk;
 use crate::retry::RetryPolicy;
 
 pub use files::{FileSource, FilesConfig};
+pub use kinesis::{Decode, KinesisConfig, KinesisSource, Limits, Mode, Start};
 
 /// One shard of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -271,6 +271,8 @@ cases! {
     what_could_be_read_of_a_damaged_file_is_kept:
         case(&assessment("\"score\":1").as_bytes()[..40], Code::DamagedFile).damaged(Damage::DamagedFile);
     nothing_could_be_read_of_a_damaged_file: case("", Code::DamagedFile).damaged(Damage::DamagedFile);
+    an_aggregate_that_can_not_be_opened_is_kept_whole:
+        case(&b"\xF3\x89\x9A\xC2\x0A\x01"[..], Code::BrokenAggregate).damaged(Damage::BrokenAggregate);
 
     an_embedded_text_that_is_no_json_is_refused:
         case(endpoint(r#""[object Object]""#), Code::BadEmbeddedJson)

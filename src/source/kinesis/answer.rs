@@ -1,0 +1,209 @@
+//! One GetRecords call, and its answer as a batch.
+//!
+//! Owns: taking the answer's body over from the SDK. Does not own: when to ask (`polling`), or the form of the body
+//! (`decode`).
+//!
+//! Signing, endpoints and errors are the SDK's. When the service has answered 200, an interceptor puts itself between the
+//! body and the SDK's decoding: it keeps the bytes, and the SDK gets an answer without records. An answer that the scan does
+//! not understand is asked for again, with the same iterator, and decoded by the SDK: slow, but never wrong.
+//!
+//! Large answers are decoded, and their aggregates opened, on a thread of their own and not on one that does I/O.
+//!
+//! Limits: 64 MiB a body; Kinesis's largest is a quarter of that.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use aws_sdk_kinesis::types::Record;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextMut;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::ConfigBag;
+use bytes::Bytes;
+use http_body::{Body, Frame};
+
+use crate::source::kinesis::batch::{About, Batch, Nonsense, millis};
+use crate::source::kinesis::decode::{Envelope, NotTaken, scan};
+use crate::source::kinesis::service::Failure;
+
+/// Bytes of a body at most.
+const BODY_BYTES_MAX: usize = 64 << 20;
+/// What the SDK is given instead of the body.
+const NO_RECORDS: &[u8] = br#"{"Records":[]}"#;
+/// Bytes from which on an answer is decoded on another thread.
+const ELSEWHERE_MIN: usize = 128 << 10;
+
+/// How an answer of GetRecords is decoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Decode {
+    /// By a scan of its own, and by the SDK where that does not understand it.
+    #[default]
+    Fast,
+    /// By the SDK.
+    Stock,
+}
+
+/// A service that is asked for records.
+#[derive(Debug)]
+pub(super) struct Asking {
+    client: aws_sdk_kinesis::Client,
+    decode: Decode,
+    /// It was told that an answer was not understood.
+    told: AtomicBool,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) batch: Batch,
+    pub(super) envelope: Envelope,
+}
+
+impl Asking {
+    pub(super) fn new(client: aws_sdk_kinesis::Client, decode: Decode) -> Self {
+        Asking { client, decode, told: AtomicBool::new(false) }
+    }
+
+    /// Asks once.
+    pub(super) async fn ask(&self, iterator: &str, limit: i32, batch: Batch) -> Result<Answer, Failure> {
+        match self.decode {
+            Decode::Fast => self.ask_fast(iterator, limit, batch).await,
+            Decode::Stock => self.ask_stock(iterator, limit, batch).await,
+        }
+    }
+
+    async fn ask_fast(&self, iterator: &str, limit: i32, mut batch: Batch) -> Result<Answer, Failure> {
+        let kept = Kept::default();
+        let call = self.client.get_records().shard_iterator(iterator).limit(limit).customize();
+        let called = call.interceptor(TakeBody(kept.clone())).send().await;
+        called.map_err(|error| Failure::of("GetRecords", &error))?;
+        let body = kept.take();
+        let (batch, scanned) = elsewhere(body.len(), move || {
+            let scanned = scan(&body, &mut batch);
+            (batch, scanned)
+        })
+        .await?;
+        match scanned {
+            Ok(envelope) => Ok(Answer { batch, envelope }),
+            Err(NotTaken::Nonsense(nonsense)) => Err(Failure::Unavailable(nonsense.to_string())),
+            Err(NotTaken::NotUnderstood(stumbled_over)) => {
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(stumbled_over, "an answer of GetRecords is decoded by the SDK, which is slower");
+                }
+                self.ask_stock(iterator, limit, batch.again()).await
+            }
+        }
+    }
+
+    async fn ask_stock(&self, iterator: &str, limit: i32, batch: Batch) -> Result<Answer, Failure> {
+        let call = self.client.get_records().shard_iterator(iterator).limit(limit);
+        let answer = call.send().await.map_err(|error| Failure::of("GetRecords", &error))?;
+        let batch = add_all(batch, answer.records).await?;
+        let children = answer.child_shards.unwrap_or_default().into_iter().map(|child| child.shard_id).collect();
+        let (next, behind_ms) = (answer.next_shard_iterator, answer.millis_behind_latest.unwrap_or(0));
+        Ok(Answer { batch, envelope: Envelope { next, behind_ms, children } })
+    }
+}
+
+/// Adds records as the SDK gives them.
+pub(super) async fn add_all(mut batch: Batch, records: Vec<Record>) -> Result<Batch, Failure> {
+    let bytes = records.iter().map(|record| record.data.as_ref().len()).sum();
+    let added = elsewhere(bytes, move || {
+        for record in &records {
+            let start = batch.buffer.len();
+            batch.buffer.extend_from_slice(record.data.as_ref());
+            let arrival_ms = record.approximate_arrival_timestamp.as_ref().map(millis);
+            let partition_key = record.partition_key.as_deref();
+            batch.add(start, About { sequence: &record.sequence_number, arrival_ms, partition_key })?;
+        }
+        Ok::<Batch, Nonsense>(batch)
+    });
+    added.await?.map_err(|nonsense| Failure::Unavailable(nonsense.to_string()))
+}
+
+/// Does work on so many bytes where it disturbs no I/O.
+async fn elsewhere<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    if bytes < ELSEWHERE_MIN {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Unavailable(format!("decoding: {error}")))
+}
+
+/// The bytes of a body that was taken over.
+#[derive(Debug, Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Kept {
+    fn with<T>(&self, what: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        what(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self) -> Vec<u8> {
+        self.with(std::mem::take)
+    }
+}
+
+/// Takes the body of a good answer over.
+#[derive(Debug)]
+struct TakeBody(Kept);
+
+impl Intercept for TakeBody {
+    fn name(&self) -> &'static str {
+        "TakeBody"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response_mut();
+        if response.status().as_u16() == 200 {
+            // An attempt before this one may have left something.
+            self.0.with(Vec::clear);
+            let body = Box::pin(response.take_body());
+            *response.body_mut() = SdkBody::from_body_1_x(TakenBody { body, kept: self.0.clone(), given: false });
+        }
+        Ok(())
+    }
+}
+
+/// A body whose bytes are kept; to its reader it is an answer without records.
+struct TakenBody {
+    body: Pin<Box<SdkBody>>,
+    kept: Kept,
+    given: bool,
+}
+
+impl Body for TakenBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        loop {
+            match std::task::ready!(self.body.as_mut().poll_frame(context)) {
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    let bytes = self.kept.with(|kept| {
+                        kept.extend_from_slice(&data);
+                        kept.len()
+                    });
+                    if bytes > BODY_BYTES_MAX {
+                        return Poll::Ready(Some(Err("the answer is larger than any that Kinesis gives".into())));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None if std::mem::replace(&mut self.given, true) => return Poll::Ready(None),
+                None => return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(NO_RECORDS))))),
+            }
+        }
+    }
+}

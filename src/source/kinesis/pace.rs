@@ -1,0 +1,128 @@
+//! How fast a shard may be read, and how long to wait after a failure.
+//!
+//! Owns: when the next request may go out. Does not own: the requests.
+//!
+//! Kinesis lets a shard be read five times and for 2 MB a second, by all readers together, and refuses reads for up to five
+//! seconds after an answer of 10 MB. A reader alone on its shard keeps to that by itself; one that shares it is told so by
+//! the service, and waits longer each time. The jitter follows from the shard's name and the number of the failure, so that
+//! shards don't wait alike and a simulation repeats.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use checkpoints::ShardId;
+use tokio::time::Instant;
+
+/// The shortest wait after a failure, doubled with each further one.
+const FIRST: Duration = Duration::from_millis(250);
+/// The longest wait after a failure.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// What the service allows for one shard. The defaults are Amazon's; other values make sense where something else stands in
+/// for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The time between two reads.
+    pub between_reads: Duration,
+    /// Bytes of records a second.
+    pub bytes_per_second: u64,
+}
+
+impl Default for Limits {
+    /// Five reads and 2 MiB a second.
+    fn default() -> Self {
+        Limits { between_reads: Duration::from_millis(200), bytes_per_second: 2 << 20 }
+    }
+}
+
+/// The pace of one shard's reader.
+#[derive(Debug)]
+pub(super) struct Pace {
+    limits: Limits,
+    seed: u64,
+    /// No request before this.
+    next: Option<Instant>,
+    failures: u32,
+    failing_since: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) fn new(limits: Limits, shard: &ShardId) -> Self {
+        let mut hasher = DefaultHasher::new();
+        shard.as_str().hash(&mut hasher);
+        Pace { limits, seed: hasher.finish(), next: None, failures: 0, failing_since: None }
+    }
+
+    /// Waits for `idle`, and until a request may go out.
+    pub(super) async fn wait(&self, idle: Duration) {
+        let now = Instant::now();
+        let until = self.next.map_or(now, |next| next.max(now)).max(now + idle);
+        tokio::time::sleep_until(until).await;
+    }
+
+    /// A read gave so many bytes.
+    pub(super) fn read(&mut self, bytes: u64) {
+        let micros = bytes.saturating_mul(1_000_000) / self.limits.bytes_per_second.max(1);
+        self.next = Some(Instant::now() + self.limits.between_reads.max(Duration::from_micros(micros)));
+        (self.failures, self.failing_since) = (0, None);
+    }
+
+    /// A request failed: the next one waits. Gives how often in a row that was, and for how long.
+    pub(super) fn failed(&mut self) -> (u32, Duration) {
+        let now = Instant::now();
+        let longest = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
+        self.failures += 1;
+        self.next = Some(now + longest.mul_f64(0.5 + self.jitter() / 2.0));
+        (self.failures, now.duration_since(*self.failing_since.get_or_insert(now)))
+    }
+
+    /// Between 0 and 1.
+    fn jitter(&self) -> f64 {
+        let mut hasher = DefaultHasher::new();
+        (self.seed, self.failures).hash(&mut hasher);
+        f64::from((hasher.finish() >> 40) as u32 & 0xff_ffff) / f64::from(1 << 24)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace() -> Pace {
+        Pace::new(Limits::default(), &ShardId::new("shardId-0").unwrap())
+    }
+
+    async fn waited(pace: &Pace, idle: Duration) -> Duration {
+        let begun = Instant::now();
+        pace.wait(idle).await;
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_are_as_far_apart_as_the_service_wants_them() {
+        let mut pace = pace();
+        assert!(waited(&pace, Duration::ZERO).await < Duration::from_millis(2));
+        pace.read(1000);
+        let small = waited(&pace, Duration::ZERO).await;
+        assert!((200..203).contains(&small.as_millis()), "{small:?}");
+        pace.read(10 << 20);
+        let large = waited(&pace, Duration::from_secs(1)).await;
+        assert!((5000..5003).contains(&large.as_millis()), "{large:?}");
+        pace.read(1000);
+        let idle = waited(&pace, Duration::from_secs(1)).await;
+        assert!((1000..1003).contains(&idle.as_millis()), "{idle:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_wait_longer_and_longer_and_a_read_forgets_them() {
+        let mut pace = pace();
+        let mut waits = Vec::new();
+        for failure in 1..=9 {
+            assert_eq!(pace.failed().0, failure);
+            waits.push(waited(&pace, Duration::ZERO).await);
+        }
+        assert!(waits[0] >= FIRST / 2 && waits[8] >= LONGEST / 2 && waits.iter().all(|wait| *wait <= LONGEST * 2));
+        pace.read(0);
+        assert_eq!(pace.failed(), (1, Duration::ZERO));
+    }
+}

@@ -1,0 +1,172 @@
+//! A shard that is read by asking for records again and again.
+//!
+//! Owns: iterators, how many records to ask for, and what is done about a call that failed. Does not own: the calls' pace
+//! (`pace`), the answer's form (`answer`, `decode`), the position (`cursor`).
+//!
+//! What a read gives:
+//!
+//! | the service says | it is |
+//! |---|---|
+//! | records | a chunk; then, where no iterator follows, the end |
+//! | no records, and something further on | an empty chunk: the next read goes on from the new iterator |
+//! | no records, nothing further on | the tip |
+//! | no records, and no iterator follows | the end |
+//! | too much at once, or no good answer | an empty chunk at the same position; [`ready`](ShardReader::ready) waits longer |
+//! | the iterator is too old | the same, and a new iterator behind the last record |
+//!
+//! An empty chunk moves nothing; no memory is held while the reader waits. Throttling that lasts longer than 5 minutes, and
+//! any other failure that comes 4 times in a row, is an error that may pass.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use checkpoints::ShardId;
+use pipeline::chunk::{Chunk, Framing};
+
+use crate::source::kinesis::Stream;
+use crate::source::kinesis::answer::Answer;
+use crate::source::kinesis::batch::Batch;
+use crate::source::kinesis::cursor::{Begin, Cursor};
+use crate::source::kinesis::pace::Pace;
+use crate::source::kinesis::service::Failure;
+use crate::source::{Read, ShardReader, SourceError};
+
+/// Records that are asked for before their size is known.
+const FIRST_LIMIT: i32 = 100;
+/// Records that may be asked for.
+const LIMIT_MAX: usize = 10_000;
+/// How long a shard may be throttled.
+const THROTTLED_MAX: Duration = Duration::from_secs(300);
+/// How often in a row another failure is waited for.
+const FAILURES_MAX: u32 = 4;
+
+/// Reads a shard by asking.
+pub(super) struct PollingReader {
+    stream: Arc<Stream>,
+    shard: ShardId,
+    cursor: Cursor,
+    pace: Pace,
+    iterator: Option<String>,
+    /// Mean bytes of a record; `None` before the first.
+    record_bytes: Option<usize>,
+    /// Set at the shard's end.
+    children: Option<Vec<ShardId>>,
+}
+
+impl PollingReader {
+    pub(super) fn new(stream: Arc<Stream>, shard: ShardId, cursor: Cursor) -> Self {
+        let pace = Pace::new(stream.config.limits, &shard);
+        PollingReader { stream, shard, cursor, pace, iterator: None, record_bytes: None, children: None }
+    }
+
+    /// Where the reading stands.
+    pub(super) fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    fn limit(&self, bytes: usize) -> i32 {
+        let limit = self.record_bytes.map(|mean| (bytes / mean.max(1)).clamp(1, LIMIT_MAX));
+        limit.and_then(|limit| i32::try_from(limit).ok()).unwrap_or(FIRST_LIMIT)
+    }
+
+    async fn ask(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Answer, Failure> {
+        let iterator = match &self.iterator {
+            Some(iterator) => iterator.clone(),
+            None => {
+                let now_ms = self.stream.config.clock.now_ms();
+                let iterator = self.stream.iterator(&self.shard, self.cursor.begin()).await?;
+                self.cursor.begun(now_ms);
+                self.iterator.insert(iterator).clone()
+            }
+        };
+        let batch = Batch::new(buffer, self.cursor.position().clone(), self.stream.config.record_bytes_max);
+        self.stream.asking.ask(&iterator, self.limit(bytes), batch).await
+    }
+
+    fn answered(&mut self, answer: Answer) -> Read {
+        let Answer { batch, envelope } = answer;
+        let (records, bytes) = (batch.records(), batch.bytes());
+        self.pace.read(bytes);
+        if let Some(mean) = bytes.checked_div(records) {
+            let mean = usize::try_from(mean).unwrap_or(usize::MAX);
+            // The larger one counts at once, so that little more comes than was asked for.
+            self.record_bytes = Some(self.record_bytes.map_or(mean, |before| mean.max(before / 2 + mean / 2)));
+        }
+        self.cursor.read(&batch, &self.shard);
+        self.iterator = envelope.next.filter(|next| !next.is_empty());
+        if self.iterator.is_none() {
+            let children = envelope.children.into_iter().filter_map(|child| ShardId::new(child).ok());
+            let children = self.children.insert(children.collect());
+            if records == 0 {
+                return Read::End { children: children.clone() };
+            }
+        } else if records == 0 && envelope.behind_ms <= 0 {
+            return Read::AtTip;
+        }
+        let through = batch.through().clone();
+        Read::Chunk { chunk: self.stream.chunk(&self.shard, batch), through, source_bytes: bytes }
+    }
+
+    /// Waits longer before the next read, or gives up.
+    fn failed(&mut self, failure: Failure) -> Result<Read, SourceError> {
+        let (times, since) = self.pace.failed();
+        let shard = &self.shard;
+        match &failure {
+            Failure::Throttled(_) if since < THROTTLED_MAX => {
+                tracing::debug!(%shard, times, %failure, "the shard is read later");
+            }
+            Failure::Expired(_) if times < FAILURES_MAX => {
+                tracing::debug!(%shard, "the iterator was too old");
+                self.iterator = None;
+            }
+            Failure::Unavailable(_) | Failure::InUse(_) if times < FAILURES_MAX => {
+                tracing::warn!(%shard, times, %failure, "the shard is read later");
+            }
+            // An iterator that the service does not know: its own, of another process.
+            Failure::Invalid(_) if self.iterator.is_some() && times < FAILURES_MAX => {
+                tracing::warn!(%shard, times, %failure, "another iterator is asked for");
+                self.iterator = None;
+            }
+            _ => return Err(failure.at(&self.stream.place(shard))),
+        }
+        let (stream, framing) = (&self.stream, Framing::Records(Vec::new()));
+        let (name, now_ms) = (stream.name.as_str().into(), stream.config.clock.now_ms());
+        let chunk = Chunk::new(name, shard.as_str().into(), now_ms, Vec::new(), framing);
+        Ok(Read::Chunk { chunk, through: self.cursor.position().clone(), source_bytes: 0 })
+    }
+}
+
+#[async_trait]
+impl ShardReader for PollingReader {
+    async fn ready(&mut self, idle: Duration) {
+        self.pace.wait(idle).await;
+    }
+
+    async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
+        if let Some(children) = &self.children {
+            return Ok(Read::End { children: children.clone() });
+        }
+        match self.ask(bytes, buffer).await {
+            Ok(answer) => Ok(self.answered(answer)),
+            Err(failure) => self.failed(failure),
+        }
+    }
+}
+
+impl Stream {
+    /// An iterator of a shard.
+    pub(super) async fn iterator(&self, shard: &ShardId, begin: &Begin) -> Result<String, Failure> {
+        let call = self.client.get_shard_iterator().stream_name(self.config.stream.as_str()).shard_id(shard.as_str());
+        let call = call.shard_iterator_type(begin.kind()).set_starting_sequence_number(begin.sequence());
+        let answer = call.set_timestamp(begin.time()).send().await;
+        let answer = answer.map_err(|error| match Failure::of("GetShardIterator", &error) {
+            Failure::NotFound(told) => Failure::Refused(format!(
+                "the stream has no such shard any more: it was deleted, or the shard's records were kept for their time and \
+                 are gone; set its checkpoint to SHARD_END to go on with its children ({told})"
+            )),
+            failure => begin.refused(failure),
+        })?;
+        answer.shard_iterator.ok_or_else(|| Failure::Unavailable("GetShardIterator: no iterator".to_owned()))
+    }
+}

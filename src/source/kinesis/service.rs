@@ -1,0 +1,105 @@
+//! What a failed call of Kinesis means.
+//!
+//! Owns: telling apart what passes, what is too much, and what stays so until somebody does something. Does not own: what is
+//! done about it. A message holds the service's words about the request, and never a record's contents.
+
+use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use crate::retry::MayPass;
+use crate::source::SourceError;
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Failure {
+    /// Too many calls, or too many bytes, for now.
+    #[error("{0}")]
+    Throttled(String),
+    /// The iterator, or the token of a next page, is too old.
+    #[error("{0}")]
+    Expired(String),
+    /// No answer, or one that says that the service has a problem.
+    #[error("{0}")]
+    Unavailable(String),
+    /// What was named is being changed, or is used by another call.
+    #[error("{0}")]
+    InUse(String),
+    /// What was named is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The service does not accept an argument: a position that is none in this shard, say.
+    #[error("{0}")]
+    Invalid(String),
+    /// The service refuses until somebody does something.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Failure {
+    /// What a call of `operation` failed of.
+    pub(super) fn of<E>(operation: &str, error: &SdkError<E, HttpResponse>) -> Failure
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let SdkError::ServiceError(service) = error else {
+            let problem = format!("{operation}: {}", DisplayErrorContext(error));
+            return match error {
+                SdkError::ConstructionFailure(_) => Failure::Refused(problem),
+                _ => Failure::Unavailable(problem),
+            };
+        };
+        let status = service.raw().status();
+        let (code, message) = (service.err().code(), service.err().message());
+        Failure::of_code(operation, code, message, status.is_server_error())
+    }
+
+    /// What an error of this code means.
+    pub(super) fn of_code(operation: &str, code: Option<&str>, message: Option<&str>, server: bool) -> Failure {
+        let code = code.unwrap_or("an error without a code");
+        let told = format!("{operation}: {code}: {}", message.unwrap_or("no message"));
+        match code {
+            "ProvisionedThroughputExceededException"
+            | "LimitExceededException"
+            | "KMSThrottlingException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "RequestLimitExceeded"
+            | "TooManyRequestsException" => Failure::Throttled(told),
+            "ExpiredIteratorException" | "ExpiredNextTokenException" => Failure::Expired(told),
+            "ResourceInUseException" => Failure::InUse(told),
+            "ResourceNotFoundException" => Failure::NotFound(told),
+            "InvalidArgumentException" | "ValidationException" => Failure::Invalid(told),
+            "AccessDeniedException" | "AccessDenied" => {
+                Failure::Refused(format!("{told} (the worker's role needs the permission kinesis:{operation})"))
+            }
+            "KMSAccessDeniedException" | "KMSDisabledException" | "KMSInvalidStateException" | "KMSNotFoundException"
+            | "KMSOptInRequired" => {
+                Failure::Refused(format!("{told} (the worker's role needs kms:Decrypt on the stream's key)"))
+            }
+            // Credentials are renewed by the SDK; until then the old ones may be refused.
+            "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Unavailable(told),
+            "InternalFailure" | "InternalFailureException" | "ServiceUnavailable" => Failure::Unavailable(told),
+            _ if server => Failure::Unavailable(told),
+            _ => Failure::Refused(told),
+        }
+    }
+
+    /// The error of a source that this is.
+    pub(super) fn at(self, place: &str) -> SourceError {
+        let (place, problem) = (place.to_owned(), self.to_string());
+        if self.may_pass() {
+            SourceError::Unavailable { place, problem }
+        } else {
+            SourceError::Unreadable { place, problem }
+        }
+    }
+}
+
+impl MayPass for Failure {
+    fn may_pass(&self) -> bool {
+        match self {
+            Failure::Throttled(_) | Failure::Expired(_) | Failure::Unavailable(_) | Failure::InUse(_) => true,
+            Failure::NotFound(_) | Failure::Invalid(_) | Failure::Refused(_) => false,
+        }
+    }
+}

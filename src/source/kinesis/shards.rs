@@ -1,0 +1,92 @@
+//! The shards of a stream.
+//!
+//! Owns: listing them, page by page, and what of a list concerns a reader. Does not own: who reads which, and in which order
+//! (`worker`).
+//!
+//! Asked for are those that may have something to be read: all that the stream still has, or those that were open at the
+//! time where reading starts and all after them. Each of them starts at that same place, also a shard that was made after
+//! the time: all its records arrived after it, so reading since then is reading from its beginning. (So no record between a
+//! split and the first look at the list is missed.) A shard from before the time, which a service that knows no filters
+//! lists too, holds nothing since then, and comes to its end at once.
+
+use std::collections::HashSet;
+
+use aws_sdk_kinesis::types::{Shard, ShardFilter, ShardFilterType};
+use checkpoints::{HashRange, Position, ShardId};
+
+use crate::source::SourceShard;
+use crate::source::kinesis::cursor::Cursor;
+use crate::source::kinesis::service::Failure;
+
+/// How often a list is begun again because the token of its next page was too old.
+const AGAIN_MAX: usize = 3;
+
+/// Lists the shards once. Throttling is the caller's.
+pub(super) async fn list(
+    client: &aws_sdk_kinesis::Client,
+    stream: &str,
+    start: &Position,
+) -> Result<Vec<SourceShard>, Failure> {
+    let mut filter = Some(filter(start));
+    let mut again = 0;
+    loop {
+        match pages(client, stream, filter.clone()).await {
+            Ok(shards) => return Ok(source_shards(&shards, start)),
+            Err(Failure::Expired(_)) if again < AGAIN_MAX => again += 1,
+            // A time that is ahead of the service's clock, or a filter that a stand-in does not know: more shards do no harm.
+            Err(Failure::Invalid(told)) if filter.is_some() => {
+                tracing::debug!(told, "the shards are listed without a filter");
+                filter = None;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+fn filter(start: &Position) -> ShardFilter {
+    let since = Cursor::new(start).and_then(|cursor| cursor.begin().time());
+    let kind = if since.is_some() { ShardFilterType::FromTimestamp } else { ShardFilterType::FromTrimHorizon };
+    ShardFilter::builder().r#type(kind).set_timestamp(since).build().expect("it has a type")
+}
+
+async fn pages(
+    client: &aws_sdk_kinesis::Client,
+    stream: &str,
+    filter: Option<ShardFilter>,
+) -> Result<Vec<Shard>, Failure> {
+    let mut shards = Vec::new();
+    let mut token: Option<String> = None;
+    loop {
+        let call = client.list_shards();
+        // A token stands for the stream and the filter, too, and may not be given with them.
+        let call = match token.take() {
+            Some(token) => call.next_token(token),
+            None => call.stream_name(stream).set_shard_filter(filter.clone()),
+        };
+        let page = call.send().await.map_err(|error| Failure::of("ListShards", &error))?;
+        shards.extend(page.shards.unwrap_or_default());
+        token = page.next_token.filter(|token| !token.is_empty());
+        if token.is_none() {
+            return Ok(shards);
+        }
+    }
+}
+
+fn source_shards(shards: &[Shard], start: &Position) -> Vec<SourceShard> {
+    let listed: HashSet<&str> = shards.iter().map(|shard| shard.shard_id.as_str()).collect();
+    let mut seen = HashSet::new();
+    let shards = shards.iter().filter(|shard| seen.insert(shard.shard_id.as_str()));
+    let source_shard = |shard: &Shard| {
+        let parents = [&shard.parent_shard_id, &shard.adjacent_parent_shard_id];
+        // A parent that is not listed has nothing to be read.
+        let parents = parents.into_iter().flatten().filter(|parent| listed.contains(parent.as_str()));
+        let range = shard.hash_key_range.as_ref();
+        let hash_range = range.and_then(|range| {
+            HashRange::new(range.starting_hash_key.parse().ok()?, range.ending_hash_key.parse().ok()?)
+        });
+        let id = ShardId::new(shard.shard_id.as_str()).ok()?;
+        let parents = parents.filter_map(|parent| ShardId::new(parent.as_str()).ok()).collect();
+        Some(SourceShard { id, parents, first: start.clone(), hash_range })
+    };
+    shards.filter_map(source_shard).collect()
+}

@@ -1,0 +1,158 @@
+//! Where the reading of a stream starts: settled once, for good, in an object of the lake.
+//!
+//! `latest` would mean another time at each restart, and what arrived in between would never be read. So the first worker
+//! that opens the stream writes down what it means, and every worker after it, also this one, goes by what stands there:
+//!
+//! ```json
+//! {"format":1,"stream":"orders","arn":"arn:aws:kinesis:…:stream/orders","created_ms":1736764200000,
+//!  "start":"AT_TIMESTAMP:1736764201000"}
+//! ```
+//!
+//! The key is `_sources/<stream's name in the lake, escaped>.json`. The object also says which stream it was: one that was
+//! deleted and made anew has other records under the same name, and its shards would be taken for those read before.
+//!
+//! Owns: the object. Does not own: what a position means to a reader (`cursor`).
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use checkpoints::{Position, StreamName};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::SharedClock;
+use crate::lake::{LakeError, ObjectKey, ObjectStore};
+use crate::retry::RetryPolicy;
+use crate::source::SourceError;
+
+/// The format's number.
+const FORMAT: u32 = 1;
+/// Bytes of an escaped name that stand in a key as they are.
+const PLAIN_NAME_MAX: usize = 300;
+
+/// Where the first reading of a stream starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest record that the stream has.
+    TrimHorizon,
+    /// With what arrives after the very first start.
+    Latest,
+    /// With the first record that arrived at this time or later.
+    At {
+        /// Milliseconds since 1970.
+        ms: u64,
+    },
+}
+
+/// The stream as the service describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) arn: String,
+    /// Milliseconds since 1970.
+    pub(super) created_ms: i64,
+}
+
+/// What stands in the lake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Settled {
+    format: u32,
+    stream: StreamName,
+    arn: String,
+    created_ms: i64,
+    start: Position,
+}
+
+/// Where this stream's reading starts, by what stands in the lake; written there if nothing does.
+pub(super) async fn settle(
+    lake: &Arc<dyn ObjectStore>,
+    clock: &SharedClock,
+    stream: &StreamName,
+    identity: &Identity,
+    start: Start,
+) -> Result<Position, SourceError> {
+    let place = format!("stream {stream}");
+    let unreadable = |problem: String| SourceError::Unreadable { place: place.clone(), problem };
+    let failed = |error: LakeError| {
+        let (place, problem) = (place.clone(), error.to_string());
+        if error.is_retryable() {
+            SourceError::Unavailable { place, problem }
+        } else {
+            SourceError::Unreadable { place, problem }
+        }
+    };
+    let now = u64::try_from(clock.now_ms()).unwrap_or(0);
+    let wanted = match start {
+        Start::TrimHorizon => Position::Beginning,
+        Start::Latest => Position::Since { ms: now },
+        Start::At { ms } if ms > now => {
+            return Err(unreadable(format!("its start, {ms} ms since 1970, lies ahead of now")));
+        }
+        Start::At { ms } => Position::Since { ms },
+    };
+    let Identity { arn, created_ms } = identity.clone();
+    let new = Settled { format: FORMAT, stream: stream.clone(), arn, created_ms, start: wanted.clone() };
+    let bytes = Bytes::from(serde_json::to_vec(&new).expect("texts and numbers are JSON"));
+    let key = key(stream);
+    let retry = RetryPolicy::default();
+    // Read first: a worker that may only read an object that is there needs no more.
+    let mut stands = retry.run(|| lake.get(&key)).await.map_err(failed)?;
+    if stands.is_none() {
+        // Whoever comes second, also this worker in a request whose reply was lost, goes by what the first one wrote.
+        retry.run(|| lake.put_new(&key, bytes.clone())).await.map_err(failed)?;
+        stands = retry.run(|| lake.get(&key)).await.map_err(failed)?;
+    }
+    let Some(stands) = stands else {
+        return Err(unreadable(format!("{key} was written to the lake and is not there")));
+    };
+    let settled: Settled = serde_json::from_slice(&stands)
+        .map_err(|error| unreadable(format!("{key} in the lake is damaged, or of another version: {error}")))?;
+    if settled.format != FORMAT || settled.stream != *stream {
+        let Settled { format, stream, .. } = settled;
+        return Err(unreadable(format!("{key} in the lake is of format {format}, for stream {stream}")));
+    }
+    // In seconds, as KCL tells streams apart: not every service keeps more.
+    if settled.arn != identity.arn || settled.created_ms / 1000 != identity.created_ms / 1000 {
+        return Err(unreadable(format!(
+            "the lake knows another stream by this name, {} made at {} ms since 1970; this one is {} made at {}. A stream \
+             that was made anew needs another `name` in the configuration",
+            settled.arn, settled.created_ms, identity.arn, identity.created_ms
+        )));
+    }
+    let changed = match start {
+        // What it meant is long past.
+        Start::Latest => settled.start == Position::Beginning,
+        Start::TrimHorizon | Start::At { .. } => settled.start != wanted,
+    };
+    if changed {
+        tracing::warn!(%stream, start = %settled.start, "the stream's start was settled before; another one has no effect");
+    }
+    match settled.start {
+        start @ (Position::Beginning | Position::Since { .. }) => Ok(start),
+        start => Err(unreadable(format!("{key} in the lake says {start}, which is no start"))),
+    }
+}
+
+fn key(stream: &StreamName) -> ObjectKey {
+    let mut name = String::new();
+    for byte in stream.as_str().bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            name.push(char::from(byte));
+        } else {
+            let _ = write!(name, "%{byte:02X}");
+        }
+    }
+    if name.len() > PLAIN_NAME_MAX {
+        // A tilde is in no other name.
+        name.truncate(PLAIN_NAME_MAX / 2);
+        name.push('~');
+        for byte in &Sha256::digest(stream.as_str())[..16] {
+            let _ = write!(name, "{byte:02x}");
+        }
+    }
+    ObjectKey::new(format!("_sources/{name}.json")).expect("an escaped name is a plain segment")
+}
+
+#[cfg(test)]
+#[path = "tests/start.rs"]
+mod tests;
