@@ -12,7 +12,8 @@ use aws_sdk_s3::error::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::aws::Aws;
-use crate::config::{BucketUrl, CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, ReadBy, SourceUrl};
+use crate::config::{BucketUrl, CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, SourceUrl};
+use crate::source::Mode;
 
 /// The key of an item, an object or an upload that is there only while it is tried.
 const PROBE: &str = "_shardlake-probe";
@@ -64,7 +65,7 @@ pub async fn try_all(config: &Config, aws: &Aws) -> Vec<Tried> {
     let mut tried = Vec::new();
     for source in &config.sources {
         if let SourceUrl::Kinesis(stream) = &source.url {
-            kinesis(aws, stream, matches!(source.read, ReadBy::FanOut { .. }), &mut tried).await;
+            kinesis(aws, stream, matches!(source.read, Mode::FanOut { .. }), &mut tried).await;
         }
     }
     if let CheckpointsUrl::DynamoDb(table) = &config.checkpoints {

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::aws::Aws;
 use crate::clock::{SharedClock, random_bytes};
 use crate::commit::Stores;
-use crate::config::{CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, S3Config, SourceConfig, SourceUrl};
-use crate::lake::{LakeError, LocalStore, ObjectKey, ObjectStore, S3Options, S3Place, S3Store};
+use crate::config::{CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, SourceConfig, SourceUrl};
+use crate::lake::{LakeError, LocalStore, ObjectKey, ObjectStore, S3Place, S3Store};
 use crate::retry::RetryPolicy;
-use crate::source::{FileSource, FilesConfig, KinesisConfig, KinesisSource, ShardSource, SourceError};
+use crate::source::{Decode, FileSource, FilesConfig, KinesisConfig, KinesisSource, Limits, ShardSource, SourceError};
 
 /// What opening can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -138,20 +138,11 @@ async fn open_lake(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn ObjectS
         LakeUrl::Local(folder) => Ok(Arc::new(LocalStore::open(folder)?)),
         LakeUrl::S3(place) => {
             let place = S3Place { bucket: place.bucket.clone(), prefix: place.prefix.clone() };
-            let store =
-                S3Store::new(needed(aws).s3(), place, s3_options(&config.s3)).map_err(WorldError::NotThisLake)?;
+            let store = S3Store::new(needed(aws).s3(), place, &config.s3)
+                .map_err(|problem| WorldError::NotThisLake(problem.to_string()))?;
             store.probe().await?;
             Ok(Arc::new(store))
         }
-    }
-}
-
-fn s3_options(config: &S3Config) -> S3Options {
-    S3Options {
-        encryption: config.encryption.clone(),
-        storage_class: config.storage_class.clone(),
-        tags: config.tags.clone(),
-        expected_bucket_owner: config.bucket_owner.clone(),
     }
 }
 
@@ -314,8 +305,10 @@ pub async fn open_sources(
                     stream: stream.clone(),
                     name: name.clone(),
                     start: *start,
-                    read: read.clone(),
+                    mode: read.clone(),
                     record_bytes_max,
+                    decode: Decode::Fast,
+                    limits: Limits::default(),
                     clock: Arc::clone(clock),
                 };
                 let source = KinesisSource::open(needed(aws).kinesis(), kinesis, Arc::clone(lake)).await?;

@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 use crate::cli::args::{ConfigArgs, ConfigCommand};
 use crate::cli::load;
 use crate::cli::table::Table;
-use crate::config::{Config, Encryption, KeySource, LakeUrl, Overrides, RawTo, ReadBy, SourceUrl, StartAt};
+use crate::config::{Config, KeySource, LakeUrl, Overrides, RawTo, SourceUrl};
+use crate::lake::Encryption;
 use crate::permissions::{Found, try_all};
+use crate::source::{Mode, Start};
 use crate::world::load_aws;
 
 pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<ExitCode> {
@@ -75,14 +77,14 @@ fn effective(config: &Config) -> String {
         }
         if matches!(source.url, SourceUrl::Kinesis(_)) {
             let start = match source.start {
-                StartAt::TrimHorizon => "trim_horizon".to_owned(),
-                StartAt::Latest => "latest".to_owned(),
-                StartAt::Time(ms) => format_rfc3339(ms),
+                Start::TrimHorizon => "trim_horizon".to_owned(),
+                Start::Latest => "latest".to_owned(),
+                Start::At { ms } => format_rfc3339(i64::try_from(ms).unwrap_or(i64::MAX)),
             };
             line(format!("start = {}", quoted(&start)));
             match &source.read {
-                ReadBy::Polling => line("read = \"polling\"".to_owned()),
-                ReadBy::FanOut { consumer } => {
+                Mode::Polling => line("read = \"polling\"".to_owned()),
+                Mode::FanOut { consumer } => {
                     line("read = \"fan-out\"".to_owned());
                     line(format!("consumer = {}", quoted(consumer)));
                 }
@@ -104,7 +106,9 @@ fn effective(config: &Config) -> String {
                 line(format!("bucket_key = {bucket_key}"));
             }
         }
-        for (key, value) in [("storage_class", &config.s3.storage_class), ("bucket_owner", &config.s3.bucket_owner)] {
+        for (key, value) in
+            [("storage_class", &config.s3.storage_class), ("bucket_owner", &config.s3.expected_bucket_owner)]
+        {
             if let Some(value) = value {
                 line(format!("{key} = {}", quoted(value)));
             }

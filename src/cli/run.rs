@@ -60,7 +60,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         None
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let Opened { stores, sources, aws } = open(&config, key.as_ref(), &clock, args.until_caught_up).await?;
+    let Opened { stores, sources, .. } = open(&config, key.as_ref(), &clock, args.until_caught_up).await?;
     // What dead workers left behind goes first: only what certainly can't become visible any more.
     let swept = audit::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false).await?;
     tracing::info!(?swept, "swept");

@@ -7,10 +7,10 @@ use pipeline::lines::LineCodec;
 use pipeline::settings::{At, Document, Problems, Scalar, Section};
 
 use crate::config::units::{parse_bytes, parse_duration};
-use crate::config::urls::{CheckpointsUrl, LakeUrl, ReadBy, SourceUrl, StartAt};
-use crate::config::{
-    CommitConfig, Encryption, KeySource, LeaseConfig, Limits, OutputConfig, RawTo, S3Config, SourceConfig,
-};
+use crate::config::urls::{CheckpointsUrl, LakeUrl, SourceUrl, parse_start};
+use crate::config::{CommitConfig, KeySource, LeaseConfig, Limits, OutputConfig, RawTo, SourceConfig};
+use crate::lake::{Encryption, S3Options};
+use crate::source::{Mode, Start};
 
 /// A configuration file as read; what it does not say has its default.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub struct ConfigFile {
     pub folder: PathBuf,
     pub(crate) sources: Vec<SourceConfig>,
     pub(crate) lake: Option<LakeUrl>,
-    pub(crate) s3: S3Config,
+    pub(crate) s3: S3Options,
     pub(crate) checkpoints: Option<CheckpointsUrl>,
     pub(crate) datasets: Vec<PathBuf>,
     pub(crate) key: Option<KeySource>,
@@ -35,7 +35,7 @@ impl Default for ConfigFile {
             folder: PathBuf::new(),
             sources: Vec::new(),
             lake: None,
-            s3: S3Config::default(),
+            s3: S3Options::default(),
             checkpoints: None,
             datasets: Vec::new(),
             key: None,
@@ -150,33 +150,33 @@ fn read_source(section: Section<'_>) -> Option<SourceConfig> {
         told(&section, &at, valid)
     });
     let dataset = section.text("dataset").map(|at| at.value);
-    let start = section.text("start").and_then(|at| told(&section, &at, StartAt::parse(&at.value)));
+    let start = section.text("start").and_then(|at| told(&section, &at, parse_start(&at.value)));
     let consumer = section.text("consumer");
     let read = match section.text("read") {
-        None => ReadBy::Polling,
+        None => Mode::Polling,
         Some(at) => match at.value.as_str() {
-            "polling" => ReadBy::Polling,
+            "polling" => Mode::Polling,
             "fan-out" | "fan_out" => {
                 let consumer = consumer.as_ref().map_or("shardlake", |at| at.value.as_str()).to_owned();
-                ReadBy::FanOut { consumer }
+                Mode::FanOut { consumer }
             }
             other => {
                 section.report(at.line, format!("read is polling or fan-out, not '{other}'"));
-                ReadBy::Polling
+                Mode::Polling
             }
         },
     };
-    if let Some(at) = consumer.filter(|_| read == ReadBy::Polling) {
+    if let Some(at) = consumer.filter(|_| read == Mode::Polling) {
         section.report(at.line, "consumer is for read = \"fan-out\"");
     }
-    if matches!(url, Some(SourceUrl::Files(_))) && (start.is_some() || read != ReadBy::Polling) {
+    if matches!(url, Some(SourceUrl::Files(_))) && (start.is_some() || read != Mode::Polling) {
         section.report(section.line(), "start and read are for sources kinesis://STREAM");
     }
     section.finish();
-    Some(SourceConfig { url: url?, name, dataset, start: start.unwrap_or(StartAt::TrimHorizon), read })
+    Some(SourceConfig { url: url?, name, dataset, start: start.unwrap_or(Start::TrimHorizon), read })
 }
 
-fn read_s3(section: &Section<'_>) -> S3Config {
+fn read_s3(section: &Section<'_>) -> S3Options {
     let kms_key = section.text("kms_key");
     let bucket_key = section.flag("bucket_key").is_none_or(|at| at.value);
     let encryption = match section.text("encryption") {
@@ -200,11 +200,11 @@ fn read_s3(section: &Section<'_>) -> S3Config {
             None
         }
     });
-    S3Config {
+    S3Options {
         tags: tags.collect(),
         encryption,
         storage_class: section.text("storage_class").map(|at| at.value),
-        bucket_owner: section.text("bucket_owner").map(|at| at.value),
+        expected_bucket_owner: section.text("bucket_owner").map(|at| at.value),
     }
 }
 

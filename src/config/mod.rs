@@ -10,7 +10,6 @@ mod file;
 pub(crate) mod units;
 mod urls;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +18,10 @@ use pipeline::lines::LineCodec;
 use pipeline::settings::{Problem, Problems};
 
 pub use file::ConfigFile;
-pub use urls::{BucketUrl, CheckpointsUrl, LakeUrl, ReadBy, SourceUrl, StartAt};
+pub use urls::{BucketUrl, CheckpointsUrl, LakeUrl, SourceUrl};
+
+use crate::lake::{S3Options, S3Place};
+use crate::source::{Mode, Start};
 
 /// One source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,39 +33,9 @@ pub struct SourceConfig {
     /// The dataset that all its records are of; by default each record is recognized.
     pub dataset: Option<String>,
     /// Where reading starts if nobody has read the stream yet (`start`, trim_horizon).
-    pub start: StartAt,
+    pub start: Start,
     /// How its shards are read (`read`, polling).
-    pub read: ReadBy,
-}
-
-/// How objects on S3 are encrypted at rest.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Encryption {
-    /// As the bucket says.
-    #[default]
-    BucketDefault,
-    /// With keys of S3's (`AES256`).
-    Aes256,
-    /// With a key of KMS's (`aws:kms`).
-    Kms {
-        /// Its id or ARN; the account's own key for S3 if there is none.
-        key: Option<String>,
-        /// Whether S3 may derive a key of the bucket's, for fewer calls of KMS.
-        bucket_key: bool,
-    },
-}
-
-/// How objects are kept on S3.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct S3Config {
-    /// Encryption at rest (`encryption`, `kms_key`, `bucket_key`).
-    pub encryption: Encryption,
-    /// Storage class of data objects (`storage_class`, STANDARD).
-    pub storage_class: Option<String>,
-    /// Tags of data objects (`[lake.tags]`).
-    pub tags: BTreeMap<String, String>,
-    /// The account that the bucket must belong to (`bucket_owner`).
-    pub bucket_owner: Option<String>,
+    pub read: Mode,
 }
 
 /// Where records as received go.
@@ -149,7 +121,7 @@ pub struct Config {
     /// Where the lake is.
     pub lake: LakeUrl,
     /// How its objects are kept, if it is on S3.
-    pub s3: S3Config,
+    pub s3: S3Options,
     /// Where checkpoints are kept.
     pub checkpoints: CheckpointsUrl,
     /// The datasets, compiled.
@@ -212,7 +184,7 @@ impl Config {
 impl SourceConfig {
     /// A source of which only the place is said.
     pub fn plain(url: SourceUrl) -> Self {
-        SourceConfig { url, name: None, dataset: None, start: StartAt::TrimHorizon, read: ReadBy::Polling }
+        SourceConfig { url, name: None, dataset: None, start: Start::TrimHorizon, read: Mode::Polling }
     }
 
     /// The stream's name in the lake, where it does not depend on the machine.
@@ -315,6 +287,12 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
         commit.interval = parsed(units::parse_duration(text), flag, problems).unwrap_or(commit.interval);
     }
     check_limits(&limits, &commit, problems);
+    if let LakeUrl::S3(url) = &lake {
+        let place = S3Place { bucket: url.bucket.clone(), prefix: url.prefix.clone() };
+        for problem in [place.validate(), file.s3.validate()].into_iter().filter_map(Result::err) {
+            told(problems, "[lake]", problem.to_string());
+        }
+    }
     let datasets = compile(&file.datasets, &file.folder, problems)?;
     for source in &sources {
         if let Some(name) = source.dataset.as_deref().filter(|name| datasets.find(name).is_none()) {

@@ -1,6 +1,7 @@
 //! Tests of the configuration as a whole.
 
 use super::*;
+use crate::lake::Encryption;
 
 fn load(text: &str) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -173,10 +174,10 @@ key = "secretsmanager:arn:aws:secretsmanager:eu-west-1:123456789012:secret:key"
 to = "firehose:raw-landing"
 "#;
     let config = load(text).unwrap();
-    assert_eq!(config.sources[0].read, ReadBy::FanOut { consumer: "lake".into() });
-    assert_eq!(config.sources[0].start, StartAt::Latest);
+    assert_eq!(config.sources[0].read, Mode::FanOut { consumer: "lake".into() });
+    assert_eq!(config.sources[0].start, Start::Latest);
     assert_eq!(config.sources[0].stream_name(), Some("pinpoint-events"));
-    assert_eq!(config.sources[1].start, StartAt::Time(1_736_764_200_000));
+    assert_eq!(config.sources[1].start, Start::At { ms: 1_736_764_200_000 });
     assert_eq!(config.sources[1].stream_name(), Some("old-assessments"));
     let place = BucketUrl { bucket: "the-lake".into(), prefix: "a/".into() };
     assert_eq!(config.lake, LakeUrl::S3(place));

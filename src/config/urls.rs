@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::source::Start;
+
 /// A bucket and what keys in it begin with: empty, or ending with `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketUrl {
@@ -19,29 +21,6 @@ pub enum SourceUrl {
     Files(PathBuf),
     /// A Kinesis stream, by name.
     Kinesis(String),
-}
-
-/// Where reading of a stream starts that nobody has read yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartAt {
-    /// At the oldest record that the stream still has.
-    TrimHorizon,
-    /// At the time of the first start.
-    Latest,
-    /// At this time: milliseconds since 1970.
-    Time(i64),
-}
-
-/// How a stream's shards are read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadBy {
-    /// GetRecords: five reads a second and 2 MB/s a shard, shared with everybody else who polls.
-    Polling,
-    /// Enhanced fan-out: 2 MB/s a shard of one's own, for a price.
-    FanOut {
-        /// The registered consumer's name.
-        consumer: String,
-    },
 }
 
 /// Where the lake is.
@@ -72,20 +51,18 @@ fn is_aws_name(name: &str, range: std::ops::RangeInclusive<usize>) -> bool {
     range.contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
-impl StartAt {
-    /// Reads `trim_horizon`, `latest` or a time.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().replace('-', "_").as_str() {
-            "trim_horizon" => Ok(StartAt::TrimHorizon),
-            "latest" => Ok(StartAt::Latest),
-            _ => match pipeline::time::parse_rfc3339(text.as_bytes()) {
-                Some(ms) if ms >= 0 => Ok(StartAt::Time(ms)),
-                _ => Err(format!("start is trim_horizon, latest or a time such as 2025-01-13T10:30:00Z, not '{text}'")),
-            },
-        }
+/// Reads `trim_horizon`, `latest` or a time.
+///
+/// # Errors
+/// A sentence for the user.
+pub(crate) fn parse_start(text: &str) -> Result<Start, String> {
+    match text.to_ascii_lowercase().replace('-', "_").as_str() {
+        "trim_horizon" => Ok(Start::TrimHorizon),
+        "latest" => Ok(Start::Latest),
+        _ => match pipeline::time::parse_rfc3339(text.as_bytes()).map(u64::try_from) {
+            Some(Ok(ms)) => Ok(Start::At { ms }),
+            _ => Err(format!("start is trim_horizon, latest or a time such as 2025-01-13T10:30:00Z, not '{text}'")),
+        },
     }
 }
 

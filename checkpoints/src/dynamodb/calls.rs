@@ -144,6 +144,10 @@ impl DynamoStore {
 
 #[async_trait]
 impl LeaseStore for DynamoStore {
+    fn is_metered(&self) -> bool {
+        true
+    }
+
     fn decision_shards_max(&self) -> usize {
         TRANSACTION_ROWS_MAX
     }

@@ -115,6 +115,14 @@ pub(super) struct Checked {
 
 impl S3Options {
     /// Checks the options.
+    ///
+    /// # Errors
+    /// S3 would refuse them.
+    pub fn validate(&self) -> Result<(), InvalidS3> {
+        self.check().map(drop)
+    }
+
+    /// Checks the options, and puts them into the form that requests need.
     pub(super) fn check(&self) -> Result<Checked, InvalidS3> {
         if let Encryption::Kms { key: Some(key), .. } = &self.encryption
             && (key.is_empty() || !key.chars().all(|c| c.is_ascii_graphic()))

@@ -72,7 +72,10 @@ impl Failure {
             "AccessDeniedException" | "AccessDenied" => {
                 Failure::Refused(format!("{told} (the worker's role needs the permission kinesis:{operation})"))
             }
-            "KMSAccessDeniedException" | "KMSDisabledException" | "KMSInvalidStateException" | "KMSNotFoundException"
+            "KMSAccessDeniedException"
+            | "KMSDisabledException"
+            | "KMSInvalidStateException"
+            | "KMSNotFoundException"
             | "KMSOptInRequired" => {
                 Failure::Refused(format!("{told} (the worker's role needs kms:Decrypt on the stream's key)"))
             }
