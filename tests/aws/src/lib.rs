@@ -5,4 +5,12 @@
 //! is used in-process, or served over HTTP so that the official SDK speaks to it. Does not own: any code of the product, of
 //! which it knows nothing.
 
+pub mod clock;
+pub mod faults;
 pub mod http;
+pub mod server;
+
+mod chunked;
+mod route;
+
+pub mod kinesis;
