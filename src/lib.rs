@@ -8,7 +8,7 @@
 //! 4. [`commit`]: how an epoch becomes visible, exactly once.
 //! 5. [`lake`]: the object store.
 //!
-//! Beside them: [`aws`] makes the clients of the services; [`audit`] looks at a lake from outside; [`world`] opens what the configuration names; [`permissions`] tries what a worker will have to do; [`produce`] makes sample records; [`clock`] and [`retry`] are what everything waits by.
+//! Beside them: [`aws`] makes the clients of the services; [`audit`] looks at a lake from outside; [`world`] opens what the configuration names; [`permissions`] tries what a worker will have to do; [`produce`] makes sample records; [`raw`] sends records on as received; [`clock`] and [`retry`] are what everything waits by.
 
 pub mod audit;
 pub mod aws;
@@ -19,6 +19,7 @@ pub mod config;
 pub mod lake;
 pub mod permissions;
 pub mod produce;
+pub mod raw;
 pub mod retry;
 pub mod source;
 pub mod worker;

@@ -17,6 +17,7 @@ use crate::clock::{SharedClock, random_bytes};
 use crate::commit::Stores;
 use crate::config::{CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, SourceConfig, SourceUrl};
 use crate::lake::{LakeError, LocalStore, ObjectKey, ObjectStore, S3Place, S3Store};
+use crate::raw::{FirehoseSink, RawError, RawSink};
 use crate::retry::RetryPolicy;
 use crate::source::{Decode, FileSource, FilesConfig, KinesisConfig, KinesisSource, Limits, ShardSource, SourceError};
 
@@ -32,6 +33,9 @@ pub enum WorldError {
     /// A source.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The raw landing.
+    #[error(transparent)]
+    Raw(#[from] RawError),
     /// The key.
     #[error("the key of pseudonyms: {0}")]
     Key(String),
@@ -116,6 +120,21 @@ pub async fn open_existing_leases(config: &Config, aws: Option<&Aws>) -> Result<
             let client = needed(aws).dynamodb();
             Ok(Arc::new(DynamoStore::open_existing(client, table, only_stream(config, BTreeMap::new())).await?))
         }
+    }
+}
+
+/// Where raw records go, if not into the lake.
+///
+/// # Errors
+/// It is not there, or can't be reached.
+pub async fn open_raw_sink(config: &Config, aws: Option<&Aws>) -> Result<Option<Arc<dyn RawSink>>, WorldError> {
+    match (&config.output.raw_to, config.output.raw) {
+        (RawTo::Firehose { delivery_stream }, Some(_)) => {
+            let sink = FirehoseSink::new(needed(aws).firehose(), delivery_stream);
+            sink.probe().await?;
+            Ok(Some(Arc::new(sink)))
+        }
+        _ => Ok(None),
     }
 }
 

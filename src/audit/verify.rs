@@ -21,7 +21,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parquet::file::metadata::ParquetMetaDataReader;
 
 use crate::audit::{CONCURRENT, commit_records, intents};
-use crate::commit::{CommitError, Manifest, ObjectKind, ObjectOfEpoch, Stores, Totals};
+use crate::commit::{CommitError, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Stores, Totals};
 use crate::lake::{Checksum, ObjectKey};
 
 /// What an audit found.
@@ -162,22 +162,26 @@ pub async fn verify(stores: &Stores, progress: &(dyn Fn(u64) + Sync)) -> Result<
 
 /// Follows every shard's ranges.
 fn chains(records: &[Manifest], leases: &[Lease], audit: &mut Audit) {
-    let mut ranges: BTreeMap<&ShardKey, Vec<(&ShardRange, &str)>> = BTreeMap::new();
+    let mut ranges: BTreeMap<&ShardKey, Vec<(&ShardOfEpoch, &str)>> = BTreeMap::new();
     for record in records {
         for shard in &record.shards {
-            ranges.entry(&shard.key).or_default().push((&shard.range, record.epoch.as_str()));
+            ranges.entry(&shard.key).or_default().push((shard, record.epoch.as_str()));
         }
     }
     let checkpoints: HashMap<&ShardKey, &Position> =
         leases.iter().map(|lease| (&lease.key, &lease.checkpoint)).collect();
-    for key in checkpoints.keys().filter(|key| *checkpoints[*key] != Position::Beginning) {
+    for key in checkpoints.keys().filter(|key| !is_start(checkpoints[*key])) {
         ranges.entry(key).or_default();
     }
     audit.shards = ranges.len() as u64;
     for (key, mut chain) in ranges {
-        chain.sort_by(|left, right| (left.0.after(), left.0.through()).cmp(&(right.0.after(), right.0.through())));
-        let mut at = Position::Beginning;
-        for (range, epoch) in chain {
+        chain.sort_by(|(left, _), (right, _)| {
+            (left.range.after(), left.range.through()).cmp(&(right.range.after(), right.range.through()))
+        });
+        // A chain begins where reading was to start, or where another program had got to.
+        let first = chain.first().filter(|(shard, _)| shard.taken_over || is_start(shard.range.after()));
+        let mut at = first.map_or(Position::Beginning, |(shard, _)| shard.range.after().clone());
+        for (ShardOfEpoch { range, .. }, epoch) in chain {
             if *range.after() > at {
                 audit.faults.push(Fault::Gap { key: key.clone(), after: at, before: range.after().clone() });
             } else if *range.after() < at {
@@ -191,6 +195,11 @@ fn chains(records: &[Manifest], leases: &[Lease], audit: &mut Audit) {
             audit.faults.push(Fault::Gap { key: key.clone(), after: at, before: (*checkpoint).clone() });
         }
     }
+}
+
+/// Whether a position is one where a shard's first reading starts.
+fn is_start(position: &Position) -> bool {
+    matches!(position, Position::Beginning | Position::Since { .. } | Position::Latest)
 }
 
 /// Adds up what a commit record says.

@@ -24,9 +24,10 @@ use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
 use crate::config::units::{counted, show_bytes, show_count};
 use crate::config::{Config, LakeUrl, Overrides, SourceUrl};
+use crate::raw::RawSink;
 use crate::source::{Behind, ShardSource};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
-use crate::world::{Opened, load_aws, open, open_key};
+use crate::world::{Opened, load_aws, open, open_key, open_raw_sink};
 
 /// Records of the demonstration.
 const SAMPLE_RECORDS: u64 = 100_000;
@@ -60,13 +61,14 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         None
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let Opened { stores, sources, .. } = open(&config, key.as_ref(), &clock, args.until_caught_up).await?;
+    let Opened { stores, sources, aws } = open(&config, key.as_ref(), &clock, args.until_caught_up).await?;
     // What dead workers left behind goes first: only what certainly can't become visible any more.
     let swept = audit::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false).await?;
     tracing::info!(?swept, "swept");
 
     let progress = Arc::new(Progress::default());
-    let (worker, lake) = configure(config, &args, key, &stores, &clock, sources.clone())?;
+    let raw_sink = open_raw_sink(&config, aws.as_ref()).await?;
+    let (worker, lake) = configure(config, &args, key, &stores, &clock, sources.clone(), raw_sink)?;
     progress.bytes_total.store(bytes_ahead(&sources, &stores).await, Ordering::Relaxed);
     let stop = CancellationToken::new();
     let listening = tokio::spawn(stop_on_signal(stop.clone()));
@@ -150,9 +152,11 @@ fn configure(
     stores: &Stores,
     clock: &SharedClock,
     sources: Vec<Arc<dyn ShardSource>>,
+    raw_sink: Option<Arc<dyn RawSink>>,
 ) -> anyhow::Result<(WorkerConfig, String)> {
     let names: Vec<String> = sources.iter().map(|source| source.stream().to_string()).collect();
-    let graph = Graph::new(&names, &config.datasets, config.output.raw.is_some());
+    let raw = if raw_sink.is_some() { None } else { config.output.raw };
+    let graph = Graph::new(&names, &config.datasets, raw.is_some());
     let assigned = config
         .sources
         .iter()
@@ -163,7 +167,7 @@ fn configure(
         graph,
         key,
         assigned,
-        raw: config.output.raw,
+        raw,
         letters: LineCodec::Gzip(1),
         record_bytes_max: usize::try_from(config.limits.record_bytes)?,
         hash_seed: u64::from_le_bytes(random_bytes()?),
@@ -173,6 +177,7 @@ fn configure(
         me: LeaseOwner::from_random(random_bytes()?),
         sources,
         stores: stores.clone(),
+        raw_sink,
         clock: Arc::clone(clock),
         compute: Compute::on_threads(config.limits.threads)?,
         lanes: Arc::new(lanes),

@@ -123,6 +123,9 @@ pub struct ShardOfEpoch {
     /// What it became, if its end was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<ShardId>,
+    /// Set on the first range of a shard that another program (a KCL application) had read up to where it begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taken_over: bool,
     /// Records in the range.
     pub records: u64,
     /// Their bytes.
@@ -285,7 +288,7 @@ pub(crate) mod tests {
                 let through =
                     if ends { checkpoints::Position::End } else { checkpoints::Position::at((after + more).into()) };
                 let range = ShardRange::new(checkpoints::Position::at(after.into()), through).unwrap();
-                ShardOfEpoch { key, range, children: Vec::new(), records: more, bytes: more * 100 }
+                ShardOfEpoch { key, range, children: Vec::new(), taken_over: false, records: more, bytes: more * 100 }
             },
         );
         let object = ("[a-z=0-9%é]{1,20}", 1_u64..100_000, any::<u64>(), prop::option::of("[a-z]{1,9}"), 1_u32..5)

@@ -89,7 +89,14 @@ impl World {
                 upload,
                 parts,
             });
-            shards.push(ShardOfEpoch { key: lease.key, range, children: Vec::new(), records: 1, bytes: 10 });
+            shards.push(ShardOfEpoch {
+                key: lease.key,
+                range,
+                children: Vec::new(),
+                taken_over: false,
+                records: 1,
+                bytes: 10,
+            });
         }
         let records = shards.len() as u64;
         (records > 0).then(|| {

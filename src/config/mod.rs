@@ -21,6 +21,7 @@ pub use file::ConfigFile;
 pub use urls::{BucketUrl, CheckpointsUrl, LakeUrl, SourceUrl};
 
 use crate::lake::{S3Options, S3Place};
+use crate::raw::RECORD_BYTES_MAX;
 use crate::source::{Mode, Start};
 
 /// One source.
@@ -287,6 +288,14 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
         commit.interval = parsed(units::parse_duration(text), flag, problems).unwrap_or(commit.interval);
     }
     check_limits(&limits, &commit, problems);
+    if matches!(output.raw_to, RawTo::Firehose { .. })
+        && output.raw.is_some()
+        && limits.record_bytes >= RECORD_BYTES_MAX
+    {
+        let what = "to = \"firehose:…\" needs [limits] record_bytes below 1,000 KiB, which is all that Firehose takes of a \
+                    record: a larger one would be in processed/ and nowhere else";
+        told(problems, "[raw]", what);
+    }
     if let LakeUrl::S3(url) = &lake {
         let place = S3Place { bucket: url.bucket.clone(), prefix: url.prefix.clone() };
         for problem in [place.validate(), file.s3.validate()].into_iter().filter_map(Result::err) {

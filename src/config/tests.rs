@@ -172,6 +172,8 @@ url = "dynamodb://shardlake-leases"
 key = "secretsmanager:arn:aws:secretsmanager:eu-west-1:123456789012:secret:key"
 [raw]
 to = "firehose:raw-landing"
+[limits]
+record_bytes = "900 KiB"
 "#;
     let config = load(text).unwrap();
     assert_eq!(config.sources[0].read, Mode::FanOut { consumer: "lake".into() });

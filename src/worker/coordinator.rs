@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::{EpochId, Manifest, Outcome, Recovered, Staged, Undertaken, abort_uploads, recover};
+use crate::raw::Forward;
 use crate::worker::encode::{Spilled, Unit, encode_rest, joined};
 use crate::worker::epoch::Books;
 use crate::worker::leases::{FromKeeper, Keeper, KeeperState, Throughput, ToKeeper};
@@ -75,6 +76,8 @@ pub(super) struct Reading {
     pub(super) session: Session,
     pub(super) group: usize,
     pub(super) task: JoinHandle<()>,
+    /// Whether the checkpoint is another program's.
+    pub(super) taken_over: bool,
     /// The lease's checkpoint.
     pub(super) committed: Position,
     /// Where the open epoch's range ends, or the checkpoint.
@@ -97,6 +100,8 @@ pub(super) struct Done {
 pub(super) struct Epoch {
     pub(super) books: Books,
     pub(super) objects: Objects,
+    /// Raw records on their way to another service.
+    pub(super) forward: Option<Forward>,
 }
 
 /// Shards that are committed together: as many as one decision may have. Each group has lanes and an epoch of its own.
@@ -263,19 +268,30 @@ impl Coordinator {
             What::End { children } => {
                 let from = std::mem::replace(&mut reading.read, Position::End);
                 reading.ended = true;
-                let group = reading.group;
+                let (group, taken_over) = (reading.group, std::mem::take(&mut reading.taken_over));
                 self.make_room(group, &key).await?;
-                self.open_epoch(group).books.end(&key, &from, children);
+                let books = &mut self.open_epoch(group).books;
+                books.end(&key, &from, children);
+                if taken_over {
+                    books.take_over(&key);
+                }
             }
             What::Chunk { chunk, through, source_bytes, permit } => {
                 let from = std::mem::replace(&mut reading.read, through.clone());
-                let group = reading.group;
+                let (group, taken_over) = (reading.group, std::mem::take(&mut reading.taken_over));
                 let source = self.config.sources.iter().position(|source| *source.stream() == key.stream).unwrap_or(0);
                 let bytes = chunk.bytes().len() as u64;
                 self.progress.bytes_read.fetch_add(source_bytes, Ordering::Relaxed);
                 self.throughput.add(&key, bytes);
                 self.make_room(group, &key).await?;
-                self.open_epoch(group).books.read(&key, &from, through, bytes);
+                let epoch = self.open_epoch(group);
+                epoch.books.read(&key, &from, through, bytes);
+                if taken_over {
+                    epoch.books.take_over(&key);
+                }
+                if let Some(forward) = &mut epoch.forward {
+                    forward.push(&chunk).await?;
+                }
                 // A lane of the group is free: all groups together have fewer at work than this one has lanes.
                 let Some(mut unit) = self.groups[group].idle.pop() else { return Ok(()) };
                 let lane_bytes = self.config.memory * 3 / 16 / (self.threads() * self.groups.len());
@@ -333,6 +349,7 @@ impl Coordinator {
             Epoch {
                 books: Books::new(id.clone(), &config.lanes.graph, datasets, raw.is_some()),
                 objects: Objects::new(config.stores.clone(), objects, id, datasets),
+                forward: config.raw_sink.clone().map(Forward::new),
             }
         })
     }
@@ -457,7 +474,13 @@ impl Coordinator {
 
     /// Encodes all rows that the lanes hold, and closes every object: the manifest of the epoch.
     async fn stage(&mut self, group: usize, epoch: Epoch) -> Result<Manifest, WorkerError> {
-        let Epoch { books, mut objects } = epoch;
+        let Epoch { books, mut objects, forward } = epoch;
+        if let Some(forward) = forward
+            && let Err(error) = forward.finish().await
+        {
+            objects.abort().await;
+            return Err(error.into());
+        }
         objects.set_provenance(books.provenance());
         match encode_rest(&self.config, &mut self.groups[group].idle, &mut objects, books.provenance()).await {
             Ok(()) => {}

@@ -22,6 +22,7 @@ struct ShardProgress {
     after: Position,
     through: Position,
     children: Vec<ShardId>,
+    taken_over: bool,
     records: u64,
     bytes: u64,
 }
@@ -68,6 +69,7 @@ impl Books {
             after: from.clone(),
             through: from.clone(),
             children: Vec::new(),
+            taken_over: false,
             records: 0,
             bytes: 0,
         });
@@ -75,6 +77,13 @@ impl Books {
         progress.through = through;
         progress.bytes += bytes;
         self.input_bytes += bytes;
+    }
+
+    /// The shard's range begins where another program had read to.
+    pub(crate) fn take_over(&mut self, key: &ShardKey) {
+        if let Some(progress) = self.shards.get_mut(key) {
+            progress.taken_over = true;
+        }
     }
 
     /// A shard came to its end.
@@ -149,9 +158,9 @@ impl Books {
             .into_iter()
             .filter_map(|(key, progress)| {
                 // A shard that was looked at and gave nothing has no range.
-                let ShardProgress { after, through, children, records, bytes } = progress;
+                let ShardProgress { after, through, children, taken_over, records, bytes } = progress;
                 let range = ShardRange::new(after, through).ok()?;
-                Some(ShardOfEpoch { key, range, children, records, bytes })
+                Some(ShardOfEpoch { key, range, children, taken_over, records, bytes })
             })
             .collect();
         Manifest {

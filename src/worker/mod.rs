@@ -41,6 +41,7 @@ use pipeline::lane::LaneConfig;
 use crate::clock::SharedClock;
 use crate::commit::{CommitError, Stores};
 use crate::lake::LakeError;
+use crate::raw::{RawError, RawSink};
 use crate::source::ShardSource;
 
 pub use compute::Compute;
@@ -55,6 +56,8 @@ pub struct WorkerConfig {
     pub sources: Vec<Arc<dyn ShardSource>>,
     /// Lake and leases.
     pub stores: Stores,
+    /// Where records go as received, if not into the lake.
+    pub raw_sink: Option<Arc<dyn RawSink>>,
     /// Tells the time of day.
     pub clock: SharedClock,
     /// Where the lanes run.
@@ -95,6 +98,9 @@ pub enum WorkerError {
     /// The lease store failed.
     #[error(transparent)]
     Leases(#[from] checkpoints::StoreError),
+    /// The raw landing failed.
+    #[error(transparent)]
+    Raw(#[from] RawError),
     /// Rows could not be encoded: a fault of the program.
     #[error("rows could not be encoded: {0}")]
     Encode(#[from] EncodeError),

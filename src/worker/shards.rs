@@ -80,6 +80,7 @@ impl Coordinator {
             session,
             group,
             task: tokio::spawn(task.run()),
+            taken_over: lease.last_manifest.is_none() && matches!(lease.checkpoint, Position::At { .. }),
             committed: lease.checkpoint.clone(),
             read: lease.checkpoint,
             at_tip: false,

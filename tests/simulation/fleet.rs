@@ -105,6 +105,8 @@ impl Clock for VirtualClock {
 }
 
 struct Fleet {
+    /// Whether workers ask the lease store no more often than they must.
+    metered: bool,
     begun: tokio::time::Instant,
     rng: Rng,
     lake: MemoryStore,
@@ -163,6 +165,8 @@ pub(crate) async fn run(seed: u64) -> Told {
 impl Fleet {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
+        // One shard a decision, two, or as many as there are: several groups of shards in one worker.
+        let decision_shards_max = [1, 2, usize::MAX][usize::try_from(seed % 3).unwrap()];
         let stream = Arc::new(SimStream::new(&mut rng));
         let text = DefinitionText { file: "orders.toml".to_owned(), text: DEFINITION.to_owned() };
         let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).unwrap();
@@ -179,9 +183,10 @@ impl Fleet {
             datasets,
         };
         Fleet {
+            metered: seed.is_multiple_of(2),
             begun: tokio::time::Instant::now(),
             lake: MemoryStore::new(),
-            leases: MemoryLeases::new(),
+            leases: MemoryLeases::new().with_decision_shards_max(decision_shards_max),
             stream,
             lanes: Arc::new(lanes),
             tally: Arc::default(),
@@ -197,13 +202,14 @@ impl Fleet {
         let wires = Wires::new(Rng::new(self.rng.next()), lost_per_mille, Arc::clone(&self.tally));
         let stores = Stores {
             lake: Arc::new(Lake(Arc::clone(&wires), self.lake.clone())),
-            leases: Arc::new(Leases(Arc::clone(&wires), self.leases.clone())),
+            leases: Arc::new(Leases(Arc::clone(&wires), self.leases.clone(), self.metered)),
             retry: RetryPolicy::default(),
         };
         let config = WorkerConfig {
             me: LeaseOwner::from_random([self.started; 16]),
             sources: vec![Arc::clone(&self.stream) as Arc<dyn ShardSource>],
             stores,
+            raw_sink: None,
             clock: Arc::new(VirtualClock(self.begun)),
             compute: Compute::Inline,
             lanes: Arc::clone(&self.lanes),
