@@ -6,7 +6,8 @@
 //!
 //! The functions panic where a store is wrong: they are tests, and are compiled with the feature `conformance` only.
 //!
-//! It does not test what a store adds of its own: files and processes (SQLite), throttling (DynamoDB).
+//! It does not test what a store adds of its own: files and processes (SQLite), tables of KCL and the faults
+//! of a service (DynamoDB).
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 #![expect(missing_docs, reason = "each function of the suite says in its name what it proves")]
 

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`Unavailable`](StoreError::Unavailable) | tries again, in bounds | unknown |
 //! | [`Invalid`](StoreError::Invalid) | has a mistake in it, or a limit to keep | no |
-//! | [`Nonsense`](StoreError::Nonsense) | stops this shard and tells an operator | no |
+//! | [`Nonsense`](StoreError::Nonsense) | stops this shard and tells an operator | not on it; on other rows of the call, maybe |
 //! | [`Unusable`](StoreError::Unusable) | stops and tells an operator | no, or unknown |
 
 use crate::shard::ShardKey;

@@ -6,8 +6,8 @@
 //! [`MemoryStore`] in memory, for tests.
 //!
 //! This crate does not own objects in the lake, time (when a holder counts as dead, when to retry) or the judgement who
-//! should hold what: those are the worker's. It draws no random numbers, and reads no clock but to bound how long the opening
-//! of a file waits.
+//! should hold what: those are the worker's. It draws no random numbers of its own, and reads no clock but to bound how long
+//! the opening of a store waits.
 //!
 //! # The commit protocol's part in it
 //!

@@ -6,6 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{CancellationReason, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
 
 use super::change::{Change, Take, count};
@@ -41,9 +44,7 @@ impl DynamoStore {
             .condition_expression(format!("attribute_not_exists({LEASE_KEY})"));
         match put.send().await {
             Ok(_) => Ok(true),
-            Err(error)
-                if error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception()) =>
-            {
+            Err(error) if error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception) => {
                 Ok(false)
             }
             Err(error) => Err(self.request(&format!("create the lease of {key}"), "dynamodb:PutItem").explain(&error)),
@@ -249,7 +250,7 @@ impl LeaseStore for DynamoStore {
         match delete.customize().config_override(one_attempt()).send().await {
             Ok(_) => Ok(true),
             Err(error)
-                if error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+                if error.as_service_error().is_some_and(DeleteItemError::is_conditional_check_failed_exception) =>
             {
                 Ok(false)
             }
@@ -339,11 +340,7 @@ fn check_rows(operation: &str, rows: usize) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn cancellation_reasons(
-    error: &aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError,
-) -> &[CancellationReason] {
-    use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-
+fn cancellation_reasons(error: &TransactWriteItemsError) -> &[CancellationReason] {
     match error {
         TransactWriteItemsError::TransactionCanceledException(cancelled) => cancelled.cancellation_reasons(),
         _ => &[],

@@ -9,7 +9,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::item::{
     self, CHECKPOINT, CHECKPOINT_OWNER, CHECKPOINT_SUB, CHILDREN, Item, LAST_MANIFEST, LEASE_COUNTER, LEASE_OWNER,
-    MANIFEST_PREFIX, OWNER_SWITCHES, PENDING, PENDING_STATE, PENDING_SUB, SHARDLAKE_STREAM, THROUGHPUT, number, text,
+    MANIFEST_PREFIX, MANIFEST_PREFIX_SUCCESSOR, OWNER_SWITCHES, PENDING, PENDING_STATE, PENDING_SUB, SHARDLAKE_STREAM,
+    THROUGHPUT, number, text,
 };
 use crate::error::StoreError;
 use crate::lease::{LeaseOwner, ManifestName, ThroughputKbps};
@@ -201,14 +202,15 @@ impl Change {
         ))
     }
 
-    /// Nothing of ours: what KCL has pending is no obstacle. The type is looked at because only texts and bytes begin with
-    /// something.
+    /// Nothing of ours: what KCL has pending is no obstacle. Bytes that begin with the prefix are those from the prefix on and
+    /// before its successor. (`begins_with` would say the same, but moto knows it for texts only.)
     fn when_nothing_is_pending(mut self) -> Self {
-        let prefix = self.value(AttributeValue::B(MANIFEST_PREFIX.as_bytes().into()));
         let binary = self.value(text("B"));
+        let first = self.value(AttributeValue::B(MANIFEST_PREFIX.as_bytes().into()));
+        let behind = self.value(AttributeValue::B(MANIFEST_PREFIX_SUCCESSOR.as_bytes().into()));
         self.when(format!(
             "(attribute_not_exists({PENDING_STATE}) OR NOT attribute_type({PENDING_STATE}, {binary}) \
-             OR NOT begins_with({PENDING_STATE}, {prefix}))"
+             OR {PENDING_STATE} < {first} OR {PENDING_STATE} >= {behind})"
         ))
     }
 }

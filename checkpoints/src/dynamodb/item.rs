@@ -54,6 +54,8 @@ const ENDING_HASH_KEY: &str = "endingHashKey";
 const LEASE: &str = "LEASE";
 /// What the name of every manifest begins with.
 pub(super) const MANIFEST_PREFIX: &str = "_intents/";
+/// The first text behind all that begin so.
+pub(super) const MANIFEST_PREFIX_SUCCESSOR: &str = "_intents0";
 /// The least and the greatest number, other than 0, that DynamoDB takes: a throughput beyond is cut.
 const NUMBER_BOUNDS: (f64, f64) = (1e-130, 1e125);
 

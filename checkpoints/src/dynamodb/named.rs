@@ -9,6 +9,9 @@
 //! what became of them. Limits: an item has at most 400 KB, which is about 3,000 shards of Kinesis.
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::get_item::GetItemError;
+use aws_sdk_dynamodb::operation::scan::ScanError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
 use super::errors::Request;
@@ -77,7 +80,7 @@ impl NamedCheckpoints {
             let scan = scan.projection_expression([CHECKPOINT_NAME, AT_MS, SHARDS].join(", "));
             let page = match scan.send().await {
                 Ok(page) => page,
-                Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+                Err(error) if error.as_service_error().is_some_and(ScanError::is_resource_not_found_exception) => {
                     return Ok(Vec::new());
                 }
                 Err(error) => return Err(self.request("list the named checkpoints", "dynamodb:Scan").explain(&error)),
@@ -97,7 +100,7 @@ impl NamedCheckpoints {
         let get = self.client.get_item().table_name(&self.table).consistent_read(true);
         match get.key(CHECKPOINT_NAME, text(name.as_str())).send().await {
             Ok(found) => found.item().map(decode).transpose(),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+            Err(error) if error.as_service_error().is_some_and(GetItemError::is_resource_not_found_exception) => {
                 Ok(None)
             }
             Err(error) => Err(self.request(&format!("read checkpoint {name}"), "dynamodb:GetItem").explain(&error)),
@@ -109,7 +112,7 @@ impl NamedCheckpoints {
         let delete = delete.key(CHECKPOINT_NAME, text(name.as_str())).customize().config_override(one_attempt());
         match delete.send().await {
             Ok(deleted) => Ok(deleted.attributes().is_some_and(|item| !item.is_empty())),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+            Err(error) if error.as_service_error().is_some_and(DeleteItemError::is_resource_not_found_exception) => {
                 Ok(false)
             }
             Err(error) => {

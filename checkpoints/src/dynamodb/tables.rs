@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::create_table::builders::CreateTableFluentBuilder;
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType, TableDescription, TableStatus,
@@ -88,7 +90,7 @@ pub(super) async fn make(client: &Client, table: &str, kind: Kind) -> Result<(),
         match create.send().await {
             Ok(_) => {}
             // Another worker was faster, or the reply to an attempt of ours was lost.
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {}
+            Err(error) if error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception) => {}
             Err(error) => return Err(request.explain(&error)),
         }
     }
@@ -129,7 +131,9 @@ async fn describe(client: &Client, table: &str) -> Result<Option<TableDescriptio
     let request = Request { operation: "look at the table", action: "dynamodb:DescribeTable", table };
     match client.describe_table().table_name(table).send().await {
         Ok(found) => Ok(found.table),
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => Ok(None),
+        Err(error) if error.as_service_error().is_some_and(DescribeTableError::is_resource_not_found_exception) => {
+            Ok(None)
+        }
         Err(error) => Err(request.explain(&error)),
     }
 }

@@ -3,6 +3,10 @@
 //!
 //! The server is whatever the SDK's environment names (`AWS_ENDPOINT_URL`, `AWS_REGION`, credentials). Each test has a table
 //! of its own, which stays behind: the server of a test keeps nothing.
+//!
+//! Where moto is the server, it differs from AWS in this: its conditional writes are atomic only while it serves one request
+//! at a time (the tests of what happens at once need that), it never answers with a conflict of transactions, leaves no key
+//! of a batch unprocessed, and knows no tokens of requests. `dynamodb_faults.rs` has what of that a script can show.
 
 use std::sync::Arc;
 

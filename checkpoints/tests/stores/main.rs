@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod dynamodb;
+mod dynamodb_faults;
 mod dynamodb_tables;
 mod memory;
 mod sqlite;

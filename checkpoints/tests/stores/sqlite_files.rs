@@ -114,7 +114,7 @@ async fn a_row_that_makes_no_sense_is_told_with_its_shard_and_spoils_no_other() 
     let me = LeaseOwner::new("me").unwrap();
     let spoiler = Connection::open(&path).unwrap();
     for values in [
-        "checkpoint = 'LATEST'",
+        "checkpoint = 'LATEST', checkpointSubSequenceNumber = 1",
         "checkpoint = ''",
         "checkpoint = CAST(x'ff' AS TEXT)",
         "leaseCounter = -1",
