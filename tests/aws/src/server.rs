@@ -306,6 +306,7 @@ fn percent_decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
         let digits = (first == b'%').then(|| after.get(..2)).flatten();
+        let digits = digits.filter(|two| two.iter().all(u8::is_ascii_hexdigit));
         let byte =
             digits.and_then(|two| std::str::from_utf8(two).ok()).and_then(|two| u8::from_str_radix(two, 16).ok());
         if let Some(byte) = byte {

@@ -62,8 +62,9 @@ mod tests {
         assert!(window.admits(999, 40));
         window.note(999, 40);
         assert!(!window.admits(999, 0), "two went already");
-        assert!(window.admits(1000, 60));
         assert!(!window.admits_any(999));
+        assert!(window.admits(1000, 60));
+        assert!(!window.admits(1000, 61));
     }
 
     #[test]

@@ -221,11 +221,10 @@ impl Kinesis {
                 )));
             }
             if (longer && hours < old) || (!longer && hours > old) {
-                let (what, than) = if longer { ("Minimum", "longer") } else { ("Maximum", "shorter") };
+                let (wrong, other) = if longer { ("shorter", "Decrease") } else { ("longer", "Increase") };
                 return Err(Error::argument(format!(
-                    "Requested retention period ({hours} hours) for stream {name} can not be {} than existing retention \
-                     period ({old} hours). {what} is the existing one; ask for one that is {than}.",
-                    if longer { "shorter" } else { "longer" }
+                    "Requested retention period ({hours} hours) for stream {name} can not be {wrong} than existing retention \
+                     period ({old} hours). Use {other}RetentionPeriod API."
                 )));
             }
             stream.retention_hours = hours;

@@ -1,0 +1,15 @@
+//! The model of Kinesis, its server and the faults, seen through the official SDK.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at what it did not expect")]
+
+mod client;
+mod consumers;
+mod differential;
+
+mod faults;
+mod limits;
+mod listing;
+mod reading;
+mod resharding;
+mod serving;
+mod writing;
