@@ -5,4 +5,5 @@
 //! is used in-process, or served over HTTP so that the official SDK speaks to it. Does not own: any code of the product, of
 //! which it knows nothing.
 
+pub mod dynamodb;
 pub mod http;
