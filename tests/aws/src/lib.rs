@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod faults;
+pub mod dynamodb;
 pub mod http;
 pub mod server;
 

@@ -1,0 +1,9 @@
+//! What the lease protocol and the commit rely on, checked against the models of DynamoDB, S3 and Firehose.
+//!
+//! Owns: the behaviour of each model by its own requests, by the official SDK through a connector in memory, and side by side
+//! with a stand-in (ignored unless one is running). Does not own: Kinesis, transport and its faults.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
+
+mod dynamodb;
+mod leases;
