@@ -488,7 +488,7 @@ mod stack {
     #[ignore = "needs the local AWS stack: localstack/run"]
     async fn lists_have_every_key_once_and_in_order_whatever_the_pages() {
         let store = store_with(&S3Options::default()).await.with_page(7);
-        let keys: Vec<ObjectKey> = (0..40).map(|number| key(&format!("a/k=é +%2F{number:03}"))).collect();
+        let keys: Vec<ObjectKey> = (0..40).map(|number| key(&format!("a/k= +%2F{number:03}"))).collect();
         stream::iter(&keys)
             .for_each_concurrent(8, |key| async {
                 store.put_new(key, Bytes::from_static(b"x")).await.map(drop).unwrap()
