@@ -11,7 +11,8 @@
 //!   and [`put_new`](ObjectStore::put_new) says `KeyTaken`, of one's own object: compare what is there with what was
 //!   written. Beginning leaves a second upload, which nobody names: a sweep, or a lifecycle rule
 //!   (`AbortIncompleteMultipartUpload`, of more days than the longest outage to be survived), removes it.
-//! - S3 answers `NoSuchUpload` only when an upload has come to its end, and its reads see every write that was acknowledged.
+//! - Taken for granted of S3: it answers `NoSuchUpload` only once an upload has come to its end, and its reads see what was
+//!   written by then.
 //! - The upload of an object that turned out to be taken stays until it is aborted.
 //!
 //! Limits, which are S3's: parts of 5 MiB and more but for the last, 10,000 of them an object, so 48 GiB with parts of that
