@@ -191,6 +191,9 @@ pub struct UploadInfo {
 }
 
 /// What became of completing an upload.
+///
+/// A store may repeat a request whose reply it lost: [`NoSuchUpload`](Completion::NoSuchUpload) and
+/// [`KeyTaken`](Completion::KeyTaken) are then what it finds of its own doing. Compare [`ObjectStore::checksum`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
     /// The object is there now.
@@ -202,6 +205,8 @@ pub enum Completion {
 }
 
 /// What became of writing an object that must be new.
+///
+/// [`KeyTaken`](Written::KeyTaken) may be this very request's doing, its first reply lost: whoever must know compares bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// It is there now.

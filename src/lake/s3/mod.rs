@@ -11,7 +11,8 @@
 //!   and [`put_new`](ObjectStore::put_new) says `KeyTaken`, of one's own object: compare what is there with what was
 //!   written. Beginning leaves a second upload, which nobody names: a sweep, or a lifecycle rule
 //!   (`AbortIncompleteMultipartUpload`, of more days than the longest outage to be survived), removes it.
-//! - S3 answers `NoSuchUpload` only when an upload has come to its end, and its reads see every write that was acknowledged.
+//! - Taken for granted of S3: it answers `NoSuchUpload` only once an upload has come to its end, and its reads see what was
+//!   written by then.
 //! - The upload of an object that turned out to be taken stays until it is aborted.
 //!
 //! Limits, which are S3's: parts of 5 MiB and more but for the last, 10,000 of them an object, so 48 GiB with parts of that
@@ -111,8 +112,7 @@ impl S3Store {
     }
 
     /// The key in the lake; `None` for what is not of the lake.
-    fn relative(&self, encoded: Option<&str>) -> Option<ObjectKey> {
-        let full = decode(encoded?);
+    fn relative(&self, full: &str) -> Option<ObjectKey> {
         ObjectKey::new(full.strip_prefix(&self.place.prefix)?).ok()
     }
 
@@ -274,8 +274,8 @@ impl ObjectStore for S3Store {
         loop {
             let (key_marker, id_marker) = markers.take().unwrap_or_default();
             let request = self.client.list_multipart_uploads().bucket(self.bucket()).prefix(&self.place.prefix);
+            // Keys as they are: local stacks do not encode these, and what is not XML comes as references to characters.
             let request = request
-                .encoding_type(EncodingType::Url)
                 .max_uploads(self.page)
                 .set_key_marker(key_marker)
                 .set_upload_id_marker(id_marker)
@@ -284,12 +284,12 @@ impl ObjectStore for S3Store {
                 self.failed(format!("list the uploads in {}", self.place), "s3:ListBucketMultipartUploads", &error)
             })?;
             for upload in page.uploads.unwrap_or_default() {
-                if let (Some(key), Some(id)) = (self.relative(upload.key.as_deref()), upload.upload_id) {
+                if let (Some(key), Some(id)) = (upload.key.and_then(|key| self.relative(&key)), upload.upload_id) {
                     let begun_ms = millis(upload.initiated.as_ref());
                     uploads.push(UploadInfo { key: Some(key), id: UploadId(id), begun_ms });
                 }
             }
-            let next = (page.next_key_marker.as_deref().map(decode), page.next_upload_id_marker);
+            let next = (page.next_key_marker, page.next_upload_id_marker);
             if page.is_truncated != Some(true) || next.0.is_none() {
                 return Ok(uploads);
             }
@@ -356,7 +356,7 @@ impl ObjectStore for S3Store {
                 .await
                 .map_err(|error| self.failed(format!("list '{prefix}' in {}", self.place), "s3:ListBucket", &error))?;
             for object in page.contents.unwrap_or_default() {
-                if let Some(key) = self.relative(object.key.as_deref()) {
+                if let Some(key) = object.key.and_then(|key| self.relative(&decode(&key))) {
                     let bytes = object.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
                     objects.push(ObjectInfo { key, bytes, modified_ms: millis(object.last_modified.as_ref()) });
                 }
