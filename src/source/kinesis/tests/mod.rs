@@ -1,5 +1,6 @@
 //! The source against a fake service behind the real SDK; against a stand-in of Kinesis in `stack`.
 
+mod fanout;
 mod polling;
 mod service;
 mod stack;

@@ -41,6 +41,10 @@ pub(crate) struct State {
     pub(crate) shards: Vec<FakeShard>,
     /// What goes wrong: operation, and the error's code; `body:…` answers 200 with that body; `reset` gives no answer.
     pub(crate) faults: VecDeque<(&'static str, String)>,
+    /// Answers of 200 that are given as they are.
+    pub(crate) raw: VecDeque<(&'static str, Vec<u8>)>,
+    /// So many subscriptions say nothing, and never end.
+    pub(crate) silent: usize,
     /// What was asked.
     pub(crate) calls: Vec<(String, Value)>,
     /// Shards a page of ListShards has.
@@ -99,6 +103,11 @@ impl HttpConnector for Fake {
         let target = request.headers().get("x-amz-target").unwrap().to_owned();
         let operation = target.split('.').next_back().unwrap().to_owned();
         let asked: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        let is_silent = operation == "SubscribeToShard"
+            && self.with(|state| state.silent.checked_sub(1).map(|left| state.silent = left).is_some());
+        if is_silent {
+            return HttpConnectorFuture::new(std::future::pending());
+        }
         let (status, body) = self.with(|state| state.answer(&operation, &asked));
         let response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
         HttpConnectorFuture::ready(Ok(response))
@@ -125,6 +134,9 @@ impl State {
                 Some(body) => (200, body.as_bytes().to_vec()),
                 None => error(&code),
             };
+        }
+        if let Some(at) = self.raw.iter().position(|(answers, _)| *answers == operation) {
+            return (200, self.raw.remove(at).unwrap().1);
         }
         match operation {
             "DescribeStreamSummary" => good(&json!({ "StreamDescriptionSummary": {

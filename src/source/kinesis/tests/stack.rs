@@ -134,6 +134,23 @@ async fn splits_and_merges_lose_and_repeat_nothing_by_polling() {
     splits_and_merges_lose_and_repeat_nothing(Mode::Polling).await;
 }
 
+/// No split here: some stand-ins never end the subscription of a closed shard.
+#[tokio::test]
+#[ignore = "needs the local AWS stack: localstack/run"]
+async fn subscriptions_give_every_record_once() {
+    let mut stand = Stand::new(2).await;
+    stand.send(20).await;
+    let source = stand.open(Start::TrimHorizon, Mode::FanOut { consumer: "shardlake".to_owned() }).await;
+    let mut positions = BTreeMap::new();
+    assert_eq!(read_stream(&source, &mut positions).await, each_once(0..20));
+    stand.send(20).await;
+    assert_eq!(read_stream(&source, &mut positions).await, each_once(20..40));
+    // Another worker of the same consumer, right behind this one.
+    let other = stand.open(Start::TrimHorizon, Mode::FanOut { consumer: "shardlake".to_owned() }).await;
+    assert_eq!(read_stream(&other, &mut BTreeMap::new()).await, each_once(0..40));
+    stand.delete().await;
+}
+
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
 async fn a_start_at_a_time_leaves_out_what_came_before_also_across_a_split() {
