@@ -201,4 +201,4 @@ impl Fields<'_> {
 
 #[cfg(test)]
 #[path = "tests/kpl.rs"]
-mod tests;
+pub(super) mod tests;

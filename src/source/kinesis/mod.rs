@@ -12,8 +12,10 @@
 
 mod answer;
 mod batch;
+mod consumer;
 mod cursor;
 mod decode;
+mod fanout;
 mod kpl;
 mod pace;
 mod polling;
@@ -28,7 +30,7 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
 use checkpoints::{Position, ShardId, StreamName};
-use pipeline::chunk::Chunk;
+use pipeline::chunk::{Chunk, Framing};
 
 use crate::clock::SharedClock;
 use crate::lake::ObjectStore;
@@ -36,6 +38,7 @@ use crate::retry::RetryPolicy;
 use crate::source::kinesis::answer::Asking;
 use crate::source::kinesis::batch::{Batch, millis};
 use crate::source::kinesis::cursor::{Begin, Cursor};
+use crate::source::kinesis::fanout::FanOutReader;
 use crate::source::kinesis::polling::PollingReader;
 use crate::source::kinesis::service::Failure;
 use crate::source::kinesis::start::{Identity, settle};
@@ -89,6 +92,8 @@ struct Stream {
     identity: Identity,
     start: Position,
     config: KinesisConfig,
+    /// The ARN of the consumer, where shards are subscribed to.
+    consumer: Option<String>,
     /// Repeats what failed, as the SDK does.
     patient: aws_sdk_kinesis::Client,
     /// Asks once: how long to wait is for the reader to say.
@@ -111,6 +116,13 @@ impl Stream {
     fn chunk(&self, shard: &ShardId, batch: Batch) -> Chunk {
         batch.into_chunk(self.name.as_str().into(), shard.as_str().into(), self.config.clock.now_ms())
     }
+
+    /// A read that gave nothing, and moves nothing.
+    fn nothing(&self, shard: &ShardId, position: &Position) -> Read {
+        let (name, framing) = (self.name.as_str().into(), Framing::Records(Vec::new()));
+        let chunk = Chunk::new(name, shard.as_str().into(), self.config.clock.now_ms(), Vec::new(), framing);
+        Read::Chunk { chunk, through: position.clone(), source_bytes: 0 }
+    }
 }
 
 impl KinesisSource {
@@ -130,10 +142,14 @@ impl KinesisSource {
         let described = RetryPolicy::default().run(|| describe(&client, &config.stream)).await;
         let identity = described.map_err(|failure| failure.at(&place))?;
         let start = settle(&lake, &config.clock, &name, &identity, config.start).await?;
+        let consumer = match &config.mode {
+            Mode::Polling => None,
+            Mode::FanOut { consumer } => registered(&client, &identity, consumer, &place).await?,
+        };
         let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         let once = aws_sdk_kinesis::Client::from_conf(once);
         let asking = Asking::new(once.clone(), config.decode);
-        let stream = Stream { name, identity, start, config, patient: client, client: once, asking };
+        let stream = Stream { name, identity, start, config, consumer, patient: client, client: once, asking };
         Ok(KinesisSource { stream: Arc::new(stream) })
     }
 
@@ -142,6 +158,24 @@ impl KinesisSource {
         let Identity { arn, created_ms } = &self.stream.identity;
         let account = arn.split(':').nth(4).unwrap_or_default();
         format!("{account}:{}:{}", self.stream.config.stream, created_ms.div_euclid(1000))
+    }
+}
+
+/// The ARN of the consumer; `None` where there can't be one, and the stream is polled instead.
+async fn registered(
+    client: &aws_sdk_kinesis::Client,
+    identity: &Identity,
+    name: &str,
+    place: &str,
+) -> Result<Option<String>, SourceError> {
+    match RetryPolicy::default().run(|| consumer::consumer(client, &identity.arn, name)).await {
+        Ok(arn) => Ok(Some(arn)),
+        // Too many consumers is told in the same words as too many calls.
+        Err(failure @ (Failure::Refused(_) | Failure::Throttled(_))) => {
+            tracing::warn!(place, consumer = name, %failure, "no enhanced fan-out: the stream is polled");
+            Ok(None)
+        }
+        Err(failure) => Err(failure.at(place)),
     }
 }
 
@@ -184,7 +218,11 @@ impl ShardSource for KinesisSource {
 
     async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
         let Some(cursor) = Cursor::new(after) else { return Ok(Box::new(Ended)) };
-        Ok(Box::new(PollingReader::new(Arc::clone(&self.stream), shard.clone(), cursor)))
+        let (stream, shard) = (Arc::clone(&self.stream), shard.clone());
+        match self.stream.consumer.clone() {
+            None => Ok(Box::new(PollingReader::new(stream, shard, cursor))),
+            Some(consumer) => Ok(Box::new(FanOutReader::new(stream, shard, consumer, cursor))),
+        }
     }
 
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {

@@ -64,6 +64,16 @@ impl Pace {
     pub(super) fn read(&mut self, bytes: u64) {
         let micros = bytes.saturating_mul(1_000_000) / self.limits.bytes_per_second.max(1);
         self.next = Some(Instant::now() + self.limits.between_reads.max(Duration::from_micros(micros)));
+        self.succeeded();
+    }
+
+    /// No request before this time.
+    pub(super) fn not_before(&mut self, time: Instant) {
+        self.next = Some(self.next.map_or(time, |next| next.max(time)));
+    }
+
+    /// What was failing works.
+    pub(super) fn succeeded(&mut self) {
         (self.failures, self.failing_since) = (0, None);
     }
 
@@ -72,7 +82,7 @@ impl Pace {
         let now = Instant::now();
         let longest = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures += 1;
-        self.next = Some(now + longest.mul_f64(0.5 + self.jitter() / 2.0));
+        self.not_before(now + longest.mul_f64(0.5 + self.jitter() / 2.0));
         (self.failures, now.duration_since(*self.failing_since.get_or_insert(now)))
     }
 

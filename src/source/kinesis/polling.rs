@@ -22,7 +22,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::ShardId;
-use pipeline::chunk::{Chunk, Framing};
 
 use crate::source::kinesis::Stream;
 use crate::source::kinesis::answer::Answer;
@@ -63,6 +62,11 @@ impl PollingReader {
     /// Where the reading stands.
     pub(super) fn cursor(&self) -> &Cursor {
         &self.cursor
+    }
+
+    /// Whether the shard's end was read.
+    pub(super) fn has_ended(&self) -> bool {
+        self.children.is_some()
     }
 
     fn limit(&self, bytes: usize) -> i32 {
@@ -130,10 +134,7 @@ impl PollingReader {
             }
             _ => return Err(failure.at(&self.stream.place(shard))),
         }
-        let (stream, framing) = (&self.stream, Framing::Records(Vec::new()));
-        let (name, now_ms) = (stream.name.as_str().into(), stream.config.clock.now_ms());
-        let chunk = Chunk::new(name, shard.as_str().into(), now_ms, Vec::new(), framing);
-        Ok(Read::Chunk { chunk, through: self.cursor.position().clone(), source_bytes: 0 })
+        Ok(self.stream.nothing(shard, self.cursor.position()))
     }
 }
 

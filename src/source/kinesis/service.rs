@@ -4,7 +4,9 @@
 //! done about it. A message holds the service's words about the request, and never a record's contents.
 
 use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::event_stream::RawMessage;
 
 use crate::retry::MayPass;
 use crate::source::SourceError;
@@ -51,6 +53,18 @@ impl Failure {
         let status = service.raw().status();
         let (code, message) = (service.err().code(), service.err().message());
         Failure::of_code(operation, code, message, status.is_server_error())
+    }
+
+    /// What a subscription failed of.
+    pub(super) fn of_event(error: &SdkError<SubscribeToShardEventStreamError, RawMessage>) -> Failure {
+        let operation = "SubscribeToShard";
+        match error {
+            SdkError::ServiceError(event) => {
+                let (code, message) = (event.err().code(), event.err().message());
+                Failure::of_code(operation, code, message, true)
+            }
+            error => Failure::Unavailable(format!("{operation}: {}", DisplayErrorContext(error))),
+        }
     }
 
     /// What an error of this code means.

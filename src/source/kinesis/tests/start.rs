@@ -1,1 +1,83 @@
-//! Tests.
+//! A stream's start is settled once.
+
+use super::*;
+use crate::clock::Clock;
+use crate::lake::{Fault, MemoryStore};
+
+struct At(i64);
+
+impl Clock for At {
+    fn now_ms(&self) -> i64 {
+        self.0
+    }
+}
+
+fn identity(created_ms: i64) -> Identity {
+    Identity { arn: "arn:aws:kinesis:us-east-1:123456789012:stream/orders".to_owned(), created_ms }
+}
+
+async fn settled(
+    lake: &Arc<dyn ObjectStore>,
+    now: i64,
+    identity: &Identity,
+    start: Start,
+) -> Result<Position, SourceError> {
+    let clock: SharedClock = Arc::new(At(now));
+    settle(lake, &clock, &StreamName::new("orders").unwrap(), identity, start).await
+}
+
+#[tokio::test]
+async fn latest_means_the_time_of_the_first_start_for_good() {
+    let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
+    for (now, start) in [(50, Start::Latest), (90, Start::Latest), (99, Start::TrimHorizon), (99, Start::At { ms: 70 })] {
+        assert_eq!(settled(&lake, now, &identity(1000), start).await, Ok(Position::Since { ms: 50 }), "{start:?}");
+    }
+    let key = ObjectKey::new("_sources/orders.json").unwrap();
+    let stands: serde_json::Value = serde_json::from_slice(&lake.get(&key).await.unwrap().unwrap()).unwrap();
+    let expected = serde_json::json!({
+        "format": 1, "stream": "orders", "arn": identity(0).arn, "created_ms": 1000, "start": "AT_TIMESTAMP:50"
+    });
+    assert_eq!(stands, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_by_a_request_whose_reply_was_lost_stands() {
+    let store = MemoryStore::new();
+    store.fail("put_new", 0, Fault::LoseAfter);
+    let lake: Arc<dyn ObjectStore> = Arc::new(store);
+    assert_eq!(settled(&lake, 50, &identity(1000), Start::Latest).await, Ok(Position::Since { ms: 50 }));
+    assert_eq!(settled(&lake, 60, &identity(1000), Start::Latest).await, Ok(Position::Since { ms: 50 }));
+}
+
+#[tokio::test]
+async fn a_stream_that_was_made_anew_is_refused() {
+    let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
+    settled(&lake, 50, &identity(1_000_123), Start::TrimHorizon).await.unwrap();
+    // The same second: not every service keeps milliseconds.
+    assert_eq!(settled(&lake, 50, &identity(1_000_000), Start::TrimHorizon).await, Ok(Position::Beginning));
+    let elsewhere = Identity { arn: "arn:aws:kinesis:eu-west-1:123456789012:stream/orders".to_owned(), ..identity(1_000_123) };
+    for other in [identity(2_000_000), elsewhere] {
+        let told = settled(&lake, 50, &other, Start::TrimHorizon).await.unwrap_err();
+        assert!(matches!(told, SourceError::Unreadable { .. }) && told.to_string().contains("needs another `name`"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_object_and_a_start_ahead_of_now_are_refused() {
+    let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
+    let told = settled(&lake, 50, &identity(1000), Start::At { ms: 51 }).await.unwrap_err();
+    assert!(told.to_string().contains("lies ahead of now"), "{told}");
+    lake.put_new(&key(&StreamName::new("orders").unwrap()), Bytes::from_static(b"{}")).await.unwrap();
+    let told = settled(&lake, 50, &identity(1000), Start::Latest).await.unwrap_err();
+    assert!(told.to_string().contains("damaged"), "{told}");
+}
+
+#[test]
+fn any_stream_has_a_key_of_its_own() {
+    let names = ["orders", "Orders", "a/b", "a%2Fb", ".", "..", "ströme", "file:///x"].map(str::to_owned);
+    let long = [format!("{}a", "x".repeat(900)), format!("{}b", "x".repeat(900))];
+    let keys: std::collections::BTreeSet<_> =
+        names.iter().chain(&long).map(|name| key(&StreamName::new(name.as_str()).unwrap())).collect();
+    assert_eq!(keys.len(), 10);
+    assert!(keys.iter().all(|key| key.as_str().starts_with("_sources/") && key.as_str().len() < 320));
+}

@@ -1,0 +1,271 @@
+//! Reading by asking: every record once, whatever fails.
+
+use serde_json::json;
+
+use super::*;
+use crate::source::Behind;
+use crate::source::kinesis::kpl::tests::aggregate;
+
+fn texts(sequences: impl IntoIterator<Item = u64>) -> Vec<String> {
+    sequences.into_iter().map(|sequence| format!("{sequence}:0=r{sequence}")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_is_read_to_its_tip_and_on_from_any_position() {
+    let fake = Fake::new(vec![open_shard("a", 1..=250)]);
+    let source = source(&fake).await;
+    let told = read_shard(&source, "a", &Position::Beginning).await.unwrap();
+    assert_eq!((told.records, told.through, told.end), (texts(1..=250), Some(at(250, 0)), None));
+    for after in [1, 99, 100, 249, 250] {
+        let told = read_shard(&source, "a", &at(after, 0)).await.unwrap();
+        assert_eq!((told.records, told.through), (texts(after + 1..=250), Some(at(250, 0))), "after {after}");
+    }
+    let told = read_shard(&source, "a", &Position::Since { ms: 100_000 }).await.unwrap();
+    assert_eq!(told.records, texts(100..=250));
+    let told = read_shard(&source, "a", &Position::Latest).await.unwrap();
+    assert_eq!((told.records, told.through), (vec![], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_ways_to_decode_give_the_same() {
+    let packed = aggregate(&["a", "b"], &[(0, b"one"), (1, b"two")]);
+    let mut held = vec![record(1, b"{}"), record(2, b""), record(3, &packed), Held::Gap, record(4, &packed[..30])];
+    held.extend((10..40).map(|sequence| record(sequence, &vec![b'x'; 10_000])));
+    let fake = Fake::new(vec![FakeShard { held, ..open_shard("a", []) }]);
+    let mut told = Vec::new();
+    for decode in [Decode::Fast, Decode::Stock] {
+        let config = KinesisConfig { record_bytes_max: 5_000, ..config(Start::TrimHorizon, decode) };
+        let source = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap();
+        told.push(read_shard(&source, "a", &Position::Beginning).await.unwrap());
+    }
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0].records[..4], ["1:0={}", "2:0=", "3:0=one", "3:1=two"]);
+    assert!(told[0].records[4].ends_with(" BrokenAggregate") && told[0].records[34].ends_with("x TooLarge"));
+    assert_eq!((told[0].records.len(), told[0].empty_chunks), (35, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_the_scan_does_not_know_is_asked_for_again() {
+    let fake = Fake::new(vec![open_shard("a", 1..=3)]);
+    let source = source(&fake).await;
+    // The SDK takes a list that is null for an empty one; the scan does not take it.
+    fake.fail("GetRecords", r#"body:{"Records":null,"NextShardIterator":"a/0","MillisBehindLatest":0}"#);
+    let told = read_shard(&source, "a", &Position::Beginning).await.unwrap();
+    assert_eq!(told.records, texts(1..=3));
+    let asked = fake.calls("GetRecords");
+    assert_eq!(asked[0], asked[1], "with the same iterator");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_failure_that_passes_loses_or_repeats_a_record() {
+    for code in [
+        "ProvisionedThroughputExceededException",
+        "LimitExceededException",
+        "KMSThrottlingException",
+        "ExpiredIteratorException",
+        "InternalFailure",
+        "InvalidArgumentException",
+        "body:{\"Records\":[{\"Data\":\"eA==\",\"SequenceNumber\":\"9\",\"PartitionKey\":\"k\"},\
+         {\"Data\":\"eA==\",\"SequenceNumber\":\"8\",\"PartitionKey\":\"k\"}]}",
+    ] {
+        for skip in 0..4 {
+            let fake = Fake::new(vec![open_shard("a", 1..=250)]);
+            let source = source(&fake).await;
+            let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
+            let mut told = Told::default();
+            for read in 0.. {
+                if read == skip {
+                    fake.fail("GetRecords", code);
+                }
+                reader.ready(Duration::ZERO).await;
+                if !told.add(reader.read(100, Vec::new()).await.unwrap()) {
+                    break;
+                }
+            }
+            assert_eq!((told.records, told.through), (texts(1..=250), Some(at(250, 0))), "{code} after {skip}");
+            assert_eq!(told.empty_chunks, 1, "{code} after {skip}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_pass_in_minutes_becomes_an_error_that_may_pass() {
+    for (code, least_s, most_s) in [("ProvisionedThroughputExceededException", 290, 330), ("InternalFailure", 1, 10)] {
+        let fake = Fake::new(vec![open_shard("a", [1])]);
+        let source = source(&fake).await;
+        (0..200).for_each(|_| fake.fail("GetRecords", code));
+        let begun = tokio::time::Instant::now();
+        let told = read_shard(&source, "a", &Position::Beginning).await.unwrap_err();
+        assert!(matches!(&told, SourceError::Unavailable { problem, .. } if problem.contains(code)), "{told}");
+        let took = begun.elapsed().as_secs();
+        assert!((least_s..most_s).contains(&took), "{code}: {took} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stays_is_told_with_what_to_do() {
+    let fake = Fake::new(vec![open_shard("a", [1])]);
+    let source = source(&fake).await;
+    for (operation, code, expected) in [
+        ("GetShardIterator", "InvalidArgumentException", "is none of this shard"),
+        ("GetShardIterator", "ResourceNotFoundException", "no such shard any more"),
+        ("GetShardIterator", "AccessDeniedException", "needs the permission kinesis:GetShardIterator"),
+        ("GetRecords", "AccessDeniedException", "needs the permission kinesis:GetRecords"),
+        ("GetRecords", "KMSAccessDeniedException", "kms:Decrypt"),
+    ] {
+        fake.fail(operation, code);
+        let told = read_shard(&source, "a", &at(1, 0)).await.unwrap_err();
+        assert!(matches!(told, SourceError::Unreadable { .. }) && told.to_string().contains(expected), "{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_answers_before_the_tip_are_read_over() {
+    let held = vec![Held::Gap, Held::Gap, record(7, b"r7"), Held::Gap];
+    let fake = Fake::new(vec![FakeShard { held: held.clone(), ..open_shard("a", []) }]);
+    let source = source(&fake).await;
+    let begun = tokio::time::Instant::now();
+    let told = read_shard(&source, "a", &Position::Beginning).await.unwrap();
+    assert_eq!((told.records, told.through, told.empty_chunks), (texts([7]), Some(at(7, 0)), 2));
+    assert!(begun.elapsed() >= Duration::from_millis(600), "five reads a second at most");
+    // Closed, with nothing but emptiness behind the position.
+    fake.with(|state| state.shards[0].closed = Some(vec!["b".to_owned(), "c".to_owned()]));
+    let told = read_shard(&source, "a", &at(7, 0)).await.unwrap();
+    assert_eq!((told.records, told.end), (vec![], Some(vec!["b".to_owned(), "c".to_owned()])));
+    fake.with(|state| state.shards[0].held.clear());
+    let told = read_shard(&source, "a", &Position::Beginning).await.unwrap();
+    assert_eq!((told.records.len(), told.through, told.end.map(|children| children.len())), (0, None, Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_comes_after_the_last_chunk_and_stays() {
+    let closed = FakeShard { closed: Some(vec![]), ..open_shard("a", [1, 2]) };
+    let source = source(&Fake::new(vec![closed])).await;
+    let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
+    assert!(matches!(reader.read(100, Vec::new()).await.unwrap(), Read::Chunk { through, .. } if through == at(2, 0)));
+    for _ in 0..2 {
+        assert!(matches!(reader.read(100, Vec::new()).await.unwrap(), Read::End { children } if children.is_empty()));
+    }
+    let mut ended = source.open(&shard("a"), &Position::End).await.unwrap();
+    assert!(matches!(ended.read(100, Vec::new()).await.unwrap(), Read::End { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_an_aggregate_that_another_consumer_committed_is_read_on_in_its_middle() {
+    let packed = aggregate(&["k"], &[(0, b"x"), (0, b"y"), (0, b"z")]);
+    let fake = Fake::new(vec![FakeShard { held: vec![record(5, &packed), record(6, b"r6")], ..open_shard("a", []) }]);
+    let source = source(&fake).await;
+    let told = read_shard(&source, "a", &at(5, 1)).await.unwrap();
+    assert_eq!(told.records, ["5:2=z", "6:0=r6"]);
+    let told = read_shard(&source, "a", &at(5, 2)).await.unwrap();
+    assert_eq!(told.records, ["6:0=r6"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_from_the_tip_misses_nothing_when_its_iterator_expires() {
+    let fake = Fake::new(vec![open_shard("a", [1])]);
+    let source = source(&fake).await;
+    let mut reader = source.open(&shard("a"), &Position::Latest).await.unwrap();
+    assert!(matches!(reader.read(100, Vec::new()).await.unwrap(), Read::AtTip));
+    fake.with(|state| state.shards[0].held.push(Held::Record(2, NOW_MS + 5, b"r2".to_vec())));
+    fake.fail("GetRecords", "ExpiredIteratorException");
+    assert_eq!(read_all(&mut *reader).await.unwrap().records, texts([2]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_records_are_asked_for_as_fit() {
+    let held = (1..=5000).map(|sequence| record(sequence, &[b'x'; 100])).collect();
+    let fake = Fake::new(vec![FakeShard { held, ..open_shard("a", []) }]);
+    let source = source(&fake).await;
+    let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
+    for bytes in [1000, 1000, 20_000, 1, 1 << 30] {
+        reader.ready(Duration::ZERO).await;
+        reader.read(bytes, Vec::new()).await.unwrap();
+    }
+    let limits: Vec<_> = fake.calls("GetRecords").iter().map(|asked| asked["Limit"].clone()).collect();
+    assert_eq!(limits, [100, 10, 200, 1, 10_000].map(|limit| json!(limit)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_far_behind_a_position_is_comes_from_the_first_record_there() {
+    let now = u64::try_from(NOW_MS).unwrap();
+    let fake = Fake::new(vec![open_shard("a", [1, 2])]);
+    let source = source(&fake).await;
+    let behind = async |position: Position| source.behind(&shard("a"), &position).await.unwrap();
+    assert_eq!(behind(Position::Beginning).await, Behind::Time(now - 1000));
+    assert_eq!(behind(at(1, 0)).await, Behind::Time(now - 2000));
+    assert_eq!(behind(at(2, 0)).await, Behind::Nothing);
+    assert_eq!(behind(Position::End).await, Behind::Nothing);
+    fake.fail("GetRecords", "ProvisionedThroughputExceededException");
+    assert_eq!(behind(Position::Latest).await, Behind::Nothing);
+    fake.with(|state| state.shards[0].held.push(Held::Gap));
+    fake.with(|state| state.shards[0].held.extend([Held::Gap, record(9, b"x")]));
+    assert_eq!(behind(Position::Since { ms: 8000 }).await, Behind::Time(now - 9000));
+    fake.with(|state| state.shards[0].closed = Some(vec![]));
+    assert_eq!(behind(at(9, 0)).await, Behind::Nothing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_are_listed_page_by_page_with_the_parents_that_are_listed() {
+    let child = |id: &str, parents: &[&str]| FakeShard {
+        parents: parents.iter().map(|parent| (*parent).to_owned()).collect(),
+        ..open_shard(id, [])
+    };
+    let shards = vec![child("b", &["a"]), child("c", &["a"]), child("d", &["b", "c"]), child("e", &["gone", "d"])];
+    let fake = Fake::new(shards);
+    fake.with(|state| state.page = 1);
+    for (start, first) in [
+        (Start::TrimHorizon, Position::Beginning),
+        (Start::At { ms: 5500 }, Position::Since { ms: 5500 }),
+        (Start::Latest, Position::Since { ms: u64::try_from(NOW_MS).unwrap() }),
+    ] {
+        let config = config(start, Decode::Fast);
+        let source = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap();
+        assert_eq!(source.serialized_id(), "123456789012:orders:1700000000");
+        fake.with(|state| state.calls.clear());
+        // The second page is asked for with a token that is too old.
+        fake.fail("ListShards", "LimitExceededException");
+        let listed = source.shards().await.unwrap();
+        let families: Vec<_> = listed
+            .iter()
+            .map(|shard| (shard.id.as_str(), shard.parents.iter().map(ShardId::as_str).collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(families, [("b", vec![]), ("c", vec![]), ("d", vec!["b", "c"]), ("e", vec!["d"])]);
+        assert!(listed.iter().all(|shard| shard.first == first && shard.hash_range.is_some()));
+        let filter = fake.calls("ListShards")[0]["ShardFilter"].clone();
+        let expected = match first {
+            Position::Since { ms } => json!({ "Type": "FROM_TIMESTAMP", "Timestamp": serde_json::from_str::<serde_json::Value>(
+                &format!("{}{}", ms / 1000, if ms % 1000 == 0 { String::new() } else { ".5".to_owned() })).unwrap() }),
+            _ => json!({ "Type": "FROM_TRIM_HORIZON" }),
+        };
+        assert_eq!(filter, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_begins_again_when_its_token_is_too_old_and_goes_without_a_filter_where_none_is_known() {
+    let fake = Fake::new(vec![open_shard("a", []), open_shard("b", [])]);
+    fake.with(|state| state.page = 1);
+    let source = source(&fake).await;
+    for code in ["ExpiredNextTokenException", "InvalidArgumentException"] {
+        fake.fail("ListShards", code);
+        assert_eq!(source.shards().await.unwrap().len(), 2, "{code}");
+    }
+    (0..9).for_each(|_| fake.fail("ListShards", "AccessDeniedException"));
+    let told = source.shards().await.unwrap_err();
+    assert!(told.to_string().contains("kinesis:ListShards"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_can_not_be_opened_is_told_plainly() {
+    for (code, expected) in [
+        ("ResourceNotFoundException", "there is no such stream"),
+        ("AccessDeniedException", "kinesis:DescribeStreamSummary"),
+    ] {
+        let fake = Fake::new(vec![]);
+        fake.fail("DescribeStreamSummary", code);
+        let config = config(Start::TrimHorizon, Decode::Fast);
+        let told = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap_err();
+        assert!(matches!(told, SourceError::Unreadable { .. }) && told.to_string().contains(expected), "{told}");
+    }
+}
