@@ -2,7 +2,8 @@
 
 A fleet of workers reads a stream that is being filled: mixed records, 0.5 % of them bad, most in aggregates of the Kinesis
 Producer Library, some plain, some aggregates broken. Meanwhile workers are killed (SIGKILL) and replaced, one is stalled
-(SIGSTOP) for three times the failover time and wakes up as a zombie, one is told to stop, and shards are split and merged.
+(SIGSTOP) for three times the failover time and wakes up as a zombie, one is told to stop, shards are split and merged, and
+of the workers' requests a part is lost, before or after the service has carried it out (`lossy.py`).
 In the end the stream is read again with AWS's own client, and the lake with DuckDB:
 
 - every record of the stream is one row or one dead letter, by (shard, sequence, subsequence), and one line of `raw/`,
@@ -11,7 +12,7 @@ In the end the stream is read again with AWS's own client, and the lake with Duc
 - no object is visible that no commit record names; `shardlake verify` finds no fault.
 
     localstack/run python tests/fleet/fleet.py --bin target/release/shardlake
-        [--records 400000] [--workers 4] [--shards 8] [--kills 10] [--reshards 2] [--rate 1500] [--seed 1]
+        [--records 400000] [--workers 4] [--shards 8] [--kills 10] [--reshards 2] [--rate 1500] [--lose 0.005] [--seed 1]
 
 What is used of AWS is whatever AWS_ENDPOINT_URL and the like say: it refuses to run without one.
 """
@@ -33,6 +34,7 @@ import boto3  # noqa: E402
 
 import lake as lakes  # noqa: E402
 import stream as streams  # noqa: E402
+from lossy import LossyNetwork  # noqa: E402
 from workers import Fleet  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "outside"))
@@ -52,6 +54,7 @@ def arguments():
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--reshards", type=int, default=2, help="each is one split and one merge")
     parser.add_argument("--rate", type=float, default=1500, help="records a second at most that are put")
+    parser.add_argument("--lose", type=float, default=0.005, help="the part of the workers' requests that is lost")
     parser.add_argument("--aggregate", type=int, default=100, help="records in one aggregate")
     parser.add_argument("--commit-interval", default="5s")
     parser.add_argument("--timeout", type=float, default=3000, help="seconds for all of it")
@@ -156,7 +159,10 @@ class Test:
                                          self.args.aggregate)
         try:
             if not self.args.only_the_stream:
-                self.fleet = Fleet(self.worker_command(), self.args.workers, self.folder, self.rng)
+                environment = {"RUST_LOG": "warn", **os.environ}
+                self.network = LossyNetwork(environment, self.args.lose, self.args.seed)
+                self.fleet = Fleet(self.worker_command(), self.args.workers, self.folder, self.rng,
+                                   self.network.environment)
             filling.start()
             self.trouble(filling)
             if self.fleet:
@@ -186,6 +192,8 @@ class Test:
         rows, codes = lakes.check_positions(connection, lake, self.stream, self.truth)
         lakes.check_raw(lake, self.truth)
         lakes.check_sums(commits, self.truth)
+        writers = {commit["worker"] for commit in commits}
+        assert len(writers) >= self.args.workers, f"only {len(writers)} workers ever committed anything: no test of a fleet"
         self.tell("each record is there exactly once")
         self.shardlake("run", "--config", self.config, "--source", plain_in, "--lake", plain, "--until-caught-up",
                        "--raw", "off")
@@ -205,11 +213,14 @@ class Test:
             ("workers at a time, started in all", f"{self.args.workers}, {self.fleet.started}"),
             ("killed, stalled, told to stop", f"{self.done['kill']}, {self.done['stall']}, {self.done['stop']}"),
             ("splits, merges, shards in all", f"{self.done['split']}, {self.done['merge']}, {self.truth.shards}"),
+            ("workers' requests, lost, answers lost", f"{self.network.requests:,}, {self.network.lost_before:,}, "
+                                                      f"{self.network.lost_after:,}"),
             ("records, in Kinesis records", f"{len(self.truth.users):,}, {len(self.truth.kinesis):,}"),
             ("aggregates, broken ones", f"{self.truth.aggregates:,}, {self.truth.broken:,}"),
             ("put twice by the filler", f"{self.doubled:,}"),
             ("rows, dead letters", f"{rows:,}, {sum(codes.values()):,} of {len(codes)} codes"),
-            ("epochs that happened, intents of others", f"{len(commits):,}, {len(intents - happened):,}"),
+            ("epochs that happened, by workers", f"{len(commits):,}, {len({commit['worker'] for commit in commits})}"),
+            ("intents of epochs that did not", f"{len(intents - happened):,}"),
             ("objects that readers see", f"{sum(not key.startswith('_') for key in keys):,}"),
             ("uploads left for sweep", f"{len(uploads):,}"),
             ("seconds", f"{time.monotonic() - self.begun:.0f}"),

@@ -4,13 +4,17 @@
 """
 
 import base64
+import contextlib
 import gzip
+import http.server
 import json
 import pathlib
 import random
 import sys
 import tempfile
+import threading
 import unittest
+import urllib.request
 
 import pyarrow
 import pyarrow.parquet
@@ -18,6 +22,7 @@ import pyarrow.parquet
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import lake as lakes  # noqa: E402
 import stream as streams  # noqa: E402
+from lossy import LossyNetwork  # noqa: E402
 from stream import fill  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "outside"))
@@ -169,6 +174,39 @@ class Filling(unittest.TestCase):
         filler.accepted.append((SHARD, "9", 0, ""))
         with self.assertRaisesRegex(AssertionError, "lost what it had accepted"):
             streams.check_accepted(filler, known)
+
+
+class Lossy(unittest.TestCase):
+    def test_requests_are_lost_before_and_after_they_took_effect(self):
+        carried_out = []
+
+        class Service(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                carried_out.append(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(200)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"ok")
+
+            def log_message(self, *_args):
+                pass
+
+        service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service)
+        self.addCleanup(service.server_close)
+        self.addCleanup(service.shutdown)
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        network = LossyNetwork({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{service.server_port}", "OTHER": "x"}, 0.5, seed=1)
+        self.assertEqual(network.environment["OTHER"], "x")
+        answered = 0
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                with urllib.request.urlopen(network.environment["AWS_ENDPOINT_URL"], b"x" * 100_000, timeout=5) as answer:
+                    answered += answer.read() == b"ok"
+        self.assertEqual(network.requests, 200)
+        self.assertGreater(network.lost_before, 20)
+        self.assertGreater(network.lost_after, 20)
+        self.assertEqual(len(carried_out), 200 - network.lost_before)
+        self.assertEqual(answered, 200 - network.lost_before - network.lost_after)
 
 
 if __name__ == "__main__":

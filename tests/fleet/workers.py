@@ -3,7 +3,6 @@
 Owns: the processes, and that none ends by itself. Does not own: when something is done to them (`fleet.py`).
 """
 
-import os
 import signal
 import subprocess
 import time
@@ -28,9 +27,8 @@ class Worker:
 class Fleet:
     """`size` workers, always: one that was killed or stopped is replaced."""
 
-    def __init__(self, command, size, folder, rng):
-        self.command, self.folder, self.rng = command, folder, rng
-        self.environment = {"RUST_LOG": "warn", **os.environ}
+    def __init__(self, command, size, folder, rng, environment):
+        self.command, self.folder, self.rng, self.environment = command, folder, rng, environment
         self.started = 0
         self.workers = []
         self.leaving = []
