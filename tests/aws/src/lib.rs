@@ -6,4 +6,6 @@
 //! which it knows nothing.
 
 pub mod dynamodb;
+pub mod firehose;
 pub mod http;
+pub mod s3;
