@@ -5,11 +5,16 @@
 //! good; then, in this order: all uploads are aborted, so that nobody can publish any more; visible objects are deleted;
 //! one transaction takes the decision back.
 
+use std::time::Duration;
+
 use checkpoints::{Lease, ManifestName, ShardKey};
 
 use crate::commit::manifest::{EpochId, Manifest, UnreadableManifest};
 use crate::commit::protocol::{CommitError, Committed, Lost, Published, Stores, Undertaken};
 use crate::lake::ObjectKey;
+
+/// How long after an upload seemed to be gone it is looked at again, before its epoch is rolled back.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What became of a pending epoch.
 #[derive(Debug)]
@@ -37,7 +42,13 @@ pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, 
             None => Err(CommitError::NoIntent { name: name.as_str().to_owned() }),
         };
     };
-    match Undertaken::found(manifest).publish(stores).await? {
+    let undertaken = match Undertaken::found(manifest).publish(stores).await? {
+        Ok(published) => return Ok(Recovered::Forward(published.advance(stores).await?)),
+        Err((undertaken, _)) => undertaken,
+    };
+    // A request of another worker, given up for lost, may still be completing what seems to be gone.
+    tokio::time::sleep(LOOK_AGAIN).await;
+    match undertaken.publish(stores).await? {
         Ok(published) => Ok(Recovered::Forward(published.advance(stores).await?)),
         Err((undertaken, lost)) => roll_back(stores, undertaken.into_manifest(), lost).await,
     }

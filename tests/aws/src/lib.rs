@@ -7,11 +7,13 @@
 
 pub mod clock;
 pub mod faults;
-pub mod dynamodb;
 pub mod http;
 pub mod server;
 
 mod chunked;
 mod route;
 
+pub mod dynamodb;
+pub mod firehose;
 pub mod kinesis;
+pub mod s3;

@@ -5,5 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
 
+mod differential;
 mod dynamodb;
+mod firehose;
 mod leases;
+mod memory;
+mod s3;

@@ -1,0 +1,224 @@
+//! A model of S3.
+//!
+//! Owns: the REST API by which Shardlake commits: objects, conditional writes, multipart uploads, lists, checksums, with AWS's
+//! limits and errors, buckets in the path; and what a test must bring about itself: conflicts of conditional writes, uploads
+//! that a lifecycle rule aborts, objects that somebody removes. Does not own: transport and its faults (503, an answer that is
+//! lost), signatures, policies, versions, Select.
+//!
+//! Every request is answered under one lock: a write is there for whoever reads after it, and is seen whole or not at all.
+//! All it does follows from the requests and the clock that is handed in.
+
+mod checksum;
+mod error;
+mod list;
+mod multipart;
+mod objects;
+mod state;
+mod xml;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::http::{Request, Response, Service};
+use error::{Refused, no_such_bucket, not_implemented};
+use state::Bucket;
+
+/// The account that owns every bucket.
+pub const ACCOUNT: &str = "000000000000";
+
+/// An S3; clones are the same one.
+#[derive(Clone)]
+pub struct S3 {
+    state: Arc<Mutex<State>>,
+    now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    now_ms: u64,
+    buckets: BTreeMap<String, Bucket>,
+    uploads_begun: u64,
+    conditional_writes: u64,
+    conflicts: BTreeSet<u64>,
+    conflicts_end_uploads: bool,
+}
+
+impl fmt::Debug for S3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3").finish_non_exhaustive()
+    }
+}
+
+impl S3 {
+    /// One without buckets; `now_ms` tells the milliseconds since 1970.
+    pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        S3 { state: Arc::default(), now_ms: Arc::new(now_ms) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.now_ms = (self.now_ms)();
+        state
+    }
+
+    /// Answers the `nth` conditional write from now on (the next is 1) with 409 `ConditionalRequestConflict`; nothing is
+    /// written.
+    pub fn conflict_with(&self, nth: u64) {
+        let mut state = self.lock();
+        let at = state.conditional_writes + nth;
+        state.conflicts.insert(at);
+    }
+
+    /// Whether a completion that meets a conflict loses its upload. S3's guide says to begin a new one after a conflict.
+    pub fn set_conflicts_end_uploads(&self, end: bool) {
+        self.lock().conflicts_end_uploads = end;
+    }
+
+    /// Aborts the uploads of a bucket that began before `before_ms`, as a lifecycle rule does. How many there were.
+    pub fn abort_uploads(&self, bucket: &str, before_ms: u64) -> usize {
+        let mut state = self.lock();
+        let Some(bucket) = state.buckets.get_mut(bucket) else { return 0 };
+        let count = bucket.uploads.len();
+        bucket.uploads.retain(|_, upload| upload.begun_ms >= before_ms);
+        count - bucket.uploads.len()
+    }
+
+    /// Removes an object, as somebody with the right to do so might. Whether there was one.
+    pub fn remove_object(&self, bucket: &str, key: &str) -> bool {
+        let mut state = self.lock();
+        state.buckets.get_mut(bucket).is_some_and(|bucket| bucket.objects.remove(key).is_some())
+    }
+
+    /// The bytes of an object.
+    pub fn object(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        Some(self.lock().buckets.get(bucket)?.objects.get(key)?.body.clone())
+    }
+
+    /// The keys of a bucket's objects, in order.
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        self.lock().buckets.get(bucket).map(|bucket| bucket.objects.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Keys and ids of a bucket's uploads, in the order in which they began.
+    pub fn uploads(&self, bucket: &str) -> Vec<(String, String)> {
+        let state = self.lock();
+        let uploads = state.buckets.get(bucket).map(|bucket| &bucket.uploads);
+        uploads.into_iter().flatten().map(|(id, upload)| (upload.key.clone(), id.clone())).collect()
+    }
+
+    fn operate(&self, request: &Request) -> Result<Response, Refused> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let path = request.path.trim_start_matches('/');
+        let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+        if let Some(owner) = request.headers.get("x-amz-expected-bucket-owner")
+            && owner != ACCOUNT
+        {
+            return Err(Refused::new(403, "AccessDenied", "Access Denied"));
+        }
+        let has = |name: &str| request.query.contains_key(name);
+        if key.is_empty() {
+            return match request.method.as_str() {
+                _ if bucket.is_empty() => Err(not_implemented()),
+                "PUT" if only_id(request) => state.create_bucket(bucket),
+                "HEAD" => state.bucket(bucket).map(|_| {
+                    answer(200, vec![("x-amz-bucket-region".to_owned(), "us-east-1".to_owned())], Bytes::new())
+                }),
+                "DELETE" if only_id(request) => state.delete_bucket(bucket),
+                "GET" if has("uploads") => list::uploads(state, bucket, request),
+                "GET" if request.query.get("list-type").is_some_and(|kind| kind == "2") => {
+                    list::objects(state, bucket, request)
+                }
+                "POST" if has("delete") => objects::delete_many(state, bucket, request),
+                _ => Err(not_implemented()),
+            };
+        }
+        match request.method.as_str() {
+            "PUT" if has("uploadId") && request.headers.contains_key("x-amz-copy-source") => Err(not_implemented()),
+            "PUT" if has("uploadId") => multipart::part(state, bucket, key, request),
+            "PUT" if has("tagging") => objects::put_tags(state, bucket, key, request),
+            "PUT" if request.headers.contains_key("x-amz-copy-source") => objects::copy(state, bucket, key, request),
+            "PUT" if only_id(request) => objects::put(state, bucket, key, request),
+            "GET" if has("uploadId") => list::parts(state, bucket, key, request),
+            "GET" if has("tagging") => objects::get_tags(state, bucket, key),
+            "GET" | "HEAD" if !has("attributes") && !has("acl") => objects::get(state, bucket, key, request),
+            "POST" if has("uploads") => multipart::begin(state, bucket, key, request),
+            "POST" if has("uploadId") => multipart::complete(state, bucket, key, request),
+            "DELETE" if has("uploadId") => multipart::abort(state, bucket, key, request),
+            "DELETE" if only_id(request) => objects::delete(state, bucket, key, request),
+            _ => Err(not_implemented()),
+        }
+    }
+}
+
+/// Whether the query names no sub-resource; the SDK adds `x-id` to say which operation it means.
+fn only_id(request: &Request) -> bool {
+    request.query.keys().all(|name| name == "x-id")
+}
+
+impl Service for S3 {
+    fn answer(&self, request: &Request) -> Response {
+        let mut response = self.operate(request).unwrap_or_else(|refused| refused.response(request.method == "HEAD"));
+        response.headers.push(("x-amz-request-id".to_owned(), "0000000000000000".to_owned()));
+        response
+    }
+}
+
+impl State {
+    fn bucket(&self, name: &str) -> Result<&Bucket, Refused> {
+        self.buckets.get(name).ok_or_else(|| no_such_bucket(name))
+    }
+
+    fn bucket_mut(&mut self, name: &str) -> Result<&mut Bucket, Refused> {
+        self.buckets.get_mut(name).ok_or_else(|| no_such_bucket(name))
+    }
+
+    /// Counts a conditional write, and tells whether it is to meet a conflict.
+    fn conditional_conflicts(&mut self) -> bool {
+        self.conditional_writes += 1;
+        self.conflicts.remove(&self.conditional_writes)
+    }
+
+    fn create_bucket(&mut self, name: &str) -> Result<Response, Refused> {
+        let good = (3..=63).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+            && !name.starts_with(['-', '.'])
+            && !name.ends_with(['-', '.']);
+        if !good {
+            return Err(
+                Refused::new(400, "InvalidBucketName", "The specified bucket is not valid.").with("BucketName", name)
+            );
+        }
+        if self.buckets.contains_key(name) {
+            return Err(Refused::new(
+                409,
+                "BucketAlreadyOwnedByYou",
+                "Your previous request to create the named bucket succeeded and you already own it.",
+            )
+            .with("BucketName", name));
+        }
+        self.buckets.insert(name.to_owned(), Bucket::default());
+        Ok(answer(200, vec![("Location".to_owned(), format!("/{name}"))], Bytes::new()))
+    }
+
+    fn delete_bucket(&mut self, name: &str) -> Result<Response, Refused> {
+        if !self.bucket(name)?.objects.is_empty() {
+            return Err(Refused::new(409, "BucketNotEmpty", "The bucket you tried to delete is not empty")
+                .with("BucketName", name));
+        }
+        self.buckets.remove(name);
+        Ok(answer(204, Vec::new(), Bytes::new()))
+    }
+}
+
+fn answer(status: u16, headers: Vec<(String, String)>, body: Bytes) -> Response {
+    Response { status, headers, body }
+}
+
+fn xml_answer(body: &str) -> Response {
+    let body = Bytes::from(format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}"));
+    answer(200, vec![("Content-Type".to_owned(), "application/xml".to_owned())], body)
+}
