@@ -100,7 +100,8 @@ impl<'a> Text<'a> {
     fn text(self) -> Scanned<Cow<'a, str>> {
         // Without escapes it is its own text, unless it holds what no JSON string may.
         if !self.is_escaped && self.raw().iter().all(|byte| *byte >= 0x20) {
-            return std::str::from_utf8(self.raw()).map_or(not_understood("a text that is not UTF-8"), |text| Ok(text.into()));
+            return std::str::from_utf8(self.raw())
+                .map_or(not_understood("a text that is not UTF-8"), |text| Ok(text.into()));
         }
         serde_json::from_slice::<String>(self.quoted).map_or(not_understood("a string"), |text| Ok(text.into()))
     }
