@@ -83,6 +83,8 @@ impl Asking {
         called.map_err(|error| Failure::of("GetRecords", &error))?;
         let body = kept.take();
         let (batch, scanned) = elsewhere(body.len(), move || {
+            // Base64 is a third longer than what it stands for.
+            batch.buffer.reserve(body.len() / 4 * 3);
             let scanned = scan(&body, &mut batch);
             (batch, scanned)
         })

@@ -27,8 +27,8 @@ pub(super) struct Batch {
     record_bytes_max: usize,
     frames: Vec<Frame>,
     first: Option<SequenceNumber>,
-    last: Option<SequenceNumber>,
-    through: Option<Position>,
+    /// The last record, and the last record in it.
+    last: Option<(SequenceNumber, u64)>,
     records: u64,
     bytes: u64,
 }
@@ -50,8 +50,7 @@ impl Batch {
     /// No records yet; `buffer` is filled from its beginning.
     pub(super) fn new(mut buffer: Vec<u8>, after: Position, record_bytes_max: usize) -> Self {
         buffer.clear();
-        let (frames, first, last, through) = (Vec::new(), None, None, None);
-        Batch { buffer, after, record_bytes_max, frames, first, last, through, records: 0, bytes: 0 }
+        Batch { buffer, after, record_bytes_max, frames: Vec::new(), first: None, last: None, records: 0, bytes: 0 }
     }
 
     /// A batch that begins again, with the same buffer.
@@ -64,7 +63,7 @@ impl Batch {
         let Ok(sequence) = SequenceNumber::try_from(about.sequence) else {
             return Err(Nonsense("a record has no decimal sequence number"));
         };
-        if self.last.as_ref().is_some_and(|last| *last >= sequence) {
+        if self.last.as_ref().is_some_and(|(last, _)| *last >= sequence) {
             return Err(Nonsense("its records are not in the order of their sequence numbers"));
         }
         if self.buffer.len() >= CHUNK_BYTES_MAX {
@@ -89,10 +88,10 @@ impl Batch {
             // A byte that belongs to no record.
             self.buffer.push(b'\n');
         }
-        let through = Position::At { sequence: sequence.clone(), sub: last_sub };
-        self.through = Some(through.max(self.after.clone()));
-        self.first.get_or_insert_with(|| sequence.clone());
-        self.last = Some(sequence);
+        if self.first.is_none() {
+            self.first = Some(sequence.clone());
+        }
+        self.last = Some((sequence, last_sub));
         Ok(())
     }
 
@@ -130,7 +129,7 @@ impl Batch {
             }
             Err(problem) => {
                 if unread == 0 {
-                    tracing::warn!(sequence = about.sequence, ?problem, "an aggregate can't be opened");
+                    tracing::debug!(sequence = about.sequence, ?problem, "an aggregate can't be opened");
                     self.frames.push(frame(whole, 0, own_key(), Some(Damage::BrokenAggregate)));
                 }
                 0
@@ -154,8 +153,10 @@ impl Batch {
     }
 
     /// The position behind the last record; where reading began, if there is none.
-    pub(super) fn through(&self) -> &Position {
-        self.through.as_ref().unwrap_or(&self.after)
+    pub(super) fn through(&self) -> Position {
+        let last = self.last.clone().map(|(sequence, sub)| Position::At { sequence, sub });
+        // What was read before may reach further, where it was not read by us.
+        last.map_or_else(|| self.after.clone(), |last| last.max(self.after.clone()))
     }
 
     /// The chunk. Its records have arrival times of their own; `now_ms` stands for one that the service leaves out.

@@ -129,7 +129,7 @@ impl Cursor {
                 "the record that was read last is no longer in the stream: others behind it may have been lost unread"
             );
         }
-        self.position = batch.through().clone();
+        self.position = batch.through();
         if let Position::At { sequence, .. } = &self.position {
             self.begin = Begin::Behind(sequence.clone());
         }

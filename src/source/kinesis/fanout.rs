@@ -9,10 +9,10 @@
 //!
 //! | what happens | what is done |
 //! |---|---|
-//! | the subscription ends, after an event | the next one |
+//! | the subscription ends at its time | the next one |
 //! | no event for 20 s | the next one, after a pause |
-//! | a failure that may pass, also a subscription too soon after the last (5 s) | the next one, after a pause |
-//! | five failures in a row, or one that does not pass | the shard is polled for 10 minutes, then subscribed to again |
+//! | a failure that may pass: an end before its time, a subscription too soon after the last (5 s) | the next one, after a pause |
+//! | five failures without a record between them, or one that does not pass | the shard is polled for 10 minutes, then subscribed to again |
 //!
 //! So a failure is never this reader's: if the shard can't be read at all, polling says so.
 //!
@@ -40,6 +40,8 @@ use crate::source::{Read, ShardReader, SourceError};
 
 /// The longest silence of a subscription that is well.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// The age at which a subscription may end; the service ends it at five minutes.
+const AGE_MIN: Duration = Duration::from_secs(240);
 /// How long a subscription may take to begin.
 pub(super) const SUBSCRIBE_MAX: Duration = Duration::from_secs(15);
 /// The least time between the beginnings of two subscriptions.
@@ -78,7 +80,7 @@ struct Sent {
 /// A subscription.
 struct Session {
     output: SubscribeToShardOutput,
-    has_given: bool,
+    begun: Instant,
 }
 
 /// What came of waiting.
@@ -126,7 +128,6 @@ impl Sent {
         let unavailable = |problem: &str| Some(Came::Failure(Failure::Unavailable(problem.to_owned())));
         match tokio::time::timeout(SILENCE_MAX, session.output.event_stream.recv()).await {
             Ok(Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event)))) => {
-                session.has_given = true;
                 self.session = Some(session);
                 Some(Came::Event(Box::new(event)))
             }
@@ -135,8 +136,8 @@ impl Sent {
                 self.session = Some(session);
                 None
             }
-            Ok(Ok(None)) if session.has_given => None,
-            Ok(Ok(None)) => unavailable("SubscribeToShard: the subscription ended without an event"),
+            Ok(Ok(None)) if session.begun.elapsed() >= AGE_MIN => None,
+            Ok(Ok(None)) => unavailable("SubscribeToShard: the subscription ended before its time"),
             Ok(Err(error)) => Some(Came::Failure(Failure::of_event(&error))),
             Err(_) => unavailable("SubscribeToShard: no event for 20 s"),
         }
@@ -155,7 +156,7 @@ impl Sent {
             Err(_) => return Err(Failure::Unavailable("SubscribeToShard: no answer in time".to_owned())),
         };
         self.cursor.begun(now_ms);
-        Ok(Session { output, has_given: false })
+        Ok(Session { output, begun: Instant::now() })
     }
 
     /// An event becomes a chunk, the tip, or the end.
@@ -169,7 +170,10 @@ impl Sent {
         let batch = Batch::new(buffer, self.cursor.position().clone(), stream.config.record_bytes_max);
         let batch = add_all(batch, event.records).await?;
         self.cursor.read(&batch, shard);
-        self.pace.succeeded();
+        // An empty event proves nothing: some stand-ins send one on a closed shard, and never say that it has ended.
+        if batch.records() > 0 || self.session.as_ref().is_some_and(|session| session.begun.elapsed() >= AGE_MIN) {
+            self.pace.succeeded();
+        }
         let children = event.child_shards.unwrap_or_default();
         let has_ended = !children.is_empty() || event.continuation_sequence_number.is_empty();
         let (records, source_bytes) = (batch.records(), batch.bytes());
@@ -188,7 +192,7 @@ impl Sent {
                 return Ok(Read::AtTip);
             }
         }
-        let through = batch.through().clone();
+        let through = batch.through();
         Ok(Read::Chunk { chunk: stream.chunk(shard, batch), through, source_bytes })
     }
 }

@@ -108,7 +108,7 @@ impl PollingReader {
         } else if records == 0 && envelope.behind_ms <= 0 {
             return Read::AtTip;
         }
-        let through = batch.through().clone();
+        let through = batch.through();
         Read::Chunk { chunk: self.stream.chunk(&self.shard, batch), through, source_bytes: bytes }
     }
 

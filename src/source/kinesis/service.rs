@@ -3,7 +3,7 @@
 //! Owns: telling apart what passes, what is too much, and what stays so until somebody does something. Does not own: what is
 //! done about it. A message holds the service's words about the request, and never a record's contents.
 
-use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::event_stream::RawMessage;
@@ -44,7 +44,7 @@ impl Failure {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let SdkError::ServiceError(service) = error else {
-            let problem = format!("{operation}: {}", DisplayErrorContext(error));
+            let problem = format!("{operation}: {}", causes(error));
             return match error {
                 SdkError::ConstructionFailure(_) => Failure::Refused(problem),
                 _ => Failure::Unavailable(problem),
@@ -63,7 +63,7 @@ impl Failure {
                 let (code, message) = (event.err().code(), event.err().message());
                 Failure::of_code(operation, code, message, true)
             }
-            error => Failure::Unavailable(format!("{operation}: {}", DisplayErrorContext(error))),
+            error => Failure::Unavailable(format!("{operation}: {}", causes(error))),
         }
     }
 
@@ -93,9 +93,9 @@ impl Failure {
             | "KMSOptInRequired" => {
                 Failure::Refused(format!("{told} (the worker's role needs kms:Decrypt on the stream's key)"))
             }
+            "InternalFailure" | "InternalFailureException" | "ServiceUnavailable"
             // Credentials are renewed by the SDK; until then the old ones may be refused.
-            "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Unavailable(told),
-            "InternalFailure" | "InternalFailureException" | "ServiceUnavailable" => Failure::Unavailable(told),
+            | "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Unavailable(told),
             _ if server => Failure::Unavailable(told),
             _ => Failure::Refused(told),
         }
@@ -110,6 +110,18 @@ impl Failure {
             SourceError::Unreadable { place, problem }
         }
     }
+}
+
+/// An error and its causes, without what the SDK shows of a response for debugging: that has records in it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told += ": ";
+        told += &error.to_string();
+        cause = error.source();
+    }
+    told
 }
 
 impl MayPass for Failure {

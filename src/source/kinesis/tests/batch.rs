@@ -45,14 +45,15 @@ fn three() -> Vec<u8> {
 #[test]
 fn every_record_is_framed_and_the_position_is_behind_the_last() {
     let mut batch = batch(Position::Beginning);
-    assert_eq!(batch.through(), &Position::Beginning);
+    assert_eq!(batch.through(), Position::Beginning);
     add(&mut batch, "5", b"plain").unwrap();
     add(&mut batch, "6", b"").unwrap();
     add(&mut batch, "49", &three()).unwrap();
-    assert_eq!((batch.records(), batch.through(), batch.first()), (3, &at(49, 2), Some(&5.into())));
+    assert_eq!((batch.records(), batch.through(), batch.first()), (3, at(49, 2), Some(&5.into())));
     let own = |sequence: &str, bytes: &[u8]| (sequence.to_owned(), 0, "own".to_owned(), bytes.to_vec(), None);
     let packed = |sub, key: &str, bytes: &[u8]| ("49".to_owned(), sub, key.to_owned(), bytes.to_vec(), None);
-    let expected = [own("5", b"plain"), own("6", b""), packed(0, "a", b"one"), packed(1, "b", b""), packed(2, "a", b"three")];
+    let expected =
+        [own("5", b"plain"), own("6", b""), packed(0, "a", b"one"), packed(1, "b", b""), packed(2, "a", b"three")];
     assert_eq!(seen(batch), expected);
 }
 
@@ -71,7 +72,7 @@ fn what_was_read_before_is_left_out_down_to_a_record_of_an_aggregate() {
         let mut batch = batch(after.clone());
         add(&mut batch, "7", &three()).unwrap();
         add(&mut batch, "9", b"x").unwrap();
-        assert_eq!((batch.through(), batch.records()), (&through, 2), "after {after}");
+        assert_eq!((batch.through(), batch.records()), (through, 2), "after {after}");
         let ids: Vec<String> = seen(batch).iter().map(|record| format!("{}:{}", record.0, record.1)).collect();
         assert_eq!(ids, left, "after {after}");
     }
@@ -84,7 +85,7 @@ fn a_broken_aggregate_is_one_damaged_record_with_all_its_bytes() {
     for broken in [cut, aggregate(&["a"], &[])] {
         let mut batch = batch(Position::Beginning);
         add(&mut batch, "7", &broken).unwrap();
-        assert_eq!(batch.through(), &at(7, 0));
+        assert_eq!(batch.through(), at(7, 0));
         assert_eq!(seen(batch), [("7".to_owned(), 0, "own".to_owned(), broken, Some(Damage::BrokenAggregate))]);
     }
 }
@@ -114,7 +115,8 @@ fn an_answer_out_of_order_is_not_used() {
 
 #[test]
 fn times_are_rounded_to_milliseconds() {
-    for (seconds, ms) in [(1_736_764_200.123, 1_736_764_200_123), (1_736_764_200.0, 1_736_764_200_000), (0.9996, 1000)] {
+    for (seconds, ms) in [(1_736_764_200.123, 1_736_764_200_123), (1_736_764_200.0, 1_736_764_200_000), (0.9996, 1000)]
+    {
         assert_eq!(millis(&DateTime::from_secs_f64(seconds)), ms, "{seconds}");
     }
 }

@@ -62,7 +62,7 @@ fn by_serde(body: &[u8]) -> Option<(Envelope, Vec<Seen>)> {
 fn body(records: &[(Vec<u8>, String, f64)], next: Option<&str>, children: &[String], order: usize) -> String {
     let quoted = |text: &str| serde_json::to_string(text).unwrap();
     let record = |(number, (data, key, arrival)): (usize, &(Vec<u8>, String, f64))| {
-        let mut members = vec![
+        let mut members = [
             format!("\"Data\" : \"{}\"", base64_simd::STANDARD.encode_to_string(data)),
             format!("\"SequenceNumber\":\"{}\"", number + 1),
             format!("\"PartitionKey\":{}", quoted(key)),
@@ -75,7 +75,7 @@ fn body(records: &[(Vec<u8>, String, f64)], next: Option<&str>, children: &[Stri
     let records: Vec<String> = records.iter().enumerate().map(record).collect();
     let children: Vec<String> =
         children.iter().map(|id| format!("{{\"ParentShards\":[\"x\"],\"ShardId\":{}}}", quoted(id))).collect();
-    let mut members = vec![
+    let mut members = [
         format!("\"Records\":[\n{}\t]", records.join(" ,")),
         format!("\"NextShardIterator\":{}", next.map_or("null".to_owned(), quoted)),
         format!("\"MillisBehindLatest\":{order}"),
@@ -129,7 +129,8 @@ proptest! {
 
 #[test]
 fn escapes_are_understood_wherever_they_stand() {
-    let body = br#"{"R\u0065cords":[{"Data":"AAA\/","SequenceNumber":"\u0031","PartitionKey":"\u00e4\ud83d\ude00\n"}]}"#;
+    let body =
+        br#"{"R\u0065cords":[{"Data":"AAA\/","SequenceNumber":"\u0031","PartitionKey":"\u00e4\ud83d\ude00\n"}]}"#;
     let seen = [("1".to_owned(), vec![0, 0, 63], Some("ä😀\n".to_owned()), None)];
     assert_eq!(by_scan(body).unwrap(), (Envelope::default(), seen.to_vec()));
 }

@@ -57,7 +57,8 @@ async fn the_end_of_a_shard_comes_with_its_children() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscription_that_fails_is_renewed_not_too_soon_and_nothing_is_lost_or_repeated() {
-    for code in ["ResourceInUseException", "LimitExceededException", "InternalFailure", "body:", "body:no event stream"] {
+    for code in ["ResourceInUseException", "LimitExceededException", "InternalFailure", "body:", "body:no event stream"]
+    {
         let fake = Fake::new(vec![open_shard("a", 1..=5)]);
         let mut reader = reader(&fake, &Position::Beginning).await;
         (0..4).for_each(|_| fake.fail("SubscribeToShard", code));
@@ -94,10 +95,24 @@ async fn a_subscription_goes_on_where_the_last_event_said() {
     body.extend(event("SubscribeToShardEvent", &told));
     fake.with(|state| state.raw.push_back(("SubscribeToShard", body)));
     let told = read_all(&mut *reader).await.unwrap();
-    assert_eq!((told.records.len(), told.through, told.empty_chunks), (0, Some(Position::Since { ms: 5000 }), 1));
+    assert_eq!((told.records.len(), told.through, told.empty_chunks), (0, Some(Position::Since { ms: 5000 }), 2));
     let begins: Vec<_> = fake.calls("SubscribeToShard").iter().map(|call| call["StartingPosition"].clone()).collect();
     assert_eq!(begins[0], json!({ "Type": "AT_TIMESTAMP", "Timestamp": 5 }));
     assert_eq!(begins[1], json!({ "Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": "77" }));
+}
+
+/// As a stand-in does it that does not tell a shard's end to its subscribers.
+#[tokio::test(start_paused = true)]
+async fn subscriptions_that_end_again_and_again_before_their_time_are_given_up_for_polling() {
+    let closed = Some(vec!["b".to_owned()]);
+    let fake = Fake::new(vec![FakeShard { closed, ..open_shard("a", [1]) }]);
+    let told = json!({ "Records": [], "ContinuationSequenceNumber": "1", "MillisBehindLatest": 5 });
+    let body = [event("initial-response", &json!({})), event("SubscribeToShardEvent", &told)].concat();
+    (0..9).for_each(|_| fake.with(|state| state.raw.push_back(("SubscribeToShard", body.clone()))));
+    let mut reader = reader(&fake, &at(1, 0)).await;
+    let told = read_all(&mut *reader).await.unwrap();
+    assert_eq!((told.records.len(), told.end), (0, Some(vec!["b".to_owned()])));
+    assert_eq!(fake.calls("SubscribeToShard").len(), 5);
 }
 
 #[tokio::test(start_paused = true)]

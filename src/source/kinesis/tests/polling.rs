@@ -103,6 +103,24 @@ async fn what_does_not_pass_in_minutes_becomes_an_error_that_may_pass() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_damaged_is_told_without_its_records() {
+    let secret = "c2VjcmV0IHNlY3JldA==";
+    for end in ["", "}", "]", "]}x", ",\"PartitionKey\":\"secret key\"", ",\"SequenceNumber\":\"secret key\"}]}"] {
+        let fake = Fake::new(vec![open_shard("a", [1])]);
+        let body = format!("body:{{\"Records\":[{{\"Data\":\"{secret}\"{end}");
+        for decode in [Decode::Fast, Decode::Stock] {
+            let config = config(Start::TrimHorizon, decode);
+            let source = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap();
+            (0..50).for_each(|_| fake.fail("GetRecords", &body));
+            let told = read_shard(&source, "a", &Position::Beginning).await.unwrap_err();
+            assert!(matches!(told, SourceError::Unavailable { .. }), "{told}");
+            let shown = format!("{told} {told:?}");
+            assert!(!shown.contains(&secret[..6]) && !shown.contains("secret"), "{shown}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_stays_is_told_with_what_to_do() {
     let fake = Fake::new(vec![open_shard("a", [1])]);
     let source = source(&fake).await;
@@ -234,8 +252,10 @@ async fn shards_are_listed_page_by_page_with_the_parents_that_are_listed() {
         assert!(listed.iter().all(|shard| shard.first == first && shard.hash_range.is_some()));
         let filter = fake.calls("ListShards")[0]["ShardFilter"].clone();
         let expected = match first {
-            Position::Since { ms } => json!({ "Type": "FROM_TIMESTAMP", "Timestamp": serde_json::from_str::<serde_json::Value>(
-                &format!("{}{}", ms / 1000, if ms % 1000 == 0 { String::new() } else { ".5".to_owned() })).unwrap() }),
+            Position::Since { ms } => {
+                json!({ "Type": "FROM_TIMESTAMP", "Timestamp": serde_json::from_str::<serde_json::Value>(
+                &format!("{}{}", ms / 1000, if ms % 1000 == 0 { String::new() } else { ".5".to_owned() })).unwrap() })
+            }
             _ => json!({ "Type": "FROM_TRIM_HORIZON" }),
         };
         assert_eq!(filter, expected);
