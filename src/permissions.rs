@@ -11,7 +11,7 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 use aws_sdk_s3::error::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::aws::Aws;
+use crate::aws::{Aws, causes};
 use crate::config::{BucketUrl, CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, SourceUrl};
 use crate::source::Mode;
 
@@ -112,7 +112,7 @@ where
     if denied.contains(&code.as_str()) || (code.is_empty() && status == Some(403)) {
         return Found::Denied;
     }
-    let mut problem = aws_sdk_s3::error::DisplayErrorContext(&error).to_string();
+    let mut problem = causes(&error);
     problem.truncate(problem.char_indices().nth(160).map_or(problem.len(), |(at, _)| at));
     Found::Failed(problem)
 }

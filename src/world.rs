@@ -210,7 +210,9 @@ pub async fn open_key(source: &KeySource, aws: Option<&Aws>) -> Result<(Pseudony
                 "access is denied: the worker needs secretsmanager:GetSecretValue".to_owned()
             }
             Some("ResourceNotFoundException") => "there is no such secret".to_owned(),
-            _ => aws_sdk_secretsmanager::error::DisplayErrorContext(&error).to_string(),
+            // Not the error's whole context: an answer that can't be read would stand in it, and the secret in that.
+            Some(code) => code.to_owned(),
+            None => error.to_string(),
         })
     })?;
     let bytes = match (secret.secret_string(), secret.secret_binary()) {

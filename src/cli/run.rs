@@ -1,5 +1,6 @@
 //! `run`: the worker, its progress bar and its summary.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -77,7 +78,9 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
     drop(watching);
     listening.abort();
-    let summary = Summary { committed: progress.committed(), took: begun.elapsed(), lake, ok: result.is_ok() };
+    let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();
+    let summary =
+        Summary { committed: progress.committed(), took: begun.elapsed(), lake, ok: result.is_ok(), requests };
     if json {
         println!("{}", summary.json(&result));
     } else {
@@ -252,6 +255,8 @@ struct Summary {
     took: Duration,
     lake: String,
     ok: bool,
+    /// Requests to AWS, by service and operation: what is paid for.
+    requests: BTreeMap<String, u64>,
 }
 
 impl Summary {
@@ -289,7 +294,11 @@ impl Summary {
                 files.row([(*name).to_owned(), show_count(*count), show_bytes(*bytes)]);
             }
         }
-        for table in [rows, letters, files].into_iter().filter(|table| !table.is_empty()) {
+        let mut requests = Table::new(&["requests", ">count"]);
+        for (operation, count) in &self.requests {
+            requests.row([operation.clone(), show_count(*count)]);
+        }
+        for table in [rows, letters, files, requests].into_iter().filter(|table| !table.is_empty()) {
             text.push('\n');
             text.push_str(&table.render("  "));
         }
@@ -339,6 +348,7 @@ impl Summary {
             "raw_lines": totals.raw_lines,
             "denied_keys": totals.denied_keys,
             "objects": { "processed": object(0), "raw": object(1), "error": object(2) },
+            "requests": self.requests,
             "epochs": { "rolled_forward": rolled_forward, "rolled_back": rolled_back, "aborted": aborted },
         })
     }

@@ -5,10 +5,11 @@
 
 use async_trait::async_trait;
 use aws_sdk_firehose::Client;
-use aws_sdk_firehose::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::Record;
 
+use crate::aws::causes;
 use crate::raw::{RawError, RawSink};
 
 /// Bytes of a record with its line end.
@@ -51,9 +52,9 @@ impl FirehoseSink {
                 RawError::Refused { sink, problem: format!("access is denied: the worker needs {action}") }
             }
             Some("InvalidArgumentException" | "InvalidKMSResourceException" | "InvalidSourceException") => {
-                RawError::Refused { sink, problem: DisplayErrorContext(error).to_string() }
+                RawError::Refused { sink, problem: causes(error) }
             }
-            _ => RawError::Unavailable { sink, problem: DisplayErrorContext(error).to_string() },
+            _ => RawError::Unavailable { sink, problem: causes(error) },
         }
     }
 }
