@@ -343,9 +343,7 @@ fn s3_answers_as_a_stand_in_does() {
         ("PUT", "/m", "uploadId=ID&partNumber=1", vec![], b"again".to_vec()),
         ("POST", "/m", "uploadId=ID", none_match(), complete(&[1])),
         ("DELETE", "/m", "uploadId=ID", vec![], vec![]),
-        // Which refusal comes first, of a key that is taken and an upload that is gone, is not documented.
-        ("DELETE", "/m", "", vec![], vec![]),
-        ("POST", "/m", "uploadId=ID", none_match(), complete(&[1])),
+        // What follows an abort is left out: moto fails with 500.
         ("PUT", "/copy", "", vec![("x-amz-copy-source", "/BUCKET/k")], vec![]),
         ("GET", "/copy", "", vec![], vec![]),
     ];

@@ -72,7 +72,7 @@ pub(crate) fn with_table() -> (DynamoDb, Arc<AtomicU64>) {
     (model, clock)
 }
 
-fn put(model: &DynamoDb, item: Json) {
+fn put(model: &DynamoDb, item: &Json) {
     good(model, "PutItem", &json!({ "TableName": TABLE, "Item": item }));
 }
 
@@ -93,7 +93,7 @@ fn rich() -> Json {
 #[test]
 fn conditions_mean_what_the_guide_says() {
     let (model, _) = with_table();
-    put(&model, rich());
+    put(&model, &rich());
     let values = json!({
         ":5": { "N": "5.0" }, ":4": { "N": "4" }, ":6": { "N": "6" }, ":p": { "S": "shardId" }, ":x": { "S": "x" },
         ":b": { "B": "AAE=" }, ":N": { "S": "N" }, ":1": { "N": "1" }, ":end": { "S": "here" }, ":2": { "N": "2" },
@@ -176,7 +176,6 @@ fn conditions_mean_what_the_guide_says() {
         );
         assert_eq!(status == 200, holds, "{condition}");
         // A filter decides likewise.
-        let mut body = body;
         let expression = body.as_object_mut().unwrap().remove("ConditionExpression").unwrap();
         body.as_object_mut().unwrap().remove("Key");
         body["FilterExpression"] = expression;
@@ -294,7 +293,7 @@ fn updates_see_the_item_as_it_was_before() {
     let (model, _) = with_table();
     put(
         &model,
-        json!({ "leaseKey": { "S": "a" }, "x": { "N": "1" }, "y": { "N": "10" }, "l": { "L": [{ "S": "0" }, { "S": "1" }, { "S": "2" }] },
+        &json!({ "leaseKey": { "S": "a" }, "x": { "N": "1" }, "y": { "N": "10" }, "l": { "L": [{ "S": "0" }, { "S": "1" }, { "S": "2" }] },
                         "ss": { "SS": ["p", "q"] }, "m": { "M": { "k": { "S": "v" } } } }),
     );
     let answer = good(
@@ -340,7 +339,7 @@ fn updates_see_the_item_as_it_was_before() {
 #[test]
 fn updates_that_do_not_fit_are_refused() {
     let (model, _) = with_table();
-    put(&model, rich());
+    put(&model, &rich());
     for (update, value, message) in [
         (
             "SET leaseKey = :v",
@@ -477,7 +476,7 @@ fn a_scan_in_pages_or_segments_sees_every_item_once() {
     let (model, _) = with_table();
     let all: BTreeSet<String> = (0..57).map(|n| format!("shardId-{n:012}")).collect();
     for key in &all {
-        put(&model, json!({ "leaseKey": { "S": key }, "n": { "N": "1" } }));
+        put(&model, &json!({ "leaseKey": { "S": key }, "n": { "N": "1" } }));
     }
     let scan = |extra: Json| -> (Vec<String>, usize) {
         let (mut seen, mut pages, mut start) = (Vec::new(), 0, None);
@@ -514,7 +513,7 @@ fn a_scan_in_pages_or_segments_sees_every_item_once() {
     assert_eq!(parts, all.into_iter().collect::<Vec<_>>());
     // Large items: a page ends after 1 MB.
     for n in 0..5 {
-        put(&model, json!({ "leaseKey": { "S": format!("large-{n}") }, "x": { "S": "x".repeat(390 * 1024) } }));
+        put(&model, &json!({ "leaseKey": { "S": format!("large-{n}") }, "x": { "S": "x".repeat(390 * 1024) } }));
     }
     assert!(scan(json!({})).1 > 1);
     assert!(
@@ -623,7 +622,7 @@ fn batches_do_what_they_can_and_give_back_the_rest() {
 #[test]
 fn projections_and_capacity() {
     let (model, _) = with_table();
-    put(&model, rich());
+    put(&model, &rich());
     let answer = good(
         &model,
         "GetItem",

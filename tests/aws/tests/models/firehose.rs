@@ -66,7 +66,7 @@ async fn batches_and_records_have_limits() {
     ] {
         let request = client.put_record_batch().delivery_stream_name("raw").set_records(Some(records(&bodies)));
         let answer = request.send().await;
-        let refused = answer.err().map(|error| error.into_service_error());
+        let refused = answer.err().map(aws_sdk_firehose::error::SdkError::into_service_error);
         assert_eq!(refused.as_ref().and_then(|error| error.meta().code()), code);
     }
     assert_eq!(model.delivered("raw").len(), 504);

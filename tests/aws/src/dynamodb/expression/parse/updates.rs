@@ -50,7 +50,8 @@ impl Parser<'_, '_> {
                 self.tokens.next();
                 let value = self.placeholders.value(self.kind, token.text)?;
                 let set = matches!(value, Value::Ss(_) | Value::Ns(_) | Value::Bs(_));
-                if !set && !(clause == "ADD" && matches!(value, Value::N(_))) {
+                let fits = set || (clause == "ADD" && matches!(value, Value::N(_)));
+                if !fits {
                     return Err(self.kind.invalid(format!(
                         "Incorrect operand type for operator or function; operator: {clause}, operand type: {}",
                         value.long_type_name()
