@@ -116,7 +116,7 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ProduceArgs {
-    /// A file, a folder (one file of lines for each --files), or - for standard output
+    /// kinesis://STREAM, a file, a folder (one file of lines for each --files), or - for standard output
     #[arg(long, value_name = "URL")]
     pub(crate) to: String,
 

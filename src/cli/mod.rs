@@ -10,6 +10,7 @@ mod config;
 mod init;
 mod leases;
 mod produce;
+mod produce_stream;
 mod run;
 mod show;
 mod table;
@@ -73,7 +74,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
 async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Run(run) => run::run(run, args.json).await,
-        Command::Produce(produce) => produce::produce(&produce, args.json),
+        Command::Produce(produce) => produce::produce(&produce, args.json).await,
         Command::Graph(graph) => show::graph(&graph, args.json),
         Command::Schema(schema) => show::schema(&schema),
         Command::Verify(place) => show::verify(&place, args.json).await,

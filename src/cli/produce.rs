@@ -1,4 +1,4 @@
-//! `produce`: sample records to a file, a folder or standard output.
+//! `produce`: sample records to a file, a folder, standard output or (`produce_stream`) a stream.
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -11,11 +11,12 @@ use serde_json::json;
 
 use crate::cli::Usage;
 use crate::cli::args::{ProduceArgs, ProduceKind};
+use crate::cli::produce_stream::put;
 use crate::cli::tell::bar;
 use crate::config::units::{show_bytes, show_count};
 use crate::produce::{Generator, Kinds, Options, RecordKind};
 
-pub(crate) fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode> {
     let start_ms = parse_rfc3339_or_date(&args.start)
         .ok_or_else(|| Usage(format!("--start '{}' is no time such as 2025-01-13T00:00:00Z", args.start)))?;
     let kinds = match args.kind {
@@ -27,8 +28,17 @@ pub(crate) fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode
     let options =
         Options { seed: args.seed, kinds, bad_ratio: args.bad_ratio, start_ms, days: args.days, ..Options::default() };
     let generator = Generator::new(options).map_err(|error| Usage(error.to_string()))?;
+    if let Some(stream) = args.to.strip_prefix("kinesis://") {
+        let bytes = put(generator, stream, args.count, args.rate).await?;
+        if json {
+            println!("{}", json!({ "records": args.count, "bytes": bytes, "to": args.to }));
+        } else {
+            println!("{} records, {}: {}", show_count(args.count), show_bytes(bytes), args.to);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.to.contains("://") && !args.to.starts_with("file://") {
-        return Err(Usage(format!("'{}': this version produces to a file, a folder or -", args.to)).into());
+        return Err(Usage(format!("'{}': records go to kinesis://STREAM, a file, a folder or -", args.to)).into());
     }
     let to = args.to.strip_prefix("file://").unwrap_or(&args.to);
     if to == "-" {
