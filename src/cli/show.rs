@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use checkpoints::{CheckpointName, Holder, Lease, NamedCheckpoint};
+use checkpoints::{CheckpointName, Holder, Lease, NamedCheckpoint, ShardKey};
 use pipeline::dataset::SchemaFormat;
 use pipeline::graph::Graph;
 use pipeline::reject::Code;
@@ -153,7 +153,8 @@ pub(crate) async fn status(place: &Place, json: bool) -> anyhow::Result<ExitCode
                 json!({
                     "stream": lease.key.stream, "shard": lease.key.shard, "owner": lease.holder.committer(),
                     "checkpoint": lease.checkpoint, "pending": lease.pending.as_ref().map(|pending| &pending.manifest),
-                    "behind_bytes": lags.get(&lease.key.to_string()),
+                    "behind_bytes": match lags.get(&lease.key) { Some(Behind::Nothing) => Some(0), Some(Behind::Bytes(bytes)) => Some(*bytes), _ => None },
+                    "behind_ms": match lags.get(&lease.key) { Some(Behind::Nothing) => Some(0), Some(Behind::Time(ms)) => Some(*ms), _ => None },
                 })
             })
             .collect();
@@ -166,9 +167,10 @@ pub(crate) async fn status(place: &Place, json: bool) -> anyhow::Result<ExitCode
     }
     let mut table = Table::new(&["shard", "owner", ">checkpoint", ">behind", "pending"]);
     for lease in &leases {
-        let behind = match lags.get(&lease.key.to_string()) {
-            Some(0) => "0".to_owned(),
-            Some(bytes) => show_bytes(*bytes),
+        let behind = match lags.get(&lease.key) {
+            Some(Behind::Nothing) => "0".to_owned(),
+            Some(Behind::Bytes(bytes)) => show_bytes(*bytes),
+            Some(Behind::Time(ms)) => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
             None => "?".to_owned(),
         };
         table.row([
@@ -214,8 +216,8 @@ pub(crate) fn owner(holder: &Holder) -> String {
     }
 }
 
-/// How far each shard is behind, where its source can be read: in bytes, by the shard's name.
-async fn lags(config: &Config, stores: &Stores, clock: &SharedClock, leases: &[Lease]) -> BTreeMap<String, u64> {
+/// How far each shard is behind, where its source can be read.
+async fn lags(config: &Config, stores: &Stores, clock: &SharedClock, leases: &[Lease]) -> BTreeMap<ShardKey, Behind> {
     let mut lags = BTreeMap::new();
     let aws = load_aws(config).await;
     let opened = open_sources(config, &stores.lake, clock, true, aws.as_ref()).await;
@@ -240,11 +242,9 @@ async fn lags(config: &Config, stores: &Stores, clock: &SharedClock, leases: &[L
     }
     for lease in leases {
         let Some(source) = sources.iter().find(|source| *source.stream() == lease.key.stream) else { continue };
-        match source.behind(&lease.key.shard, &lease.checkpoint).await {
-            Ok(Behind::Nothing) => lags.insert(lease.key.to_string(), 0),
-            Ok(Behind::Bytes(bytes) | Behind::Time(bytes)) => lags.insert(lease.key.to_string(), bytes),
-            Err(_) => None,
-        };
+        if let Ok(behind) = source.behind(&lease.key.shard, &lease.checkpoint).await {
+            lags.insert(lease.key.clone(), behind);
+        }
     }
     lags
 }
@@ -389,7 +389,7 @@ fn show_time(at_ms: u64) -> String {
     format_rfc3339(i64::try_from(at_ms).unwrap_or(i64::MAX))
 }
 
-type Positions = [(checkpoints::ShardKey, checkpoints::Position)];
+type Positions = [(ShardKey, checkpoints::Position)];
 
 fn positions_table(positions: &Positions) -> Table {
     let mut table = Table::new(&["stream", "shard", ">position"]);
@@ -401,7 +401,7 @@ fn positions_table(positions: &Positions) -> Table {
 }
 
 fn positions_json(positions: &Positions) -> Vec<Value> {
-    let one = |(key, position): &(checkpoints::ShardKey, checkpoints::Position)| json!({ "stream": key.stream, "shard": key.shard, "position": position });
+    let one = |(key, position): &(ShardKey, checkpoints::Position)| json!({ "stream": key.stream, "shard": key.shard, "position": position });
     positions.iter().map(one).collect()
 }
 

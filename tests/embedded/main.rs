@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "these tests wait for processes, whose time is the real one")]
 #![expect(clippy::unwrap_used, reason = "a test: what fails, fails it")]
 
+mod leases;
 mod place;
 
 use std::collections::BTreeSet;
