@@ -30,11 +30,9 @@ use crate::worker::shares::{Plan, is_ready, plan};
 
 /// How often each lease is renewed, with its throughput, beside the one that shows that the worker is alive.
 const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
-/// How often leases that are held by others are asked for.
-const ASK_EVERY: Duration = Duration::from_secs(20);
 
 /// The longest time between two beats.
-const BEAT_MAX: Duration = Duration::from_millis(1250);
+const BEAT_MAX: Duration = Duration::from_millis(1500);
 /// Leases that are released at once.
 const RELEASES: usize = 16;
 /// How long the leases may go unlooked after before the worker ends: others have had them long since.
@@ -128,7 +126,7 @@ impl Keeper {
     /// Keeps the leases until told to stop.
     pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<ToKeeper>) {
         let metered = self.store.is_metered();
-        let mut ticks = tokio::time::interval((self.failover / 8).min(BEAT_MAX));
+        let mut ticks = tokio::time::interval((self.failover / 7).min(BEAT_MAX));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut beats = 0_u64;
         loop {
@@ -398,7 +396,7 @@ impl Keeper {
             changed.insert(key, taken.clone());
             self.gain(taken);
         }
-        if !ask.is_empty() && self.state.asked_at.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
+        if !ask.is_empty() && self.state.asked_at.is_none_or(|at| at.elapsed() >= self.failover) {
             self.state.asked_at = Some(Instant::now());
             for (key, owner) in ask {
                 if self.store.ask(&self.me, &key, &owner).await? {

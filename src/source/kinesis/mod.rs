@@ -210,6 +210,11 @@ impl ShardSource for KinesisSource {
         RetryPolicy { retries: 22, first: Duration::from_millis(200), longest: Duration::from_secs(20) }
     }
 
+    /// A reshard is noticed at once by the end of a shard; this is for what else may come.
+    fn lists_every(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
         let Stream { patient, config, start, name, .. } = &*self.stream;
         let listed = RetryPolicy::default().run(|| shards::list(patient, &config.stream, start)).await;
