@@ -22,6 +22,7 @@ use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome}
 pub struct MemoryStore {
     tables: Arc<Mutex<Tables>>,
     decision_shards_max: usize,
+    metered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +33,7 @@ struct Tables {
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self { tables: Arc::default(), decision_shards_max: usize::MAX }
+        Self { tables: Arc::default(), decision_shards_max: usize::MAX, metered: false }
     }
 }
 
@@ -47,6 +48,12 @@ impl MemoryStore {
     #[must_use]
     pub fn with_decision_shards_max(self, decision_shards_max: usize) -> Self {
         Self { decision_shards_max, ..self }
+    }
+
+    /// This handle, whose callers are to ask no more often than they must.
+    #[must_use]
+    pub fn with_metering(self) -> Self {
+        Self { metered: true, ..self }
     }
 
     /// The tables. A panic while they were locked left them whole: `rules.rs` changes no row before all are checked.
@@ -77,6 +84,10 @@ impl Rows for BTreeMap<ShardKey, Lease> {
 impl LeaseStore for MemoryStore {
     fn decision_shards_max(&self) -> usize {
         self.decision_shards_max
+    }
+
+    fn is_metered(&self) -> bool {
+        self.metered
     }
 
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {

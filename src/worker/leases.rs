@@ -495,3 +495,6 @@ impl Keeper {
 fn kbps(bytes: u64, since: Duration) -> f64 {
     bytes as f64 / 1e3 / since.as_secs_f64().max(0.1)
 }
+
+#[cfg(test)]
+mod tests;

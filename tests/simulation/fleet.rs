@@ -105,8 +105,6 @@ impl Clock for VirtualClock {
 }
 
 struct Fleet {
-    /// Whether workers ask the lease store no more often than they must.
-    metered: bool,
     begun: tokio::time::Instant,
     rng: Rng,
     lake: MemoryStore,
@@ -167,6 +165,8 @@ impl Fleet {
         let mut rng = Rng::new(seed);
         // One shard a decision, two, or as many as there are: several groups of shards in one worker.
         let decision_shards_max = [1, 2, usize::MAX][usize::try_from(seed % 3).unwrap()];
+        let leases = MemoryLeases::new().with_decision_shards_max(decision_shards_max);
+        let leases = if seed.is_multiple_of(2) { leases.with_metering() } else { leases };
         let stream = Arc::new(SimStream::new(&mut rng));
         let text = DefinitionText { file: "orders.toml".to_owned(), text: DEFINITION.to_owned() };
         let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).unwrap();
@@ -183,10 +183,9 @@ impl Fleet {
             datasets,
         };
         Fleet {
-            metered: seed.is_multiple_of(2),
             begun: tokio::time::Instant::now(),
             lake: MemoryStore::new(),
-            leases: MemoryLeases::new().with_decision_shards_max(decision_shards_max),
+            leases,
             stream,
             lanes: Arc::new(lanes),
             tally: Arc::default(),
@@ -202,7 +201,7 @@ impl Fleet {
         let wires = Wires::new(Rng::new(self.rng.next()), lost_per_mille, Arc::clone(&self.tally));
         let stores = Stores {
             lake: Arc::new(Lake(Arc::clone(&wires), self.lake.clone())),
-            leases: Arc::new(Leases(Arc::clone(&wires), self.leases.clone(), self.metered)),
+            leases: Arc::new(Leases(Arc::clone(&wires), self.leases.clone())),
             retry: RetryPolicy::default(),
         };
         let config = WorkerConfig {

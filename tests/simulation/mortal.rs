@@ -194,7 +194,7 @@ impl<S: ObjectStore> ObjectStore for Lake<S> {
 
 /// A lease store through a worker's wires.
 #[derive(Debug)]
-pub(crate) struct Leases<S>(pub(crate) Arc<Wires>, pub(crate) S, pub(crate) bool);
+pub(crate) struct Leases<S>(pub(crate) Arc<Wires>, pub(crate) S);
 
 fn leases_lost(operation: &str) -> StoreError {
     StoreError::Unavailable { operation: operation.to_owned(), problem: "lost by the simulation".to_owned() }
@@ -203,7 +203,7 @@ fn leases_lost(operation: &str) -> StoreError {
 #[async_trait]
 impl<S: LeaseStore> LeaseStore for Leases<S> {
     fn is_metered(&self) -> bool {
-        self.2
+        self.1.is_metered()
     }
 
     fn decision_shards_max(&self) -> usize {

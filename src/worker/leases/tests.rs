@@ -1,0 +1,160 @@
+//! Keepers alone, under paused time: how fast leases find their next holder.
+
+use super::*;
+use crate::source::{Behind, ShardReader, SourceError, SourceShard};
+use async_trait::async_trait;
+use checkpoints::{Advance, Decided, Decision, LeaseStoreExt, ManifestName, MemoryStore, ShardId, ShardRange};
+use tokio::task::JoinHandle;
+
+/// A stream of which only the list of shards is asked.
+struct Listed {
+    stream: StreamName,
+    shards: Mutex<Vec<SourceShard>>,
+}
+
+#[async_trait]
+impl ShardSource for Listed {
+    fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
+        Ok(self.shards.lock().unwrap().clone())
+    }
+
+    async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
+        unreachable!("keepers do not read")
+    }
+
+    async fn behind(&self, _: &ShardId, _: &Position) -> Result<Behind, SourceError> {
+        Ok(Behind::Nothing)
+    }
+}
+
+fn shard(id: &str, parents: &[&str]) -> SourceShard {
+    let parents = parents.iter().map(|id| ShardId::new(*id).unwrap()).collect();
+    SourceShard { parents, ..SourceShard::alone(ShardId::new(id).unwrap()) }
+}
+
+fn stream(shards: usize) -> Arc<Listed> {
+    let shards = (0..shards).map(|number| shard(&format!("{number:03}"), &[])).collect();
+    Arc::new(Listed { stream: StreamName::new("s").unwrap(), shards: Mutex::new(shards) })
+}
+
+/// A keeper and its coordinator, which lets go of what is asked for, after as long as a commit takes.
+struct Worker {
+    me: LeaseOwner,
+    commands: mpsc::UnboundedSender<ToKeeper>,
+    keeper: JoinHandle<()>,
+    throughput: Arc<Throughput>,
+}
+
+fn start(number: u8, store: &MemoryStore, source: &Arc<Listed>) -> Worker {
+    let me = LeaseOwner::from_random([number; 16]);
+    let (commands, receiver) = mpsc::unbounded_channel();
+    let (coordinator, mut told) = mpsc::unbounded_channel();
+    let throughput = Arc::new(Throughput::default());
+    let keeper = Keeper {
+        me: me.clone(),
+        store: Arc::new(store.clone()),
+        sources: vec![Arc::clone(source) as Arc<dyn ShardSource>],
+        failover: Duration::from_secs(10),
+        hand_off: Duration::from_secs(30),
+        throughput: Arc::clone(&throughput),
+        coordinator,
+        state: KeeperState::default(),
+    };
+    let to_keeper = commands.clone();
+    tokio::spawn(async move {
+        while let Some(news) = told.recv().await {
+            if let FromKeeper::Asked(key) = news {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                let _ = to_keeper.send(ToKeeper::LetGo(key));
+            }
+        }
+    });
+    Worker { me, commands, keeper: tokio::spawn(keeper.run(receiver)), throughput }
+}
+
+async fn held(store: &MemoryStore, worker: &Worker) -> usize {
+    store.list().await.unwrap().iter().filter(|lease| lease.holder == Holder::Held(worker.me.clone())).count()
+}
+
+/// Waits until a worker holds so many leases, and says how long that took.
+async fn until_held(store: &MemoryStore, worker: &Worker, count: usize) -> Duration {
+    let begun = Instant::now();
+    while held(store, worker).await != count {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", store.list().await.unwrap());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_ends_is_followed_at_once_one_that_dies_within_fifteen_seconds() {
+    let (store, source) = (MemoryStore::new().with_metering(), stream(8));
+    let first = start(1, &store, &source);
+    until_held(&store, &first, 8).await;
+    let second = start(2, &store, &source);
+    let share = until_held(&store, &second, 4).await;
+    assert!(share < Duration::from_secs(30), "the second has its share after {share:?}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((held(&store, &first).await, held(&store, &second).await), (4, 4), "nothing moves without a reason");
+
+    first.commands.send(ToKeeper::Stop).unwrap();
+    first.keeper.await.unwrap();
+    let after = until_held(&store, &second, 8).await;
+    assert!(after < Duration::from_secs(2), "taken up after {after:?}");
+
+    let third = start(3, &store, &source);
+    until_held(&store, &third, 4).await;
+    second.keeper.abort();
+    let after = until_held(&store, &third, 8).await;
+    assert!((Duration::from_secs(5)..Duration::from_secs(15)).contains(&after), "taken after {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_shard_is_worth_several_idle_ones() {
+    let (store, source) = (MemoryStore::new(), stream(4));
+    let first = start(1, &store, &source);
+    until_held(&store, &first, 4).await;
+    let busy = ShardKey::new(source.stream.clone(), ShardId::new("000").unwrap());
+    // Two minutes at a megabyte a second.
+    for _ in 0..120 {
+        first.throughput.add(&busy, 1_000_000);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let second = start(2, &store, &source);
+    until_held(&store, &second, 3).await;
+    let rows = store.list().await.unwrap();
+    assert_eq!(rows[0].holder, Holder::Held(first.me.clone()), "the busy one stays where it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_row_of_a_shard_goes_when_its_stream_has_forgotten_it_and_its_children_are_read() {
+    let (store, source) = (MemoryStore::new(), stream(0));
+    let at = |id: &str| ShardKey::new(source.stream.clone(), ShardId::new(id).unwrap());
+    source.shards.lock().unwrap().extend([shard("a", &[]), shard("b", &["a"])]);
+    let worker = start(1, &store, &source);
+    until_held(&store, &worker, 1).await;
+    let commit = async |id: &str, through: Position, children: Vec<ShardId>| {
+        let lease = store.get(&[at(id)]).await.unwrap().pop().flatten().unwrap();
+        let manifest = ManifestName::new(format!("_intents/{id}.json")).unwrap();
+        let range = ShardRange::new(lease.checkpoint, through.clone()).unwrap();
+        let decision = Decision::new(worker.me.clone(), manifest.clone(), vec![(at(id), range)]).unwrap();
+        assert_eq!(store.decide_once(&decision).await.unwrap(), Decided::Yes);
+        let advance =
+            if through == Position::End { Advance::to_end(at(id), children) } else { Advance::new(at(id), through) };
+        store.advance(&manifest, &[advance]).await.unwrap();
+    };
+    commit("a", Position::End, vec![ShardId::new("b").unwrap()]).await;
+    worker.commands.send(ToKeeper::LetGo(at("a"))).unwrap();
+    until_held(&store, &worker, 1).await;
+    source.shards.lock().unwrap().remove(0);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.list().await.unwrap().len(), 2, "its child is not read yet");
+    commit("b", Position::at(1_u64.into()), Vec::new()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let rows = store.list().await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.key.clone()).collect::<Vec<_>>(), [at("b")]);
+}
