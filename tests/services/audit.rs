@@ -28,7 +28,7 @@ impl Cloud {
         self.audit_records();
         let mut lines = self.found().raw;
         for owed in self.ledger.lock().unwrap().values() {
-            *lines.entry(owed.bytes.clone()).or_default() -= 1;
+            *lines.entry(owed.line()).or_default() -= 1;
         }
         lines.retain(|_, count| *count != 0);
         let shown: Vec<_> = lines.iter().take(5).map(|(line, more)| (String::from_utf8_lossy(line), more)).collect();

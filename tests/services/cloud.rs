@@ -41,8 +41,15 @@ pub(crate) type Place = (String, String, u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owed {
     pub(crate) fate: Fate,
-    /// The bytes as they stand in a raw line.
-    pub(crate) bytes: Vec<u8>,
+    /// The bytes as they were put.
+    pub(crate) received: Vec<u8>,
+}
+
+impl Owed {
+    /// The bytes as they stand in a raw line: a line end in a record would be one of the line.
+    pub(crate) fn line(&self) -> Vec<u8> {
+        self.received.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect()
+    }
 }
 
 /// What the configuration file says beside the places; a text goes into its section as it is.
@@ -223,7 +230,7 @@ impl Cloud {
         for (draft, placed) in drafts.iter().zip(&placed) {
             for (sub, (fate, bytes)) in (0..).zip(&draft.holds) {
                 let place = (placed.shard.clone(), placed.sequence.to_string(), sub);
-                let owed = Owed { fate: fate.clone(), bytes: bytes.clone() };
+                let owed = Owed { fate: fate.clone(), received: bytes.clone() };
                 assert_eq!(ledger.insert(place, owed), None, "two records at one place");
             }
         }
@@ -326,8 +333,9 @@ impl Drop for Cloud {
         }
         for worker in 1..=*self.workers.lock().unwrap() {
             let log = std::fs::read_to_string(self.path(&format!("worker-{worker}.log"))).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("--- worker {worker}, its last words:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            // Broken aggregates are put on purpose.
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("can't be opened")).collect();
+            eprintln!("--- worker {worker}, its last words:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
         }
         eprintln!("--- calls: {:?}\n--- faults: {:?}", self.faults.calls(), self.faults.happened());
     }

@@ -15,4 +15,6 @@ mod cloud;
 mod records;
 mod worker;
 
+mod failing;
 mod fleet;
+mod streams;

@@ -19,7 +19,7 @@ pub(crate) enum Fate {
 pub(crate) struct Draft {
     pub(crate) partition_key: String,
     pub(crate) data: Vec<u8>,
-    /// What it holds, in order: what becomes of each, and its bytes in a raw line.
+    /// What it holds, in order: what becomes of each, and its bytes.
     pub(crate) holds: Vec<(Fate, Vec<u8>)>,
 }
 
@@ -55,8 +55,7 @@ impl Draft {
         let mut data = Self::aggregate(number).data;
         let middle = data.len() / 2;
         data[middle] ^= 0x40;
-        let line = data.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
-        let holds = vec![(Fate::Letter("Decode.BrokenAggregate"), line)];
+        let holds = vec![(Fate::Letter("Decode.BrokenAggregate"), data.clone())];
         Draft { partition_key: partition_key(number), data, holds }
     }
 }
