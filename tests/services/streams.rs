@@ -1,0 +1,206 @@
+//! What becomes of a stream while it is read: shards are split and merged, records are trimmed; where reading starts, and
+//! records that are sent instead of asked for.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_model::faults::{Fault, FaultKind, Rule, ServiceName, When};
+
+use crate::cloud::{Cloud, Options, Row, STREAM, now_ms, wait_for};
+use crate::worker::pause;
+
+impl Cloud {
+    /// The shards that take records now, by their first hash keys.
+    fn open_shards(&self) -> Vec<(String, u128, u128)> {
+        let shards = self.kinesis.shards(STREAM).unwrap().into_iter().filter(|shard| shard.ending.is_none());
+        let mut open: Vec<_> = shards.map(|shard| (shard.shard, shard.hash_keys.0, shard.hash_keys.1)).collect();
+        open.sort_by_key(|(_, first, _)| *first);
+        open
+    }
+
+    /// Splits an open shard in two halves.
+    fn split(&self, place: usize) {
+        let (shard, first, last) = self.open_shards().swap_remove(place);
+        self.kinesis.split_shard(STREAM, &shard, first + (last - first) / 2).unwrap();
+    }
+
+    /// Merges an open shard with the next one.
+    fn merge(&self, place: usize) {
+        let open = self.open_shards();
+        self.kinesis.merge_shards(STREAM, &open[place].0, &open[place + 1].0).unwrap();
+    }
+
+    /// Nobody has a shard, or has read of it, whose parents are not read to their ends.
+    fn check_order(&self) {
+        let rows: BTreeMap<String, Row> = self.rows().into_iter().map(|row| (row.shard.clone(), row)).collect();
+        for row in rows.values() {
+            let begun = row.owner.is_some() || row.is_pending || row.checkpoint != "TRIM_HORIZON";
+            let parents = row.parents.iter().filter_map(|parent| rows.get(parent));
+            let open: Vec<&Row> = parents.filter(|row| row.checkpoint != "SHARD_END" || row.is_pending).collect();
+            assert!(!begun || open.is_empty(), "{row:?} was begun before {open:?} ended");
+        }
+    }
+}
+
+#[test]
+fn shards_are_split_and_merged_while_they_are_read() {
+    let cloud = Cloud::new(2, &Options::default());
+    let workers = [cloud.start(&[]), cloud.start(&[])];
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                cloud.check_order();
+                pause(2);
+            }
+        });
+        let reshards: [&dyn Fn(); 8] = [
+            &|| cloud.split(0),
+            // A child that was just made, perhaps before anything of it was read.
+            &|| cloud.split(0),
+            &|| cloud.merge(1),
+            &|| {
+                cloud.split(1);
+                cloud.merge(0);
+            },
+            &|| cloud.split(2),
+            &|| cloud.merge(0),
+            // A shard that ends without ever having had a record.
+            &|| {
+                cloud.split(0);
+                cloud.split(0);
+            },
+            &|| {
+                cloud.kinesis.update_shard_count(STREAM, 3).unwrap();
+            },
+        ];
+        for reshard in reshards {
+            cloud.put(120);
+            pause(250);
+            cloud.put(40);
+            reshard();
+            cloud.put(40);
+            pause(350);
+        }
+        let caught_up = || cloud.committed() == cloud.owed();
+        let open = cloud.open_shards().len();
+        let ended = || {
+            cloud.rows().iter().filter(|row| row.checkpoint == "SHARD_END").count()
+                == cloud.kinesis.shards(STREAM).unwrap().len() - open
+        };
+        wait_for("everything to be read, and all ends", 30, || caught_up() && ended());
+        over.store(true, Ordering::Relaxed);
+        watcher.join().unwrap();
+    });
+    for worker in workers {
+        worker.stop(&cloud);
+    }
+    cloud.audit();
+}
+
+#[test]
+fn a_start_at_the_latest_is_settled_once_and_for_good() {
+    let options = Options { source: "start = \"latest\"".to_owned(), ..Options::default() };
+    let cloud = Cloud::new(2, &options);
+    cloud.put_unseen(100);
+    pause(20);
+    let worker = cloud.start(&[]);
+    wait_for("a worker to hold all", 20, || cloud.sole_holder(2).is_some());
+    cloud.put(100);
+    cloud.split(1);
+    cloud.put(100);
+    worker.kill();
+    // What comes while nobody reads is read by the next one: the start does not move.
+    cloud.put(100);
+    cloud.split(0);
+    cloud.put(100);
+    cloud.catch_up();
+    cloud.audit();
+}
+
+#[test]
+fn a_start_at_a_time_reads_what_arrived_since() {
+    let cloud = Cloud::new(2, &Options::default());
+    cloud.put_unseen(100);
+    // A shard that ended before the time has nothing to be read, nor has its parent.
+    cloud.split(0);
+    cloud.put_unseen(100);
+    cloud.split(0);
+    cloud.put_unseen(100);
+    pause(1100);
+    let start = pipeline::time::format_rfc3339(now_ms());
+    pause(20);
+    cloud.configure(&Options { source: format!("start = \"{start}\""), ..Options::default() });
+    cloud.put(100);
+    cloud.merge(1);
+    cloud.put(100);
+    cloud.catch_up();
+    cloud.audit();
+}
+
+#[test]
+fn records_are_sent_through_ends_of_sessions_and_of_shards() {
+    let cloud = Cloud::new(2, &Options { source: "read = \"fan-out\"".to_owned(), ..Options::default() });
+    // Three sessions end early, one after an event, one before it is known to have begun, one not allowed yet.
+    let subscribe = |when, fault| Rule::new(ServiceName::Kinesis, "SubscribeToShard", when, fault);
+    cloud.faults.add(subscribe(When::Nth(1), Fault::CutBody));
+    cloud.faults.add(subscribe(When::Nth(2), Fault::CutAfter));
+    cloud.faults.add(subscribe(When::Nth(3), Fault::CutBody));
+    cloud.put(200);
+    let worker = cloud.start(&[]);
+    wait_for("sessions to end", 30, || {
+        cloud.put(5);
+        pause(100);
+        cloud.calls(ServiceName::Kinesis, "SubscribeToShard") > 3
+    });
+    assert_eq!((cloud.faults.count(FaultKind::CutBody), cloud.faults.count(FaultKind::CutAfter)), (2, 1));
+    wait_for("everything to be committed", 30, || cloud.committed() == cloud.owed());
+    cloud.put(100);
+    cloud.split(0);
+    cloud.put(100);
+    wait_for("the children's records to be committed", 30, || cloud.committed() == cloud.owed());
+    // Only judging whether something lies behind a position asks for records, and that is for --until-caught-up.
+    let asked = cloud.calls(ServiceName::Kinesis, "GetRecords");
+    assert!(asked <= 4, "{asked} calls of GetRecords: the shards were polled");
+    worker.stop(&cloud);
+    cloud.audit();
+}
+
+#[test]
+fn a_stream_that_takes_no_further_consumer_is_polled() {
+    let cloud = Cloud::new(2, &Options { source: "read = \"fan-out\"".to_owned(), ..Options::default() });
+    for number in 0..20 {
+        cloud.kinesis.register_consumer(STREAM, &format!("other-{number}")).unwrap();
+    }
+    cloud.put(200);
+    let worker = cloud.start(&[]);
+    wait_for("everything to be committed", 60, || cloud.committed() == cloud.owed());
+    assert!(worker.log(&cloud).contains("no enhanced fan-out"));
+    assert_eq!(cloud.calls(ServiceName::Kinesis, "SubscribeToShard"), 0);
+    worker.stop(&cloud);
+    cloud.audit();
+}
+
+#[test]
+fn records_that_the_stream_has_trimmed_are_no_error() {
+    let cloud = Cloud::in_the_past(60, 2, &Options::default());
+    // Sixty hours ago, and a parent that nobody has ever read.
+    cloud.put_unseen(100);
+    cloud.split(0);
+    cloud.put_unseen(100);
+    cloud.advance_hours(30);
+    // Thirty hours ago: the parent and all its records are gone.
+    assert!(cloud.kinesis.shards(STREAM).unwrap().iter().all(|shard| shard.shard != "shardId-000000000000"));
+    let read = cloud.put(100);
+    cloud.catch_up();
+    cloud.audit();
+    assert!(read.iter().any(|placed| placed.shard == "shardId-000000000002"), "a child of the shard that is gone");
+    // Records that come and go while no worker runs.
+    cloud.put_unseen(100);
+    cloud.advance_hours(25);
+    cloud.put(100);
+    cloud.go_to_the_present();
+    cloud.put(100);
+    cloud.catch_up();
+    cloud.audit();
+}
