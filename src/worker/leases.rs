@@ -1,7 +1,7 @@
 //! The keeper of the worker's leases: shows that it is alive, finds new leases, asks others for a share, and lets go.
 //!
-//! Owns: which leases this worker holds, and when it looks at all of them. Does not own: the judgement which it should hold
-//! (`shares`), what is done with them (the coordinator), the conditional writes (the checkpoints crate).
+//! Owns: which leases this worker holds, and when it looks at all of them. Does not own: which rows there are (`sync`), the
+//! judgement which it should hold (`shares`), what is done with them (the coordinator), the conditional writes (the checkpoints crate).
 //!
 //! A worker is alive while the counter of *any* lease of its moves; so it renews one of them, the first by key, at every
 //! beat, and each of the others once a minute, with what it measured of the shard. That costs a request a beat and not one
@@ -13,13 +13,14 @@
 //! lease of every other worker in that worker's name. The other finds its counter moved by somebody else, and looks at once.
 //! So what was let go is taken up within a beat, though nobody looks so often.
 
+mod sync;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use checkpoints::{
-    Holder, Lease, LeaseOwner, LeaseStore, NewLease, Position, Renewal, RenewalOutcome, ShardKey, StoreError,
-    StreamName, ThroughputKbps,
+    Holder, Lease, LeaseOwner, LeaseStore, Renewal, RenewalOutcome, ShardKey, StoreError, StreamName, ThroughputKbps,
 };
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -33,8 +34,8 @@ const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
 
 /// The longest time between two beats.
 const BEAT_MAX: Duration = Duration::from_millis(1500);
-/// Leases that are released at once.
-const RELEASES: usize = 16;
+/// Requests that are under way at once.
+const REQUESTS: usize = 16;
 /// How long the leases may go unlooked after before the worker ends: others have had them long since.
 const GIVE_UP: Duration = Duration::from_secs(300);
 
@@ -279,75 +280,6 @@ impl Keeper {
         }
     }
 
-    /// Makes rows for shards that have none yet, and removes those of shards that are done and forgotten by their streams.
-    /// Answers whether rows were made.
-    async fn sync_shards(&mut self, leases: &[Lease]) -> Result<bool, StoreError> {
-        let known: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
-        let mut made = false;
-        for source in self.sources.clone() {
-            let stream = source.stream();
-            if self.state.synced.get(stream).is_some_and(|at| at.elapsed() < source.lists_every()) {
-                continue;
-            }
-            let shards = match source.shards().await {
-                Ok(shards) => shards,
-                Err(error) => {
-                    tracing::warn!(%error, "the shards can't be listed");
-                    continue;
-                }
-            };
-            self.state.synced.insert(stream.clone(), Instant::now());
-            let listed: HashSet<ShardKey> =
-                shards.iter().map(|shard| ShardKey::new(stream.clone(), shard.id.clone())).collect();
-            let new: Vec<NewLease> = shards
-                .into_iter()
-                .map(|shard| NewLease {
-                    key: ShardKey::new(stream.clone(), shard.id),
-                    checkpoint: shard.first,
-                    parents: shard.parents.into_iter().collect(),
-                    hash_range: shard.hash_range,
-                })
-                .filter(|lease| !known.contains(&lease.key))
-                .collect();
-            made |= !new.is_empty() && !self.store.create(&new).await?.is_empty();
-            self.forget(leases, stream, &listed).await?;
-        }
-        Ok(made)
-    }
-
-    /// Removes rows of shards that were read to their ends, whose stream has not listed them twice, and whose children
-    /// are being read. (A row that is missing would be made again, and its shard read twice, if the stream still had it.)
-    async fn forget(
-        &mut self,
-        leases: &[Lease],
-        stream: &StreamName,
-        listed: &HashSet<ShardKey>,
-    ) -> Result<(), StoreError> {
-        let of_stream = |lease: &&Lease| lease.key.stream == *stream;
-        let (mut again, mut removed) = (Vec::new(), Vec::new());
-        for lease in leases.iter().filter(of_stream) {
-            let done = lease.checkpoint == Position::End && lease.pending.is_none() && !listed.contains(&lease.key);
-            let mut children = leases.iter().filter(of_stream).filter(|child| child.parents.contains(&lease.key.shard));
-            let read = |child: &Lease| child.last_manifest.is_some() || child.checkpoint == Position::End;
-            if !done || lease.children.is_empty() || !children.all(read) {
-                continue;
-            }
-            if self.state.forgotten.contains(&lease.key) {
-                removed.push(lease.key.clone());
-            } else {
-                again.push(lease.key.clone());
-            }
-        }
-        self.state.forgotten.retain(|key| key.stream != *stream);
-        self.state.forgotten.extend(again);
-        for key in removed {
-            if self.store.remove(&key).await? {
-                tracing::info!(%key, "the stream has forgotten the shard: its lease is removed");
-            }
-        }
-        Ok(())
-    }
-
     /// The workers that count as dead.
     async fn find_dead(&mut self, leases: &[Lease]) -> Result<HashSet<LeaseOwner>, StoreError> {
         let now = Instant::now();
@@ -391,10 +323,25 @@ impl Keeper {
             }
         }
         let mut changed: HashMap<ShardKey, Lease> = HashMap::new();
-        for key in take {
-            let Some(taken) = self.store.take(&self.me, &key, by_key[&key].counter).await? else { continue };
-            changed.insert(key, taken.clone());
-            self.gain(taken);
+        let mut takes = Vec::new();
+        for key in &take {
+            takes.push(self.store.take(&self.me, key, by_key[key].counter));
+        }
+        let outcomes: Vec<_> = futures::stream::iter(takes).buffer_unordered(REQUESTS).collect().await;
+        let mut failure = None;
+        for outcome in outcomes {
+            match outcome {
+                Ok(Some(taken)) => {
+                    changed.insert(taken.key.clone(), taken.clone());
+                    self.gain(taken);
+                }
+                Ok(None) => {}
+                // One that was taken all the same is found at the next look.
+                Err(error) => failure = Some(error),
+            }
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
         }
         if !ask.is_empty() && self.state.asked_at.is_none_or(|at| at.elapsed() >= self.failover) {
             self.state.asked_at = Some(Instant::now());
@@ -448,14 +395,16 @@ impl Keeper {
 
     async fn stop(&mut self) {
         let held: Vec<ShardKey> = std::mem::take(&mut self.state.held).into_keys().collect();
-        let keeper = &self;
-        futures::stream::iter(&held)
-            .for_each_concurrent(RELEASES, |key| async move {
-                if let Err(error) = keeper.store.release(&keeper.me, key).await {
-                    tracing::warn!(%key, %error, "a lease was not let go");
-                }
-            })
-            .await;
+        let mut releases = Vec::new();
+        for key in &held {
+            releases.push(self.store.release(&self.me, key));
+        }
+        let outcomes: Vec<_> = futures::stream::iter(releases).buffered(REQUESTS).collect().await;
+        for (key, outcome) in held.iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                tracing::warn!(%key, %error, "a lease was not let go");
+            }
+        }
         if !held.is_empty() && self.store.is_metered() {
             // Only a help: those who are not rung look by themselves.
             if let Err(error) = self.ring().await {

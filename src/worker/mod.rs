@@ -22,6 +22,8 @@ mod shares;
 
 mod coordinator;
 
+mod committing;
+
 mod compute;
 mod encode;
 

@@ -3,7 +3,9 @@
 use super::*;
 use crate::source::{Behind, ShardReader, SourceError, SourceShard};
 use async_trait::async_trait;
-use checkpoints::{Advance, Decided, Decision, LeaseStoreExt, ManifestName, MemoryStore, ShardId, ShardRange};
+use checkpoints::{
+    Advance, Decided, Decision, LeaseStoreExt, ManifestName, MemoryStore, Position, ShardId, ShardRange,
+};
 use tokio::task::JoinHandle;
 
 /// A stream of which only the list of shards is asked.

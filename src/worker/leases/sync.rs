@@ -1,0 +1,82 @@
+//! Which rows the lease table has: one for each shard of each stream.
+//!
+//! Owns: making rows for shards that were listed, and removing those of shards that their stream has forgotten. Does not own:
+//! who holds them (`leases`).
+
+use std::collections::HashSet;
+
+use checkpoints::{Lease, NewLease, Position, ShardKey, StoreError, StreamName};
+use tokio::time::Instant;
+
+use crate::worker::leases::Keeper;
+
+impl Keeper {
+    /// Makes rows for shards that have none yet, and removes those of shards that are done and forgotten by their streams.
+    /// Answers whether rows were made.
+    pub(super) async fn sync_shards(&mut self, leases: &[Lease]) -> Result<bool, StoreError> {
+        let known: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
+        let mut made = false;
+        for source in self.sources.clone() {
+            let stream = source.stream();
+            if self.state.synced.get(stream).is_some_and(|at| at.elapsed() < source.lists_every()) {
+                continue;
+            }
+            let shards = match source.shards().await {
+                Ok(shards) => shards,
+                Err(error) => {
+                    tracing::warn!(%error, "the shards can't be listed");
+                    continue;
+                }
+            };
+            self.state.synced.insert(stream.clone(), Instant::now());
+            let listed: HashSet<ShardKey> =
+                shards.iter().map(|shard| ShardKey::new(stream.clone(), shard.id.clone())).collect();
+            let new: Vec<NewLease> = shards
+                .into_iter()
+                .map(|shard| NewLease {
+                    key: ShardKey::new(stream.clone(), shard.id),
+                    checkpoint: shard.first,
+                    parents: shard.parents.into_iter().collect(),
+                    hash_range: shard.hash_range,
+                })
+                .filter(|lease| !known.contains(&lease.key))
+                .collect();
+            made |= !new.is_empty() && !self.store.create(&new).await?.is_empty();
+            self.forget(leases, stream, &listed).await?;
+        }
+        Ok(made)
+    }
+
+    /// Removes rows of shards that were read to their ends, whose stream has not listed them twice, and whose children
+    /// are being read. (A row that is missing would be made again, and its shard read twice, if the stream still had it.)
+    async fn forget(
+        &mut self,
+        leases: &[Lease],
+        stream: &StreamName,
+        listed: &HashSet<ShardKey>,
+    ) -> Result<(), StoreError> {
+        let of_stream = |lease: &&Lease| lease.key.stream == *stream;
+        let (mut again, mut removed) = (Vec::new(), Vec::new());
+        for lease in leases.iter().filter(of_stream) {
+            let done = lease.checkpoint == Position::End && lease.pending.is_none() && !listed.contains(&lease.key);
+            let mut children = leases.iter().filter(of_stream).filter(|child| child.parents.contains(&lease.key.shard));
+            let read = |child: &Lease| child.last_manifest.is_some() || child.checkpoint == Position::End;
+            if !done || lease.children.is_empty() || !children.all(read) {
+                continue;
+            }
+            if self.state.forgotten.contains(&lease.key) {
+                removed.push(lease.key.clone());
+            } else {
+                again.push(lease.key.clone());
+            }
+        }
+        self.state.forgotten.retain(|key| key.stream != *stream);
+        self.state.forgotten.extend(again);
+        for key in removed {
+            if self.store.remove(&key).await? {
+                tracing::info!(%key, "the stream has forgotten the shard: its lease is removed");
+            }
+        }
+        Ok(())
+    }
+}
