@@ -41,8 +41,7 @@ impl Draft {
     }
 
     fn aggregate(number: u64) -> Self {
-        let mut holds: Vec<(Fate, Vec<u8>)> =
-            (0..2 + number % 5).map(|sub| row(format!("r{number}-{sub}"))).collect();
+        let mut holds: Vec<(Fate, Vec<u8>)> = (0..2 + number % 5).map(|sub| row(format!("r{number}-{sub}"))).collect();
         if number % 20 == 9 {
             // One bad record does not spoil its neighbours.
             holds[1] = letter("Decode.Truncated", &good("cut")[..25]);
