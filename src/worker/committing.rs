@@ -29,6 +29,7 @@ impl Coordinator {
         if manifest.shards.is_empty() {
             return Ok(());
         }
+        self.look_again = None;
         let stores = self.config.stores.clone();
         let described = match Staged::new(manifest).describe(&stores).await {
             Ok(described) => described,

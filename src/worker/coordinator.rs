@@ -132,6 +132,8 @@ pub(super) struct Coordinator {
     pub(super) failed: BTreeMap<ShardKey, String>,
     /// Whether a look at all leases, taken after the last commit, has been asked for and not yet come.
     pub(super) looking: bool,
+    /// When to look again, after a look that showed others at work; none once something of our own has changed.
+    pub(super) look_again: Option<Instant>,
     pub(super) caught_up: bool,
 }
 
@@ -159,6 +161,7 @@ impl Coordinator {
             asked: HashSet::new(),
             failed: BTreeMap::new(),
             looking: false,
+            look_again: None,
             caught_up: false,
             config,
             progress,
@@ -257,7 +260,10 @@ impl Coordinator {
             // Of a reader that was replaced: what it read is read again.
             return Ok(());
         };
-        reading.at_tip = matches!(what, What::AtTip);
+        let was_at_tip = std::mem::replace(&mut reading.at_tip, matches!(what, What::AtTip));
+        if reading.at_tip && !was_at_tip {
+            self.look_again = None;
+        }
         match what {
             What::AtTip => {}
             What::Failed(error) => {

@@ -3,15 +3,23 @@
 //! Owns: the judgement that every shard of every source has been read and committed, by whichever worker. Own shards must
 //! be at their tips; then all leases are looked at once more, as they are after the last commit, because others may still
 //! be at work. Does not own: what is done then (`coordinator`).
+//!
+//! While others are at work, or a dead worker's leases are not yet to be taken, it looks again only so often: each look is
+//! a scan of the lease table and a list of every stream's shards. What wakes it is the keeper, who looks by itself.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use checkpoints::{Lease, Position, ShardKey};
+use tokio::time::Instant;
 
 use crate::source::Behind;
 use crate::worker::WorkerError;
 use crate::worker::coordinator::{Coordinator, Reading};
 use crate::worker::leases::ToKeeper;
+
+/// The least time between two looks while nothing of our own changes.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Coordinator {
     /// When all own shards are at their tips, commits and asks for a look at everybody's.
@@ -21,7 +29,7 @@ impl Coordinator {
             return Ok(());
         }
         self.commit_all().await?;
-        if !self.looking {
+        if !self.looking && self.look_again.is_none_or(|at| Instant::now() >= at) {
             self.looking = true;
             let _ = self.to_keeper.send(ToKeeper::Look);
         }
@@ -35,6 +43,7 @@ impl Coordinator {
         if !self.config.until_caught_up || !looking || !idle {
             return Ok(());
         }
+        self.look_again = Some(Instant::now() + LOOK_AGAIN);
         let checkpoints: HashMap<ShardKey, Position> = leases
             .iter()
             .filter(|lease| lease.pending.is_none())

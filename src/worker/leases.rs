@@ -1,7 +1,8 @@
 //! The keeper of the worker's leases: shows that it is alive, finds new leases, asks others for a share, and lets go.
 //!
 //! Owns: which leases this worker holds, and when it looks at all of them. Does not own: which rows there are (`sync`), the
-//! judgement which it should hold (`shares`), what is done with them (the coordinator), the conditional writes (the checkpoints crate).
+//! judgement which it should hold (`shares`), what is done with them (the coordinator), what is done at the end
+//! (`farewell`), the conditional writes (the checkpoints crate).
 //!
 //! A worker is alive while the counter of *any* lease of its moves; so it renews one of them, the first by key, at every
 //! beat, and each of the others once a minute, with what it measured of the shard. That costs a request a beat and not one
@@ -9,10 +10,10 @@
 //! once when the store knows that its process has ended. Nobody is torn from a live holder: it is asked, ends its epoch, and
 //! hands over; only one that does not answer for the hand-off time is overruled.
 //!
-//! Where requests cost money, a beat renews and the next one looks, in turn. A worker that ends *rings*: it renews the first
-//! lease of every other worker in that worker's name. The other finds its counter moved by somebody else, and looks at once.
-//! So what was let go is taken up within a beat, though nobody looks so often.
+//! Where requests cost money, a beat renews and the next one looks, in turn. A worker that ends rings (`farewell`): the others
+//! find a counter moved by somebody else, and look at once.
 
+mod farewell;
 mod sync;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -391,51 +392,6 @@ impl Keeper {
                 tracing::warn!(%key, %error, "a lease was not let go");
             }
         }
-    }
-
-    async fn stop(&mut self) {
-        let held: Vec<ShardKey> = std::mem::take(&mut self.state.held).into_keys().collect();
-        let mut releases = Vec::new();
-        for key in &held {
-            releases.push(self.store.release(&self.me, key));
-        }
-        let outcomes: Vec<_> = futures::stream::iter(releases).buffered(REQUESTS).collect().await;
-        for (key, outcome) in held.iter().zip(outcomes) {
-            if let Err(error) = outcome {
-                tracing::warn!(%key, %error, "a lease was not let go");
-            }
-        }
-        if !held.is_empty() && self.store.is_metered() {
-            // Only a help: those who are not rung look by themselves.
-            if let Err(error) = self.ring().await {
-                tracing::debug!(%error, "the others were not told");
-            }
-        }
-        if let Err(error) = self.store.deregister(&self.me).await {
-            tracing::warn!(%error, "this worker was not signed off");
-        }
-    }
-
-    /// Has every other worker look at once.
-    async fn ring(&self) -> Result<(), StoreError> {
-        let leases = self.store.list().await?;
-        let mut first: BTreeMap<LeaseOwner, Renewal> = BTreeMap::new();
-        for Lease { key, holder, counter, throughput, .. } in leases {
-            let Some(owner) = holder.committer().filter(|owner| **owner != self.me) else { continue };
-            first.entry(owner.clone()).or_insert(Renewal { key, counter, throughput });
-        }
-        for (owner, mut renewal) in first {
-            // One that is dead must not look alive for it.
-            if self.state.quiet_since.get(&owner).is_some_and(|since| since.elapsed() >= self.failover / 2) {
-                continue;
-            }
-            let outcomes = self.store.renew(&owner, std::slice::from_ref(&renewal)).await?;
-            if let Some(RenewalOutcome::CounterAt { counter }) = outcomes.first() {
-                renewal.counter = *counter;
-                self.store.renew(&owner, &[renewal]).await?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -17,8 +17,12 @@ use crate::worker::reader::{ReaderTask, Session};
 impl Coordinator {
     pub(super) async fn hear(&mut self, news: FromKeeper) -> Result<(), WorkerError> {
         match news {
-            FromKeeper::Gained(lease) => self.gained(*lease).await,
+            FromKeeper::Gained(lease) => {
+                self.look_again = None;
+                self.gained(*lease).await
+            }
             FromKeeper::Lost(key) => {
+                self.look_again = None;
                 tracing::warn!(%key, "the lease is lost");
                 self.lost(key).await
             }
@@ -35,7 +39,15 @@ impl Coordinator {
     /// A lease is ours: what is pending is finished first, then its shard is read.
     pub(super) async fn gained(&mut self, mut lease: Lease) -> Result<(), WorkerError> {
         let key = lease.key.clone();
-        while let Some(pending) = lease.pending.take() {
+        while let Some(pending) = lease.pending.clone() {
+            // One epoch is pending on many shards, and is finished for all of them with the first that is gained.
+            match self.config.stores.leases_of(vec![key.clone()]).await?.pop() {
+                Some(row) if row.holder.is(&self.config.me) => lease = row,
+                _ => return Ok(()),
+            }
+            if lease.pending.as_ref() != Some(&pending) {
+                continue;
+            }
             tracing::info!(%key, manifest = %pending.manifest, "finishing an epoch that was left pending");
             match recover(&self.config.stores, &pending.manifest).await {
                 Ok(Recovered::Forward(_)) => self.progress.note(|committed| committed.rolled_forward += 1),
