@@ -27,8 +27,8 @@ pub(super) async fn consumer(
             Ok((_, other)) => status = Some(other),
             // Not there yet, or, where it was being deleted, no more.
             Err(Failure::NotFound(_)) => match register(client, stream_arn, name).await {
-                // Another worker was faster.
-                Ok(()) | Err(Failure::InUse(_)) => continue,
+                // Made, or another worker was faster: it may be some time until it is seen.
+                Ok(()) | Err(Failure::InUse(_)) => {}
                 Err(failure) => return Err(failure),
             },
             Err(failure) => return Err(failure),

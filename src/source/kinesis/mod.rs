@@ -168,7 +168,8 @@ async fn registered(
     name: &str,
     place: &str,
 ) -> Result<Option<String>, SourceError> {
-    match RetryPolicy::default().run(|| consumer::consumer(client, &identity.arn, name)).await {
+    let retry = RetryPolicy { retries: 4, first: Duration::from_millis(250), longest: Duration::from_secs(2) };
+    match retry.run(|| consumer::consumer(client, &identity.arn, name)).await {
         Ok(arn) => Ok(Some(arn)),
         // Too many consumers is told in the same words as too many calls.
         Err(failure @ (Failure::Refused(_) | Failure::Throttled(_))) => {
@@ -238,6 +239,9 @@ impl ShardSource for KinesisSource {
             begin => begin.clone(),
         };
         let behind = RetryPolicy::default().run(|| self.probe(shard, &begin)).await;
+        if let Err(Failure::Forgotten(_)) = behind {
+            return Ok(Behind::Nothing);
+        }
         behind.map_err(|failure| failure.at(&self.stream.place(shard)))
     }
 }

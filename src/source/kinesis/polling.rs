@@ -13,6 +13,7 @@
 //! | no records, and no iterator follows | the end |
 //! | too much at once, or no good answer | an empty chunk at the same position; [`ready`](ShardReader::ready) waits longer |
 //! | the iterator is too old | the same, and a new iterator behind the last record |
+//! | there is no such shard, but others | the end, and a loud word: its last records were trimmed unread |
 //!
 //! An empty chunk moves nothing; no memory is held while the reader waits. Throttling that lasts longer than 5 minutes, and
 //! any other failure that comes 4 times in a row, is an error that may pass.
@@ -29,6 +30,7 @@ use crate::source::kinesis::batch::Batch;
 use crate::source::kinesis::cursor::{Begin, Cursor};
 use crate::source::kinesis::pace::Pace;
 use crate::source::kinesis::service::Failure;
+use crate::source::kinesis::shards::list;
 use crate::source::{Read, ShardReader, SourceError};
 
 /// Records that are asked for before their size is known.
@@ -112,6 +114,21 @@ impl PollingReader {
         Read::Chunk { chunk: self.stream.chunk(&self.shard, batch), through, source_bytes: bytes }
     }
 
+    /// The stream does not know the shard. If it still lists others, the shard's records were kept for their time and are
+    /// gone, the last of them unread: that is told, and reading goes on with its children, whose records would be lost next.
+    async fn forgotten(&mut self, told: String) -> Result<Read, SourceError> {
+        let Stream { patient, config, start, .. } = &*self.stream;
+        let place = self.stream.place(&self.shard);
+        let shards = list(patient, &config.stream, start).await.map_err(|failure| failure.at(&place))?;
+        if shards.is_empty() || shards.iter().any(|shard| shard.id == self.shard) {
+            return Err(Failure::Forgotten(told).at(&place));
+        }
+        let position = self.cursor.position();
+        tracing::error!(shard = %self.shard, %position, "the stream has trimmed the shard: what lay behind the position was not read");
+        self.children = Some(Vec::new());
+        Ok(Read::End { children: Vec::new() })
+    }
+
     /// Waits longer before the next read, or gives up.
     fn failed(&mut self, failure: Failure) -> Result<Read, SourceError> {
         let (times, since) = self.pace.failed();
@@ -150,6 +167,7 @@ impl ShardReader for PollingReader {
         }
         match self.ask(bytes, buffer).await {
             Ok(answer) => Ok(self.answered(answer)),
+            Err(Failure::Forgotten(told)) => self.forgotten(told).await,
             Err(failure) => self.failed(failure),
         }
     }
@@ -162,10 +180,7 @@ impl Stream {
         let call = call.shard_iterator_type(begin.kind()).set_starting_sequence_number(begin.sequence());
         let answer = call.set_timestamp(begin.time()).send().await;
         let answer = answer.map_err(|error| match Failure::of("GetShardIterator", &error) {
-            Failure::NotFound(told) => Failure::Refused(format!(
-                "the stream has no such shard any more: it was deleted, or the shard's records were kept for their time and \
-                 are gone; set its checkpoint to SHARD_END to go on with its children ({told})"
-            )),
+            Failure::NotFound(told) => Failure::Forgotten(told),
             failure => begin.refused(failure),
         })?;
         answer.shard_iterator.ok_or_else(|| Failure::Unavailable("GetShardIterator: no iterator".to_owned()))

@@ -29,6 +29,9 @@ pub(super) enum Failure {
     /// What was named is not there.
     #[error("{0}")]
     NotFound(String),
+    /// The stream has no such shard any more.
+    #[error("{0}")]
+    Forgotten(String),
     /// The service does not accept an argument: a position that is none in this shard, say.
     #[error("{0}")]
     Invalid(String),
@@ -128,7 +131,7 @@ impl MayPass for Failure {
     fn may_pass(&self) -> bool {
         match self {
             Failure::Throttled(_) | Failure::Expired(_) | Failure::Unavailable(_) | Failure::InUse(_) => true,
-            Failure::NotFound(_) | Failure::Invalid(_) | Failure::Refused(_) => false,
+            Failure::NotFound(_) | Failure::Forgotten(_) | Failure::Invalid(_) | Failure::Refused(_) => false,
         }
     }
 }
