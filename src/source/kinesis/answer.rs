@@ -9,11 +9,15 @@
 //!
 //! Large answers are decoded, and their aggregates opened, on a thread of their own and not on one that does I/O.
 //!
-//! Limits: 64 MiB a body; Kinesis's largest is a quarter of that.
+//! Bodies and buffers are used again: fresh megabytes for each answer cost as much as decoding it, in pages that the system
+//! hands out and takes back.
+//!
+//! Limits: 64 MiB a body; Kinesis's largest is a quarter of that. Kept between answers are [`SPARE_BODIES`] bodies of
+//! [`SPARE_BYTES_MAX`] at most.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use aws_sdk_kinesis::types::Record;
@@ -32,6 +36,10 @@ use crate::source::kinesis::service::Failure;
 
 /// Bytes of a body at most.
 const BODY_BYTES_MAX: usize = 64 << 20;
+/// Bodies that are kept for the next answers.
+const SPARE_BODIES: usize = 4;
+/// Bytes of a body that is kept.
+const SPARE_BYTES_MAX: usize = 8 << 20;
 /// What the SDK is given instead of the body.
 const NO_RECORDS: &[u8] = br#"{"Records":[]}"#;
 /// Bytes from which on an answer is decoded on another thread.
@@ -54,6 +62,8 @@ pub(super) struct Asking {
     decode: Decode,
     /// It was told that an answer was not understood.
     told: AtomicBool,
+    /// Empty bodies with room for an answer.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// An answer.
@@ -65,7 +75,7 @@ pub(super) struct Answer {
 
 impl Asking {
     pub(super) fn new(client: aws_sdk_kinesis::Client, decode: Decode) -> Self {
-        Asking { client, decode, told: AtomicBool::new(false) }
+        Asking { client, decode, told: AtomicBool::new(false), spare: Mutex::default() }
     }
 
     /// Asks once.
@@ -77,18 +87,19 @@ impl Asking {
     }
 
     async fn ask_fast(&self, iterator: &str, limit: i32, mut batch: Batch) -> Result<Answer, Failure> {
-        let kept = Kept::default();
+        let kept = Kept(Arc::new(Mutex::new(self.spare().pop().unwrap_or_default())));
         let call = self.client.get_records().shard_iterator(iterator).limit(limit).customize();
         let called = call.interceptor(TakeBody(kept.clone())).send().await;
         called.map_err(|error| Failure::of("GetRecords", &error))?;
         let body = kept.take();
-        let (batch, scanned) = elsewhere(body.len(), move || {
+        let (batch, scanned, body) = elsewhere(body.len(), move || {
             // Base64 is a third longer than what it stands for.
-            batch.buffer.reserve(body.len() / 4 * 3);
+            make_room(&mut batch.buffer, body.len() / 4 * 3);
             let scanned = scan(&body, &mut batch);
-            (batch, scanned)
+            (batch, scanned, body)
         })
         .await?;
+        self.keep(body);
         match scanned {
             Ok(envelope) => Ok(Answer { batch, envelope }),
             Err(NotTaken::Nonsense(nonsense)) => Err(Failure::Unavailable(nonsense.to_string())),
@@ -101,6 +112,19 @@ impl Asking {
         }
     }
 
+    fn spare(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a body for the next answer.
+    fn keep(&self, mut body: Vec<u8>) {
+        body.clear();
+        let mut spare = self.spare();
+        if body.capacity() <= SPARE_BYTES_MAX && spare.len() < SPARE_BODIES {
+            spare.push(body);
+        }
+    }
+
     async fn ask_stock(&self, iterator: &str, limit: i32, batch: Batch) -> Result<Answer, Failure> {
         let call = self.client.get_records().shard_iterator(iterator).limit(limit);
         let answer = call.send().await.map_err(|error| Failure::of("GetRecords", &error))?;
@@ -108,6 +132,14 @@ impl Asking {
         let children = answer.child_shards.unwrap_or_default().into_iter().map(|child| child.shard_id).collect();
         let (next, behind_ms) = (answer.next_shard_iterator, answer.millis_behind_latest.unwrap_or(0));
         Ok(Answer { batch, envelope: Envelope { next, behind_ms, children } })
+    }
+}
+
+/// Makes room for so many bytes in an empty buffer, and for the somewhat more that the next answer may need. A buffer that
+/// grows by itself doubles, and has its old bytes copied.
+fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
+    if buffer.capacity() < bytes {
+        *buffer = Vec::with_capacity(bytes + bytes / 16);
     }
 }
 
@@ -136,7 +168,7 @@ async fn elsewhere<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + S
 }
 
 /// The bytes of a body that was taken over.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
 impl Kept {
@@ -166,9 +198,13 @@ impl Intercept for TakeBody {
     ) -> Result<(), BoxError> {
         let response = context.response_mut();
         if response.status().as_u16() == 200 {
-            // An attempt before this one may have left something.
-            self.0.with(Vec::clear);
             let body = Box::pin(response.take_body());
+            let length = body.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+            self.0.with(|kept| {
+                // An attempt before this one may have left something.
+                kept.clear();
+                make_room(kept, length.min(BODY_BYTES_MAX));
+            });
             *response.body_mut() = SdkBody::from_body_1_x(TakenBody { body, kept: self.0.clone(), given: false });
         }
         Ok(())

@@ -54,12 +54,12 @@ pub(super) fn scan(body: &[u8], batch: &mut Batch) -> Scanned<Envelope> {
     let mut is_first = true;
     scanner.expect(b'{')?;
     while let Some(key) = scanner.key(&mut is_first)? {
-        match &*key {
-            "Records" => once(&mut records, scanner.records(batch)?)?,
-            "NextShardIterator" => once(&mut next, scanner.value::<Option<String>>()?)?,
-            "MillisBehindLatest" => once(&mut behind, scanner.value::<Option<i64>>()?)?,
-            "ChildShards" => once(&mut children, scanner.value::<Option<Vec<Child>>>()?)?,
-            _ => scanner.pass()?,
+        match &*key.unescaped()? {
+            b"Records" => once(&mut records, scanner.records(batch)?)?,
+            b"NextShardIterator" => once(&mut next, scanner.value::<Option<String>>()?)?,
+            b"MillisBehindLatest" => once(&mut behind, scanner.value::<Option<i64>>()?)?,
+            b"ChildShards" => once(&mut children, scanner.value::<Option<Vec<Child>>>()?)?,
+            _ => scanner.pass(key)?,
         }
     }
     scanner.space();
@@ -106,6 +106,14 @@ impl<'a> Text<'a> {
         serde_json::from_slice::<String>(self.quoted).map_or(not_understood("a string"), |text| Ok(text.into()))
     }
 
+    /// Its bytes, for a comparison: without escapes nobody has looked yet whether they are a text.
+    fn unescaped(self) -> Scanned<Cow<'a, [u8]>> {
+        if !self.is_escaped {
+            return Ok(self.raw().into());
+        }
+        Ok(self.text()?.into_owned().into_bytes().into())
+    }
+
     /// Appends the bytes that it is base64 of.
     fn decode(self, into: &mut Vec<u8>) -> Scanned<()> {
         let text;
@@ -144,14 +152,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next key of an object, up to its colon; `None` at the object's end.
-    fn key(&mut self, is_first: &mut bool) -> Scanned<Option<Cow<'a, str>>> {
+    fn key(&mut self, is_first: &mut bool) -> Scanned<Option<Text<'a>>> {
         if self.is_next(b'}') {
             return Ok(None);
         }
         if !std::mem::take(is_first) {
             self.expect(b',')?;
         }
-        let key = self.string()?.text()?;
+        let key = self.string()?;
         self.expect(b':')?;
         Ok(Some(key))
     }
@@ -184,7 +192,9 @@ impl<'a> Scanner<'a> {
         Ok(value)
     }
 
-    fn pass(&mut self) -> Scanned<()> {
+    /// Passes over the value of a key that means nothing here, and yet must be one.
+    fn pass(&mut self, key: Text<'_>) -> Scanned<()> {
+        key.text()?;
         self.value::<IgnoredAny>().map(|_| ())
     }
 
@@ -207,12 +217,12 @@ impl<'a> Scanner<'a> {
         let mut is_first = true;
         self.expect(b'{')?;
         while let Some(name) = self.key(&mut is_first)? {
-            match &*name {
-                "Data" => once(&mut data, self.string()?)?,
-                "SequenceNumber" => once(&mut sequence, self.string()?.text()?)?,
-                "PartitionKey" => once(&mut key, self.string()?.text()?)?,
-                "ApproximateArrivalTimestamp" => once(&mut arrival, self.value::<Option<f64>>()?)?,
-                _ => self.pass()?,
+            match &*name.unescaped()? {
+                b"Data" => once(&mut data, self.string()?)?,
+                b"SequenceNumber" => once(&mut sequence, self.string()?.text()?)?,
+                b"PartitionKey" => once(&mut key, self.string()?.text()?)?,
+                b"ApproximateArrivalTimestamp" => once(&mut arrival, self.value::<Option<f64>>()?)?,
+                _ => self.pass(name)?,
             }
         }
         let (Some(data), Some(sequence)) = (data, sequence) else {
