@@ -96,10 +96,7 @@ fn judge<T, E>(result: Result<T, SdkError<E>>, fine: &[&str], absent: &[(&str, &
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let error = match result {
-        Ok(_) => return Found::Allowed,
-        Err(error) => error,
-    };
+    let Err(error) = result else { return Found::Allowed };
     let status = error.raw_response().map(|response| response.status().as_u16());
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default().to_owned();
     if fine.contains(&code.as_str()) {

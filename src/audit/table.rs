@@ -216,7 +216,7 @@ mod tests {
     fn a_table_in_order_has_no_findings_at_any_time_of_a_split() {
         let parent = lease("0", (0, u128::MAX), &[]);
         let children = [lease("1", (0, HALF), &["0"]), lease("2", (HALF + 1, u128::MAX), &["0"])];
-        assert_eq!(findings(&[parent.clone()]), []);
+        assert_eq!(findings(std::slice::from_ref(&parent)), []);
         let [one, other] = children;
         assert_eq!(findings(&[parent.clone(), one.clone(), other.clone()]), []);
         assert_eq!(findings(&[done(parent, &["1", "2"]), one, other]), []);

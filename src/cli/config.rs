@@ -122,9 +122,8 @@ fn effective(config: &Config) -> String {
     line(format!("\n[checkpoints]\nurl = {}", quoted(&config.checkpoints.to_string())));
     let key = match &config.key {
         KeySource::Env(name) => Some(format!("env:{name}")),
-        KeySource::File(path) => Some(format!("file:{}", path.display())),
         KeySource::SecretsManager(id) => Some(format!("secretsmanager:{id}")),
-        KeySource::MadeFile(path) => Some(format!("file:{}", path.display())),
+        KeySource::File(path) | KeySource::MadeFile(path) => Some(format!("file:{}", path.display())),
         KeySource::Missing => None,
     };
     if let Some(key) = key {

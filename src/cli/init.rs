@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use aws_sdk_kinesis::operation::create_stream::CreateStreamError;
 use aws_sdk_kinesis::types::{StreamMode, StreamModeDetails, StreamStatus};
 use aws_sdk_s3::types::{
     AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, BucketLocationConstraint, CreateBucketConfiguration,
@@ -70,7 +71,7 @@ async fn make_stream(aws: &Aws, stream: &str, shards: u32) -> anyhow::Result<&'s
     };
     let how = match request.send().await {
         Ok(_) => "made",
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {
+        Err(error) if error.as_service_error().is_some_and(CreateStreamError::is_resource_in_use_exception) => {
             "is there already"
         }
         Err(error) => return Err(error.into()),

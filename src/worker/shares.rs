@@ -198,7 +198,7 @@ mod tests {
         let mut leases: Vec<Lease> = (0..9).map(|number| lease(number, Some(number % 3), 10.0)).collect();
         let dead = HashSet::from([owner(2)]);
         let (loads, moves) = settle(&mut leases, 3, &dead);
-        assert_eq!((moves, loads[2] as u64), (3, 0));
+        assert!(moves == 3 && loads[2] < 1.0, "{moves} {loads:?}");
         assert!(loads[0] + loads[1] > 89.0);
     }
 
