@@ -4,7 +4,7 @@
 //! be at their tips; then all leases are looked at once more, as they are after the last commit, because others may still
 //! be at work. Does not own: what is done then (`coordinator`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use checkpoints::{Lease, Position, ShardKey};
 
@@ -12,6 +12,7 @@ use crate::source::Behind;
 use crate::worker::WorkerError;
 use crate::worker::coordinator::{Coordinator, Reading};
 use crate::worker::leases::ToKeeper;
+use crate::worker::rows::missing;
 
 impl Coordinator {
     /// When all own shards are at their tips, commits and asks for a look at everybody's.
@@ -40,6 +41,7 @@ impl Coordinator {
             .filter(|lease| lease.pending.is_none())
             .map(|lease| (lease.key.clone(), lease.checkpoint.clone()))
             .collect();
+        let rows: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
         for source in self.config.sources.clone() {
             let shards = match source.shards().await {
                 Ok(shards) => shards,
@@ -48,9 +50,16 @@ impl Coordinator {
                     return Ok(());
                 }
             };
+            if !missing(source.stream(), shards.clone(), leases).is_empty() {
+                return Ok(());
+            }
             for shard in shards {
                 let key = ShardKey::new(source.stream().clone(), shard.id.clone());
                 if self.failed.contains_key(&key) {
+                    continue;
+                }
+                if !rows.contains(&key) {
+                    // Read to its end long since, and its row removed.
                     continue;
                 }
                 let Some(checkpoint) = checkpoints.get(&key) else { return Ok(()) };

@@ -1,7 +1,8 @@
 //! The keeper of the worker's leases: shows that it is alive, finds new leases, asks others for a share, and lets go.
 //!
 //! Owns: which leases this worker holds, and when it looks at all of them. Does not own: the judgement which it should hold
-//! (`shares`), what is done with them (the coordinator), the conditional writes (the checkpoints crate).
+//! (`shares`), which shards need rows (`rows`), what is done with them (the coordinator), the conditional writes (the
+//! checkpoints crate).
 //!
 //! A worker is alive while the counter of *any* lease of its moves; so it renews one of them, the first by key, at every
 //! beat, and each of the others once a minute, with what it measured of the shard. That costs a request a beat and not one
@@ -18,14 +19,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use checkpoints::{
-    Holder, Lease, LeaseOwner, LeaseStore, NewLease, Position, Renewal, RenewalOutcome, ShardKey, StoreError,
-    StreamName, ThroughputKbps,
+    Holder, Lease, LeaseOwner, LeaseStore, Position, Renewal, RenewalOutcome, ShardKey, StoreError, StreamName,
+    ThroughputKbps,
 };
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::source::ShardSource;
+use crate::worker::rows::missing;
 use crate::worker::shares::{Plan, is_ready, plan};
 
 /// How often each lease is renewed, with its throughput, beside the one that shows that the worker is alive.
@@ -281,10 +283,9 @@ impl Keeper {
         }
     }
 
-    /// Makes rows for shards that have none yet, and removes those of shards that are done and forgotten by their streams.
+    /// Makes rows for shards that need one, and removes those of shards that are done and forgotten by their streams.
     /// Answers whether rows were made.
     async fn sync_shards(&mut self, leases: &[Lease]) -> Result<bool, StoreError> {
-        let known: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
         let mut made = false;
         for source in self.sources.clone() {
             let stream = source.stream();
@@ -301,17 +302,9 @@ impl Keeper {
             self.state.synced.insert(stream.clone(), Instant::now());
             let listed: HashSet<ShardKey> =
                 shards.iter().map(|shard| ShardKey::new(stream.clone(), shard.id.clone())).collect();
-            let new: Vec<NewLease> = shards
-                .into_iter()
-                .map(|shard| NewLease {
-                    key: ShardKey::new(stream.clone(), shard.id),
-                    checkpoint: shard.first,
-                    parents: shard.parents.into_iter().collect(),
-                    hash_range: shard.hash_range,
-                })
-                .filter(|lease| !known.contains(&lease.key))
-                .collect();
-            made |= !new.is_empty() && !self.store.create(&new).await?.is_empty();
+            for generation in missing(stream, shards, leases) {
+                made |= !self.store.create(&generation).await?.is_empty();
+            }
             self.forget(leases, stream, &listed).await?;
         }
         Ok(made)

@@ -52,7 +52,8 @@ fn every_record_is_framed_and_the_position_is_behind_the_last() {
     assert_eq!((batch.records(), batch.through(), batch.first()), (3, &at(49, 2), Some(&5.into())));
     let own = |sequence: &str, bytes: &[u8]| (sequence.to_owned(), 0, "own".to_owned(), bytes.to_vec(), None);
     let packed = |sub, key: &str, bytes: &[u8]| ("49".to_owned(), sub, key.to_owned(), bytes.to_vec(), None);
-    let expected = [own("5", b"plain"), own("6", b""), packed(0, "a", b"one"), packed(1, "b", b""), packed(2, "a", b"three")];
+    let expected =
+        [own("5", b"plain"), own("6", b""), packed(0, "a", b"one"), packed(1, "b", b""), packed(2, "a", b"three")];
     assert_eq!(seen(batch), expected);
 }
 
@@ -114,7 +115,8 @@ fn an_answer_out_of_order_is_not_used() {
 
 #[test]
 fn times_are_rounded_to_milliseconds() {
-    for (seconds, ms) in [(1_736_764_200.123, 1_736_764_200_123), (1_736_764_200.0, 1_736_764_200_000), (0.9996, 1000)] {
+    for (seconds, ms) in [(1_736_764_200.123, 1_736_764_200_123), (1_736_764_200.0, 1_736_764_200_000), (0.9996, 1000)]
+    {
         assert_eq!(millis(&DateTime::from_secs_f64(seconds)), ms, "{seconds}");
     }
 }

@@ -129,7 +129,8 @@ proptest! {
 
 #[test]
 fn escapes_are_understood_wherever_they_stand() {
-    let body = br#"{"R\u0065cords":[{"Data":"AAA\/","SequenceNumber":"\u0031","PartitionKey":"\u00e4\ud83d\ude00\n"}]}"#;
+    let body =
+        br#"{"R\u0065cords":[{"Data":"AAA\/","SequenceNumber":"\u0031","PartitionKey":"\u00e4\ud83d\ude00\n"}]}"#;
     let seen = [("1".to_owned(), vec![0, 0, 63], Some("ä😀\n".to_owned()), None)];
     assert_eq!(by_scan(body).unwrap(), (Envelope::default(), seen.to_vec()));
 }

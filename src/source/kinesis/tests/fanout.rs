@@ -57,7 +57,8 @@ async fn the_end_of_a_shard_comes_with_its_children() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscription_that_fails_is_renewed_not_too_soon_and_nothing_is_lost_or_repeated() {
-    for code in ["ResourceInUseException", "LimitExceededException", "InternalFailure", "body:", "body:no event stream"] {
+    for code in ["ResourceInUseException", "LimitExceededException", "InternalFailure", "body:", "body:no event stream"]
+    {
         let fake = Fake::new(vec![open_shard("a", 1..=5)]);
         let mut reader = reader(&fake, &Position::Beginning).await;
         (0..4).for_each(|_| fake.fail("SubscribeToShard", code));

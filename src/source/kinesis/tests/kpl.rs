@@ -95,16 +95,16 @@ fn what_says_more_than_it_has_is_broken() {
     assert_eq!(open(&aggregate(&["a"], &many)), Err(Broken::TooMuch));
     assert_eq!(open(&aggregate(&["a"], &many[1..])).map(|records| records.len()), Ok(SUB_RECORDS_MAX));
     let messages: [&[u8]; 10] = [
-        b"\x0a\x05abc",                                    // a key longer than the message
-        b"\x0a",                                           // a field without a length
-        b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",   // a length of 2^64 - 1
-        b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",   // a number of more than 64 bits
-        b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",   // and one of more bytes than that
-        b"\x08\x01",                                       // a key that is a number
-        b"\x1b\x1c",                                       // a group
-        b"\x02\x00",                                       // a field of number 0
-        b"\x0a\x01\xff\x1a\x04\x08\x00\x1a\x00",           // a key that is not UTF-8
-        b"\x0a\x01a\x1a\x02\x08\x00",                      // a record without data
+        b"\x0a\x05abc",                                  // a key longer than the message
+        b"\x0a",                                         // a field without a length
+        b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", // a length of 2^64 - 1
+        b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", // a number of more than 64 bits
+        b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", // and one of more bytes than that
+        b"\x08\x01",                                     // a key that is a number
+        b"\x1b\x1c",                                     // a group
+        b"\x02\x00",                                     // a field of number 0
+        b"\x0a\x01\xff\x1a\x04\x08\x00\x1a\x00",         // a key that is not UTF-8
+        b"\x0a\x01a\x1a\x02\x08\x00",                    // a record without data
     ];
     for message in messages {
         assert_eq!(open(&sealed(message)), Err(Broken::Message), "{message:x?}");

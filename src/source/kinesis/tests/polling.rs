@@ -234,8 +234,10 @@ async fn shards_are_listed_page_by_page_with_the_parents_that_are_listed() {
         assert!(listed.iter().all(|shard| shard.first == first && shard.hash_range.is_some()));
         let filter = fake.calls("ListShards")[0]["ShardFilter"].clone();
         let expected = match first {
-            Position::Since { ms } => json!({ "Type": "FROM_TIMESTAMP", "Timestamp": serde_json::from_str::<serde_json::Value>(
-                &format!("{}{}", ms / 1000, if ms % 1000 == 0 { String::new() } else { ".5".to_owned() })).unwrap() }),
+            Position::Since { ms } => {
+                json!({ "Type": "FROM_TIMESTAMP", "Timestamp": serde_json::from_str::<serde_json::Value>(
+                &format!("{}{}", ms / 1000, if ms % 1000 == 0 { String::new() } else { ".5".to_owned() })).unwrap() })
+            }
             _ => json!({ "Type": "FROM_TRIM_HORIZON" }),
         };
         assert_eq!(filter, expected);

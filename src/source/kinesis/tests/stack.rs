@@ -48,12 +48,7 @@ impl Stand {
     }
 
     fn config(&self, start: Start, mode: Mode) -> KinesisConfig {
-        KinesisConfig {
-            stream: self.stream.clone(),
-            mode,
-            clock: Arc::new(SystemClock),
-            ..config(start, Decode::Fast)
-        }
+        KinesisConfig { stream: self.stream.clone(), mode, clock: Arc::new(SystemClock), ..config(start, Decode::Fast) }
     }
 
     async fn open(&self, start: Start, mode: Mode) -> KinesisSource {
@@ -80,9 +75,9 @@ async fn read_stream(source: &KinesisSource, positions: &mut BTreeMap<ShardId, P
     loop {
         let shards = source.shards().await.unwrap();
         let ended = |positions: &BTreeMap<_, _>, id: &ShardId| positions.get(id) == Some(&Position::End);
-        let next = shards.iter().find(|shard| {
-            !done.contains(&shard.id) && shard.parents.iter().all(|parent| ended(positions, parent))
-        });
+        let next = shards
+            .iter()
+            .find(|shard| !done.contains(&shard.id) && shard.parents.iter().all(|parent| ended(positions, parent)));
         let Some(next) = next else { return texts };
         done.insert(next.id.clone());
         let after = positions.entry(next.id.clone()).or_insert_with(|| next.first.clone());
@@ -93,7 +88,8 @@ async fn read_stream(source: &KinesisSource, positions: &mut BTreeMap<ShardId, P
         *after = told.through.unwrap_or_else(|| after.clone());
         if let Some(children) = told.end {
             *after = Position::End;
-            let listed: BTreeSet<String> = source.shards().await.unwrap().iter().map(|shard| shard.id.to_string()).collect();
+            let listed: BTreeSet<String> =
+                source.shards().await.unwrap().iter().map(|shard| shard.id.to_string()).collect();
             assert!(children.iter().all(|child| listed.contains(child)), "{children:?}");
         }
     }

@@ -29,7 +29,8 @@ async fn settled(
 #[tokio::test]
 async fn latest_means_the_time_of_the_first_start_for_good() {
     let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
-    for (now, start) in [(50, Start::Latest), (90, Start::Latest), (99, Start::TrimHorizon), (99, Start::At { ms: 70 })] {
+    for (now, start) in [(50, Start::Latest), (90, Start::Latest), (99, Start::TrimHorizon), (99, Start::At { ms: 70 })]
+    {
         assert_eq!(settled(&lake, now, &identity(1000), start).await, Ok(Position::Since { ms: 50 }), "{start:?}");
     }
     let key = ObjectKey::new("_sources/orders.json").unwrap();
@@ -55,10 +56,14 @@ async fn a_stream_that_was_made_anew_is_refused() {
     settled(&lake, 50, &identity(1_000_123), Start::TrimHorizon).await.unwrap();
     // The same second: not every service keeps milliseconds.
     assert_eq!(settled(&lake, 50, &identity(1_000_000), Start::TrimHorizon).await, Ok(Position::Beginning));
-    let elsewhere = Identity { arn: "arn:aws:kinesis:eu-west-1:123456789012:stream/orders".to_owned(), ..identity(1_000_123) };
+    let elsewhere =
+        Identity { arn: "arn:aws:kinesis:eu-west-1:123456789012:stream/orders".to_owned(), ..identity(1_000_123) };
     for other in [identity(2_000_000), elsewhere] {
         let told = settled(&lake, 50, &other, Start::TrimHorizon).await.unwrap_err();
-        assert!(matches!(told, SourceError::Unreadable { .. }) && told.to_string().contains("needs another `name`"), "{told}");
+        assert!(
+            matches!(told, SourceError::Unreadable { .. }) && told.to_string().contains("needs another `name`"),
+            "{told}"
+        );
     }
 }
 
