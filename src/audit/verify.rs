@@ -3,7 +3,7 @@
 //! | checked | a fault means |
 //! |---|---|
 //! | every commit record can be read | it is damaged or of another version |
-//! | each shard's ranges form one unbroken chain from its beginning to the lease's checkpoint | a commit record is missing, or records were read twice |
+//! | each shard's ranges form one unbroken chain from its beginning to where the lease was last moved by a commit | a commit record is missing, or records were read twice |
 //! | records = rows + dead letters, raw lines = records, objects add up | the record contradicts itself |
 //! | every object is there, with its size and checksum | it was deleted or altered |
 //! | a Parquet file's footer names its epoch and its rows | it is another file |
@@ -21,7 +21,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parquet::file::metadata::ParquetMetaDataReader;
 
 use crate::audit::{CONCURRENT, commit_records, intents};
-use crate::commit::{CommitError, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Stores, Totals};
+use crate::commit::{CommitError, EpochId, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Stores, Totals};
 use crate::lake::{Checksum, ObjectKey};
 
 /// What an audit found.
@@ -162,15 +162,15 @@ pub async fn verify(stores: &Stores, progress: &(dyn Fn(u64) + Sync)) -> Result<
 
 /// Follows every shard's ranges.
 fn chains(records: &[Manifest], leases: &[Lease], audit: &mut Audit) {
-    let mut ranges: BTreeMap<&ShardKey, Vec<(&ShardOfEpoch, &str)>> = BTreeMap::new();
+    let mut ranges: BTreeMap<&ShardKey, Vec<(&ShardOfEpoch, &EpochId)>> = BTreeMap::new();
     for record in records {
         for shard in &record.shards {
-            ranges.entry(&shard.key).or_default().push((shard, record.epoch.as_str()));
+            ranges.entry(&shard.key).or_default().push((shard, &record.epoch));
         }
     }
-    let checkpoints: HashMap<&ShardKey, &Position> =
-        leases.iter().map(|lease| (&lease.key, &lease.checkpoint)).collect();
-    for key in checkpoints.keys().filter(|key| !is_start(checkpoints[*key])) {
+    let leases: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
+    // A row that no commit of ours ever moved stands where another program (a KCL application) left it.
+    for (key, _) in leases.iter().filter(|(_, lease)| lease.last_manifest.is_some() && !is_start(&lease.checkpoint)) {
         ranges.entry(key).or_default();
     }
     audit.shards = ranges.len() as u64;
@@ -181,18 +181,21 @@ fn chains(records: &[Manifest], leases: &[Lease], audit: &mut Audit) {
         // A chain begins where reading was to start, or where another program had got to.
         let first = chain.first().filter(|(shard, _)| shard.taken_over || is_start(shard.range.after()));
         let mut at = first.map_or(Position::Beginning, |(shard, _)| shard.range.after().clone());
+        let last = chain.last().map(|(_, epoch)| epoch.manifest_name());
         for (ShardOfEpoch { range, .. }, epoch) in chain {
             if *range.after() > at {
                 audit.faults.push(Fault::Gap { key: key.clone(), after: at, before: range.after().clone() });
             } else if *range.after() < at {
-                let (epoch, range) = (epoch.to_owned(), range.clone());
+                let (epoch, range) = (epoch.to_string(), range.clone());
                 audit.faults.push(Fault::Overlap { key: key.clone(), epoch, range });
             }
             at = range.through().clone();
         }
-        // The leases were read before the records, so a chain may be longer; a shorter one lacks its last record.
-        if let Some(checkpoint) = checkpoints.get(key).filter(|checkpoint| ***checkpoint > at) {
-            audit.faults.push(Fault::Gap { key: key.clone(), after: at, before: (*checkpoint).clone() });
+        // The leases were read before the records, so a chain may be longer. A shorter one lacks its last record; unless that
+        // is the one by which the row was last moved: then another program has gone on from there.
+        let complete = |lease: &Lease| last.as_ref().is_some_and(|manifest| lease.was_advanced_by(manifest));
+        if let Some(lease) = leases.get(key).filter(|lease| lease.checkpoint > at && !complete(lease)) {
+            audit.faults.push(Fault::Gap { key: key.clone(), after: at, before: lease.checkpoint.clone() });
         }
     }
 }
@@ -300,5 +303,28 @@ fn footer_problem(bytes: &Bytes, epoch: &str, rows: u64) -> Option<String> {
     match named.and_then(|pair| pair.value.as_deref()) {
         Some(found) if found == epoch => None,
         found => Some(format!("its footer names epoch {}, not {epoch}", found.unwrap_or("none"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoints::{ManifestName, NewLease, ShardId, StreamName};
+
+    use super::*;
+
+    /// The faults of a lake without commit records, beside a row that stands at record 7.
+    fn faults(last_manifest: Option<&str>) -> usize {
+        let key = ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("a").unwrap());
+        let mut lease = Lease::new(NewLease::new(key, Position::at(7_u64.into())));
+        lease.last_manifest = last_manifest.map(|name| ManifestName::new(name).unwrap());
+        let mut audit = Audit::default();
+        chains(&[], &[lease], &mut audit);
+        audit.faults.len()
+    }
+
+    #[test]
+    fn a_row_that_no_commit_moved_is_where_another_program_left_it() {
+        assert_eq!(faults(None), 0);
+        assert_eq!(faults(Some("_intents/lost.json")), 1, "the commit record that moved it is missing");
     }
 }

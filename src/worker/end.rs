@@ -7,7 +7,7 @@
 //! While others are at work, or a dead worker's leases are not yet to be taken, it looks again only so often: each look is
 //! a scan of the lease table and a list of every stream's shards. What wakes it is the keeper, who looks by itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use checkpoints::{Lease, Position, ShardKey};
@@ -17,6 +17,7 @@ use crate::source::Behind;
 use crate::worker::WorkerError;
 use crate::worker::coordinator::{Coordinator, Reading};
 use crate::worker::leases::ToKeeper;
+use crate::worker::rows::missing;
 
 /// The least time between two looks while nothing of our own changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -49,6 +50,7 @@ impl Coordinator {
             .filter(|lease| lease.pending.is_none())
             .map(|lease| (lease.key.clone(), lease.checkpoint.clone()))
             .collect();
+        let rows: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
         for source in self.config.sources.clone() {
             let shards = match source.shards().await {
                 Ok(shards) => shards,
@@ -57,9 +59,16 @@ impl Coordinator {
                     return Ok(());
                 }
             };
+            if !missing(source.stream(), shards.clone(), leases).is_empty() {
+                return Ok(());
+            }
             for shard in shards {
                 let key = ShardKey::new(source.stream().clone(), shard.id.clone());
                 if self.failed.contains_key(&key) {
+                    continue;
+                }
+                if !rows.contains(&key) {
+                    // Read to its end long since, and its row removed.
                     continue;
                 }
                 let Some(checkpoint) = checkpoints.get(&key) else { return Ok(()) };

@@ -17,6 +17,7 @@
 
 mod leases;
 mod reader;
+mod rows;
 mod shards;
 mod shares;
 

@@ -1,20 +1,20 @@
-//! Which rows the lease table has: one for each shard of each stream.
+//! Which rows the lease table has.
 //!
-//! Owns: making rows for shards that were listed, and removing those of shards that their stream has forgotten. Does not own:
-//! who holds them (`leases`).
+//! Owns: making the rows that are missing, and removing those of shards that their stream has forgotten. Does not own: which
+//! are missing (`rows`), who holds them (`leases`).
 
 use std::collections::HashSet;
 
-use checkpoints::{Lease, NewLease, Position, ShardKey, StoreError, StreamName};
+use checkpoints::{Lease, Position, ShardKey, StoreError, StreamName};
 use tokio::time::Instant;
 
 use crate::worker::leases::Keeper;
+use crate::worker::rows::missing;
 
 impl Keeper {
-    /// Makes rows for shards that have none yet, and removes those of shards that are done and forgotten by their streams.
+    /// Makes rows for shards that need one, and removes those of shards that are done and forgotten by their streams.
     /// Answers whether rows were made.
     pub(super) async fn sync_shards(&mut self, leases: &[Lease]) -> Result<bool, StoreError> {
-        let known: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
         let mut made = false;
         for source in self.sources.clone() {
             let stream = source.stream();
@@ -31,17 +31,9 @@ impl Keeper {
             self.state.synced.insert(stream.clone(), Instant::now());
             let listed: HashSet<ShardKey> =
                 shards.iter().map(|shard| ShardKey::new(stream.clone(), shard.id.clone())).collect();
-            let new: Vec<NewLease> = shards
-                .into_iter()
-                .map(|shard| NewLease {
-                    key: ShardKey::new(stream.clone(), shard.id),
-                    checkpoint: shard.first,
-                    parents: shard.parents.into_iter().collect(),
-                    hash_range: shard.hash_range,
-                })
-                .filter(|lease| !known.contains(&lease.key))
-                .collect();
-            made |= !new.is_empty() && !self.store.create(&new).await?.is_empty();
+            for generation in missing(stream, shards, leases) {
+                made |= !self.store.create(&generation).await?.is_empty();
+            }
             self.forget(leases, stream, &listed).await?;
         }
         Ok(made)

@@ -128,7 +128,10 @@ async fn a_busy_shard_is_worth_several_idle_ones() {
     }
     let second = start(2, &store, &source);
     until_held(&store, &second, 1).await;
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    for _ in 0..120 {
+        second.throughput.add(&busy, 1_000_000);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let rows = store.list().await.unwrap();
     let of = |worker: &Worker| rows.iter().filter(|row| row.holder.is(&worker.me)).count();
     assert_eq!((of(&first), of(&second)), (3, 1), "one is given up, and nothing moves back");

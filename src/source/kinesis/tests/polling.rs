@@ -126,7 +126,8 @@ async fn what_stays_is_told_with_what_to_do() {
     let source = source(&fake).await;
     for (operation, code, expected) in [
         ("GetShardIterator", "InvalidArgumentException", "is none of this shard"),
-        ("GetShardIterator", "ResourceNotFoundException", "no such shard any more"),
+        // The stream still lists the shard: something is wrong, and it is not taken for trimmed.
+        ("GetShardIterator", "ResourceNotFoundException", "ResourceNotFoundException"),
         ("GetShardIterator", "AccessDeniedException", "needs the permission kinesis:GetShardIterator"),
         ("GetRecords", "AccessDeniedException", "needs the permission kinesis:GetRecords"),
         ("GetRecords", "KMSAccessDeniedException", "kms:Decrypt"),
@@ -135,6 +136,17 @@ async fn what_stays_is_told_with_what_to_do() {
         let told = read_shard(&source, "a", &at(1, 0)).await.unwrap_err();
         assert!(matches!(told, SourceError::Unreadable { .. }) && told.to_string().contains(expected), "{told}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_was_trimmed_before_it_was_read_ends() {
+    let fake = Fake::new(vec![open_shard("b", [1])]);
+    let source = source(&fake).await;
+    fake.fail("GetShardIterator", "ResourceNotFoundException");
+    let told = read_shard(&source, "a", &at(1, 0)).await.unwrap();
+    assert_eq!((told.records, told.end), (texts([]), Some(Vec::new())));
+    fake.fail("GetShardIterator", "ResourceNotFoundException");
+    assert_eq!(source.behind(&shard("a"), &at(1, 0)).await, Ok(Behind::Nothing));
 }
 
 #[tokio::test(start_paused = true)]
