@@ -68,6 +68,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     tracing::info!(?swept, "swept");
 
     let progress = Arc::new(Progress::default());
+    let place = match &config.lake {
+        LakeUrl::Local(_) => format!("--lake {}", config.lake),
+        LakeUrl::S3(_) => format!("--lake {} --checkpoints {}", config.lake, config.checkpoints),
+    };
     let raw_sink = open_raw_sink(&config, aws.as_ref()).await?;
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources.clone(), raw_sink)?;
     progress.bytes_total.store(bytes_ahead(&sources, &stores).await, Ordering::Relaxed);
@@ -80,7 +84,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     listening.abort();
     let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();
     let summary =
-        Summary { committed: progress.committed(), took: begun.elapsed(), lake, ok: result.is_ok(), requests };
+        Summary { committed: progress.committed(), took: begun.elapsed(), lake, place, ok: result.is_ok(), requests };
     if json {
         println!("{}", summary.json(&result));
     } else {
@@ -254,6 +258,8 @@ struct Summary {
     committed: Committed,
     took: Duration,
     lake: String,
+    /// The flags by which other commands find the lake.
+    place: String,
     ok: bool,
     /// Requests to AWS, by service and operation: what is paid for.
     requests: BTreeMap<String, u64>,
@@ -321,9 +327,10 @@ impl Summary {
             "duckdb -c \"SELECT count(*) FROM read_parquet('{lake}/processed/{dataset}/**/*.parquet', hive_partitioning = true)\""
         );
         next.row(["query".to_owned(), query]);
-        next.row(["audit".to_owned(), format!("shardlake verify --lake {lake}")]);
+        let place = &self.place;
+        next.row(["audit".to_owned(), format!("shardlake verify {place}")]);
         if !self.committed.totals.dead_letters.is_empty() {
-            next.row(["dead letters".to_owned(), format!("shardlake deadletters list --lake {lake}")]);
+            next.row(["dead letters".to_owned(), format!("shardlake deadletters list {place}")]);
         }
         format!("\n{}", next.render("  "))
     }
