@@ -164,7 +164,7 @@ mod tests {
         let last = "49590338271490256608559692538361570000010000000000000004";
         assert_eq!(iterator("AFTER_SEQUENCE_NUMBER", 1, Some(last)), Some(replay.0.tip(1)));
         assert_eq!(iterator("AT_SEQUENCE_NUMBER", 0, Some(last)), None);
-        for wrong in ["", "0", "0-0-9", "0-2-0", "2-0-0", "x-0-0"] {
+        for wrong in ["", "0", "0-0-9", "0-2-1", "0-3-0", "2-0-0", "x-0-0"] {
             assert_eq!(replay.place(wrong), None, "{wrong}");
         }
     }
