@@ -73,8 +73,12 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         LakeUrl::S3(_) => format!("--lake {} --checkpoints {}", config.lake, config.checkpoints),
     };
     let raw_sink = open_raw_sink(&config, aws.as_ref()).await?;
-    let (worker, lake) = configure(config, &args, key, &stores, &clock, sources.clone(), raw_sink)?;
-    progress.bytes_total.store(bytes_ahead(&sources, &stores).await, Ordering::Relaxed);
+    // A stream can't say how many bytes lie ahead.
+    let urls: Vec<SourceUrl> = config.sources.iter().map(|source| source.url.clone()).collect();
+    let measured = sources.iter().zip(urls).filter(|(_, url)| matches!(url, SourceUrl::Files(_)));
+    let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
+    let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
+    progress.bytes_total.store(bytes_ahead(&measured, &stores).await, Ordering::Relaxed);
     let stop = CancellationToken::new();
     let listening = tokio::spawn(stop_on_signal(stop.clone()));
     let begun = Instant::now();

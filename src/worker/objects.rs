@@ -23,6 +23,8 @@ use crate::worker::WorkerError;
 
 /// Bytes that a part has at least, where the store asks for less: fewer calls.
 const PART_BYTES: usize = 1 << 18;
+/// Bytes by which what waits to be a part grows at most.
+const GROW_BYTES: usize = 512 << 10;
 /// The unit of the upload budget.
 const UNIT: usize = 1 << 10;
 
@@ -217,7 +219,7 @@ impl Objects {
     fn memory(&self) -> usize {
         let held = |open: &Open| {
             let file = open.file.as_ref().map_or(0, |file| file.bytes_waiting() + file.footer_memory());
-            open.upload.waiting.len() + file
+            open.upload.waiting.capacity() + file
         };
         self.open.values().map(held).sum()
     }
@@ -435,6 +437,10 @@ impl Upload {
         if self.waiting.is_empty() {
             self.waiting = bytes;
         } else {
+            // Doubling would hold up to twice of what a part has.
+            if self.waiting.capacity() - self.waiting.len() < bytes.len() {
+                self.waiting.reserve_exact(bytes.len().max(self.waiting.len().min(GROW_BYTES)));
+            }
             self.waiting.extend_from_slice(&bytes);
         }
         if self.waiting.len() >= self.part_bytes {
