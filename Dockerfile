@@ -21,8 +21,6 @@ ENTRYPOINT ["python"]
 FROM debian:bookworm-slim AS worker
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /usr/local/bin/shardlake /usr/local/bin/
-# Large buffers go back to the system when they are free: measured with 300 shards, a third less memory for 3 to 6 % CPU.
-ENV MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576
 USER 65534
 WORKDIR /tmp
 ENTRYPOINT ["shardlake"]

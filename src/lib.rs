@@ -8,7 +8,7 @@
 //! 4. [`commit`]: how an epoch becomes visible, exactly once.
 //! 5. [`lake`]: the object store.
 //!
-//! Beside them: [`aws`] makes the clients of the services; [`audit`] looks at a lake from outside; [`world`] opens what the configuration names; [`permissions`] tries what a worker will have to do; [`produce`] makes sample records; [`raw`] sends records on as received; [`clock`] and [`retry`] are what everything waits by.
+//! Beside them: [`aws`] makes the clients of the services; [`audit`] looks at a lake from outside; [`world`] opens what the configuration names; [`memory`] sets the allocator; [`permissions`] tries what a worker will have to do; [`produce`] makes sample records; [`raw`] sends records on as received; [`clock`] and [`retry`] are what everything waits by.
 
 pub mod audit;
 pub mod aws;
@@ -17,6 +17,7 @@ pub mod clock;
 pub mod commit;
 pub mod config;
 pub mod lake;
+pub mod memory;
 pub mod permissions;
 pub mod produce;
 pub mod raw;

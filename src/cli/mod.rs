@@ -41,6 +41,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    crate::memory::give_back_large_buffers();
     tell::start_logging(args.log_format);
     // Lanes have threads of their own: these are for sockets, timers, files and databases.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
