@@ -49,7 +49,8 @@ pub(crate) fn plan(me: &LeaseOwner, active: &[&Lease], dead: &HashSet<LeaseOwner
         if let Some(owner) = lease.holder.committer().filter(|owner| !dead.contains(*owner)) {
             *loads.entry(owner).or_default() += weight;
         }
-        if matches!(&lease.holder, Holder::HandingOver { to, .. } if to == me) {
+        // What a dead one was asked for does not come: it is free.
+        if matches!(&lease.holder, Holder::HandingOver { from, to } if to == me && !dead.contains(from)) {
             coming += weight;
         }
     }
@@ -209,6 +210,16 @@ mod tests {
             lease.holder = Holder::HandingOver { from: owner(0), to: owner(1) };
         }
         assert_eq!(plan(&owner(1), &leases.iter().collect::<Vec<_>>(), &HashSet::new()), Plan::default());
+    }
+
+    #[test]
+    fn what_was_asked_of_one_that_died_is_taken_like_the_rest() {
+        let mut leases: Vec<Lease> = (0..4).map(|number| lease(number, Some(0), 0.0)).collect();
+        for lease in &mut leases[..2] {
+            lease.holder = Holder::HandingOver { from: owner(0), to: owner(1) };
+        }
+        let Plan { take, ask } = plan(&owner(1), &leases.iter().collect::<Vec<_>>(), &HashSet::from([owner(0)]));
+        assert_eq!((take.len(), ask.len()), (4, 0));
     }
 
     proptest! {
