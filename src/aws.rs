@@ -24,6 +24,8 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 /// Longest attempt of a small request.
 const SMALL_ATTEMPT: Duration = Duration::from_secs(10);
+/// Longest attempt of a request that shows others that the worker is alive: a few of them must fit the failover time.
+const LEASE_ATTEMPT: Duration = Duration::from_secs(3);
 /// Longest attempt of a request that carries megabytes.
 const LARGE_ATTEMPT: Duration = Duration::from_secs(60);
 
@@ -68,7 +70,7 @@ impl Aws {
     /// A client of DynamoDB.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         let config = aws_sdk_dynamodb::config::Builder::from(&self.config)
-            .timeout_config(Self::attempt(SMALL_ATTEMPT))
+            .timeout_config(Self::attempt(LEASE_ATTEMPT))
             .interceptor(self.requests.clone());
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }

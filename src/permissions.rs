@@ -65,7 +65,7 @@ pub async fn try_all(config: &Config, aws: &Aws) -> Vec<Tried> {
     let mut tried = Vec::new();
     for source in &config.sources {
         if let SourceUrl::Kinesis(stream) = &source.url {
-            kinesis(aws, stream, matches!(source.read, Mode::FanOut { .. }), &mut tried).await;
+            kinesis(aws, stream, &source.read, &mut tried).await;
         }
     }
     if let CheckpointsUrl::DynamoDb(table) = &config.checkpoints {
@@ -114,7 +114,7 @@ where
     Found::Failed(problem)
 }
 
-async fn kinesis(aws: &Aws, stream: &str, fan_out: bool, tried: &mut Vec<Tried>) {
+async fn kinesis(aws: &Aws, stream: &str, read: &Mode, tried: &mut Vec<Tried>) {
     let client = aws.kinesis();
     let absent = [("ResourceNotFoundException", "the stream (shardlake init makes it)")];
     let described = client.describe_stream_summary().stream_name(stream).send().await;
@@ -138,9 +138,11 @@ async fn kinesis(aws: &Aws, stream: &str, fan_out: bool, tried: &mut Vec<Tried>)
         let found = judge(read, &["ProvisionedThroughputExceededException"], &absent);
         note(tried, "kinesis:GetRecords", stream, found);
     }
-    if let (true, Some(arn)) = (fan_out, arn) {
-        let listed = client.list_stream_consumers().stream_arn(arn).send().await;
-        note(tried, "kinesis:ListStreamConsumers", stream, judge(listed, &[], &absent));
+    if let (Mode::FanOut { consumer }, Some(arn)) = (read, arn) {
+        let described = client.describe_stream_consumer().stream_arn(arn).consumer_name(consumer).send().await;
+        let absent =
+            [("ResourceNotFoundException", "the consumer (a worker registers it: kinesis:RegisterStreamConsumer)")];
+        note(tried, "kinesis:DescribeStreamConsumer", stream, judge(described, &[], &absent));
     }
 }
 

@@ -76,6 +76,7 @@ impl Coordinator {
         for shard in &committed.shards {
             let Some(reading) = self.readings.get_mut(&shard.key) else { continue };
             reading.committed = shard.range.through().clone();
+            reading.taken_over = false;
             if reading.committed == Position::End {
                 self.stop_reading(&shard.key);
                 let _ = self.to_keeper.send(ToKeeper::LetGo(shard.key.clone()));

@@ -76,7 +76,7 @@ pub(super) struct Reading {
     pub(super) session: Session,
     pub(super) group: usize,
     pub(super) task: JoinHandle<()>,
-    /// Whether the checkpoint is another program's.
+    /// Whether the checkpoint is another program's: until the first commit.
     pub(super) taken_over: bool,
     /// The lease's checkpoint.
     pub(super) committed: Position,
@@ -274,7 +274,7 @@ impl Coordinator {
             What::End { children } => {
                 let from = std::mem::replace(&mut reading.read, Position::End);
                 reading.ended = true;
-                let (group, taken_over) = (reading.group, std::mem::take(&mut reading.taken_over));
+                let (group, taken_over) = (reading.group, reading.taken_over);
                 self.make_room(group, &key).await?;
                 let books = &mut self.open_epoch(group).books;
                 books.end(&key, &from, children);
@@ -282,9 +282,11 @@ impl Coordinator {
                     books.take_over(&key);
                 }
             }
+            // A shard that is throttled, say, or empty up to a place further on: nothing moved.
+            What::Chunk { through, .. } if through == reading.read => {}
             What::Chunk { chunk, through, source_bytes, permit } => {
                 let from = std::mem::replace(&mut reading.read, through.clone());
-                let (group, taken_over) = (reading.group, std::mem::take(&mut reading.taken_over));
+                let (group, taken_over) = (reading.group, reading.taken_over);
                 let source = self.config.sources.iter().position(|source| *source.stream() == key.stream).unwrap_or(0);
                 let bytes = chunk.bytes().len() as u64;
                 self.progress.bytes_read.fetch_add(source_bytes, Ordering::Relaxed);
@@ -298,8 +300,9 @@ impl Coordinator {
                 if let Some(forward) = &mut epoch.forward {
                     forward.push(&chunk).await?;
                 }
-                // A lane of the group is free: all groups together have fewer at work than this one has lanes.
-                let Some(mut unit) = self.groups[group].idle.pop() else { return Ok(()) };
+                // The chunk is in the books: without a lane it would be lost.
+                let unit = self.groups[group].idle.pop();
+                let mut unit = unit.expect("all groups together have fewer lanes at work than this one has lanes");
                 let lane_bytes = self.config.memory * 3 / 16 / (self.threads() * self.groups.len());
                 self.start(group, move || {
                     let pushed = Some((key, unit.lane.push(source, chunk)));

@@ -207,6 +207,7 @@ impl Keeper {
             leases.retain(|lease| streams.contains(&lease.key.stream));
         }
         self.check_held(&leases);
+        self.let_go_again(&leases).await?;
         let dead = self.find_dead(&leases).await?;
         let leases = self.share_out(leases, &dead).await?;
         self.tell(FromKeeper::Snapshot(leases));
@@ -387,11 +388,23 @@ impl Keeper {
             Ok(_) => {
                 self.state.asked_of_us.remove(key);
             }
-            Err(error) => {
-                // It is not renewed any more, so others take it after the failover time.
-                tracing::warn!(%key, %error, "a lease was not let go");
-            }
+            // It is let go again at the next look, if it was not after all.
+            Err(error) => tracing::warn!(%key, %error, "a lease was not let go"),
         }
+    }
+
+    /// Lets go of what was asked for and is not held any more, and yet stands there as ours: a request was lost.
+    async fn let_go_again(&mut self, leases: &[Lease]) -> Result<(), StoreError> {
+        let held = &self.state.held;
+        let left: Vec<ShardKey> =
+            self.state.asked_of_us.iter().filter(|key| !held.contains_key(*key)).cloned().collect();
+        for key in left {
+            if leases.iter().any(|lease| lease.key == key && lease.holder.is(&self.me)) {
+                self.store.release(&self.me, &key).await?;
+            }
+            self.state.asked_of_us.remove(&key);
+        }
+        Ok(())
     }
 }
 

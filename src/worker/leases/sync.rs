@@ -21,10 +21,15 @@ impl Keeper {
             if self.state.synced.get(stream).is_some_and(|at| at.elapsed() < source.lists_every()) {
                 continue;
             }
-            let shards = match source.shards().await {
-                Ok(shards) => shards,
-                Err(error) => {
+            // While it waits here nothing is renewed, and others would take this worker for dead.
+            let shards = match tokio::time::timeout(self.failover / 3, source.shards()).await {
+                Ok(Ok(shards)) => shards,
+                Ok(Err(error)) => {
                     tracing::warn!(%error, "the shards can't be listed");
+                    continue;
+                }
+                Err(_) => {
+                    tracing::warn!(%stream, "listing the shards takes too long, and is tried again");
                     continue;
                 }
             };

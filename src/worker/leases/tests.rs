@@ -6,11 +6,14 @@ use async_trait::async_trait;
 use checkpoints::{
     Advance, Decided, Decision, LeaseStoreExt, ManifestName, MemoryStore, Position, ShardId, ShardRange,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
 
 /// A stream of which only the list of shards is asked.
 struct Listed {
     stream: StreamName,
+    /// Whether listing gives no answer.
+    hangs: AtomicBool,
     shards: Mutex<Vec<SourceShard>>,
 }
 
@@ -21,6 +24,9 @@ impl ShardSource for Listed {
     }
 
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         Ok(self.shards.lock().unwrap().clone())
     }
 
@@ -40,7 +46,11 @@ fn shard(id: &str, parents: &[&str]) -> SourceShard {
 
 fn stream(shards: usize) -> Arc<Listed> {
     let shards = (0..shards).map(|number| shard(&format!("{number:03}"), &[])).collect();
-    Arc::new(Listed { stream: StreamName::new("s").unwrap(), shards: Mutex::new(shards) })
+    Arc::new(Listed {
+        hangs: AtomicBool::new(false),
+        stream: StreamName::new("s").unwrap(),
+        shards: Mutex::new(shards),
+    })
 }
 
 /// A keeper and its coordinator, which lets go of what is asked for, after as long as a commit takes.
@@ -113,6 +123,48 @@ async fn a_worker_that_ends_is_followed_at_once_one_that_dies_within_fifteen_sec
     second.keeper.abort();
     let after = until_held(&store, &third, 8).await;
     assert!((Duration::from_secs(5)..Duration::from_secs(15)).contains(&after), "taken after {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_can_not_be_listed_costs_nobody_its_leases() {
+    let (store, source) = (MemoryStore::new().with_metering(), stream(4));
+    let first = start(1, &store, &source);
+    until_held(&store, &first, 4).await;
+    let second = start(2, &store, &source);
+    until_held(&store, &second, 2).await;
+    source.hangs.store(true, Ordering::Relaxed);
+    for _ in 0..300 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!((held(&store, &first).await, held(&store, &second).await), (2, 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_letting_go_was_lost_is_let_go_again() {
+    let (store, source) = (MemoryStore::new(), stream(1));
+    let me = LeaseOwner::from_random([1; 16]);
+    let other = LeaseOwner::from_random([2; 16]);
+    let (coordinator, _told) = mpsc::unbounded_channel();
+    let mut keeper = Keeper {
+        me: me.clone(),
+        store: Arc::new(store.clone()),
+        sources: vec![Arc::clone(&source) as Arc<dyn ShardSource>],
+        failover: Duration::from_secs(10),
+        hand_off: Duration::from_secs(30),
+        throughput: Arc::default(),
+        coordinator,
+        state: KeeperState::default(),
+    };
+    keeper.look().await.unwrap();
+    let key = store.list().await.unwrap()[0].key.clone();
+    assert!(store.ask(&other, &key, &me).await.unwrap());
+    keeper.look().await.unwrap();
+    assert!(keeper.state.asked_of_us.contains(&key));
+    // As `let_go` leaves it when its request is lost.
+    keeper.state.held.remove(&key);
+    keeper.look().await.unwrap();
+    assert_eq!(store.list().await.unwrap()[0].holder, Holder::Held(other));
+    assert!(keeper.state.asked_of_us.is_empty(), "should it come back, it may be asked for again");
 }
 
 #[tokio::test(start_paused = true)]
