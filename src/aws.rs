@@ -42,6 +42,11 @@ impl Aws {
         let http =
             aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
         let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
+        Self::with(config)
+    }
+
+    /// Clients of these settings, whatever the environment says.
+    pub fn with(config: SdkConfig) -> Self {
         Aws { config, requests: RequestCounter::default() }
     }
 

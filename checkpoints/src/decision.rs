@@ -42,6 +42,7 @@ use std::fmt;
 use std::future::Future;
 
 use crate::error::StoreError;
+use crate::mutation::Mutation;
 use crate::lease::{Holder, Lease, LeaseOwner, ManifestName};
 use crate::position::{Position, ShardRange};
 use crate::shard::ShardKey;
@@ -135,6 +136,7 @@ pub trait LeaseStoreExt: LeaseStore {
         async move {
             let failure = match self.decide(decision).await {
                 Ok(Verdict::Decided) => return Ok(Decided::Yes),
+                Err(_) if Mutation::LostReplyIsRefusal.is_on() => return Ok(Decided::No(Vec::new())),
                 Err(error) => error,
                 // What is wrong with the rows is read from the rows themselves, unless they have changed meanwhile.
                 Ok(Verdict::Refused(_)) => StoreError::Unavailable {
@@ -199,11 +201,13 @@ impl Decision {
 /// The first condition that a shard's row does not meet, if there is one. The rule of every store.
 pub(crate) fn refusal(owner: &LeaseOwner, range: &ShardRange, row: Option<&Lease>) -> Option<RefusalReason> {
     let Some(lease) = row else { return Some(RefusalReason::Missing) };
-    if !lease.holder.is(owner) {
+    if !lease.holder.is(owner) && !Mutation::DecideWithoutHolding.is_on() {
         Some(RefusalReason::NotHeld(lease.holder.clone()))
-    } else if let Some(pending) = &lease.pending {
+    } else if let Some(pending) = &lease.pending
+        && !Mutation::DecideOverPending.is_on()
+    {
         Some(RefusalReason::Pending(pending.manifest.clone()))
-    } else if lease.checkpoint != *range.after() {
+    } else if lease.checkpoint != *range.after() && !Mutation::DecideAnywhere.is_on() {
         Some(RefusalReason::CheckpointAt(lease.checkpoint.clone()))
     } else {
         None

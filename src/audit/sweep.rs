@@ -2,7 +2,8 @@
 //!
 //! Nothing is removed that could still become visible. An intent, and the uploads that it names, stay while the epoch is
 //! pending anywhere. Otherwise they go when the process that made them is known to have ended, or when they are older than
-//! the given age, which must exceed any request's life (see the checkpoints crate's `decision.rs`).
+//! the given age, which must exceed any request's life (see the checkpoints crate's `decision.rs`), unless their worker may
+//! still decide on them: it may have been standing still for as long, alone, so that nobody has taken its leases.
 //!
 //! Whose an upload is: on a file system its id tells; S3 gives ids of its own, and there the key does, whose last segment
 //! begins with its epoch. Where the store tells keys, an upload of a key that no epoch writes is somebody else's, and is
@@ -11,11 +12,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use checkpoints::LeaseOwner;
+use checkpoints::{Lease, LeaseOwner, Mutation};
 use pipeline::time::parse_rfc3339;
 
 use crate::audit::intents;
-use crate::commit::{CommitError, EpochId, Stores};
+use crate::commit::{CommitError, EpochId, Manifest, ShardOfEpoch, Stores};
 use crate::lake::{ObjectKey, UploadId, UploadInfo};
 
 /// What a sweep removed, and what it left.
@@ -49,8 +50,8 @@ pub async fn sweep(stores: &Stores, now_ms: i64, age: Duration, dry_run: bool) -
         let key = intent.epoch.intent_key();
         let committed = stores.lake.get(&intent.epoch.commit_key()).await?.is_some();
         let gone = stores.leases.owner_is_gone(&intent.worker).await?;
-        let is_pending = pending.contains(intent.epoch.manifest_name().as_str());
-        let aged = parse_rfc3339(intent.written_at.as_bytes()).is_some_and(old);
+        let is_pending = pending.contains(intent.epoch.manifest_name().as_str()) && !Mutation::SweepWhatIsPending.is_on();
+        let aged = parse_rfc3339(intent.written_at.as_bytes()).is_some_and(old) && !may_be_decided(&intent, &leases);
         workers.insert(intent.epoch, intent.worker);
         if is_pending || !(committed || gone || aged) {
             swept.kept += 1;
@@ -86,6 +87,15 @@ pub async fn sweep(stores: &Stores, now_ms: i64, age: Duration, dry_run: bool) -
         swept.uploads += 1;
     }
     Ok(swept)
+}
+
+/// Whether a request of the intent's worker to decide on it would take effect now.
+fn may_be_decided(intent: &Manifest, leases: &[Lease]) -> bool {
+    let meets = |shard: &ShardOfEpoch| {
+        let row = leases.iter().find(|lease| lease.key == shard.key);
+        row.is_some_and(|lease| lease.holder.is(&intent.worker) && lease.checkpoint == *shard.range.after())
+    };
+    !Mutation::SweepWhatMayBeDecided.is_on() && intent.shards.iter().all(meets)
 }
 
 /// Whose an upload is, as far as it can be told.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use checkpoints::{
-    Advance, AdvanceOutcome, Decided, Decision, Lease, LeaseStore, LeaseStoreExt, Position, Refusal, ShardKey,
+    Advance, AdvanceOutcome, Decided, Decision, Lease, LeaseStore, LeaseStoreExt, Mutation, Position, Refusal, ShardKey,
     StoreError,
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -159,6 +159,11 @@ impl Described {
     /// shards go: whoever takes them finds the epoch pending or not.
     pub async fn decide(self, stores: &Stores) -> Result<Outcome, CommitError> {
         let Described(manifest) = self;
+        if Mutation::PublishBeforeDeciding.is_on() {
+            for object in &manifest.objects {
+                publish_object(stores.clone(), object.clone()).await?;
+            }
+        }
         let shards = manifest.shards.iter().map(|shard| (shard.key.clone(), shard.range.clone())).collect();
         let decision = Decision::new(manifest.worker.clone(), manifest.epoch.manifest_name(), shards)
             .map_err(|error| StoreError::Invalid { operation: "decide".to_owned(), problem: error.to_string() })?;
@@ -186,6 +191,15 @@ impl Undertaken {
     /// # Errors
     /// The lake fails, or an object is lost for good.
     pub async fn publish(self, stores: &Stores) -> Result<Result<Published, (Self, Lost)>, CommitError> {
+        if Mutation::AdvanceBeforePublishing.is_on() {
+            Published(self.0.clone()).advance(stores).await?;
+        }
+        if Mutation::IntentRemovedEarly.is_on() {
+            stores.lake.delete(&self.0.epoch.intent_key()).await?;
+        }
+        if Mutation::RecordBeforeObjects.is_on() {
+            write_once(stores, &self.0.epoch.commit_key(), &self.0).await?;
+        }
         let lost: Vec<Option<Lost>> = stream::iter(self.0.objects.clone())
             .map(|object| publish_object(stores.clone(), object))
             .buffer_unordered(CONCURRENT)

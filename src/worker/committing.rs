@@ -3,9 +3,9 @@
 //! Owns: the order of drain, stage, describe, decide, publish and advance, and what follows from each outcome for the readers.
 //! Does not own: the steps themselves (`crate::commit`), when an epoch is due (`coordinator`).
 
-use checkpoints::{Position, ShardKey};
+use checkpoints::{Mutation, Position, ShardKey};
 
-use crate::commit::{Manifest, Outcome, Recovered, Staged, Undertaken, abort_uploads, recover};
+use crate::commit::{Manifest, ObjectKind, Outcome, Recovered, Staged, Undertaken, abort_uploads, recover};
 use crate::worker::WorkerError;
 use crate::worker::coordinator::{Coordinator, Epoch};
 use crate::worker::encode::encode_rest;
@@ -44,6 +44,9 @@ impl Coordinator {
                 let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
                 tracing::warn!(epoch = %manifest.epoch, reasons = reasons.join("; "), "the epoch was refused");
                 self.progress.note(|committed| committed.aborted += 1);
+                if Mutation::ReadOnAfterRefusal.is_on() {
+                    return Ok(());
+                }
                 self.read_again(keys).await
             }
         }
@@ -102,7 +105,10 @@ impl Coordinator {
                 return Err(error);
             }
         }
-        let objects = objects.seal().await?;
+        let mut objects = objects.seal().await?;
+        if Mutation::ForgetDeadLetters.is_on() {
+            objects.retain(|object| object.kind != ObjectKind::Error);
+        }
         let config = &self.config;
         let (graph, datasets) = (&config.lanes.graph, &config.lanes.datasets);
         Ok(books.manifest(&config.me, config.clock.now_ms(), graph, datasets, objects))
@@ -113,7 +119,7 @@ impl Coordinator {
         let epoch = self.groups[group].epoch.take();
         // Lanes of this group that come back find no epoch, and forget. Those of others go on with theirs.
         let drained = self.drain(group).await;
-        for unit in &mut self.groups[group].idle {
+        for unit in self.groups[group].idle.iter_mut().filter(|_| !Mutation::KeepRowsOfAbortedEpoch.is_on()) {
             unit.lane.forget();
         }
         if let Some(epoch) = epoch {

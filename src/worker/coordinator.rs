@@ -5,11 +5,11 @@
 //! (`reader`), encoding (`encode`), objects (`objects`), the end of an epoch (`committing`). Nothing is shared: others send it
 //! messages, so every step of an epoch happens after the one before it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use checkpoints::{Position, ShardKey};
+use checkpoints::{Mutation, Position, ShardKey};
 use pipeline::encode::{EncodeError, Encoder};
 use pipeline::lane::{Lane, Pushed};
 use tokio::sync::mpsc;
@@ -127,7 +127,7 @@ pub(super) struct Coordinator {
     pub(super) readings: BTreeMap<ShardKey, Reading>,
     pub(super) sessions: u64,
     epochs: u64,
-    pub(super) asked: HashSet<ShardKey>,
+    pub(super) asked: BTreeSet<ShardKey>,
     /// Shards that can't be read on, and why.
     pub(super) failed: BTreeMap<ShardKey, String>,
     /// Whether a look at all leases, taken after the last commit, has been asked for and not yet come.
@@ -158,7 +158,7 @@ impl Coordinator {
             readings: BTreeMap::new(),
             sessions: 0,
             epochs: 0,
-            asked: HashSet::new(),
+            asked: BTreeSet::new(),
             failed: BTreeMap::new(),
             looking: false,
             look_again: None,
@@ -256,7 +256,8 @@ impl Coordinator {
 
     async fn read(&mut self, told: Told) -> Result<(), WorkerError> {
         let Told { session, key, what } = told;
-        let Some(reading) = self.readings.get_mut(&key).filter(|reading| reading.session == session) else {
+        let Some(reading) = self.readings.get_mut(&key).filter(|reading| reading.session == session || Mutation::HearReplacedReaders.is_on())
+        else {
             // Of a reader that was replaced: what it read is read again.
             return Ok(());
         };
@@ -370,7 +371,9 @@ impl Coordinator {
         *busy -= 1;
         let Some(epoch) = epoch else {
             // Lanes work only while an epoch is open; what was read for one that is gone must not enter the next.
-            unit.lane.forget();
+            if !Mutation::KeepRowsOfAbortedEpoch.is_on() {
+                unit.lane.forget();
+            }
             idle.push(unit);
             return Ok(());
         };

@@ -16,7 +16,7 @@
 mod farewell;
 mod sync;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ struct Held {
 #[derive(Debug, Default)]
 pub(crate) struct KeeperState {
     held: BTreeMap<ShardKey, Held>,
-    asked_of_us: HashSet<ShardKey>,
+    asked_of_us: BTreeSet<ShardKey>,
     /// The counter of each lease of others, as it was last seen.
     seen: HashMap<ShardKey, u64>,
     /// Since when none of a worker's counters has moved.
@@ -285,7 +285,7 @@ impl Keeper {
     /// The workers that count as dead.
     async fn find_dead(&mut self, leases: &[Lease]) -> Result<HashSet<LeaseOwner>, StoreError> {
         let now = Instant::now();
-        let mut owners: HashSet<LeaseOwner> = HashSet::new();
+        let mut owners: BTreeSet<LeaseOwner> = BTreeSet::new();
         for lease in leases {
             let Some(owner) = lease.holder.committer().filter(|owner| **owner != self.me) else {
                 self.state.seen.remove(&lease.key);

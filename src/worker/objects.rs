@@ -6,7 +6,7 @@
 //!
 //! Every object's name begins with its epoch's, so no two epochs ever write one key.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,7 +59,7 @@ pub(crate) struct Objects {
     config: ObjectsConfig,
     epoch: EpochId,
     datasets: Vec<String>,
-    open: HashMap<Slot, Open>,
+    open: BTreeMap<Slot, Open>,
     /// Objects that are complete, their last parts perhaps still on the way.
     closed: Vec<JoinHandle<Result<ObjectOfEpoch, LakeError>>>,
     budget: Budget,
@@ -103,7 +103,7 @@ impl Objects {
             config,
             epoch,
             datasets: datasets.names().map(str::to_owned).collect(),
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             closed: Vec::new(),
             budget,
             begun: 0,
@@ -275,9 +275,7 @@ impl Objects {
 
     /// Closes everything and waits for the uploads: all objects of the epoch.
     pub(crate) async fn seal(mut self) -> Result<Vec<ObjectOfEpoch>, WorkerError> {
-        let mut rest: Vec<(Slot, Open)> = self.open.drain().collect();
-        rest.sort_by(|left, right| left.0.cmp(&right.0));
-        for (slot, open) in rest {
+        for (slot, open) in std::mem::take(&mut self.open) {
             self.close(slot, open).await?;
         }
         let mut objects = Vec::with_capacity(self.closed.len());

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use checkpoints::{Lease, Position, ShardKey};
+use checkpoints::{Lease, Mutation, Position, ShardKey};
 
 use crate::commit::{Recovered, recover};
 use crate::worker::WorkerError;
@@ -39,7 +39,7 @@ impl Coordinator {
     /// A lease is ours: what is pending is finished first, then its shard is read.
     pub(super) async fn gained(&mut self, mut lease: Lease) -> Result<(), WorkerError> {
         let key = lease.key.clone();
-        while let Some(pending) = lease.pending.clone() {
+        while let Some(pending) = lease.pending.clone().filter(|_| !Mutation::SkipRecovery.is_on()) {
             // One epoch is pending on many shards, and is finished for all of them with the first that is gained.
             match self.config.stores.leases_of(vec![key.clone()]).await?.pop() {
                 Some(row) if row.holder.is(&self.config.me) => lease = row,
@@ -129,7 +129,7 @@ impl Coordinator {
 
     /// Commits early, and hands over what was asked for.
     pub(super) async fn hand_over(&mut self) -> Result<(), WorkerError> {
-        let asked: Vec<ShardKey> = self.asked.drain().collect();
+        let asked = std::mem::take(&mut self.asked);
         for key in &asked {
             if let Some(reading) = self.readings.get(key) {
                 reading.task.abort();

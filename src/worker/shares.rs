@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use checkpoints::{Holder, Lease, LeaseOwner, Position, ShardKey};
+use checkpoints::{Holder, Lease, LeaseOwner, Mutation, Position, ShardKey};
 
 /// What a shard counts beside its throughput: kilobytes a second, and a part of the mean.
 const SHARD_KBPS: f64 = 1.0;
@@ -36,7 +36,7 @@ pub(crate) fn is_ready(lease: &Lease, by_key: &HashMap<&ShardKey, &Lease>) -> bo
         // A parent without a row is one that the stream had forgotten when reading began.
         by_key.get(&key).is_none_or(|row| done(row))
     });
-    !done(lease) && parents_done
+    !done(lease) && (parents_done || Mutation::ChildBeforeParent.is_on())
 }
 
 /// Judges by the leases that are ready to be read.

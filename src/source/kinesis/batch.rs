@@ -13,7 +13,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use aws_smithy_types::DateTime;
-use checkpoints::{Position, SequenceNumber};
+use checkpoints::{Mutation, Position, SequenceNumber};
 use pipeline::chunk::{CHUNK_BYTES_MAX, Chunk, Damage, Frame, Framing};
 
 use crate::source::kinesis::kpl;
@@ -75,6 +75,7 @@ impl Batch {
         let unread = match &self.after {
             Position::At { sequence: read, sub } => match sequence.cmp(read) {
                 Ordering::Less => u64::MAX,
+                Ordering::Equal if Mutation::ResumeAtRecord.is_on() => 0,
                 Ordering::Equal => sub.saturating_add(1),
                 Ordering::Greater => 0,
             },

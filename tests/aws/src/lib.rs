@@ -10,8 +10,9 @@ pub mod faults;
 pub mod http;
 pub mod server;
 
+pub mod route;
+
 mod chunked;
-mod route;
 
 pub mod dynamodb;
 pub mod firehose;

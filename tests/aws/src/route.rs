@@ -19,7 +19,7 @@ pub enum ServiceName {
 }
 
 /// The service and the operation's name, as the service's reference writes it.
-pub(crate) fn route(request: &Request) -> (ServiceName, String) {
+pub fn route(request: &Request) -> (ServiceName, String) {
     let Some(target) = request.headers.get("x-amz-target") else {
         return (ServiceName::S3, s3_operation(request).to_owned());
     };

@@ -59,6 +59,30 @@ impl Services {
         self.0.insert(name, Arc::new(model));
         self
     }
+
+    /// Answers one request, which takes effect with this call: for a client in the same process.
+    pub fn answer(&self, request: &Request) -> Answer {
+        let (service, _) = route(request);
+        let Some(model) = self.0.get(&service) else {
+            let refusal = Refusal::new(501, "NotImplemented", "no model of this service is served here");
+            return Answer::Whole(refused(service, &refusal));
+        };
+        match model.stream(request) {
+            Some(Ok(streamed)) => Answer::Streamed(streamed),
+            Some(Err(refused)) => Answer::Whole(refused),
+            None => {
+                let mut response = model.answer(request);
+                if request.method == "HEAD" {
+                    // The length of what a GET would bring stays in the headers.
+                    if !response.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+                        response.headers.push(("content-length".to_owned(), response.body.len().to_string()));
+                    }
+                    response.body = Bytes::new();
+                }
+                Answer::Whole(response)
+            }
+        }
+    }
 }
 
 /// A running server. Dropping it closes every connection.
@@ -131,49 +155,27 @@ impl Shared {
             request.path.contains(text) || request.body.windows(text.len().max(1)).any(|part| part == text.as_bytes())
         };
         match self.faults.draw(service, &operation, &touches) {
-            None => Ok(self.answer(service, &request).into_http()),
+            None => Ok(self.services.answer(&request).into_http()),
             Some(Fault::Delay(time)) => {
                 tokio::time::sleep(time).await;
-                Ok(self.answer(service, &request).into_http())
+                Ok(self.services.answer(&request).into_http())
             }
             Some(Fault::Refuse(refusal)) => Ok(whole(refused(service, &refusal))),
             Some(Fault::Hang) => Ok(forever().await),
             Some(Fault::CutBefore) => Err(Cut),
             Some(Fault::CutAfter) => {
-                drop(self.answer(service, &request));
+                drop(self.services.answer(&request));
                 Err(Cut)
             }
             Some(Fault::RefuseAfter(refusal)) => {
-                drop(self.answer(service, &request));
+                drop(self.services.answer(&request));
                 Ok(whole(refused(service, &refusal)))
             }
             Some(Fault::HangAfter) => {
-                drop(self.answer(service, &request));
+                drop(self.services.answer(&request));
                 Ok(forever().await)
             }
-            Some(Fault::CutBody) => self.answer(service, &request).cut(),
-        }
-    }
-
-    fn answer(&self, service: ServiceName, request: &Request) -> Answer {
-        let Some(model) = self.services.0.get(&service) else {
-            let refusal = Refusal::new(501, "NotImplemented", "no model of this service is served here");
-            return Answer::Whole(refused(service, &refusal));
-        };
-        match model.stream(request) {
-            Some(Ok(streamed)) => Answer::Streamed(streamed),
-            Some(Err(refused)) => Answer::Whole(refused),
-            None => {
-                let mut response = model.answer(request);
-                if request.method == "HEAD" {
-                    // The length of what a GET would bring stays in the headers.
-                    if !response.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-                        response.headers.push(("content-length".to_owned(), response.body.len().to_string()));
-                    }
-                    response.body = Bytes::new();
-                }
-                Answer::Whole(response)
-            }
+            Some(Fault::CutBody) => self.services.answer(&request).cut(),
         }
     }
 }
@@ -183,8 +185,12 @@ async fn forever() -> hyper::Response<Body> {
     std::future::pending().await
 }
 
-enum Answer {
+/// What a model answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// All of it is there.
     Whole(Response),
+    /// It grows while it is read.
     Streamed(Streamed),
 }
 
@@ -236,7 +242,7 @@ fn built(status: u16, headers: &[(String, String)], body: Body) -> hyper::Respon
 }
 
 /// An error as the service writes it.
-fn refused(service: ServiceName, refusal: &Refusal) -> Response {
+pub fn refused(service: ServiceName, refusal: &Refusal) -> Response {
     let Refusal { status, code, message, reasons } = refusal;
     if service == ServiceName::S3 {
         let mut body = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
@@ -265,8 +271,21 @@ fn refused(service: ServiceName, refusal: &Refusal) -> Response {
 async fn read(request: hyper::Request<Incoming>) -> Result<Result<Request, Response>, Cut> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
+    Ok(understood(&head.method, &head.uri, &head.headers, body))
+}
+
+/// A request as the models see it, from what came over the wire; or the answer to one that is none.
+///
+/// # Errors
+/// Its body does not have the length that its headers promise.
+pub fn understood(
+    method: &hyper::Method,
+    uri: &hyper::Uri,
+    sent: &hyper::HeaderMap,
+    body: Bytes,
+) -> Result<Request, Response> {
     let mut headers = BTreeMap::<String, String>::new();
-    for (name, value) in &head.headers {
+    for (name, value) in sent {
         let value = String::from_utf8_lossy(value.as_bytes());
         headers
             .entry(name.as_str().to_owned())
@@ -281,24 +300,24 @@ async fn read(request: hyper::Request<Incoming>) -> Result<Result<Request, Respo
             Some(body) => body,
             None => {
                 let message = "You did not provide the number of bytes specified by the Content-Length HTTP header";
-                return Ok(Err(refused(ServiceName::S3, &Refusal::new(400, "IncompleteBody", message))));
+                return Err(refused(ServiceName::S3, &Refusal::new(400, "IncompleteBody", message)));
             }
         }
     } else {
         body
     };
-    let query = head.uri.query().unwrap_or("");
+    let query = uri.query().unwrap_or("");
     let query = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (percent_decoded(key), percent_decoded(value))
     });
-    Ok(Ok(Request {
-        method: head.method.as_str().to_owned(),
-        path: percent_decoded(head.uri.path()),
+    Ok(Request {
+        method: method.as_str().to_owned(),
+        path: percent_decoded(uri.path()),
         query: query.collect(),
         headers,
         body,
-    }))
+    })
 }
 
 fn percent_decoded(text: &str) -> String {
