@@ -56,6 +56,12 @@ impl MemoryStore {
         Self { metered: true, ..self }
     }
 
+    /// All rows, at once.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Lease> {
+        self.tables().leases.values().cloned().collect()
+    }
+
     /// The tables. A panic while they were locked left them whole: `rules.rs` changes no row before all are checked.
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)

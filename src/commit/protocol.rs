@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use checkpoints::{
     Advance, AdvanceOutcome, Decided, Decision, Lease, LeaseStore, LeaseStoreExt, Mutation, Position, Refusal, ShardKey,
     StoreError,
@@ -105,7 +106,12 @@ pub struct Described(Manifest);
 
 /// Step 3 is done: the epoch is committed, whatever happens next.
 #[derive(Debug)]
-pub struct Undertaken(Manifest);
+pub struct Undertaken {
+    manifest: Manifest,
+    /// The intent as it is stored. The commit record is the same bytes, also where another version wrote the intent, with
+    /// things in it that this one does not know.
+    intent: Bytes,
+}
 
 /// Step 4 is done: every object is visible, and the commit record says so.
 #[derive(Debug)]
@@ -142,7 +148,7 @@ impl Staged {
         let Staged(manifest) = self;
         let described = async {
             stores.retry.run(|| stores.lake.flush()).await?;
-            write_once(stores, &manifest.epoch.intent_key(), &manifest).await
+            write_once(stores, &manifest.epoch.intent_key(), &manifest, manifest.to_bytes()).await
         };
         match described.await {
             Ok(()) => Ok(Described(manifest)),
@@ -169,7 +175,10 @@ impl Described {
             .map_err(|error| StoreError::Invalid { operation: "decide".to_owned(), problem: error.to_string() })?;
         let decided = stores.retry.run(|| stores.leases.decide_once(&decision)).await?;
         let refusals = match decided {
-            Decided::Yes => return Ok(Outcome::Undertaken(Undertaken(manifest))),
+            Decided::Yes => {
+                let intent = manifest.to_bytes();
+                return Ok(Outcome::Undertaken(Undertaken { manifest, intent }));
+            }
             Decided::No(refusals) => refusals,
             Decided::Superseded => Vec::new(),
         };
@@ -181,8 +190,8 @@ impl Described {
 
 impl Undertaken {
     /// A decided epoch that was found pending.
-    pub(crate) fn found(manifest: Manifest) -> Self {
-        Undertaken(manifest)
+    pub(crate) fn found(manifest: Manifest, intent: Bytes) -> Self {
+        Undertaken { manifest, intent }
     }
 
     /// Step 4: completes every upload, then writes the commit record. Repeating it, by anyone, finds uploads gone and
@@ -192,15 +201,15 @@ impl Undertaken {
     /// The lake fails, or an object is lost for good.
     pub async fn publish(self, stores: &Stores) -> Result<Result<Published, (Self, Lost)>, CommitError> {
         if Mutation::AdvanceBeforePublishing.is_on() {
-            Published(self.0.clone()).advance(stores).await?;
+            Published(self.manifest.clone()).advance(stores).await?;
         }
         if Mutation::IntentRemovedEarly.is_on() {
-            stores.lake.delete(&self.0.epoch.intent_key()).await?;
+            stores.lake.delete(&self.manifest.epoch.intent_key()).await?;
         }
         if Mutation::RecordBeforeObjects.is_on() {
-            write_once(stores, &self.0.epoch.commit_key(), &self.0).await?;
+            write_once(stores, &self.manifest.epoch.commit_key(), &self.manifest, self.intent.clone()).await?;
         }
-        let lost: Vec<Option<Lost>> = stream::iter(self.0.objects.clone())
+        let lost: Vec<Option<Lost>> = stream::iter(self.manifest.objects.clone())
             .map(|object| publish_object(stores.clone(), object))
             .buffer_unordered(CONCURRENT)
             .try_collect()
@@ -209,13 +218,13 @@ impl Undertaken {
             return Ok(Err((self, lost)));
         }
         stores.retry.run(|| stores.lake.flush()).await?;
-        write_once(stores, &self.0.epoch.commit_key(), &self.0).await?;
-        Ok(Ok(Published(self.0)))
+        write_once(stores, &self.manifest.epoch.commit_key(), &self.manifest, self.intent).await?;
+        Ok(Ok(Published(self.manifest)))
     }
 
     /// Gives the manifest back.
     pub(crate) fn into_manifest(self) -> Manifest {
-        self.0
+        self.manifest
     }
 }
 
@@ -266,8 +275,12 @@ async fn publish_object(stores: Stores, object: ObjectOfEpoch) -> Result<Option<
 }
 
 /// Writes an intent or a commit record; one that is there must have the same bytes.
-async fn write_once(stores: &Stores, key: &ObjectKey, manifest: &Manifest) -> Result<(), CommitError> {
-    let bytes = manifest.to_bytes();
+async fn write_once(
+    stores: &Stores,
+    key: &ObjectKey,
+    manifest: &Manifest,
+    bytes: Bytes,
+) -> Result<(), CommitError> {
     if stores.retry.run(|| stores.lake.put_new(key, bytes.clone())).await? == Written::New {
         return Ok(());
     }

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use checkpoints::{Lease, ManifestName, Mutation, ShardKey};
 
 use crate::commit::manifest::{EpochId, Manifest, UnreadableManifest};
@@ -32,17 +33,17 @@ pub enum Recovered {
 pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, CommitError> {
     let epoch =
         EpochId::of_manifest(name).map_err(|problem| UnreadableManifest { name: name.as_str().to_owned(), problem })?;
-    if let Some(manifest) = read(stores, &epoch.commit_key()).await? {
+    if let Some((manifest, _)) = read(stores, &epoch.commit_key()).await? {
         return Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?));
     }
-    let Some(manifest) = read(stores, &epoch.intent_key()).await? else {
+    let Some((manifest, intent)) = read(stores, &epoch.intent_key()).await? else {
         // Another worker may have finished it between the two reads.
         return match read(stores, &epoch.commit_key()).await? {
-            Some(manifest) => Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?)),
+            Some((manifest, _)) => Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?)),
             None => Err(CommitError::NoIntent { name: name.as_str().to_owned() }),
         };
     };
-    let undertaken = match Undertaken::found(manifest).publish(stores).await? {
+    let undertaken = match Undertaken::found(manifest, intent).publish(stores).await? {
         Ok(published) => return Ok(Recovered::Forward(published.advance(stores).await?)),
         Err((undertaken, _)) => undertaken,
     };
@@ -94,9 +95,10 @@ async fn settled(
     Ok(Recovered::Back(manifest))
 }
 
-async fn read(stores: &Stores, key: &ObjectKey) -> Result<Option<Manifest>, CommitError> {
+/// A manifest, and the bytes as they are stored.
+async fn read(stores: &Stores, key: &ObjectKey) -> Result<Option<(Manifest, Bytes)>, CommitError> {
     match stores.retry.run(|| stores.lake.get(key)).await? {
-        Some(bytes) => Ok(Some(Manifest::from_bytes(key, &bytes)?)),
+        Some(bytes) => Ok(Some((Manifest::from_bytes(key, &bytes)?, bytes))),
         None => Ok(None),
     }
 }

@@ -191,6 +191,18 @@ async fn a_crash_after_any_step_loses_and_doubles_nothing() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_commit_record_has_the_intents_bytes_whichever_version_wrote_them() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Decided).await.unwrap();
+    let (key, intent) = world.lake.objects().into_iter().find(|(key, _)| key.as_str().starts_with("_intents/")).unwrap();
+    let later = [b"{\"of_a_later_version\":[1,null],", intent.strip_prefix(b"{").unwrap()].concat();
+    world.lake.tamper(&key, Some(later.clone().into()));
+    world.settle(2).await;
+    let record = key.as_str().replace("_intents/", "_commits/");
+    assert_eq!(world.lake.object(&ObjectKey::new(record).unwrap()).unwrap(), later);
+}
+
 /// Every request to the lake that a commit sends, with how often it is sent.
 const LAKE_CALLS: [(&str, usize); 4] = [("flush", 2), ("put_new", 2), ("complete_upload", 2), ("delete", 1)];
 

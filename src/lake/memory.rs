@@ -69,6 +69,11 @@ impl MemoryStore {
         self.state().objects.clone()
     }
 
+    /// A visible object.
+    pub fn object(&self, key: &ObjectKey) -> Option<Bytes> {
+        self.state().objects.get(key).cloned()
+    }
+
     /// Puts an object there, or changes it, as somebody else might.
     pub fn tamper(&self, key: &ObjectKey, bytes: Option<Bytes>) {
         let mut state = self.state();

@@ -1,0 +1,534 @@
+//! A run: a fleet, what happens to it, and its end.
+//!
+//! Owns: the order of things. Everything is drawn from the seed: who comes and goes, what is put, which faults there are and
+//! at which rate. Then the faults stop; in bounded time everything must be there. Does not own: what a violation is while the
+//! fleet runs (`auditor`), what becomes of single requests (`wires`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use checkpoints::{LeaseOwner, Position, ShardId, ShardKey};
+use pipeline::dataset::{Datasets, DefinitionText};
+use pipeline::graph::Graph;
+use pipeline::lane::LaneConfig;
+use pipeline::lines::LineCodec;
+use shardlake::clock::{Clock, SharedClock};
+use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::auditor::Auditor;
+use crate::cloud::Cloud;
+use crate::faults::{Kind, Tally};
+use crate::records::{CHANGED_DEFINITION, DEFINITION, Draft, RECORD_BYTES_MAX};
+use crate::rng::Rng;
+use crate::trace::Trace;
+use crate::wires::{Rates, Service, Shared, Wires};
+use crate::world::{Plain, World, steal};
+
+/// When a silent worker's leases may be taken.
+const FAILOVER: Duration = Duration::from_secs(5);
+/// In which time everything must be there once the faults have stopped.
+const BOUND: Duration = Duration::from_secs(900);
+/// What a sweep takes for old: longer than any request lives, and than clocks differ.
+const SWEEP_AGE: Duration = Duration::from_secs(600);
+/// Milliseconds by which a clock may be off.
+const SKEW_MS: i64 = 120_000;
+/// The worker number of whoever sweeps.
+const OPERATOR: u32 = 999;
+
+/// What happened in a run.
+#[derive(Debug)]
+pub struct Told {
+    /// Records that were put.
+    pub records: u64,
+    /// Of these, trimmed before anybody read them.
+    pub trimmed: u64,
+    /// Epochs that were committed.
+    pub epochs: u64,
+    /// Epochs that another worker, or a later start, brought to their ends.
+    pub rolled_forward: u64,
+    /// Epochs that were decided and taken back.
+    pub rolled_back: u64,
+    /// Epochs that were given up before they were decided.
+    pub aborted: u64,
+    /// Workers that were started.
+    pub workers: u32,
+    /// How long it took, by its own clock.
+    pub virtual_ms: u64,
+    /// Requests.
+    pub requests: u64,
+    /// The same for two runs in which the same happened.
+    pub digest: u64,
+    /// Which faults occurred.
+    pub tally: Arc<Tally>,
+}
+
+/// Where a run's trace can be found when it has failed.
+#[derive(Debug, Clone, Default)]
+pub struct LastTrace(Arc<Mutex<Option<Arc<Shared>>>>);
+
+impl LastTrace {
+    /// Its last lines.
+    pub fn lines(&self) -> Vec<String> {
+        let shared = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(shared) = shared else { return Vec::new() };
+        let trace = shared.trace.lock().unwrap_or_else(PoisonError::into_inner);
+        trace.last().map(str::to_owned).collect()
+    }
+}
+
+/// A worker's wall clock: the simulation's, and how far it is off.
+struct SkewedClock {
+    begun: Instant,
+    wires: Arc<Wires>,
+}
+
+impl Clock for SkewedClock {
+    fn now_ms(&self) -> i64 {
+        1_767_225_600_000 + i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX) + self.wires.clock_ms()
+    }
+}
+
+struct Running {
+    wires: Arc<Wires>,
+    me: LeaseOwner,
+    stop: CancellationToken,
+    progress: Arc<Progress>,
+    task: Option<JoinHandle<Result<(), Failed>>>,
+}
+
+enum Failed {
+    /// Its world could not be opened: it is started again.
+    Opening,
+    Run(WorkerError),
+}
+
+struct Fleet {
+    begun: Instant,
+    rng: Rng,
+    world: Arc<dyn World>,
+    auditor: Arc<Auditor>,
+    shared: Arc<Shared>,
+    raw: bool,
+    rates: Rates,
+    skewed: bool,
+    kinds: u64,
+    put: u64,
+    started: u32,
+    workers: Vec<Running>,
+    refused: bool,
+}
+
+/// Runs a fleet from a seed.
+///
+/// # Errors
+/// A promise was broken: which.
+pub async fn run(seed: u64, last: &LastTrace) -> Result<Told, String> {
+    let mut fleet = Fleet::new(seed, last).await;
+    fleet.disturbed().await?;
+    fleet.recovered().await?;
+    fleet.finish().await
+}
+
+impl Fleet {
+    async fn new(seed: u64, last: &LastTrace) -> Self {
+        let mut rng = Rng::new(seed);
+        let begun = Instant::now();
+        let trims = rng.chance(250);
+        let in_cloud = seed % 4 == 3;
+        let world: Arc<dyn World> =
+            if in_cloud { Arc::new(Cloud::new(&mut rng, trims).await) } else { Arc::new(Plain::new(&mut rng)) };
+        let auditor = Arc::new(Auditor::new(Arc::clone(&world)));
+        let audited = Arc::clone(&auditor);
+        let shared = Arc::new(Shared {
+            tally: Arc::default(),
+            trace: Mutex::new(Trace::new()),
+            audit: Box::new(move |service, operation, about| audited.look(service, operation, about)),
+        });
+        *last.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&shared));
+        world.quirks().into_iter().for_each(|kind| shared.tally.note(kind));
+        let heavy = rng.one_of(&[0, 4, 25]);
+        let rates = Rates {
+            lost: heavy,
+            late: rng.one_of(&[0, heavy / 2]),
+            throttled: rng.one_of(&[0, 5, 40]),
+            slow: rng.one_of(&[5, 20]),
+            // The simulation's own stores have no time limit for an attempt; the SDK has.
+            hung: if in_cloud { rng.one_of(&[0, 2]) } else { 0 },
+        };
+        let explosion = rng.chance(60);
+        if explosion {
+            shared.tally.note(Kind::PartitionExplosion);
+        }
+        let (raw, skewed) = (rng.chance(400), rng.chance(400));
+        let kinds = if explosion { 400 } else { 3 };
+        Fleet {
+            begun,
+            world,
+            auditor,
+            shared,
+            raw,
+            rates,
+            skewed,
+            kinds,
+            put: 0,
+            started: 0,
+            workers: Vec::new(),
+            refused: false,
+            rng,
+        }
+    }
+
+    // --- what happens ---------------------------------------------------------------------------------------------------
+
+    async fn disturbed(&mut self) -> Result<(), String> {
+        self.put(40);
+        if let Some(retention_ms) = self.world.retention_ms() {
+            // What was put so far will be trimmed in a moment.
+            let soon = 2_000 + self.rng.below(30_000);
+            tokio::time::advance(Duration::from_millis(retention_ms - soon)).await;
+        }
+        for _ in 0..1 + self.rng.below(3) {
+            self.start(self.rates);
+        }
+        for _ in 0..8 + self.rng.below(12) {
+            let wait = if self.rng.chance(15) { 300_000 + self.rng.below(900_000) } else { 50 + self.rng.below(3_000) };
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            self.disturb().await;
+            if self.rng.chance(700) {
+                let most = if self.kinds > 100 { 120 } else { 40 };
+                self.put(most);
+            }
+            self.look().await?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, most: u64) {
+        let count = self.rng.below(most);
+        let drafts = (0..count).map(|_| {
+            self.put += 1;
+            Draft::new(self.put, self.kinds, &mut self.rng)
+        });
+        let drafts: Vec<Draft> = drafts.collect();
+        let now = Instant::now();
+        let trimmed_at = self.world.retention_ms().map(|ms| now + Duration::from_millis(ms));
+        for (place, draft) in self.world.put(drafts, &mut self.rng) {
+            if draft.is_broken {
+                self.shared.tally.note(Kind::BrokenAggregate);
+            } else if draft.is_poison {
+                self.shared.tally.note(Kind::Poison);
+            }
+            self.auditor.expect(place, trimmed_at);
+        }
+    }
+
+    /// Something goes wrong, or somebody comes or goes.
+    async fn disturb(&mut self) {
+        let tally = Arc::clone(&self.shared.tally);
+        let victim = self.rng.place(self.workers.len());
+        match self.rng.below(24) {
+            0..=3 => {
+                tally.note(Kind::Killed);
+                self.workers[victim].wires.cut();
+                self.start(self.rates);
+            }
+            4..=6 => {
+                tally.note(Kind::Paused);
+                let time = Duration::from_millis(1_000 + self.rng.below(40_000));
+                if time > FAILOVER * 2 {
+                    tally.note(Kind::WokenLate);
+                }
+                self.workers[victim].wires.sleep(time);
+                if self.rng.chance(600) {
+                    self.start(self.rates);
+                }
+            }
+            7 | 8 => {
+                tally.note(Kind::Stopped);
+                self.workers[victim].stop.cancel();
+                self.start(self.rates);
+            }
+            9 | 10 => {
+                tally.note(Kind::UploadsExpired);
+                self.world.expire_uploads();
+            }
+            11 => {
+                tally.note(Kind::Joined);
+                self.start(self.rates);
+            }
+            12 | 13 => {
+                let service = self.rng.one_of(&Service::ALL);
+                let time = Duration::from_millis(500 + self.rng.below(30_000));
+                self.workers[victim].wires.part(service, time);
+            }
+            14 => {
+                let service = self.rng.one_of(&Service::ALL);
+                self.refused = true;
+                self.workers[victim].wires.refuse(service, Duration::from_millis(500 + self.rng.below(5_000)));
+                self.start(self.rates);
+            }
+            15 | 16 => self.steal(victim).await,
+            17..=19 => {
+                if let Some(kind) = self.world.change_stream(&mut self.rng) {
+                    tally.note(kind);
+                }
+            }
+            20 => {
+                tally.note(Kind::ClockJumped);
+                let by_ms = i64::try_from(self.rng.below(240_000)).unwrap_or(0) - SKEW_MS;
+                self.workers[victim].wires.move_clock(by_ms);
+            }
+            21 => {
+                if self.world.conflict() {
+                    tally.note(Kind::WriteConflict);
+                }
+            }
+            22 => self.sweep(),
+            _ => {}
+        }
+    }
+
+    /// A lease goes to somebody who did not ask for it.
+    async fn steal(&mut self, thief: usize) {
+        let rows = self.world.rows();
+        if rows.is_empty() {
+            return;
+        }
+        let row = &rows[self.rng.place(rows.len())];
+        let Ok(shard) = ShardId::new(row.shard.clone()) else { return };
+        let key = ShardKey::new(self.world.stream(), shard);
+        if steal(&self.world.stores(), &key, &self.workers[thief].me).await {
+            self.shared.tally.note(Kind::LeaseStolen);
+            self.auditor.look(Service::Leases, "take", "");
+        }
+    }
+
+    /// Somebody sweeps the lake while the others work.
+    fn sweep(&mut self) {
+        self.shared.tally.note(Kind::Swept);
+        let wires = self.wires(OPERATOR, self.rates, false);
+        let clock = self.clock(&wires);
+        let world = Arc::clone(&self.world);
+        tokio::spawn(async move {
+            if let Ok(connected) = world.connect(&wires, Arc::clone(&clock)).await {
+                let _ = shardlake::audit::sweep(&connected.stores, clock.now_ms(), SWEEP_AGE, false).await;
+            }
+        });
+    }
+
+    // --- workers --------------------------------------------------------------------------------------------------------
+
+    fn wires(&mut self, worker: u32, rates: Rates, later_version: bool) -> Arc<Wires> {
+        let mut clock_ms = 0;
+        if self.skewed && self.rng.chance(500) {
+            self.shared.tally.note(Kind::ClockSkewed);
+            clock_ms = i64::try_from(self.rng.below(240_000)).unwrap_or(0) - SKEW_MS;
+        }
+        Wires::new(worker, self.rng.fork(), rates, clock_ms, later_version, Arc::clone(&self.shared))
+    }
+
+    fn clock(&self, wires: &Arc<Wires>) -> SharedClock {
+        Arc::new(SkewedClock { begun: self.begun, wires: Arc::clone(wires) })
+    }
+
+    fn lanes(&self, changed: bool) -> Arc<LaneConfig> {
+        let text = if changed { CHANGED_DEFINITION } else { DEFINITION };
+        let text = DefinitionText { file: "orders.toml".to_owned(), text: text.to_owned() };
+        let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).expect("a good definition");
+        Arc::new(LaneConfig {
+            graph: Graph::new(&["simulated".to_owned()], &datasets, self.raw),
+            key: None,
+            assigned: vec![Some(0)],
+            raw: self.raw.then_some(LineCodec::Gzip(1)),
+            letters: LineCodec::Gzip(1),
+            record_bytes_max: RECORD_BYTES_MAX,
+            hash_seed: 1,
+            datasets,
+        })
+    }
+
+    fn start(&mut self, rates: Rates) {
+        self.started += 1;
+        let tally = Arc::clone(&self.shared.tally);
+        let (later, changed, little) = (self.rng.chance(100), self.rng.chance(150), self.rng.chance(250));
+        for (happens, kind) in
+            [(later, Kind::VersionChanged), (changed, Kind::ConfigChanged), (little, Kind::LittleMemory)]
+        {
+            if happens {
+                tally.note(kind);
+            }
+        }
+        let wires = self.wires(self.started, rates, later);
+        let clock = self.clock(&wires);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.rng.draw().to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.started.to_le_bytes());
+        let me = LeaseOwner::from_random(bytes);
+        let lanes = self.lanes(changed);
+        let threads = 1 + self.rng.place(2);
+        // With little memory a lane is full after every chunk, and gives its rows up in steps.
+        let memory = if little { 128 << 10 } else { 64 << 20 };
+        let file_bytes = self.rng.one_of(&[1_000, 1 << 20]);
+        let epoch_interval = Duration::from_millis(200 + self.rng.below(2_000));
+        let until_caught_up = self.rng.chance(500);
+        let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+        let (told, stopped, world) = (Arc::clone(&progress), stop.clone(), Arc::clone(&self.world));
+        let (its_wires, its_name) = (Arc::clone(&wires), me.clone());
+        let task = tokio::spawn(async move {
+            let connected = world.connect(&its_wires, Arc::clone(&clock)).await.map_err(|_| Failed::Opening)?;
+            let config = WorkerConfig {
+                me: its_name,
+                sources: connected.sources,
+                stores: connected.stores,
+                raw_sink: None,
+                clock,
+                compute: Compute::Inline,
+                lanes,
+                threads,
+                memory,
+                zstd_level: 1,
+                file_bytes,
+                open_objects: 16,
+                epoch_interval,
+                epoch_input_bytes: 1 << 30,
+                failover: FAILOVER,
+                hand_off: Duration::from_secs(8),
+                until_caught_up,
+            };
+            worker::run(config, told, stopped).await.map_err(Failed::Run)
+        });
+        self.workers.push(Running { wires, me, stop, progress, task: Some(task) });
+    }
+
+    /// Sees whether anything is wrong.
+    async fn look(&mut self) -> Result<(), String> {
+        let refused = self.refused;
+        for running in &mut self.workers {
+            let Some(task) = running.task.take_if(|task| task.is_finished()) else { continue };
+            match task.await {
+                Ok(Ok(()) | Err(Failed::Opening)) => {}
+                Ok(Err(Failed::Run(error))) => judge(&error, refused)?,
+                Err(error) if error.is_cancelled() => {}
+                Err(error) => {
+                    let panic = error.into_panic();
+                    let text = panic.downcast_ref::<String>().cloned();
+                    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                    return Err(format!("a worker panicked: {}", text.unwrap_or_default()));
+                }
+            }
+        }
+        self.auditor.violation().map_or(Ok(()), Err)
+    }
+
+    // --- the end --------------------------------------------------------------------------------------------------------
+
+    /// The faults stop: everything is there in bounded time.
+    async fn recovered(&mut self) -> Result<(), String> {
+        // What still lives goes on; one more worker sees to it that there is one.
+        for running in &self.workers {
+            running.wires.heal();
+        }
+        self.start(Rates::default());
+        let deadline = Instant::now() + BOUND;
+        while !self.is_done() {
+            if Instant::now() >= deadline {
+                let (owed, first) = self.auditor.owed();
+                let rows = self.world.rows();
+                let bound = BOUND.as_secs();
+                return Err(format!("{owed} records are missing {bound} s after the faults stopped, first {first:?}; {rows:#?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            self.look().await?;
+            if self.workers.iter().all(|running| running.task.is_none()) {
+                self.start(Rates::default());
+            }
+        }
+        // Sleepers wake up late, and requests arrive late; they must do no harm.
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        self.look().await
+    }
+
+    fn is_done(&self) -> bool {
+        let (owed, _) = self.auditor.owed();
+        let rows = self.world.rows();
+        let closed = self.world.closed_shards();
+        let ended = |shard: &String| {
+            let row = rows.iter().find(|row| row.shard == *shard);
+            row.is_none_or(|row| row.checkpoint == Position::End)
+        };
+        owed == 0 && !rows.is_empty() && rows.iter().all(|row| row.pending.is_none()) && closed.iter().all(ended)
+    }
+
+    /// What must hold at the end.
+    async fn finish(mut self) -> Result<Told, String> {
+        for running in &self.workers {
+            running.stop.cancel();
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        self.look().await?;
+        let stores = self.world.stores();
+        let audit = shardlake::audit::verify(&stores, &|_| {}).await.map_err(|error| format!("verify fails: {error}"))?;
+        if !audit.faults.is_empty() {
+            return Err(format!("verify finds faults: {:#?}", audit.faults));
+        }
+        let (records, trimmed) = (self.auditor.records(), self.auditor.trimmed());
+        let raw = self.auditor.raw_lines();
+        if self.raw && raw != records - trimmed || !self.raw && raw != 0 {
+            return Err(format!("{raw} raw lines of {} records are visible", records - trimmed));
+        }
+        let far = i64::MAX / 2;
+        shardlake::audit::sweep(&stores, far, Duration::ZERO, false).await.map_err(|error| format!("sweep: {error}"))?;
+        let uploads = stores.lake.list_uploads().await.map_err(|error| error.to_string())?;
+        let intents = stores.lake.list("_intents/").await.map_err(|error| error.to_string())?;
+        if !uploads.is_empty() || !intents.is_empty() {
+            return Err(format!("a sweep leaves {} uploads and {} intents behind", uploads.len(), intents.len()));
+        }
+        if trimmed > 0 {
+            self.shared.tally.note(Kind::Trimmed);
+        }
+        let mut told = Told {
+            records,
+            trimmed,
+            epochs: self.auditor.epochs(),
+            rolled_forward: 0,
+            rolled_back: 0,
+            aborted: 0,
+            workers: self.started,
+            virtual_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            requests: 0,
+            digest: 0,
+            tally: Arc::clone(&self.shared.tally),
+        };
+        for running in &mut self.workers {
+            let committed = running.progress.committed();
+            told.rolled_forward += committed.rolled_forward;
+            told.rolled_back += committed.rolled_back;
+            told.aborted += committed.aborted;
+            if let Some(task) = running.task.take() {
+                task.abort();
+            }
+        }
+        let trace = self.shared.trace.lock().unwrap_or_else(PoisonError::into_inner);
+        (told.requests, told.digest) = (trace.events(), trace.digest());
+        drop(trace);
+        Ok(told)
+    }
+}
+
+/// A worker may end because a service stays away or refuses; never because of what it finds in lake or table.
+fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
+    let text = error.to_string();
+    let broken = ["gone for good", "neither that intent", "with other bytes", "can't be read:", "makes no sense"];
+    let is_broken = broken.iter().any(|broken| text.contains(broken));
+    let may_happen = match error {
+        WorkerError::Commit(error) => error.is_retryable() || refused,
+        WorkerError::Leases(error) => error.is_retryable() || refused,
+        // An upload that a lifecycle rule has aborted is refused.
+        WorkerError::Lake(_) | WorkerError::Shards { .. } | WorkerError::Raw(_) => true,
+        WorkerError::Encode(_) => false,
+    };
+    if is_broken || !may_happen { Err(format!("a worker ended: {text}")) } else { Ok(()) }
+}
