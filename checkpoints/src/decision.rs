@@ -42,8 +42,8 @@ use std::fmt;
 use std::future::Future;
 
 use crate::error::StoreError;
-use crate::mutation::Mutation;
 use crate::lease::{Holder, Lease, LeaseOwner, ManifestName};
+use crate::mutation::Mutation;
 use crate::position::{Position, ShardRange};
 use crate::shard::ShardKey;
 use crate::store::LeaseStore;

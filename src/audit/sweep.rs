@@ -50,7 +50,8 @@ pub async fn sweep(stores: &Stores, now_ms: i64, age: Duration, dry_run: bool) -
         let key = intent.epoch.intent_key();
         let committed = stores.lake.get(&intent.epoch.commit_key()).await?.is_some();
         let gone = stores.leases.owner_is_gone(&intent.worker).await?;
-        let is_pending = pending.contains(intent.epoch.manifest_name().as_str()) && !Mutation::SweepWhatIsPending.is_on();
+        let is_pending =
+            pending.contains(intent.epoch.manifest_name().as_str()) && !Mutation::SweepWhatIsPending.is_on();
         let aged = parse_rfc3339(intent.written_at.as_bytes()).is_some_and(old) && !may_be_decided(&intent, &leases);
         workers.insert(intent.epoch, intent.worker);
         if is_pending || !(committed || gone || aged) {

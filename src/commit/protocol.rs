@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use checkpoints::{
-    Advance, AdvanceOutcome, Decided, Decision, Lease, LeaseStore, LeaseStoreExt, Mutation, Position, Refusal, ShardKey,
-    StoreError,
+    Advance, AdvanceOutcome, Decided, Decision, Lease, LeaseStore, LeaseStoreExt, Mutation, Position, Refusal,
+    ShardKey, StoreError,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -275,12 +275,7 @@ async fn publish_object(stores: Stores, object: ObjectOfEpoch) -> Result<Option<
 }
 
 /// Writes an intent or a commit record; one that is there must have the same bytes.
-async fn write_once(
-    stores: &Stores,
-    key: &ObjectKey,
-    manifest: &Manifest,
-    bytes: Bytes,
-) -> Result<(), CommitError> {
+async fn write_once(stores: &Stores, key: &ObjectKey, manifest: &Manifest, bytes: Bytes) -> Result<(), CommitError> {
     if stores.retry.run(|| stores.lake.put_new(key, bytes.clone())).await? == Written::New {
         return Ok(());
     }

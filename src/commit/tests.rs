@@ -195,7 +195,8 @@ async fn a_crash_after_any_step_loses_and_doubles_nothing() {
 async fn the_commit_record_has_the_intents_bytes_whichever_version_wrote_them() {
     let world = World::new().await;
     commit_until(&world, &worker(1), Until::Decided).await.unwrap();
-    let (key, intent) = world.lake.objects().into_iter().find(|(key, _)| key.as_str().starts_with("_intents/")).unwrap();
+    let (key, intent) =
+        world.lake.objects().into_iter().find(|(key, _)| key.as_str().starts_with("_intents/")).unwrap();
     let later = [b"{\"of_a_later_version\":[1,null],", intent.strip_prefix(b"{").unwrap()].concat();
     world.lake.tamper(&key, Some(later.clone().into()));
     world.settle(2).await;

@@ -3,7 +3,7 @@
 //! Owns: the same semantics as S3 (parts by number, completion never replaces), and a script of faults: the n-th call of an
 //! operation is lost before or after its effect, or the store refuses. Does not own: any randomness or clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -34,6 +34,7 @@ pub struct MemoryStore {
 struct State {
     objects: BTreeMap<ObjectKey, Bytes>,
     uploads: BTreeMap<UploadId, Upload>,
+    begun: BTreeSet<UploadId>,
     script: VecDeque<(&'static str, usize, Fault)>,
     calls: Vec<(&'static str, String)>,
 }
@@ -134,7 +135,10 @@ impl ObjectStore for MemoryStore {
     async fn begin_upload(&self, key: &ObjectKey, id_hint: &str) -> Result<UploadId, LakeError> {
         self.call("begin_upload", key.as_str(), |state| {
             let id = UploadId(id_hint.to_owned());
-            state.uploads.insert(id.clone(), Upload { key: key.clone(), parts: BTreeMap::new() });
+            // One that is asked for twice, the first time in a request that came late, is one upload.
+            if state.begun.insert(id.clone()) {
+                state.uploads.insert(id.clone(), Upload { key: key.clone(), parts: BTreeMap::new() });
+            }
             Ok(id)
         })
     }

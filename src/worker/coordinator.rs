@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use checkpoints::{Mutation, Position, ShardKey};
+use checkpoints::{Mutation, Position, ShardKey, StoreError};
 use pipeline::encode::{EncodeError, Encoder};
 use pipeline::lane::{Lane, Pushed};
 use tokio::sync::mpsc;
@@ -128,6 +128,8 @@ pub(super) struct Coordinator {
     pub(super) sessions: u64,
     epochs: u64,
     pub(super) asked: BTreeSet<ShardKey>,
+    /// Shards that are to be let go, since they can't be read on.
+    pub(super) given_up: BTreeSet<ShardKey>,
     /// Shards that can't be read on, and why.
     pub(super) failed: BTreeMap<ShardKey, String>,
     /// Whether a look at all leases, taken after the last commit, has been asked for and not yet come.
@@ -159,6 +161,7 @@ impl Coordinator {
             sessions: 0,
             epochs: 0,
             asked: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             failed: BTreeMap::new(),
             looking: false,
             look_again: None,
@@ -212,7 +215,14 @@ impl Coordinator {
                     return self.verdict();
                 }
                 Some(done) = self.busy.join_next(), if !self.busy.is_empty() => self.take_back(joined(done)).await?,
-                Some(news) = from_keeper.recv() => self.hear(news).await?,
+                news = from_keeper.recv() => match news {
+                    Some(news) => self.hear(news).await?,
+                    // Without it the leases run out, and nothing more could be committed.
+                    None => return Err(StoreError::Unusable {
+                        store: "the lease table".to_owned(),
+                        problem: "the keeper of the leases has panicked, which is a fault of the program".to_owned(),
+                    }.into()),
+                },
                 () = until(deadline), if deadline.is_some() => {}
                 Some(told) = from_readers.recv(), if has_room => self.read(told).await?,
             }
@@ -221,7 +231,7 @@ impl Coordinator {
                     self.commit(group).await?;
                 }
             }
-            if !self.asked.is_empty() {
+            if !self.asked.is_empty() || !self.given_up.is_empty() {
                 self.hand_over().await?;
             }
             if self.config.until_caught_up {
@@ -256,7 +266,10 @@ impl Coordinator {
 
     async fn read(&mut self, told: Told) -> Result<(), WorkerError> {
         let Told { session, key, what } = told;
-        let Some(reading) = self.readings.get_mut(&key).filter(|reading| reading.session == session || Mutation::HearReplacedReaders.is_on())
+        let Some(reading) = self
+            .readings
+            .get_mut(&key)
+            .filter(|reading| reading.session == session || Mutation::HearReplacedReaders.is_on())
         else {
             // Of a reader that was replaced: what it read is read again.
             return Ok(());
@@ -270,7 +283,7 @@ impl Coordinator {
             What::Failed(error) => {
                 tracing::error!(%key, %error, "the shard can't be read on");
                 reading.ended = true;
-                self.failed.insert(key, error.to_string());
+                self.give_up(key, error.to_string());
             }
             What::End { children } => {
                 let from = std::mem::replace(&mut reading.read, Position::End);

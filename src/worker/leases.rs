@@ -37,6 +37,8 @@ const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
 const BEAT_MAX: Duration = Duration::from_millis(1500);
 /// Requests that are under way at once.
 const REQUESTS: usize = 16;
+/// When a worker takes a shard again that it could not read on.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// How long the leases may go unlooked after before the worker ends: others have had them long since.
 const GIVE_UP: Duration = Duration::from_secs(300);
 
@@ -60,6 +62,8 @@ pub(crate) enum FromKeeper {
 pub(crate) enum ToKeeper {
     /// Hand over, or release, a lease that nothing is open for any more.
     LetGo(ShardKey),
+    /// The same for one whose shard can't be read on: others may try, and this worker later.
+    GiveUp(ShardKey),
     /// Look at the leases now.
     Look,
     /// Let everything go, and end.
@@ -122,6 +126,8 @@ pub(crate) struct KeeperState {
     /// Rows whose shards their streams did not list any more, the last time.
     forgotten: HashSet<ShardKey>,
     failing_since: Option<Instant>,
+    /// Leases that were given up, and when.
+    given_up: HashMap<ShardKey, Instant>,
 }
 
 impl Keeper {
@@ -156,6 +162,10 @@ impl Keeper {
                     }
                 }
                 Some(ToKeeper::LetGo(key)) => self.let_go(&key).await,
+                Some(ToKeeper::GiveUp(key)) => {
+                    self.let_go(&key).await;
+                    self.state.given_up.insert(key, Instant::now());
+                }
                 Some(ToKeeper::Stop) | None => {
                     self.stop().await;
                     return;
@@ -312,7 +322,10 @@ impl Keeper {
     /// Takes what is free, asks for what is missing. Gives all leases as they are now.
     async fn share_out(&mut self, leases: Vec<Lease>, dead: &HashSet<LeaseOwner>) -> Result<Vec<Lease>, StoreError> {
         let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
-        let active: Vec<&Lease> = leases.iter().filter(|lease| is_ready(lease, &by_key)).collect();
+        self.state.given_up.retain(|_, at| at.elapsed() < TRY_AGAIN);
+        // What nobody else takes meanwhile, this worker tries again.
+        let given_up = |lease: &Lease| self.state.given_up.contains_key(&lease.key) && !lease.holder.is(&self.me);
+        let active: Vec<&Lease> = leases.iter().filter(|lease| is_ready(lease, &by_key) && !given_up(lease)).collect();
         let Plan { mut take, ask } = plan(&self.me, &active, dead);
         for lease in &active {
             if self.is_overdue(lease) && !take.contains(&lease.key) {

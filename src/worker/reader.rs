@@ -4,10 +4,12 @@
 //! own: the position that counts (the coordinator's, and in the end the lease's checkpoint). When the task is dropped,
 //! whatever it had read is read again by the next one.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use checkpoints::{Position, ShardId, ShardKey};
+use futures::FutureExt;
 use pipeline::chunk::Chunk;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -97,9 +99,16 @@ pub(crate) struct ReaderTask {
 impl ReaderTask {
     /// Reads until the shard ends, fails for good, or nobody listens any more.
     pub(crate) async fn run(self) {
-        if let Err(error) = self.read().await {
-            self.tell(What::Failed(error)).await;
-        }
+        let failure = match AssertUnwindSafe(self.read()).catch_unwind().await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            // Told like any other failure: nobody else would notice that the shard is not read.
+            Err(_) => SourceError::Unreadable {
+                place: self.key.to_string(),
+                problem: "its reader has panicked, which is a fault of the program".to_owned(),
+            },
+        };
+        self.tell(What::Failed(failure)).await;
     }
 
     async fn read(&self) -> Result<(), SourceError> {
@@ -225,5 +234,48 @@ mod tests {
         let Some(Told { what: What::Failed(error), .. }) = told.recv().await else { panic!("a failure is told") };
         assert_eq!((error, source.opened.load(Ordering::Relaxed)), (broken(), 1 + retry.retries));
         assert!(begun.elapsed() > Duration::from_secs(5), "it waited in between");
+    }
+
+    /// A source whose code is at fault.
+    struct Faulty;
+
+    #[async_trait]
+    impl ShardSource for Faulty {
+        fn stream(&self) -> &StreamName {
+            unreachable!("a reader's task does not ask")
+        }
+
+        async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
+            panic!("on purpose")
+        }
+
+        async fn behind(&self, _: &ShardId, _: &Position) -> Result<Behind, SourceError> {
+            Ok(Behind::Nothing)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panics_says_so() {
+        let (coordinator, mut told) = mpsc::channel(1);
+        let task = ReaderTask {
+            session: Session(1),
+            key: ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("a").unwrap()),
+            source: Arc::new(Faulty),
+            after: Position::Beginning,
+            chunk_bytes: 1 << 10,
+            budget: Budget::new(1 << 20),
+            retry: RetryPolicy::default(),
+            coordinator,
+        };
+        task.run().await;
+        let Some(Told { what: What::Failed(error), .. }) = told.recv().await else { panic!("a failure is told") };
+        assert_eq!(
+            error.to_string(),
+            "can't read shard a of stream s: its reader has panicked, which is a fault of the program"
+        );
     }
 }

@@ -10,7 +10,7 @@ use checkpoints::{Lease, Mutation, Position, ShardKey};
 
 use crate::commit::{Recovered, recover};
 use crate::worker::WorkerError;
-use crate::worker::coordinator::{Coordinator, Epoch, Reading};
+use crate::worker::coordinator::{Coordinator, Epoch, Group, Reading};
 use crate::worker::leases::{FromKeeper, ToKeeper};
 use crate::worker::reader::{ReaderTask, Session};
 
@@ -39,6 +39,10 @@ impl Coordinator {
     /// A lease is ours: what is pending is finished first, then its shard is read.
     pub(super) async fn gained(&mut self, mut lease: Lease) -> Result<(), WorkerError> {
         let key = lease.key.clone();
+        if self.group_of_open(&key).is_some() {
+            // It was let go and taken again while the news crossed: what the open epoch has of the shard ends elsewhere.
+            return Box::pin(self.lost(key)).await;
+        }
         while let Some(pending) = lease.pending.clone().filter(|_| !Mutation::SkipRecovery.is_on()) {
             // One epoch is pending on many shards, and is finished for all of them with the first that is gained.
             match self.config.stores.leases_of(vec![key.clone()]).await?.pop() {
@@ -55,7 +59,7 @@ impl Coordinator {
                 Err(error) if error.is_retryable() => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(%key, %error, "the shard can't be read on");
-                    self.failed.insert(key.clone(), format!("{key}: {error}"));
+                    self.give_up(key.clone(), format!("{key}: {error}"));
                     return Ok(());
                 }
             }
@@ -118,8 +122,7 @@ impl Coordinator {
     pub(super) async fn lost(&mut self, key: ShardKey) -> Result<(), WorkerError> {
         self.stop_reading(&key);
         self.asked.remove(&key);
-        let of_key = |group: &usize| self.groups[*group].epoch.as_ref().is_some_and(|epoch| epoch.books.has(&key));
-        if let Some(group) = (0..self.groups.len()).find(of_key) {
+        if let Some(group) = self.group_of_open(&key) {
             let keys = self.groups[group].epoch.as_ref().map(|epoch| epoch.books.keys()).unwrap_or_default();
             self.abort_open(group).await?;
             self.read_again(keys).await?;
@@ -127,9 +130,27 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Commits early, and hands over what was asked for.
+    /// The group whose open epoch has a range of the shard.
+    fn group_of_open(&self, key: &ShardKey) -> Option<usize> {
+        let has = |group: &Group| group.epoch.as_ref().is_some_and(|epoch| epoch.books.has(key));
+        self.groups.iter().position(has)
+    }
+
+    /// A shard can't be read on. A worker that runs for ever lets it go, so that another one may try, or this one later; one
+    /// that runs until it has caught up says so at its end.
+    pub(super) fn give_up(&mut self, key: ShardKey, problem: String) {
+        if self.config.until_caught_up {
+            self.failed.insert(key, problem);
+        } else {
+            self.given_up.insert(key);
+        }
+    }
+
+    /// Commits early, and hands over what was asked for or given up.
     pub(super) async fn hand_over(&mut self) -> Result<(), WorkerError> {
-        let asked = std::mem::take(&mut self.asked);
+        let given_up = std::mem::take(&mut self.given_up);
+        let mut asked = std::mem::take(&mut self.asked);
+        asked.extend(given_up.iter().cloned());
         for key in &asked {
             if let Some(reading) = self.readings.get(key) {
                 reading.task.abort();
@@ -143,7 +164,8 @@ impl Coordinator {
         }
         for key in asked {
             self.stop_reading(&key);
-            let _ = self.to_keeper.send(ToKeeper::LetGo(key));
+            let go = if given_up.contains(&key) { ToKeeper::GiveUp(key) } else { ToKeeper::LetGo(key) };
+            let _ = self.to_keeper.send(go);
         }
         Ok(())
     }

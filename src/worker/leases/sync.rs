@@ -55,7 +55,9 @@ impl Keeper {
         let of_stream = |lease: &&Lease| lease.key.stream == *stream;
         let (mut again, mut removed) = (Vec::new(), Vec::new());
         for lease in leases.iter().filter(of_stream) {
-            let done = lease.checkpoint == Position::End && lease.pending.is_none() && (!listed.contains(&lease.key) || Mutation::RowRemovedWhileListed.is_on());
+            let done = lease.checkpoint == Position::End
+                && lease.pending.is_none()
+                && (!listed.contains(&lease.key) || Mutation::RowRemovedWhileListed.is_on());
             let mut children = leases.iter().filter(of_stream).filter(|child| child.parents.contains(&lease.key.shard));
             let read = |child: &Lease| child.last_manifest.is_some() || child.checkpoint == Position::End;
             if !done || lease.children.is_empty() || !children.all(read) {

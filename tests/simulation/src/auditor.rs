@@ -116,7 +116,10 @@ impl Auditor {
                 let place = Place { shard: shard.clone(), position: record.position.clone() };
                 !books.seen.contains_key(&place) && record.trimmed_at.is_none_or(|at| at > now)
             };
-            records.iter().filter(missing).map(|record| Place { shard: shard.clone(), position: record.position.clone() })
+            records
+                .iter()
+                .filter(missing)
+                .map(|record| Place { shard: shard.clone(), position: record.position.clone() })
         });
         let first = owed.next();
         (owed.count() + usize::from(first.is_some()), first)
@@ -227,7 +230,8 @@ impl Auditor {
                         books.violated(format!("{shard} advances by {manifest}, which has no commit record"));
                     }
                 }
-                _ => books.violated(format!("the checkpoint of {shard} moves to {}, which was not pending", row.checkpoint)),
+                _ => books
+                    .violated(format!("the checkpoint of {shard} moves to {}, which was not pending", row.checkpoint)),
             }
             if row.pending.is_some() && row.pending == was_pending {
                 books.violated(format!("{shard} has advanced and is still pending"));
@@ -270,7 +274,8 @@ impl Auditor {
                 books.violated(format!("{shard} is committed before its parent {parent} was read to its end"));
             }
         }
-        let Some(intent) = self.world.object(manifest).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else {
+        let Some(intent) = self.world.object(manifest).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+        else {
             return books.violated(format!("{manifest} is decided on {shard} without an intent"));
         };
         let holder = before.and_then(|before| before.holder.clone());
@@ -304,7 +309,9 @@ impl Auditor {
         });
         if let Some(missing) = missing {
             let missing = missing.position.clone();
-            books.violated(format!("the checkpoint of {shard} moves to {to}, and the record at {missing} is not visible"));
+            books.violated(format!(
+                "the checkpoint of {shard} moves to {to}, and the record at {missing} is not visible"
+            ));
         }
     }
 }
@@ -343,9 +350,10 @@ fn appeared(books: &mut Books, key: &str, bytes: &Bytes) {
         books.violated(format!("{key} is visible, and its epoch is not decided"));
     }
     for place in &held.places {
-        let known = books.expected.get(&place.shard).is_some_and(|records| {
-            records.binary_search_by(|record| record.position.cmp(&place.position)).is_ok()
-        });
+        let known = books
+            .expected
+            .get(&place.shard)
+            .is_some_and(|records| records.binary_search_by(|record| record.position.cmp(&place.position)).is_ok());
         if !known {
             books.violated(format!("{key} holds {place:?}, which was never put"));
         }

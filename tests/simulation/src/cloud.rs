@@ -245,7 +245,8 @@ fn http(answer: Answer) -> HttpResponse {
         Answer::Whole(response) => (response.status, response.headers, SdkBody::from(response.body)),
         Answer::Streamed(streamed) => {
             use futures::StreamExt;
-            let pieces = streamed.body.map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece)));
+            // The SDK asks again after the end.
+            let pieces = streamed.body.fuse().map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece)));
             // The SDK wants bodies that can be shared; this one is polled by one task only.
             (streamed.status, streamed.headers, SdkBody::from_body_1_x(SyncBody::new(StreamBody::new(pieces))))
         }
@@ -335,10 +336,8 @@ impl World for Cloud {
             let key = rng.draw().to_string();
             let put = self.kinesis.put_record(STREAM, Put::new(key, data)).expect("the stream takes it");
             let sequence = SequenceNumber::try_from(put.sequence.to_string().as_str()).expect("a number");
-            let place = |sub| Place {
-                shard: put.shard.clone(),
-                position: Position::At { sequence: sequence.clone(), sub },
-            };
+            let place =
+                |sub| Place { shard: put.shard.clone(), position: Position::At { sequence: sequence.clone(), sub } };
             if is_broken {
                 // One record for all of it.
                 let whole = drafts.into_iter().next().map(|draft| Draft { is_poison: true, is_broken: true, ..draft });

@@ -438,7 +438,9 @@ impl Fleet {
                 let (owed, first) = self.auditor.owed();
                 let rows = self.world.rows();
                 let bound = BOUND.as_secs();
-                return Err(format!("{owed} records are missing {bound} s after the faults stopped, first {first:?}; {rows:#?}"));
+                return Err(format!(
+                    "{owed} records are missing {bound} s after the faults stopped, first {first:?}; {rows:#?}"
+                ));
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
             self.look().await?;
@@ -470,7 +472,8 @@ impl Fleet {
         tokio::time::sleep(Duration::from_secs(60)).await;
         self.look().await?;
         let stores = self.world.stores();
-        let audit = shardlake::audit::verify(&stores, &|_| {}).await.map_err(|error| format!("verify fails: {error}"))?;
+        let audit =
+            shardlake::audit::verify(&stores, &|_| {}).await.map_err(|error| format!("verify fails: {error}"))?;
         if !audit.faults.is_empty() {
             return Err(format!("verify finds faults: {:#?}", audit.faults));
         }
@@ -480,7 +483,9 @@ impl Fleet {
             return Err(format!("{raw} raw lines of {} records are visible", records - trimmed));
         }
         let far = i64::MAX / 2;
-        shardlake::audit::sweep(&stores, far, Duration::ZERO, false).await.map_err(|error| format!("sweep: {error}"))?;
+        shardlake::audit::sweep(&stores, far, Duration::ZERO, false)
+            .await
+            .map_err(|error| format!("sweep: {error}"))?;
         let uploads = stores.lake.list_uploads().await.map_err(|error| error.to_string())?;
         let intents = stores.lake.list("_intents/").await.map_err(|error| error.to_string())?;
         if !uploads.is_empty() || !intents.is_empty() {

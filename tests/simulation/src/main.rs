@@ -36,6 +36,9 @@ struct Args {
     /// Show what happened last before a violation
     #[arg(long)]
     trace: bool,
+    /// What the workers log, as in RUST_LOG: shardlake=info; use it with one seed
+    #[arg(long)]
+    log: Option<String>,
     /// Go on after a violation
     #[arg(long)]
     keep_going: bool,
@@ -57,8 +60,14 @@ fn mutation(name: &str) -> Result<Mutation, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    // What panics in a run is told as a violation of its seed.
-    std::panic::set_hook(Box::new(|_| {}));
+    if let Some(log) = &args.log {
+        let told = tracing_subscriber::fmt().with_env_filter(log).without_time().with_writer(std::io::stderr);
+        told.init();
+    }
+    if args.log.is_none() {
+        // What panics in a run is told as a violation of its seed.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let all_well = if args.mutations { mutations(&args) } else { plain(&args) };
     if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -39,13 +39,26 @@ impl Lake {
             Err(trouble) => {
                 let operation = format!("{operation} {about}");
                 Err(match trouble {
-                    Trouble::Refused => LakeError::Refused { operation, problem: "refused by the simulation".to_owned() },
+                    Trouble::Refused => {
+                        LakeError::Refused { operation, problem: "refused by the simulation".to_owned() }
+                    }
                     Trouble::Lost | Trouble::Throttled(_) => {
                         LakeError::Unavailable { operation, problem: "lost by the simulation".to_owned() }
                     }
                 })
             }
         }
+    }
+
+    /// Whether a later version would write here what this one does not know: its own intents, and commit records, which are
+    /// as their intents are.
+    fn writes_later(&self, key: &ObjectKey) -> bool {
+        let intent = || {
+            let intent = ObjectKey::new(key.as_str().replace("_commits/", "_intents/")).ok()?;
+            self.store.object(&intent)
+        };
+        self.is_manifest_of_later(key)
+            && (key.as_str().starts_with("_intents/") || intent().is_some_and(|bytes| bytes.starts_with(LATER)))
     }
 
     fn is_manifest_of_later(&self, key: &ObjectKey) -> bool {
@@ -91,7 +104,7 @@ impl ObjectStore for Lake {
 
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
         let bytes = match bytes.strip_prefix(b"{") {
-            Some(rest) if self.is_manifest_of_later(key) => [LATER, rest].concat().into(),
+            Some(rest) if self.writes_later(key) => [LATER, rest].concat().into(),
             _ => bytes,
         };
         let (store, at) = (self.store.clone(), key.clone());
@@ -141,9 +154,10 @@ impl Leases {
     ) -> Result<T, StoreError> {
         match self.wires.send(Service::Leases, operation, about, call).await {
             Ok(result) => result,
-            Err(Trouble::Refused) => {
-                Err(StoreError::Unusable { store: "memory".to_owned(), problem: "refused by the simulation".to_owned() })
-            }
+            Err(Trouble::Refused) => Err(StoreError::Unusable {
+                store: "memory".to_owned(),
+                problem: "refused by the simulation".to_owned(),
+            }),
             Err(Trouble::Lost | Trouble::Throttled(_)) => Err(StoreError::Unavailable {
                 operation: format!("{operation} {about}"),
                 problem: "lost by the simulation".to_owned(),

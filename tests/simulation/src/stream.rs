@@ -126,7 +126,9 @@ impl SimStream {
         let unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
         let shards = self.shards();
         let listed = shards.iter().filter(|shard| !unlisted.contains(&shard.id));
-        listed.map(|shard| SourceShard { parents: shard.parents.clone(), ..SourceShard::alone(shard.id.clone()) }).collect()
+        listed
+            .map(|shard| SourceShard { parents: shard.parents.clone(), ..SourceShard::alone(shard.id.clone()) })
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use tokio::time::Instant;
 
 /// Lines that are kept.
-const KEPT: usize = 400;
+const KEPT: usize = 20_000;
 
 /// A trace.
 #[derive(Debug)]

@@ -114,7 +114,14 @@ enum Fate {
 
 impl Wires {
     /// The wires of a worker.
-    pub fn new(worker: u32, rng: Rng, rates: Rates, clock_ms: i64, later_version: bool, shared: Arc<Shared>) -> Arc<Self> {
+    pub fn new(
+        worker: u32,
+        rng: Rng,
+        rates: Rates,
+        clock_ms: i64,
+        later_version: bool,
+        shared: Arc<Shared>,
+    ) -> Arc<Self> {
         let state = State {
             rng,
             rates,

@@ -132,7 +132,11 @@ impl World for Plain {
     }
 
     fn stores(&self) -> Stores {
-        Stores { lake: Arc::new(self.lake.clone()), leases: Arc::new(self.leases.clone()), retry: RetryPolicy::default() }
+        Stores {
+            lake: Arc::new(self.lake.clone()),
+            leases: Arc::new(self.leases.clone()),
+            retry: RetryPolicy::default(),
+        }
     }
 
     fn object(&self, key: &str) -> Option<Bytes> {
