@@ -203,9 +203,7 @@ pub(crate) fn refusal(owner: &LeaseOwner, range: &ShardRange, row: Option<&Lease
     let Some(lease) = row else { return Some(RefusalReason::Missing) };
     if !lease.holder.is(owner) && !Mutation::DecideWithoutHolding.is_on() {
         Some(RefusalReason::NotHeld(lease.holder.clone()))
-    } else if let Some(pending) = &lease.pending
-        && !Mutation::DecideOverPending.is_on()
-    {
+    } else if let Some(pending) = &lease.pending {
         Some(RefusalReason::Pending(pending.manifest.clone()))
     } else if lease.checkpoint != *range.after() && !Mutation::DecideAnywhere.is_on() {
         Some(RefusalReason::CheckpointAt(lease.checkpoint.clone()))

@@ -79,6 +79,7 @@ impl Coordinator {
         let source = self.config.sources.iter().find(|source| *source.stream() == lease.key.stream).map(Arc::clone);
         let Some(source) = source else { return Ok(()) };
         self.stop_reading(&lease.key);
+        self.failed.remove(&lease.key);
         let group = self.group_with_room()?;
         self.sessions += 1;
         let session = Session(self.sessions);
@@ -136,14 +137,11 @@ impl Coordinator {
         self.groups.iter().position(has)
     }
 
-    /// A shard can't be read on. A worker that runs for ever lets it go, so that another one may try, or this one later; one
-    /// that runs until it has caught up says so at its end.
+    /// A shard can't be read on: it is let go, so that another worker may try, or this one later. One that runs until it has
+    /// caught up does not wait for it, and says so at its end.
     pub(super) fn give_up(&mut self, key: ShardKey, problem: String) {
-        if self.config.until_caught_up {
-            self.failed.insert(key, problem);
-        } else {
-            self.given_up.insert(key);
-        }
+        self.failed.insert(key.clone(), problem);
+        self.given_up.insert(key);
     }
 
     /// Commits early, and hands over what was asked for or given up.
