@@ -1,7 +1,8 @@
 //! Faults of the protocol that can be switched on, one at a time, to see that the tests of the protocol find them.
 //!
 //! Not in the list is what other conditions imply: that nothing is pending where something is decided, for one. A worker
-//! finishes what is pending before it reads on, so a decision over it would not begin at the checkpoint, or not be the holder's.
+//! finishes what is pending before it reads on, so a decision over it would not begin at the checkpoint, or not be the
+//! holder's. And a roll back need not ask whether shards have advanced: their objects would be visible, and none missing.
 //!
 //! Owns: the list, and which of them is on in this thread. Does not own: what each breaks: that stands where it breaks it,
 //! also in the worker. Without the feature `mutations`, which only the simulation asks for, none can be switched on, and
@@ -32,8 +33,6 @@ pub enum Mutation {
     RollBackWithoutAborting,
     /// A roll back leaves visible objects as they are.
     RollBackWithoutDeleting,
-    /// A roll back does not ask whether shards have advanced.
-    RollBackAfterAdvance,
     /// Dead letters are not in the commit.
     ForgetDeadLetters,
     /// A shard is read before its parents were read to their ends.
@@ -60,7 +59,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 23] = [
+    pub const ALL: [Mutation; 22] = [
         Mutation::DecideWithoutHolding,
         Mutation::DecideAnywhere,
         Mutation::DecideInPart,
@@ -72,7 +71,6 @@ impl Mutation {
         Mutation::IntentRemovedEarly,
         Mutation::RollBackWithoutAborting,
         Mutation::RollBackWithoutDeleting,
-        Mutation::RollBackAfterAdvance,
         Mutation::ForgetDeadLetters,
         Mutation::ChildBeforeParent,
         Mutation::ResumeAtRecord,

@@ -182,7 +182,6 @@ pub(crate) fn roll_back<R: Rows>(rows: &mut R, manifest: &ManifestName, keys: &[
     for key in keys {
         match rows.get(key)? {
             Some(lease) if lease.is_pending(manifest) => met.push(lease),
-            Some(_) if Mutation::RollBackAfterAdvance.is_on() => {}
             Some(_) | None => return Ok(false),
         }
     }

@@ -60,7 +60,7 @@ async fn roll_back(stores: &Stores, manifest: Manifest, lost: Lost) -> Result<Re
     let keys: Vec<ShardKey> = manifest.shards.iter().map(|shard| shard.key.clone()).collect();
     let rows = stores.retry.run(|| stores.leases.get(&keys)).await?;
     let pending_everywhere = rows.iter().all(|row| row.as_ref().is_some_and(|lease| lease.is_pending(&name)));
-    if !pending_everywhere && !Mutation::RollBackAfterAdvance.is_on() {
+    if !pending_everywhere {
         return settled(stores, manifest, &rows, lost).await;
     }
     tracing::warn!(epoch = %manifest.epoch, missing = %lost.0, "a staged upload is gone for good: rolling the epoch back");
@@ -89,8 +89,12 @@ async fn settled(
         return Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?));
     }
     let name = manifest.epoch.manifest_name();
-    if rows.iter().flatten().any(|lease| lease.is_pending(&name) || lease.was_advanced_by(&name)) {
+    if rows.iter().flatten().any(|lease| lease.was_advanced_by(&name)) {
         return Err(CommitError::Torn { epoch: manifest.epoch.to_string(), missing: lost.0 });
+    }
+    if rows.iter().flatten().any(|lease| lease.is_pending(&name)) {
+        // The rows were read one by one, and another worker was rolling back meanwhile: some show it, and some not yet.
+        return Box::pin(recover(stores, &name)).await;
     }
     Ok(Recovered::Back(manifest))
 }

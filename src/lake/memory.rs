@@ -89,6 +89,15 @@ impl MemoryStore {
         self.state().uploads.clear();
     }
 
+    /// Loses one of the uploads: the `nth`, counted round.
+    pub fn expire_upload(&self, nth: usize) {
+        let mut state = self.state();
+        let count = state.uploads.len().max(1);
+        if let Some(id) = state.uploads.keys().nth(nth % count).cloned() {
+            state.uploads.remove(&id);
+        }
+    }
+
     /// Runs one call, with its fault if one is scripted.
     fn call<T>(
         &self,

@@ -371,8 +371,21 @@ impl World for Cloud {
         shards.into_iter().filter(|shard| shard.ending.is_some()).map(|shard| shard.shard).collect()
     }
 
-    fn expire_uploads(&self) {
-        self.s3.abort_uploads(BUCKET, u64::MAX);
+    fn expire_uploads(&self, rng: &mut Rng) {
+        let uploads = self.s3.uploads(BUCKET);
+        if rng.chance(400) || uploads.is_empty() {
+            self.s3.abort_uploads(BUCKET, u64::MAX);
+            return;
+        }
+        let (key, id) = &uploads[rng.place(uploads.len())];
+        let request = Request {
+            method: "DELETE".to_owned(),
+            path: format!("/{BUCKET}/{key}"),
+            query: BTreeMap::from([("uploadId".to_owned(), id.clone())]),
+            headers: BTreeMap::new(),
+            body: Bytes::new(),
+        };
+        self.s3.answer(&request);
     }
 
     fn conflict(&self) -> bool {

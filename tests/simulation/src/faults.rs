@@ -62,7 +62,7 @@ kinds! {
     Refused,
     /// a lease taken from a live holder
     LeaseStolen,
-    /// a lifecycle rule that aborts all uploads
+    /// a lifecycle rule that aborts one upload, or all
     UploadsExpired,
     /// two conditional writes of one key at once
     WriteConflict,

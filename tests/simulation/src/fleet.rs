@@ -253,7 +253,7 @@ impl Fleet {
             }
             9 | 10 => {
                 tally.note(Kind::UploadsExpired);
-                self.world.expire_uploads();
+                self.world.expire_uploads(&mut self.rng);
             }
             11 => {
                 tally.note(Kind::Joined);

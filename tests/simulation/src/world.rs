@@ -82,8 +82,8 @@ pub trait World: Send + Sync {
     /// The shards that take no more records.
     fn closed_shards(&self) -> Vec<String>;
 
-    /// Lifecycle rules abort all uploads.
-    fn expire_uploads(&self);
+    /// Lifecycle rules abort uploads: all of them, or one.
+    fn expire_uploads(&self, rng: &mut Rng);
 
     /// The next conditional write meets another one, where the world knows such a thing.
     fn conflict(&self) -> bool;
@@ -195,8 +195,12 @@ impl World for Plain {
         self.stream.closed_shards().iter().map(ToString::to_string).collect()
     }
 
-    fn expire_uploads(&self) {
-        self.lake.expire_uploads();
+    fn expire_uploads(&self, rng: &mut Rng) {
+        if rng.chance(400) {
+            self.lake.expire_uploads();
+        } else {
+            self.lake.expire_upload(rng.place(1000));
+        }
     }
 
     fn conflict(&self) -> bool {
