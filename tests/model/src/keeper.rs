@@ -16,19 +16,28 @@ impl Protocol {
     /// Whether the worker may take the lease: it does not think it has it, does not have it, and may read the shard.
     pub(crate) fn may_take(&self, state: &State, name: u8, shard: usize) -> bool {
         let (worker, row) = (&state.workers[at(name)], &state.rows[shard]);
-        worker.keep[shard] == Keep::Not && !row.holder.is(name) && self.hears_now(state, name) && self.is_ready(state, shard)
+        worker.keep[shard] == Keep::Not
+            && !row.holder.is(name)
+            && self.hears_now(state, name)
+            && self.is_ready(state, shard)
     }
 
     /// Whether the worker finds a lease to be its own: handed over, or taken in a request whose answer was lost.
     pub(crate) fn may_find(&self, state: &State, name: u8, shard: usize) -> bool {
         let (worker, row) = (&state.workers[at(name)], &state.rows[shard]);
-        worker.keep[shard] == Keep::Not && row.holder.is(name) && self.hears_now(state, name) && self.is_ready(state, shard)
+        worker.keep[shard] == Keep::Not
+            && row.holder.is(name)
+            && self.hears_now(state, name)
+            && self.is_ready(state, shard)
     }
 
     /// Whether an asker takes itself for the holder.
     pub(crate) fn may_presume(&self, state: &State, name: u8, shard: usize) -> bool {
         let asked = matches!(state.rows[shard].holder, crate::state::Holder::HandingOver(_, to) if to == name);
-        self.is(Mutation::AskerDecides) && asked && state.workers[at(name)].keep[shard] == Keep::Not && self.hears_now(state, name)
+        self.is(Mutation::AskerDecides)
+            && asked
+            && state.workers[at(name)].keep[shard] == Keep::Not
+            && self.hears_now(state, name)
     }
 
     /// Whether the worker sees that a lease is not its own any more.
@@ -209,12 +218,15 @@ impl Protocol {
         let object = |epoch: u8, object: u8| state.epochs[at(epoch)].objects[at(object)];
         match request {
             _ if self.mutation.is_some() || !self.forgets => false,
-            Request::Complete(epoch, number) | Request::Abort(epoch, number) => !matches!(object(epoch, number), None | Staged),
+            Request::Complete(epoch, number) | Request::Abort(epoch, number) => {
+                !matches!(object(epoch, number), None | Staged)
+            }
             Request::Delete(epoch, number) => !matches!(object(epoch, number), None | Staged | Completing | Visible),
             Request::PutIntent(epoch) | Request::PutRecord(epoch) => state.epochs[at(epoch)].record,
             Request::Decide(epoch) => {
                 let ranges = &state.epochs[at(epoch)].ranges;
-                bits(state.epochs[at(epoch)].shards()).any(|shard| state.rows[at(shard)].checkpoint > ranges[at(shard)].after)
+                bits(state.epochs[at(epoch)].shards())
+                    .any(|shard| state.rows[at(shard)].checkpoint > ranges[at(shard)].after)
             }
             Request::Advance(epoch, shard, _) => state.epochs[at(epoch)].advanced >> shard & 1 == 1,
             Request::RollBack(epoch) => state.epochs[at(epoch)].advanced != 0,

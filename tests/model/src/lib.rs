@@ -1,14 +1,14 @@
 //! The commit and lease protocol as a model, checked exhaustively with `stateright`.
+pub mod check;
 mod keeper;
+pub mod liveness;
 mod mutation;
 pub mod properties;
 pub mod state;
 mod symmetry;
+pub mod words;
 mod worker;
 mod world;
-pub mod check;
-pub mod liveness;
-pub mod words;
 
 use stateright::{Model, Property};
 
@@ -57,6 +57,8 @@ pub struct Protocol {
     pub mutation: Option<Mutation>,
     /// Whether late requests that can have no effect any more are forgotten.
     pub forgets: bool,
+    /// Whether workers and epochs are renamed after each step, so that states that differ only in names are one.
+    pub renames: bool,
 }
 
 /// What may happen next.
@@ -161,6 +163,9 @@ impl Model for Protocol {
         let mut state = *last;
         self.act(&mut state, action);
         self.forget(&mut state);
+        if self.renames {
+            state = symmetry::representative(&state);
+        }
         (state != *last).then_some(state)
     }
 
@@ -192,7 +197,9 @@ impl Protocol {
             match self.grain {
                 Grain::Fine => actions.extend(bits(readable).map(|shard| Action::Read(name, shard))),
                 Grain::Coarse => {
-                    actions.extend((1..1 << SHARDS).filter(|mask| mask & !readable == 0).map(|mask| Action::Commit(name, mask)));
+                    actions.extend(
+                        (1..1 << SHARDS).filter(|mask| mask & !readable == 0).map(|mask| Action::Commit(name, mask)),
+                    );
                 }
             }
             if worker.open() != 0 {
@@ -202,9 +209,11 @@ impl Protocol {
         for shard in 0..SHARDS {
             let number = shard as u8;
             if self.may_take(state, name, shard) {
-                actions.push(Action::Take(name, number));
-                if faults.losses > 0 {
-                    actions.extend([Action::TakeUnheard(name, number), Action::TakeLost(name, number)]);
+                if may_steal(state, shard) {
+                    actions.push(Action::Take(name, number));
+                    if faults.losses > 0 {
+                        actions.extend([Action::TakeUnheard(name, number), Action::TakeLost(name, number)]);
+                    }
                 }
                 if faults.asks > 0 && matches!(state.rows[shard].holder, Holder::Held(_)) {
                     actions.push(Action::Ask(name, number));
@@ -242,7 +251,10 @@ impl Protocol {
             if worker.mail[shard] != Mail::None && is_idle {
                 actions.push(Action::Hear(name, number));
             }
-            if worker.stale[shard].is_some() && is_idle && worker.reading[shard] < worker.stale[shard].map(|after| after + 1) {
+            if worker.stale[shard].is_some()
+                && is_idle
+                && worker.reading[shard] < worker.stale[shard].map(|after| after + 1)
+            {
                 actions.push(Action::ReadStale(name, number));
             }
         }
@@ -279,14 +291,17 @@ impl Protocol {
                 self.arrive(state, request, true);
             }
             Action::Take(name, shard) => {
+                steal(state, shard);
                 self.arrive(state, Request::Take(name, shard), false);
                 self.gain(state, name, at(shard));
             }
             Action::TakeUnheard(name, shard) => {
+                steal(state, shard);
                 state.faults.losses -= 1;
                 self.arrive(state, Request::Take(name, shard), false);
             }
             Action::TakeLost(name, shard) => {
+                steal(state, shard);
                 state.faults.losses -= 1;
                 state.give_up(Request::Take(name, shard));
             }
@@ -334,5 +349,21 @@ impl Protocol {
             }
             Action::Appear(epoch, object) => state.epochs[at(epoch)].objects[at(object)] = Object::Visible,
         }
+    }
+}
+
+/// Whether the shard's lease is free, its holder dead, or another steal allowed.
+pub(crate) fn may_steal(state: &State, shard: usize) -> bool {
+    state.faults.steals > 0 || !is_held_by_living(state, shard)
+}
+
+fn is_held_by_living(state: &State, shard: usize) -> bool {
+    let holder = state.rows[shard].holder.committer();
+    holder.is_some_and(|name| state.workers[at(name)].life == Life::Running)
+}
+
+fn steal(state: &mut State, shard: u8) {
+    if state.faults.steals != state::UNBOUNDED && is_held_by_living(state, at(shard)) {
+        state.faults.steals -= 1;
     }
 }

@@ -12,7 +12,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use stateright::Model;
 
 use crate::state::{Life, State};
-use crate::symmetry::representative;
 use crate::{Action, Protocol};
 
 /// What the search found.
@@ -123,10 +122,9 @@ fn is_fault(action: Action) -> bool {
 }
 
 fn fingerprint(state: &State) -> u128 {
-    let state = representative(state);
     let hash = |salt: u64| {
         let mut hasher = DefaultHasher::new();
-        (salt, &state).hash(&mut hasher);
+        (salt, state).hash(&mut hasher);
         hasher.finish()
     };
     u128::from(hash(1)) << 64 | u128::from(hash(2))

@@ -29,12 +29,12 @@ pub enum Mutation {
     AdvanceOnOwnership,
     /// An epoch is published without an upload that is gone.
     PublishLost,
-    /// A roll back does not abort uploads first.
+    /// Publishing stops at the first upload that is gone, and a roll back does not abort the others.
     RollBackWithoutAbort,
+    /// An upload that is gone counts as lost, whether its object is there or not.
+    GoneIsLost,
     /// A roll back deletes objects after its transaction.
     DeleteAfterRollBack,
-    /// A roll back asks only of the first row whether the epoch is pending.
-    RollBackAdvanced,
     /// An upload can be completed again, and replaces the object.
     CompleteReplaces,
     /// A lease with something pending is read on.
@@ -49,6 +49,12 @@ pub enum Mutation {
     GainedKeepsBooks,
     /// Rows that were read one by one, some pending and some not, prove an epoch torn.
     TornByPending,
+    /// A roll back aborts no uploads, though publishing tries them all.
+    AbortNothing,
+    /// A roll back asks of no row, and takes the decision back wherever it is pending.
+    RollBackAnyway,
+    /// A decision without an answer is taken for refused, and no row is read.
+    LostIsRefused,
 }
 
 impl Mutation {
@@ -67,8 +73,8 @@ impl Mutation {
         Mutation::AdvanceOnOwnership,
         Mutation::PublishLost,
         Mutation::RollBackWithoutAbort,
+        Mutation::GoneIsLost,
         Mutation::DeleteAfterRollBack,
-        Mutation::RollBackAdvanced,
         Mutation::CompleteReplaces,
         Mutation::ResumeWithoutRecovery,
         Mutation::ReadersLiveOn,
@@ -77,6 +83,14 @@ impl Mutation {
         Mutation::GainedKeepsBooks,
         Mutation::TornByPending,
     ];
+
+    /// Rules that can be left out: by the others, nothing goes wrong. They are a second lock on the door.
+    pub const REDUNDANT: [Mutation; 3] = [Mutation::AbortNothing, Mutation::RollBackAnyway, Mutation::LostIsRefused];
+
+    /// The mutation of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().chain(Self::REDUNDANT).find(|mutation| mutation.name() == name)
+    }
 
     /// Its name on the command line.
     pub fn name(self) -> String {

@@ -5,7 +5,7 @@
 
 use stateright::Property;
 
-use crate::{Family, Protocol};
+use crate::Protocol;
 use crate::state::{Epoch, Holder, Life, Object, Phase, SHARDS, Standing, State, bits};
 use crate::world::at;
 
@@ -66,7 +66,9 @@ impl State {
     /// How often a record is visible among the objects of one kind.
     fn copies(&self, object: usize, shard: usize, record: u8) -> usize {
         let of = |epoch: &&Epoch| {
-            epoch.is_used && epoch.objects[object] == Object::Visible && epoch.ranges[shard].records >> (record - 1) & 1 == 1
+            epoch.is_used
+                && epoch.objects[object] == Object::Visible
+                && epoch.ranges[shard].records >> (record - 1) & 1 == 1
         };
         self.epochs.iter().filter(of).count()
     }
@@ -82,11 +84,14 @@ pub type Always = (&'static str, fn(&Protocol, &State) -> bool);
 
 /// What must hold in every state.
 pub const ALWAYS: &[Always] = &[
-    ("A1, A8: an epoch's records are those of its range, read since the last epoch that did not happen", |_, state| {
-        state.holds(Broken::ReadWhatIsCommitted)
-    }),
+    (
+        "A8: an epoch's records are those of its range, and were read after the last epoch that did not happen (A1)",
+        |_, state| state.holds(Broken::ReadWhatIsCommitted),
+    ),
     ("A2: of an epoch with a commit record everything is visible", |model, state| {
-        state.epochs_all(|_, epoch| !epoch.record || epoch.objects[..model.objects].iter().all(|it| *it == Object::Visible))
+        state.epochs_all(|_, epoch| {
+            !epoch.record || epoch.objects[..model.objects].iter().all(|it| *it == Object::Visible)
+        })
     }),
     ("A3: no record is visible twice, and every committed one is visible", |model, state| {
         (0..SHARDS).all(|shard| {
@@ -107,19 +112,20 @@ pub const ALWAYS: &[Always] = &[
             epoch.intent || epoch.record
         }) && state.holds(Broken::IntentFound)
     }),
-    ("A6: a roll back follows a lost upload; uploads are aborted and objects deleted before its transaction", |_, state| {
-        state.holds(Broken::RollBackInOrder)
-    }),
+    (
+        "A6: a roll back follows a lost upload; uploads are aborted and objects deleted before its transaction",
+        |_, state| state.holds(Broken::RollBackInOrder),
+    ),
     ("A7: no key is written twice", |_, state| state.holds(Broken::NoKeyTwice)),
-    ("C1: a range is decided, and advanced, only where the checkpoint is", |_, state| state.holds(Broken::Chain)),
-    ("C1: a checkpoint never goes back", |_, state| state.holds(Broken::NeverBack)),
+    ("C1.1: a range is decided, and advanced, only where the checkpoint is", |_, state| state.holds(Broken::Chain)),
+    ("C1.2: a checkpoint never goes back", |_, state| state.holds(Broken::NeverBack)),
     ("C2: at most one manifest is pending on a shard, and ends behind the checkpoint", |_, state| {
         state.holds(Broken::OnePending)
             && state.rows.iter().enumerate().all(|(shard, row)| {
                 row.pending.is_none_or(|epoch| state.epochs[at(epoch)].ranges[shard].through > row.checkpoint)
             })
     }),
-    ("C3: a decision is on all its shards or on none", |_, state| {
+    ("C3.1: a decision is on all its shards or on none", |_, state| {
         state.epochs_all(|place, epoch| {
             let pending = state.rows_where(|row| row.pending == Some(place));
             match epoch.standing {
@@ -128,11 +134,13 @@ pub const ALWAYS: &[Always] = &[
             }
         })
     }),
-    ("C3: no epoch is both advanced and rolled back", |_, state| state.holds(Broken::NeverBoth)),
-    ("C4, A4: only the holder decides", |_, state| state.holds(Broken::HolderDecides)),
+    ("C3.2: no epoch is both advanced and rolled back", |_, state| state.holds(Broken::NeverBoth)),
+    ("C4: only the holder decides (A4)", |_, state| state.holds(Broken::HolderDecides)),
     ("C5: during a hand-off the one who was asked is the holder", |_, state| state.holds(Broken::AskedOneHolds)),
     ("R: a checkpoint moves only once the commit record is written", |_, state| state.holds(Broken::RecordFirst)),
-    ("P: a child's range is decided only once its parent's end is committed", |_, state| state.holds(Broken::ParentFirst)),
+    ("P: a child's range is decided only once its parent's end is committed", |_, state| {
+        state.holds(Broken::ParentFirst)
+    }),
     ("T: no epoch is taken for torn", |_, state| state.holds(Broken::NotTorn)),
     ("W: no worker fails its own assertion that a range has no gap", |_, state| state.holds(Broken::NoGapInBooks)),
 ];
@@ -140,15 +148,15 @@ pub const ALWAYS: &[Always] = &[
 /// The name of the property that the graph of states is searched for (`liveness`).
 pub const LIVENESS: &str = "L: from every state, without further faults, a way leads to all being committed";
 
-/// What must be reached.
+/// What must be reached, in one configuration or another.
 pub const SOMETIMES: &[Always] = &[
-    ("everything is committed", |model, state| state.all_committed(model.records)),
-    ("another worker rolls an epoch forward", |_, state| {
-        state.some_phase(|name, phase| {
-            matches!(phase, Phase::Advance { epoch, .. } if state.epochs[at(epoch)].owner != name)
-        })
+    ("S1: everything is committed", |model, state| state.all_committed(model.records)),
+    ("S2: another worker rolls an epoch forward", |_, state| {
+        state.some_phase(
+            |name, phase| matches!(phase, Phase::Advance { epoch, .. } if state.epochs[at(epoch)].owner != name),
+        )
     }),
-    ("two workers publish one epoch at the same time", |_, state| {
+    ("S3: two workers publish one epoch at the same time", |_, state| {
         let publishing = |phase| match phase {
             Phase::Publish { epoch, .. } => Some(epoch),
             _ => None,
@@ -158,7 +166,7 @@ pub const SOMETIMES: &[Always] = &[
                 .is_some_and(|epoch| state.some_phase(|other, phase| other != name && publishing(phase) == Some(epoch)))
         })
     }),
-    ("a lease is stolen between decision and publication", |_, state| {
+    ("S4: a lease is stolen between decision and publication", |_, state| {
         state.some_phase(|name, phase| match phase {
             Phase::Publish { epoch, .. } => {
                 bits(state.epochs[at(epoch)].shards()).any(|shard| !state.rows[at(shard)].holder.is(name))
@@ -166,7 +174,7 @@ pub const SOMETIMES: &[Always] = &[
             _ => false,
         })
     }),
-    ("a worker that lost a lease is refused", |_, state| {
+    ("S5: a worker that lost a lease is refused", |_, state| {
         state.some_phase(|name, phase| match phase {
             Phase::AbortRefused { epoch, .. } => {
                 bits(state.epochs[at(epoch)].shards()).any(|shard| !state.rows[at(shard)].holder.is(name))
@@ -174,25 +182,18 @@ pub const SOMETIMES: &[Always] = &[
             _ => false,
         })
     }),
-];
-
-/// What must be reached where requests arrive late.
-pub const SOMETIMES_LATE: &[Always] = &[
-    ("a decision's answer is lost and found in the rows", |_, state| {
-        state.some_phase(|_, phase| matches!(phase, Phase::Judge { in_effect: true, .. }))
+    ("S6: a decision's answer is lost and found in the rows", |_, state| {
+        state.some_phase(|_, phase| match phase {
+            Phase::Judge { epoch, .. } => state.rows.iter().any(|row| row.pending == Some(epoch)),
+            _ => false,
+        })
     }),
-    ("a decision takes effect after its sender took it for refused and aborted the uploads", |model, state| {
+    ("S7: a decision takes effect after its sender took it for refused and aborted the uploads", |model, state| {
         let aborted = |epoch: &Epoch| epoch.standing == Standing::Decided && epoch.has(Object::Aborted);
         state.faults.expiries == model.faults.expiries && state.epochs.iter().any(aborted)
     }),
-];
-
-/// What must be reached where uploads are lost.
-pub const SOMETIMES_EXPIRED: &[Always] = &[
-    ("an epoch is rolled back", |_, state| {
-        state.epochs.iter().any(|epoch| epoch.standing == Standing::RolledBack)
-    }),
-    ("two workers roll one epoch back at the same time", |_, state| {
+    ("S8: an epoch is rolled back", |_, state| state.epochs.iter().any(|epoch| epoch.standing == Standing::RolledBack)),
+    ("S9: two workers roll one epoch back at the same time", |_, state| {
         let back = |phase| match phase {
             Phase::Abort { epoch, .. } | Phase::Delete { epoch, .. } | Phase::RollBack { epoch, .. } => Some(epoch),
             _ => None,
@@ -202,22 +203,16 @@ pub const SOMETIMES_EXPIRED: &[Always] = &[
                 .is_some_and(|epoch| state.some_phase(|other, phase| other != name && back(phase) == Some(epoch)))
         })
     }),
-];
-
-/// What must be reached where one of several uploads is lost.
-pub const SOMETIMES_DELETED: &[Always] = &[
-    ("objects that were visible are deleted in a roll back", |_, state| {
+    ("S10: objects that were visible are deleted in a roll back", |_, state| {
         state.epochs.iter().any(|epoch| epoch.standing == Standing::Decided && epoch.has(Object::Deleted))
     }),
+    ("S11: an epoch is decided during a hand-off", |_, state| {
+        state.rows.iter().any(|row| matches!(row.holder, Holder::HandingOver(..)) && row.pending.is_some())
+    }),
+    ("S12: a child is decided", |model, state| {
+        model.family == crate::Family::ParentAndChild && state.rows[1].pending.is_some()
+    }),
 ];
-
-/// What must be reached where leases are asked for.
-pub const SOMETIMES_ASKED: &[Always] = &[("an epoch is decided during a hand-off", |_, state| {
-    state.rows.iter().any(|row| matches!(row.holder, Holder::HandingOver(..)) && row.pending.is_some())
-})];
-
-/// What must be reached where a shard has a child.
-pub const SOMETIMES_CHILD: &[Always] = &[("a child is decided", |_, state| state.rows[1].pending.is_some())];
 
 /// The properties of a model, as stateright takes them.
 pub(crate) fn properties(model: &Protocol) -> Vec<Property<Protocol>> {
@@ -225,20 +220,6 @@ pub(crate) fn properties(model: &Protocol) -> Vec<Property<Protocol>> {
     if model.mutation.is_some() {
         return always.collect();
     }
-    always.chain(sometimes(model).into_iter().map(|(name, condition)| Property::sometimes(name, condition))).collect()
-}
-
-/// What must be reached in a model.
-pub fn sometimes(model: &Protocol) -> Vec<Always> {
-    let mut all = SOMETIMES.to_vec();
-    let faults = model.faults;
-    let sets = [
-        (faults.losses > 0, SOMETIMES_LATE),
-        (faults.expiries > 0, SOMETIMES_EXPIRED),
-        (faults.expiries > 0 && model.objects > 1, SOMETIMES_DELETED),
-        (faults.asks > 0, SOMETIMES_ASKED),
-        (model.family == Family::ParentAndChild, SOMETIMES_CHILD),
-    ];
-    sets.into_iter().filter(|(applies, _)| *applies).for_each(|(_, set)| all.extend(set));
-    all
+    let sometimes = SOMETIMES.iter().map(|(name, condition)| Property::sometimes(name, *condition));
+    always.chain(sometimes).collect()
 }

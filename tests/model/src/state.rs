@@ -5,6 +5,8 @@
 //! Everything is an index: worker names, shards, epochs, objects. A record is a position of a shard, from 1; `through` of a
 //! range is its last record. A `u8` that is called a mask has a bit per shard or object.
 
+use std::hash::{Hash, Hasher};
+
 /// Names of workers. A process that ends never comes back under its name.
 pub const WORKERS: usize = 4;
 /// Shards, and so rows of the lease table.
@@ -371,6 +373,9 @@ impl Request {
     }
 }
 
+/// So many that they are not counted.
+pub const UNBOUNDED: u8 = u8::MAX;
+
 /// How many faults may still happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Faults {
@@ -382,10 +387,12 @@ pub struct Faults {
     pub expiries: u8,
     /// Hand-offs that are asked for.
     pub asks: u8,
+    /// Leases that are taken from a worker that lives. [`UNBOUNDED`] of them are not counted.
+    pub steals: u8,
 }
 
 /// The whole world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct State {
     /// The lease table.
     pub rows: [Row; SHARDS],
@@ -399,6 +406,28 @@ pub struct State {
     pub faults: Faults,
     /// Invariants that a step broke: bits of [`Broken`](crate::properties::Broken).
     pub broken: u16,
+}
+
+/// Most places are empty: what is in an empty one need not be hashed.
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (self.rows, self.faults, self.broken).hash(hasher);
+        for epoch in &self.epochs {
+            epoch.is_used.hash(hasher);
+            if epoch.is_used {
+                epoch.hash(hasher);
+            }
+        }
+        for worker in &self.workers {
+            worker.life.hash(hasher);
+            if worker.life == Life::Running {
+                worker.hash(hasher);
+            }
+        }
+        let late = self.late.iter().flatten();
+        late.clone().count().hash(hasher);
+        late.for_each(|late| late.hash(hasher));
+    }
 }
 
 impl State {

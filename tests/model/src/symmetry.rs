@@ -3,13 +3,14 @@
 //! Owns: renaming workers and epochs into an order that depends on what they are and not on what they are called. Where two
 //! can't be told apart by what is looked at, their order stays: the check does more than it must, never less.
 
-use crate::state::{EPOCHS, Epoch, Holder, Mail, Object, Phase, Request, State, Then, WORKERS, Worker};
+use crate::state::{EPOCHS, Epoch, Holder, Life, Phase, Request, SHARDS, State, WORKERS, Worker};
 use crate::world::at;
 
 /// The state with workers and epochs renamed.
 pub(crate) fn representative(state: &State) -> State {
     let mut order: [usize; WORKERS] = std::array::from_fn(|name| name);
-    order.sort_by_cached_key(|name| looks(state, *name));
+    let keys: [_; WORKERS] = std::array::from_fn(|name| looks(state, name));
+    order.sort_by(|one, other| keys[*one].cmp(&keys[*other]));
     let mut named = [0_u8; WORKERS];
     for (new, old) in order.iter().enumerate() {
         named[*old] = new as u8;
@@ -38,15 +39,20 @@ pub(crate) fn representative(state: &State) -> State {
             other => other,
         };
     }
+    renamed.late.sort_unstable_by_key(|late| (late.is_none(), *late));
     with_epochs_in_order(renamed)
 }
 
 /// What a worker is, without names.
-fn looks(state: &State, name: usize) -> (Worker, [u8; 2], Option<Epoch>, u8) {
+fn looks(state: &State, name: usize) -> (Worker, [u8; SHARDS], Option<Epoch>, usize) {
     let mut worker = state.workers[name];
+    if worker.life == Life::NotYet {
+        return (worker, [0; SHARDS], None, 0);
+    }
     let epoch = worker.phase.epoch();
     worker.phase = with_epoch(worker.phase, 0);
-    let of_epoch = epoch.map(|epoch| Epoch { owner: u8::from(at(state.epochs[at(epoch)].owner) == name), ..state.epochs[at(epoch)] });
+    let of_epoch = epoch
+        .map(|epoch| Epoch { owner: u8::from(at(state.epochs[at(epoch)].owner) == name), ..state.epochs[at(epoch)] });
     let rows = state.rows.map(|row| match row.holder {
         Holder::Held(held_by) if at(held_by) == name => 1,
         Holder::HandingOver(from, _) if at(from) == name => 2,
@@ -58,10 +64,13 @@ fn looks(state: &State, name: usize) -> (Worker, [u8; 2], Option<Epoch>, u8) {
         Request::Decide(epoch) => at(state.epochs[at(*epoch)].owner) == name,
         _ => false,
     });
-    (worker, rows, of_epoch, late.count() as u8)
+    (worker, rows, of_epoch, late.count())
 }
 
 fn with_epochs_in_order(state: State) -> State {
+    if state.epochs[1..].iter().all(|epoch| !epoch.is_used) {
+        return state;
+    }
     let mut order: [usize; EPOCHS] = std::array::from_fn(|number| number);
     order.sort_by_key(|number| {
         let number = *number;

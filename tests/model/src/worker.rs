@@ -65,6 +65,9 @@ impl Protocol {
         let Some(request) = self.request(state, name, choice) else { return };
         state.give_up(request);
         let next = match state.workers[at(name)].phase {
+            Phase::Decide { epoch } if self.is(Mutation::LostIsRefused) => {
+                Phase::AbortRefused { epoch, object: 0, fails: false }
+            }
             Phase::Decide { epoch } => self.judge(state, epoch),
             // These are not repeated: a sweep does what they failed to do, others take what was not let go.
             phase @ (Phase::AbortRefused { .. } | Phase::RemoveIntent { .. } | Phase::End { .. }) => {
@@ -139,7 +142,11 @@ impl Protocol {
                 if self.is(Mutation::RemoveIntentOfRefused) {
                     state.epochs[at(epoch)].intent = false;
                 }
-                if fails { ending(&state.workers[at(name)]) } else { self.read_again(state, name, state.epochs[at(epoch)].shards()) }
+                if fails {
+                    ending(&state.workers[at(name)])
+                } else {
+                    self.read_again(state, name, state.epochs[at(epoch)].shards())
+                }
             }
             Phase::ReadAgain { left } => {
                 let (row, left) = (state.rows[at(choice)], left & !bit);
@@ -167,7 +174,8 @@ impl Protocol {
             }
             Phase::Publish { epoch, left, look, is_lost, attempt, then } => {
                 let (left, look, is_lost) = self.after_publish(state, epoch, choice, (left, look, is_lost), held);
-                if left | look != 0 {
+                let stops = is_lost && self.is(Mutation::RollBackWithoutAbort);
+                if left | look != 0 && !stops {
                     return Phase::Publish { epoch, left, look, is_lost, attempt, then };
                 }
                 self.published(state, epoch, is_lost, attempt, then)
@@ -293,13 +301,20 @@ impl Protocol {
     }
 
     /// An upload was completed, or found gone, or its object was looked for.
-    fn after_publish(&self, state: &State, epoch: u8, choice: u8, (left, look, is_lost): (u8, u8, bool), held: bool) -> (u8, u8, bool) {
+    fn after_publish(
+        &self,
+        state: &State,
+        epoch: u8,
+        choice: u8,
+        (left, look, is_lost): (u8, u8, bool),
+        held: bool,
+    ) -> (u8, u8, bool) {
         let bit = 1 << choice;
         if left & bit != 0 {
             return (left & !bit, if held { look } else { look | bit }, is_lost);
         }
         let object = at(choice) - OBJECTS;
-        let is_there = state.epochs[at(epoch)].objects[object] == Object::Visible;
+        let is_there = !self.is(Mutation::GoneIsLost) && state.epochs[at(epoch)].objects[object] == Object::Visible;
         (left, look & !(1_u8 << object), is_lost || !is_there)
     }
 
@@ -314,7 +329,7 @@ impl Protocol {
             },
             Attempt::Own => Phase::FindRecord { epoch, is_second: false, then },
             Attempt::Recover => self.publishing(epoch, Attempt::Again, then),
-            Attempt::Again if self.is(Mutation::RollBackAdvanced) => self.roll_back_from(epoch, then),
+            Attempt::Again if self.is(Mutation::RollBackAnyway) => self.roll_back_from(epoch, then),
             Attempt::Again => self.rows(state, epoch, false, then),
         }
     }
@@ -329,7 +344,7 @@ impl Protocol {
     }
 
     fn roll_back_from(&self, epoch: u8, then: Then) -> Phase {
-        if self.is(Mutation::RollBackWithoutAbort) {
+        if self.is(Mutation::RollBackWithoutAbort) || self.is(Mutation::AbortNothing) {
             return Phase::Delete { epoch, object: 0, then };
         }
         Phase::Abort { epoch, object: 0, then }

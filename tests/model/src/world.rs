@@ -107,7 +107,7 @@ impl Protocol {
         let pending = state.rows_where(|row| row.pending == Some(epoch));
         let needed = rolled.shards();
         let is_everywhere = needed & !pending == 0;
-        let may = is_everywhere || (self.is(Mutation::RollBackAdvanced) && pending & needed != 0);
+        let may = is_everywhere || (self.is(Mutation::RollBackAnyway) && pending & needed != 0);
         if !may {
             return false;
         }
@@ -138,7 +138,9 @@ impl Protocol {
     /// `shares::is_ready`'s part about parents. (A mutation changes who may be read, not what is right.)
     pub(crate) fn parent_is_done(&self, state: &State, shard: usize) -> bool {
         let parent = &state.rows[0];
-        shard == 0 || self.family != Family::ParentAndChild || (parent.checkpoint == self.records && parent.pending.is_none())
+        shard == 0
+            || self.family != Family::ParentAndChild
+            || (parent.checkpoint == self.records && parent.pending.is_none())
     }
 
     /// Whether the shard is read to its end. Only a parent has one.
