@@ -210,6 +210,43 @@ impl Protocol {
                 epoch.intent = false;
             }
         }
+        self.file_away(state);
+    }
+
+    /// Epochs that are done are kept as one: which of them a record came with makes no difference any more. Those that
+    /// share a record stay apart, to be seen.
+    fn file_away(&self, state: &mut State) {
+        if self.mutation.is_some() || !self.forgets {
+            return;
+        }
+        let mut archive: Option<usize> = None;
+        for number in 0..state.epochs.len() {
+            let epoch = state.epochs[number];
+            let is_referred_to = |other: Option<u8>| other.map(at) == Some(number);
+            let is_done = epoch.record && epoch.owner == 0 && !epoch.intent && epoch.advanced == epoch.shards();
+            let is_at_work = state.workers.iter().any(|worker| is_referred_to(worker.phase.epoch()))
+                || state.late.iter().flatten().any(|late| is_referred_to(late.epoch()))
+                || state.rows.iter().any(|row| is_referred_to(row.pending) || is_referred_to(row.last));
+            if !epoch.is_used || !is_done || is_at_work {
+                continue;
+            }
+            let Some(place) = archive else {
+                archive = Some(number);
+                continue;
+            };
+            let mut both = state.epochs[place];
+            let is_apart = (0..SHARDS).all(|shard| both.ranges[shard].records & epoch.ranges[shard].records == 0);
+            if !is_apart || both.objects != epoch.objects || both.standing != epoch.standing {
+                continue;
+            }
+            for (range, other) in both.ranges.iter_mut().zip(epoch.ranges) {
+                let records = range.records | other.records;
+                let through = 8 - records.leading_zeros() as u8;
+                *range = if records == 0 { Range::default() } else { Range { after: 0, through, records } };
+            }
+            both.advanced |= epoch.advanced;
+            (state.epochs[place], state.epochs[number]) = (both, Epoch::default());
+        }
     }
 
     /// Whether a late request can never have an effect. In doubt it stays.
@@ -222,7 +259,11 @@ impl Protocol {
                 !matches!(object(epoch, number), None | Staged)
             }
             Request::Delete(epoch, number) => !matches!(object(epoch, number), None | Staged | Completing | Visible),
-            Request::PutIntent(epoch) | Request::PutRecord(epoch) => state.epochs[at(epoch)].record,
+            Request::PutRecord(epoch) => state.epochs[at(epoch)].record,
+            Request::PutIntent(epoch) => {
+                let is_at_work = state.workers.iter().any(|worker| worker.phase.epoch() == Some(epoch));
+                state.epochs[at(epoch)].record && !is_at_work
+            }
             Request::Decide(epoch) => {
                 let ranges = &state.epochs[at(epoch)].ranges;
                 bits(state.epochs[at(epoch)].shards())

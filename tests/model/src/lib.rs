@@ -1,14 +1,74 @@
-//! The commit and lease protocol as a model, checked exhaustively with `stateright`.
-pub mod check;
-mod keeper;
-pub mod liveness;
-mod mutation;
-pub mod properties;
+//! The commit and lease protocol as a model whose states are all searched, with `stateright`.
+//!
+//! Owns: the protocol, as `checkpoints/`, `src/commit/` and `src/worker/` have it, at the grain of single requests; the
+//! numbered invariants as properties; mutations, by which the model is itself checked. Does not own: any code of the
+//! product, of which it knows nothing. So it says that the protocol is right, not that the code follows it: for that, the
+//! names here are those of the code, to be read side by side, and the simulation runs the code itself.
+//!
+//! # What is modelled
+//!
+//! - Workers: the coordinator's steps from reading to `advance`, `recover` with both its looks, roll back with its reads of
+//!   the rows one by one, `decide_once` with its judgement by rows; the keeper that takes, finds, loses, asks for and lets go
+//!   of leases beside it.
+//! - The lease table: `decide`, `advance` (row by row), `roll_back`, `take`, `ask`, `hand_over`, `release`, `renew`, each
+//!   with its condition. A counter is not kept as a number: it only voids a `take` that saw an older one.
+//! - The lake: uploads, which are completed at most once; intents; commit records; the lifecycle rule that aborts uploads.
+//! - Time: none. A lease may be taken at any moment, from a worker that lives as from one that is dead; a worker may stop
+//!   between any two requests for as long as it likes.
+//! - Requests: answered; or given up, by a sender that goes on or has died, and then taking effect at any later moment or
+//!   never. That is a request lost before its effect, one lost after it, and one that is late.
+//! - Processes: killed before, during or after any request; ended by an error or a stop; started again under a new name.
+//!
+//! # What is bounded
+//!
+//! Two workers at a time, two shards, one record or two a shard (a chunk is one record), one object or two an epoch. Deaths,
+//! lost requests, lost uploads and asks: as many as the configuration says (`check::cases`). Steals from a worker that lives
+//! are not bounded where it says "any". All else is exhaustive: the order of everything, how often an epoch is refused, read
+//! again and recovered, how often a dead worker's lease changes hands.
+//!
+//! With [`Grain::Coarse`] leases come and go only between commits, as a worker notices it, though they are taken from it at
+//! any time; and an epoch is read and ended in one step. With [`Grain::Fine`] neither is so.
+//!
+//! # What makes the search smaller
+//!
+//! States that differ only in names are one; epochs that nothing refers to and requests that can have no effect any more are
+//! forgotten. (A test compares the verdict with the one without.) A request, its effect and its answer are one step: between
+//! them its sender only waits. States are told apart by `stateright`'s 64-bit fingerprint, as it always does: of 10⁶ states,
+//! one might be taken for another with a chance of 3 in 10⁸.
+//!
+//! # What is left out
+//!
+//! Records that are bad (their position moves all the same), raw landing by way of another service, groups of more than one
+//! decision, `sweep` (its age exceeds any request's life), rows of shards that a stream has forgotten, named checkpoints, the
+//! judgement who should take which lease, and what a worker does in another's name (`farewell`). Staging is assumed to be
+//! seen by nobody before the intent names it. The stores are assumed to keep the promises of `src/lake/mod.rs` and
+//! `checkpoints/src/store.rs`; `Mutation::SlowCompletion` shows what one of them is needed for.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers of places are small, and those of states fit into memory"
+)]
+
+// In the order in which to read them.
 pub mod state;
-mod symmetry;
-pub mod words;
-mod worker;
+
 mod world;
+
+mod worker;
+
+mod keeper;
+
+pub mod properties;
+
+mod mutation;
+
+mod symmetry;
+
+pub mod check;
+
+pub mod liveness;
+
+pub mod words;
 
 use stateright::{Model, Property};
 

@@ -99,7 +99,7 @@ fn counterexample(mutation: Mutation) -> bool {
         graph.example.iter().for_each(|state| println!("{}", words::picture(state)));
         return graph.stuck > 0;
     }
-    let Some((property, path)) = check::counterexample(protocol) else {
+    let Some((property, path)) = check::counterexample(protocol, Some(check::expected(mutation))) else {
         println!("{} breaks nothing", mutation.name());
         return false;
     };

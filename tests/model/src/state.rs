@@ -14,7 +14,7 @@ pub const SHARDS: usize = 2;
 /// Objects of an epoch, each of which holds every record of it, as Parquet and raw lines do.
 pub const OBJECTS: usize = 2;
 /// Epochs that somebody still remembers.
-pub const EPOCHS: usize = 6;
+pub const EPOCHS: usize = 7;
 /// Requests that were given up and may still arrive.
 pub const LATE: usize = 6;
 
