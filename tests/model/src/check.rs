@@ -64,55 +64,82 @@ pub fn cases() -> Vec<Case> {
     let fine = Protocol { grain: Grain::Fine, ..LEAST };
     let expiring = Faults { expiries: 1, steals: 1, ..least };
     vec![
-        alive(case("deaths", Protocol { faults: Faults { deaths: 1, steals: 2, ..least }, ..LEAST }, &NO_FAULTS)),
+        alive(case("deaths", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..LEAST }, &NO_FAULTS)),
         alive(case(
             "late requests",
-            Protocol { faults: Faults { losses: 1, ..least }, ..LEAST },
-            &["S10", "S11", "S12"],
+            Protocol { faults: Faults { losses: 1, steals: 2, ..least }, ..LEAST },
+            &["S8", "S9", "S10", "S11", "S12"],
         )),
         alive(case(
             "roll back",
-            Protocol { faults: Faults { expiries: 1, steals: 2, ..least }, objects: 2, ..LEAST },
+            Protocol { faults: Faults { expiries: 1, steals: 1, ..least }, objects: 2, ..LEAST },
             &["S6", "S7", "S11", "S12"],
         )),
         alive(case("chain", Protocol { records: 2, ..LEAST }, &NO_FAULTS)),
-        alive(case("family", Protocol { faults: Faults { deaths: 1, steals: 2, ..least }, ..family }, &NO_FAULTS[..6])),
+        alive(case("family", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..family }, &NO_FAULTS[..6])),
         alive(case("keeper", Protocol { faults: Faults { steals: 2, ..least }, ..fine }, &NO_FAULTS)),
         alive(case(
             "hand-over",
             Protocol { faults: Faults { asks: 1, steals: 1, ..least }, ..fine },
             &["S6", "S7", "S8", "S9", "S10", "S12"],
         )),
+        long(alive(case(
+            "deaths, any steals",
+            Protocol { faults: Faults { deaths: 1, ..least }, ..LEAST },
+            &NO_FAULTS,
+        ))),
+        long(alive(case(
+            "late, any steals",
+            Protocol { faults: Faults { losses: 1, ..least }, ..LEAST },
+            &["S10", "S11", "S12"],
+        ))),
+        long(alive(case(
+            "roll back, any steals",
+            Protocol { faults: Faults { expiries: 1, ..least }, objects: 2, ..LEAST },
+            &["S6", "S7", "S11", "S12"],
+        ))),
         long(case(
             "deaths, late",
             Protocol { faults: Faults { deaths: 1, losses: 1, steals: 1, ..least }, ..LEAST },
-            &[],
+            &["S8", "S9", "S10", "S11", "S12"],
         )),
         long(case("2 deaths", Protocol { faults: Faults { deaths: 2, steals: 1, ..least }, ..LEAST }, &NO_FAULTS)),
-        long(case("2 late", Protocol { faults: Faults { losses: 2, steals: 2, ..least }, ..LEAST }, &[])),
+        long(case(
+            "2 late",
+            Protocol { faults: Faults { losses: 2, steals: 2, ..least }, ..LEAST },
+            &["S9", "S10", "S11", "S12"],
+        )),
         long(case(
             "chain, late",
             Protocol { faults: Faults { losses: 1, steals: 2, ..least }, records: 2, ..LEAST },
-            &[],
+            &["S8", "S9", "S10", "S11", "S12"],
         )),
-        long(case("roll back, late", Protocol { faults: Faults { losses: 1, ..expiring }, objects: 2, ..LEAST }, &[])),
+        long(case(
+            "roll back, late",
+            Protocol { faults: Faults { losses: 1, ..expiring }, objects: 2, ..LEAST },
+            &["S7", "S11", "S12"],
+        )),
         long(case(
             "roll back, deaths",
             Protocol { faults: Faults { deaths: 1, ..expiring }, objects: 2, ..LEAST },
-            &[],
+            &["S6", "S7", "S11", "S12"],
         )),
         long(case(
             "family, late",
             Protocol { faults: Faults { losses: 1, deaths: 1, steals: 1, ..least }, ..family },
-            &[],
+            &["S8", "S9", "S10", "S11"],
         )),
-        long(case("keeper, late", Protocol { faults: Faults { losses: 1, steals: 2, ..least }, ..fine }, &[])),
-        long(case("keeper, deaths", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..fine }, &[])),
-        long(case("keeper, chain", Protocol { faults: Faults { steals: 2, ..least }, records: 2, ..fine }, &[])),
+        long(case(
+            "keeper, late",
+            Protocol { faults: Faults { losses: 1, steals: 2, ..least }, ..fine },
+            &["S8", "S9", "S10", "S11", "S12"],
+        )),
+        long(case("keeper, deaths", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..fine }, &NO_FAULTS)),
+        long(case("keeper, chain", Protocol { faults: Faults { steals: 2, ..least }, records: 2, ..fine }, &NO_FAULTS)),
         long(case(
             "hand-over, late",
             Protocol { faults: Faults { losses: 1, asks: 1, steals: 1, ..least }, ..fine },
-            &[],
+            &["S8", "S9", "S10", "S12"],
         )),
     ]
 }
@@ -179,14 +206,14 @@ pub fn mutated(mutation: Mutation) -> Protocol {
         Mutation::SkipCheckpoint
         | Mutation::SkipPending
         | Mutation::RemoveIntentOfRefused
-        | Mutation::LostIsRefused => Protocol { faults: lossy, ..LEAST },
+        | Mutation::LostIsRefused => Protocol { faults: Faults { steals: 2, ..lossy }, ..LEAST },
         Mutation::AdvanceOnOwnership => Protocol { faults: lossy, records: 2, ..LEAST },
         Mutation::PublishLost | Mutation::TornByPending => Protocol { faults: expiring, ..LEAST },
         Mutation::RollBackWithoutAbort => {
             Protocol { faults: Faults { expiries: 1, steals: 1, ..lossy }, objects: 2, ..LEAST }
         }
         Mutation::DeleteAfterRollBack | Mutation::AbortNothing | Mutation::RollBackAnyway => {
-            Protocol { faults: Faults { steals: 2, ..expiring }, objects: 2, ..LEAST }
+            Protocol { faults: Faults { steals: 1, ..expiring }, objects: 2, ..LEAST }
         }
         Mutation::SlowCompletion => Protocol { faults: Faults { steals: 1, ..lossy }, ..LEAST },
         Mutation::ResumeWithoutRecovery => Protocol { faults: Faults { deaths: 1, steals: 1, ..faults }, ..LEAST },

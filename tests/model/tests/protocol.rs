@@ -100,11 +100,27 @@ noticed! {
 }
 
 /// Should one of these ever be noticed, it has become a rule, and belongs among the others.
-#[test]
-fn rules_that_are_a_second_lock_are_not_needed() {
-    for mutation in Mutation::REDUNDANT {
-        assert_eq!((check::expected(mutation), check::caught(mutation)), (NOTHING, None), "{}", mutation.name());
+mod a_second_lock_is_not_needed {
+    use protocol_model::Mutation;
+
+    #[test]
+    fn abort_nothing() {
+        super::is_not_noticed(Mutation::REDUNDANT[0]);
     }
+
+    #[test]
+    fn roll_back_anyway() {
+        super::is_not_noticed(Mutation::REDUNDANT[1]);
+    }
+
+    #[test]
+    fn lost_is_refused() {
+        super::is_not_noticed(Mutation::REDUNDANT[2]);
+    }
+}
+
+fn is_not_noticed(mutation: Mutation) {
+    assert_eq!((check::expected(mutation), check::caught(mutation)), (NOTHING, None), "{}", mutation.name());
 }
 
 #[test]
