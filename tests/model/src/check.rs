@@ -1,0 +1,262 @@
+//! The configurations that are checked, and how.
+//!
+//! Owns: their bounds; which model shows what a mutation breaks, and which property says so. Does not own: printing
+//! (`main`), the properties (`properties`).
+
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
+
+use crate::liveness;
+use crate::properties::LIVENESS;
+use crate::state::{Faults, State, UNBOUNDED};
+use crate::{Action, Family, Grain, Mutation, Protocol};
+
+/// A configuration with its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// What it looks at.
+    pub name: &'static str,
+    /// The model.
+    pub protocol: Protocol,
+    /// What its bounds keep from being reached, by the numbers of `SOMETIMES`.
+    pub never: &'static [&'static str],
+    /// Whether it is also searched for states from which no way leads to the end.
+    pub is_alive_checked: bool,
+    /// Whether it takes minutes: then it is for the command line, and not for every test run.
+    pub is_long: bool,
+}
+
+/// The least: two workers, two shards of one record, one object an epoch, no fault but that leases are stolen at any time.
+pub const LEAST: Protocol = Protocol {
+    family: Family::Strangers,
+    grain: Grain::Coarse,
+    records: 1,
+    objects: 1,
+    workers: 2,
+    faults: Faults { deaths: 0, losses: 0, expiries: 0, asks: 0, steals: UNBOUNDED },
+    mutation: None,
+    forgets: true,
+    renames: true,
+};
+
+/// What only deaths and steals do not reach.
+const NO_FAULTS: [&str; 7] = ["S6", "S7", "S8", "S9", "S10", "S11", "S12"];
+
+impl Case {
+    /// Its bounds in words.
+    pub fn bounds(&self) -> String {
+        let Protocol { family, grain, records, objects, faults, .. } = self.protocol;
+        let family = if family == Family::ParentAndChild { "parent and child" } else { "2 shards" };
+        let Faults { deaths, losses, expiries, asks, steals } = faults;
+        let steals = if steals == UNBOUNDED { "any".to_owned() } else { steals.to_string() };
+        format!(
+            "{grain:?}; {family} of {records}, {objects} obj; steals {steals}, deaths {deaths}, lost {losses}, expired {expiries}, asked {asks}"
+        )
+    }
+}
+
+/// All configurations, those for every test run first.
+pub fn cases() -> Vec<Case> {
+    let least = LEAST.faults;
+    let case = |name, protocol, never| Case { name, protocol, never, is_alive_checked: false, is_long: false };
+    let alive = |case: Case| Case { is_alive_checked: true, ..case };
+    let long = |case: Case| Case { is_long: true, ..case };
+    let family = Protocol { family: Family::ParentAndChild, records: 2, ..LEAST };
+    let fine = Protocol { grain: Grain::Fine, ..LEAST };
+    let expiring = Faults { expiries: 1, steals: 1, ..least };
+    vec![
+        alive(case("deaths", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..LEAST }, &NO_FAULTS)),
+        alive(case(
+            "late requests",
+            Protocol { faults: Faults { losses: 1, steals: 2, ..least }, ..LEAST },
+            &["S8", "S9", "S10", "S11", "S12"],
+        )),
+        alive(case(
+            "roll back",
+            Protocol { faults: Faults { expiries: 1, steals: 1, ..least }, objects: 2, ..LEAST },
+            &["S6", "S7", "S11", "S12"],
+        )),
+        alive(case("chain", Protocol { records: 2, ..LEAST }, &NO_FAULTS)),
+        alive(case("family", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..family }, &NO_FAULTS[..6])),
+        alive(case("keeper", Protocol { faults: Faults { steals: 2, ..least }, ..fine }, &NO_FAULTS)),
+        alive(case(
+            "hand-over",
+            Protocol { faults: Faults { asks: 1, steals: 1, ..least }, ..fine },
+            &["S6", "S7", "S8", "S9", "S10", "S12"],
+        )),
+        long(alive(case(
+            "deaths, any steals",
+            Protocol { faults: Faults { deaths: 1, ..least }, ..LEAST },
+            &NO_FAULTS,
+        ))),
+        long(alive(case(
+            "late, any steals",
+            Protocol { faults: Faults { losses: 1, ..least }, ..LEAST },
+            &["S10", "S11", "S12"],
+        ))),
+        long(alive(case(
+            "roll back, any steals",
+            Protocol { faults: Faults { expiries: 1, ..least }, objects: 2, ..LEAST },
+            &["S6", "S7", "S11", "S12"],
+        ))),
+        long(case(
+            "deaths, late",
+            Protocol { faults: Faults { deaths: 1, losses: 1, steals: 1, ..least }, ..LEAST },
+            &["S8", "S9", "S10", "S11", "S12"],
+        )),
+        long(case("2 deaths", Protocol { faults: Faults { deaths: 2, steals: 1, ..least }, ..LEAST }, &NO_FAULTS)),
+        long(case(
+            "2 late",
+            Protocol { faults: Faults { losses: 2, steals: 2, ..least }, ..LEAST },
+            &["S9", "S10", "S11", "S12"],
+        )),
+        long(case(
+            "chain, late",
+            Protocol { faults: Faults { losses: 1, steals: 2, ..least }, records: 2, ..LEAST },
+            &["S8", "S9", "S10", "S11", "S12"],
+        )),
+        long(case(
+            "roll back, late",
+            Protocol { faults: Faults { losses: 1, ..expiring }, objects: 2, ..LEAST },
+            &["S7", "S11", "S12"],
+        )),
+        long(case(
+            "roll back, deaths",
+            Protocol { faults: Faults { deaths: 1, ..expiring }, objects: 2, ..LEAST },
+            &["S6", "S7", "S11", "S12"],
+        )),
+        long(case(
+            "family, late",
+            Protocol { faults: Faults { losses: 1, deaths: 1, steals: 1, ..least }, ..family },
+            &["S8", "S9", "S10", "S11"],
+        )),
+        long(case(
+            "keeper, late",
+            Protocol { faults: Faults { losses: 1, steals: 2, ..least }, ..fine },
+            &["S8", "S9", "S10", "S11", "S12"],
+        )),
+        long(case("keeper, deaths", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..fine }, &NO_FAULTS)),
+        long(case("keeper, chain", Protocol { faults: Faults { steals: 2, ..least }, records: 2, ..fine }, &NO_FAULTS)),
+        long(case(
+            "hand-over, late",
+            Protocol { faults: Faults { losses: 1, asks: 1, steals: 1, ..least }, ..fine },
+            &["S8", "S9", "S10", "S12"],
+        )),
+    ]
+}
+
+/// What a check found.
+#[derive(Debug)]
+pub struct Outcome {
+    /// States that differ, but for names.
+    pub unique: usize,
+    /// Steps of the longest of the shortest paths.
+    pub depth: usize,
+    /// Properties that do not hold.
+    pub failed: Vec<&'static str>,
+    /// What should have been reached and was not.
+    pub unreached: Vec<&'static str>,
+    /// How many of the properties of what must be reached are.
+    pub reached: usize,
+}
+
+/// Searches all states.
+pub fn check(case: &Case, threads: usize) -> Outcome {
+    let checker = case.protocol.checker().threads(threads).spawn_bfs().join();
+    let found = checker.discoveries();
+    let (mut failed, mut unreached, mut reached) = (Vec::new(), Vec::new(), 0);
+    for property in case.protocol.properties() {
+        let is_found = found.contains_key(property.name);
+        let is_never = case.never.iter().any(|never| property.name.starts_with(&format!("{never}:")));
+        match property.expectation {
+            Expectation::Sometimes if is_found => reached += 1,
+            Expectation::Sometimes if !is_never => unreached.push(property.name),
+            Expectation::Always if is_found => failed.push(property.name),
+            _ => {}
+        }
+    }
+    Outcome { unique: checker.unique_state_count(), depth: checker.max_depth(), failed, unreached, reached }
+}
+
+/// A shortest way to where the property of this number is broken, or any property.
+pub fn counterexample(model: Protocol, number: Option<&str>) -> Option<(&'static str, Path<State, Action>)> {
+    let is_wanted = |name: &str| number.is_none_or(|number| name.split(':').next() == Some(number));
+    let wanted = model.properties().into_iter().map(|property| property.name).filter(|name| is_wanted(name)).collect();
+    let checker = model.checker().finish_when(HasDiscoveries::AnyOf(wanted)).spawn_bfs().join();
+    let found = checker.discoveries().into_iter().filter(|(name, _)| is_wanted(name));
+    found.min_by_key(|(name, path)| (path.clone().into_actions().len(), *name))
+}
+
+/// The property that a mutation breaks, and the steps to where it does; none for one that a graph shows.
+pub fn caught(mutation: Mutation) -> Option<(&'static str, Option<usize>)> {
+    let model = mutated(mutation);
+    if expected(mutation) == "L" {
+        return (liveness::search(&model).stuck > 0).then_some((LIVENESS, None));
+    }
+    let number = Some(expected(mutation)).filter(|number| *number != NOTHING);
+    counterexample(model, number).map(|(property, path)| (property, Some(path.into_actions().len())))
+}
+
+/// A model in which the mutation shows.
+pub fn mutated(mutation: Mutation) -> Protocol {
+    let faults = LEAST.faults;
+    let lossy = Faults { losses: 1, ..faults };
+    let expiring = Faults { expiries: 1, ..faults };
+    let model = match mutation {
+        Mutation::AskerDecides => Protocol { faults: Faults { asks: 1, ..faults }, ..LEAST },
+        Mutation::SkipCheckpoint
+        | Mutation::SkipPending
+        | Mutation::RemoveIntentOfRefused
+        | Mutation::LostIsRefused => Protocol { faults: Faults { steals: 2, ..lossy }, ..LEAST },
+        Mutation::AdvanceOnOwnership => Protocol { faults: lossy, records: 2, ..LEAST },
+        Mutation::PublishLost | Mutation::TornByPending => Protocol { faults: expiring, ..LEAST },
+        Mutation::RollBackWithoutAbort => {
+            Protocol { faults: Faults { expiries: 1, steals: 1, ..lossy }, objects: 2, ..LEAST }
+        }
+        Mutation::DeleteAfterRollBack | Mutation::AbortNothing | Mutation::RollBackAnyway => {
+            Protocol { faults: Faults { steals: 1, ..expiring }, objects: 2, ..LEAST }
+        }
+        Mutation::SlowCompletion => Protocol { faults: Faults { steals: 1, ..lossy }, ..LEAST },
+        Mutation::ResumeWithoutRecovery => Protocol { faults: Faults { deaths: 1, steals: 1, ..faults }, ..LEAST },
+        Mutation::ReadersLiveOn => Protocol { records: 2, ..LEAST },
+        Mutation::ChildBeforeParent => Protocol { family: Family::ParentAndChild, ..LEAST },
+        Mutation::GainedKeepsBooks => Protocol { grain: Grain::Fine, faults: Faults { steals: 2, ..faults }, ..LEAST },
+        Mutation::SkipHolder
+        | Mutation::DecideRowByRow
+        | Mutation::PublishBeforeDecide
+        | Mutation::DecideBeforeIntent
+        | Mutation::AdvanceBeforePublish
+        | Mutation::AdvanceBeforeRecord
+        | Mutation::GoneIsLost
+        | Mutation::CompleteReplaces => LEAST,
+    };
+    // Paths are to be read: names stay.
+    let is_path = !matches!(expected(mutation), "L" | NOTHING);
+    Protocol { mutation: Some(mutation), renames: !is_path, ..model }
+}
+
+/// What notices a rule that is not needed.
+pub const NOTHING: &str = "nothing";
+
+/// The number of the property that notices a mutation.
+pub fn expected(mutation: Mutation) -> &'static str {
+    match mutation {
+        Mutation::SkipHolder => "C4",
+        Mutation::AskerDecides => "C5",
+        Mutation::SkipCheckpoint | Mutation::SkipPending => "C2",
+        Mutation::DecideRowByRow => "C3.1",
+        Mutation::PublishBeforeDecide => "A4",
+        Mutation::DecideBeforeIntent | Mutation::RemoveIntentOfRefused => "A5",
+        Mutation::AdvanceBeforePublish => "A3",
+        Mutation::AdvanceBeforeRecord => "R",
+        Mutation::AdvanceOnOwnership => "C1.1",
+        Mutation::PublishLost | Mutation::GoneIsLost => "A2",
+        Mutation::RollBackWithoutAbort | Mutation::DeleteAfterRollBack | Mutation::SlowCompletion => "A6",
+        Mutation::CompleteReplaces => "A7",
+        Mutation::ResumeWithoutRecovery => "L",
+        Mutation::ReadersLiveOn => "A8",
+        Mutation::ChildBeforeParent => "P",
+        Mutation::GainedKeepsBooks => "W",
+        Mutation::TornByPending => "T",
+        Mutation::AbortNothing | Mutation::RollBackAnyway | Mutation::LostIsRefused => NOTHING,
+    }
+}
