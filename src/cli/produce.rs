@@ -13,6 +13,7 @@ use crate::cli::Usage;
 use crate::cli::args::{ProduceArgs, ProduceKind};
 use crate::cli::produce_stream::put;
 use crate::cli::tell::bar;
+use crate::config::shown;
 use crate::config::units::{show_bytes, show_count};
 use crate::produce::{Generator, Kinds, Options, RecordKind};
 
@@ -38,7 +39,9 @@ pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<Ex
         return Ok(ExitCode::SUCCESS);
     }
     if args.to.contains("://") && !args.to.starts_with("file://") {
-        return Err(Usage(format!("'{}': records go to kinesis://STREAM, a file, a folder or -", args.to)).into());
+        return Err(
+            Usage(format!("'{}': records go to kinesis://STREAM, a file, a folder or -", shown(&args.to))).into()
+        );
     }
     let to = args.to.strip_prefix("file://").unwrap_or(&args.to);
     if to == "-" {
