@@ -13,8 +13,8 @@ use crate::cli::Usage;
 use crate::cli::args::{ProduceArgs, ProduceKind};
 use crate::cli::produce_stream::put;
 use crate::cli::tell::bar;
-use crate::config::shown;
 use crate::config::units::{show_bytes, show_count};
+use crate::config::{SourceUrl, shown};
 use crate::produce::{Generator, Kinds, Options, RecordKind};
 
 pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode> {
@@ -29,8 +29,11 @@ pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<Ex
     let options =
         Options { seed: args.seed, kinds, bad_ratio: args.bad_ratio, start_ms, days: args.days, ..Options::default() };
     let generator = Generator::new(options).map_err(|error| Usage(error.to_string()))?;
-    if let Some(stream) = args.to.strip_prefix("kinesis://") {
-        let bytes = put(generator, stream, args.count, args.rate).await?;
+    if args.to.starts_with("kinesis://") {
+        let SourceUrl::Kinesis(stream) = SourceUrl::parse(&args.to).map_err(Usage)? else {
+            unreachable!("the scheme is kinesis");
+        };
+        let bytes = put(generator, &stream, args.count, args.rate).await?;
         if json {
             println!("{}", json!({ "records": args.count, "bytes": bytes, "to": args.to }));
         } else {
