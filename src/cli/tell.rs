@@ -111,3 +111,26 @@ impl Drop for Watching {
         self.bar.finish_and_clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHILD: &str = "SHARDLAKE_TEST_OF_PANICS";
+
+    #[test]
+    fn a_panic_tells_its_place_and_not_what_was_in_hand() {
+        if let Ok(value) = std::env::var(CHILD) {
+            keep_panics_quiet();
+            // As a slice out of bounds would quote the text that it cuts.
+            panic!("{value} is in hand");
+        }
+        let name = "cli::tell::tests::a_panic_tells_its_place_and_not_what_was_in_hand";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "hush-hush").output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        assert!(!output.status.success() && told.contains("a bug") && told.contains("src/cli/tell.rs:"), "{told}");
+        assert!(!told.contains("hush-hush"), "{told}");
+    }
+}

@@ -130,11 +130,10 @@ fn no_mark_of_a_file_is_where_it_must_not_be() {
 fn no_mark_of_a_stream_is_where_it_must_not_be() {
     let datasets = shipped();
     let mut marks = Marks::default();
-    let mut records = records(&mut marks);
-    records.retain(|record| record.0.len() < 900_000);
+    let records: Vec<Record> = records(&mut marks).into_iter().step_by(3).collect();
     let cloud = Cloud::new();
     let keys = cloud.put(&records, &mut marks);
-    assert!(keys > 1_000);
+    assert!(keys > 500);
     for (format, raw) in [("text", "to = \"lake\""), ("json", "to = \"firehose:raw\"")] {
         let mut place = Place::new();
         talkative(&mut place);
@@ -154,7 +153,11 @@ fn no_mark_of_a_stream_is_where_it_must_not_be() {
         }
         search.finds_no_leak();
         let landed = |place: &str| search.landed.get(place).map_or(0, std::collections::BTreeSet::len);
-        assert!(landed("rawData") > 1_000 && landed("processed/") > 500);
+        assert!(
+            landed("rawData") > 500 && landed("processed/") > 150,
+            "{:?}",
+            (landed("rawData"), landed("processed/"))
+        );
         // The next worker reads all of it again.
         cloud.begin_again();
     }
