@@ -137,21 +137,20 @@ fn zstd(text: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(text, 19).unwrap()
 }
 
-/// Compressed files of a few hundred KB that hold lines of so many MiB, and neighbours before, behind and beside.
-fn compressed(mib: u64, seconds: u64) {
+/// Compressed files that hold lines of so many MiB, in gzip (a thousandth of it) and in zstd (a thirty-thousandth), and
+/// neighbours before, behind and beside.
+fn compressed([in_gzip, in_zstd]: [u64; 2], seconds: u64) {
     let place = Place::new();
     let between = |bomb: Vec<u8>, compress: fn(&[u8]) -> Vec<u8>| {
         [compress(good("before").as_bytes()), bomb, compress(format!("\n{}", good("behind")).as_bytes())].concat()
     };
-    let in_gzip = between(repeated(b'x', mib, gzip), gzip);
-    let in_zstd = between(repeated(b' ', mib, zstd), zstd);
-    eprintln!("{mib} MiB are {} KiB of gzip, {} KiB of zstd", in_gzip.len() / 1024, in_zstd.len() / 1024);
-    place.write("in/line.ndjson.gz", &in_gzip);
-    place.write("in/line.ndjson.zst", &in_zstd);
-    place.write("in/line.json.gz", &in_gzip);
+    let line = between(repeated(b'x', in_gzip, gzip), gzip);
+    place.write("in/line.ndjson.gz", &line);
+    place.write("in/line.ndjson.zst", between(repeated(b' ', in_zstd, zstd), zstd));
+    place.write("in/line.json.gz", &line);
     // Blank lines are no records; an opened string never ends.
-    place.write("in/blank.ndjson.gz", between(repeated(b'\n', mib, gzip), gzip));
-    place.write("in/open.ndjson.zst", [zstd(b"{\"id\":\""), repeated(b'[', mib, zstd)].concat());
+    place.write("in/blank.ndjson.gz", between(repeated(b'\n', in_gzip, gzip), gzip));
+    place.write("in/open.ndjson.zst", [zstd(b"{\"id\":\""), repeated(b'[', in_zstd, zstd)].concat());
     place.write("in/beside.ndjson", good("beside"));
     // Many members that hold next to nothing; one that says it needs a window of gigabytes.
     place.write("in/members.ndjson.gz", [gzip(b"").repeat(50_000), gzip(good("behind").as_bytes())].concat());
@@ -175,7 +174,7 @@ fn compressed(mib: u64, seconds: u64) {
 
 #[test]
 fn a_compressed_file_that_expands_without_end_is_passed_over() {
-    compressed(sized(64, 12 << 10), sized(300, 3_600));
+    compressed(sized([64, 256], [1 << 10, 12 << 10]), sized(300, 3_600));
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn tables<'t>(table: &'t DeTable<'t>, key: &str) -> Vec<&'t DeTable<'t>> {
 }
 
 fn rule(table: &DeTable<'_>) -> Rule {
-    let Some(rule) = table.get("anonymize").map(|value| value.get_ref()) else { return Rule::AsItIs };
+    let Some(rule) = table.get("anonymize").map(toml::Spanned::get_ref) else { return Rule::AsItIs };
     let DeValue::Table(rule) = rule else { panic!("a rule is a table") };
     match text(rule, "rule").as_deref() {
         Some("match") => Rule::Match(Regex::new(&text(rule, "pattern").unwrap()).unwrap()),

@@ -26,6 +26,9 @@ const DIGITS: usize = 5;
 /// A numeric mark is this and the mark's number: in the range of an int32.
 const NUMBERS: u64 = 731_900_000;
 
+/// What a character stands for, and how many bits that is.
+type Alphabet = (fn(u8) -> Option<u8>, u32);
+
 /// The number of a mark.
 pub(crate) type MarkId = usize;
 
@@ -187,7 +190,7 @@ impl Marks {
     fn find_windows(
         &self,
         bytes: &[u8],
-        alphabet: Option<(fn(u8) -> Option<u8>, u32)>,
+        alphabet: Option<Alphabet>,
         window: usize,
         form: &'static str,
         found: &mut Vec<Found>,
