@@ -1,7 +1,8 @@
 //! A record that was set aside, as it is stored: one JSON line under `error/reason=<code>/`.
 //!
 //! Owns: the line's format, in both directions. The fields keep Firehose's names (`attemptsMade`, `arrivalTimestamp`,
-//! `rawData`, `sequenceNumber`, `subSequenceNumber`) where they have its meaning. Only `rawData` holds the record.
+//! `rawData`, `sequenceNumber`, `subSequenceNumber`) where they have its meaning. Only `rawData` holds the record; the
+//! partition key, which often is somebody's id, stands here as its pseudonym.
 //!
 //! ```json
 //! {"errorCode":"Validate.MissingField","errorMessage":"a required field is missing or null","stage":"validate",
@@ -29,7 +30,7 @@ pub struct DeadLetter<'a> {
     pub sequence: &'a str,
     /// Place in its aggregated record; 0 for a plain one.
     pub sub_sequence: u64,
-    /// The partition key, if the source has one.
+    /// The pseudonym of the partition key, if the source has one and there is a key of pseudonyms.
     pub partition_key: Option<&'a str>,
     /// When it arrived: milliseconds since 1970.
     pub arrival_ms: i64,

@@ -314,6 +314,9 @@ fn letter(
     };
     let field =
         seen.dataset.zip(seen.fault).and_then(|(dataset, fault)| config.datasets.plan(dataset).spot(fault.spot));
+    // A partition key often is somebody's id or address: its pseudonym finds the same records, and tells nothing.
+    let partition_key = frame.and_then(|frame| frame.partition_key.as_deref()).zip(config.key.as_ref());
+    let partition_key = partition_key.map(|(partition_key, key)| key.pseudonym(partition_key.as_bytes()));
     let letter = DeadLetter {
         code,
         dataset: seen.dataset.map(|dataset| config.datasets.plan(dataset).name.as_str()),
@@ -322,7 +325,7 @@ fn letter(
         shard: &source.shard,
         sequence,
         sub_sequence: frame.map_or(0, |frame| frame.sub_sequence),
-        partition_key: frame.and_then(|frame| frame.partition_key.as_deref()),
+        partition_key: partition_key.as_ref().and_then(|pseudonym| std::str::from_utf8(pseudonym).ok()),
         arrival_ms: seen.arrival_ms,
         raw: &buffer[seen.bytes.clone()],
     };

@@ -1,6 +1,6 @@
 //! What is in `error/`: lists from the commit records, single letters from the objects.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 
 use serde_json::Value;
 
@@ -71,15 +71,19 @@ pub async fn show_letters(
             break;
         }
         let Some(bytes) = stores.lake.get(&object.key).await? else { continue };
-        let text = decompress(&object.key, &bytes).map_err(|error| crate::lake::LakeError::Refused {
+        let failed = |error: std::io::Error| crate::lake::LakeError::Refused {
             operation: format!("read {}", object.key),
             problem: error.to_string(),
-        })?;
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if shown.len() >= limit {
+        };
+        // Line by line: records that repeat themselves are compressed a thousandfold.
+        let mut lines = decompressed(&object.key, &bytes).map_err(failed)?;
+        let mut line = Vec::new();
+        while shown.len() < limit {
+            line.clear();
+            if lines.read_until(b'\n', &mut line).map_err(failed)? == 0 {
                 break;
             }
-            if let Ok(mut letter) = serde_json::from_slice::<Value>(line) {
+            if let Ok(mut letter) = serde_json::from_slice::<Value>(&line) {
                 if let (false, Some(fields)) = (raw, letter.as_object_mut()) {
                     fields.remove("rawData");
                 }
@@ -90,12 +94,9 @@ pub async fn show_letters(
     Ok(shown)
 }
 
-fn decompress(key: &ObjectKey, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
+fn decompressed<'a>(key: &ObjectKey, bytes: &'a [u8]) -> std::io::Result<Box<dyn BufRead + 'a>> {
     if key.as_str().ends_with(".zst") {
-        zstd::stream::read::Decoder::new(bytes)?.read_to_end(&mut text)?;
-    } else {
-        flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut text)?;
+        return Ok(Box::new(BufReader::new(zstd::stream::read::Decoder::new(bytes)?)));
     }
-    Ok(text)
+    Ok(Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(bytes))))
 }

@@ -30,6 +30,9 @@ const IO_THREADS: usize = 2;
 /// Threads for what blocks: files and databases.
 const BLOCKING_THREADS: usize = 4;
 
+/// How long the end waits for file work that nobody needs any more, such as passing over a line of gigabytes.
+const BLOCKED_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
     };
     crate::memory::give_back_large_buffers();
     tell::start_logging(args.log_format);
+    tell::keep_panics_quiet();
     // Lanes have threads of their own: these are for sockets, timers, files and databases.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
@@ -53,7 +57,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return tell::failed(&anyhow::Error::new(error).context("could not start")),
     };
-    match runtime.block_on(dispatch(args)) {
+    let result = runtime.block_on(dispatch(args));
+    // What still reads a file is not waited for: nothing that was committed rests on it.
+    runtime.shutdown_timeout(BLOCKED_WITHIN);
+    match result {
         Ok(code) => code,
         Err(error) if is_usage(&error) => {
             eprintln!("shardlake: {error}");

@@ -14,6 +14,7 @@ use crate::cli::args::{ProduceArgs, ProduceKind};
 use crate::cli::produce_stream::put;
 use crate::cli::tell::bar;
 use crate::config::units::{show_bytes, show_count};
+use crate::config::{SourceUrl, shown};
 use crate::produce::{Generator, Kinds, Options, RecordKind};
 
 pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode> {
@@ -28,8 +29,11 @@ pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<Ex
     let options =
         Options { seed: args.seed, kinds, bad_ratio: args.bad_ratio, start_ms, days: args.days, ..Options::default() };
     let generator = Generator::new(options).map_err(|error| Usage(error.to_string()))?;
-    if let Some(stream) = args.to.strip_prefix("kinesis://") {
-        let bytes = put(generator, stream, args.count, args.rate).await?;
+    if args.to.starts_with("kinesis://") {
+        let SourceUrl::Kinesis(stream) = SourceUrl::parse(&args.to).map_err(Usage)? else {
+            unreachable!("the scheme is kinesis");
+        };
+        let bytes = put(generator, &stream, args.count, args.rate).await?;
         if json {
             println!("{}", json!({ "records": args.count, "bytes": bytes, "to": args.to }));
         } else {
@@ -38,7 +42,9 @@ pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<Ex
         return Ok(ExitCode::SUCCESS);
     }
     if args.to.contains("://") && !args.to.starts_with("file://") {
-        return Err(Usage(format!("'{}': records go to kinesis://STREAM, a file, a folder or -", args.to)).into());
+        return Err(
+            Usage(format!("'{}': records go to kinesis://STREAM, a file, a folder or -", shown(&args.to))).into()
+        );
     }
     let to = args.to.strip_prefix("file://").unwrap_or(&args.to);
     if to == "-" {

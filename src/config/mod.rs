@@ -18,6 +18,7 @@ use pipeline::lines::LineCodec;
 use pipeline::settings::{Problem, Problems};
 
 pub use file::ConfigFile;
+pub(crate) use urls::shown;
 pub use urls::{BucketUrl, CheckpointsUrl, LakeUrl, SourceUrl};
 
 use crate::lake::{S3Options, S3Place};

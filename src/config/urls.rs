@@ -46,6 +46,16 @@ fn scheme(url: &str) -> (&str, &str) {
     url.split_once("://").unwrap_or(("file", url))
 }
 
+/// A URL as messages show it: without a user's name and password, and without what stands behind a `?`, which may be a
+/// signature.
+pub(crate) fn shown(url: &str) -> String {
+    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?…"));
+    let Some((scheme, rest)) = url.split_once("://") else { return format!("{url}{query}") };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or_else(|| host.to_owned(), |(_, host)| format!("…@{host}"));
+    format!("{scheme}://{host}{path}{query}")
+}
+
 /// Whether `name` has only such characters as AWS allows in names of streams and tables.
 fn is_aws_name(name: &str, range: std::ops::RangeInclusive<usize>) -> bool {
     range.contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
@@ -70,8 +80,11 @@ impl BucketUrl {
     fn parse(url: &str, rest: &str) -> Result<Self, String> {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
+        let url = shown(url);
         if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(plain) {
-            return Err(format!("'{url}': '{bucket}' is no bucket's name (3 to 63 of a-z, 0-9, '.', '-')"));
+            return Err(format!(
+                "'{url}' names no bucket: s3://BUCKET/PREFIX, the bucket 3 to 63 of a-z, 0-9, '.', '-'"
+            ));
         }
         let prefix = prefix.trim_end_matches('/');
         let bad = |segment: &str| segment.is_empty() || segment == "." || segment == "..";
@@ -95,10 +108,13 @@ impl SourceUrl {
             ("file", path) if !path.is_empty() => Ok(SourceUrl::Files(PathBuf::from(path))),
             ("kinesis", name) if is_aws_name(name, 1..=128) => Ok(SourceUrl::Kinesis(name.to_owned())),
             ("kinesis", _) => Err(format!(
-                "'{url}': write kinesis://STREAM, the stream's name (1 to 128 of a-z, A-Z, 0-9, '.', '_', '-')"
+                "'{}': write kinesis://STREAM, the stream's name (1 to 128 of a-z, A-Z, 0-9, '.', '_', '-')",
+                shown(url)
             )),
-            ("s3", _) => Err(format!("'{url}': objects can't be read as a source yet; copy them into a folder")),
-            _ => Err(format!("'{url}' is no source: write kinesis://STREAM, or a file or folder")),
+            ("s3", _) => {
+                Err(format!("'{}': objects can't be read as a source yet; copy them into a folder", shown(url)))
+            }
+            _ => Err(format!("'{}' is no source: write kinesis://STREAM, or a file or folder", shown(url))),
         }
     }
 }
@@ -112,7 +128,7 @@ impl LakeUrl {
         match scheme(url) {
             ("file", path) if !path.is_empty() => Ok(LakeUrl::Local(PathBuf::from(path))),
             ("s3", rest) => Ok(LakeUrl::S3(BucketUrl::parse(url, rest)?)),
-            _ => Err(format!("'{url}' is no lake: write a folder, or s3://BUCKET/PREFIX")),
+            _ => Err(format!("'{}' is no lake: write a folder, or s3://BUCKET/PREFIX", shown(url))),
         }
     }
 }
@@ -127,9 +143,10 @@ impl CheckpointsUrl {
             Some(("sqlite", path)) if !path.is_empty() => Ok(CheckpointsUrl::Sqlite(PathBuf::from(path))),
             Some(("dynamodb", name)) if is_aws_name(name, 3..=255) => Ok(CheckpointsUrl::DynamoDb(name.to_owned())),
             Some(("dynamodb", _)) => Err(format!(
-                "'{url}': write dynamodb://TABLE, the table's name (3 to 255 of a-z, A-Z, 0-9, '.', '_', '-')"
+                "'{}': write dynamodb://TABLE, the table's name (3 to 255 of a-z, A-Z, 0-9, '.', '_', '-')",
+                shown(url)
             )),
-            _ => Err(format!("'{url}' is no checkpoint store: write sqlite://PATH or dynamodb://TABLE")),
+            _ => Err(format!("'{}' is no checkpoint store: write sqlite://PATH or dynamodb://TABLE", shown(url))),
         }
     }
 }
@@ -187,6 +204,22 @@ mod tests {
         assert!(LakeUrl::parse("s3://X").is_err() && LakeUrl::parse("s3://abc/../d").is_err());
         assert!(LakeUrl::parse("ftp://x").unwrap_err().starts_with("'ftp://x' is no lake"));
         assert!(CheckpointsUrl::parse("c.db").is_err() && CheckpointsUrl::parse("sqlite://").is_err());
+    }
+
+    #[test]
+    fn messages_show_no_password_and_no_signature() {
+        for url in ["https://me:hush@host/a", "s3://me:hush@bucket/a", "kinesis://me:hush@s", "x://h/a?Signature=hush"]
+        {
+            for told in [
+                SourceUrl::parse(url).map(|_| ()).unwrap_err(),
+                LakeUrl::parse(url).map(|_| ()).unwrap_err(),
+                CheckpointsUrl::parse(url).map(|_| ()).unwrap_err(),
+            ] {
+                assert!(!told.contains("hush") && told.starts_with('\''), "{told}");
+            }
+        }
+        assert_eq!(shown("https://me:hush@host/a?b=c"), "https://…@host/a?…");
+        assert_eq!((shown("a/b"), shown("s3://the-lake/a@b")), ("a/b".to_owned(), "s3://the-lake/a@b".to_owned()));
     }
 
     #[test]

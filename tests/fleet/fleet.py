@@ -41,7 +41,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "outside"))
 from common import connect  # noqa: E402
 
 FAILOVER, HAND_OFF = 4, 10  # seconds
-KEY = "the fleet test's key of pseudonyms"
 
 
 def arguments():
@@ -88,12 +87,12 @@ class Test:
 
     def shardlake(self, *args):
         done = subprocess.run([self.args.bin, *map(str, args)], capture_output=True, text=True, timeout=900,
-                              env={**os.environ, "SHARDLAKE_TEST_KEY": KEY})
+                              env={**os.environ, "SHARDLAKE_TEST_KEY": lakes.KEY})
         assert done.returncode == 0, f"shardlake {args}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def prepare(self):
-        os.environ["SHARDLAKE_TEST_KEY"] = KEY
+        os.environ["SHARDLAKE_TEST_KEY"] = lakes.KEY
         self.config = self.folder / "shardlake.toml"
         self.config.write_text(
             f'[anonymize]\nkey = "env:SHARDLAKE_TEST_KEY"\n\n[leases]\nfailover = "{FAILOVER}s"\n'

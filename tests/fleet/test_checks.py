@@ -50,7 +50,7 @@ class Lake:
         self.folder = folder
         self.rows = [("kinesis://s", SHARD, "1", sub, sub) for sub in range(3)]
         self.letters = [{"errorCode": "Decode.NotUtf8", "stream": "kinesis://s", "shardId": SHARD, "sequenceNumber": "2",
-                         "subSequenceNumber": 0, "partitionKey": "key-bad", "rawData": base64.b64encode(BAD).decode()}]
+                         "subSequenceNumber": 0, "partitionKey": lakes.pseudonym("key-bad"), "rawData": base64.b64encode(BAD).decode()}]
         self.raw = [data.replace(b"\n", b" ") for data in GOOD] + [BAD]
         self.more = []
 
@@ -105,7 +105,7 @@ class Checks(unittest.TestCase):
 
     def test_a_record_that_is_a_row_and_a_dead_letter_is_told(self):
         self.lake.letters.append(self.lake.letters[0] | {
-            "sequenceNumber": "1", "partitionKey": "key-0", "rawData": base64.b64encode(GOOD[0]).decode()})
+            "sequenceNumber": "1", "partitionKey": lakes.pseudonym("key-0"), "rawData": base64.b64encode(GOOD[0]).decode()})
         self.fault("more than once")
 
     def test_a_row_of_no_record_is_told(self):
@@ -117,7 +117,7 @@ class Checks(unittest.TestCase):
         self.fault("other bytes")
 
     def test_a_dead_letter_with_another_partition_key_is_told(self):
-        self.lake.letters[0]["partitionKey"] = "key-0"
+        self.lake.letters[0]["partitionKey"] = lakes.pseudonym("key-0")
         self.fault("another partition key")
 
     def test_rows_of_two_streams_are_told(self):

@@ -6,8 +6,10 @@
 //! Path values are percent-encoded as Hive's `FileUtils.escapePathName` does it; null and the empty string are
 //! `__HIVE_DEFAULT_PARTITION__`. Limits: 255 bytes a path segment, as file systems have it, and 800 bytes a path.
 //!
-//! Beyond Hive: the control characters U+0080 to U+009F, which a terminal may obey, are written as the escaped bytes of
-//! their UTF-8. DuckDB, pyarrow and Polars read them back as they were, Hive and Spark as one character a byte.
+//! Beyond Hive: the control characters U+0080 to U+009F, which a terminal may obey, line separators, and what turns the
+//! direction of text (U+202A to U+202E, U+2066 to U+2069) are written as the escaped bytes of their UTF-8. DuckDB, pyarrow
+//! and Polars read them back as they were, Hive and Spark as one character a byte. A value that is the name of the default
+//! partition is no null: its first byte is escaped.
 
 use crate::columns::intern::Interner;
 use crate::dataset::plan::Partition;
@@ -169,10 +171,16 @@ impl Partitions {
 /// Text columns that a dataset may be partitioned by.
 pub(crate) const TEXTS_MAX: usize = 8;
 
+/// What stands for null, and for the empty text.
+const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
 /// A value as Hive writes it into a path.
 pub(crate) fn escape(value: &[u8]) -> String {
     if value.is_empty() {
-        return "__HIVE_DEFAULT_PARTITION__".to_owned();
+        return NULL.to_owned();
+    }
+    if value == NULL.as_bytes() {
+        return format!("%5F{}", &NULL[1..]);
     }
     let mut escaped = String::with_capacity(value.len());
     for character in String::from_utf8_lossy(value).chars() {
@@ -197,8 +205,8 @@ pub(crate) fn escape(value: &[u8]) -> String {
             | '<'
             | '>'
             | '|' => escaped.push_str(&format!("%{:02X}", u32::from(character))),
-            '\u{80}'..='\u{9F}' => {
-                let mut bytes = [0; 2];
+            '\u{80}'..='\u{9F}' | '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => {
+                let mut bytes = [0; 4];
                 character.encode_utf8(&mut bytes).bytes().for_each(|byte| escaped.push_str(&format!("%{byte:02X}")));
             }
             other => escaped.push(other),
@@ -284,6 +292,29 @@ mod tests {
         assert_eq!(find("2025-01-13T00:00:00Z", odd).1, "type=a%2Fb%3Dc d/year=2025/month=01");
         assert_eq!(find("2025-01-13T00:00:00Z", 0).1, "type=__HIVE_DEFAULT_PARTITION__/year=2025/month=01");
         assert_eq!(find("2025-01-01T00:00:00Z", skills), first);
+    }
+
+    #[test]
+    fn a_path_reads_back_as_its_value_and_turns_no_text_around() {
+        let decoded = |path: &str| {
+            let (mut bytes, mut rest) = (Vec::new(), path.as_bytes());
+            while let [first, after @ ..] = rest {
+                let is_escape = *first == b'%';
+                let digits = || u8::from_str_radix(std::str::from_utf8(&after[..2]).unwrap(), 16).unwrap();
+                bytes.push(if is_escape { digits() } else { *first });
+                rest = if is_escape { &after[2..] } else { after };
+            }
+            bytes
+        };
+        for value in ["..", "a%2Fb", "\u{0}\u{7f}\u{9b}", "x\u{202E}gpj.exe\u{2066}\u{2029}", "é/ü=ö", NULL] {
+            let path = escape(value.as_bytes());
+            assert!(!path.contains('/') && path != NULL, "{path:?}");
+            assert!(
+                !path.chars().any(|c| c.is_control() || matches!(c, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}'))
+            );
+            assert_eq!(decoded(&path), value.as_bytes(), "{path}");
+        }
+        assert_eq!(escape(b""), NULL);
     }
 
     #[test]

@@ -38,6 +38,16 @@ pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
 /// The first byte's sequence number of the first chunk.
 pub(crate) const BASE: u64 = 5_000;
 
+/// The key of pseudonyms.
+fn key() -> PseudonymKey {
+    PseudonymKey::new(&[7; 32]).expect("32 bytes make a key")
+}
+
+/// A value's pseudonym under the tests' key.
+pub(crate) fn pseudonym(value: &str) -> String {
+    String::from_utf8(key().pseudonym(value.as_bytes()).to_vec()).expect("hex digits")
+}
+
 /// How a lane is set up.
 pub(crate) struct Setup {
     definitions: Vec<DefinitionText>,
@@ -133,7 +143,7 @@ impl Setup {
         let assigned = self.assigned.as_ref().map(|name| datasets.find(name).expect("the assigned dataset is there"));
         Arc::new(LaneConfig {
             graph,
-            key: Some(PseudonymKey::new(&[7; 32]).expect("32 bytes make a key")),
+            key: Some(key()),
             assigned: vec![assigned],
             raw: self.raw.then_some(LineCodec::Gzip(1)),
             letters: LineCodec::Gzip(1),

@@ -15,19 +15,28 @@ use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
 use pipeline::chunk::{Chunk, Damage, Frame, Framing};
 
 use crate::source::files::input::{Filled, Input};
-use crate::source::files::list::{Codec, json_files, kind_of};
+use crate::source::files::list::{Codec, inside, json_files, kind_of};
 use crate::source::files::registry::Registry;
 use crate::source::files::{FilesConfig, blocking};
 use crate::source::{Behind, Read, ShardReader, SourceError};
 
 /// A file's number counts for this much in a sequence number; the rest is the offset in the file.
 const FILE: u64 = 1_000_000_000_000;
+/// Bytes of a line that is too long that are passed over at once: threads for files are few.
+pub(super) const PASS_BYTES: u64 = 32 << 20;
 /// The offset that says that a file was read to its end.
 const DONE: u64 = FILE - 1;
 
+/// A folder at or below the root of its source.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    pub(super) root: PathBuf,
+    pub(super) path: PathBuf,
+}
+
 /// Reads the `.json` files of a folder.
 pub(super) struct FolderReader {
-    folder: PathBuf,
+    folder: Folder,
     registry: Registry,
     stream: Arc<str>,
     shard: Arc<str>,
@@ -55,13 +64,13 @@ fn next_of(position: &Position) -> Option<(u64, u64)> {
 /// How much of a folder lies behind a position.
 pub(super) async fn behind(
     stream: &StreamName,
-    folder: PathBuf,
+    folder: Folder,
     registry: &Registry,
     position: &Position,
 ) -> Result<Behind, SourceError> {
     let mut registry = registry.again();
     registry.load().await?;
-    let files = blocking(stream, move || json_files(&folder)).await?;
+    let files = blocking(stream, move || json_files(&folder.root, &folder.path)).await?;
     let (number, _) = next_of(position).unwrap_or((u64::MAX, 0));
     let read: std::collections::HashSet<&str> =
         (1..number.min(registry.len() + 1)).filter_map(|n| registry.file(n)).collect();
@@ -71,7 +80,7 @@ pub(super) async fn behind(
 
 impl FolderReader {
     pub(super) async fn open(
-        folder: PathBuf,
+        folder: Folder,
         mut registry: Registry,
         stream: StreamName,
         shard: ShardId,
@@ -91,7 +100,7 @@ impl FolderReader {
     /// Gives numbers to files that are new.
     async fn look_for_files(&mut self) -> Result<(), SourceError> {
         let folder = self.folder.clone();
-        let files = blocking(&self.place, move || json_files(&folder)).await?;
+        let files = blocking(&self.place, move || json_files(&folder.root, &folder.path)).await?;
         let settle = i64::try_from(self.config.settle.as_millis()).unwrap_or(i64::MAX);
         let now = self.config.clock.now_ms();
         let waiting = |modified_ms: i64| !self.config.complete && now.saturating_sub(modified_ms) < settle;
@@ -118,32 +127,36 @@ impl ShardReader for FolderReader {
         }
         let mut batch = Batch { buffer, frames: Vec::new(), source_bytes: 0, lines: None };
         batch.buffer.clear();
-        while batch.buffer.len() < bytes
-            && batch.lines.is_none()
+        let mut passing = false;
+        while (passing || (batch.buffer.len() < bytes && batch.lines.is_none()))
             && let Some(name) = self.registry.file(self.number)
         {
-            let path = self.folder.join(name);
+            let Folder { root, path } = self.folder.clone();
+            let path = path.join(name);
             let (number, offset, config) = (self.number, self.offset, self.config.clone());
             let open = self.open.take();
             let place = format!("{} ({})", self.place, name);
-            let step = blocking(&place, move || {
+            let done = blocking(&place, move || {
                 let mut file = match open {
                     Some(file) => file,
-                    None => Box::new(OpenFile::open(&path, number, offset, config)?),
+                    None => Box::new(OpenFile::open(&inside(&root, &path)?, &path, number, offset, config)?),
                 };
                 let step = file.read_into(&mut batch, bytes)?;
                 Ok((batch, file, step))
             })
             .await?;
-            let file;
-            (batch, file, self.offset) = match step {
-                (batch, _, Step::Done) => {
-                    self.number += 1;
-                    (batch, None, 0)
+            let (file, step);
+            (batch, file, step) = done;
+            passing = matches!(step, Step::Passing);
+            match step {
+                Step::Done => {
+                    (self.number, self.offset) = (self.number + 1, 0);
+                    continue;
                 }
-                (batch, file, Step::More(offset)) => (batch, Some(file), offset),
-            };
-            self.open = file;
+                Step::More(offset) => self.offset = offset,
+                Step::Passing => {}
+            }
+            self.open = Some(file);
         }
         let through = Self::position(self.number, self.offset);
         let (stream, shard) = (Arc::clone(&self.stream), Arc::clone(&self.shard));
@@ -170,6 +183,8 @@ enum Step {
     Done,
     /// Offset of the next byte.
     More(u64),
+    /// In the middle of a line that is too long: no place to stop at.
+    Passing,
 }
 
 /// A file that is being read.
@@ -178,13 +193,16 @@ struct OpenFile {
     number: u64,
     config: FilesConfig,
     carry: Vec<u8>,
+    /// A line that is too long was told, and its end was not found yet.
+    passing: bool,
 }
 
 impl OpenFile {
-    fn open(path: &Path, number: u64, offset: u64, config: FilesConfig) -> std::io::Result<Self> {
+    /// Opens the file that `real` is the real path of.
+    fn open(real: &Path, path: &Path, number: u64, offset: u64, config: FilesConfig) -> std::io::Result<Self> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let codec = kind_of(name).map_or(Codec::Plain, |(_, codec)| codec);
-        Ok(OpenFile { input: Input::open(path, codec, offset)?, number, config, carry: Vec::new() })
+        Ok(OpenFile { input: Input::open(real, codec, offset)?, number, config, carry: Vec::new(), passing: false })
     }
 
     fn sequence(&self, offset: u64) -> u64 {
@@ -192,6 +210,9 @@ impl OpenFile {
     }
 
     fn read_into(&mut self, batch: &mut Batch, bytes: usize) -> std::io::Result<Step> {
+        if self.passing {
+            return self.pass(batch);
+        }
         let base = self.input.offset - self.carry.len() as u64;
         let mut text = std::mem::take(&mut self.carry);
         let whole_bytes = self.config.record_bytes_max + 1;
@@ -262,13 +283,21 @@ impl OpenFile {
     fn too_long(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64) -> std::io::Result<Step> {
         text.truncate(self.config.record_bytes_max);
         self.push(batch, &text, base, 0..text.len(), Some(Damage::TooLarge));
+        self.passing = true;
+        self.pass(batch)
+    }
+
+    /// Passes over a part of a line that is too long: as much as may take its time at once.
+    fn pass(&mut self, batch: &mut Batch) -> std::io::Result<Step> {
         let mut rest = Vec::new();
-        loop {
+        let from = self.input.offset;
+        while self.input.offset - from < PASS_BYTES {
             rest.clear();
             let before = self.input.offset;
             let filled = self.input.fill(&mut rest, 1 << 16)?;
             batch.source_bytes += self.input.taken();
             if let Some(end) = memchr::memchr(b'\n', &rest) {
+                self.passing = false;
                 self.carry.extend_from_slice(&rest[end + 1..]);
                 return Ok(Step::More(before + end as u64 + 1));
             }
@@ -276,6 +305,7 @@ impl OpenFile {
                 return Ok(Step::Done);
             }
         }
+        Ok(Step::Passing)
     }
 
     /// Adds one record, unless it is blank.

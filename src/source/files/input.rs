@@ -3,6 +3,9 @@
 //! Owns: seeking to an offset of the text (by decompressing up to it, where it is compressed), and telling a damaged
 //! compressed stream from a failing disk. Everything here blocks; callers are on the blocking pool.
 //!
+//! Limits: a window of 8 MiB (zstd's levels to 19 need no more), because a decoder holds it beside the memory that is
+//! configured, and a file of a few bytes may ask for any.
+//!
 //! A compressed stream that is damaged or cut off ends where it can't be read on: what came before it stands.
 
 use std::fs::File;
@@ -12,6 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::source::files::list::{Codec, modified_ms};
+
+/// Bytes that a zstd file may look back, as a power of two.
+pub(super) const WINDOW_LOG_MAX: u32 = 23;
 
 /// An open file.
 pub(super) struct Input {
@@ -80,7 +86,11 @@ impl Input {
         let counted = BufReader::with_capacity(1 << 16, Counted { inner: file, taken: Arc::clone(&taken) });
         let text: Box<dyn Read + Send> = match codec {
             Codec::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(counted)),
-            _ => Box::new(zstd::stream::read::Decoder::with_buffer(counted)?),
+            _ => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(counted)?;
+                decoder.window_log_max(WINDOW_LOG_MAX)?;
+                Box::new(decoder)
+            }
         };
         let mut input = Input { text, compressed: true, offset: 0, modified_ms, taken, plain: None, exhausted: false };
         input.skip(offset)?;

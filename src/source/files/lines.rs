@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
 use pipeline::chunk::{Chunk, Damage, Frame, Framing};
 
+use crate::source::files::folder::PASS_BYTES;
 use crate::source::files::input::{Filled, Input};
 use crate::source::files::list::{Codec, kind_of};
 use crate::source::files::{FilesConfig, blocking};
@@ -31,6 +32,8 @@ struct Cutter {
     ends: bool,
     /// The begin of a line whose end was not read yet.
     carry: Vec<u8>,
+    /// The begin of a line that is too long, and where it begins in the text, while its end is looked for.
+    passing: Option<(Vec<u8>, u64)>,
     finished: bool,
 }
 
@@ -90,6 +93,7 @@ impl LinesReader {
             ends: codec != Codec::Plain,
             config,
             carry: Vec::new(),
+            passing: None,
             finished: false,
         };
         Ok(LinesReader { cutter: Some(cutter), place })
@@ -103,20 +107,31 @@ impl ShardReader for LinesReader {
             let problem = "an earlier read was given up".to_owned();
             return Err(SourceError::Unavailable { place: self.place.clone(), problem });
         };
-        let (cutter, read) = blocking(&self.place, move || {
-            let read = cutter.next(bytes, buffer)?;
-            Ok((cutter, read))
-        })
-        .await?;
-        self.cutter = Some(cutter);
-        Ok(read)
+        let mut buffer = Some(buffer);
+        loop {
+            let buffer = buffer.take();
+            let read;
+            (cutter, read) = blocking(&self.place, move || {
+                let read = match buffer {
+                    Some(buffer) => cutter.next(bytes, buffer)?,
+                    None => cutter.pass()?,
+                };
+                Ok((cutter, read))
+            })
+            .await?;
+            // In the middle of a line that is too long: others may have the thread for a while.
+            let Some(read) = read else { continue };
+            self.cutter = Some(cutter);
+            return Ok(read);
+        }
     }
 }
 
 impl Cutter {
-    fn next(&mut self, bytes: usize, mut buffer: Vec<u8>) -> std::io::Result<Read> {
+    /// What is next; `None` where more of a line that is too long is to be passed over first.
+    fn next(&mut self, bytes: usize, mut buffer: Vec<u8>) -> std::io::Result<Option<Read>> {
         if self.finished {
-            return Ok(Read::End { children: Vec::new() });
+            return Ok(Some(Read::End { children: Vec::new() }));
         }
         buffer.clear();
         buffer.append(&mut self.carry);
@@ -128,13 +143,17 @@ impl Cutter {
             if let Some(last) = memchr::memrchr(b'\n', &buffer) {
                 self.carry.extend_from_slice(&buffer[last + 1..]);
                 buffer.truncate(last + 1);
-                return self.chunk(buffer, base);
+                return self.chunk(buffer, base).map(Some);
             }
             match filled {
-                Filled::Full if buffer.len() > self.config.record_bytes_max => return self.too_long(buffer, base),
+                Filled::Full if buffer.len() > self.config.record_bytes_max => {
+                    buffer.truncate(self.config.record_bytes_max);
+                    self.passing = Some((buffer, base));
+                    return self.pass();
+                }
                 Filled::Full => target = (buffer.len() * 2).min(self.config.record_bytes_max + 1).max(buffer.len() + 1),
-                Filled::Damaged => return Ok(self.damaged(buffer, base)),
-                Filled::Ended => return self.ended(buffer, base),
+                Filled::Damaged => return Ok(Some(self.damaged(buffer, base))),
+                Filled::Ended => return self.ended(buffer, base).map(Some),
             }
         }
     }
@@ -167,31 +186,31 @@ impl Cutter {
         Read::Chunk { chunk, through, source_bytes: self.input.taken() }
     }
 
-    /// A line that is longer than a record may be: its first bytes are kept, the rest is passed over.
-    fn too_long(&mut self, mut buffer: Vec<u8>, base: u64) -> std::io::Result<Read> {
-        buffer.truncate(self.config.record_bytes_max);
+    /// Passes over a line that is longer than a record may be, or over a part of it (`None`): its first bytes are kept.
+    fn pass(&mut self) -> std::io::Result<Option<Read>> {
+        let Some((buffer, base)) = self.passing.take() else { return Ok(None) };
         let mut rest = Vec::new();
-        loop {
+        let from = self.input.offset;
+        while self.input.offset - from < PASS_BYTES {
             rest.clear();
             let before = self.input.offset;
             let filled = self.input.fill(&mut rest, 1 << 16)?;
             if let Some(end) = memchr::memchr(b'\n', &rest) {
                 self.carry.extend_from_slice(&rest[end + 1..]);
-                return Ok(self.one_damaged(buffer, base, before + end as u64 + 1, Damage::TooLarge));
+                let next = before + end as u64 + 1;
+                return Ok(Some(self.one_damaged(buffer, base, next, Damage::TooLarge)));
             }
-            match filled {
-                Filled::Full => {}
-                Filled::Damaged => {
-                    self.finished = true;
-                    // One behind the last byte, as for any damage.
-                    return Ok(self.one_damaged(buffer, base, self.input.offset + 1, Damage::TooLarge));
-                }
-                Filled::Ended => {
-                    self.finished = self.ends;
-                    return Ok(self.one_damaged(buffer, base, self.input.offset, Damage::TooLarge));
-                }
-            }
+            // Where it ends by damage, one behind the last byte, as for any damage.
+            let end = match filled {
+                Filled::Full => continue,
+                Filled::Damaged => self.input.offset + 1,
+                Filled::Ended => self.input.offset,
+            };
+            self.finished = self.ends || filled == Filled::Damaged;
+            return Ok(Some(self.one_damaged(buffer, base, end, Damage::TooLarge)));
         }
+        self.passing = Some((buffer, base));
+        Ok(None)
     }
 
     /// The compressed stream can't be read on: what there is of the last line stands for what is lost.

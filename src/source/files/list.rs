@@ -1,4 +1,9 @@
 //! Finding files: which there are, and what their names say about them.
+//!
+//! Owns: which files are read at all. Whoever may put files into a source must not have others read through it, so a link is
+//! followed only to a plain file inside of the source, and what is neither (a link out of it, a pipe, a device) is left out,
+//! as is a name that can't be a shard's. A file is looked at again when it is opened, since a link may change meanwhile.
+//! Does not own: telling what was left out (`mod`). Hard links can't be told from files.
 
 use std::fs;
 use std::io;
@@ -99,51 +104,102 @@ pub(super) fn kind_of(name: &str) -> Option<(Content, Codec)> {
     }
 }
 
-/// All shards' places at or below a root, in order. A root that is a file is a file of lines, whatever its name.
-pub(super) fn list(root: &Path) -> io::Result<Vec<Place>> {
-    if root.is_file() {
-        return Ok(vec![Place::Lines(root.to_owned())]);
-    }
-    let mut places = Vec::new();
-    walk(root, &mut places)?;
-    places.sort();
-    Ok(places)
+/// What there is at or below a root.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// All shards' places, in order.
+    pub(super) places: Vec<Place>,
+    /// Files and folders that would be read, and why they are not.
+    pub(super) left_out: Vec<(PathBuf, &'static str)>,
 }
 
-fn walk(folder: &Path, places: &mut Vec<Place>) -> io::Result<()> {
+/// Lists a root. One that is a file is a file of lines, whatever its name.
+pub(super) fn list(root: &Path) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    if root.is_file() {
+        listing.places.push(Place::Lines(root.to_owned()));
+        return Ok(listing);
+    }
+    walk(root, root, &mut listing)?;
+    listing.places.sort();
+    Ok(listing)
+}
+
+fn walk(root: &Path, folder: &Path, listing: &mut Listing) -> io::Result<()> {
     let mut has_json = false;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
+        let (path, shown) = (entry.path(), entry.file_name());
+        let shown = shown.to_string_lossy();
         // Symbolic links are followed to files, not to folders: those might lead in circles.
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            if !name.starts_with(['.', '_']) {
-                walk(&entry.path(), places)?;
-            }
+        let is_folder = entry.file_type()?.is_dir();
+        let kind = kind_of(&shown);
+        if shown.starts_with(['.', '_']) || (!is_folder && kind.is_none()) {
             continue;
         }
-        match kind_of(name) {
-            Some((Content::Lines, _)) => places.push(Place::Lines(entry.path())),
-            Some((Content::Json, _)) => has_json = true,
-            None => {}
+        if let Some(problem) = problem_of(root, &entry)? {
+            listing.left_out.push((path, problem));
+        } else if is_folder {
+            walk(root, &path, listing)?;
+        } else if let Some((Content::Lines, _)) = kind {
+            listing.places.push(Place::Lines(path));
+        } else {
+            has_json = true;
         }
     }
     if has_json {
-        places.push(Place::Folder(folder.to_owned()));
+        listing.places.push(Place::Folder(folder.to_owned()));
     }
     Ok(())
 }
 
+/// Why a file or folder is not read.
+fn problem_of(root: &Path, entry: &fs::DirEntry) -> io::Result<Option<&'static str>> {
+    let name = entry.file_name();
+    let Some(name) = name.to_str() else { return Ok(Some("its name is not UTF-8")) };
+    if name.chars().any(char::is_control) {
+        return Ok(Some("its name has a control character"));
+    }
+    let kind = entry.file_type()?;
+    if kind.is_file() || kind.is_dir() {
+        return Ok(None);
+    }
+    if !kind.is_symlink() {
+        return Ok(Some("it is no plain file"));
+    }
+    match inside(root, &entry.path()) {
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Ok(Some("it is a link to what is no plain file inside of the source"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some("it is a link to nothing")),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(libc::ELOOP) => {
+            Ok(Some("it is a link that can't be followed"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The real path of a file, which is a plain file at or below the root.
+///
+/// # Errors
+/// It is not there, or (`InvalidData`) something else.
+pub(super) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let real = fs::canonicalize(path)?;
+    if real.starts_with(root) && fs::metadata(&real)?.is_file() {
+        return Ok(real);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it is no plain file inside of the source, or a link out of it"))
+}
+
 /// The `.json` files of one folder, with size and time of last change, in the order of their names.
-pub(super) fn json_files(folder: &Path) -> io::Result<Vec<JsonFile>> {
+pub(super) fn json_files(root: &Path, folder: &Path) -> io::Result<Vec<JsonFile>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if matches!(kind_of(name), Some((Content::Json, _))) {
+        if matches!(kind_of(name), Some((Content::Json, _))) && problem_of(root, &entry)?.is_none() {
             let metadata = fs::metadata(entry.path())?;
             if metadata.is_file() {
                 files.push(JsonFile {

@@ -14,7 +14,7 @@
 //! A plain file of lines may grow, and is followed. Compressed files and `.json` files are taken to be complete when they
 //! are seen: write them elsewhere and move them in. A compressed file's shard ends; a plain one's never does.
 //!
-//! Names that begin with `.` or `_` are left out. Limits: 10¹² bytes a file of a folder's shard, 18,000,000 files a folder.
+//! Names that begin with `.` or `_` are left out; so is, with a warning, what leads out of the source (`list`). Limits: 10¹² bytes a file of a folder's shard, 18,000,000 files a folder.
 
 mod folder;
 mod input;
@@ -22,8 +22,9 @@ mod lines;
 mod list;
 mod registry;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,9 +32,9 @@ use checkpoints::{Position, ShardId, StreamName};
 
 use crate::clock::SharedClock;
 use crate::lake::ObjectStore;
-use crate::source::files::folder::FolderReader;
+use crate::source::files::folder::{Folder, FolderReader};
 use crate::source::files::lines::LinesReader;
-use crate::source::files::list::{Place, list};
+use crate::source::files::list::{Place, inside, list};
 use crate::source::files::registry::Registry;
 use crate::source::{Behind, ShardReader, ShardSource, SourceError, SourceShard};
 
@@ -57,6 +58,8 @@ pub struct FileSource {
     root: PathBuf,
     config: FilesConfig,
     lake: Arc<dyn ObjectStore>,
+    /// What was left out and told.
+    told: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl std::fmt::Debug for FileSource {
@@ -82,11 +85,20 @@ impl FileSource {
         let shown = root.to_str().ok_or_else(|| unreadable("its path is not UTF-8".to_owned()))?;
         let url = format!("file://{shown}");
         let stream = StreamName::new(name.unwrap_or(&url)).map_err(|error| unreadable(error.to_string()))?;
-        Ok(FileSource { stream, root, config, lake })
+        Ok(FileSource { stream, root, config, lake, told: Mutex::default() })
     }
 
     fn registry(&self, shard: &ShardId) -> Registry {
         Registry::new(Arc::clone(&self.lake), self.stream.clone(), shard.clone())
+    }
+
+    /// Tells once that a file is not read.
+    fn leave_out(&self, path: PathBuf, problem: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.contains(&path) {
+            tracing::warn!(stream = %self.stream, ?path, problem, "a file is not read");
+            told.insert(path);
+        }
     }
 
     fn place(&self, shard: &ShardId) -> Result<Place, SourceError> {
@@ -105,13 +117,17 @@ impl ShardSource for FileSource {
 
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
         let root = self.root.clone();
-        let places = blocking(&self.stream, move || list(&root)).await?;
+        let listing = blocking(&self.stream, move || list(&root)).await?;
+        for (path, problem) in listing.left_out {
+            self.leave_out(path, problem);
+        }
         let mut shards = Vec::new();
-        for place in places {
-            let id = place
-                .shard_id(&self.root)
-                .map_err(|problem| SourceError::Unreadable { place: place.path().display().to_string(), problem })?;
-            shards.push(SourceShard::alone(id));
+        for place in listing.places {
+            // One name that can't be a shard's must not keep the others from being read.
+            match place.shard_id(&self.root) {
+                Ok(id) => shards.push(SourceShard::alone(id)),
+                Err(problem) => self.leave_out(place.path().to_owned(), &problem),
+            }
         }
         Ok(shards)
     }
@@ -120,10 +136,14 @@ impl ShardSource for FileSource {
         let place = self.place(shard)?;
         let (stream, config) = (self.stream.clone(), self.config.clone());
         match place {
-            Place::Lines(path) => Ok(Box::new(LinesReader::open(path, stream, shard.clone(), after, config).await?)),
+            Place::Lines(path) => {
+                let root = self.root.clone();
+                let path = blocking(&format!("shard {shard} of stream {stream}"), move || inside(&root, &path)).await?;
+                Ok(Box::new(LinesReader::open(path, stream, shard.clone(), after, config).await?))
+            }
             Place::Folder(path) => {
-                let registry = self.registry(shard);
-                Ok(Box::new(FolderReader::open(path, registry, stream, shard.clone(), after, config).await?))
+                let (folder, registry) = (Folder { root: self.root.clone(), path }, self.registry(shard));
+                Ok(Box::new(FolderReader::open(folder, registry, stream, shard.clone(), after, config).await?))
             }
         }
     }
@@ -134,7 +154,10 @@ impl ShardSource for FileSource {
         }
         match self.place(shard)? {
             Place::Lines(path) => lines::behind(&self.stream, path, position).await,
-            Place::Folder(path) => folder::behind(&self.stream, path, &self.registry(shard), position).await,
+            Place::Folder(path) => {
+                let folder = Folder { root: self.root.clone(), path };
+                folder::behind(&self.stream, folder, &self.registry(shard), position).await
+            }
         }
     }
 }

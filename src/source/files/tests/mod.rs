@@ -1,5 +1,7 @@
 //! Files as shards: what is read, what its positions are, and that reading again from any position gives the rest.
 
+mod hostile;
+
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;

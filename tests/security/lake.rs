@@ -1,0 +1,192 @@
+//! All of a lake, searched for marks.
+//!
+//! Owns: which place of a lake is searched how, and where a mark may be: in `raw/`, in the `rawData` of a dead letter, in a
+//! column that its definition says it lands in as it is, and, where that is a partition column, in the names of objects.
+//! Nowhere else: not in another column, statistics or footers, not in anything else about a dead letter, not in
+//! intents, commit records, the lease table, or a name. Does not own: the search itself (`search`), the rules (`rules`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use serde_json::Value;
+
+use crate::rules::Dataset;
+use crate::search::{Found, MarkId, Marks, Planted};
+
+/// Objects by name, and whatever else lies beside them.
+pub(crate) type Objects = BTreeMap<String, Vec<u8>>;
+
+/// A search: the marks, the rules, and what came of it.
+pub(crate) struct Search<'a> {
+    marks: &'a Marks,
+    datasets: &'a [Dataset],
+    /// Marks where they must not be.
+    pub(crate) leaks: BTreeSet<String>,
+    /// Marks where they may be, by place: proof that they were there to be found.
+    pub(crate) landed: BTreeMap<&'static str, BTreeSet<MarkId>>,
+}
+
+/// Every file below a folder, by its name from there.
+pub(crate) fn files_below(root: &Path) -> Objects {
+    let mut objects = Objects::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                objects.insert(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    objects
+}
+
+/// Lines of a compressed object.
+pub(crate) fn lines(name: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut text = Vec::new();
+    if name.ends_with(".zst") {
+        zstd::stream::read::Decoder::new(bytes).unwrap().read_to_end(&mut text).unwrap();
+    } else {
+        MultiGzDecoder::new(bytes).read_to_end(&mut text).unwrap();
+    }
+    text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(marks: &'a Marks, datasets: &'a [Dataset]) -> Self {
+        Search { marks, datasets, leaks: BTreeSet::new(), landed: BTreeMap::new() }
+    }
+
+    fn dataset(&self, name: &str) -> Option<&'a Dataset> {
+        self.datasets.iter().find(|dataset| dataset.name == name)
+    }
+
+    /// Searches what may hold no mark at all.
+    pub(crate) fn nothing_in(&mut self, place: &str, bytes: &[u8]) {
+        self.search(place, bytes, |_, _| false);
+    }
+
+    /// Searches for marks that may not be there, as `may` judges of each planted one.
+    fn search(&mut self, place: &str, bytes: &[u8], may: impl Fn(&Self, &Planted) -> bool) {
+        for Found { ids: [first, last], form } in self.marks.find(bytes) {
+            // What may stand there as it is may not stand there as a digest.
+            let is_digest = form.starts_with("a digest");
+            if is_digest || !(first..=last).any(|id| may(self, self.marks.planted(id))) {
+                let planted = self.marks.planted(first);
+                self.leaks.insert(format!("{place}: {planted:?} {form}"));
+            }
+        }
+    }
+
+    /// Whether a value may be in the name of an object: it is of a partition column.
+    fn may_be_in_a_name(&self, planted: &Planted) -> bool {
+        self.dataset(&planted.dataset).is_some_and(|dataset| dataset.in_paths(planted))
+    }
+
+    /// Whether a value is the time of an event or of an arrival.
+    fn is_time(&self, planted: &Planted) -> bool {
+        self.dataset(&planted.dataset).is_some_and(|dataset| dataset.is_time(planted))
+    }
+
+    /// Searches what a command said. A dead letter tells when its record arrived.
+    pub(crate) fn said(&mut self, command: &str, said: &[u8]) {
+        let shows_letters = command.starts_with("deadletters show");
+        self.search(&format!("what '{command}' says"), said, |search, planted| {
+            shows_letters && search.is_time(planted)
+        });
+    }
+
+    /// Searches a whole lake.
+    pub(crate) fn lake(&mut self, objects: &Objects) {
+        for (name, bytes) in objects {
+            match name.split('/').next().unwrap() {
+                "raw" => {
+                    self.nothing_in(&format!("the name {name}"), name.as_bytes());
+                    let all = lines(name, bytes).join(&b'\n');
+                    self.land("raw/", &all);
+                }
+                "error" => {
+                    self.nothing_in(&format!("the name {name}"), name.as_bytes());
+                    self.letters(name, bytes);
+                }
+                "processed" => {
+                    self.search(&format!("the name {name}"), name.as_bytes(), Self::may_be_in_a_name);
+                    self.rows(name, bytes);
+                }
+                // Commit records name objects; everything else here names nothing of a record.
+                first => {
+                    let has_names = matches!(first, "_commits" | "_intents");
+                    self.search(name, bytes, |search, planted| has_names && search.may_be_in_a_name(planted));
+                    self.nothing_in(&format!("the name {name}"), name.as_bytes());
+                }
+            }
+        }
+    }
+
+    fn land(&mut self, place: &'static str, bytes: &[u8]) {
+        let found = self.marks.find_plain(bytes).into_iter().map(|found| found.ids[0]);
+        self.landed.entry(place).or_default().extend(found);
+    }
+
+    fn letters(&mut self, name: &str, bytes: &[u8]) {
+        for line in lines(name, bytes) {
+            let mut letter: Value = serde_json::from_slice(&line).unwrap();
+            let raw = letter["rawData"].take();
+            let raw = base64_simd::STANDARD.decode_to_vec(raw.as_str().unwrap()).unwrap();
+            self.land("rawData", &raw);
+            let arrival = letter["arrivalTimestamp"].take();
+            self.search(&format!("{name}, arrivalTimestamp"), arrival.to_string().as_bytes(), Self::is_time);
+            self.nothing_in(name, letter.to_string().as_bytes());
+        }
+    }
+
+    fn rows(&mut self, name: &str, bytes: &[u8]) {
+        let dataset = self.dataset(name.split('/').nth(1).unwrap()).unwrap();
+        // Footers and indexes are not compressed: what they hold is of the file's columns, or nothing.
+        self.search(&format!("{name}, its bytes"), bytes, |_, planted| {
+            planted.dataset == dataset.name && !dataset.columns_of(planted).is_empty()
+        });
+        let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes)).unwrap();
+        let file = reader.metadata().file_metadata();
+        for pair in file.key_value_metadata().into_iter().flatten().filter(|pair| pair.key != "ARROW:schema") {
+            self.nothing_in(&format!("{name}, {}", pair.key), pair.value.clone().unwrap_or_default().as_bytes());
+        }
+        let mut columns: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for group in reader.metadata().row_groups() {
+            for chunk in group.columns() {
+                let column = columns.entry(chunk.column_path().parts()[0].clone()).or_default();
+                let statistics = chunk.statistics();
+                let bounds = [statistics.and_then(|s| s.min_bytes_opt()), statistics.and_then(|s| s.max_bytes_opt())];
+                for bound in bounds.into_iter().flatten() {
+                    column.extend_from_slice(bound);
+                    column.push(b'\n');
+                }
+            }
+        }
+        for row in reader.get_row_iter(None).unwrap() {
+            for (column, field) in row.unwrap().into_columns() {
+                columns.entry(column).or_default().extend_from_slice(format!("{field}\n").as_bytes());
+            }
+        }
+        for (column, values) in columns {
+            let may = |_: &Self, planted: &Planted| {
+                planted.dataset == dataset.name && dataset.columns_of(planted).contains(&column)
+            };
+            self.search(&format!("{name}, column {column}"), &values, may);
+            self.land("processed/", &values);
+        }
+    }
+
+    /// Fails if a mark is where it must not be.
+    pub(crate) fn finds_no_leak(&self) {
+        let shown: Vec<&String> = self.leaks.iter().take(40).collect();
+        assert!(self.leaks.is_empty(), "{} leaks, among them:\n{shown:#?}", self.leaks.len());
+    }
+}
