@@ -49,8 +49,6 @@ pub enum Mutation {
     HearReplacedReaders,
     /// A restarted worker names its epochs as the ones before.
     NamesUsedTwice,
-    /// The row of a shard is removed while its stream still lists it.
-    RowRemovedWhileListed,
     /// A sweep removes what is pending.
     SweepWhatIsPending,
     /// A sweep removes what its worker may still decide.
@@ -59,7 +57,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 22] = [
+    pub const ALL: [Mutation; 21] = [
         Mutation::DecideWithoutHolding,
         Mutation::DecideAnywhere,
         Mutation::DecideInPart,
@@ -79,7 +77,6 @@ impl Mutation {
         Mutation::KeepRowsOfAbortedEpoch,
         Mutation::HearReplacedReaders,
         Mutation::NamesUsedTwice,
-        Mutation::RowRemovedWhileListed,
         Mutation::SweepWhatIsPending,
         Mutation::SweepWhatMayBeDecided,
     ];

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use checkpoints::{Lease, Mutation, Position, ShardKey, StoreError, StreamName};
+use checkpoints::{Lease, Position, ShardKey, StoreError, StreamName};
 use tokio::time::Instant;
 
 use crate::worker::leases::Keeper;
@@ -55,9 +55,7 @@ impl Keeper {
         let of_stream = |lease: &&Lease| lease.key.stream == *stream;
         let (mut again, mut removed) = (Vec::new(), Vec::new());
         for lease in leases.iter().filter(of_stream) {
-            let done = lease.checkpoint == Position::End
-                && lease.pending.is_none()
-                && (!listed.contains(&lease.key) || Mutation::RowRemovedWhileListed.is_on());
+            let done = lease.checkpoint == Position::End && lease.pending.is_none() && !listed.contains(&lease.key);
             let mut children = leases.iter().filter(of_stream).filter(|child| child.parents.contains(&lease.key.shard));
             let read = |child: &Lease| child.last_manifest.is_some() || child.checkpoint == Position::End;
             if !done || lease.children.is_empty() || !children.all(read) {

@@ -287,7 +287,7 @@ impl Fleet {
                 }
             }
             22 => self.sweep(),
-            _ => {}
+            _ => self.stand_still().await,
         }
     }
 
@@ -304,6 +304,18 @@ impl Fleet {
             self.shared.tally.note(Kind::LeaseStolen);
             self.auditor.look(Service::Leases, "take", "");
         }
+    }
+
+    /// All workers stand still, for longer than what a sweep takes for old; and somebody sweeps.
+    async fn stand_still(&mut self) {
+        let time = SWEEP_AGE + Duration::from_secs(300 + self.rng.below(600));
+        for running in &self.workers {
+            self.shared.tally.note(Kind::WokenLate);
+            running.wires.sleep(time);
+        }
+        tokio::time::sleep(time - Duration::from_secs(20)).await;
+        self.sweep();
+        tokio::time::sleep(Duration::from_secs(25)).await;
     }
 
     /// Somebody sweeps the lake while the others work.
