@@ -29,8 +29,6 @@ pub enum Mutation {
     RecordBeforeObjects,
     /// The intent is removed before the checkpoints have moved.
     IntentRemovedEarly,
-    /// A roll back leaves uploads as they are: they may be completed later.
-    RollBackWithoutAborting,
     /// A roll back leaves visible objects as they are.
     RollBackWithoutDeleting,
     /// Dead letters are not in the commit.
@@ -57,7 +55,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 21] = [
+    pub const ALL: [Mutation; 20] = [
         Mutation::DecideWithoutHolding,
         Mutation::DecideAnywhere,
         Mutation::DecideInPart,
@@ -67,7 +65,6 @@ impl Mutation {
         Mutation::AdvanceBeforePublishing,
         Mutation::RecordBeforeObjects,
         Mutation::IntentRemovedEarly,
-        Mutation::RollBackWithoutAborting,
         Mutation::RollBackWithoutDeleting,
         Mutation::ForgetDeadLetters,
         Mutation::ChildBeforeParent,

@@ -64,7 +64,7 @@ async fn roll_back(stores: &Stores, manifest: Manifest, lost: Lost) -> Result<Re
         return settled(stores, manifest, &rows, lost).await;
     }
     tracing::warn!(epoch = %manifest.epoch, missing = %lost.0, "a staged upload is gone for good: rolling the epoch back");
-    for object in manifest.objects.iter().filter(|_| !Mutation::RollBackWithoutAborting.is_on()) {
+    for object in &manifest.objects {
         stores.retry.run(|| stores.lake.abort_upload(&object.key, &object.upload)).await?;
     }
     for object in manifest.objects.iter().filter(|_| !Mutation::RollBackWithoutDeleting.is_on()) {
