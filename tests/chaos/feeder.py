@@ -1,0 +1,70 @@
+"""Files that grow while they are read.
+
+Owns: writing the lines of a file into several files of a folder, at a pace, in pieces of any size, also in the middle of a
+line; new files appear meanwhile. Does not own: what the lines are.
+"""
+
+import random
+import threading
+import time
+
+FILES_FIRST, FILES_MAX = 2, 8
+PIECE_LINES = 300
+
+
+class Feeder(threading.Thread):
+    """Feeds until it is told to finish, or everything is fed."""
+
+    def __init__(self, records, folder, rate, seed):
+        super().__init__(daemon=True)
+        self.records, self.folder, self.rate = records, folder, rate
+        self.rng = random.Random(seed)
+        self.finished, self.fault, self.fed = threading.Event(), None, 0
+
+    def run(self):
+        try:
+            self._feed()
+        except Exception as fault:  # noqa: BLE001: told by `check`, in the main thread
+            self.fault = fault
+
+    def _feed(self):
+        begun = time.monotonic()
+        files = [self._new(number) for number in range(FILES_FIRST)]
+        halves = {}
+        with open(self.records, "rb") as lines:
+            while not self.finished.is_set():
+                piece = [line for _, line in zip(range(self.rng.randint(1, PIECE_LINES)), lines)]
+                if not piece:
+                    break
+                if len(files) < FILES_MAX and self.rng.random() < 0.01:
+                    files.append(self._new(len(files)))
+                file = self.rng.choice(files)
+                data = halves.pop(file, b"") + b"".join(piece)
+                # A reader may find the first half of a line.
+                cut = len(data) - self.rng.randrange(len(piece[-1])) if self.rng.random() < 0.3 else len(data)
+                file.write(data[:cut])
+                if cut < len(data):
+                    halves[file] = data[cut:]
+                self.fed += len(piece)
+                self.finished.wait(max(0, begun + self.fed / self.rate - time.monotonic()))
+        for file, half in halves.items():
+            file.write(half)
+        for file in files:
+            file.close()
+
+    def _new(self, number):
+        return open(self.folder / f"part-{number:03}.ndjson", "ab", buffering=0)
+
+    def check(self):
+        if self.fault:
+            raise AssertionError(f"feeding failed: {self.fault!r}") from self.fault
+
+    def finish(self):
+        """No more lines; those that were begun are completed."""
+        self.stop()
+        self.join()
+        self.check()
+        assert self.fed > 0, "nothing was fed"
+
+    def stop(self):
+        self.finished.set()
