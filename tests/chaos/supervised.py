@@ -166,6 +166,10 @@ class Supervised(Fleet):
         super().read_the_rest(seconds)
         self.hear_all()
 
+    def somebody_says(self, pattern):
+        """Whether a worker that goes on has such words in its log."""
+        return any(re.search(pattern, worker.log.read_text(errors="replace")) for worker in self.workers)
+
     def hear_all(self):
         """Checks every log there is: also those of workers that were killed."""
         for log in sorted(self.folder.glob("worker-*.log")):
