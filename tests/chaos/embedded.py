@@ -27,9 +27,11 @@ were is told.
 
 import argparse
 import collections
+import json
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -41,6 +43,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import disks  # noqa: E402
 import refusals  # noqa: E402
 from feeder import Feeder  # noqa: E402
+from judge import judge, shardlake  # noqa: E402
 from supervised import Supervised, personal_values  # noqa: E402
 
 FAILOVER, HAND_OFF = 2, 4  # seconds
@@ -97,8 +100,6 @@ class Round:
         return disk
 
     def start(self):
-        from judge import shardlake
-
         config = self.folder / "shardlake.toml"
         config.write_text(f'[leases]\nfailover = "{FAILOVER}s"\nhand_off = "{HAND_OFF}s"\n\n[limits]\nmemory = "128 MiB"\n')
         records = self.folder / "records.ndjson"
@@ -152,8 +153,6 @@ class Round:
 
     def finish(self):
         """Everything is fed, the workers stop, one reads the rest; then it is judged."""
-        from judge import judge
-
         self.feeder.finish()
         self.fleet.stop_all()
         self.fleet.read_the_rest(120)
@@ -163,7 +162,6 @@ class Round:
         saw = self.watched.read()
         assert code == 0, f"a reader saw what it must not, or ended with {code}: {saw}"
         found = judge(self.lake, self.source, self.place, self.plain(), self.flags)
-        import json
         saw = json.loads(saw)
         assert saw["parquet"] > 0 and saw["counts"] > 0, f"the reader saw nothing: {saw}"
         found |= {"objects seen": saw["objects"], "counts by DuckDB": saw["counts"], "workers": self.fleet.started}
@@ -290,7 +288,6 @@ def file_limit(a_round):
     a_round.prefix = ["env", "--ignore-signal=XFSZ"]
     a_round.leases = a_round.folder / "leases.db"
     a_round.start()
-    import resource
     a_round.trouble(a_round.args.seconds / 2)
     # Parquet and raw files of an epoch are larger. The database's log is not limited in a worker that is about to begin.
     for worker in a_round.fleet.workers:

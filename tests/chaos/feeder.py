@@ -1,23 +1,22 @@
 """Files that grow while they are read.
 
 Owns: writing the lines of a file into several files of a folder, at a pace, in pieces of any size, also in the middle of a
-line; new files appear meanwhile. Does not own: what the lines are.
+line, while new files appear; and moving whole files into a folder. Does not own: what the lines are.
 """
 
 import random
 import threading
 import time
 
-FILES_FIRST, FILES_MAX = 2, 8
 PIECE_LINES = 300
 
 
 class Feeder(threading.Thread):
-    """Feeds until it is told to finish, or everything is fed."""
+    """Lets files grow until it is told to finish, or everything is fed. `files`: how many at first, and at last."""
 
-    def __init__(self, records, folder, rate, seed):
+    def __init__(self, records, folder, rate, seed, files=(2, 8)):
         super().__init__(daemon=True)
-        self.records, self.folder, self.rate = records, folder, rate
+        self.records, self.folder, self.rate, self.files = records, folder, rate, files
         self.rng = random.Random(seed)
         self.finished, self.fault, self.fed = threading.Event(), None, 0
 
@@ -29,14 +28,14 @@ class Feeder(threading.Thread):
 
     def _feed(self):
         begun = time.monotonic()
-        files = [self._new(number) for number in range(FILES_FIRST)]
+        files = [self._new(number) for number in range(self.files[0])]
         halves = {}
         with open(self.records, "rb") as lines:
             while not self.finished.is_set():
                 piece = [line for _, line in zip(range(self.rng.randint(1, PIECE_LINES)), lines)]
                 if not piece:
                     break
-                if len(files) < FILES_MAX and self.rng.random() < 0.01:
+                if len(files) < self.files[1] and self.rng.random() < 0.01:
                     files.append(self._new(len(files)))
                 file = self.rng.choice(files)
                 data = halves.pop(file, b"") + b"".join(piece)
@@ -68,3 +67,27 @@ class Feeder(threading.Thread):
 
     def stop(self):
         self.finished.set()
+
+
+class Mover(Feeder):
+    """Makes `.json` files of some hundred lines beside the folder, and moves them in."""
+
+    def __init__(self, records, making, folder, rate, seed):
+        super().__init__(records, folder, rate, seed)
+        self.making = making
+        self.making.mkdir()
+
+    def _feed(self):
+        begun, number = time.monotonic(), 0
+        with open(self.records, "rb") as lines:
+            while not self.finished.is_set():
+                piece = [line for _, line in zip(range(self.rng.randint(PIECE_LINES, 3 * PIECE_LINES)), lines)]
+                if not piece:
+                    break
+                number += 1
+                # Names are no order of arrival.
+                name = f"{self.rng.randrange(1 << 32):08x}-{number:06}.json"
+                (self.making / name).write_bytes(b"".join(piece))
+                (self.making / name).rename(self.folder / name)
+                self.fed += len(piece)
+                self.finished.wait(max(0, begun + self.fed / self.rate - time.monotonic()))
