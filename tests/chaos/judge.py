@@ -67,8 +67,8 @@ def check_positions(connection, lake, source):
 
 def check_content(connection, lake, source):
     """The same for a source of any files, by content: no place is there twice, and what was received is what there was."""
-    keys = collections.Counter(row_keys(connection, lake))
-    keys.update((letter["stream"], letter["shardId"], int(letter["sequenceNumber"]), letter["subSequenceNumber"])
+    keys = collections.Counter((*place, str(sequence), sub) for *place, sequence, sub in row_keys(connection, lake))
+    keys.update((letter["stream"], letter["shardId"], letter["sequenceNumber"], letter["subSequenceNumber"])
                 for letter in dead_letters(lake))
     twice = [place for place, count in keys.items() if count > 1]
     assert not twice, f"records that are there more than once: {lakes.some(sorted(twice))}"

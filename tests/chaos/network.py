@@ -48,6 +48,7 @@ class Network:
         self.counts = collections.Counter()  # (service, kind)
         self.requests = collections.Counter()  # by service
         self.next_port = first_port
+        self.servers = []
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
@@ -92,8 +93,19 @@ class Network:
         return lines
 
     def stop(self):
+        """Ends every relay."""
+        async def end():
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for server in self.servers:
+                server.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
+        self.loop.close()
 
 
 class Links:
@@ -136,7 +148,8 @@ class _Relay:
             except OSError:
                 if not self.network.next_port:
                     raise
-        self.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        self.network.servers.append(server)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     def partitioned(self):
         return self.partition if time.monotonic() < self.partition_until else None
@@ -158,6 +171,8 @@ class _Relay:
         self.connections.add(connection)
         try:
             await asyncio.gather(connection.ask(reader), connection.answer(upstream_reader))
+        except asyncio.CancelledError:
+            connection.reset()  # The network was stopped.
         finally:
             self.connections.discard(connection)
 

@@ -14,8 +14,11 @@ So a run of half an hour finds a leak of some 2 MiB an hour, or of two file desc
 import random
 import statistics
 
-WARM_UP, PART, PAIRS = 0.2, 0.02, 200_000
+MEMORY = ("rss", "anonymous")
+WARM_UP, PART, PAIRS = 0.2, 0.02, 50_000
 FLOOR = {"rss": 1 << 20, "anonymous": 1 << 20, "descriptors": 1.5, "threads": 1.5}
+# A process takes its working memory in its first minutes: that much in a run that is shorter than so many seconds.
+SHORT, FLOOR_OF_SHORT = 600, 4 << 20
 
 
 def theil_sen(points):
@@ -43,12 +46,16 @@ class Fit:
         self.start, self.median, self.most = warm[0][1], statistics.median(values), max(value for _, value in points)
         slope, intercept = theil_sen(warm)
         self.an_hour = slope * 3600
+        self.seconds = ended - begun
         self.grown = slope * (warm[-1][0] - warm[0][0])
         self.noise = statistics.median(abs(value - slope * at - intercept) for at, value in warm)
 
     def allowed(self):
-        """How much it may have grown in the time measured, at least: its noise."""
-        return max(FLOOR[self.name], 2 * self.noise)
+        """How much it may have grown in the time measured: its noise."""
+        floor = FLOOR[self.name]
+        if self.seconds < SHORT and self.name in MEMORY:
+            floor = FLOOR_OF_SHORT
+        return max(floor, 2 * self.noise)
 
     def grows(self):
         return self.an_hour > PART * self.median and self.grown > self.allowed()
@@ -60,7 +67,7 @@ def judge(samples):
 
 
 def show(name, value):
-    return f"{value / (1 << 20):.1f} MiB" if name in ("rss", "anonymous") else f"{value:.1f}"
+    return f"{value / (1 << 20):.1f} MiB" if name in MEMORY else f"{value:.1f}"
 
 
 def table(fits):
