@@ -53,7 +53,7 @@ NO_SPACE = r"No space left on device|database or disk is full|disk I/O error"
 READ_ONLY = r"Read-only file system|the file is read-only; make it writable"
 FORBIDDEN = r"Permission denied"
 TOO_LARGE = r"File too large"
-GONE = r"No such file or directory|there is no such folder|neither that intent nor its commit record|is gone"
+GONE = r"No such file or directory|there is no such folder|neither that intent nor its commit record|is not there any more"
 # Seconds until a failing disk must have stopped somebody: what is retried is retried for about 20.
 NOTICED = 60
 

@@ -1,7 +1,7 @@
 """Workers under a supervisor that judges how they end.
 
 Owns: what a worker may do when the world fails it. One that ends by itself must have been given a reason by the test
-(`allowed`), ends with exit code 1, and says in its last words what is wrong, in one plain sentence of its own; then it is
+(`allowed`), ends with exit code 1 (or 2, if it was refused before it began), and says in its last words what is wrong, in one plain sentence of its own; then it is
 started again after a pause, as systemd or ECS would. Whatever it logged, it must not have panicked, nor told anything personal.
 Does not own: starting, killing, stalling and stopping (`tests/fleet/workers.py`).
 """
@@ -118,7 +118,8 @@ class Supervised(Fleet):
         text = worker.log.read_text(errors="replace")
         words = last_words(text)
         assert self.allowed is not None, f"{worker.name} ended by itself, with {code}, for no reason of the test's:\n{worker.tail()}"
-        assert code == 1, f"{worker.name} ended by itself with {code}, not with 1:\n{worker.tail()}"
+        # 2: refused before it began.
+        assert code in (1, 2), f"{worker.name} ended by itself with {code}, not with 1 or 2:\n{worker.tail()}"
         assert re.search(self.allowed, words), (
             f"{worker.name} ended, and its last words are not of {self.allowed!r}:\n{words or worker.tail()}")
         self.refusals.append((worker.name, words))
