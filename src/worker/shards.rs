@@ -19,7 +19,7 @@ impl Coordinator {
         match news {
             FromKeeper::Gained(lease) => {
                 self.look_again = None;
-                self.gained(*lease).await
+                self.told_of_gain(*lease).await
             }
             FromKeeper::Lost(key) => {
                 self.look_again = None;
@@ -33,6 +33,21 @@ impl Coordinator {
             }
             FromKeeper::Snapshot(leases) => self.judge_end(&leases).await,
             FromKeeper::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// The keeper has gained a lease. Its shard may be read already: an epoch that was given up has its shards read again
+    /// by what their rows say, and a row names us as soon as the lease is taken, which may be before the keeper tells.
+    async fn told_of_gain(&mut self, lease: Lease) -> Result<(), WorkerError> {
+        match self.readings.get(&lease.key) {
+            None => self.gained(lease).await,
+            Some(reading) if reading.committed == lease.checkpoint && lease.pending.is_none() => Ok(()),
+            Some(_) => {
+                // What the open epoch has of the shard was read from another place: it can't go on from this one.
+                let key = lease.key.clone();
+                self.lost(key.clone()).await?;
+                if self.readings.contains_key(&key) { Ok(()) } else { self.gained(lease).await }
+            }
         }
     }
 
