@@ -185,12 +185,10 @@ class _Connection(lossy._Connection):
         self.relay, self.kind = relay, None
 
     def reset(self):
-        # Half of them end, half are reset.
-        if self.network.rng.random() < 0.5:
-            for writer in [self.client, self.service]:
-                found = writer.get_extra_info("socket")
-                if found is not None and found.fileno() >= 0:
-                    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # For the worker half of them end, half are reset. The service sees an end: kinesis-local would stop listening.
+        found = self.client.get_extra_info("socket")
+        if self.network.rng.random() < 0.5 and found is not None and found.fileno() >= 0:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         super().reset()
 
     def _count(self, kind):
