@@ -10,6 +10,7 @@ of each of these:
     lake-read-only  the lake's disk turns read-only, and writable again
     leases-read-only  the disk of the lease database does, while nobody runs
     forbidden       folders of the lake lose the permission to write, and get it back
+    pending         an epoch that was decided can't be finished, by nobody, until its folder may be written again
     file-limit      no file may grow beyond a limit (RLIMIT_FSIZE): writes fail in the middle of a file
     moved           the lake's folder is somewhere else for a while
     refused         what can't work from the start: told plainly, exit code not 0, nothing touched
@@ -54,6 +55,8 @@ READ_ONLY = r"Read-only file system|the file is read-only; make it writable"
 FORBIDDEN = r"Permission denied"
 TOO_LARGE = r"File too large"
 GONE = r"No such file or directory|there is no such folder|neither that intent nor its commit record|is not there any more"
+# Seconds after which a worker that met a fault has ended for it.
+SETTLED = 3
 # Seconds until a failing disk must have stopped somebody: what is retried is retried for about 20.
 NOTICED = 60
 
@@ -90,6 +93,7 @@ class Round:
         self.source, self.lake, self.leases = folder / "in", folder / "lake", None
         self.prefix, self.mounted, self.done = [], [], collections.Counter()
         self.fleet = self.feeder = self.watcher = None
+        self.workers, self.files = WORKERS, (2, 8)
 
     def tell(self, text):
         print(f"{time.monotonic() - BEGUN:7.1f} s  {self.kind}: {text}", flush=True)
@@ -110,24 +114,24 @@ class Round:
         self.flags = ["--config", config]
         self.place = ["--lake", self.lake, *(["--checkpoints", f"sqlite://{self.leases}"] if self.leases else [])]
         self.source.mkdir()
-        self.feeder = Feeder(records, self.source, self.args.rate, self.rng.randrange(1 << 32))
+        self.feeder = Feeder(records, self.source, self.args.rate, self.rng.randrange(1 << 32), self.files)
         self.feeder.start()
         watcher = [sys.executable, pathlib.Path(__file__).with_name("watcher.py"), self.lake]
         self.watched = open(self.folder / "watcher.json", "w+")
         self.watcher = subprocess.Popen(watcher, stdin=subprocess.PIPE, stdout=self.watched)
         command = [*self.prefix, self.args.bin, "run", *map(str, self.flags), "--source", str(self.source),
                    *map(str, self.place), "--threads", "1", "--commit-interval", "300ms"]
-        self.fleet = Supervised(command, WORKERS, self.folder, self.rng, dict(os.environ), personal, self.tell)
+        self.fleet = Supervised(command, self.workers, self.folder, self.rng, dict(os.environ), personal, self.tell)
 
     def watch(self):
         self.fleet.watch()
         self.feeder.check()
         assert self.watcher.poll() is None, f"the reader ended: {self.folder / 'watcher.json'}"
 
-    def trouble(self, seconds, until=None):
-        """Kills, stalls and stops, for so long, or until something holds."""
+    def trouble(self, seconds):
+        """Kills, stalls and stops, for so long."""
         deadline, due = time.monotonic() + seconds, 0.0
-        while time.monotonic() < deadline and not (until and until()):
+        while time.monotonic() < deadline:
             self.watch()
             if time.monotonic() > due:
                 due = time.monotonic() + self.rng.uniform(0.1, 0.9)
@@ -151,8 +155,17 @@ class Round:
             time.sleep(0.02)
         self.done["refusal"] += 1
 
+    def settle(self):
+        """The world is well again: whoever met the fault ends now, or goes on and has no reason to fail any more."""
+        well = time.monotonic()
+        while self.fleet.asleep() or time.monotonic() < well + SETTLED:
+            self.watch()
+            time.sleep(0.02)
+        self.fleet.allowed = None
+
     def finish(self):
         """Everything is fed, the workers stop, one reads the rest; then it is judged."""
+        self.settle()
         self.feeder.finish()
         self.fleet.stop_all()
         self.fleet.read_the_rest(120)
@@ -263,15 +276,12 @@ def forbidden(a_round):
     a_round.leases = a_round.folder / "leases.db"
     a_round.start()
     for name in a_round.rng.sample(["_staging", "_intents", "_commits", "processed", "raw"], 2):
-        a_round.trouble(a_round.args.seconds / 4, until=lambda: False)
+        a_round.trouble(a_round.args.seconds / 4)
         wait_for(a_round, a_round.lake / name)
-        folders = [a_round.lake / name, *(path for path in (a_round.lake / name).rglob("*") if path.is_dir())]
-        for folder in folders:
-            folder.chmod(0o555)
+        permit(a_round.lake / name, 0o555)
         a_round.fails(FORBIDDEN, f"{name}/ may not be written")
         a_round.trouble(a_round.args.seconds / 4)
-        for folder in [path for path in (a_round.lake / name).rglob("*") if path.is_dir()] + [a_round.lake / name]:
-            folder.chmod(0o755)
+        permit(a_round.lake / name, 0o755)
     a_round.trouble(a_round.args.seconds / 4)
 
 
@@ -281,6 +291,31 @@ def wait_for(a_round, path):
         a_round.watch()
         assert time.monotonic() < deadline, f"there is no {path} after 30 s"
         time.sleep(0.02)
+
+
+def pending(a_round):
+    """One shard, two workers: the one that reads can't finish its epoch, and neither can the one that takes over."""
+    a_round.prefix, a_round.workers, a_round.files = disks.WITHOUT_POWERS, 2, (1, 1)
+    a_round.leases = a_round.folder / "leases.db"
+    a_round.start()
+    wait_for(a_round, a_round.lake / "processed")
+    idle = a_round.args.seconds / 4 + time.monotonic()
+    while time.monotonic() < idle:
+        a_round.watch()
+        time.sleep(0.02)
+    first = {worker.name for worker in a_round.fleet.workers}
+    permit(a_round.lake / "processed", 0o555)
+    # Neither may keep the lease of a shard that it can't read.
+    while not first <= {name for name, _ in a_round.fleet.refusals}:
+        a_round.fails(FORBIDDEN, f"processed/ may not be written: of {sorted(first)} one goes on")
+    permit(a_round.lake / "processed", 0o755)
+    a_round.settle()
+    a_round.trouble(a_round.args.seconds / 4)
+
+
+def permit(top, mode):
+    for folder in [top, *(path for path in top.rglob("*") if path.is_dir())]:
+        folder.chmod(mode)
 
 
 def file_limit(a_round):
@@ -328,6 +363,7 @@ KINDS = {
     "lake-read-only": (lake_read_only, "mounts"),
     "leases-read-only": (leases_read_only, "mounts"),
     "forbidden": (forbidden, "permissions"),
+    "pending": (pending, "permissions"),
     "file-limit": (file_limit, None),
     "moved": (moved, None),
     "refused": (None, "mounts"),
