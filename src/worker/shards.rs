@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use checkpoints::{Lease, Position, ShardKey};
 
-use crate::commit::{Recovered, recover};
+use crate::commit::{CommitError, Recovered, recover};
 use crate::worker::WorkerError;
 use crate::worker::coordinator::{Coordinator, Epoch, Reading};
 use crate::worker::leases::{FromKeeper, ToKeeper};
@@ -67,7 +67,9 @@ impl Coordinator {
             match recover(&self.config.stores, &pending.manifest).await {
                 Ok(Recovered::Forward(_)) => self.progress.note(|committed| committed.rolled_forward += 1),
                 Ok(Recovered::Back(_)) => self.progress.note(|committed| committed.rolled_back += 1),
-                Err(error) if error.is_retryable() => return Err(error.into()),
+                // It is the lake that fails, not this shard: the worker ends, as when it can't finish an epoch of its own. One
+                // that went on would keep the lease, and nobody would read the shard, however well the lake is later.
+                Err(error) if error.is_retryable() || matches!(error, CommitError::Lake(_)) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(%key, %error, "the shard can't be read on");
                     self.failed.insert(key.clone(), format!("{key}: {error}"));
