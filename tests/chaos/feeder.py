@@ -4,6 +4,7 @@ Owns: writing the lines of a file into several files of a folder, at a pace, in 
 line, while new files appear; and moving whole files into a folder. Does not own: what the lines are.
 """
 
+import contextlib
 import random
 import threading
 import time
@@ -27,16 +28,21 @@ class Feeder(threading.Thread):
             self.fault = fault
 
     def _feed(self):
-        begun = time.monotonic()
-        files = [self._new(number) for number in range(self.files[0])]
-        halves = {}
-        with open(self.records, "rb") as lines:
+        begun, files, halves = time.monotonic(), [], {}
+        with contextlib.ExitStack() as opened:
+            def new():
+                name = self.folder / f"part-{len(files):03}.ndjson"
+                files.append(opened.enter_context(open(name, "ab", buffering=0)))
+
+            lines = opened.enter_context(open(self.records, "rb"))
+            for _ in range(self.files[0]):
+                new()
             while not self.finished.is_set():
                 piece = [line for _, line in zip(range(self.rng.randint(1, PIECE_LINES)), lines)]
                 if not piece:
                     break
                 if len(files) < self.files[1] and self.rng.random() < 0.01:
-                    files.append(self._new(len(files)))
+                    new()
                 file = self.rng.choice(files)
                 data = halves.pop(file, b"") + b"".join(piece)
                 # A reader may find the first half of a line.
@@ -46,13 +52,8 @@ class Feeder(threading.Thread):
                     halves[file] = data[cut:]
                 self.fed += len(piece)
                 self.finished.wait(max(0, begun + self.fed / self.rate - time.monotonic()))
-        for file, half in halves.items():
-            file.write(half)
-        for file in files:
-            file.close()
-
-    def _new(self, number):
-        return open(self.folder / f"part-{number:03}.ndjson", "ab", buffering=0)
+            for file, half in halves.items():
+                file.write(half)
 
     def check(self):
         if self.fault:

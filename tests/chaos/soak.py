@@ -46,13 +46,14 @@ def arguments():
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--rate", type=float, help="records a second [default: 400, 150 with --kinesis]")
     parser.add_argument("--kinesis", action="store_true", help="read a stream of the local stack, not files")
-    parser.add_argument("--commit-interval", default="2s")
+    parser.add_argument("--commit-interval", help="[default: 2s, 10s with --kinesis]")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--out", help="keep the samples in this file")
     parser.add_argument("--judge", metavar="FILE", help="judge these samples, and do nothing else")
     parser.add_argument("--folder", help="work here, and leave everything behind")
     args = parser.parse_args()
     args.rate = args.rate or (150 if args.kinesis else 400)
+    args.commit_interval = args.commit_interval or ("10s" if args.kinesis else "2s")
     args.bin = str(pathlib.Path(args.bin).resolve())
     if not args.judge and not pathlib.Path(args.bin).is_file():
         parser.error(f"there is no {args.bin}: cargo build --release")
@@ -146,7 +147,7 @@ def soak_files(args, folder):
         for feeder in feeders:
             feeder.stop()
         fleet.end()
-    write(args, fleet.samples)
+        write(args, fleet.samples)
     plain = folder / "plain"
     shutil.copy(f"{lake}.pseudonym.key", f"{plain}.pseudonym.key")
     found = judges.judge_content(lake, source, place, plain)
@@ -170,8 +171,7 @@ class SoakOfAStream(fleets.Test):
             self.fleet.step()
         filling.join()
         filling.check()
-        # The fleet's test reads the rest with one worker more.
-        self.fleet.calm = True
+        write(self.args, self.fleet.samples)
 
     def network_results(self):
         return []
@@ -181,13 +181,9 @@ def soak_a_stream(args, folder):
     more = argparse.Namespace(
         bin=args.bin, records=int(args.rate * 60 * args.minutes), workers=2, shards=4, kills=0, reshards=0, rate=args.rate,
         lose=0, aggregate=50, commit_interval=args.commit_interval, timeout=60 * args.minutes + 1800, seed=args.seed,
-        only_the_stream=False)
+        only_the_stream=False, out=args.out)
     test = SoakOfAStream(more, folder)
-    try:
-        test.run()
-    finally:
-        if test.fleet:
-            write(args, test.fleet.samples)
+    test.run()
     return test.fleet.samples
 
 

@@ -264,6 +264,9 @@ class Slopes(unittest.TestCase):
         self.assertAlmostEqual(slope, 3)
         self.assertAlmostEqual(intercept, 5)
 
+    def test_a_share_of_the_shards_that_comes_and_goes_is_no_leak(self):
+        self.assertEqual(self.growing(rss=lambda at: (at // 45 % 2 if at < 900 else at % 45 > 3) * (8 << 20)), [])
+
     def test_too_few_samples_are_no_proof(self):
         with self.assertRaisesRegex(AssertionError, "too few"):
             slopes.judge(self.samples(minutes=0.2))
