@@ -20,7 +20,7 @@ when the disk is well, it completes. At no moment does a reader see part of a fi
 every record is one row or one dead letter, `shardlake verify` finds no fault, and a sweep leaves nothing staged.
 
     python tests/chaos/embedded.py [--bin target/release/shardlake] [--rounds 1 | --minutes 10] [--seed 1]
-        [--only lake-full,moved] [--seconds 6] [--without-mounts]
+        [--only lake-full,moved] [--seconds 6] [--jobs 2] [--without-mounts]
 
 Rounds that need a mount or `setpriv` and can't have it fail, unless --without-mounts says that they may be left out; that they
 were is told.
@@ -38,13 +38,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import disks  # noqa: E402
 import refusals  # noqa: E402
 from feeder import Feeder  # noqa: E402
-from judge import judge, shardlake  # noqa: E402
+from judge import build_clock, judge, shardlake  # noqa: E402
 from supervised import Supervised, personal_values  # noqa: E402
 
 FAILOVER, HAND_OFF = 2, 4  # seconds
@@ -70,6 +71,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=6, help="of trouble in a round, beside what its disks need")
     parser.add_argument("--rate", type=float, default=4000, help="records a second that are fed")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--jobs", type=int, default=2, help="rounds at a time")
     parser.add_argument("--only", help="these kinds of rounds, with commas")
     parser.add_argument("--without-mounts", action="store_true", help="leave out what this machine does not permit")
     parser.add_argument("--folder", help="work here, and leave everything behind")
@@ -357,16 +359,16 @@ def moved(a_round):
 
 
 KINDS = {
-    "killed": (killed, None),
-    "lake-full": (lake_full, "mounts"),
-    "leases-full": (leases_full, "mounts"),
-    "lake-read-only": (lake_read_only, "mounts"),
-    "leases-read-only": (leases_read_only, "mounts"),
-    "forbidden": (forbidden, "permissions"),
-    "pending": (pending, "permissions"),
-    "file-limit": (file_limit, None),
-    "moved": (moved, None),
-    "refused": (None, "mounts"),
+    "killed": (killed, []),
+    "lake-full": (lake_full, ["mounts"]),
+    "leases-full": (leases_full, ["mounts"]),
+    "lake-read-only": (lake_read_only, ["mounts"]),
+    "leases-read-only": (leases_read_only, ["mounts"]),
+    "forbidden": (forbidden, ["permissions"]),
+    "pending": (pending, ["permissions"]),
+    "file-limit": (file_limit, []),
+    "moved": (moved, []),
+    "refused": (None, ["mounts", "permissions"]),
 }
 
 
@@ -380,6 +382,19 @@ def one_round(args, kind, seed, folder):
         return a_round.finish()
     finally:
         a_round.end()
+
+
+def rounds_of(args, kinds):
+    """(number, kind) of every round: so many of each, or as many as begin in so many minutes, one of each at least."""
+    number = 0
+    while True:
+        for kind in kinds:
+            if number > 0 and args.minutes and time.monotonic() - BEGUN > 60 * args.minutes:
+                return
+            yield number, kind
+        number += 1
+        if not args.minutes and number >= args.rounds:
+            return
 
 
 def table(results):
@@ -399,30 +414,41 @@ def main():
     os.environ["SHARDLAKE_BIN"] = args.bin
     base = pathlib.Path(args.folder or tempfile.mkdtemp(prefix="shardlake-chaos-"))
     base.mkdir(parents=True, exist_ok=True)
-    able = {"mounts": may_mount, "permissions": disks.permissions_hold(base), None: True}
-    left_out = [kind for kind in args.only if not able[KINDS[kind][1]]]
+    able = {"mounts": may_mount, "permissions": disks.permissions_hold(base)}
+    left_out = [kind for kind in args.only if not all(able[need] for need in KINDS[kind][1])]
     for kind in left_out:
-        print(f"NOT DONE: {kind}: this machine does not permit {KINDS[kind][1]} to this user", flush=True)
+        print(f"NOT DONE: {kind}: it needs {' and '.join(KINDS[kind][1])}, and this machine does not permit that", flush=True)
     if left_out and not args.without_mounts:
         sys.exit("rounds could not be done; --without-mounts leaves them out knowingly")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    results, number = [], 0
-    more = (lambda: time.monotonic() - BEGUN < 60 * args.minutes) if args.minutes else (lambda: number < args.rounds)
-    while more():
-        seed = args.seed + number
-        for kind in args.only:
-            if kind in left_out or not (number == 0 or more()):
-                continue
-            folder = base / f"{number}-{kind}"
+    build_clock()  # Built once, before rounds need it.
+    kinds = [kind for kind in args.only if kind not in left_out]
+    rounds, results, faults, turn = rounds_of(args, kinds), [], [], threading.Lock()
+
+    def work():
+        while not faults:
+            with turn:
+                number, kind = next(rounds, (0, None))
+            if kind is None:
+                return
+            seed, folder = args.seed + number, base / f"{number}-{kind}"
             try:
                 results.append((kind, one_round(args, kind, seed, folder)))
-            except BaseException:
+            except BaseException as fault:  # noqa: BLE001: told, and raised again in the main thread
+                faults.append(fault)
                 print(f"\nFAILED, with --seed {seed} --only {kind}; what is left is in {folder}", file=sys.stderr, flush=True)
-                raise
+                return
             print(f"{time.monotonic() - BEGUN:7.1f} s  {kind}: done, seed {seed}: {results[-1][1]}", flush=True)
             if not args.folder:
                 shutil.rmtree(folder)
-        number += 1
+
+    threads = [threading.Thread(target=work) for _ in range(args.jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise faults[0]
     table(results)
     if left_out:
         print(f"\nleft out, since this machine does not permit it: {', '.join(left_out)}")

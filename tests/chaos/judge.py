@@ -25,8 +25,8 @@ DAY = 90_000  # seconds: 25 hours
 
 
 @functools.cache
-def _clock():
-    """The library of a clock that is ahead."""
+def build_clock():
+    """Builds the library of a clock that is ahead; its path."""
     built = pathlib.Path(tempfile.gettempdir()) / f"shardlake-chaos-later-{os.getuid()}-{os.getpid()}.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", built, HERE / "later.c", "-ldl"], check=True)
     atexit.register(built.unlink)
@@ -35,7 +35,7 @@ def _clock():
 
 def sweep_a_day_later(*place, environment=None):
     """Runs `shardlake sweep` with a clock that is a day ahead: nothing that was left is young then."""
-    environment = {**(environment or os.environ), "LD_PRELOAD": str(_clock()), "LATER_S": str(DAY)}
+    environment = {**(environment or os.environ), "LD_PRELOAD": str(build_clock()), "LATER_S": str(DAY)}
     done = subprocess.run([binary(), "sweep", *map(str, place)], capture_output=True, text=True, timeout=600,
                           env=environment)
     assert done.returncode == 0, f"sweep: exit {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -301,7 +301,7 @@ class Feeding(Folder):
 class Clock(Folder):
     def test_only_the_wall_clock_is_ahead(self):
         told = "import time; print(time.time(), time.monotonic())"
-        environment = {"LD_PRELOAD": str(judge._clock()), "LATER_S": "90000"}
+        environment = {"LD_PRELOAD": str(judge.build_clock()), "LATER_S": "90000"}
         now, monotonic = time.time(), time.monotonic()
         done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, env=environment, check=True)
         later, same = map(float, done.stdout.split())
