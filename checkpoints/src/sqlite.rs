@@ -151,10 +151,13 @@ fn explain(path: &Path, operation: &str, failure: Failure) -> StoreError {
         Failure::Sqlite(error) => error,
     };
     match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Unavailable {
+            operation: operation.to_owned(),
+            problem: format!("{error}; make room ({})", path.display()),
+        },
         Some(
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked
-            | ErrorCode::DiskFull
             | ErrorCode::OperationInterrupted
             | ErrorCode::OutOfMemory
             | ErrorCode::SystemIoFailure,

@@ -24,7 +24,7 @@ use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
 use crate::config::units::{counted, show_bytes, show_count};
-use crate::config::{Config, LakeUrl, Overrides, SourceUrl};
+use crate::config::{CheckpointsUrl, Config, LakeUrl, Overrides, SourceUrl};
 use crate::raw::RawSink;
 use crate::source::{Behind, ShardSource};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
@@ -49,6 +49,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         make_demo(&config)?;
     }
     check_places(&config)?;
+    // From here on, not from the worker's beginning: opening and sweeping may take long, and the first process of a container
+    // ignores a signal that it does not listen to.
+    let stop = CancellationToken::new();
+    let listening = tokio::spawn(stop_on_signal(stop.clone()));
     let key = if config.datasets.need_key() {
         let (key, made) = open_key(&config.key, load_aws(&config).await.as_ref()).await?;
         if let Some(path) = made {
@@ -62,12 +66,15 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         None
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let Opened { stores, sources, aws } = open(&config, key.as_ref(), &clock, args.until_caught_up).await?;
+    let opening = open(&config, key.as_ref(), &clock, args.until_caught_up);
+    let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
+    let Opened { stores, sources, aws } = opened?;
     // What dead workers left behind goes first: only what certainly can't become visible any more.
-    match audit::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false).await {
-        Ok(swept) => tracing::info!(?swept, "swept"),
+    match unless_stopped(&stop, audit::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false)).await {
+        None => return Ok(ExitCode::SUCCESS),
+        Some(Ok(swept)) => tracing::info!(?swept, "swept"),
         // Nothing rests on it: the next start, or `shardlake sweep`, does it.
-        Err(error) => tracing::warn!(%error, "what dead workers left behind was not swept"),
+        Some(Err(error)) => tracing::warn!(%error, "what dead workers left behind was not swept"),
     }
 
     let progress = Arc::new(Progress::default());
@@ -82,8 +89,6 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
     progress.bytes_total.store(bytes_ahead(&measured, &stores).await, Ordering::Relaxed);
-    let stop = CancellationToken::new();
-    let listening = tokio::spawn(stop_on_signal(stop.clone()));
     let begun = Instant::now();
     let watching = Watching::start(Arc::clone(&progress));
     let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
@@ -153,10 +158,53 @@ fn check_places(config: &Config) -> anyhow::Result<()> {
             ));
         }
     }
-    if let Some(lake) = lake.filter(|lake| lake.exists() && !lake.is_dir()) {
-        problems.push(format!("the lake {} is no folder", lake.display()));
+    if let Some(lake) = lake {
+        if lake.exists() && !lake.is_dir() {
+            problems.push(format!("the lake {} is no folder", lake.display()));
+        } else if let Some(problem) = unwritable(lake) {
+            problems.push(format!("the lake {}: {problem}", lake.display()));
+        }
+    }
+    if let CheckpointsUrl::Sqlite(path) = &config.checkpoints
+        && let Some(problem) = no_place_for_leases(path, lake.map(PathBuf::as_path))
+    {
+        problems.push(format!("the checkpoints {}: {problem}", path.display()));
     }
     if problems.is_empty() { Ok(()) } else { Err(Usage(problems.join("\n")).into()) }
+}
+
+/// Why nothing can be written in a folder, or made where it is to be; `None` if it can. A full disk is not seen here.
+fn unwritable(folder: &Path) -> Option<String> {
+    let folder = full(folder);
+    let there = folder.ancestors().find(|above| above.exists())?;
+    if !there.is_dir() {
+        return Some(format!("{} is no folder", there.display()));
+    }
+    #[cfg(unix)]
+    if let Err(error) = rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+        let error = std::io::Error::from(error);
+        return Some(format!(
+            "{} can't be written: {error}; make it writable for this user, or choose another place",
+            there.display()
+        ));
+    }
+    None
+}
+
+/// Why a database of leases can't be at a path; `None` if it can. A folder in the lake is made with the lake.
+fn no_place_for_leases(path: &Path, lake: Option<&Path>) -> Option<String> {
+    let path = full(path);
+    let folder = path.parent()?;
+    if path.is_dir() {
+        return Some("this is a folder; give the path of a file in it".to_owned());
+    }
+    if lake.is_some_and(|lake| folder == full(lake)) {
+        return None;
+    }
+    if !folder.is_dir() {
+        return Some(format!("there is no folder {}; make it first", folder.display()));
+    }
+    unwritable(folder)
 }
 
 fn configure(
@@ -242,6 +290,15 @@ async fn stop_on_signal(stop: CancellationToken) {
     let _ = tokio::signal::ctrl_c().await;
     eprintln!("stopping: committing what was read");
     stop.cancel();
+}
+
+/// What comes before the worker runs; `None` if it is told to stop meanwhile: nothing is held then, and nothing is lost.
+async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        done = work => Some(done),
+    }
 }
 
 /// Lets a worker that was told to stop take its time, within bounds: what it can't commit is read again.

@@ -238,6 +238,25 @@ async fn a_lake_that_can_not_be_is_refused_with_the_reason() {
     assert!(LocalStore::open_existing(folder.path().join("none")).is_err());
 }
 
+#[tokio::test]
+async fn a_lake_that_was_moved_away_has_lost_nothing_and_is_not_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (place, away) = (folder.path().join("lake"), folder.path().join("away"));
+    let store = LocalStore::open(&place).unwrap();
+    let (key, id, parts) = stage(&store, "processed/x", "u-1", &["x"]).await;
+    std::fs::rename(&place, &away).unwrap();
+    let told = store.complete_upload(&key, &id, &parts).await.unwrap_err();
+    assert!(matches!(told, LakeError::Refused { .. }));
+    assert!(told.to_string().ends_with("is not there any more; bring it back and start again"), "{told}");
+    assert!(store.get(&key).await.is_err() && store.checksum(&key).await.is_err());
+    assert!(store.abort_upload(&key, &id).await.is_err() && store.delete(&key).await.is_err());
+    assert!(store.put_new(&key, Bytes::from_static(b"x")).await.is_err() && store.flush().await.is_err());
+    assert!(store.begin_upload(&key, "u-2").await.is_err());
+    assert!(!place.exists());
+    std::fs::rename(&away, &place).unwrap();
+    assert_eq!(store.complete_upload(&key, &id, &parts).await.unwrap(), Completion::Completed);
+}
+
 #[test]
 fn a_key_stays_inside_the_lake() {
     for path in ["", "/a", "a//b", "a/", "../a", "a/./b", "a/..", "a\nb", &"x".repeat(1025)] {

@@ -7,6 +7,9 @@
 //! [`flush`](crate::lake::ObjectStore::flush) syncs what was written since the last one: file by file, or, where there
 //! are many, the whole file system at once. Does not own: the checkpoint database beside the lake.
 //!
+//! A file that is not there is told apart from a lake that is not there: a folder that was moved away, or whose disk was
+//! unmounted, has lost no upload and no object, and nothing is made in its place.
+//!
 //! Limits: one machine. File systems without hard links are refused when the lake is opened.
 
 use std::collections::BTreeSet;
@@ -38,6 +41,8 @@ pub struct LocalStore {
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
+    /// What is there as long as the lake is: where uploads wait, or at least the folder itself.
+    sign: PathBuf,
     /// Files and folders that were written and not yet synced.
     unsynced: Mutex<BTreeSet<PathBuf>>,
 }
@@ -53,7 +58,7 @@ impl LocalStore {
         let refused =
             |error: &io::Error| LakeError::Refused { operation: operation.clone(), problem: error.to_string() };
         fs::create_dir_all(root.join(STAGING)).map_err(|error| refused(&error))?;
-        let inner = Inner { root, unsynced: Mutex::default() };
+        let inner = Inner { sign: root.join(STAGING), root, unsynced: Mutex::default() };
         inner.probe_links().map_err(|error| LakeError::Refused {
             operation,
             problem: format!("{error}; a lake needs a folder that can be written, on a file system with hard links"),
@@ -68,7 +73,10 @@ impl LocalStore {
     pub fn open_existing(root: impl Into<PathBuf>) -> Result<Self, LakeError> {
         let root = root.into();
         if root.is_dir() {
-            return Ok(LocalStore { inner: Arc::new(Inner { root, unsynced: Mutex::default() }) });
+            let staging = root.join(STAGING);
+            // A lake that was copied may have none.
+            let sign = if staging.is_dir() { staging } else { root.clone() };
+            return Ok(LocalStore { inner: Arc::new(Inner { root, sign, unsynced: Mutex::default() }) });
         }
         let operation = format!("open the lake {}", root.display());
         Err(LakeError::Refused { operation, problem: "there is no such folder".to_owned() })
@@ -94,6 +102,20 @@ impl LocalStore {
 }
 
 impl Inner {
+    /// An error if the lake as a whole is not where it was.
+    fn is_there(&self) -> io::Result<()> {
+        if self.sign.is_dir() {
+            return Ok(());
+        }
+        let problem = format!("the lake {} is not there any more; bring it back and start again", self.root.display());
+        Err(io::Error::new(io::ErrorKind::NotFound, problem))
+    }
+
+    /// The answer of a call that found no file: there is none, if there is a lake.
+    fn none<T>(&self, answer: T) -> io::Result<T> {
+        self.is_there().map(|()| answer)
+    }
+
     fn place(&self, key: &ObjectKey) -> PathBuf {
         self.root.join(key.as_str())
     }
@@ -116,6 +138,7 @@ impl Inner {
     fn make_folders(&self, path: &Path) -> io::Result<()> {
         let Some(folder) = path.parent() else { return Ok(()) };
         if !folder.is_dir() {
+            self.is_there()?;
             let mut missing = folder;
             fs::create_dir_all(folder)?;
             while missing.starts_with(&self.root) {
@@ -164,10 +187,18 @@ impl Inner {
                     fs::remove_file(&staged)?;
                     return Ok(Completion::Completed);
                 }
-                Ok(if staged.exists() { Completion::KeyTaken } else { Completion::NoSuchUpload })
+                if staged.exists() { Ok(Completion::KeyTaken) } else { self.none(Completion::NoSuchUpload) }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Completion::NoSuchUpload),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.none(Completion::NoSuchUpload),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a file; one that is gone is fine.
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.none(()),
+            other => other,
         }
     }
 
@@ -189,7 +220,7 @@ impl Inner {
             match File::open(path) {
                 Ok(file) => file.sync_all()?,
                 // Aborted meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_there()?,
                 Err(error) => return Err(error),
             }
         }
@@ -214,6 +245,7 @@ impl ObjectStore for LocalStore {
         let id = UploadId(id_hint.to_owned());
         let begun = id.clone();
         self.run(format!("begin the upload of {key}"), move |inner| {
+            inner.is_there()?;
             OpenOptions::new().write(true).create(true).truncate(true).open(inner.staged(&id)?).map(drop)
         })
         .await?;
@@ -224,6 +256,7 @@ impl ObjectStore for LocalStore {
         let id = id.clone();
         let NewPart { number, offset, bytes } = part;
         self.run(format!("upload part {number} of {key}"), move |inner| {
+            inner.is_there()?;
             let path = inner.staged(&id)?;
             let mut file = OpenOptions::new().write(true).open(&path)?;
             file.seek(SeekFrom::Start(offset))?;
@@ -241,8 +274,7 @@ impl ObjectStore for LocalStore {
 
     async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError> {
         let id = id.clone();
-        self.run(format!("abort the upload of {key}"), move |inner| gone_is_fine(fs::remove_file(inner.staged(&id)?)))
-            .await
+        self.run(format!("abort the upload of {key}"), move |inner| inner.remove(&inner.staged(&id)?)).await
     }
 
     async fn list_uploads(&self) -> Result<Vec<UploadInfo>, LakeError> {
@@ -278,7 +310,7 @@ impl ObjectStore for LocalStore {
         let for_work = key.clone();
         self.run(format!("read {key}"), move |inner| match fs::read(inner.place(&for_work)) {
             Ok(bytes) => Ok(Some(Bytes::from(bytes))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => inner.none(None),
             Err(error) => Err(error),
         })
         .await
@@ -289,7 +321,7 @@ impl ObjectStore for LocalStore {
         self.run(format!("read {key}"), move |inner| {
             let mut file = match File::open(inner.place(&for_work)) {
                 Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return inner.none(None),
                 Err(error) => return Err(error),
             };
             let mut checksummer = Checksummer::default();
@@ -325,7 +357,7 @@ impl ObjectStore for LocalStore {
         let for_work = key.clone();
         self.run(format!("delete {key}"), move |inner| {
             let path = inner.place(&for_work);
-            gone_is_fine(fs::remove_file(&path))?;
+            inner.remove(&path)?;
             if let Some(folder) = path.parent() {
                 inner.note_unsynced(folder.to_owned());
             }
@@ -386,13 +418,6 @@ fn same_file(_: &Path, _: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 fn lake_error(operation: String, error: &io::Error) -> LakeError {
     use io::ErrorKind as Kind;
     let problem = error.to_string();
@@ -400,9 +425,11 @@ fn lake_error(operation: String, error: &io::Error) -> LakeError {
         Kind::StorageFull | Kind::QuotaExceeded => {
             LakeError::Refused { operation, problem: format!("{problem}; make room and start again") }
         }
-        Kind::PermissionDenied
-        | Kind::ReadOnlyFilesystem
-        | Kind::NotADirectory
+        Kind::PermissionDenied | Kind::ReadOnlyFilesystem => LakeError::Refused {
+            operation,
+            problem: format!("{problem}; make the lake writable for this user and start again"),
+        },
+        Kind::NotADirectory
         | Kind::IsADirectory
         | Kind::InvalidInput
         | Kind::InvalidFilename

@@ -39,6 +39,8 @@ const BEAT_MAX: Duration = Duration::from_millis(1500);
 const REQUESTS: usize = 16;
 /// When a worker takes a shard again that it could not read on.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// How often it is logged that the leases can't be looked after.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// How long the leases may go unlooked after before the worker ends: others have had them long since.
 const GIVE_UP: Duration = Duration::from_secs(300);
 
@@ -126,6 +128,8 @@ pub(crate) struct KeeperState {
     /// Rows whose shards their streams did not list any more, the last time.
     forgotten: HashSet<ShardKey>,
     failing_since: Option<Instant>,
+    /// When that was last logged.
+    failing_told: Option<Instant>,
     /// Leases that were given up, and when.
     given_up: HashMap<ShardKey, Instant>,
 }
@@ -188,13 +192,17 @@ impl Keeper {
         };
         match result {
             Ok(()) => {
-                self.state.failing_since = None;
+                (self.state.failing_since, self.state.failing_told) = (None, None);
                 true
             }
             Err(error) if error.is_retryable() && !self.has_failed_too_long() => {
                 // Others may take our leases meanwhile; every commit is conditional on holding them.
                 let since = *self.state.failing_since.get_or_insert_with(Instant::now);
-                tracing::warn!(%error, failing_s = since.elapsed().as_secs(), "the leases can't be looked after");
+                // A beat comes several times a second.
+                if self.state.failing_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                    self.state.failing_told = Some(Instant::now());
+                    tracing::warn!(%error, failing_s = since.elapsed().as_secs(), "the leases can't be looked after");
+                }
                 true
             }
             Err(error) => {

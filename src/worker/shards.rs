@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use checkpoints::{Lease, Mutation, Position, ShardKey};
 
-use crate::commit::{Recovered, recover};
+use crate::commit::{CommitError, Recovered, recover};
 use crate::worker::WorkerError;
 use crate::worker::coordinator::{Coordinator, Epoch, Group, Reading};
 use crate::worker::leases::{FromKeeper, ToKeeper};
@@ -19,7 +19,7 @@ impl Coordinator {
         match news {
             FromKeeper::Gained(lease) => {
                 self.look_again = None;
-                self.gained(*lease).await
+                self.told_of_gain(*lease).await
             }
             FromKeeper::Lost(key) => {
                 self.look_again = None;
@@ -33,6 +33,21 @@ impl Coordinator {
             }
             FromKeeper::Snapshot(leases) => self.judge_end(&leases).await,
             FromKeeper::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// The keeper has gained a lease. Its shard may be read already: an epoch that was given up has its shards read again
+    /// by what their rows say, and a row names us as soon as the lease is taken, which may be before the keeper tells.
+    async fn told_of_gain(&mut self, lease: Lease) -> Result<(), WorkerError> {
+        match self.readings.get(&lease.key) {
+            None => self.gained(lease).await,
+            Some(reading) if reading.committed == lease.checkpoint && lease.pending.is_none() => Ok(()),
+            Some(_) => {
+                // What the open epoch has of the shard was read from another place: it can't go on from this one.
+                let key = lease.key.clone();
+                self.lost(key.clone()).await?;
+                if self.readings.contains_key(&key) { Ok(()) } else { self.gained(lease).await }
+            }
         }
     }
 
@@ -56,7 +71,9 @@ impl Coordinator {
             match recover(&self.config.stores, &pending.manifest).await {
                 Ok(Recovered::Forward(_)) => self.progress.note(|committed| committed.rolled_forward += 1),
                 Ok(Recovered::Back(_)) => self.progress.note(|committed| committed.rolled_back += 1),
-                Err(error) if error.is_retryable() => return Err(error.into()),
+                // It is the lake that fails, not this shard: the worker ends, as when it can't finish an epoch of its own. One
+                // that went on would keep the lease, and nobody would read the shard, however well the lake is later.
+                Err(error) if error.is_retryable() || matches!(error, CommitError::Lake(_)) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(%key, %error, "the shard can't be read on");
                     self.give_up(key.clone(), format!("{key}: {error}"));

@@ -43,8 +43,9 @@ from common import connect  # noqa: E402
 FAILOVER, HAND_OFF = 4, 10  # seconds
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser(description):
+    """What can be asked for."""
+    parser = argparse.ArgumentParser(description=description)
     default = pathlib.Path(__file__).resolve().parents[2] / "target" / "release" / "shardlake"
     parser.add_argument("--bin", default=os.environ.get("SHARDLAKE_BIN", str(default)), help="the worker")
     parser.add_argument("--records", type=int, default=400_000)
@@ -61,6 +62,11 @@ def arguments():
     parser.add_argument("--folder", help="work here, and leave everything behind")
     parser.add_argument("--only-the-stream", action="store_true",
                         help="no workers and no lake: try filling, resharding and reading alone")
+    return parser
+
+
+def arguments(parser):
+    """What was asked for, if it makes sense."""
     args = parser.parse_args()
     if not any(name.startswith("AWS_ENDPOINT_URL") for name in os.environ):
         parser.error("no AWS_ENDPOINT_URL is set: run it under localstack/run")
@@ -114,11 +120,20 @@ class Test:
             command += ["--listen", "127.0.0.1:0"]
         return command
 
-    def actions(self):
-        """What is done, in random order, each at its part of the fill."""
+    def start_fleet(self):
+        self.network = LossyNetwork({"RUST_LOG": "warn", **os.environ}, self.args.lose, self.args.seed)
+        self.fleet = Fleet(self.worker_command(), self.args.workers, self.folder, self.rng, self.network.environment)
+
+    def what_is_done(self):
+        """Every action, in any order."""
         actions = ["split", "merge"] * self.args.reshards
         if self.fleet:
             actions += ["kill"] * self.args.kills + ["stall", "stop"]
+        return actions
+
+    def actions(self):
+        """What is done, in random order, each at its part of the fill."""
+        actions = self.what_is_done()
         self.rng.shuffle(actions)
         room = (1 - streams.HELD_BACK - 0.05) / len(actions) if actions else 0
         return collections.deque((0.03 + (number + self.rng.random()) * room, action)
@@ -158,10 +173,7 @@ class Test:
                                          self.args.aggregate)
         try:
             if not self.args.only_the_stream:
-                environment = {"RUST_LOG": "warn", **os.environ}
-                self.network = LossyNetwork(environment, self.args.lose, self.args.seed)
-                self.fleet = Fleet(self.worker_command(), self.args.workers, self.folder, self.rng,
-                                   self.network.environment)
+                self.start_fleet()
             filling.start()
             self.trouble(filling)
             if self.fleet:
@@ -203,6 +215,11 @@ class Test:
         self.tell("verify finds no fault")
         self.table_of_results(keys, commits, rows, codes)
 
+    def network_results(self):
+        network = self.network
+        return [("workers' requests, lost, answers lost",
+                 f"{network.requests:,}, {network.lost_before:,}, {network.lost_after:,}")]
+
     def table_of_results(self, keys, commits, rows, codes):
         intents = {pathlib.PurePosixPath(key).name for key in keys if key.startswith("_intents/")}
         happened = {commit["epoch"] + ".json" for commit in commits}
@@ -212,8 +229,7 @@ class Test:
             ("workers at a time, started in all", f"{self.args.workers}, {self.fleet.started}"),
             ("killed, stalled, told to stop", f"{self.done['kill']}, {self.done['stall']}, {self.done['stop']}"),
             ("splits, merges, shards in all", f"{self.done['split']}, {self.done['merge']}, {self.truth.shards}"),
-            ("workers' requests, lost, answers lost", f"{self.network.requests:,}, {self.network.lost_before:,}, "
-                                                      f"{self.network.lost_after:,}"),
+            *self.network_results(),
             ("records, in Kinesis records", f"{len(self.truth.users):,}, {len(self.truth.kinesis):,}"),
             ("aggregates, broken ones", f"{self.truth.aggregates:,}, {self.truth.broken:,}"),
             ("put twice by the filler", f"{self.doubled:,}"),
@@ -230,12 +246,12 @@ class Test:
             print(f"  {name:{width}}  {value}")
 
 
-def main():
-    args = arguments()
+def main(test=Test, parser=parser(__doc__.splitlines()[0])):
+    args = arguments(parser)
     folder = pathlib.Path(args.folder or tempfile.mkdtemp(prefix="shardlake-fleet-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        Test(args, folder).run()
+        test(args, folder).run()
     except BaseException:
         print(f"\nFAILED, with --seed {args.seed}; what is left is in {folder}", file=sys.stderr, flush=True)
         raise

@@ -81,7 +81,17 @@ impl Workers {
     pub(super) fn is_gone(&self, owner: &LeaseOwner) -> Result<bool, StoreError> {
         // An owner that can't have registered here: nothing is known of it.
         let Some(path) = self.path(owner) else { return Ok(false) };
+        if self.is_blind() {
+            return Ok(false);
+        }
         clear_if_gone(&path).map_err(|error| self.unusable(&error))
+    }
+
+    /// Whether the file of a worker of this process can't be found, though nobody deletes what is locked: the folder was moved
+    /// away, or its disk unmounted. Then the files of others are missing as well, and nothing is known of them.
+    fn is_blind(&self) -> bool {
+        let registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
+        registered.keys().any(|me| self.path(me).is_some_and(|path| !path.exists()))
     }
 
     /// Where the file of `owner` is; `None` if its name is not one for a file.
@@ -184,6 +194,20 @@ mod tests {
         asking.lock_shared().unwrap();
         assert!(workers.is_gone(&owner("dead")).unwrap());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn nobody_is_gone_for_one_whose_own_file_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = [(); 2].map(|()| Workers::beside(&folder.path().join("db")));
+        one.register(&owner("one")).unwrap();
+        two.register(&owner("two")).unwrap();
+        fs::rename(folder.path().join("db-workers"), folder.path().join("away")).unwrap();
+        assert!(!one.is_gone(&owner("two")).unwrap());
+        assert!(!two.is_gone(&owner("one")).unwrap());
+        fs::rename(folder.path().join("away"), folder.path().join("db-workers")).unwrap();
+        drop(two);
+        assert!(one.is_gone(&owner("two")).unwrap());
     }
 
     #[test]

@@ -1,0 +1,128 @@
+"""A reader of a lake that never stops reading, and must never see anything half done.
+
+    watcher.py LAKE     until its standard input ends; then it prints what it saw, as JSON
+
+Every object that becomes visible is opened as soon as it is seen and read whole: Parquet with pyarrow, JSON lines with gzip.
+Every few passes DuckDB counts all rows at once: no row may be there twice at any moment, and rows never become fewer. Each fault
+is told; exit code 1 if there was one.
+
+A lake that is not there, or can't be looked at, for a while is waited for: the tests take it away.
+"""
+
+import gzip
+import json
+import os
+import pathlib
+import sys
+import threading
+import time
+
+import duckdb
+import pyarrow.parquet
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "outside"))
+from common import connect, datasets, parquet_glob  # noqa: E402
+
+PAUSE = 0.02
+COUNT_EVERY = 1.0  # seconds
+
+
+def visible(lake):
+    """Every object that a reader of the lake may open."""
+    for top in ["processed", "raw", "error"]:
+        for folder, _, names in os.walk(pathlib.Path(lake) / top):
+            for name in names:
+                yield pathlib.Path(folder) / name
+
+
+def read_whole(path):
+    """Reads every value of an object."""
+    if path.suffix == ".parquet":
+        with open(path, "rb") as file:
+            table = pyarrow.parquet.ParquetFile(file)
+            return sum(batch.num_rows for batch in table.iter_batches())
+    with gzip.open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
+class Watcher:
+    def __init__(self, lake):
+        self.lake = pathlib.Path(lake)
+        self.seen, self.faults = set(), []
+        self.passes = self.counts = self.rows = self.parquet = 0
+        self.connection = connect()
+        self.counted = 0.0
+
+    def is_there(self):
+        return (self.lake / "_staging").is_dir()
+
+    def look(self):
+        """One pass over what is new."""
+        self.passes += 1
+        for path in visible(self.lake):
+            if path in self.seen:
+                continue
+            try:
+                read_whole(path)
+            except Exception as fault:  # noqa: BLE001: whatever it is, a reader met it
+                if not path.exists() and not self.is_there():
+                    continue  # The lake was taken away.
+                self.faults.append(f"{path.relative_to(self.lake)}: {type(fault).__name__}: {fault}")
+            self.seen.add(path)
+            self.parquet += path.suffix == ".parquet"
+
+    def count(self):
+        """All rows at once."""
+        rows = distinct = 0
+        try:
+            for dataset in datasets(self.lake):
+                glob = parquet_glob(self.lake, dataset)
+                if not any((self.lake / "processed" / dataset).rglob("*.parquet")):
+                    continue
+                found = self.connection.execute(
+                    "SELECT count(*), count(DISTINCT (ingest_stream, ingest_shard, ingest_sequence, ingest_subsequence)) "
+                    f"FROM read_parquet('{glob}', hive_partitioning = true)").fetchone()
+                rows, distinct = rows + found[0], distinct + found[1]
+        except (duckdb.Error, OSError) as fault:
+            if self.is_there():
+                self.faults.append(f"DuckDB: {fault}")
+            return
+        if not self.is_there():
+            return
+        self.counts += 1
+        if rows != distinct:
+            self.faults.append(f"{rows - distinct} rows were there twice, of {rows}")
+        if rows < self.rows:
+            self.faults.append(f"there were {self.rows} rows, and then {rows}")
+        self.rows = rows
+
+    def watch(self, ended):
+        while not ended.is_set() and not self.faults:
+            self.look()
+            if time.monotonic() - self.counted > COUNT_EVERY:
+                self.count()
+                self.counted = time.monotonic()
+            ended.wait(PAUSE)
+        self.look()
+        self.count()
+
+    def told(self):
+        return {"passes": self.passes, "objects": len(self.seen), "parquet": self.parquet, "counts": self.counts,
+                "rows": self.rows, "faults": self.faults}
+
+
+def main():
+    watcher, ended = Watcher(sys.argv[1]), threading.Event()
+
+    def until_end_of_input():
+        sys.stdin.buffer.read()
+        ended.set()
+
+    threading.Thread(target=until_end_of_input, daemon=True).start()
+    watcher.watch(ended)
+    print(json.dumps(watcher.told()))
+    sys.exit(1 if watcher.faults else 0)
+
+
+if __name__ == "__main__":
+    main()
