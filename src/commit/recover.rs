@@ -23,7 +23,7 @@ pub enum Recovered {
     /// It is committed. (Perhaps by another worker, meanwhile.)
     Forward(Committed),
     /// It never happened: its shards are read again from their checkpoints.
-    Back(Manifest),
+    Back,
 }
 
 /// Brings a pending epoch to an end. May be called by several workers at once.
@@ -40,6 +40,8 @@ pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, 
         // Another worker may have finished it between the two reads.
         return match read(stores, &epoch.commit_key()).await? {
             Some((manifest, _)) => Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?)),
+            // Or rolled it back, and its intent was swept, while this one slept.
+            None if !is_pending(stores, name).await? => Ok(Recovered::Back),
             None => Err(CommitError::NoIntent { name: name.as_str().to_owned() }),
         };
     };
@@ -72,7 +74,7 @@ async fn roll_back(stores: &Stores, manifest: Manifest, lost: Lost) -> Result<Re
     }
     stores.retry.run(|| stores.lake.flush()).await?;
     if stores.retry.run(|| stores.leases.roll_back(&name, &keys)).await? {
-        return Ok(Recovered::Back(manifest));
+        return Ok(Recovered::Back);
     }
     let rows = stores.retry.run(|| stores.leases.get(&keys)).await?;
     settled(stores, manifest, &rows, lost).await
@@ -96,7 +98,13 @@ async fn settled(
         // The rows were read one by one, and another worker was rolling back meanwhile: some show it, and some not yet.
         return Box::pin(recover(stores, &name)).await;
     }
-    Ok(Recovered::Back(manifest))
+    Ok(Recovered::Back)
+}
+
+/// Whether the epoch is pending on any shard.
+async fn is_pending(stores: &Stores, name: &ManifestName) -> Result<bool, CommitError> {
+    let leases = stores.retry.run(|| stores.leases.list()).await?;
+    Ok(leases.iter().any(|lease| lease.is_pending(name)))
 }
 
 /// A manifest, and the bytes as they are stored.

@@ -62,7 +62,7 @@ impl Coordinator {
                 let name = undertaken.into_manifest().epoch.manifest_name();
                 match recover(&stores, &name).await? {
                     Recovered::Forward(committed) => committed.0,
-                    Recovered::Back(_) => {
+                    Recovered::Back => {
                         self.progress.note(|committed| committed.rolled_back += 1);
                         return self.read_again(keys).await;
                     }

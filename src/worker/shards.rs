@@ -70,7 +70,7 @@ impl Coordinator {
             tracing::info!(%key, manifest = %pending.manifest, "finishing an epoch that was left pending");
             match recover(&self.config.stores, &pending.manifest).await {
                 Ok(Recovered::Forward(_)) => self.progress.note(|committed| committed.rolled_forward += 1),
-                Ok(Recovered::Back(_)) => self.progress.note(|committed| committed.rolled_back += 1),
+                Ok(Recovered::Back) => self.progress.note(|committed| committed.rolled_back += 1),
                 // It is the lake that fails, not this shard: the worker ends, as when it can't finish an epoch of its own. One
                 // that went on would keep the lease, and nobody would read the shard, however well the lake is later.
                 Err(error) if error.is_retryable() || matches!(error, CommitError::Lake(_)) => return Err(error.into()),

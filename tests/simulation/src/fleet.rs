@@ -96,6 +96,7 @@ struct Running {
     me: LeaseOwner,
     stop: CancellationToken,
     progress: Arc<Progress>,
+    has_power: bool,
     task: Option<JoinHandle<Result<(), Failed>>>,
 }
 
@@ -233,6 +234,7 @@ impl Fleet {
             0..=3 => {
                 tally.note(Kind::Killed);
                 self.workers[victim].wires.cut();
+                self.workers[victim].has_power = false;
                 self.start(self.rates);
             }
             4..=6 => {
@@ -412,7 +414,7 @@ impl Fleet {
             };
             worker::run(config, told, stopped).await.map_err(Failed::Run)
         });
-        self.workers.push(Running { wires, me, stop, progress, task: Some(task) });
+        self.workers.push(Running { wires, me, stop, progress, has_power: true, task: Some(task) });
     }
 
     /// Sees whether anything is wrong.
@@ -456,7 +458,7 @@ impl Fleet {
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
             self.look().await?;
-            if self.workers.iter().all(|running| running.task.is_none()) {
+            if self.workers.iter().all(|running| running.task.is_none() || !running.has_power) {
                 self.start(Rates::default());
             }
         }
