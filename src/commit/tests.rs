@@ -329,6 +329,21 @@ async fn an_epoch_whose_uploads_are_gone_for_good_is_rolled_back_and_read_again(
     let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap().manifest;
     assert!(matches!(recover(&world.stores, &pending).await, Ok(Recovered::Back)));
     assert_eq!(world.visible().len(), 0);
+    // One who saw it pending and slept meanwhile comes when even its intent was swept.
+    let intent = EpochId::of_manifest(&pending).unwrap().intent_key();
+    world.lake.tamper(&intent, None);
+    assert!(matches!(recover(&world.stores, &pending).await, Ok(Recovered::Back)));
+    world.settle(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_workers_rolling_one_epoch_back_do_no_harm() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Decided).await.unwrap();
+    world.lake.expire_uploads();
+    let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap().manifest;
+    let (one, two) = tokio::join!(recover(&world.stores, &pending), recover(&world.stores, &pending));
+    assert!(matches!((one, two), (Ok(Recovered::Back), Ok(Recovered::Back))));
     world.settle(2).await;
 }
 
