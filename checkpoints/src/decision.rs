@@ -136,7 +136,6 @@ pub trait LeaseStoreExt: LeaseStore {
         async move {
             let failure = match self.decide(decision).await {
                 Ok(Verdict::Decided) => return Ok(Decided::Yes),
-                Err(_) if Mutation::LostReplyIsRefusal.is_on() => return Ok(Decided::No(Vec::new())),
                 Err(error) => error,
                 // What is wrong with the rows is read from the rows themselves, unless they have changed meanwhile.
                 Ok(Verdict::Refused(_)) => StoreError::Unavailable {

@@ -2,7 +2,8 @@
 //!
 //! Not in the list is what other conditions imply: that nothing is pending where something is decided, for one. A worker
 //! finishes what is pending before it reads on, so a decision over it would not begin at the checkpoint, or not be the
-//! holder's. And a roll back need not ask whether shards have advanced: their objects would be visible, and none missing.
+//! holder's. And a roll back need not ask whether shards have advanced: their objects would be visible, and none missing. A decision
+//! that is taken for refused though it took effect is found pending, and rolled back, when its shards are read again.
 //!
 //! Owns: the list, and which of them is on in this thread. Does not own: what each breaks: that stands where it breaks it,
 //! also in the worker. Without the feature `mutations`, which only the simulation asks for, none can be switched on, and
@@ -17,8 +18,6 @@ pub enum Mutation {
     DecideAnywhere,
     /// A decision takes effect on the shards that meet its conditions, whatever the others do.
     DecideInPart,
-    /// A decision whose reply was lost counts as refused.
-    LostReplyIsRefusal,
     /// Whoever knows a manifest moves checkpoints to its end, pending or not.
     AdvanceWhatIsNotPending,
     /// Objects become visible before the epoch is decided.
@@ -55,11 +54,10 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 20] = [
+    pub const ALL: [Mutation; 19] = [
         Mutation::DecideWithoutHolding,
         Mutation::DecideAnywhere,
         Mutation::DecideInPart,
-        Mutation::LostReplyIsRefusal,
         Mutation::AdvanceWhatIsNotPending,
         Mutation::PublishBeforeDeciding,
         Mutation::AdvanceBeforePublishing,

@@ -21,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub enum Recovered {
     /// It is committed. (Perhaps by another worker, meanwhile.)
-    Forward(Committed),
+    Forward(Box<Committed>),
     /// It never happened: its shards are read again from their checkpoints.
     Back,
 }
@@ -34,25 +34,25 @@ pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, 
     let epoch =
         EpochId::of_manifest(name).map_err(|problem| UnreadableManifest { name: name.as_str().to_owned(), problem })?;
     if let Some((manifest, _)) = read(stores, &epoch.commit_key()).await? {
-        return Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?));
+        return Ok(Recovered::Forward(Box::new(Published::found(manifest).advance(stores).await?)));
     }
     let Some((manifest, intent)) = read(stores, &epoch.intent_key()).await? else {
         // Another worker may have finished it between the two reads.
         return match read(stores, &epoch.commit_key()).await? {
-            Some((manifest, _)) => Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?)),
+            Some((manifest, _)) => Ok(Recovered::Forward(Box::new(Published::found(manifest).advance(stores).await?))),
             // Or rolled it back, and its intent was swept, while this one slept.
             None if !is_pending(stores, name).await? => Ok(Recovered::Back),
             None => Err(CommitError::NoIntent { name: name.as_str().to_owned() }),
         };
     };
     let undertaken = match Undertaken::found(manifest, intent).publish(stores).await? {
-        Ok(published) => return Ok(Recovered::Forward(published.advance(stores).await?)),
+        Ok(published) => return Ok(Recovered::Forward(Box::new(published.advance(stores).await?))),
         Err((undertaken, _)) => undertaken,
     };
     // A request of another worker, given up for lost, may still be completing what seems to be gone.
     tokio::time::sleep(LOOK_AGAIN).await;
     match undertaken.publish(stores).await? {
-        Ok(published) => Ok(Recovered::Forward(published.advance(stores).await?)),
+        Ok(published) => Ok(Recovered::Forward(Box::new(published.advance(stores).await?))),
         Err((undertaken, lost)) => roll_back(stores, undertaken.into_manifest(), lost).await,
     }
 }
@@ -88,7 +88,7 @@ async fn settled(
     lost: Lost,
 ) -> Result<Recovered, CommitError> {
     if read(stores, &manifest.epoch.commit_key()).await?.is_some() {
-        return Ok(Recovered::Forward(Published::found(manifest).advance(stores).await?));
+        return Ok(Recovered::Forward(Box::new(Published::found(manifest).advance(stores).await?)));
     }
     let name = manifest.epoch.manifest_name();
     if rows.iter().flatten().any(|lease| lease.was_advanced_by(&name)) {

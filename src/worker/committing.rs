@@ -61,7 +61,7 @@ impl Coordinator {
                 // An upload of ours is gone: somebody rolled the epoch back, or it must be.
                 let name = undertaken.into_manifest().epoch.manifest_name();
                 match recover(&stores, &name).await? {
-                    Recovered::Forward(committed) => committed.0,
+                    Recovered::Forward(committed) => (*committed).0,
                     Recovered::Back => {
                         self.progress.note(|committed| committed.rolled_back += 1);
                         return self.read_again(keys).await;

@@ -16,7 +16,21 @@ use simulation::{REGRESSIONS, run};
 const SEEDS: Range<u64> = 0..240;
 
 /// A seed that finds each fault of the protocol. Should the code change so that it does not any more, the next ones are tried.
-const FOUND_BY: [(Mutation, u64); 0] = [];
+const FOUND_BY: [(Mutation, u64); 13] = [
+    (Mutation::DecideWithoutHolding, 8),
+    (Mutation::DecideAnywhere, 16),
+    (Mutation::AdvanceWhatIsNotPending, 32),
+    (Mutation::IntentRemovedEarly, 4),
+    (Mutation::RollBackWithoutDeleting, 7),
+    (Mutation::ResumeAtRecord, 3),
+    (Mutation::SkipRecovery, 18),
+    (Mutation::ReadOnAfterRefusal, 61),
+    (Mutation::KeepRowsOfAbortedEpoch, 27),
+    (Mutation::HearReplacedReaders, 80),
+    (Mutation::NamesUsedTwice, 17),
+    (Mutation::SweepWhatIsPending, 250),
+    (Mutation::SweepWhatMayBeDecided, 76),
+];
 /// How many seeds a fault of the protocol may take to be found.
 const WITHIN: u64 = 300;
 
