@@ -10,8 +10,8 @@ A number is said to grow when both hold:
 - it grew more in the time that was measured than its own noise: `FLOOR` of its kind, and twice the median distance from the line.
 
 The floor of memory is 2 MiB: free pieces of an allocator's heap. It is 4 MiB in a run that is shorter than ten minutes, since a
-process takes its working memory in its first minutes. So a run of half an hour finds a leak of 5 MiB an hour, or of four file
-descriptors; one that is fed ten times as fast (`--rate`) finds what leaks by record, file or epoch ten times as well.
+process takes its working memory in its first minutes. So a run of half an hour finds a leak of 6 MiB an hour, or of four file
+descriptors an hour; one that is fed ten times as fast (`--rate`) finds what leaks by record, file or epoch ten times as well.
 """
 
 import itertools
