@@ -160,13 +160,9 @@ impl Auditor {
         if let Some(name) = key.strip_prefix("_commits/") {
             let epoch = name.trim_end_matches(".json").to_owned();
             match found {
-                Some(bytes) => {
-                    if books.commits.insert(epoch) {
-                        commit_record(&mut books, key, &bytes);
-                    }
-                }
                 None if books.commits.contains(&epoch) => books.violated(format!("the commit record {key} is gone")),
-                None => {}
+                Some(bytes) if books.commits.insert(epoch) => commit_record(&mut books, key, &bytes),
+                _ => {}
             }
             return;
         }

@@ -64,6 +64,9 @@ pub enum Trouble {
     Refused,
 }
 
+/// Is told of an effect: on which service, what it was called, and what it was about.
+pub type Audit = Box<dyn Fn(Service, &str, &str) + Send + Sync>;
+
 /// What all wires of a fleet share.
 pub struct Shared {
     /// What occurred.
@@ -71,7 +74,7 @@ pub struct Shared {
     /// What happened in which order.
     pub trace: Mutex<Trace>,
     /// Looks at the world after each effect.
-    pub audit: Box<dyn Fn(Service, &str, &str) + Send + Sync>,
+    pub audit: Audit,
 }
 
 impl std::fmt::Debug for Shared {
