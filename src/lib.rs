@@ -16,6 +16,9 @@ pub mod cli;
 pub mod clock;
 pub mod commit;
 pub mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lake;
 pub mod memory;
 pub mod permissions;

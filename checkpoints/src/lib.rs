@@ -104,6 +104,9 @@ mod arbitrary;
 pub mod conformance;
 #[cfg(feature = "conformance")]
 pub mod faulty;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use crate::decision::{Decided, Decision, InvalidDecision, LeaseStoreExt, Refusal, RefusalReason, Verdict};
 pub use crate::dynamodb::{DynamoStore, StreamIds};

@@ -13,6 +13,8 @@
 //! Limits: a call waits 10 s at most for another process's transaction, then it is [`StoreError::Unavailable`]. The file
 //! must be on a local disk: WAL does not work over a network file system. Numbers in rows end at `i64::MAX`.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod schema;
 mod tables;
 mod workers;

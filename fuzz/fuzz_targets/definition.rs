@@ -1,5 +1,5 @@
-//! Arbitrary text as a dataset definition. See `checks::definition`.
+//! Arbitrary text as a dataset definition. See `checks::data::definition`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::definition(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::data::fast::definition(data));

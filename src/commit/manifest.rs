@@ -15,6 +15,9 @@
 //!  "definitions":{"events":"9f86d081…"},"version":"0.1.0"}
 //! ```
 //!
+//! What is read is checked before anybody acts on it: an object's key is in the folder of its kind, since rolling back
+//! deletes objects; and counts are such that they can be added up.
+//!
 //! Invariant of a commit record, which `verify` checks: records = rows + dead letters; raw lines = records where the raw
 //! landing is on; rows and lines of the objects add up to the totals.
 
@@ -33,6 +36,8 @@ pub const FORMAT: u32 = 1;
 pub const INTENTS: &str = "_intents/";
 /// Where commit records are.
 pub const COMMITS: &str = "_commits/";
+/// What records, rows, lines or bytes of an epoch may come to: 9 PB, and as much as any JSON number can say.
+const COUNT_MAX: u64 = 1 << 53;
 
 /// The name of an epoch: sorts by time, and is never used again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -145,6 +150,17 @@ pub enum ObjectKind {
     Error,
 }
 
+impl ObjectKind {
+    /// What the keys of such objects begin with.
+    pub fn folder(self) -> &'static str {
+        match self {
+            ObjectKind::Processed => "processed/",
+            ObjectKind::Raw => "raw/",
+            ObjectKind::Error => "error/",
+        }
+    }
+}
+
 /// One object of an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectOfEpoch {
@@ -187,14 +203,18 @@ impl Totals {
     /// Adds another epoch's.
     pub fn add(&mut self, other: &Totals) {
         let merge = |mine: &mut BTreeMap<String, u64>, theirs: &BTreeMap<String, u64>| {
-            theirs.iter().for_each(|(name, count)| *mine.entry(name.clone()).or_default() += count);
+            for (name, count) in theirs {
+                let sum = mine.entry(name.clone()).or_default();
+                *sum = sum.saturating_add(*count);
+            }
         };
-        self.records += other.records;
+        self.records = self.records.saturating_add(other.records);
         merge(&mut self.rows, &other.rows);
         merge(&mut self.dead_letters, &other.dead_letters);
         merge(&mut self.denied_keys, &other.denied_keys);
         if let Some(lines) = other.raw_lines {
-            *self.raw_lines.get_or_insert(0) += lines;
+            let sum = self.raw_lines.get_or_insert(0);
+            *sum = sum.saturating_add(lines);
         }
     }
 }
@@ -249,7 +269,7 @@ impl Manifest {
     /// Reads an intent or a commit record; `key` is where it was found.
     ///
     /// # Errors
-    /// It is damaged, of another format, or of another epoch than its key says.
+    /// It is damaged, of another format, of another epoch than its key says, or says what no epoch does.
     pub fn from_bytes(key: &ObjectKey, bytes: &[u8]) -> Result<Self, UnreadableManifest> {
         #[derive(Deserialize)]
         struct Head {
@@ -265,7 +285,31 @@ impl Manifest {
         if manifest.epoch.intent_key() != *key && manifest.epoch.commit_key() != *key {
             return Err(unreadable(format!("it is of epoch {}", manifest.epoch)));
         }
+        manifest.check().map_err(unreadable)?;
         Ok(manifest)
+    }
+
+    /// Whether an epoch may have done this.
+    fn check(&self) -> Result<(), String> {
+        if let Some(object) = self.objects.iter().find(|object| !object.key.as_str().starts_with(object.kind.folder()))
+        {
+            return Err(format!("its object {} is not in {}", object.key, object.kind.folder()));
+        }
+        let Totals { records, rows, dead_letters, raw_lines, denied_keys } = &self.totals;
+        let sum = |what: &str, counts: &mut dyn Iterator<Item = u64>| {
+            let sum = counts.fold(0, u64::saturating_add);
+            if sum <= COUNT_MAX { Ok(()) } else { Err(format!("no epoch has {sum} {what}")) }
+        };
+        sum("records", &mut std::iter::once(*records))?;
+        sum("rows and dead letters", &mut rows.values().chain(dead_letters.values()).copied())?;
+        sum("raw lines", &mut raw_lines.iter().copied())?;
+        sum("denied keys", &mut denied_keys.values().copied())?;
+        sum("records in its shards", &mut self.shards.iter().map(|shard| shard.records))?;
+        sum("bytes in its shards", &mut self.shards.iter().map(|shard| shard.bytes))?;
+        sum("rows in its objects", &mut self.objects.iter().map(|object| object.rows))?;
+        sum("bytes in its objects", &mut self.objects.iter().map(|object| object.bytes))?;
+        sum("records along its edges", &mut self.edges.values().map(|edge| edge.0))?;
+        sum("bytes along its edges", &mut self.edges.values().map(|edge| edge.1))
     }
 }
 
@@ -292,9 +336,13 @@ pub(crate) mod tests {
                 ShardOfEpoch { key, range, children: Vec::new(), taken_over: false, records: more, bytes: more * 100 }
             },
         );
-        let object = ("[a-z=0-9%é]{1,20}", 1_u64..100_000, any::<u64>(), prop::option::of("[a-z]{1,9}"), 1_u32..5)
+        let object = ("[a-z=0-9%é]{1,20}", 1_u64..100_000, 0..COUNT_MAX / 8, prop::option::of("[a-z]{1,9}"), 1_u32..5)
             .prop_map(|(name, rows, bytes, dataset, parts)| ObjectOfEpoch {
-                key: ObjectKey::new(format!("processed/{name}/x.parquet")).unwrap(),
+                key: ObjectKey::new(match dataset {
+                    Some(_) => format!("processed/{name}/x.parquet"),
+                    None => format!("error/{name}/x.json.gz"),
+                })
+                .unwrap(),
                 kind: if dataset.is_some() { ObjectKind::Processed } else { ObjectKind::Error },
                 dataset,
                 rows,
@@ -303,11 +351,12 @@ pub(crate) mod tests {
                 upload: UploadId(format!("u-{rows}")),
                 parts: (1..=parts).map(|number| Part { number, tag: format!("\"{number}\"") }).collect(),
             });
-        let counts = prop::collection::btree_map("[a-zA-Z.]{1,10}", any::<u64>(), 0..4);
+        let count = || 0..COUNT_MAX / 8;
+        let counts = prop::collection::btree_map("[a-zA-Z.]{1,10}", count(), 0..4);
         (
             prop::collection::vec(shard, 1..5),
             prop::collection::vec(object, 0..5),
-            (any::<u64>(), counts.clone(), counts.clone(), prop::option::of(any::<u64>()), counts),
+            (count(), counts.clone(), counts.clone(), prop::option::of(count()), counts),
             any::<u32>(),
         )
             .prop_map(|(shards, objects, (records, rows, dead_letters, raw_lines, denied_keys), number)| {
@@ -351,6 +400,68 @@ pub(crate) mod tests {
         assert_eq!(told.problem, "it has format 2, this version reads format 1");
         assert!(EpochId::of_manifest(&ManifestName::new("_intents/../x.json").unwrap()).is_err());
         assert!(EpochId::of_manifest(&ManifestName::new("elsewhere").unwrap()).is_err());
+    }
+
+    /// A manifest as JSON, with something in it replaced.
+    fn told(from: &str, to: &str) -> Result<Manifest, String> {
+        let object = ObjectOfEpoch {
+            key: ObjectKey::new("processed/events/a.parquet").unwrap(),
+            kind: ObjectKind::Processed,
+            dataset: None,
+            rows: 17,
+            bytes: 4711,
+            crc64nvme: Checksum::of(b""),
+            upload: UploadId("u-1".to_owned()),
+            parts: Vec::new(),
+        };
+        let manifest = Manifest {
+            format: FORMAT,
+            epoch: EpochId::new(0, &worker(), 1),
+            worker: worker(),
+            written_at: format_rfc3339(0),
+            shards: Vec::new(),
+            objects: vec![object],
+            totals: Totals { records: 17, rows: [("events".to_owned(), 17)].into(), ..Totals::default() },
+            edges: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+            version: "0.1.0".to_owned(),
+        };
+        let text = String::from_utf8(manifest.to_bytes().to_vec()).unwrap();
+        assert!(text.contains(from), "{from} is in {text}");
+        let read = Manifest::from_bytes(&manifest.epoch.intent_key(), text.replacen(from, to, 1).as_bytes());
+        read.map_err(|unreadable| unreadable.problem)
+    }
+
+    #[test]
+    fn a_manifest_that_names_what_no_epoch_makes_is_refused_before_anything_is_deleted() {
+        assert!(told("processed/events/a", "processed/events/b").is_ok());
+        for key in ["_checkpoints.db", "_commits/1.json", "raw/events/a.json.gz", "_processed/a", "processed"] {
+            let problem = told("processed/events/a.parquet", key).unwrap_err();
+            assert_eq!(problem, format!("its object {key} is not in processed/"));
+        }
+        for key in ["/etc/passwd", "processed/../_checkpoints.db", "processed//a", "processed/a/"] {
+            assert!(told("processed/events/a.parquet", key).unwrap_err().contains("is no object key"), "{key}");
+        }
+    }
+
+    #[test]
+    fn counts_that_can_not_be_added_up_are_refused() {
+        let problem = told("\"events\":17", "\"events\":18446744073709551615,\"users\":18").unwrap_err();
+        assert_eq!(problem, "no epoch has 18446744073709551615 rows and dead letters");
+        assert_eq!(
+            told(":4711", ":9007199254740993").unwrap_err(),
+            "no epoch has 9007199254740993 bytes in its objects"
+        );
+        assert!(told(":4711", ":9007199254740992").is_ok());
+    }
+
+    #[test]
+    fn a_checksum_is_read_as_it_is_written() {
+        let written = Checksum::of(b"").to_string();
+        assert!(told(&written, "00000000000000ff").is_ok());
+        for other in ["+0000000000000ff", "00000000000000FF", "0000000000000ff", "00000000000000fg"] {
+            assert!(told(&written, other).unwrap_err().contains("is no checksum of 16 hex digits"), "{other}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! beside the field and in `docs/configuration.md`.
 
 mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 pub(crate) mod units;
 mod urls;
 

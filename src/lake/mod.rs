@@ -101,7 +101,8 @@ impl FromStr for Checksum {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.len() != 16 {
+        // As it is written, and in no other way that a number may be read.
+        if text.len() != 16 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(format!("'{text}' is no checksum of 16 hex digits"));
         }
         u64::from_str_radix(text, 16).map(Checksum).map_err(|error| format!("'{text}' is no checksum: {error}"))

@@ -22,6 +22,8 @@ use pipeline::chunk::Chunk;
 use crate::retry::RetryPolicy;
 
 pub use files::{FileSource, FilesConfig};
+#[cfg(feature = "fuzzing")]
+pub(crate) use kinesis::fuzzing;
 pub use kinesis::{Decode, KinesisConfig, KinesisSource, Limits, Mode, Start};
 
 /// One shard of a stream.

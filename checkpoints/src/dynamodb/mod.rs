@@ -21,6 +21,8 @@
 mod calls;
 mod change;
 mod errors;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod item;
 mod keys;
 mod named;

@@ -16,6 +16,8 @@ mod consumer;
 mod cursor;
 mod decode;
 mod fanout;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod kpl;
 mod pace;
 mod polling;

@@ -62,8 +62,8 @@ pub(crate) struct Letter {
 }
 
 /// A lane's configuration.
-pub(crate) fn config(datasets: Datasets, assigned: Option<usize>, record_bytes_max: usize) -> Arc<LaneConfig> {
-    Arc::new(LaneConfig {
+pub(crate) fn config(datasets: Datasets, assigned: Option<usize>, record_bytes_max: usize) -> LaneConfig {
+    LaneConfig {
         graph: Graph::new(&["in".to_owned()], &datasets, true),
         key: Some(PseudonymKey::new(&[7; 32]).expect("32 bytes make a key")),
         assigned: vec![assigned],
@@ -72,7 +72,7 @@ pub(crate) fn config(datasets: Datasets, assigned: Option<usize>, record_bytes_m
         record_bytes_max,
         hash_seed: 42,
         datasets,
-    })
+    }
 }
 
 /// A chunk of the one shard.

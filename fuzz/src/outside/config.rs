@@ -1,0 +1,94 @@
+//! `shardlake.toml`.
+
+use std::collections::BTreeSet;
+
+use shardlake::config::{CheckpointsUrl, Config, ConfigFile, KeySource, LakeUrl, SourceUrl};
+
+use super::is_one_of;
+
+/// Letters and digits that a word has at least to be looked for in messages.
+const SECRET_MIN: usize = 8;
+
+/// The text of a configuration file. It is refused with what is wrong in it, or becomes a configuration that can work.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match ConfigFile::parse("shardlake.toml", text) {
+        Ok(file) => {
+            let shown = format!("{file:?}");
+            assert!(!shown.is_empty());
+            // Every shipped dataset is compiled for it.
+            if is_one_of(data, 256)
+                && let Some(resolved) = shardlake::fuzzing::resolve(file)
+            {
+                match resolved {
+                    Ok(config) => assert_works(&config),
+                    Err(problems) => assert_told(&problems.to_string(), text, "[]cl"),
+                }
+            }
+        }
+        Err(problems) => {
+            let lines = text.split('\n').count();
+            assert!(!problems.is_empty(), "a refusal says why");
+            for problem in problems.iter() {
+                assert!(problem.line <= lines, "{problem}: the text has {lines} lines");
+                assert!(!problem.message.is_empty());
+            }
+            assert_told(&problems.to_string(), text, "s");
+        }
+    }
+}
+
+/// That messages begin as they should, and tell no word of a key of pseudonyms that somebody wrote into the file.
+fn assert_told(told: &str, text: &str, begin: &str) {
+    assert!(told.starts_with(|first: char| begin.contains(first)), "{told}");
+    for secret in secrets(text) {
+        assert!(!told.contains(secret), "'{secret}' is nobody's business: {told}");
+    }
+}
+
+/// Words that stand behind `key =` in `[anonymize]` and nowhere else in the text.
+fn secrets(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut section = "";
+    for line in text.lines() {
+        let line = line.trim();
+        if line.starts_with('[') {
+            section = line;
+        }
+        if section == "[anonymize]"
+            && let Some((key, value)) = line.split_once('=')
+            && key.trim() == "key"
+        {
+            // Words of letters alone may be those of the messages.
+            let is_secret = |word: &&str| {
+                let has = |kind: fn(char) -> bool| word.contains(kind);
+                word.len() >= SECRET_MIN && has(char::is_alphabetic) && has(|c| c.is_ascii_digit())
+            };
+            let words = value.split(|c: char| !c.is_alphanumeric()).filter(is_secret);
+            found.extend(words.filter(|word| text.matches(word).count() == 1));
+        }
+    }
+    found
+}
+
+fn assert_works(config: &Config) {
+    assert!(!config.sources.is_empty(), "there is a source, or the demonstration");
+    assert!((1..=1024).contains(&config.limits.threads) && config.limits.open_objects >= 16);
+    assert!(config.limits.memory >= 64 << 20 && config.limits.record_bytes <= config.limits.memory / 8);
+    assert!(config.commit.interval.as_millis() >= 100 && config.leases.failover.as_millis() >= 500);
+    assert!(config.key != KeySource::Missing || !config.datasets.need_key(), "no key, no start");
+    let names: BTreeSet<&str> = config.datasets.names().collect();
+    for source in &config.sources {
+        assert!(source.dataset.as_deref().is_none_or(|name| names.contains(name)));
+        if let SourceUrl::Kinesis(_) = source.url {
+            assert_eq!(SourceUrl::parse(&source.url.to_string()).as_ref(), Ok(&source.url));
+        }
+    }
+    if let LakeUrl::S3(_) = config.lake {
+        assert_eq!(LakeUrl::parse(&config.lake.to_string()).as_ref(), Ok(&config.lake));
+        assert!(config.s3.validate().is_ok());
+    }
+    if let CheckpointsUrl::DynamoDb(_) = config.checkpoints {
+        assert_eq!(CheckpointsUrl::parse(&config.checkpoints.to_string()).as_ref(), Ok(&config.checkpoints));
+    }
+}
