@@ -66,7 +66,7 @@ struct StoredPosition {
 }
 
 /// Encodes the positions as they are stored.
-pub fn encode_positions(positions: &[(ShardKey, Position)]) -> String {
+pub(crate) fn encode_positions(positions: &[(ShardKey, Position)]) -> String {
     let stored: Vec<StoredPosition> = positions
         .iter()
         .map(|(key, position)| StoredPosition { key: key.clone(), position: position.clone() })
@@ -75,7 +75,7 @@ pub fn encode_positions(positions: &[(ShardKey, Position)]) -> String {
 }
 
 /// Decodes stored positions.
-pub fn decode_positions(json: &str) -> Result<Vec<(ShardKey, Position)>, serde_json::Error> {
+pub(crate) fn decode_positions(json: &str) -> Result<Vec<(ShardKey, Position)>, serde_json::Error> {
     let stored: Vec<StoredPosition> = serde_json::from_str(json)?;
     Ok(stored.into_iter().map(|StoredPosition { key, position }| (key, position)).collect())
 }

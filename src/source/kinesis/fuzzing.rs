@@ -89,11 +89,14 @@ pub fn is_aggregate(record: &[u8]) -> bool {
     kpl::is_aggregate(record)
 }
 
-/// The records of an aggregate: each with its partition key and where its bytes are.
+/// A record of an aggregate: its partition key and where its bytes are.
+pub type Opened = (Arc<str>, Range<usize>);
+
+/// The records of an aggregate.
 ///
 /// # Errors
 /// Why it can't be opened, in a word.
-pub fn open_aggregate(record: &[u8]) -> Result<Vec<(Arc<str>, Range<usize>)>, String> {
+pub fn open_aggregate(record: &[u8]) -> Result<Vec<Opened>, String> {
     match kpl::open(record) {
         Ok(opened) => Ok(opened.into_iter().map(|record| (record.partition_key, record.data)).collect()),
         Err(broken) => Err(format!("{broken:?}")),

@@ -29,25 +29,8 @@ pointer = "/kind"
 type = "string"
 "#;
 
-/// The same dataset with one more column, as after a change of the configuration.
-pub const CHANGED_DEFINITION: &str = r#"
-name = "orders"
-partition_by = ["kind", "day"]
-[[recognize]]
-present = ["/at"]
-[event_time]
-pointer = "/at"
-format = "epoch_ms"
-[[column]]
-name = "id"
-pointer = "/id"
-type = "string"
-required = true
-[[column]]
-name = "kind"
-pointer = "/kind"
-type = "string"
-[[column]]
+/// One more column, as after a change of the configuration.
+pub const FURTHER_COLUMN: &str = r#"[[column]]
 name = "extra"
 pointer = "/extra"
 type = "string"
