@@ -20,7 +20,7 @@ fn run(target: &str, check: fn(&[u8]), mutations: usize) {
 
 #[test]
 fn any_record_is_opened_as_an_aggregate_or_kept_whole() {
-    run("aggregate", outside::aggregate, 20_000);
+    run("aggregate", outside::aggregate, 10_000);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn any_bytes_as_a_manifest_are_refused_or_can_be_acted_on() {
 
 #[test]
 fn any_item_of_the_lease_table_is_a_lease_that_can_be_written_or_an_error_that_names_it() {
-    run("item", outside::item, 10_000);
+    run("item", outside::item, 4_000);
 }
 
 #[test]

@@ -37,10 +37,13 @@ pub fn answer(data: &[u8]) {
         // It may stumble over what is no JSON further on, or not know a form that others read.
         (Err(_), _) => {}
     }
-    if let Some(((envelope, records), Ok(expected))) = judged.zip(expected)
+    if let (Some((envelope, records)), Some(Ok(_))) = (judged, expected)
         && is_one_of(body, 4)
     {
         let plain = written(&envelope, &records);
+        // Read again, since a time of ten digits and more may be off by the last bit of it.
+        let (_, records) = self::judged(plain.as_bytes()).expect("what serde writes it reads");
+        let expected = by_records(&records, &after, RECORD_BYTES_MAX).expect("it made sense before");
         match by_scan(plain.as_bytes(), &after, RECORD_BYTES_MAX) {
             Ok(scanned) => {
                 assert_eq!(scanned.envelope, envelope);
