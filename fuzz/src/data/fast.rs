@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use pipeline::chunk::{Chunk, Damage, Framing};
+use pipeline::encode::Rows;
 use pipeline::lane::{Lane, LaneConfig};
 use pipeline::lines::LineCodec;
 use pipeline::reject::Code;
@@ -52,7 +53,7 @@ impl Kept {
         self.chunks += 1;
         if self.chunks == CHUNKS_MAX {
             let taken = self.lane.take_rows();
-            let held: u64 = taken.iter().flat_map(|rows| rows.partitions()).map(|partition| partition.rows).sum();
+            let held: u64 = taken.iter().flat_map(Rows::partitions).map(|partition| partition.rows).sum();
             assert_eq!(held, self.rows, "what is no dead letter is a row");
             self.lane.forget();
             (self.rows, self.chunks) = (0, 0);

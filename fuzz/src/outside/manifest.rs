@@ -93,7 +93,7 @@ pub(super) fn manifest_name(text: &str) {
             }
         }
         Err(problem) => {
-            assert!(problem.contains("names no intent") || problem.contains("no epoch's name"), "{problem}")
+            assert!(problem.contains("names no intent") || problem.contains("no epoch's name"), "{problem}");
         }
     }
 }
