@@ -5,4 +5,6 @@
 //! judged in `fuzz/src/outside`.
 
 pub use crate::config::fuzzing::resolve;
-pub use crate::source::fuzzing::{Answer, Opened, Record, Refused, by_records, by_scan, is_aggregate, open_aggregate};
+pub use crate::source::fuzzing::{
+    Answer, Record, Refused, SubRecord, by_records, by_scan, is_aggregate, open_aggregate,
+};

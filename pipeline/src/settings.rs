@@ -37,8 +37,12 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Adds one.
-    pub fn push(&mut self, problem: Problem) {
+    /// Adds one, as one line. Where a message shows a text of several lines, the others are left out: a quote that is not
+    /// closed makes a text of all that stands behind it, which may be what nobody is to see in a log.
+    pub fn push(&mut self, mut problem: Problem) {
+        if let Some(end) = problem.message.find(['\n', '\r']) {
+            problem.message.replace_range(end.., "…");
+        }
         if !self.0.contains(&problem) {
             self.0.push(problem);
         }
@@ -388,6 +392,20 @@ mod tests {
              f.toml:5: unknown key 'zzz' in [inner]; known here: flag\n\
              f.toml:2: unknown key 'speeed' in the file; did you mean 'speed'?"
         );
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_shows_nothing_of_what_stands_behind_it() {
+        let document = Document::new("f.toml", "x = 1\n[a\n'''\n[anonymize]\nkey = s3cr3t\n");
+        let table = document.parse();
+        document.root(&table).finish();
+        document.report(1, "'a\r\ns3cr3t' is no size");
+        drop(table);
+        let problems = document.into_problems();
+        let told = problems.to_string();
+        assert!(told.contains("f.toml:3: unknown key '[anonymize]…\n"), "{told}");
+        assert!(told.ends_with("f.toml:1: 'a…"), "{told}");
+        assert!(!told.contains("s3cr3t") && told.lines().count() == problems.iter().count(), "{told}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use checkpoints::Position;
 use md5::{Digest, Md5};
 use pipeline::chunk::{Damage, Frame, Framing};
-use shardlake::fuzzing::{Answer, Record, by_records, is_aggregate, open_aggregate};
+use shardlake::fuzzing::{Answer, Record, SubRecord, by_records, is_aggregate, open_aggregate};
 
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 const DIGEST: usize = 16;
@@ -47,7 +47,7 @@ pub fn aggregate(data: &[u8]) {
             }
             let again = packed(records.iter().map(|(key, data)| (&**key, &record[data.clone()])));
             let reopened = open_aggregate(&again).expect("what was packed is opened");
-            let of = |record: &[u8], opened: &[(std::sync::Arc<str>, std::ops::Range<usize>)]| {
+            let of = |record: &[u8], opened: &[SubRecord]| {
                 let records = opened.iter().map(|(key, data)| (key.to_string(), record[data.clone()].to_vec()));
                 records.collect::<Vec<_>>()
             };

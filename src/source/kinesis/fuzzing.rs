@@ -26,6 +26,9 @@ pub struct Answer {
     pub counts: (u64, u64),
 }
 
+/// A record of an aggregate: its partition key, and where its bytes are.
+pub type SubRecord = (Arc<str>, Range<usize>);
+
 /// Records that were not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -89,14 +92,11 @@ pub fn is_aggregate(record: &[u8]) -> bool {
     kpl::is_aggregate(record)
 }
 
-/// A record of an aggregate: its partition key and where its bytes are.
-pub type Opened = (Arc<str>, Range<usize>);
-
 /// The records of an aggregate.
 ///
 /// # Errors
 /// Why it can't be opened, in a word.
-pub fn open_aggregate(record: &[u8]) -> Result<Vec<Opened>, String> {
+pub fn open_aggregate(record: &[u8]) -> Result<Vec<SubRecord>, String> {
     match kpl::open(record) {
         Ok(opened) => Ok(opened.into_iter().map(|record| (record.partition_key, record.data)).collect()),
         Err(broken) => Err(format!("{broken:?}")),
