@@ -197,30 +197,35 @@ column = [{ name = "id", pointer = "/other/id", type = "string" }]
 
 /// Text of a definition, alone and before another one. What compiles is put to work.
 pub fn definition(data: &[u8]) {
-    if let Some((datasets, text)) = compiled(data) {
-        put_to_work(datasets, text);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = Datasets::name_of("own.toml", text);
+    let other = DefinitionText { file: "other.toml".to_owned(), text: OTHER.to_owned() };
+    let together = Datasets::compile(&[own(text), other], &tables);
+    match compiled(text) {
+        Some(datasets) => put_to_work(datasets, text),
+        None => assert!(together.is_err(), "what is wrong alone is wrong with others"),
     }
 }
 
-/// The dataset of a text, and the text.
-fn compiled(data: &[u8]) -> Option<(Datasets, &str)> {
-    let Ok(text) = std::str::from_utf8(data) else { return None };
-    let own = DefinitionText { file: "own.toml".to_owned(), text: text.to_owned() };
-    let tables = |file: &str, key: &str| match file {
+fn own(text: &str) -> DefinitionText {
+    DefinitionText { file: "own.toml".to_owned(), text: text.to_owned() }
+}
+
+fn tables(file: &str, key: &str) -> Result<LookupTable, String> {
+    match file {
         "none.csv" => Err("there is none".to_owned()),
         _ => LookupTable::read(b"code,name,rank\nDE,Germany,1\nFR,,2\ntext,other,x\n", key),
-    };
-    let _ = Datasets::name_of("own.toml", text);
-    let alone = Datasets::compile(std::slice::from_ref(&own), &tables);
-    let other = DefinitionText { file: "other.toml".to_owned(), text: OTHER.to_owned() };
-    let together = Datasets::compile(&[own, other], &tables);
-    match alone {
+    }
+}
+
+/// The dataset of a text alone, if it is one.
+fn compiled(text: &str) -> Option<Datasets> {
+    match Datasets::compile(&[own(text)], &tables) {
+        Ok(datasets) => Some(datasets),
         Err(problems) => {
             assert!(!problems.is_empty() && !problems.to_string().is_empty(), "a refusal says why");
-            assert!(together.is_err(), "what is wrong alone is wrong with others");
             None
         }
-        Ok(datasets) => Some((datasets, text)),
     }
 }
 
