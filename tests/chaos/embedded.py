@@ -340,9 +340,10 @@ def moved(a_round):
     for _ in range(2):
         a_round.trouble(a_round.args.seconds / 4)
         wait_for(a_round, a_round.lake / "_commits")
-        a_round.lake.rename(away)
-        # Nobody is started now: a worker that finds no lake makes one.
+        # Nobody is started now, and whoever was has opened the lake: a worker that finds none makes one.
         a_round.fleet.halted = True
+        time.sleep(3)
+        a_round.lake.rename(away)
         a_round.fails(GONE, "the lake is not there")
         time.sleep(a_round.rng.uniform(0, 2))
         stub = [str(path.relative_to(a_round.lake)) for path in a_round.lake.rglob("*")] if a_round.lake.exists() else []
