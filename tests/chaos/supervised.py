@@ -44,7 +44,8 @@ def personal_values(lines):
                     walk(json.loads(value), False)
                 except ValueError:
                     pass
-            elif personal and len(value) >= 6:
+            # A lone word of free text may be one of a message's own.
+            elif personal and len(value) >= 6 and not (value.isalpha() and value.islower()):
                 found.add(value)
 
     for line in lines:
