@@ -64,7 +64,7 @@ impl ConfigFile {
     /// Every problem, with its line.
     pub fn parse(name: &str, text: &str) -> Result<ConfigFile, Problems> {
         let document = Document::new(name, text);
-        let table = document.parse();
+        let Some(table) = document.parse() else { return Err(document.into_problems()) };
         let mut file = ConfigFile::default();
         {
             let root = document.root(&table);

@@ -47,8 +47,9 @@ fn scheme(url: &str) -> (&str, &str) {
 }
 
 /// A URL as messages show it: without a user's name and password, and without what stands behind a `?`, which may be a
-/// signature.
+/// signature; of several lines the first.
 pub(crate) fn shown(url: &str) -> String {
+    let url = &url[..url.find(['\n', '\r']).unwrap_or(url.len())];
     let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?…"));
     let Some((scheme, rest)) = url.split_once("://") else { return format!("{url}{query}") };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -219,6 +220,7 @@ mod tests {
             }
         }
         assert_eq!(shown("https://me:hush@host/a?b=c"), "https://…@host/a?…");
+        assert_eq!(shown("s3://x\n[anonymize]\nkey = me@hush"), "s3://x");
         assert_eq!((shown("a/b"), shown("s3://the-lake/a@b")), ("a/b".to_owned(), "s3://the-lake/a@b".to_owned()));
     }
 

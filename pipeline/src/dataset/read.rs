@@ -26,7 +26,7 @@ impl Definition {
     /// Every problem of form, with its line.
     pub(crate) fn parse(file: &str, text: &str) -> Result<Definition, Problems> {
         let document = Document::new(file, text);
-        let table = document.parse();
+        let Some(table) = document.parse() else { return Err(document.into_problems()) };
         let definition = {
             let root = document.root(&table);
             let definition = read_definition(&root);
