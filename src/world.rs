@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::Aws;
 use crate::clock::{SharedClock, random_bytes};
-use crate::commit::Stores;
+use crate::commit::{CommitError, Stores, has_one_of, newest_manifests};
 use crate::config::{CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, SourceConfig, SourceUrl};
 use crate::lake::{LakeError, LocalStore, ObjectKey, ObjectStore, S3Place, S3Store};
 use crate::raw::{FirehoseSink, RawError, RawSink};
@@ -36,6 +36,9 @@ pub enum WorldError {
     /// The raw landing.
     #[error(transparent)]
     Raw(#[from] RawError),
+    /// Reading lake or leases.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     /// The key.
     #[error("the key of pseudonyms: {0}")]
     Key(String),
@@ -49,6 +52,9 @@ pub enum WorldError {
 
 /// How files are followed: a `.json` file must have been still for this long.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// How often a lake is looked into for what checkpoints name, if they change meanwhile.
+const LOOKS_MAX: u32 = 3;
 
 /// What the lake says about itself, in `_lake.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,7 +75,8 @@ pub struct Opened {
 }
 
 /// Opens everything that a worker needs. The lake is the first, since what it says of itself may refuse the rest.
-/// `complete`: what the files of a source hold now is all that there will be.
+/// `complete`: what the files of a source hold now is all that there will be. `known`: the lake was found to be there; one in
+/// a folder is not made anew if it has gone meanwhile.
 ///
 /// # Errors
 /// Something can't be opened, or the lake was written under another key.
@@ -78,15 +85,66 @@ pub async fn open(
     key: Option<&PseudonymKey>,
     clock: &SharedClock,
     complete: bool,
+    known: bool,
 ) -> Result<Opened, WorldError> {
     let aws = load_aws(config).await;
-    let lake = open_lake(config, aws.as_ref()).await?;
+    let lake = match &config.lake {
+        LakeUrl::Local(folder) if known => Arc::new(LocalStore::open_again(folder)?),
+        _ => open_lake(config, aws.as_ref()).await?,
+    };
     if let Some(key) = key {
         mark_lake(&*lake, key).await?;
     }
     let (sources, streams) = open_sources(config, &lake, clock, complete, aws.as_ref()).await?;
     let leases = open_leases(config, aws.as_ref(), streams).await?;
     Ok(Opened { stores: Stores { lake, leases, retry: RetryPolicy::default() }, sources, aws })
+}
+
+/// Sees to it that checkpoints are not used with a lake that they were not committed in. Makes nothing. Answers whether the
+/// lake is known to be there: it has what they were committed with.
+///
+/// # Errors
+/// [`WorldError::NotThisLake`], with what to do; or lake or checkpoints can't be read.
+pub async fn check_belonging(config: &Config, aws: Option<&Aws>) -> Result<bool, WorldError> {
+    let retry = RetryPolicy::default();
+    let leases = match open_existing_leases(config, aws).await {
+        Ok(leases) => leases,
+        // There are none, or none that could be used: opening them makes them, or says why.
+        Err(WorldError::Missing(_) | WorldError::Leases(StoreError::Unusable { .. })) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // Opening a source says what is wrong with it.
+    let streams = config.sources.iter().filter_map(|source| match &source.url {
+        SourceUrl::Files(path) => Some(FileSource::stream_of(path, source.name.as_deref()).ok()?.0),
+        SourceUrl::Kinesis(_) => StreamName::new(source.stream_name()?).ok(),
+    });
+    let streams: Vec<StreamName> = streams.collect();
+    let mut names = newest_manifests(&*leases, &streams, &retry).await?;
+    let mut looks = 1;
+    let newest = loop {
+        let Some(newest) = names.first() else { return Ok(false) };
+        let lake: Option<Arc<dyn ObjectStore>> = match &config.lake {
+            LakeUrl::Local(folder) => LocalStore::open_existing(folder).ok().map(|lake| Arc::new(lake) as _),
+            LakeUrl::S3(_) => Some(open_lake(config, aws).await?),
+        };
+        if let Some(lake) = lake
+            && has_one_of(&*lake, &names, &retry).await?
+        {
+            return Ok(true);
+        }
+        // A first epoch may have been rolled back meanwhile.
+        let now = newest_manifests(&*leases, &streams, &retry).await?;
+        if now == names || looks == LOOKS_MAX {
+            break newest;
+        }
+        (names, looks) = (now, looks + 1);
+    };
+    Err(WorldError::NotThisLake(format!(
+        "the checkpoints {} were committed in another lake: {} has neither intent nor commit record {newest}, and what was read until then \
+         would never be in it. Bring that lake back, or name it with --lake; or, to go on from these checkpoints in a new \
+         lake, start with --new-lake",
+        config.checkpoints, config.lake,
+    )))
 }
 
 /// Opens a lake that must be there, only to look at it.

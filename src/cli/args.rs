@@ -112,6 +112,10 @@ pub(crate) struct RunArgs {
     /// How often what was read is committed [default: 5m]
     #[arg(long, value_name = "TIME")]
     pub(crate) commit_interval: Option<String>,
+
+    /// Go on from checkpoints of another lake: what was read until then stays in that one
+    #[arg(long)]
+    pub(crate) new_lake: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -28,7 +28,7 @@ use crate::config::{CheckpointsUrl, Config, LakeUrl, Overrides, SourceUrl};
 use crate::raw::RawSink;
 use crate::source::{Behind, ShardSource};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
-use crate::world::{Opened, load_aws, open, open_key, open_raw_sink};
+use crate::world::{Opened, check_belonging, load_aws, open, open_key, open_raw_sink};
 
 /// Records of the demonstration.
 const SAMPLE_RECORDS: u64 = 100_000;
@@ -53,6 +53,12 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // ignores a signal that it does not listen to.
     let stop = CancellationToken::new();
     let listening = tokio::spawn(stop_on_signal(stop.clone()));
+    let mut known = false;
+    if !args.new_lake {
+        let checking = async { check_belonging(&config, load_aws(&config).await.as_ref()).await };
+        let Some(checked) = unless_stopped(&stop, checking).await else { return Ok(ExitCode::SUCCESS) };
+        known = checked?;
+    }
     let key = if config.datasets.need_key() {
         let (key, made) = open_key(&config.key, load_aws(&config).await.as_ref()).await?;
         if let Some(path) = made {
@@ -66,7 +72,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         None
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let opening = open(&config, key.as_ref(), &clock, args.until_caught_up);
+    let opening = open(&config, key.as_ref(), &clock, args.until_caught_up, known);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let Opened { stores, sources, aws } = opened?;
     // What dead workers left behind goes first: only what certainly can't become visible any more.

@@ -13,6 +13,7 @@
 //!
 //! The types make the order: [`Staged`] → [`Described`] → [`Undertaken`] (decided) → [`Published`] → [`Committed`].
 
+mod belonging;
 mod manifest;
 mod protocol;
 mod recover;
@@ -20,6 +21,7 @@ mod recover;
 #[cfg(test)]
 mod tests;
 
+pub use belonging::{has_one_of, newest_manifests};
 pub use manifest::{
     COMMITS, EdgeTotal, EpochId, FORMAT, INTENTS, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Totals,
     UnreadableManifest,

@@ -252,7 +252,30 @@ async fn a_lake_that_was_moved_away_has_lost_nothing_and_is_not_made_anew() {
     assert!(store.abort_upload(&key, &id).await.is_err() && store.delete(&key).await.is_err());
     assert!(store.put_new(&key, Bytes::from_static(b"x")).await.is_err() && store.flush().await.is_err());
     assert!(store.begin_upload(&key, "u-2").await.is_err());
+    assert!(store.list("_commits/").await.is_err() && store.list_uploads().await.is_err());
     assert!(!place.exists());
+    std::fs::rename(&away, &place).unwrap();
+    assert_eq!(store.complete_upload(&key, &id, &parts).await.unwrap(), Completion::Completed);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_lake_that_another_took_the_place_of_is_not_written_on_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (place, away) = (folder.path().join("lake"), folder.path().join("away"));
+    let store = LocalStore::open(&place).unwrap();
+    let (key, id, parts) = stage(&store, "processed/x", "u-1", &["x"]).await;
+    std::fs::rename(&place, &away).unwrap();
+    let other = LocalStore::open(&place).unwrap();
+    let (other_key, ..) = stage(&other, "processed/y", "u-9", &["y"]).await;
+    let told = store.complete_upload(&key, &id, &parts).await.unwrap_err().to_string();
+    assert!(told.ends_with("was moved away, and another one is in its place; bring it back and start again"), "{told}");
+    assert!(store.get(&key).await.is_err() && store.flush().await.is_err());
+    assert!(store.put_new(&key, Bytes::from_static(b"x")).await.is_err());
+    assert!(store.begin_upload(&key, "u-2").await.is_err() && store.abort_upload(&key, &id).await.is_err());
+    assert_eq!(other.list_uploads().await.unwrap().len(), 1);
+    assert!(other.list("").await.unwrap().is_empty() && other.get(&other_key).await.unwrap().is_none());
+    std::fs::rename(&place, folder.path().join("other")).unwrap();
     std::fs::rename(&away, &place).unwrap();
     assert_eq!(store.complete_upload(&key, &id, &parts).await.unwrap(), Completion::Completed);
 }

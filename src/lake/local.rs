@@ -8,7 +8,8 @@
 //! are many, the whole file system at once. Does not own: the checkpoint database beside the lake.
 //!
 //! A file that is not there is told apart from a lake that is not there: a folder that was moved away, or whose disk was
-//! unmounted, has lost no upload and no object, and nothing is made in its place.
+//! unmounted, has lost no upload and no object, and nothing is made in its place; nor is anything written into another
+//! folder that somebody put there. (Looking and writing are two calls: a folder that is exchanged between them gets one file.)
 //!
 //! Limits: one machine. File systems without hard links are refused when the lake is opened.
 
@@ -43,6 +44,8 @@ struct Inner {
     root: PathBuf,
     /// What is there as long as the lake is: where uploads wait, or at least the folder itself.
     sign: PathBuf,
+    /// Which folder that was when the lake was opened.
+    identity: Option<Identity>,
     /// Files and folders that were written and not yet synced.
     unsynced: Mutex<BTreeSet<PathBuf>>,
 }
@@ -53,12 +56,28 @@ impl LocalStore {
     /// # Errors
     /// The folder can't be made or written, or its file system has no hard links.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, LakeError> {
-        let root = root.into();
+        Self::open_with(root.into(), |staging| fs::create_dir_all(staging))
+    }
+
+    /// Opens a lake that is known to be in a folder; of that, nothing is made but what a copy may lack.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and there is no lake.
+    pub fn open_again(root: impl Into<PathBuf>) -> Result<Self, LakeError> {
+        Self::open_with(root.into(), |staging| match staging.is_dir() {
+            true => Ok(()),
+            false => fs::create_dir(staging),
+        })
+    }
+
+    fn open_with(root: PathBuf, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<Self, LakeError> {
         let operation = format!("open the lake {}", root.display());
         let refused =
             |error: &io::Error| LakeError::Refused { operation: operation.clone(), problem: error.to_string() };
-        fs::create_dir_all(root.join(STAGING)).map_err(|error| refused(&error))?;
-        let inner = Inner { sign: root.join(STAGING), root, unsynced: Mutex::default() };
+        let sign = root.join(STAGING);
+        make(&sign).map_err(|error| refused(&error))?;
+        let identity = identity(&sign).map_err(|error| refused(&error))?;
+        let inner = Inner { sign, identity, root, unsynced: Mutex::default() };
         inner.probe_links().map_err(|error| LakeError::Refused {
             operation,
             problem: format!("{error}; a lake needs a folder that can be written, on a file system with hard links"),
@@ -76,7 +95,8 @@ impl LocalStore {
             let staging = root.join(STAGING);
             // A lake that was copied may have none.
             let sign = if staging.is_dir() { staging } else { root.clone() };
-            return Ok(LocalStore { inner: Arc::new(Inner { root, sign, unsynced: Mutex::default() }) });
+            let identity = identity(&sign).ok().flatten();
+            return Ok(LocalStore { inner: Arc::new(Inner { root, sign, identity, unsynced: Mutex::default() }) });
         }
         let operation = format!("open the lake {}", root.display());
         Err(LakeError::Refused { operation, problem: "there is no such folder".to_owned() })
@@ -104,10 +124,12 @@ impl LocalStore {
 impl Inner {
     /// An error if the lake as a whole is not where it was.
     fn is_there(&self) -> io::Result<()> {
-        if self.sign.is_dir() {
-            return Ok(());
-        }
-        let problem = format!("the lake {} is not there any more; bring it back and start again", self.root.display());
+        let what = match identity(&self.sign)? {
+            found if found.is_some() && found == self.identity => return Ok(()),
+            None => "is not there any more",
+            Some(_) => "was moved away, and another one is in its place",
+        };
+        let problem = format!("the lake {} {what}; bring it back and start again", self.root.display());
         Err(io::Error::new(io::ErrorKind::NotFound, problem))
     }
 
@@ -153,6 +175,7 @@ impl Inner {
 
     /// Writes a file whole and durably, if there is none of its name.
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<Written> {
+        self.is_there()?;
         self.make_folders(path)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix("put-");
@@ -214,6 +237,7 @@ impl Inner {
     fn sync_all_of(&self, unsynced: &BTreeSet<PathBuf>) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if unsynced.len() >= SYNC_ALL_FROM {
+            self.is_there()?;
             return Ok(rustix::fs::syncfs(File::open(&self.root)?)?);
         }
         for path in unsynced {
@@ -281,7 +305,7 @@ impl ObjectStore for LocalStore {
         self.run("list the uploads".to_owned(), |inner| {
             let entries = match fs::read_dir(inner.root.join(STAGING)) {
                 Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return inner.none(Vec::new()),
                 Err(error) => return Err(error),
             };
             let mut uploads = Vec::new();
@@ -346,6 +370,9 @@ impl ObjectStore for LocalStore {
             let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
             let mut objects = Vec::new();
             list_below(&inner.root, &inner.root.join(folder), &mut objects)?;
+            if objects.is_empty() {
+                inner.is_there()?;
+            }
             objects.retain(|object| object.key.as_str().starts_with(&prefix));
             objects.sort_by(|left, right| left.key.cmp(&right.key));
             Ok(objects)
@@ -401,21 +428,31 @@ fn modified_ms(metadata: &fs::Metadata) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// What tells a file or folder from another one that has its name: device and inode.
 #[cfg(unix)]
-fn same_file(left: &Path, right: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let identity = |path: &Path| match fs::metadata(path) {
-        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+type Identity = (u64, u64);
+#[cfg(not(unix))]
+type Identity = ();
+
+/// Which file or folder this is; `None` if there is none.
+fn identity(path: &Path) -> io::Result<Option<Identity>> {
+    match fs::metadata(path) {
+        #[cfg(unix)]
+        Ok(metadata) => {
+            use std::os::unix::fs::MetadataExt;
+            Ok(Some((metadata.dev(), metadata.ino())))
+        }
+        #[cfg(not(unix))]
+        Ok(_) => Ok(Some(())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
-    };
-    let left = identity(left)?;
-    Ok(left.is_some() && left == identity(right)?)
+    }
 }
 
-#[cfg(not(unix))]
-fn same_file(_: &Path, _: &Path) -> io::Result<bool> {
-    Ok(false)
+/// Whether two names are of one file; where that can't be told, they are not.
+fn same_file(left: &Path, right: &Path) -> io::Result<bool> {
+    let left = identity(left)?;
+    Ok(cfg!(unix) && left.is_some() && left == identity(right)?)
 }
 
 fn lake_error(operation: String, error: &io::Error) -> LakeError {

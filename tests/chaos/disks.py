@@ -77,6 +77,15 @@ class Disk:
         subprocess.run(["umount", "--lazy", self.folder], check=False)
 
 
+def unmount_below(folder):
+    """Unmounts every disk that was mounted below a folder."""
+    with open("/proc/self/mounts") as mounts:
+        places = [line.split()[1] for line in mounts]
+    for place in places:
+        if pathlib.Path(folder).resolve() in pathlib.Path(place).parents:
+            subprocess.run(["umount", "--lazy", place], check=False)
+
+
 # A command without root's power to write where permissions forbid it. Run by anybody else it changes nothing.
 WITHOUT_POWERS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
 

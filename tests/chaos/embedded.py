@@ -55,9 +55,12 @@ NO_SPACE = r"No space left on device|database or disk is full|disk I/O error"
 READ_ONLY = r"Read-only file system|the file is read-only; make it writable"
 FORBIDDEN = r"Permission denied"
 TOO_LARGE = r"File too large"
-GONE = r"No such file or directory|there is no such folder|neither that intent nor its commit record|is not there any more"
+GONE = r"No such file or directory|there is no such folder|is not there any more"
+ANOTHER = r"were committed in another lake"
 # Seconds after which a worker that met a fault has ended for it.
 SETTLED = 3
+# Seconds after which a worker that runs has opened its lake.
+OPENED = 3
 # Seconds until a failing disk must have stopped somebody: what is retried is retried for about 20.
 NOTICED = 60
 
@@ -340,11 +343,16 @@ def moved(a_round):
     for _ in range(2):
         a_round.trouble(a_round.args.seconds / 4)
         wait_for(a_round, a_round.lake / "_commits")
-        # Nobody is started now, and whoever was has opened the lake: a worker that finds none makes one.
-        a_round.fleet.halted = True
-        time.sleep(3)
+        if a_round.leases is None:
+            # The checkpoints go away with their lake, and who is started then begins both anew. So nobody is started now, and
+            # whoever was has opened the lake.
+            a_round.fleet.halted = True
+            opening = time.monotonic() + OPENED
+            while a_round.fleet.asleep() or time.monotonic() < opening:
+                a_round.watch()
+                time.sleep(0.02)
         a_round.lake.rename(away)
-        a_round.fails(GONE, "the lake is not there")
+        a_round.fails(f"{GONE}|{ANOTHER}", "the lake is not there")
         time.sleep(a_round.rng.uniform(0, 2))
         stub = [str(path.relative_to(a_round.lake)) for path in a_round.lake.rglob("*")] if a_round.lake.exists() else []
         files = [name for name in stub if (a_round.lake / name).is_file()]

@@ -147,6 +147,7 @@ def check(case, binary, folder):
     command = [*([] if case.powers else disks.WITHOUT_POWERS), binary, "run", *map(str, flags), "--until-caught-up"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS_MAX, env={**os.environ})
     after = snapshot(folder)
+    disks.unmount_below(folder)
     words = last_words(done.stderr)
     check_log(case.name, done.stdout + done.stderr, {"assessment-1", "u-1"})
     assert done.returncode == case.code, f"{case.name}: exit {done.returncode}, not {case.code}:\n{done.stderr}"

@@ -118,6 +118,52 @@ fn a_lake_takes_no_second_key() {
 }
 
 #[test]
+fn checkpoints_of_another_lake_are_refused_and_nothing_is_made() {
+    let place = Place::new();
+    let run = ["run", "--source", "in", "--lake", "lake", "--checkpoints", "sqlite://leases.db", "--until-caught-up"];
+    let refused = |why: &str| {
+        let told = place.fails(2, &run);
+        assert!(told.contains("committed in another lake") && told.contains("--new-lake"), "{why}: {told}");
+    };
+    place.write("in/a.ndjson", &assessment(0));
+    place.ok(&run);
+    place.ok(&run);
+    // The disk of the lake is not mounted; or it is, and its mount point is all that is there.
+    fs::rename(place.path("lake"), place.path("away")).unwrap();
+    refused("no folder");
+    assert!(!place.path("lake").exists());
+    fs::create_dir(place.path("lake")).unwrap();
+    refused("an empty one");
+    assert_eq!(fs::read_dir(place.path("lake")).unwrap().count(), 0);
+    // Another lake, which has commits of its own.
+    place.ok(&["run", "--source", "in", "--lake", "lake", "--until-caught-up"]);
+    refused("another lake");
+    // Another source has no checkpoints there.
+    place.write("more/a.ndjson", &assessment(1));
+    place.ok(&[
+        "run",
+        "--source",
+        "more",
+        "--lake",
+        "lake",
+        "--checkpoints",
+        "sqlite://leases.db",
+        "--until-caught-up",
+    ]);
+    fs::rename(place.path("lake"), place.path("other")).unwrap();
+    fs::rename(place.path("away"), place.path("lake")).unwrap();
+    place.append("in/a.ndjson", &assessment(2));
+    place.ok(&run);
+    assert_eq!(place.rows(), 2);
+    // A new lake on purpose holds what comes from now on.
+    fs::rename(place.path("lake"), place.path("away")).unwrap();
+    place.append("in/a.ndjson", &assessment(3));
+    place.ok(&[&run[..], &["--new-lake"]].concat());
+    assert_eq!(place.rows(), 1);
+    place.ok(&run);
+}
+
+#[test]
 fn wrong_configuration_is_told_at_once_and_nothing_is_touched() {
     let place = Place::new();
     place.write("in/a.ndjson", &assessment(0));

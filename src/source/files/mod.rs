@@ -79,13 +79,22 @@ impl FileSource {
         config: FilesConfig,
         lake: Arc<dyn ObjectStore>,
     ) -> Result<Self, SourceError> {
+        let (stream, root) = Self::stream_of(path, name)?;
+        Ok(FileSource { stream, root, config, lake, told: Mutex::default() })
+    }
+
+    /// The name of the stream of a file or folder, and its path without links.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn stream_of(path: &Path, name: Option<&str>) -> Result<(StreamName, PathBuf), SourceError> {
         let place = path.display().to_string();
         let unreadable = |problem: String| SourceError::Unreadable { place: place.clone(), problem };
         let root = path.canonicalize().map_err(|error| unreadable(error.to_string()))?;
         let shown = root.to_str().ok_or_else(|| unreadable("its path is not UTF-8".to_owned()))?;
         let url = format!("file://{shown}");
         let stream = StreamName::new(name.unwrap_or(&url)).map_err(|error| unreadable(error.to_string()))?;
-        Ok(FileSource { stream, root, config, lake, told: Mutex::default() })
+        Ok((stream, root))
     }
 
     fn registry(&self, shard: &ShardId) -> Registry {
