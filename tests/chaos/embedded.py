@@ -59,7 +59,7 @@ GONE = r"No such file or directory|there is no such folder|is not there any more
 ANOTHER = r"were committed in another lake"
 # Seconds after which a worker that met a fault has ended for it.
 SETTLED = 3
-# Seconds after which a worker that runs has opened its lake.
+# Seconds after which a worker that is awake has opened its lake.
 OPENED = 3
 # Seconds until a failing disk must have stopped somebody: what is retried is retried for about 20.
 NOTICED = 60
@@ -344,12 +344,14 @@ def moved(a_round):
         a_round.trouble(a_round.args.seconds / 4)
         wait_for(a_round, a_round.lake / "_commits")
         if a_round.leases is None:
-            # The checkpoints go away with their lake, and who is started then begins both anew. So nobody is started now, and
-            # whoever was has opened the lake.
+            # The checkpoints go away with their lake, and who opens it then begins both anew. So nobody is started now, and
+            # whoever was has opened the lake, also who fell asleep on the way.
             a_round.fleet.halted = True
-            opening = time.monotonic() + OPENED
-            while a_round.fleet.asleep() or time.monotonic() < opening:
+            opened = time.monotonic() + OPENED
+            while time.monotonic() < opened:
                 a_round.watch()
+                if a_round.fleet.asleep():
+                    opened = time.monotonic() + OPENED
                 time.sleep(0.02)
         a_round.lake.rename(away)
         a_round.fails(f"{GONE}|{ANOTHER}", "the lake is not there")

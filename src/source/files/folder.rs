@@ -70,7 +70,7 @@ pub(super) async fn behind(
 ) -> Result<Behind, SourceError> {
     let mut registry = registry.again();
     registry.load().await?;
-    let files = blocking(stream, move || json_files(&folder.root, &folder.path)).await?;
+    let files = blocking(stream, move || json_files(&folder.root, &folder.path, |_| true)).await?;
     let (number, _) = next_of(position).unwrap_or((u64::MAX, 0));
     let read: std::collections::HashSet<&str> =
         (1..number.min(registry.len() + 1)).filter_map(|n| registry.file(n)).collect();
@@ -93,14 +93,16 @@ impl FolderReader {
             problem: format!("{after} is no position in a folder"),
         })?;
         registry.load().await?;
+        registry.forget_before(number);
         let (stream, shard) = (stream.as_str().into(), shard.as_str().into());
         Ok(FolderReader { folder, registry, stream, shard, place, config, number, offset, open: None })
     }
 
     /// Gives numbers to files that are new.
     async fn look_for_files(&mut self) -> Result<(), SourceError> {
-        let folder = self.folder.clone();
-        let files = blocking(&self.place, move || json_files(&folder.root, &folder.path)).await?;
+        let (folder, known) = (self.folder.clone(), self.registry.known());
+        let new = move || json_files(&folder.root, &folder.path, |name| !known.contains(name));
+        let files = blocking(&self.place, new).await?;
         let settle = i64::try_from(self.config.settle.as_millis()).unwrap_or(i64::MAX);
         let now = self.config.clock.now_ms();
         let waiting = |modified_ms: i64| !self.config.complete && now.saturating_sub(modified_ms) < settle;
@@ -151,6 +153,7 @@ impl ShardReader for FolderReader {
             match step {
                 Step::Done => {
                     (self.number, self.offset) = (self.number + 1, 0);
+                    self.registry.forget_before(self.number);
                     continue;
                 }
                 Step::More(offset) => self.offset = offset,

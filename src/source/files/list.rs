@@ -192,14 +192,14 @@ pub(super) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::InvalidData, "it is no plain file inside of the source, or a link out of it"))
 }
 
-/// The `.json` files of one folder, with size and time of last change, in the order of their names.
-pub(super) fn json_files(root: &Path, folder: &Path) -> io::Result<Vec<JsonFile>> {
+/// The `.json` files of one folder whose names are `wanted`, with size and time of last change, in the order of their names.
+pub(super) fn json_files(root: &Path, folder: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<JsonFile>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if matches!(kind_of(name), Some((Content::Json, _))) && problem_of(root, &entry)?.is_none() {
+        if matches!(kind_of(name), Some((Content::Json, _))) && wanted(name) && problem_of(root, &entry)?.is_none() {
             let metadata = fs::metadata(entry.path())?;
             if metadata.is_file() {
                 files.push(JsonFile {

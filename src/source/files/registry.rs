@@ -6,9 +6,10 @@
 //! (`_sources/<stream>/<shard>/00000001.json`, …). An entry is written only if there is none of its number, so two workers
 //! can't give one number twice; the loser reads what the winner wrote.
 //!
-//! Does not own: reading the files.
+//! In memory, a name is kept until its file has been read; from then on 16 bytes of its hash tell that it has a number. So a
+//! folder of a million files costs a worker some 40 MB. Does not own: reading the files.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,15 +36,35 @@ pub(super) struct Registry {
     lake: Arc<dyn ObjectStore>,
     stream: StreamName,
     shard: ShardId,
-    /// File number n at n - 1.
-    files: Vec<String>,
-    known: HashSet<String>,
+    /// Names from file number `first` on.
+    files: VecDeque<String>,
+    first: u64,
+    known: Arc<Known>,
     entries: usize,
+}
+
+/// Which names have a number: the first 16 bytes of their SHA-256, which no two names share by chance.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known(HashSet<[u8; 16]>);
+
+impl Known {
+    fn hash_of(name: &str) -> [u8; 16] {
+        Sha256::digest(name)[..16].try_into().expect("a digest has 32 bytes")
+    }
+
+    fn insert(&mut self, name: &str) {
+        self.0.insert(Self::hash_of(name));
+    }
+
+    /// Whether the name has a number.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.0.contains(&Self::hash_of(name))
+    }
 }
 
 impl Registry {
     pub(super) fn new(lake: Arc<dyn ObjectStore>, stream: StreamName, shard: ShardId) -> Self {
-        Registry { lake, stream, shard, files: Vec::new(), known: HashSet::new(), entries: 0 }
+        Registry { lake, stream, shard, files: VecDeque::new(), first: 1, known: Arc::default(), entries: 0 }
     }
 
     /// An empty registry of the same folder.
@@ -78,9 +99,11 @@ impl Registry {
                 place: format!("shard {} of stream {}", self.shard, self.stream),
                 problem: format!("{key} in the lake is damaged: {error}"),
             })?;
+            // Copied only if somebody still looks into it.
+            let known = Arc::make_mut(&mut self.known);
             for file in entry.files {
-                self.known.insert(file.clone());
-                self.files.push(file);
+                known.insert(&file);
+                self.files.push_back(file);
             }
             self.entries += 1;
         }
@@ -106,14 +129,30 @@ impl Registry {
         Ok(())
     }
 
-    /// The name of file number `number`.
+    /// The name of file number `number`, unless there is none or it was forgotten.
     pub(super) fn file(&self, number: u64) -> Option<&str> {
-        let place = usize::try_from(number.checked_sub(1)?).ok()?;
+        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.files.get(place).map(String::as_str)
+    }
+
+    /// The names that have numbers.
+    pub(super) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known)
     }
 
     /// How many files have numbers.
     pub(super) fn len(&self) -> u64 {
-        self.files.len() as u64
+        self.first - 1 + self.files.len() as u64
+    }
+
+    /// Forgets the names of files before `number`.
+    pub(super) fn forget_before(&mut self, number: u64) {
+        while self.first < number && self.files.pop_front().is_some() {
+            self.first += 1;
+        }
+        // What a long log has left behind.
+        if self.files.capacity() > 4 * self.files.len() + 1_024 {
+            self.files.shrink_to_fit();
+        }
     }
 }

@@ -365,6 +365,32 @@ async fn a_file_that_comes_late_is_read_though_its_name_comes_first() {
 }
 
 #[tokio::test]
+async fn a_reader_that_stays_forgets_names_and_reads_every_file_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path(), true);
+    let mut reader = source.open(&shard("./"), &Position::Beginning).await.unwrap();
+    let mut read = Vec::new();
+    for round in 0..4 {
+        // Later files have earlier names, and those of earlier rounds are still there.
+        for n in 0..700 {
+            let name = format!("{}-{n:03}.json", 9 - round);
+            std::fs::write(folder.path().join(name), format!("{{\"n\":{}}}", round * 700 + n)).unwrap();
+        }
+        loop {
+            match next(&mut *reader, 50).await {
+                Got::Chunk(records, _) => read.extend(texts(&records).into_iter().map(str::to_owned)),
+                other => break assert_eq!(other, Got::AtTip),
+            }
+        }
+    }
+    let expected: Vec<String> = (0..2_800).map(|n| format!("{{\"n\":{n}}}")).collect();
+    assert_eq!(read, expected);
+    // From the middle of what another reader has forgotten.
+    let (rest, ..) = read_all(&source, "./", Position::at(1_999_999_999_999_999.into()), 50).await;
+    assert_eq!(texts(&rest), expected[1_999..]);
+}
+
+#[tokio::test]
 async fn two_processes_that_number_files_at_once_agree() {
     let folder = tempfile::tempdir().unwrap();
     let lake = MemoryStore::new();
