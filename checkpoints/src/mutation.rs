@@ -32,6 +32,14 @@ pub enum Mutation {
     RollBackWithoutDeleting,
     /// Dead letters are not in the commit.
     ForgetDeadLetters,
+    /// Raw lines are not in the commit.
+    ForgetRawLines,
+    /// An epoch of which nothing became a row is not committed: positions move for what survived, not for what was read.
+    SkipEpochsWithoutRows,
+    /// The rows of shards that came of others say that they are read from their tips on.
+    ChildFromItsTip,
+    /// A worker has caught up when its own shards are at their tips, whatever others have still to do.
+    CaughtUpByItself,
     /// A shard is read before its parents were read to their ends.
     ChildBeforeParent,
     /// Reading goes on at the record that was read last, not behind it.
@@ -54,7 +62,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 19] = [
+    pub const ALL: [Mutation; 23] = [
         Mutation::DecideWithoutHolding,
         Mutation::DecideAnywhere,
         Mutation::DecideInPart,
@@ -65,6 +73,10 @@ impl Mutation {
         Mutation::IntentRemovedEarly,
         Mutation::RollBackWithoutDeleting,
         Mutation::ForgetDeadLetters,
+        Mutation::ForgetRawLines,
+        Mutation::SkipEpochsWithoutRows,
+        Mutation::ChildFromItsTip,
+        Mutation::CaughtUpByItself,
         Mutation::ChildBeforeParent,
         Mutation::ResumeAtRecord,
         Mutation::SkipRecovery,

@@ -26,7 +26,8 @@ impl Coordinator {
         let Some(epoch) = self.groups[group].epoch.take() else { return Ok(()) };
         let keys = epoch.books.keys();
         let manifest = self.stage(group, epoch).await?;
-        if manifest.shards.is_empty() {
+        let has_no_rows = manifest.totals.rows.is_empty();
+        if manifest.shards.is_empty() || (has_no_rows && Mutation::SkipEpochsWithoutRows.is_on()) {
             return Ok(());
         }
         self.look_again = None;
@@ -108,6 +109,9 @@ impl Coordinator {
         let mut objects = objects.seal().await?;
         if Mutation::ForgetDeadLetters.is_on() {
             objects.retain(|object| object.kind != ObjectKind::Error);
+        }
+        if Mutation::ForgetRawLines.is_on() {
+            objects.retain(|object| object.kind != ObjectKind::Raw);
         }
         let config = &self.config;
         let (graph, datasets) = (&config.lanes.graph, &config.lanes.datasets);

@@ -12,7 +12,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use checkpoints::{Lease, NewLease, Position, ShardId, ShardKey, StreamName};
+use checkpoints::{Lease, Mutation, NewLease, Position, ShardId, ShardKey, StreamName};
 
 use crate::source::SourceShard;
 
@@ -40,6 +40,7 @@ pub(crate) fn missing(stream: &StreamName, shards: Vec<SourceShard>, leases: &[L
 
 fn new_lease(stream: &StreamName, shard: SourceShard) -> NewLease {
     let SourceShard { id, parents, first, hash_range } = shard;
+    let first = if Mutation::ChildFromItsTip.is_on() && !parents.is_empty() { Position::Latest } else { first };
     let key = ShardKey::new(stream.clone(), id);
     NewLease { key, checkpoint: first, parents: parents.into_iter().collect(), hash_range }
 }

@@ -1,10 +1,10 @@
 //! The auditor: what must hold at every moment, whatever happens.
 //!
 //! It looks at the lake as any reader would and at the lease table as it is stored, after *every* effect on either, and
-//! knows what was put into the stream. It shares no code with the product but the type of a position. What it finds first is
-//! kept; the fleet looks for it.
+//! knows what was put into the streams. It shares no code with the product but the types of keys and positions. What it finds
+//! first is kept; the fleet looks for it.
 //!
-//! 1. No record is visible twice, and nothing is visible that was never put.
+//! 1. No record is visible twice, and nothing is visible that was never put: not as a row or dead letter, not as a raw line.
 //! 2. An object is visible only while its epoch is pending, or has its commit record; a commit record is there only when all
 //!    its objects are visible, and never goes away.
 //! 3. A visible record lies at or before its shard's checkpoint, or in the pending range of its own epoch.
@@ -13,18 +13,23 @@
 //! 6. A decision is made by the holder of the lease, from the checkpoint on, described by an intent, over nothing pending.
 //! 7. Nothing of a shard is decided before its parents are committed to their ends.
 //! 8. What is rolled back is not visible, and has no commit record.
+//! 9. When a worker ends because all has been read, everything is visible that was there when it began.
+//! 10. A good record is a row with its own values in its own partition; a bad one is a dead letter with its own bytes.
+//!
+//! Owns: the books of all that, and the rules. Does not own: reading an object (`found`).
+
+mod found;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use checkpoints::{Position, SequenceNumber};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::RowAccessor;
+use checkpoints::{Position, ShardId, ShardKey, StreamName};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::auditor::found::{Found, as_line, found_in};
+use crate::records::{Becomes, Draft};
 use crate::wires::Service;
 use crate::world::{Place, Row, World};
 
@@ -32,6 +37,10 @@ use crate::world::{Place, Row, World};
 #[derive(Debug, Clone)]
 struct Expected {
     position: Position,
+    /// Its bytes, as a raw line holds them.
+    line: Vec<u8>,
+    becomes: Becomes,
+    put_at: Instant,
     /// When the stream may have forgotten it.
     trimmed_at: Option<Instant>,
 }
@@ -39,37 +48,67 @@ struct Expected {
 /// The auditor.
 pub struct Auditor {
     world: Arc<dyn World>,
+    /// Whether records land as received, too.
+    raw: bool,
     books: Mutex<Books>,
 }
 
 #[derive(Default)]
 struct Books {
-    expected: BTreeMap<String, Vec<Expected>>,
-    /// How often each place is seen.
+    /// In the order of their positions.
+    expected: BTreeMap<ShardKey, Vec<Expected>>,
+    /// Which record each line is of. No two records are the same.
+    lines: HashMap<Vec<u8>, Place>,
+    /// How often each record is seen as a row or dead letter.
     seen: HashMap<Place, u32>,
+    /// How often each is seen as a raw line.
+    seen_raw: HashMap<Place, u32>,
     /// What each visible object holds.
     objects: HashMap<String, Held>,
     commits: HashSet<String>,
-    rows: BTreeMap<String, Row>,
+    rows: BTreeMap<ShardKey, Row>,
     violation: Option<String>,
 }
 
+/// The records in an object: as raw lines, or as what they became.
 #[derive(Default)]
 struct Held {
     places: Vec<Place>,
-    raw_lines: u64,
+    is_raw: bool,
 }
 
 impl Books {
     fn violated(&mut self, what: String) {
         self.violation.get_or_insert(what);
     }
+
+    fn seen_of(&mut self, is_raw: bool) -> &mut HashMap<Place, u32> {
+        if is_raw { &mut self.seen_raw } else { &mut self.seen }
+    }
+
+    /// Records that were put until then, and are neither visible nor trimmed.
+    fn owed(&self, until: Instant) -> Vec<Place> {
+        let now = Instant::now();
+        let all = self.expected.iter().flat_map(|(key, records)| records.iter().map(move |record| (key, record)));
+        let there = all.filter(|(_, record)| {
+            record.put_at <= until && record.trimmed_at.is_none_or(|trimmed_at| trimmed_at > now)
+        });
+        let places = there.map(|(key, record)| Place { key: key.clone(), position: record.position.clone() });
+        places.filter(|place| !self.seen.contains_key(place)).collect()
+    }
+
+    /// The record that was put at a place.
+    fn record_at(&self, place: &Place) -> Option<&Expected> {
+        let records = self.expected.get(&place.key)?;
+        let index = records.binary_search_by(|record| record.position.cmp(&place.position)).ok()?;
+        records.get(index)
+    }
 }
 
 impl Auditor {
-    /// An auditor of an empty world.
-    pub fn new(world: Arc<dyn World>) -> Self {
-        Auditor { world, books: Mutex::default() }
+    /// An auditor of an empty world. `raw`: whether records land as received, too.
+    pub fn new(world: Arc<dyn World>, raw: bool) -> Self {
+        Auditor { world, raw, books: Mutex::default() }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -77,14 +116,22 @@ impl Auditor {
     }
 
     /// A record was put.
-    pub fn expect(&self, place: Place, trimmed_at: Option<Instant>) {
-        let Place { shard, position } = place;
-        self.books().expected.entry(shard).or_default().push(Expected { position, trimmed_at });
+    pub fn expect(&self, place: Place, draft: Draft, trimmed_at: Option<Instant>) {
+        let mut books = self.books();
+        let line = as_line(draft.bytes);
+        books.lines.insert(line.clone(), place.clone());
+        let Place { key, position } = place;
+        let record = Expected { position, line, becomes: draft.becomes, put_at: Instant::now(), trimmed_at };
+        books.expected.entry(key).or_default().push(record);
     }
 
-    /// Something other than the lake is wrong.
-    pub fn violated(&self, what: String) {
-        self.books().violated(what);
+    /// A worker says that it has read everything there is. What was put before `at` must be visible.
+    pub fn caught_up(&self, worker: &str, at: Instant) {
+        let mut books = self.books();
+        let owed = books.owed(at);
+        if let Some(first) = owed.first() {
+            books.violated(format!("{worker} has caught up, and {} records are missing, first {first:?}", owed.len()));
+        }
     }
 
     /// What was violated first.
@@ -97,42 +144,22 @@ impl Auditor {
         self.books().expected.values().map(|shard| shard.len() as u64).sum()
     }
 
-    /// Raw lines that are visible.
-    pub fn raw_lines(&self) -> u64 {
-        self.books().objects.values().map(|held| held.raw_lines).sum()
-    }
-
     /// Epochs that are committed.
     pub fn epochs(&self) -> u64 {
         self.books().commits.len() as u64
     }
 
-    /// Records that should be visible and are not: how many, and the first.
-    pub fn owed(&self) -> (usize, Option<Place>) {
-        let books = self.books();
-        let now = Instant::now();
-        let mut owed = books.expected.iter().flat_map(|(shard, records)| {
-            let missing = |record: &&Expected| {
-                let place = Place { shard: shard.clone(), position: record.position.clone() };
-                !books.seen.contains_key(&place) && record.trimmed_at.is_none_or(|at| at > now)
-            };
-            records
-                .iter()
-                .filter(missing)
-                .map(|record| Place { shard: shard.clone(), position: record.position.clone() })
-        });
-        let first = owed.next();
-        (owed.count() + usize::from(first.is_some()), first)
+    /// Records that should be visible and are not.
+    pub fn owed(&self) -> Vec<Place> {
+        self.books().owed(Instant::now())
     }
 
     /// Records that were trimmed before anybody read them.
     pub fn trimmed(&self) -> u64 {
         let books = self.books();
-        let unseen = |(shard, records): (&String, &Vec<Expected>)| {
-            let missing = |record: &&Expected| {
-                !books.seen.contains_key(&Place { shard: shard.clone(), position: record.position.clone() })
-            };
-            records.iter().filter(missing).count() as u64
+        let unseen = |(key, records): (&ShardKey, &Vec<Expected>)| {
+            let place = |record: &&Expected| Place { key: key.clone(), position: record.position.clone() };
+            records.iter().filter(|record| !books.seen.contains_key(&place(record))).count() as u64
         };
         books.expected.iter().map(unseen).sum()
     }
@@ -171,18 +198,19 @@ impl Auditor {
             return;
         }
         match (books.objects.contains_key(key), found) {
-            (false, Some(bytes)) => appeared(&mut books, key, &bytes),
+            (false, Some(bytes)) => self.appeared(&mut books, key, &bytes),
             (true, None) => {
                 let held = books.objects.remove(key).unwrap_or_default();
                 for place in held.places {
-                    let committed = books.rows.get(&place.shard).is_some_and(|row| place.position <= row.checkpoint);
+                    let committed = books.rows.get(&place.key).is_some_and(|row| place.position <= row.checkpoint);
                     if committed {
                         books.violated(format!("{key} is gone, and with it the committed record {place:?}"));
                     }
-                    if let Some(count) = books.seen.get_mut(&place) {
+                    let seen = books.seen_of(held.is_raw);
+                    if let Some(count) = seen.get_mut(&place) {
                         *count -= 1;
                         if *count == 0 {
-                            books.seen.remove(&place);
+                            seen.remove(&place);
                         }
                     }
                 }
@@ -195,24 +223,24 @@ impl Auditor {
     fn leases(&self) {
         let rows = self.world.rows();
         let mut books = self.books();
-        let now: BTreeMap<&str, &Row> = rows.iter().map(|row| (row.shard.as_str(), row)).collect();
+        let now: BTreeMap<&ShardKey, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
         for row in &rows {
-            let before = books.rows.get(&row.shard).cloned();
+            let before = books.rows.get(&row.key).cloned();
             if before.as_ref() != Some(row) {
                 self.changed(&mut books, before.as_ref(), row, &now);
             }
         }
-        let gone: Vec<Row> = books.rows.values().filter(|row| !now.contains_key(row.shard.as_str())).cloned().collect();
+        let gone: Vec<Row> = books.rows.values().filter(|row| !now.contains_key(&row.key)).cloned().collect();
         for row in gone {
             if row.checkpoint != Position::End || row.pending.is_some() {
-                books.violated(format!("the row of {} is gone before its end", row.shard));
+                books.violated(format!("the row of {} is gone before its end", row.key));
             }
         }
-        books.rows = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+        books.rows = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
     }
 
-    fn changed(&self, books: &mut Books, before: Option<&Row>, row: &Row, now: &BTreeMap<&str, &Row>) {
-        let shard = &row.shard;
+    fn changed(&self, books: &mut Books, before: Option<&Row>, row: &Row, now: &BTreeMap<&ShardKey, &Row>) {
+        let shard = &row.key;
         let (from, was_pending) = match before {
             Some(before) => (before.checkpoint.clone(), before.pending.clone()),
             None => (row.checkpoint.clone(), None),
@@ -262,11 +290,12 @@ impl Auditor {
         row: &Row,
         manifest: &str,
         through: &Position,
-        now: &BTreeMap<&str, &Row>,
+        now: &BTreeMap<&ShardKey, &Row>,
     ) {
-        let shard = &row.shard;
+        let shard = &row.key;
         for parent in &row.parents {
-            if now.get(parent.as_str()).is_some_and(|parent| parent.checkpoint != Position::End) {
+            let parent = ShardKey::new(shard.stream.clone(), parent.clone());
+            if now.get(&parent).is_some_and(|parent| parent.checkpoint != Position::End) {
                 books.violated(format!("{shard} is committed before its parent {parent} was read to its end"));
             }
         }
@@ -279,14 +308,14 @@ impl Auditor {
             books.violated(format!("{} decides on {shard}, which {holder:?} holds", intent["worker"]));
         }
         let shards = intent["shards"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let own = shards.iter().find(|own| own["shard"].as_str() == Some(shard.as_str()));
+        let own = shards.iter().find(|own| key_of(own).as_ref() == Some(shard));
         let range = own.map(|own| (own["range"]["after"].as_str(), own["range"]["through"].as_str()));
         let (after, end) = (row.checkpoint.to_string(), through.to_string());
         if range != Some((Some(after.as_str()), Some(end.as_str()))) {
             books.violated(format!("{manifest} says {range:?} of {shard}; decided is from {after} to {end}"));
         }
         let pending_on = |own: &Value| {
-            let row = own["shard"].as_str().and_then(|shard| now.get(shard));
+            let row = key_of(own).and_then(|key| now.get(&key).copied());
             row.is_some_and(|row| row.pending.as_ref().is_some_and(|(name, _)| name == manifest))
         };
         if !shards.iter().all(pending_on) {
@@ -295,21 +324,94 @@ impl Auditor {
     }
 
     /// A checkpoint moved: everything in between is visible.
-    fn covered(&self, books: &mut Books, shard: &str, from: &Position, to: &Position) {
+    fn covered(&self, books: &mut Books, key: &ShardKey, from: &Position, to: &Position) {
         let now = Instant::now();
-        let records = books.expected.get(shard).map(Vec::as_slice).unwrap_or_default();
+        let records = books.expected.get(key).map(Vec::as_slice).unwrap_or_default();
         let begin = records.partition_point(|record| record.position <= *from);
         let missing = records[begin..].iter().take_while(|record| record.position <= *to).find(|record| {
-            let place = Place { shard: shard.to_owned(), position: record.position.clone() };
-            !books.seen.contains_key(&place) && record.trimmed_at.is_none_or(|at| at > now)
+            let place = Place { key: key.clone(), position: record.position.clone() };
+            let seen = books.seen.contains_key(&place) && (!self.raw || books.seen_raw.contains_key(&place));
+            !seen && record.trimmed_at.is_none_or(|at| at > now)
         });
         if let Some(missing) = missing {
             let missing = missing.position.clone();
             books.violated(format!(
-                "the checkpoint of {shard} moves to {to}, and the record at {missing} is not visible"
+                "the checkpoint of {key} moves to {to}, and the record at {missing} is not visible, or not in raw/"
             ));
         }
     }
+
+    /// An object became visible.
+    fn appeared(&self, books: &mut Books, key: &str, bytes: &Bytes) {
+        let Some(epoch) = epoch_of_object(key).map(str::to_owned) else {
+            return books.violated(format!("{key} is of no epoch"));
+        };
+        let is_raw = key.starts_with("raw/");
+        if is_raw && !self.raw {
+            books.violated(format!("{key} is there, and nothing was to land as received"));
+        }
+        let is_pending = |books: &Books| {
+            let mut pending = books.rows.values().filter_map(|row| row.pending.as_ref());
+            pending.any(|(manifest, _)| epoch_of_manifest(manifest) == epoch)
+        };
+        if !is_pending(books) && !books.commits.contains(&epoch) {
+            books.violated(format!("{key} is visible, and its epoch is not decided"));
+        }
+        let mut held = Held { places: Vec::new(), is_raw };
+        for found in found_in(key, bytes) {
+            let place = match found {
+                Found::Line(line) => match books.lines.get(&line) {
+                    Some(place) => place.clone(),
+                    None => {
+                        let line = String::from_utf8_lossy(&line).into_owned();
+                        books.violated(format!("{key} holds a line that was never put: {line}"));
+                        continue;
+                    }
+                },
+                Found::Record { place, becomes, bytes } => {
+                    is_as_put(books, key, &place, &becomes, bytes);
+                    place
+                }
+            };
+            let in_range = books.rows.get(&place.key).is_some_and(|row| {
+                let own = |(manifest, through): &(String, Position)| {
+                    epoch_of_manifest(manifest) == epoch
+                        && place.position > row.checkpoint
+                        && place.position <= *through
+                };
+                row.pending.as_ref().is_some_and(own)
+            });
+            if !in_range && !books.commits.contains(&epoch) {
+                books.violated(format!("{key} holds {place:?}, which its epoch has not decided"));
+            }
+            let count = books.seen_of(is_raw).entry(place.clone()).or_default();
+            *count += 1;
+            if *count > 1 {
+                books.violated(format!("{place:?} is visible twice, now in {key}"));
+            }
+            held.places.push(place);
+        }
+        books.objects.insert(key.to_owned(), held);
+    }
+}
+
+/// What was found at a place is what was put there.
+fn is_as_put(books: &mut Books, key: &str, place: &Place, becomes: &Becomes, bytes: Option<Vec<u8>>) {
+    let wrong = match books.record_at(place) {
+        None => Some("which was never put".to_owned()),
+        Some(put) if put.becomes != *becomes => Some(format!("as {becomes:?}; it must become {:?}", put.becomes)),
+        Some(put) if bytes.is_some_and(|bytes| as_line(bytes) != put.line) => Some("with other bytes".to_owned()),
+        Some(_) => None,
+    };
+    if let Some(wrong) = wrong {
+        books.violated(format!("{key} holds {place:?}, {wrong}"));
+    }
+}
+
+/// The shard that a part of a manifest is about.
+fn key_of(own: &Value) -> Option<ShardKey> {
+    let stream = StreamName::new(own["stream"].as_str()?).ok()?;
+    Some(ShardKey::new(stream, ShardId::new(own["shard"].as_str()?).ok()?))
 }
 
 /// All objects of a commit record are visible.
@@ -325,52 +427,6 @@ fn commit_record(books: &mut Books, key: &str, bytes: &[u8]) {
     }
 }
 
-/// An object became visible.
-fn appeared(books: &mut Books, key: &str, bytes: &Bytes) {
-    let mut held = Held::default();
-    if key.starts_with("processed/") {
-        held.places = rows_of(bytes.clone());
-    } else if key.starts_with("error/") {
-        held.places = letters_of(bytes);
-    } else {
-        held.raw_lines = lines_of(bytes).len() as u64;
-    }
-    let Some(epoch) = epoch_of_object(key).map(str::to_owned) else {
-        return books.violated(format!("{key} is of no epoch"));
-    };
-    let is_pending = |books: &Books| {
-        let mut pending = books.rows.values().filter_map(|row| row.pending.as_ref());
-        pending.any(|(manifest, _)| epoch_of_manifest(manifest) == epoch)
-    };
-    if !is_pending(books) && !books.commits.contains(&epoch) {
-        books.violated(format!("{key} is visible, and its epoch is not decided"));
-    }
-    for place in &held.places {
-        let known = books
-            .expected
-            .get(&place.shard)
-            .is_some_and(|records| records.binary_search_by(|record| record.position.cmp(&place.position)).is_ok());
-        if !known {
-            books.violated(format!("{key} holds {place:?}, which was never put"));
-        }
-        let in_range = books.rows.get(&place.shard).is_some_and(|row| {
-            let own = |(manifest, through): &(String, Position)| {
-                epoch_of_manifest(manifest) == epoch && place.position > row.checkpoint && place.position <= *through
-            };
-            row.pending.as_ref().is_some_and(own)
-        });
-        if !in_range && !books.commits.contains(&epoch) {
-            books.violated(format!("{key} holds {place:?}, which its epoch has not decided"));
-        }
-        let count = books.seen.entry(place.clone()).or_default();
-        *count += 1;
-        if *count > 1 {
-            books.violated(format!("{place:?} is visible twice, now in {key}"));
-        }
-    }
-    books.objects.insert(key.to_owned(), held);
-}
-
 /// `_intents/<epoch>.json`
 fn epoch_of_manifest(manifest: &str) -> &str {
     manifest.trim_start_matches("_intents/").trim_end_matches(".json")
@@ -380,42 +436,4 @@ fn epoch_of_manifest(manifest: &str) -> &str {
 fn epoch_of_object(key: &str) -> Option<&str> {
     let (stem, _) = key.rsplit('/').next()?.split_once('.')?;
     Some(stem.rsplit_once('-')?.0)
-}
-
-fn at(sequence: &str, sub: u64) -> Position {
-    let sequence = SequenceNumber::try_from(sequence).expect("a sequence number is in the lake");
-    Position::At { sequence, sub }
-}
-
-/// Places of the rows of a Parquet file.
-fn rows_of(bytes: Bytes) -> Vec<Place> {
-    let reader = SerializedFileReader::new(bytes).expect("a visible Parquet file can be read");
-    let fields = reader.metadata().file_metadata().schema().get_fields().to_vec();
-    let column = |name: &str| fields.iter().position(|field| field.name() == name).expect("it is in every file");
-    let (shard, sequence, sub) = (column("ingest_shard"), column("ingest_sequence"), column("ingest_subsequence"));
-    let rows = reader.get_row_iter(None).expect("a visible Parquet file can be read");
-    let place = |row: Result<parquet::record::Row, parquet::errors::ParquetError>| {
-        let row = row.expect("a visible Parquet file can be read");
-        let number = row.get_string(sequence).expect("a text");
-        let sub = row.get_long(sub).expect("a number");
-        let position = at(number, u64::try_from(sub).expect("it is not negative"));
-        Place { shard: row.get_string(shard).expect("a text").clone(), position }
-    };
-    rows.map(place).collect()
-}
-
-fn letters_of(bytes: &[u8]) -> Vec<Place> {
-    let place = |letter: &String| {
-        let letter: Value = serde_json::from_str(letter).expect("a dead letter is JSON");
-        let sequence = letter["sequenceNumber"].as_str().expect("a dead letter has a number");
-        let position = at(sequence, letter["subSequenceNumber"].as_u64().expect("a number"));
-        Place { shard: letter["shardId"].as_str().expect("a dead letter has a shard").to_owned(), position }
-    };
-    lines_of(bytes).iter().map(place).collect()
-}
-
-fn lines_of(bytes: &[u8]) -> Vec<String> {
-    let mut text = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut text).expect("a visible file can be read");
-    String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
 }

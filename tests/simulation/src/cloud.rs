@@ -30,7 +30,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
-use checkpoints::{DynamoStore, Position, SequenceNumber, StreamIds, StreamName};
+use checkpoints::{DynamoStore, Position, SequenceNumber, ShardId, ShardKey, StreamIds, StreamName};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::Value;
@@ -45,9 +45,8 @@ use crate::faults::Kind;
 use crate::records::{Draft, RECORD_BYTES_MAX, aggregate};
 use crate::rng::Rng;
 use crate::wires::{Service, Trouble, Wires};
-use crate::world::{Connected, Place, Row, World};
+use crate::world::{Connected, Place, Row, STREAMS, World};
 
-const STREAM: &str = "simulated";
 const BUCKET: &str = "lake-of-the-simulation";
 const PREFIX: &str = "main/";
 const TABLE: &str = "leases";
@@ -64,6 +63,7 @@ pub struct Cloud {
     s3: S3,
     services: Services,
     stores: Stores,
+    streams: Vec<StreamName>,
     mode: Mode,
     trims: bool,
     quirks: Vec<Kind>,
@@ -90,8 +90,12 @@ impl Cloud {
         ];
         let quirks = quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect();
         let kinesis = Kinesis::new(clock.clone(), settings);
-        let shards = 1 + u32::try_from(rng.below(4)).expect("a small number");
-        kinesis.create_stream(STREAM, Some(shards)).expect("a new stream");
+        let count = if rng.chance(250) { 2 } else { 1 };
+        let streams: Vec<StreamName> = STREAMS[..count].iter().map(|name| stream_name(name)).collect();
+        for stream in &streams {
+            let shards = 1 + u32::try_from(rng.below(4)).expect("a small number");
+            kinesis.create_stream(stream.as_str(), Some(shards)).expect("a new stream");
+        }
         let (dynamodb, s3) = (DynamoDb::new(millis()), S3::new(millis()));
         let bucket = Request {
             method: "PUT".to_owned(),
@@ -107,26 +111,32 @@ impl Cloud {
             .with(ServiceName::DynamoDb, dynamodb.clone())
             .with(ServiceName::S3, s3.clone());
         let aws = aws(services.clone(), None);
-        let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids(String::new())).await.expect("a model answers");
+        let ids = ids(&streams, BTreeMap::new());
+        let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.expect("a model answers");
         let stores = Stores { lake: lake(&aws), leases: Arc::new(leases), retry: RetryPolicy::default() };
         let fan_out = Mode::FanOut { consumer: "simulated".to_owned() };
         let mode = if rng.chance(300) { fan_out } else { Mode::Polling };
-        Cloud { kinesis, dynamodb, s3, services, stores, mode, trims, quirks }
+        Cloud { kinesis, dynamodb, s3, services, stores, streams, mode, trims, quirks }
     }
 
-    fn open_shards(&self) -> Vec<aws_model::kinesis::ShardInfo> {
-        let shards = self.kinesis.shards(STREAM).expect("the stream is there");
+    fn open_shards(&self, stream: &StreamName) -> Vec<aws_model::kinesis::ShardInfo> {
+        let shards = self.kinesis.shards(stream.as_str()).expect("the stream is there");
         shards.into_iter().filter(|shard| shard.ending.is_none()).collect()
     }
 }
 
-fn name() -> StreamName {
-    StreamName::new(STREAM).expect("a plain name")
+fn stream_name(name: &str) -> StreamName {
+    StreamName::new(name).expect("a plain name")
 }
 
-fn ids(id: String) -> StreamIds {
-    let ids = if id.is_empty() { BTreeMap::new() } else { BTreeMap::from([(name(), id)]) };
-    StreamIds { ids, bare: Some(name()) }
+fn shard_key(stream: &StreamName, shard: &str) -> ShardKey {
+    ShardKey::new(stream.clone(), ShardId::new(shard).expect("a plain name"))
+}
+
+/// Names in the lease table: a lone stream's shards stand under their bare ids.
+fn ids(streams: &[StreamName], ids: BTreeMap<StreamName, String>) -> StreamIds {
+    let bare = if let [only] = streams { Some(only.clone()) } else { None };
+    StreamIds { ids, bare }
 }
 
 fn lake(aws: &Aws) -> Arc<dyn ObjectStore> {
@@ -282,29 +292,35 @@ impl<B: hyper::body::Body> hyper::body::Body for SyncBody<B> {
 
 #[async_trait]
 impl World for Cloud {
-    fn stream(&self) -> StreamName {
-        name()
+    fn streams(&self) -> Vec<StreamName> {
+        self.streams.clone()
     }
 
     async fn connect(&self, wires: &Arc<Wires>, clock: SharedClock) -> Result<Connected, String> {
         let aws = aws(self.services.clone(), Some(Arc::clone(wires)));
         let lake = lake(&aws);
-        let config = KinesisConfig {
-            stream: STREAM.to_owned(),
-            name: None,
-            start: Start::TrimHorizon,
-            mode: self.mode.clone(),
-            record_bytes_max: RECORD_BYTES_MAX,
-            decode: Decode::Fast,
-            limits: Limits::default(),
-            clock,
-        };
-        let source = KinesisSource::open(aws.kinesis(), config, Arc::clone(&lake)).await;
-        let source = source.map_err(|error| error.to_string())?;
-        let ids = ids(source.serialized_id());
+        let mut sources: Vec<Arc<dyn ShardSource>> = Vec::new();
+        let mut named = BTreeMap::new();
+        for stream in &self.streams {
+            let config = KinesisConfig {
+                stream: stream.to_string(),
+                name: None,
+                start: Start::TrimHorizon,
+                mode: self.mode.clone(),
+                record_bytes_max: RECORD_BYTES_MAX,
+                decode: Decode::Fast,
+                limits: Limits::default(),
+                clock: Arc::clone(&clock),
+            };
+            let source = KinesisSource::open(aws.kinesis(), config, Arc::clone(&lake)).await;
+            let source = source.map_err(|error| error.to_string())?;
+            named.insert(stream.clone(), source.serialized_id());
+            sources.push(Arc::new(source));
+        }
+        let ids = ids(&self.streams, named);
         let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.map_err(|error| error.to_string())?;
         let stores = Stores { lake, leases: Arc::new(leases), retry: RetryPolicy::default() };
-        Ok(Connected { sources: vec![Arc::new(source) as Arc<dyn ShardSource>], stores })
+        Ok(Connected { sources, stores })
     }
 
     fn stores(&self) -> Stores {
@@ -333,15 +349,15 @@ impl World for Cloud {
                 let middle = data.len() / 2;
                 data[middle] ^= 0x40;
             }
-            let key = rng.draw().to_string();
-            let put = self.kinesis.put_record(STREAM, Put::new(key, data)).expect("the stream takes it");
+            let stream = &self.streams[rng.place(self.streams.len())];
+            let put = Put::new(rng.draw().to_string(), data.clone());
+            let put = self.kinesis.put_record(stream.as_str(), put).expect("the stream takes it");
             let sequence = SequenceNumber::try_from(put.sequence.to_string().as_str()).expect("a number");
-            let place =
-                |sub| Place { shard: put.shard.clone(), position: Position::At { sequence: sequence.clone(), sub } };
+            let key = shard_key(stream, &put.shard);
+            let place = |sub| Place { key: key.clone(), position: Position::At { sequence: sequence.clone(), sub } };
             if is_broken {
                 // One record for all of it.
-                let whole = drafts.into_iter().next().map(|draft| Draft { is_poison: true, is_broken: true, ..draft });
-                placed.extend(whole.map(|draft| (place(0), draft)));
+                placed.push((place(0), Draft::bad(data, Kind::BrokenAggregate)));
             } else {
                 placed.extend((0..).zip(drafts).map(|(sub, draft)| (place(sub), draft)));
             }
@@ -350,25 +366,30 @@ impl World for Cloud {
     }
 
     fn change_stream(&self, rng: &mut Rng) -> Option<Kind> {
-        let mut open = self.open_shards();
+        let stream = &self.streams[rng.place(self.streams.len())];
+        let mut open = self.open_shards(stream);
         open.sort_by_key(|shard| shard.hash_keys.0);
         if rng.chance(500) && open.len() < 10 {
             let shard = &open[rng.place(open.len())];
             let (first, last) = shard.hash_keys;
-            self.kinesis.split_shard(STREAM, &shard.shard, first + (last - first) / 2 + 1).ok()?;
+            self.kinesis.split_shard(stream.as_str(), &shard.shard, first + (last - first) / 2 + 1).ok()?;
             return Some(Kind::Split);
         }
         if open.len() < 2 {
             return None;
         }
         let left = rng.place(open.len() - 1);
-        self.kinesis.merge_shards(STREAM, &open[left].shard, &open[left + 1].shard).ok()?;
+        self.kinesis.merge_shards(stream.as_str(), &open[left].shard, &open[left + 1].shard).ok()?;
         Some(Kind::Merged)
     }
 
-    fn closed_shards(&self) -> Vec<String> {
-        let shards = self.kinesis.shards(STREAM).expect("the stream is there");
-        shards.into_iter().filter(|shard| shard.ending.is_some()).map(|shard| shard.shard).collect()
+    fn closed_shards(&self) -> Vec<ShardKey> {
+        let closed = |stream: &StreamName| {
+            let shards = self.kinesis.shards(stream.as_str()).expect("the stream is there");
+            let closed = shards.into_iter().filter(|shard| shard.ending.is_some());
+            closed.map(|shard| shard_key(stream, &shard.shard)).collect::<Vec<_>>()
+        };
+        self.streams.iter().flat_map(closed).collect()
     }
 
     fn expire_uploads(&self, rng: &mut Rng) {
@@ -414,13 +435,14 @@ fn row(item: &Value) -> Row {
         let manifest = String::from_utf8(base64(state)).expect("the name of a manifest is text");
         (manifest, position("pendingCheckpoint", "pendingCheckpointSubSequenceNumber"))
     });
-    let parents = item["parentShardId"]["SS"].as_array().into_iter().flatten();
+    let parents = item["parentShardId"]["SS"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let stream = stream_name(&text("shardlakeStream").expect("the row is of a stream"));
     Row {
-        shard: text("shardId").or_else(|| text("leaseKey")).expect("the row has a key"),
+        key: shard_key(&stream, &text("shardId").or_else(|| text("leaseKey")).expect("the row has a key")),
         holder: text("checkpointOwner").or_else(|| text("leaseOwner")),
         checkpoint: position("checkpoint", "checkpointSubSequenceNumber"),
         pending,
-        parents: parents.filter_map(|parent| parent.as_str().map(str::to_owned)).collect(),
+        parents: parents.map(|parent| ShardId::new(parent).expect("a shard")).collect(),
     }
 }
 

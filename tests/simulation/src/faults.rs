@@ -28,8 +28,12 @@ macro_rules! kinds {
 kinds! {
     /// a worker without power from one moment to the next
     Killed,
+    /// a worker without power right before or behind the effect of a request
+    KilledAtRequest,
     /// a worker that stands still, and goes on as if nothing had been
     Paused,
+    /// a worker that stands still right before or behind the effect of a request
+    PausedAtRequest,
     /// a worker that stands still for longer than its leases last
     WokenLate,
     /// a worker told to stop

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use md5::{Digest, Md5};
 
+use crate::faults::Kind;
 use crate::rng::Rng;
 
 /// The dataset of all records.
@@ -39,22 +40,44 @@ type = "string"
 /// Bytes of a record at most.
 pub const RECORD_BYTES_MAX: usize = 4_000;
 
-/// A record, and whether it can become a row.
+/// Milliseconds since the epoch at which the 13th of January 2025 begins, UTC: the day that the first records are of.
+const FIRST_DAY_MS: u64 = 1_736_726_400_000;
+const FIRST_DAY: u64 = 13;
+const DAY_MS: u64 = 86_400_000;
+
+/// What a record must be found as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Becomes {
+    /// A row with this id, in this folder.
+    Row {
+        /// Its column `id`, which no other record has.
+        id: String,
+        /// Its partition.
+        folder: String,
+    },
+    /// A dead letter that holds its bytes.
+    DeadLetter,
+}
+
+/// A record, and what it must become.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// Whether it can't become a row.
-    pub is_poison: bool,
-    /// Whether it stands for an aggregate that can't be opened.
-    pub is_broken: bool,
+    /// What it must be found as.
+    pub becomes: Becomes,
+    /// What is wrong with it.
+    pub trouble: Option<Kind>,
 }
 
 impl Draft {
     /// The `number`-th record of a run, of one of so many kinds.
     pub fn new(number: u64, kinds: u64, rng: &mut Rng) -> Self {
         let at = 1_736_764_200_000 + rng.below(200_000_000);
-        let good = format!("{{\"id\":\"r{number}\",\"at\":{at},\"kind\":\"k{}\"}}", rng.below(kinds));
+        let kind = rng.below(kinds);
+        let day = FIRST_DAY + (at - FIRST_DAY_MS) / DAY_MS;
+        let folder = format!("processed/orders/kind=k{kind}/day={day:02}");
+        let good = format!("{{\"id\":\"r{number}\",\"at\":{at},\"kind\":\"k{kind}\"}}");
         let (bytes, is_poison) = match rng.below(24) {
             0 => (format!("{{\"id\":\"r{number}\",\"broken\":").into_bytes(), true),
             1 => (format!("{{\"at\":{at},\"no\":\"id{number}\"}}").into_bytes(), true),
@@ -77,7 +100,15 @@ impl Draft {
             }
             _ => (good.into_bytes(), false),
         };
-        Draft { bytes, is_poison, is_broken: false }
+        if is_poison {
+            return Draft::bad(bytes, Kind::Poison);
+        }
+        Draft { bytes, becomes: Becomes::Row { id: format!("r{number}"), folder }, trouble: None }
+    }
+
+    /// One that can't become a row.
+    pub fn bad(bytes: Vec<u8>, trouble: Kind) -> Self {
+        Draft { bytes, becomes: Becomes::DeadLetter, trouble: Some(trouble) }
     }
 }
 

@@ -47,8 +47,8 @@ pub struct SimStream {
 
 impl SimStream {
     /// A stream of so many shards.
-    pub fn new(shards: u64) -> Self {
-        let name = StreamName::new("simulated").expect("a plain name");
+    pub fn new(name: &str, shards: u64) -> Self {
+        let name = StreamName::new(name).expect("a plain name");
         let stream = SimStream { name, shards: Arc::default(), unlisted: Arc::default() };
         for _ in 0..shards {
             stream.add(Vec::new());
@@ -136,7 +136,8 @@ impl SimShard {
     /// Records at or before a position.
     fn read_through(&self, position: &Position) -> usize {
         match position {
-            Position::Beginning | Position::Since { .. } | Position::Latest => 0,
+            Position::Beginning | Position::Since { .. } => 0,
+            Position::Latest => self.visible(),
             Position::End => self.records.len(),
             Position::At { sequence, .. } => {
                 self.records.iter().take_while(|record| SequenceNumber::from(record.sequence) <= *sequence).count()

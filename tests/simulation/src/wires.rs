@@ -51,6 +51,45 @@ pub struct Rates {
     pub slow: u64,
     /// Never answered.
     pub hung: u64,
+    /// Whether some workers fall at a request.
+    pub falls: bool,
+}
+
+/// What befalls a worker at one of its requests: every request, and so every wait on the world, is a place to crash at.
+#[derive(Debug, Clone, Copy)]
+pub struct Fall {
+    /// Requests to this service count.
+    pub service: Service,
+    /// Of these, only the steps of commits.
+    pub steps_only: bool,
+    /// Requests that go by before.
+    pub after: u64,
+    /// Whether the request takes effect first, and its answer comes too late.
+    pub behind: bool,
+    /// How long the worker stands still; none: it has lost its power.
+    pub pause: Option<Duration>,
+}
+
+/// Whether a request is a step of a commit or of a recovery, in either world's words.
+fn is_step(operation: &str) -> bool {
+    let steps = [
+        "begin_upload",
+        "complete_upload",
+        "abort_upload",
+        "put_new",
+        "delete",
+        "decide",
+        "advance",
+        "roll_back",
+        "CreateMultipartUpload",
+        "CompleteMultipartUpload",
+        "AbortMultipartUpload",
+        "PutObject",
+        "DeleteObject",
+        "TransactWriteItems",
+        "UpdateItem",
+    ];
+    steps.contains(&operation)
 }
 
 /// Why a request brought no answer.
@@ -103,6 +142,7 @@ struct State {
     refused_until: [Option<Instant>; 3],
     /// Whether anything was ever refused.
     was_refused: bool,
+    fall: Option<Fall>,
     clock_ms: i64,
 }
 
@@ -133,6 +173,7 @@ impl Wires {
             parted_until: [None; 3],
             refused_until: [None; 3],
             was_refused: false,
+            fall: None,
             clock_ms,
         };
         Arc::new(Wires { worker, state: Mutex::new(state), shared, later_version })
@@ -150,6 +191,16 @@ impl Wires {
     /// The worker is gone: whatever it asks for from now on never happens.
     pub fn cut(&self) {
         self.state().has_power = false;
+    }
+
+    /// The worker falls at a request to come.
+    pub fn fall(&self, fall: Fall) {
+        self.state().fall = Some(fall);
+    }
+
+    /// Whether the worker still runs.
+    pub fn has_power(&self) -> bool {
+        self.state().has_power
     }
 
     /// The worker stands still for a while.
@@ -189,6 +240,7 @@ impl Wires {
     pub fn heal(&self) {
         let mut state = self.state();
         state.rates = Rates::default();
+        state.fall = None;
         state.parted_until = [None; 3];
         state.refused_until = [None; 3];
     }
@@ -204,13 +256,23 @@ impl Wires {
         let (out, back) = self.delays();
         tokio::time::sleep(out).await;
         self.be_awake().await;
-        let fate = self.fate(service);
+        let fall = self.falls(service, operation);
+        if let Some(fall) = fall.filter(|fall| !fall.behind) {
+            self.trace(operation, about, "the worker falls before it");
+            self.fell(fall);
+            self.be_awake().await;
+        }
+        let fate = if fall.is_some_and(|fall| fall.behind) { Fate::Arrives } else { self.fate(service) };
         let told = |fate: &'static str| self.trace(operation, about, fate);
         match fate {
             Fate::Arrives => {
                 told("");
                 let result = effect.await;
                 (self.shared.audit)(service, operation, about);
+                if let Some(fall) = fall.filter(|fall| fall.behind) {
+                    told("the worker falls behind it");
+                    self.fell(fall);
+                }
                 tokio::time::sleep(back).await;
                 self.be_awake().await;
                 Ok(result)
@@ -247,6 +309,34 @@ impl Wires {
             Fate::Hangs => {
                 told("never answered");
                 std::future::pending().await
+            }
+        }
+    }
+
+    /// Whether this is the request at which the worker falls.
+    fn falls(&self, service: Service, operation: &str) -> Option<Fall> {
+        let mut state = self.state();
+        let fall = state.fall.as_mut().filter(|fall| fall.service == service)?;
+        if fall.steps_only && !is_step(operation) {
+            return None;
+        }
+        if fall.after > 0 {
+            fall.after -= 1;
+            return None;
+        }
+        state.fall.take()
+    }
+
+    fn fell(&self, fall: Fall) {
+        let mut state = self.state();
+        match fall.pause {
+            None => {
+                self.shared.tally.note(Kind::KilledAtRequest);
+                state.has_power = false;
+            }
+            Some(time) => {
+                self.shared.tally.note(Kind::PausedAtRequest);
+                state.asleep_until = Some(Instant::now() + time);
             }
         }
     }

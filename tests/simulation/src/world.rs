@@ -27,7 +27,7 @@ use crate::wires::Wires;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     /// The shard.
-    pub shard: String,
+    pub key: ShardKey,
     /// The position behind it.
     pub position: Position,
 }
@@ -36,15 +36,15 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// The shard.
-    pub shard: String,
+    pub key: ShardKey,
     /// Who may commit it.
     pub holder: Option<String>,
     /// How far it is committed.
     pub checkpoint: Position,
     /// What is decided and not finished: the manifest and where it ends.
     pub pending: Option<(String, Position)>,
-    /// The shards that it came from.
-    pub parents: Vec<String>,
+    /// The shards of the same stream that it came from.
+    pub parents: Vec<ShardId>,
 }
 
 /// What a worker is given.
@@ -58,8 +58,8 @@ pub struct Connected {
 /// A world.
 #[async_trait]
 pub trait World: Send + Sync {
-    /// The stream's name in the lake.
-    fn stream(&self) -> StreamName;
+    /// The streams' names in the lake. Their shards may have the same ids.
+    fn streams(&self) -> Vec<StreamName>;
 
     /// Opens everything for a worker; in words, why it could not.
     async fn connect(&self, wires: &Arc<Wires>, clock: SharedClock) -> Result<Connected, String>;
@@ -76,11 +76,11 @@ pub trait World: Send + Sync {
     /// Puts records: where each went.
     fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(Place, Draft)>;
 
-    /// Something happens to the stream that is no fault of anybody's; what, if anything.
+    /// Something happens to a stream that is no fault of anybody's; what, if anything.
     fn change_stream(&self, rng: &mut Rng) -> Option<Kind>;
 
     /// The shards that take no more records.
-    fn closed_shards(&self) -> Vec<String>;
+    fn closed_shards(&self) -> Vec<ShardKey>;
 
     /// Lifecycle rules abort uploads: all of them, or one.
     fn expire_uploads(&self, rng: &mut Rng);
@@ -95,12 +95,15 @@ pub trait World: Send + Sync {
     fn retention_ms(&self) -> Option<u64>;
 }
 
+/// The streams that a world has, the first one or both.
+pub const STREAMS: [&str; 2] = ["simulated", "another"];
+
 /// The simulation's own world.
 #[derive(Debug)]
 pub struct Plain {
     lake: MemoryStore,
     leases: MemoryLeases,
-    stream: SimStream,
+    streams: Vec<SimStream>,
     late_ms: u64,
 }
 
@@ -110,25 +113,27 @@ impl Plain {
         let most = rng.one_of(&[1, 2, usize::MAX]);
         let leases = MemoryLeases::new().with_decision_shards_max(most);
         let leases = if rng.chance(500) { leases.with_metering() } else { leases };
-        let stream = SimStream::new(1 + rng.below(5));
-        Plain { lake: MemoryStore::new(), leases, stream, late_ms: rng.one_of(&[0, 0, 400, 3_000]) }
+        let count = if rng.chance(250) { 2 } else { 1 };
+        let streams = STREAMS[..count].iter().map(|name| SimStream::new(name, 1 + rng.below(5))).collect();
+        Plain { lake: MemoryStore::new(), leases, streams, late_ms: rng.one_of(&[0, 0, 400, 3_000]) }
     }
 }
 
 #[async_trait]
 impl World for Plain {
-    fn stream(&self) -> StreamName {
-        self.stream.name().clone()
+    fn streams(&self) -> Vec<StreamName> {
+        self.streams.iter().map(|stream| stream.name().clone()).collect()
     }
 
     async fn connect(&self, wires: &Arc<Wires>, _: SharedClock) -> Result<Connected, String> {
-        let source = Wired { wires: Arc::clone(wires), stream: self.stream.clone() };
+        let wired = |stream: &SimStream| Wired { wires: Arc::clone(wires), stream: stream.clone() };
+        let sources = self.streams.iter().map(|stream| Arc::new(wired(stream)) as Arc<dyn ShardSource>).collect();
         let stores = Stores {
             lake: Arc::new(Lake { wires: Arc::clone(wires), store: self.lake.clone() }),
             leases: Arc::new(Leases { wires: Arc::clone(wires), store: self.leases.clone() }),
             retry: RetryPolicy::default(),
         };
-        Ok(Connected { sources: vec![Arc::new(source)], stores })
+        Ok(Connected { sources, stores })
     }
 
     fn stores(&self) -> Stores {
@@ -146,53 +151,64 @@ impl World for Plain {
     fn rows(&self) -> Vec<Row> {
         let leases = self.leases.rows();
         let row = |lease: checkpoints::Lease| Row {
-            shard: lease.key.shard.to_string(),
+            key: lease.key,
             holder: lease.holder.committer().map(ToString::to_string),
             checkpoint: lease.checkpoint,
             pending: lease.pending.map(|pending| (pending.manifest.to_string(), pending.through)),
-            parents: lease.parents.iter().map(ToString::to_string).collect(),
+            parents: lease.parents.into_iter().collect(),
         };
         leases.into_iter().map(row).collect()
     }
 
     fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(Place, Draft)> {
-        let open = self.stream.open_shards();
+        let open = |stream: &SimStream| {
+            let shards = stream.open_shards().into_iter();
+            shards.map(|shard| (stream.clone(), shard)).collect::<Vec<_>>()
+        };
+        let open: Vec<(SimStream, ShardId)> = self.streams.iter().flat_map(open).collect();
         let put = |draft: Draft| {
-            let shard = &open[rng.place(open.len())];
+            let (stream, shard) = &open[rng.place(open.len())];
             let late = Duration::from_millis(rng.below(self.late_ms + 1));
-            let sequence = self.stream.put(shard, rng.below(9), draft.bytes.clone(), late);
-            (Place { shard: shard.to_string(), position: Position::at(sequence.into()) }, draft)
+            let sequence = stream.put(shard, rng.below(9), draft.bytes.clone(), late);
+            let key = ShardKey::new(stream.name().clone(), shard.clone());
+            (Place { key, position: Position::at(sequence.into()) }, draft)
         };
         drafts.into_iter().map(put).collect()
     }
 
     fn change_stream(&self, rng: &mut Rng) -> Option<Kind> {
-        let open = self.stream.open_shards();
+        let stream = &self.streams[rng.place(self.streams.len())];
+        let open = stream.open_shards();
         match rng.below(3) {
             0 if open.len() < 12 => {
-                self.stream.split(&open[rng.place(open.len())]);
+                stream.split(&open[rng.place(open.len())]);
                 Some(Kind::Split)
             }
             1 if open.len() > 1 => {
                 let left = rng.place(open.len() - 1);
-                self.stream.merge(&open[left], &open[left + 1]);
+                stream.merge(&open[left], &open[left + 1]);
                 Some(Kind::Merged)
             }
             2 => {
                 // Streams forget shards long after they were read to their ends.
                 let rows = self.rows();
                 let read = |shard: &ShardId| {
-                    rows.iter().any(|row| row.shard == shard.as_str() && row.checkpoint == Position::End)
+                    let key = ShardKey::new(stream.name().clone(), shard.clone());
+                    rows.iter().any(|row| row.key == key && row.checkpoint == Position::End)
                 };
-                let closed = self.stream.closed_shards().into_iter().find(read)?;
-                self.stream.unlist(closed).then_some(Kind::Unlisted)
+                let closed = stream.closed_shards().into_iter().find(read)?;
+                stream.unlist(closed).then_some(Kind::Unlisted)
             }
             _ => None,
         }
     }
 
-    fn closed_shards(&self) -> Vec<String> {
-        self.stream.closed_shards().iter().map(ToString::to_string).collect()
+    fn closed_shards(&self) -> Vec<ShardKey> {
+        let closed = |stream: &SimStream| {
+            let shards = stream.closed_shards().into_iter();
+            shards.map(|shard| ShardKey::new(stream.name().clone(), shard)).collect::<Vec<_>>()
+        };
+        self.streams.iter().flat_map(closed).collect()
     }
 
     fn expire_uploads(&self, rng: &mut Rng) {

@@ -17,19 +17,19 @@ const SEEDS: Range<u64> = 0..240;
 
 /// A seed that finds each fault of the protocol. Should the code change so that it does not any more, the next ones are tried.
 const FOUND_BY: [(Mutation, u64); 13] = [
-    (Mutation::DecideWithoutHolding, 8),
-    (Mutation::DecideAnywhere, 16),
-    (Mutation::AdvanceWhatIsNotPending, 32),
-    (Mutation::IntentRemovedEarly, 4),
-    (Mutation::RollBackWithoutDeleting, 7),
+    (Mutation::DecideWithoutHolding, 18),
+    (Mutation::DecideAnywhere, 78),
+    (Mutation::AdvanceWhatIsNotPending, 29),
+    (Mutation::RollBackWithoutDeleting, 28),
+    (Mutation::ForgetRawLines, 3),
+    (Mutation::SkipEpochsWithoutRows, 5),
+    (Mutation::ChildBeforeParent, 3),
     (Mutation::ResumeAtRecord, 3),
-    (Mutation::SkipRecovery, 18),
-    (Mutation::ReadOnAfterRefusal, 61),
-    (Mutation::KeepRowsOfAbortedEpoch, 27),
-    (Mutation::HearReplacedReaders, 80),
-    (Mutation::NamesUsedTwice, 17),
-    (Mutation::SweepWhatIsPending, 250),
-    (Mutation::SweepWhatMayBeDecided, 76),
+    (Mutation::ReadOnAfterRefusal, 144),
+    (Mutation::KeepRowsOfAbortedEpoch, 6),
+    (Mutation::NamesUsedTwice, 6),
+    (Mutation::SweepWhatIsPending, 123),
+    (Mutation::SweepWhatMayBeDecided, 22),
 ];
 /// How many seeds a fault of the protocol may take to be found.
 const WITHIN: u64 = 300;

@@ -20,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::{FAILOVER, Fleet, SKEW_MS};
 use crate::faults::Kind;
 use crate::records::{DEFINITION, FURTHER_COLUMN, RECORD_BYTES_MAX};
-use crate::wires::{Rates, Wires};
+use crate::wires::{Fall, Rates, Service, Wires};
+
+/// In which time a record that was put can be read.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(3);
 
 /// A worker's wall clock: the simulation's, and how far it is off.
 struct SkewedClock {
@@ -40,7 +43,6 @@ pub(super) struct Running {
     pub(super) me: LeaseOwner,
     pub(super) stop: CancellationToken,
     pub(super) progress: Arc<Progress>,
-    pub(super) has_power: bool,
     pub(super) task: Option<JoinHandle<Result<(), Failed>>>,
 }
 
@@ -69,10 +71,11 @@ impl Fleet {
         let text = [DEFINITION, if changed { FURTHER_COLUMN } else { "" }].concat();
         let text = DefinitionText { file: "orders.toml".to_owned(), text };
         let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).expect("a good definition");
+        let streams: Vec<String> = self.world.streams().iter().map(ToString::to_string).collect();
         Arc::new(LaneConfig {
-            graph: Graph::new(&["simulated".to_owned()], &datasets, self.raw),
+            graph: Graph::new(&streams, &datasets, self.raw),
             key: None,
-            assigned: vec![Some(0)],
+            assigned: vec![Some(0); streams.len()],
             raw: self.raw.then_some(LineCodec::Gzip(1)),
             letters: LineCodec::Gzip(1),
             record_bytes_max: RECORD_BYTES_MAX,
@@ -93,6 +96,22 @@ impl Fleet {
             }
         }
         let wires = self.wires(self.started, rates, later);
+        if rates.falls && self.rng.chance(600) {
+            let is_pause = self.rng.chance(400);
+            wires.fall(Fall {
+                service: self.rng.one_of(&[
+                    Service::Lake,
+                    Service::Lake,
+                    Service::Leases,
+                    Service::Leases,
+                    Service::Stream,
+                ]),
+                steps_only: self.rng.chance(700),
+                after: if self.rng.chance(500) { self.rng.below(4) } else { self.rng.below(60) },
+                behind: self.rng.chance(500),
+                pause: is_pause.then(|| Duration::from_millis(1_000 + self.rng.below(40_000))),
+            });
+        }
         let clock = self.clock(&wires);
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.rng.draw().to_le_bytes());
@@ -108,10 +127,11 @@ impl Fleet {
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let (told, stopped, world) = (Arc::clone(&progress), stop.clone(), Arc::clone(&self.world));
         let (its_wires, its_name) = (Arc::clone(&wires), me.clone());
+        let (auditor, began) = (Arc::clone(&self.auditor), Instant::now());
         let task = tokio::spawn(async move {
             let connected = world.connect(&its_wires, Arc::clone(&clock)).await.map_err(|_| Failed::Opening)?;
             let config = WorkerConfig {
-                me: its_name,
+                me: its_name.clone(),
                 sources: connected.sources,
                 stores: connected.stores,
                 raw_sink: None,
@@ -129,9 +149,13 @@ impl Fleet {
                 hand_off: Duration::from_secs(8),
                 until_caught_up,
             };
-            worker::run(config, told, stopped).await.map_err(Failed::Run)
+            worker::run(config, told, stopped.clone()).await.map_err(Failed::Run)?;
+            if !stopped.is_cancelled() {
+                auditor.caught_up(&its_name.to_string(), began - VISIBLE_WITHIN);
+            }
+            Ok(())
         });
-        self.workers.push(Running { wires, me, stop, progress, has_power: true, task: Some(task) });
+        self.workers.push(Running { wires, me, stop, progress, task: Some(task) });
     }
 
     /// Sees whether anything is wrong.
