@@ -54,7 +54,7 @@ pub enum Code {
     UnpairedSurrogate,
     /// Arrays and objects nested too deeply.
     TooDeep,
-    /// More bytes than a record may have.
+    /// More bytes than a record may have, or more items than a list may have.
     TooLarge,
     /// A string that should hold JSON does not.
     BadEmbeddedJson,
@@ -170,7 +170,7 @@ impl Code {
             Code::DuplicateKey => "a key that the dataset reads is there twice",
             Code::UnpairedSurrogate => "a string holds half of a surrogate pair",
             Code::TooDeep => "arrays and objects are nested too deeply",
-            Code::TooLarge => "the record is larger than the limit",
+            Code::TooLarge => "the record, or a list in it, is larger than the limit",
             Code::BadEmbeddedJson => "a string that should hold a JSON object does not",
             Code::DamagedFile => "the compressed file is damaged or cut off at this point",
             Code::BrokenAggregate => "the record begins as an aggregate of records does, and can't be opened",

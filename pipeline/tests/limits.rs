@@ -13,6 +13,7 @@ use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::serialized_reader::ReadOptionsBuilder;
 use pipeline::chunk::{Chunk, Framing};
+use pipeline::reject::Code;
 use serde_json::{Value, json};
 
 /// A small dataset, partitioned by a text.
@@ -133,6 +134,20 @@ fn a_list_may_have_a_hundred_thousand_elements() {
     let row = between_others(&record.to_string());
     assert_eq!(row["numbers"], json!(numbers));
     assert_eq!(row["items"], json!(items));
+}
+
+#[test]
+fn a_list_of_more_elements_makes_its_record_a_dead_letter_and_its_neighbours_land() {
+    for (field, items) in [("numbers", "1,".repeat(100_000) + "1"), ("items", "{},".repeat(100_000) + "{}")] {
+        let record = format!(r#"{{"t":{T},"n":2,"{field}":[{items}],"few":"a"}}"#);
+        let broken = format!(r#"{{"t":{T},"n":2,"{field}":[{items},x]}}"#);
+        let good = |n: usize| format!(r#"{{"t":{T},"n":{n},"numbers":[1,null]}}"#);
+        let mut run = Setup::of(&[WIDE]).record_bytes_max(20 << 20).without_raw().run();
+        let outcome = run.lines(ndjson(&[&good(1), &record, &good(3), &broken, &good(5)])).take();
+        let found: Vec<_> = outcome.letters.iter().map(|letter| (letter.code, letter.field.clone())).collect();
+        assert_eq!(found, [(Code::NotJson, None), (Code::TooLarge, Some(format!("/{field}")))]);
+        assert!(outcome.rows("wide").iter().map(|row| &row["n"]).eq([&json!(1), &json!(3), &json!(5)]));
+    }
 }
 
 #[test]

@@ -1,6 +1,12 @@
 //! JSON Pointers (RFC 6901) as dataset definitions use them: paths through objects, never into arrays by index.
+//!
+//! Limits: 30 keys. Two pointers are joined where a struct's fields are read, and the JSON Schema has two levels for each
+//! key: so it stays within the 128 levels at which many readers of JSON stop, as records do.
 
 use std::fmt;
+
+/// Keys of a pointer at most.
+const KEYS_MAX: usize = 30;
 
 /// A path from the top of a record to a field, by object keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -10,7 +16,7 @@ impl Pointer {
     /// Parses `/a/b`; `~1` stands for `/` and `~0` for `~` in a key, as RFC 6901 has it.
     ///
     /// # Errors
-    /// A sentence for the user: the empty pointer, a missing leading slash, a stray `~`.
+    /// A sentence for the user: the empty pointer, a missing leading slash, a stray `~`, too many keys.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix('/') else {
             return Err(format!("'{text}' is no JSON Pointer: write '/{}'", text.trim_start_matches(['$', '.'])));
@@ -23,7 +29,15 @@ impl Pointer {
             }
             keys.push(token.replace("~1", "/").replace("~0", "~"));
         }
+        if keys.len() > KEYS_MAX {
+            return Err(format!("a pointer of {} keys: it may have {KEYS_MAX}", keys.len()));
+        }
         Ok(Pointer(keys))
+    }
+
+    /// The pointer to a field of the record itself.
+    pub(crate) fn of_key(key: &str) -> Self {
+        Pointer(vec![key.to_owned()])
     }
 
     /// The keys from the top down; at least one.
@@ -65,5 +79,11 @@ mod tests {
     fn a_path_in_another_notation_is_refused_with_what_to_write() {
         assert_eq!(Pointer::parse("$.score").unwrap_err(), "'$.score' is no JSON Pointer: write '/score'");
         assert!(Pointer::parse("/a~").is_err());
+    }
+
+    #[test]
+    fn a_pointer_has_thirty_keys_at_most() {
+        assert!(Pointer::parse(&"/a".repeat(30)).is_ok());
+        assert_eq!(Pointer::parse(&"/a".repeat(31)).unwrap_err(), "a pointer of 31 keys: it may have 30");
     }
 }

@@ -290,7 +290,7 @@ fn read_member(section: Section<'_>) -> Option<Member> {
     let name = section.required_text("name");
     let path = match section.text("pointer") {
         Some(at) => pointer(&section, &at).map(|at| at.value),
-        None => name.as_ref().and_then(|name| Pointer::parse(&format!("/{}", name.value)).ok()),
+        None => name.as_ref().map(|name| Pointer::of_key(&name.value)),
     };
     let kind = section.required_text("type");
     let format = read_time_format(&section);

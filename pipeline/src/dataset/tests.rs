@@ -274,12 +274,14 @@ fn names_are_of_lower_case_letters_digits_and_underscores() {
     }
     let long = "t".repeat(65);
     refused_with("\"id\"\n", &format!("\"{long}\"\n"), &[&format!("8: '{long}' can't name a column: {rule}")]);
-    refused_column(
-        "x",
-        "struct",
-        "field = [{ name = \"A\", type = \"string\" }]\n",
-        &[&format!("15: 'A' can't name a field: {rule}")],
-    );
+    for name in ["A", "a~b", "a/b"] {
+        refused_column(
+            "x",
+            "struct",
+            &format!("field = [{{ name = \"{name}\", type = \"string\" }}, {{ name = \"b\", type = \"string\" }}]\n"),
+            &[&format!("15: '{name}' can't name a field: {rule}")],
+        );
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! in the record's second scan, unescaped into the slots' scratch. Does not own: the keys of an object (`object`), scalars
 //! (`value`).
 //!
-//! Limit: `DEPTH_MAX` arrays and objects inside one another.
+//! Limits: `DEPTH_MAX` arrays and objects inside one another; `ITEMS_MAX` items of a list. An item of two bytes becomes
+//! some seventy bytes of slots, values and pages: without a limit, a record of nothing but items would take more memory than
+//! its size says.
 
 use crate::dataset::plan::{Action, InputId, NodeId, ShapeId};
 use crate::decode::scan::inner::{broken, gap};
@@ -13,6 +15,9 @@ use crate::decode::skip::{self, DEPTH_MAX, white_space};
 use crate::decode::slots::{Place, ShapeSlot, Slot};
 use crate::decode::text::{self, PADDING};
 use crate::reject::Code;
+
+/// Items of a list at most.
+const ITEMS_MAX: u32 = 100_000;
 
 impl<'w> Walk<'w> {
     pub(super) fn nested<const INNER: bool>(
@@ -128,6 +133,9 @@ impl<'w> Walk<'w> {
         } else {
             loop {
                 let index = self.slots.next_element(shape);
+                if index - first >= ITEMS_MAX {
+                    return self.too_many::<INNER>(buffer, at, shape, depth);
+                }
                 at = element(self, buffer, at, index)?;
                 if !matches!(buffer.get(at), Some(b',' | b']')) {
                     at = gap::<INNER>(buffer, at);
@@ -143,6 +151,26 @@ impl<'w> Walk<'w> {
         let count = self.slots.element_count(shape) - first;
         self.slots.shapes[shape].push(ShapeSlot { record: self.slots.records, first, count });
         Ok(at)
+    }
+
+    /// The rest of an array of which an item begins at `at`: it is read over, since the record is no row any more.
+    #[cold]
+    fn too_many<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        mut at: usize,
+        shape: ShapeId,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        self.note(Code::TooLarge, Spot::Shape(shape));
+        loop {
+            at = gap::<INNER>(buffer, self.skip::<INNER>(buffer, at, depth + 1)?);
+            match buffer.get(at) {
+                Some(b',') => at = gap::<INNER>(buffer, at + 1),
+                Some(b']') => return Ok(at + 1),
+                _ => return Err(broken::<INNER>(Code::NotJson, at)),
+            }
+        }
     }
 
     /// A string that holds an object's JSON; `at` is its quote. An empty string is no object.
