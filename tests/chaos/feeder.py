@@ -71,23 +71,23 @@ class Feeder(threading.Thread):
 
 
 class Mover(Feeder):
-    """Makes `.json` files of some hundred lines beside the folder, and moves them in."""
+    """Makes `.json` files of some `lines` lines beside the folder, and moves them in."""
 
-    def __init__(self, records, making, folder, rate, seed):
+    def __init__(self, records, making, folder, rate, seed, lines=2 * PIECE_LINES):
         super().__init__(records, folder, rate, seed)
-        self.making = making
+        self.making, self.lines, self.moved = making, lines, 0
         self.making.mkdir()
 
     def _feed(self):
-        begun, number = time.monotonic(), 0
+        begun = time.monotonic()
         with open(self.records, "rb") as lines:
             while not self.finished.is_set():
-                piece = [line for _, line in zip(range(self.rng.randint(PIECE_LINES, 3 * PIECE_LINES)), lines)]
+                piece = [line for _, line in zip(range(self.rng.randint(self.lines // 2, self.lines * 3 // 2)), lines)]
                 if not piece:
                     break
-                number += 1
+                self.moved += 1
                 # Names are no order of arrival.
-                name = f"{self.rng.randrange(1 << 32):08x}-{number:06}.json"
+                name = f"{self.rng.randrange(1 << 32):08x}-{self.moved:06}.json"
                 (self.making / name).write_bytes(b"".join(piece))
                 (self.making / name).rename(self.folder / name)
                 self.fed += len(piece)

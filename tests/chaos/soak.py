@@ -45,6 +45,9 @@ def arguments():
     parser.add_argument("--bin", default=os.environ.get("SHARDLAKE_BIN", str(default)), help="the worker")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--rate", type=float, help="records a second [default: 400, 150 with --kinesis]")
+    parser.add_argument("--arriving", type=float, default=0.5, metavar="PART",
+                        help="the part of the records that comes in files of its own, not at the end of files that grow")
+    parser.add_argument("--file-lines", type=int, default=600, metavar="N", help="lines of such a file")
     parser.add_argument("--kinesis", action="store_true", help="read a stream of the local stack, not files")
     parser.add_argument("--commit-interval", help="[default: 2s, 10s with --kinesis]")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
@@ -116,14 +119,16 @@ def soak_files(args, folder):
     config = folder / "shardlake.toml"
     config.write_text('[leases]\nfailover = "4s"\nhand_off = "6s"\n\n[limits]\nmemory = "128 MiB"\n')
     records = [folder / "growing.ndjson", folder / "arriving.ndjson"]
-    for number, path in enumerate(records):
-        shardlake("produce", "--to", path, "--count", int(args.rate / 2 * (60 * args.minutes + 60)) + 1000, "--seed",
+    rates = [args.rate * (1 - args.arriving), args.rate * args.arriving]
+    for number, (path, rate) in enumerate(zip(records, rates)):
+        shardlake("produce", "--to", path, "--count", int(rate * (60 * args.minutes + 60)) + 1000, "--seed",
                   args.seed + number, "--bad-ratio", 0.005)
     with open(records[0], "rb") as file:
         personal = personal_values(line for _, line in zip(range(20_000), file))
     # The number of growing files is fixed: each is a shard, for which a worker keeps a reader.
-    feeders = [Feeder(records[0], source, args.rate / 2, args.seed, files=(4, 4)),
-               Mover(records[1], folder / "making", arriving, args.rate / 2, args.seed)]
+    feeders = [Feeder(records[0], source, rates[0], args.seed, files=(4, 4)) if rates[0] else None,
+               Mover(records[1], folder / "making", arriving, rates[1], args.seed, args.file_lines) if rates[1] else None]
+    feeders = [feeder for feeder in feeders if feeder]
     place = ["--lake", lake]
     command = [args.bin, "run", "--config", str(config), "--source", str(source), *map(str, place), "--threads", "1",
                "--commit-interval", args.commit_interval]
@@ -151,7 +156,8 @@ def soak_files(args, folder):
     plain = folder / "plain"
     shutil.copy(f"{lake}.pseudonym.key", f"{plain}.pseudonym.key")
     found = judges.judge_content(lake, source, place, plain)
-    print(f"\nexactly once: {found}; the other worker was started {fleet.started - 2} times")
+    moved = sum(getattr(feeder, "moved", 0) for feeder in feeders)
+    print(f"\nexactly once: {found}; {moved:,} files; the other worker was started {fleet.started - 2} times")
     return fleet.samples
 
 

@@ -7,6 +7,7 @@
 //! A file is one document unless its first line is a whole document by itself or another line begins with `{`; so a
 //! document may be spread over lines. Limit: a file larger than a record may be is read as lines.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,13 +69,16 @@ pub(super) async fn behind(
     registry: &Registry,
     position: &Position,
 ) -> Result<Behind, SourceError> {
+    let Some((number, _)) = next_of(position) else { return Ok(Behind::Nothing) };
     let mut registry = registry.again();
+    registry.forget_before(number);
     registry.load().await?;
-    let files = blocking(stream, move || json_files(&folder.root, &folder.path, |_| true)).await?;
-    let (number, _) = next_of(position).unwrap_or((u64::MAX, 0));
-    let read: std::collections::HashSet<&str> =
-        (1..number.min(registry.len() + 1)).filter_map(|n| registry.file(n)).collect();
-    let left: u64 = files.iter().filter(|file| !read.contains(file.name.as_str())).map(|file| file.bytes.max(1)).sum();
+    let unread: HashSet<String> =
+        (number..=registry.len()).filter_map(|n| registry.file(n)).map(str::to_owned).collect();
+    let known = registry.known();
+    let wanted = move |name: &str| !known.contains(name) || unread.contains(name);
+    let files = blocking(stream, move || json_files(&folder.root, &folder.path, wanted)).await?;
+    let left: u64 = files.iter().map(|file| file.bytes.max(1)).sum();
     Ok(if left == 0 { Behind::Nothing } else { Behind::Bytes(left) })
 }
 
@@ -92,8 +96,8 @@ impl FolderReader {
             place: place.clone(),
             problem: format!("{after} is no position in a folder"),
         })?;
-        registry.load().await?;
         registry.forget_before(number);
+        registry.load().await?;
         let (stream, shard) = (stream.as_str().into(), shard.as_str().into());
         Ok(FolderReader { folder, registry, stream, shard, place, config, number, offset, open: None })
     }

@@ -6,8 +6,8 @@
 //! (`_sources/<stream>/<shard>/00000001.json`, …). An entry is written only if there is none of its number, so two workers
 //! can't give one number twice; the loser reads what the winner wrote.
 //!
-//! In memory, a name is kept until its file has been read; from then on 16 bytes of its hash tell that it has a number. So a
-//! folder of a million files costs a worker some 40 MB. Does not own: reading the files.
+//! In memory, a name is kept only while its file is still to be read; of all files, 16 bytes of their names' hashes tell that
+//! they have a number. So a folder of a million files costs a worker some 40 MB. Does not own: reading the files.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -36,9 +36,11 @@ pub(super) struct Registry {
     lake: Arc<dyn ObjectStore>,
     stream: StreamName,
     shard: ShardId,
-    /// Names from file number `first` on.
+    /// The names of files number `first` to `count`; none if `first` lies ahead of that.
     files: VecDeque<String>,
     first: u64,
+    /// How many files have numbers.
+    count: u64,
     known: Arc<Known>,
     entries: usize,
 }
@@ -64,7 +66,7 @@ impl Known {
 
 impl Registry {
     pub(super) fn new(lake: Arc<dyn ObjectStore>, stream: StreamName, shard: ShardId) -> Self {
-        Registry { lake, stream, shard, files: VecDeque::new(), first: 1, known: Arc::default(), entries: 0 }
+        Registry { lake, stream, shard, files: VecDeque::new(), first: 1, count: 0, known: Arc::default(), entries: 0 }
     }
 
     /// An empty registry of the same folder.
@@ -103,7 +105,10 @@ impl Registry {
             let known = Arc::make_mut(&mut self.known);
             for file in entry.files {
                 known.insert(&file);
-                self.files.push_back(file);
+                self.count += 1;
+                if self.count >= self.first {
+                    self.files.push_back(file);
+                }
             }
             self.entries += 1;
         }
@@ -142,12 +147,13 @@ impl Registry {
 
     /// How many files have numbers.
     pub(super) fn len(&self) -> u64 {
-        self.first - 1 + self.files.len() as u64
+        self.count
     }
 
-    /// Forgets the names of files before `number`.
+    /// Forgets the names of files before `number`, also of those that are still to be loaded.
     pub(super) fn forget_before(&mut self, number: u64) {
-        while self.first < number && self.files.pop_front().is_some() {
+        while self.first < number {
+            self.files.pop_front();
             self.first += 1;
         }
         // What a long log has left behind.

@@ -388,6 +388,11 @@ async fn a_reader_that_stays_forgets_names_and_reads_every_file_once() {
     // From the middle of what another reader has forgotten.
     let (rest, ..) = read_all(&source, "./", Position::at(1_999_999_999_999_999.into()), 50).await;
     assert_eq!(texts(&rest), expected[1_999..]);
+    // Behind the middle lie those that are to be read, and what has no number yet.
+    std::fs::write(folder.path().join("0.json"), "{\"n\":1}").unwrap();
+    let behind = async |at: u64| source.behind(&shard("./"), &Position::at(at.into())).await.unwrap();
+    assert_eq!(behind(1_999_999_999_999_999).await, Behind::Bytes(801 * 10 + 7));
+    assert_eq!(behind(2_800_999_999_999_999).await, Behind::Bytes(7));
 }
 
 #[tokio::test]
