@@ -245,12 +245,13 @@ impl Coordinator {
     }
 
     /// Whether an epoch is to be committed: at its time, or before it, since an epoch that was not committed is read again,
-    /// and each of its objects is kept in mind until then.
+    /// and each of its objects is kept in mind until then. One that can't be committed ends at once, too, and says why.
     fn is_due(&self, epoch: &Epoch) -> bool {
         let objects_max = (self.config.memory / OBJECT_SHARE).max(OBJECTS_MIN) / self.groups.len();
         epoch.books.begun.elapsed() >= self.config.epoch_interval
             || epoch.books.input_bytes >= self.config.epoch_input_bytes
             || epoch.objects.count() > objects_max
+            || epoch.objects.has_failed()
     }
 
     /// The run's result, once everything is committed.

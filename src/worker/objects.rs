@@ -4,10 +4,13 @@
 //! them at the target size; uploading their parts as they come, in the background, within a budget of bytes. Does not own:
 //! encoding (the lanes), making the objects visible (`commit`).
 //!
+//! An upload that fails is known at once (`has_failed`), and told when its object is closed.
+//!
 //! Every object's name begins with its epoch's, so no two epochs ever write one key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use checkpoints::LeaseOwner;
@@ -63,6 +66,8 @@ pub(crate) struct Objects {
     /// Objects that are complete, their last parts perhaps still on the way.
     closed: Vec<JoinHandle<Result<ObjectOfEpoch, LakeError>>>,
     budget: Budget,
+    /// Set by the first upload that fails.
+    failed: Arc<AtomicBool>,
     begun: u64,
     touches: u64,
     /// What the footers of files that are closed from now on say.
@@ -106,6 +111,7 @@ impl Objects {
             open: BTreeMap::new(),
             closed: Vec::new(),
             budget,
+            failed: Arc::default(),
             begun: 0,
             touches: 0,
             provenance: Provenance::default(),
@@ -192,6 +198,11 @@ impl Objects {
         Ok(())
     }
 
+    /// Whether an upload has failed: the epoch can't be committed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     fn part_bytes(&self) -> usize {
         self.stores.lake.part_bytes_min().max(PART_BYTES)
     }
@@ -206,7 +217,8 @@ impl Objects {
         let key = ObjectKey::new(format!("{folder}/{}-{:05}.{extension}", self.epoch, self.begun))
             .expect("partition paths are escaped and bounded, and epochs' names are plain");
         let hint = self.epoch.upload_id(&self.config.worker, self.begun);
-        let upload = Upload::begin(self.stores.clone(), key, hint, self.part_bytes(), self.budget.clone());
+        let (part_bytes, budget, failed) = (self.part_bytes(), self.budget.clone(), Arc::clone(&self.failed));
+        let upload = Upload::begin(self.stores.clone(), key, hint, part_bytes, budget, failed);
         Open { upload, file, rows: 0, touched: self.touches }
     }
 
@@ -377,7 +389,23 @@ pub(crate) fn finish_files(
     Ok(finished)
 }
 
-/// An object that is being uploaded by a task of its own, part by part.
+/// Uploads an object, part by part, as the parts come.
+async fn upload(
+    stores: Stores,
+    key: ObjectKey,
+    hint: String,
+    mut come: mpsc::UnboundedReceiver<(NewPart, OwnedSemaphorePermit)>,
+) -> Result<(UploadId, Vec<Part>), LakeError> {
+    let id = stores.retry.run(|| stores.lake.begin_upload(&key, &hint)).await?;
+    let mut parts = Vec::new();
+    while let Some((part, permit)) = come.recv().await {
+        parts.push(stores.retry.run(|| stores.lake.upload_part(&key, &id, part.clone())).await?);
+        drop(permit);
+    }
+    Ok((id, parts))
+}
+
+/// An object that is being uploaded by a task of its own.
 struct Upload {
     key: ObjectKey,
     parts: mpsc::UnboundedSender<(NewPart, OwnedSemaphorePermit)>,
@@ -401,18 +429,22 @@ struct Uploaded {
 }
 
 impl Upload {
-    fn begin(stores: Stores, key: ObjectKey, hint: String, part_bytes: usize, budget: Budget) -> Self {
-        let (sender, mut receiver) = mpsc::unbounded_channel::<(NewPart, OwnedSemaphorePermit)>();
-        let for_task = key.clone();
+    fn begin(
+        stores: Stores,
+        key: ObjectKey,
+        hint: String,
+        part_bytes: usize,
+        budget: Budget,
+        failed: Arc<AtomicBool>,
+    ) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let uploading = upload(stores, key.clone(), hint, receiver);
         let task = tokio::spawn(async move {
-            let key = for_task;
-            let id = stores.retry.run(|| stores.lake.begin_upload(&key, &hint)).await?;
-            let mut parts = Vec::new();
-            while let Some((part, permit)) = receiver.recv().await {
-                parts.push(stores.retry.run(|| stores.lake.upload_part(&key, &id, part.clone())).await?);
-                drop(permit);
+            let uploaded = uploading.await;
+            if uploaded.is_err() {
+                failed.store(true, Ordering::Relaxed);
             }
-            Ok((id, parts))
+            uploaded
         });
         Upload {
             key,

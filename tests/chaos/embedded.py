@@ -163,8 +163,11 @@ class Round:
     def settle(self):
         """The world is well again: whoever met the fault ends now, or goes on and has no reason to fail any more."""
         well = time.monotonic()
-        while self.fleet.asleep() or time.monotonic() < well + SETTLED:
+        while time.monotonic() < well + SETTLED:
             self.watch()
+            if self.fleet.asleep():
+                # What it met before it fell asleep it says once it is awake.
+                well = time.monotonic()
             time.sleep(0.02)
         self.fleet.allowed = None
 

@@ -202,6 +202,22 @@ fn a_few_calls_of_a_hundred_fail_everywhere() {
 }
 
 #[test]
+fn a_lake_that_refuses_an_object_is_told_long_before_the_epoch_would_end() {
+    let cloud = Cloud::new(1, &Options::default());
+    let denied = Fault::Refuse(Refusal::new(403, "AccessDenied", "Access Denied"));
+    cloud.faults.add(Rule::new(ServiceName::S3, "CreateMultipartUpload", When::Every(1), denied));
+    cloud.put(20_000);
+    let mut worker = cloud.start(&["--commit-interval", "1h"]);
+    wait_for("a worker's end", 40, || worker.has_ended().is_some());
+    assert_eq!(worker.has_ended().unwrap().code(), Some(1), "{}", worker.log(&cloud));
+    let log = worker.log(&cloud);
+    assert!(log.contains("AccessDenied") || log.contains("Access Denied"), "{log}");
+    cloud.faults.clear();
+    cloud.catch_up();
+    cloud.audit();
+}
+
+#[test]
 fn a_lease_that_is_stolen_takes_its_open_epoch_with_it() {
     let options = Options { interval: "1500ms".to_owned(), ..Options::default() };
     let cloud = Cloud::new(3, &options);

@@ -77,8 +77,11 @@ impl Cloud {
             let clock = clock.clone();
             move || u64::try_from(clock.now_ms()).unwrap_or(0)
         };
+        let torn = rng.chance(400);
+        let page = 1 + rng.place(4);
         let settings = Settings {
             read_limits: true,
+            shards_page_max: torn.then_some(std::num::NonZeroUsize::new(page).expect("it is at least 1")),
             visible_after_ms: rng.one_of(&[0, 0, 300, 2_000]),
             empty_answer_every: rng.chance(500).then_some(std::num::NonZeroU64::new(5).expect("5 is not 0")),
             end_with_last_records: rng.chance(500),
@@ -87,6 +90,7 @@ impl Cloud {
         let quirks = [
             (settings.visible_after_ms > 0, Kind::VisibleLate),
             (settings.empty_answer_every.is_some(), Kind::EmptyAnswer),
+            (torn, Kind::TornLooks),
         ];
         let quirks = quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect();
         let kinesis = Kinesis::new(clock.clone(), settings);
@@ -97,6 +101,13 @@ impl Cloud {
             kinesis.create_stream(stream.as_str(), Some(shards)).expect("a new stream");
         }
         let (dynamodb, s3) = (DynamoDb::new(millis()), S3::new(millis()));
+        // What is not asked for as consistent is seen as it was a while ago.
+        dynamodb.set_stale_writes(rng.one_of(&[0, 5, 100]));
+        if torn {
+            dynamodb.set_page_max(Some(page));
+            dynamodb.set_batch_max(Some(page));
+            s3.set_page_max(Some(page * 3));
+        }
         let bucket = Request {
             method: "PUT".to_owned(),
             path: format!("/{BUCKET}"),

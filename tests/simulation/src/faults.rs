@@ -82,6 +82,8 @@ kinds! {
     VisibleLate,
     /// answers without records in the middle of a shard
     EmptyAnswer,
+    /// looks at the table, the lake and the stream that take several requests, and see them at several times
+    TornLooks,
     /// records trimmed while they are read
     Trimmed,
     /// a worker whose clock is minutes off

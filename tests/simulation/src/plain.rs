@@ -142,6 +142,8 @@ impl ObjectStore for Lake {
 pub struct Leases {
     pub(crate) wires: Arc<Wires>,
     pub(crate) store: MemoryLeases,
+    /// Whether a look at several rows sees them at several times, as DynamoDB's scans and batches do.
+    pub(crate) torn: bool,
 }
 
 impl Leases {
@@ -178,12 +180,23 @@ impl LeaseStore for Leases {
 
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
         let store = self.store.clone();
-        self.send("list", "", async move { store.list().await }).await
+        let first = self.send("list", "", async move { store.list().await }).await?;
+        let middle = first.get(first.len() / 2).map(|lease| lease.key.clone());
+        let Some(middle) = middle.filter(|_| self.torn) else { return Ok(first) };
+        // The second half is seen as it is a moment later.
+        let store = self.store.clone();
+        let second = self.send("list", "the rest", async move { store.list().await }).await?;
+        let of_first = first.into_iter().filter(|lease| lease.key <= middle);
+        Ok(of_first.chain(second.into_iter().filter(|lease| lease.key > middle)).collect())
     }
 
     async fn get(&self, keys: &[ShardKey]) -> Result<Vec<Option<Lease>>, StoreError> {
-        let (store, keys) = (self.store.clone(), keys.to_vec());
-        self.send("get", "", async move { store.get(&keys).await }).await
+        let mut rows = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(if self.torn { 1 } else { keys.len().max(1) }) {
+            let (store, keys) = (self.store.clone(), keys.to_vec());
+            rows.extend(self.send("get", "", async move { store.get(&keys).await }).await?);
+        }
+        Ok(rows)
     }
 
     async fn create(&self, leases: &[NewLease]) -> Result<Vec<ShardKey>, StoreError> {

@@ -105,6 +105,7 @@ pub struct Plain {
     leases: MemoryLeases,
     streams: Vec<SimStream>,
     late_ms: u64,
+    torn: bool,
 }
 
 impl Plain {
@@ -115,7 +116,8 @@ impl Plain {
         let leases = if rng.chance(500) { leases.with_metering() } else { leases };
         let count = if rng.chance(250) { 2 } else { 1 };
         let streams = STREAMS[..count].iter().map(|name| SimStream::new(name, 1 + rng.below(5))).collect();
-        Plain { lake: MemoryStore::new(), leases, streams, late_ms: rng.one_of(&[0, 0, 400, 3_000]) }
+        let (late_ms, torn) = (rng.one_of(&[0, 0, 400, 3_000]), rng.chance(400));
+        Plain { lake: MemoryStore::new(), leases, streams, late_ms, torn }
     }
 }
 
@@ -130,7 +132,7 @@ impl World for Plain {
         let sources = self.streams.iter().map(|stream| Arc::new(wired(stream)) as Arc<dyn ShardSource>).collect();
         let stores = Stores {
             lake: Arc::new(Lake { wires: Arc::clone(wires), store: self.lake.clone() }),
-            leases: Arc::new(Leases { wires: Arc::clone(wires), store: self.leases.clone() }),
+            leases: Arc::new(Leases { wires: Arc::clone(wires), store: self.leases.clone(), torn: self.torn }),
             retry: RetryPolicy::default(),
         };
         Ok(Connected { sources, stores })
@@ -224,7 +226,8 @@ impl World for Plain {
     }
 
     fn quirks(&self) -> Vec<Kind> {
-        if self.late_ms > 0 { vec![Kind::VisibleLate] } else { Vec::new() }
+        let quirks = [(self.late_ms > 0, Kind::VisibleLate), (self.torn, Kind::TornLooks)];
+        quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect()
     }
 
     fn retention_ms(&self) -> Option<u64> {

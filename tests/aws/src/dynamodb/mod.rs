@@ -82,6 +82,7 @@ struct State {
     transactions: Refusals,
     stale_writes: usize,
     batch_max: Option<usize>,
+    page_max: Option<usize>,
     making_ms: u64,
     requests: BTreeMap<String, u64>,
 }
@@ -125,6 +126,12 @@ impl DynamoDb {
     /// Lets a batch do so many of its items and give back the rest as unprocessed; `None` does all.
     pub fn set_batch_max(&self, items: Option<usize>) {
         self.lock().batch_max = items;
+    }
+
+    /// Ends pages of scans and queries after so many items, as if these were a megabyte: what goes on meanwhile shows in the
+    /// pages behind.
+    pub fn set_page_max(&self, items: Option<usize>) {
+        self.lock().page_max = items;
     }
 
     /// How long tables and indexes take to be made from now on.

@@ -167,7 +167,8 @@ pub(super) fn query(state: &State, request: &Request) -> Result<Json, Refused> {
     if !forward {
         entries.reverse();
     }
-    page(table, index, request, &entries, forward, filter.as_ref(), paths.as_ref())
+    let page_of = Page { forward, most: state.page_max };
+    page(table, index, request, &entries, page_of, filter.as_ref(), paths.as_ref())
 }
 
 /// All items.
@@ -208,7 +209,8 @@ pub(super) fn scan(state: &State, request: &Request) -> Result<Json, Refused> {
             ));
         }
     }
-    page(table, index, request, &entries, true, filter.as_ref(), paths.as_ref())
+    let page_of = Page { forward: true, most: state.page_max };
+    page(table, index, request, &entries, page_of, filter.as_ref(), paths.as_ref())
 }
 
 fn stale(state: &State, request: &Request, index: Option<&Index>) -> usize {
@@ -234,12 +236,19 @@ fn index_of<'a>(state: &State, table: &'a Table, request: &Request) -> Result<Op
     Ok(Some(index))
 }
 
+/// How a page is cut.
+struct Page {
+    forward: bool,
+    /// Items at most, beside what the request says.
+    most: Option<usize>,
+}
+
 fn page(
     table: &Table,
     index: Option<&Index>,
     request: &Request,
     entries: &[Entry],
-    forward: bool,
+    Page { forward, most }: Page,
     filter: Option<&Condition>,
     paths: Option<&Vec<Path>>,
 ) -> Result<Json, Refused> {
@@ -263,7 +272,8 @@ fn page(
             found.push(Arc::clone(&entry.item));
         }
         // A page that `Limit` ends names its end, even where nothing follows, as on AWS.
-        if scanned == limit || (bytes >= PAGE_BYTES && place + 1 < entries.len()) {
+        let full = bytes >= PAGE_BYTES || most.is_some_and(|most| scanned >= most);
+        if scanned == limit || (full && place + 1 < entries.len()) {
             last = Some(table.key_attributes(index, &entry.item));
             break;
         }

@@ -1,7 +1,7 @@
 //! What is asked of the model in-process, and what it answers: plain types, no JSON.
 
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 use bytes::Bytes;
 
@@ -26,6 +26,8 @@ pub struct Settings {
     pub consumer_status_ms: u32,
     /// A closed shard's last records and its end come in one answer, not the end in an answer of its own.
     pub end_with_last_records: bool,
+    /// Shards of a page of ListShards at most, whatever was asked for.
+    pub shards_page_max: Option<NonZeroUsize>,
 }
 
 /// A refusal.

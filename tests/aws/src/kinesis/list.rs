@@ -101,6 +101,7 @@ impl State {
         if !(1..=RESULTS_MAX).contains(&limit) {
             return Err(Error::constraint(limit, "maxResults", "have value between 1 and 10000"));
         }
+        let limit = self.settings.shards_page_max.map_or(limit, |most| limit.min(most.get()));
         let stream = self.stream(name, now_ms)?;
         let meant = meant(stream, filter, now_ms)?;
         let mut listed =

@@ -24,12 +24,13 @@ fn parameter<'a>(request: &'a Request, name: &str) -> &'a str {
     request.query.get(name).map_or("", String::as_str)
 }
 
-fn page(request: &Request, name: &str) -> Result<usize, Refused> {
+fn page(state: &State, request: &Request, name: &str) -> Result<usize, Refused> {
+    let most = state.page_max.unwrap_or(PAGE);
     match request.query.get(name) {
-        None => Ok(PAGE),
+        None => Ok(most),
         Some(given) => given
             .parse::<usize>()
-            .map(|given| given.min(PAGE))
+            .map(|given| given.min(most))
             .map_err(|_| invalid_argument(format!("Provided {name} not an integer or within integer range"))),
     }
 }
@@ -48,7 +49,7 @@ fn encoder(request: &Request) -> Result<impl Fn(&str) -> String, Refused> {
 pub(super) fn objects(state: &State, bucket: &str, request: &Request) -> Result<Response, Refused> {
     let objects = &state.bucket(bucket)?.objects;
     let (prefix, delimiter) = (parameter(request, "prefix"), parameter(request, "delimiter"));
-    let most = page(request, "max-keys")?;
+    let most = page(state, request, "max-keys")?;
     let encoded = encoder(request)?;
     let token = parameter(request, "continuation-token");
     let after = if token.is_empty() {
@@ -127,7 +128,7 @@ pub(super) fn objects(state: &State, bucket: &str, request: &Request) -> Result<
 pub(super) fn uploads(state: &State, bucket: &str, request: &Request) -> Result<Response, Refused> {
     let uploads = &state.bucket(bucket)?.uploads;
     let prefix = parameter(request, "prefix");
-    let most = page(request, "max-uploads")?;
+    let most = page(state, request, "max-uploads")?;
     let encoded = encoder(request)?;
     let (key_marker, id_marker) = (parameter(request, "key-marker"), parameter(request, "upload-id-marker"));
     let mut found: Vec<_> = uploads.iter().map(|(id, upload)| (upload.key.as_str(), id.as_str(), upload)).collect();
@@ -171,7 +172,7 @@ pub(super) fn uploads(state: &State, bucket: &str, request: &Request) -> Result<
 
 /// ListParts.
 pub(super) fn parts(state: &mut State, bucket: &str, key: &str, request: &Request) -> Result<Response, Refused> {
-    let most = page(request, "max-parts")?;
+    let most = page(state, request, "max-parts")?;
     let marker: u32 = match parameter(request, "part-number-marker") {
         "" => 0,
         given => given.parse().map_err(|_| invalid_argument("Provided part-number-marker not an integer"))?,

@@ -44,6 +44,7 @@ struct State {
     conditional_writes: u64,
     conflicts: BTreeSet<u64>,
     conflicts_end_uploads: bool,
+    page_max: Option<usize>,
 }
 
 impl fmt::Debug for S3 {
@@ -75,6 +76,11 @@ impl S3 {
     /// Whether a completion that meets a conflict loses its upload. S3's guide says to begin a new one after a conflict.
     pub fn set_conflicts_end_uploads(&self, end: bool) {
         self.lock().conflicts_end_uploads = end;
+    }
+
+    /// Ends pages of lists after so many entries, whatever was asked for.
+    pub fn set_page_max(&self, entries: Option<usize>) {
+        self.lock().page_max = entries;
     }
 
     /// Aborts the uploads of a bucket that began before `before_ms`, as a lifecycle rule does. How many there were.
