@@ -4,7 +4,7 @@
 //! and never waits while it holds it. There is no clock and no randomness in it: the same calls in the same order give the
 //! same answers. It keeps nothing when the process ends, and does not know whether an owner is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -29,6 +29,7 @@ pub struct MemoryStore {
 struct Tables {
     leases: BTreeMap<ShardKey, Lease>,
     checkpoints: BTreeMap<CheckpointName, NamedCheckpoint>,
+    hidden: BTreeSet<ShardKey>,
 }
 
 impl Default for MemoryStore {
@@ -60,6 +61,16 @@ impl MemoryStore {
     #[must_use]
     pub fn rows(&self) -> Vec<Lease> {
         self.tables().leases.values().cloned().collect()
+    }
+
+    /// Leaves a row out of lists, as one that takes several requests may do, or shows it again.
+    pub fn hide(&self, key: &ShardKey, hidden: bool) {
+        let mut tables = self.tables();
+        if hidden {
+            tables.hidden.insert(key.clone());
+        } else {
+            tables.hidden.remove(key);
+        }
     }
 
     /// The tables. A panic while they were locked left them whole: `rules.rs` changes no row before all are checked.
@@ -97,7 +108,9 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
-        Ok(self.tables().leases.values().cloned().collect())
+        let tables = self.tables();
+        let shown = tables.leases.values().filter(|lease| !tables.hidden.contains(&lease.key));
+        Ok(shown.cloned().collect())
     }
 
     async fn get(&self, keys: &[ShardKey]) -> Result<Vec<Option<Lease>>, StoreError> {

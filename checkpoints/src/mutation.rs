@@ -40,6 +40,8 @@ pub enum Mutation {
     ChildFromItsTip,
     /// A worker has caught up when its own shards are at their tips, whatever others have still to do.
     CaughtUpByItself,
+    /// A parent that a look at the table does not show counts as done.
+    TrustLooks,
     /// A shard is read before its parents were read to their ends.
     ChildBeforeParent,
     /// Reading goes on at the record that was read last, not behind it.
@@ -62,7 +64,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 23] = [
+    pub const ALL: [Mutation; 24] = [
         Mutation::DecideWithoutHolding,
         Mutation::DecideAnywhere,
         Mutation::DecideInPart,
@@ -77,6 +79,7 @@ impl Mutation {
         Mutation::SkipEpochsWithoutRows,
         Mutation::ChildFromItsTip,
         Mutation::CaughtUpByItself,
+        Mutation::TrustLooks,
         Mutation::ChildBeforeParent,
         Mutation::ResumeAtRecord,
         Mutation::SkipRecovery,

@@ -113,6 +113,12 @@ impl SequenceNumber {
 }
 
 impl Position {
+    /// Whether it is one where a shard's first reading starts: nothing was read of it.
+    #[must_use]
+    pub fn is_start(&self) -> bool {
+        matches!(self, Position::Beginning | Position::Since { .. } | Position::Latest)
+    }
+
     /// The position right behind a record that is no aggregate.
     #[must_use]
     pub fn at(sequence: SequenceNumber) -> Self {

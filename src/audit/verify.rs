@@ -170,7 +170,7 @@ fn chains(records: &[Manifest], leases: &[Lease], audit: &mut Audit) {
     }
     let leases: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
     // A row that no commit of ours ever moved stands where another program (a KCL application) left it.
-    for (key, _) in leases.iter().filter(|(_, lease)| lease.last_manifest.is_some() && !is_start(&lease.checkpoint)) {
+    for (key, _) in leases.iter().filter(|(_, lease)| lease.last_manifest.is_some() && !lease.checkpoint.is_start()) {
         ranges.entry(key).or_default();
     }
     audit.shards = ranges.len() as u64;
@@ -179,7 +179,7 @@ fn chains(records: &[Manifest], leases: &[Lease], audit: &mut Audit) {
             (left.range.after(), left.range.through()).cmp(&(right.range.after(), right.range.through()))
         });
         // A chain begins where reading was to start, or where another program had got to.
-        let first = chain.first().filter(|(shard, _)| shard.taken_over || is_start(shard.range.after()));
+        let first = chain.first().filter(|(shard, _)| shard.taken_over || shard.range.after().is_start());
         let mut at = first.map_or(Position::Beginning, |(shard, _)| shard.range.after().clone());
         let last = chain.last().map(|(_, epoch)| epoch.manifest_name());
         for (ShardOfEpoch { range, .. }, epoch) in chain {
@@ -198,11 +198,6 @@ fn chains(records: &[Manifest], leases: &[Lease], audit: &mut Audit) {
             audit.faults.push(Fault::Gap { key: key.clone(), after: at, before: lease.checkpoint.clone() });
         }
     }
-}
-
-/// Whether a position is one where a shard's first reading starts.
-fn is_start(position: &Position) -> bool {
-    matches!(position, Position::Beginning | Position::Since { .. } | Position::Latest)
 }
 
 /// Adds up what a commit record says.
@@ -255,15 +250,14 @@ async fn objects(
     }
     audit.objects = all.len() as u64;
     audit.bytes = all.iter().map(|(_, object)| object.bytes).sum();
-    let faults: Vec<Option<Fault>> = stream::iter(all)
-        .map(|(epoch, object)| async move {
-            let fault = compare(stores, epoch, object).await;
-            progress(object.bytes);
-            fault
-        })
-        .buffered(CONCURRENT / 4)
-        .try_collect()
-        .await?;
+    let comparisons = all.into_iter().map(|(epoch, object)| async move {
+        let fault = compare(stores, epoch, object).await;
+        progress(object.bytes);
+        fault
+    });
+    // Collected, so that no closure is part of this function's future: it could not be sent to another thread.
+    let comparisons: Vec<_> = comparisons.collect();
+    let faults: Vec<Option<Fault>> = stream::iter(comparisons).buffered(CONCURRENT / 4).try_collect().await?;
     audit.faults.extend(faults.into_iter().flatten());
     Ok(())
 }

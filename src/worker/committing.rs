@@ -141,6 +141,8 @@ impl Coordinator {
         for lease in self.config.stores.leases_of(keys).await? {
             if lease.holder.is(&self.config.me) {
                 self.gained(lease).await?;
+            } else {
+                self.not_ours(&lease);
             }
         }
         Ok(())

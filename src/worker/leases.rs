@@ -10,6 +10,9 @@
 //! once when the store knows that its process has ended. Nobody is torn from a live holder: it is asked, ends its epoch, and
 //! hands over; only one that does not answer for the hand-off time is overruled.
 //!
+//! A look at a large table takes several requests, and shows rows as they are at several times: a child's, and not yet its
+//! parent's, though that was made before it. So a parent that a look does not show is asked for by its key, once.
+//!
 //! Where requests cost money, a beat renews and the next one looks, in turn. A worker that ends rings (`farewell`): the others
 //! find a counter moved by somebody else, and look at once.
 
@@ -21,7 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use checkpoints::{
-    Holder, Lease, LeaseOwner, LeaseStore, Renewal, RenewalOutcome, ShardKey, StoreError, StreamName, ThroughputKbps,
+    Holder, Lease, LeaseOwner, LeaseStore, Mutation, Renewal, RenewalOutcome, ShardKey, StoreError, StreamName,
+    ThroughputKbps,
 };
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -66,6 +70,9 @@ pub(crate) enum ToKeeper {
     LetGo(ShardKey),
     /// The same for one whose shard can't be read on: others may try, and this worker later.
     GiveUp(ShardKey),
+    /// The row says that a lease is not ours, and its shard is not read any more. Should it be ours again by the next look,
+    /// it was gained.
+    NotOurs(ShardKey),
     /// Look at the leases now.
     Look,
     /// Let everything go, and end.
@@ -127,6 +134,8 @@ pub(crate) struct KeeperState {
     synced: HashMap<StreamName, Instant>,
     /// Rows whose shards their streams did not list any more, the last time.
     forgotten: HashSet<ShardKey>,
+    /// Parents that have no row: asked for by their keys, after a child's row had been seen.
+    absent_parents: HashSet<ShardKey>,
     failing_since: Option<Instant>,
     /// When that was last logged.
     failing_told: Option<Instant>,
@@ -170,6 +179,7 @@ impl Keeper {
                     self.let_go(&key).await;
                     self.state.given_up.insert(key, Instant::now());
                 }
+                Some(ToKeeper::NotOurs(key)) => drop(self.state.held.remove(&key)),
                 Some(ToKeeper::Stop) | None => {
                     self.stop().await;
                     return;
@@ -224,11 +234,37 @@ impl Keeper {
             leases = self.store.list().await?;
             leases.retain(|lease| streams.contains(&lease.key.stream));
         }
+        self.add_parents_not_shown(&mut leases).await?;
         self.check_held(&leases);
         self.let_go_again(&leases).await?;
         let dead = self.find_dead(&leases).await?;
         let leases = self.share_out(leases, &dead).await?;
         self.tell(FromKeeper::Snapshot(leases));
+        Ok(())
+    }
+
+    /// Adds the rows of parents of shards that nobody has read yet, and of their parents, as far as the look did not show them.
+    /// Parents' rows are made before their children's, and removed only once these are read; so one that is not there now,
+    /// with the child's row seen before, is done.
+    async fn add_parents_not_shown(&mut self, leases: &mut Vec<Lease>) -> Result<(), StoreError> {
+        while !Mutation::TrustLooks.is_on() {
+            let shown: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
+            let unread = leases.iter().filter(|lease| lease.checkpoint.is_start());
+            let parents = unread.flat_map(|lease| {
+                lease.parents.iter().map(|parent| ShardKey::new(lease.key.stream.clone(), parent.clone()))
+            });
+            let not_shown: BTreeSet<ShardKey> = parents.filter(|parent| !shown.contains(parent)).collect();
+            self.state.absent_parents.retain(|parent| not_shown.contains(parent));
+            let asked: Vec<ShardKey> =
+                not_shown.into_iter().filter(|parent| !self.state.absent_parents.contains(parent)).collect();
+            if asked.is_empty() {
+                break;
+            }
+            let rows = self.store.get(&asked).await?;
+            let absent = asked.into_iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(parent, _)| parent);
+            self.state.absent_parents.extend(absent);
+            leases.extend(rows.into_iter().flatten());
+        }
         Ok(())
     }
 

@@ -60,10 +60,8 @@ impl Coordinator {
         }
         while let Some(pending) = lease.pending.clone().filter(|_| !Mutation::SkipRecovery.is_on()) {
             // One epoch is pending on many shards, and is finished for all of them with the first that is gained.
-            match self.config.stores.leases_of(vec![key.clone()]).await?.pop() {
-                Some(row) if row.holder.is(&self.config.me) => lease = row,
-                _ => return Ok(()),
-            }
+            let Some(row) = self.still_ours(&key).await? else { return Ok(()) };
+            lease = row;
             if lease.pending.as_ref() != Some(&pending) {
                 continue;
             }
@@ -80,16 +78,32 @@ impl Coordinator {
                     return Ok(());
                 }
             }
-            match self.config.stores.leases_of(vec![key.clone()]).await?.pop() {
-                Some(row) if row.holder.is(&self.config.me) => lease = row,
-                _ => return Ok(()),
-            }
+            let Some(row) = self.still_ours(&key).await? else { return Ok(()) };
+            lease = row;
         }
         if lease.checkpoint == Position::End {
             let _ = self.to_keeper.send(ToKeeper::LetGo(key));
             return Ok(());
         }
         self.start_reading(lease)
+    }
+
+    /// The row of a lease that was gained, if it still is ours.
+    async fn still_ours(&self, key: &ShardKey) -> Result<Option<Lease>, WorkerError> {
+        let Some(lease) = self.config.stores.leases_of(vec![key.clone()]).await?.pop() else { return Ok(None) };
+        if lease.holder.is(&self.config.me) {
+            return Ok(Some(lease));
+        }
+        self.not_ours(&lease);
+        Ok(None)
+    }
+
+    /// A lease that was ours is another's, and its shard is not read on. The keeper may not know: taken, and come back before it
+    /// looked, the lease would be ours, and nobody would read.
+    pub(super) fn not_ours(&self, lease: &Lease) {
+        if lease.holder.committer() != Some(&self.config.me) {
+            let _ = self.to_keeper.send(ToKeeper::NotOurs(lease.key.clone()));
+        }
     }
 
     fn start_reading(&mut self, lease: Lease) -> Result<(), WorkerError> {

@@ -33,7 +33,8 @@ pub(crate) fn is_ready(lease: &Lease, by_key: &HashMap<&ShardKey, &Lease>) -> bo
     let done = |row: &Lease| row.checkpoint == Position::End && row.pending.is_none();
     let parents_done = lease.parents.iter().all(|parent| {
         let key = ShardKey::new(lease.key.stream.clone(), parent.clone());
-        // A parent without a row is one that the stream had forgotten when reading began.
+        // A parent without a row is one that the stream had forgotten when reading began, or whose row was removed since: the
+        // keeper has asked for it by its key.
         by_key.get(&key).is_none_or(|row| done(row))
     });
     !done(lease) && (parents_done || Mutation::ChildBeforeParent.is_on())

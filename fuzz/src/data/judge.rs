@@ -72,11 +72,36 @@ fn number_too_large(text: &str) -> Verdict {
                 let before = bytes[..near].iter().rev().take_while(|byte| is_part(byte)).count();
                 let after = bytes[near..].iter().take_while(|byte| is_part(byte)).count();
                 assert!(before + after > 1, "the number is where serde_json says: {text}");
+                // serde_json has not looked at what follows the digit that made it too large.
+                if !is_number(&bytes[near - before..near + after]) {
+                    return Verdict::NotJson;
+                }
                 text.replace_range(near - before..near + after, "1");
             }
             Err(_) => return Verdict::NotJson,
         }
     }
+}
+
+/// Whether it is a number as RFC 8259 (section 6) writes one.
+fn is_number(text: &[u8]) -> bool {
+    fn digits(text: &[u8]) -> Option<&[u8]> {
+        let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        (count > 0).then(|| &text[count..])
+    }
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let leads_with_zero = text.len() > 1 && text[0] == b'0' && text[1].is_ascii_digit();
+    let Some(mut rest) = digits(text).filter(|_| !leads_with_zero) else { return false };
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let Some(behind) = digits(fraction) else { return false };
+        rest = behind;
+    }
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        let exponent = exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-")).unwrap_or(exponent);
+        let Some(behind) = digits(exponent) else { return false };
+        rest = behind;
+    }
+    rest.is_empty()
 }
 
 /// What a record is base64 of, if it is, and of something that begins like an object.

@@ -103,6 +103,25 @@ async fn until_held(store: &MemoryStore, worker: &Worker, count: usize) -> Durat
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_child_waits_for_a_parent_that_the_look_at_the_table_did_not_show() {
+    let store = MemoryStore::new();
+    let key = |id: &str| ShardKey::new(StreamName::new("s").unwrap(), ShardId::new(id).unwrap());
+    let source = stream(1);
+    source.shards.lock().unwrap().extend([shard("child", &["000"]), shard("orphan", &["forgotten"])]);
+    let first = start(1, &store, &source);
+    until_held(&store, &first, 2).await;
+    first.commands.send(ToKeeper::Stop).unwrap();
+    first.keeper.await.unwrap();
+    store.hide(&key("000"), true);
+    let second = start(2, &store, &source);
+    until_held(&store, &second, 2).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let rows = store.get(&[key("000"), key("child"), key("orphan")]).await.unwrap();
+    let holders: Vec<bool> = rows.into_iter().map(|row| row.unwrap().holder.is(&second.me)).collect();
+    assert_eq!(holders, [true, false, true], "what the look does not show is asked for");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_that_ends_is_followed_at_once_one_that_dies_within_fifteen_seconds() {
     let (store, source) = (MemoryStore::new().with_metering(), stream(8));
     let first = start(1, &store, &source);

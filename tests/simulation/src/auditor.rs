@@ -134,6 +134,11 @@ impl Auditor {
         }
     }
 
+    /// Something else than lake or table is not as it must be.
+    pub fn violated(&self, what: String) {
+        self.books().violated(what);
+    }
+
     /// What was violated first.
     pub fn violation(&self) -> Option<String> {
         self.books().violation.clone()

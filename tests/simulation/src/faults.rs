@@ -102,6 +102,8 @@ kinds! {
     PartitionExplosion,
     /// a lake swept while workers run
     Swept,
+    /// a lake audited while workers run
+    Audited,
     /// a worker with hardly any memory
     LittleMemory,
 }

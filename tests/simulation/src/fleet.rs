@@ -118,7 +118,8 @@ impl Fleet {
             audit: Box::new(move |service, operation, about| audited.look(service, operation, about)),
         });
         *last.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&shared));
-        world.quirks().into_iter().for_each(|kind| shared.tally.note(kind));
+        let quirks = world.quirks();
+        quirks.iter().for_each(|kind| shared.tally.note(*kind));
         let heavy = rng.one_of(&[0, 4, 25]);
         let rates = Rates {
             lost: heavy,
@@ -127,6 +128,7 @@ impl Fleet {
             slow: rng.one_of(&[5, 20]),
             // The simulation's own stores have no time limit for an attempt; the SDK has.
             hung: if in_cloud { rng.one_of(&[0, 2]) } else { 0 },
+            slow_pages: if quirks.contains(&Kind::TornLooks) { rng.one_of(&[0, 300]) } else { 0 },
             falls: rng.chance(600),
         };
         let explosion = rng.chance(60);
@@ -156,6 +158,11 @@ impl Fleet {
 
     async fn disturbed(&mut self) -> Result<(), String> {
         self.put(40);
+        // A stream that has a history when it is first read.
+        for _ in 0..self.rng.one_of(&[0, 0, 3]) {
+            self.change_stream();
+            self.put(20);
+        }
         if let Some(retention_ms) = self.world.retention_ms() {
             // What was put so far will be trimmed in a moment.
             let soon = 2_000 + self.rng.below(30_000);
@@ -198,7 +205,7 @@ impl Fleet {
     async fn disturb(&mut self) {
         let tally = Arc::clone(&self.shared.tally);
         let victim = self.rng.place(self.workers.len());
-        match self.rng.below(24) {
+        match self.rng.below(25) {
             0..=3 => {
                 tally.note(Kind::Killed);
                 self.workers[victim].wires.cut();
@@ -241,8 +248,9 @@ impl Fleet {
             }
             15 | 16 => self.steal(victim).await,
             17..=19 => {
-                if let Some(kind) = self.world.change_stream(&mut self.rng) {
-                    tally.note(kind);
+                // Several in a row: shards whose parents nobody has seen yet.
+                for _ in 0..self.rng.one_of(&[1, 4]) {
+                    self.change_stream();
                 }
             }
             20 => {
@@ -256,7 +264,14 @@ impl Fleet {
                 }
             }
             22 => self.sweep(),
+            23 => self.audit(),
             _ => self.stand_still().await,
+        }
+    }
+
+    fn change_stream(&mut self) {
+        if let Some(kind) = self.world.change_stream(&mut self.rng) {
+            self.shared.tally.note(kind);
         }
     }
 
@@ -294,6 +309,22 @@ impl Fleet {
         tokio::spawn(async move {
             if let Ok(connected) = world.connect(&wires, Arc::clone(&clock)).await {
                 let _ = shardlake::audit::sweep(&connected.stores, clock.now_ms(), SWEEP_AGE, false).await;
+            }
+        });
+    }
+
+    /// Somebody audits the lake while the others work: it must find nothing.
+    fn audit(&mut self) {
+        self.shared.tally.note(Kind::Audited);
+        let wires = self.wires(OPERATOR, Rates { slow: self.rates.slow, ..Rates::default() }, false);
+        let clock = self.clock(&wires);
+        let (world, auditor) = (Arc::clone(&self.world), Arc::clone(&self.auditor));
+        tokio::spawn(async move {
+            let Ok(connected) = world.connect(&wires, clock).await else { return };
+            if let Ok(found) = shardlake::audit::verify(&connected.stores, &|_| {}).await
+                && !found.faults.is_empty()
+            {
+                auditor.violated(format!("verify beside workers finds faults: {:?}", found.faults));
             }
         });
     }

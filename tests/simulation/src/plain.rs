@@ -1,5 +1,6 @@
 //! The stores of the simulation's own world as one worker sees them: a lake and a lease table in memory, behind wires.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,6 +16,16 @@ use shardlake::lake::{
 };
 
 use crate::wires::{Service, Trouble, Wires};
+
+/// Rows of a page, where a list has pages.
+const PAGE: usize = 3;
+
+/// Where a row stands in a list that has pages: in no order that means anything.
+fn place_of(key: &ShardKey) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// What a later version writes into a manifest beside what this one knows.
 const LATER: &[u8] = b"{\"of_a_later_version\":[1,{\"x\":null}],";
@@ -179,15 +190,23 @@ impl LeaseStore for Leases {
     }
 
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
-        let store = self.store.clone();
-        let first = self.send("list", "", async move { store.list().await }).await?;
-        let middle = first.get(first.len() / 2).map(|lease| lease.key.clone());
-        let Some(middle) = middle.filter(|_| self.torn) else { return Ok(first) };
-        // The second half is seen as it is a moment later.
-        let store = self.store.clone();
-        let second = self.send("list", "the rest", async move { store.list().await }).await?;
-        let of_first = first.into_iter().filter(|lease| lease.key <= middle);
-        Ok(of_first.chain(second.into_iter().filter(|lease| lease.key > middle)).collect())
+        let mut shown: Vec<Lease> = Vec::new();
+        loop {
+            // Each page is seen as it is a moment later.
+            let store = self.store.clone();
+            let mut rows = self.send("list", "", async move { store.list().await }).await?;
+            if !self.torn {
+                return Ok(rows);
+            }
+            rows.sort_by_key(|lease| place_of(&lease.key));
+            let last = shown.last().map(|last| place_of(&last.key));
+            rows.retain(|lease| last.is_none_or(|last| place_of(&lease.key) > last));
+            let is_last = rows.len() <= PAGE;
+            shown.extend(rows.into_iter().take(PAGE));
+            if is_last {
+                return Ok(shown);
+            }
+        }
     }
 
     async fn get(&self, keys: &[ShardKey]) -> Result<Vec<Option<Lease>>, StoreError> {

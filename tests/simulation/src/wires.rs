@@ -51,6 +51,8 @@ pub struct Rates {
     pub slow: u64,
     /// Never answered.
     pub hung: u64,
+    /// Requests for a page of a list that are slow, beside the slow ones of all.
+    pub slow_pages: u64,
     /// Whether some workers fall at a request.
     pub falls: bool,
 }
@@ -253,7 +255,7 @@ impl Wires {
         about: &str,
         effect: impl Future<Output = R> + Send + 'static,
     ) -> Result<R, Trouble> {
-        let (out, back) = self.delays();
+        let (out, back) = self.delays(operation);
         tokio::time::sleep(out).await;
         self.be_awake().await;
         let fall = self.falls(service, operation);
@@ -341,9 +343,10 @@ impl Wires {
         }
     }
 
-    fn delays(&self) -> (Duration, Duration) {
+    fn delays(&self, operation: &str) -> (Duration, Duration) {
         let mut state = self.state();
-        let slow = state.rates.slow;
+        let is_page = ["list", "Scan", "ListShards", "ListObjectsV2", "ListMultipartUploads"].contains(&operation);
+        let slow = state.rates.slow + if is_page { state.rates.slow_pages } else { 0 };
         if state.rng.chance(slow) {
             self.shared.tally.note(Kind::Slow);
             let time = 1_000 + state.rng.below(5_000);
