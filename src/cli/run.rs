@@ -97,8 +97,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     progress.bytes_total.store(bytes_ahead(&measured, &stores).await, Ordering::Relaxed);
     let begun = Instant::now();
     let watching = Watching::start(Arc::clone(&progress));
+    let giving_back = tokio::spawn(crate::memory::give_back_again());
     let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
     drop(watching);
+    giving_back.abort();
     listening.abort();
     let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();
     let summary =
