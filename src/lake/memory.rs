@@ -36,6 +36,7 @@ struct State {
     uploads: BTreeMap<UploadId, Upload>,
     begun: BTreeSet<UploadId>,
     script: VecDeque<(&'static str, usize, Fault)>,
+    hidden: Option<ObjectKey>,
     calls: Vec<(&'static str, String)>,
 }
 
@@ -82,6 +83,12 @@ impl MemoryStore {
             Some(bytes) => state.objects.insert(key.clone(), bytes),
             None => state.objects.remove(key),
         };
+    }
+
+    /// Leaves an object out of the next list of what lies beside it, as one of many pages may that was begun before the object
+    /// was there.
+    pub fn hide_once(&self, key: &ObjectKey) {
+        self.state().hidden = Some(key.clone());
     }
 
     /// Loses all uploads, as a lifecycle rule does.
@@ -234,7 +241,9 @@ impl ObjectStore for MemoryStore {
                 bytes: bytes.len() as u64,
                 modified_ms: 0,
             };
-            Ok(state.objects.iter().filter(|(key, _)| key.as_str().starts_with(prefix)).map(info).collect())
+            let hidden = state.hidden.take_if(|key| key.as_str().starts_with(prefix));
+            let listed = state.objects.iter().filter(|(key, _)| key.as_str().starts_with(prefix));
+            Ok(listed.filter(|(key, _)| hidden.as_ref() != Some(key)).map(info).collect())
         })
     }
 
