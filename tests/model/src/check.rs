@@ -83,6 +83,20 @@ pub fn cases() -> Vec<Case> {
             Protocol { faults: Faults { asks: 1, steals: 1, ..least }, ..fine },
             &["S6", "S7", "S8", "S9", "S10", "S12"],
         )),
+        alive(case(
+            "comes back",
+            Protocol {
+                family: Family::ParentAndChild,
+                faults: Faults { losses: 1, asks: 1, steals: 2, ..least },
+                ..LEAST
+            },
+            &["S10"],
+        )),
+        long(alive(case(
+            "comes back, strangers",
+            Protocol { faults: Faults { losses: 1, asks: 1, steals: 2, ..least }, ..LEAST },
+            &["S10", "S12"],
+        ))),
         long(alive(case(
             "deaths, any steals",
             Protocol { faults: Faults { deaths: 1, ..least }, ..LEAST },
@@ -136,11 +150,11 @@ pub fn cases() -> Vec<Case> {
         )),
         long(case("keeper, deaths", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..fine }, &NO_FAULTS)),
         long(case("keeper, chain", Protocol { faults: Faults { steals: 2, ..least }, records: 2, ..fine }, &NO_FAULTS)),
-        long(case(
+        long(alive(case(
             "hand-over, late",
             Protocol { faults: Faults { losses: 1, asks: 1, steals: 1, ..least }, ..fine },
             &["S8", "S9", "S10", "S12"],
-        )),
+        ))),
     ]
 }
 
@@ -219,6 +233,9 @@ pub fn mutated(mutation: Mutation) -> Protocol {
         Mutation::ResumeWithoutRecovery => Protocol { faults: Faults { deaths: 1, steals: 1, ..faults }, ..LEAST },
         Mutation::ReadersLiveOn => Protocol { records: 2, ..LEAST },
         Mutation::ChildBeforeParent => Protocol { family: Family::ParentAndChild, ..LEAST },
+        Mutation::KeeperIsNotTold => {
+            Protocol { family: Family::ParentAndChild, faults: Faults { asks: 1, steals: 2, ..lossy }, ..LEAST }
+        }
         Mutation::GainedKeepsBooks => Protocol { grain: Grain::Fine, faults: Faults { steals: 2, ..faults }, ..LEAST },
         Mutation::SkipHolder
         | Mutation::DecideRowByRow
@@ -252,7 +269,7 @@ pub fn expected(mutation: Mutation) -> &'static str {
         Mutation::PublishLost | Mutation::GoneIsLost => "A2",
         Mutation::RollBackWithoutAbort | Mutation::DeleteAfterRollBack | Mutation::SlowCompletion => "A6",
         Mutation::CompleteReplaces => "A7",
-        Mutation::ResumeWithoutRecovery => "L",
+        Mutation::ResumeWithoutRecovery | Mutation::KeeperIsNotTold => "L",
         Mutation::ReadersLiveOn => "A8",
         Mutation::ChildBeforeParent => "P",
         Mutation::GainedKeepsBooks => "W",

@@ -86,6 +86,27 @@ impl Protocol {
         }
     }
 
+    /// `shards::not_ours`: the coordinator read a row that is another's, and tells the keeper, who may not know.
+    pub(crate) fn not_ours(&self, state: &mut State, name: u8, shard: u8) {
+        if self.is(Mutation::KeeperIsNotTold) {
+            return;
+        }
+        state.workers[at(name)].not_ours |= 1 << shard;
+        if self.grain == Grain::Coarse {
+            self.hear_not_ours(state, name, shard);
+        }
+    }
+
+    /// The keeper hears of it: should the lease be its own by now, it was gained.
+    pub(crate) fn hear_not_ours(&self, state: &mut State, name: u8, shard: u8) {
+        let worker = &mut state.workers[at(name)];
+        worker.not_ours &= !(1 << shard);
+        let keep = &mut worker.keep[at(shard)];
+        if matches!(*keep, Keep::Held | Keep::Asked) {
+            *keep = Keep::Not;
+        }
+    }
+
     /// `shards::hear`.
     pub(crate) fn hear(&self, state: &mut State, name: u8, shard: usize) {
         let worker = &mut state.workers[at(name)];

@@ -39,10 +39,10 @@
 //! # What is left out
 //!
 //! Records that are bad (their position moves all the same), raw landing by way of another service, groups of more than one
-//! decision, `sweep` (its age exceeds any request's life), rows of shards that a stream has forgotten, named checkpoints, the
-//! judgement who should take which lease, and what a worker does in another's name (`farewell`). Staging is assumed to be
-//! seen by nobody before the intent names it. The stores are assumed to keep the promises of `src/lake/mod.rs` and
-//! `checkpoints/src/store.rs`; `Mutation::SlowCompletion` shows what one of them is needed for.
+//! decision, `sweep` (its age exceeds any request's life), rows of shards that a stream has forgotten, looks at the table that
+//! do not show every row, named checkpoints, the judgement who should take which lease, and what a worker does in another's
+//! name (`farewell`). Staging is assumed to be seen by nobody before the intent names it. The stores are assumed to keep the
+//! promises of `src/lake/mod.rs` and `checkpoints/src/store.rs`; `Mutation::SlowCompletion` shows what one of them is needed for.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -164,6 +164,8 @@ pub enum Action {
     Renew(u8, u8),
     /// The coordinator hears what the keeper told of a lease.
     Hear(u8, u8),
+    /// The keeper hears that the coordinator found a lease to be another's.
+    HearNotOurs(u8, u8),
     /// A chunk of the shard is read.
     Read(u8, u8),
     /// A chunk of a reader that was replaced is read.
@@ -311,6 +313,9 @@ impl Protocol {
             if worker.mail[shard] != Mail::None && is_idle {
                 actions.push(Action::Hear(name, number));
             }
+            if worker.not_ours >> shard & 1 == 1 {
+                actions.push(Action::HearNotOurs(name, number));
+            }
             if worker.stale[shard].is_some()
                 && is_idle
                 && worker.reading[shard] < worker.stale[shard].map(|after| after + 1)
@@ -387,6 +392,7 @@ impl Protocol {
             }
             Action::Renew(_, shard) => void_takes(state, shard),
             Action::Hear(name, shard) => self.hear(state, name, at(shard)),
+            Action::HearNotOurs(name, shard) => self.hear_not_ours(state, name, shard),
             Action::Read(name, shard) => {
                 if let Some(after) = state.workers[at(name)].reading[at(shard)] {
                     self.read(state, name, at(shard), after);

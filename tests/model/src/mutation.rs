@@ -47,6 +47,8 @@ pub enum Mutation {
     SlowCompletion,
     /// A lease that is gained does not end an open epoch that has records of its shard.
     GainedKeepsBooks,
+    /// The keeper is not told of a lease that the coordinator finds to be another's.
+    KeeperIsNotTold,
     /// Rows that were read one by one, some pending and some not, prove an epoch torn.
     TornByPending,
     /// A roll back aborts no uploads, though publishing tries them all.
@@ -59,7 +61,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 22] = [
+    pub const ALL: [Mutation; 23] = [
         Mutation::SkipHolder,
         Mutation::AskerDecides,
         Mutation::SkipCheckpoint,
@@ -81,6 +83,7 @@ impl Mutation {
         Mutation::ChildBeforeParent,
         Mutation::SlowCompletion,
         Mutation::GainedKeepsBooks,
+        Mutation::KeeperIsNotTold,
         Mutation::TornByPending,
     ];
 

@@ -282,6 +282,8 @@ pub struct Worker {
     pub keep: [Keep; SHARDS],
     /// What the keeper told the coordinator.
     pub mail: [Mail; SHARDS],
+    /// Mask of the leases that the coordinator told the keeper are not its own, and the keeper has not yet heard.
+    pub not_ours: u8,
     /// Where each reader is.
     pub reading: [Option<u8>; SHARDS],
     /// The open epoch.

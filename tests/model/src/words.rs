@@ -51,6 +51,9 @@ pub fn sentence(model: &Protocol, state: &State, action: Action) -> String {
             };
             format!("the coordinator of {} {what} {}", worker(name), lease(shard))
         }
+        Action::HearNotOurs(name, shard) => {
+            format!("the keeper of {} hears that {} was found to be another's", worker(name), lease(shard))
+        }
         Action::Read(name, shard) => format!("{} reads a chunk of {}", worker(name), lease(shard)),
         Action::ReadStale(name, shard) => {
             format!("{} takes a chunk of {} from a reader that was replaced", worker(name), lease(shard))

@@ -93,7 +93,7 @@ impl Protocol {
     pub(crate) fn fail(&self, state: &mut State, name: u8) {
         self.leave(state, name);
         let worker = &mut state.workers[at(name)];
-        (worker.books, worker.reading, worker.mail) = Default::default();
+        (worker.books, worker.reading, worker.mail, worker.not_ours) = Default::default();
         let next = match worker.phase {
             Phase::Describe { epoch } => Phase::AbortRefused { epoch, object: 0, fails: true },
             _ => ending(worker),
@@ -151,6 +151,7 @@ impl Protocol {
             Phase::ReadAgain { left } => {
                 let (row, left) = (state.rows[at(choice)], left & !bit);
                 if !row.holder.is(name) {
+                    self.not_ours(state, name, choice);
                     return gone_on(left);
                 }
                 if row.pending.is_some() {
@@ -162,7 +163,10 @@ impl Protocol {
             Phase::Gained { shard, left } => {
                 let row = state.rows[at(shard)];
                 match row.pending {
-                    _ if !row.holder.is(name) => gone_on(left),
+                    _ if !row.holder.is(name) => {
+                        self.not_ours(state, name, shard);
+                        gone_on(left)
+                    }
                     Some(epoch) if !self.is(Mutation::ResumeWithoutRecovery) => {
                         Phase::FindRecord { epoch, is_second: false, then: Then::Gained(shard, left) }
                     }

@@ -53,6 +53,7 @@ configurations! {
     family: "family",
     keeper: "keeper",
     hand_over: "hand-over",
+    comes_back: "comes back",
 }
 
 /// The mutation is noticed, by the property that it is said to break.
@@ -96,6 +97,7 @@ noticed! {
     child_before_parent: ChildBeforeParent,
     slow_completion: SlowCompletion,
     gained_keeps_books: GainedKeepsBooks,
+    keeper_is_not_told: KeeperIsNotTold,
     torn_by_pending: TornByPending,
 }
 
