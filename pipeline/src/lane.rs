@@ -7,6 +7,7 @@
 //! Invariant: every record of every chunk that was pushed is either in exactly one row or in exactly one dead letter of
 //! what the lane gives out, and, with raw landing, in exactly one raw line.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -57,6 +58,9 @@ pub struct Pushed {
     pub denied_keys: Vec<u64>,
     /// Line members that are complete.
     pub members: Vec<LineMember>,
+    /// Hashes of the partitions, over all datasets, that the lane's rows had none of before: as many objects more, unless other
+    /// lanes have them too.
+    pub new_partitions: Vec<u64>,
     /// The chunk's buffer, empty, to be filled again.
     pub buffer: Vec<u8>,
 }
@@ -110,6 +114,7 @@ impl Lane {
             dead_letters: Vec::new(),
             denied_keys: vec![0; self.tables.len()],
             members: Vec::new(),
+            new_partitions: Vec::new(),
             buffer: Vec::new(),
         };
         self.seen.clear();
@@ -144,6 +149,12 @@ impl Lane {
         }
         for dataset in 0..self.tables.len() {
             self.columns(dataset, &source, &buffer, &mut pushed);
+            let partitions = &mut self.tables[dataset].partitions;
+            for partition in partitions.take_fresh() {
+                let mut hasher = DefaultHasher::new();
+                (self.config.hash_seed, dataset, partitions.path_of(partition)).hash(&mut hasher);
+                pushed.new_partitions.push(hasher.finish());
+            }
         }
         self.tell(source_number, &source, &framing, &buffer, &mut pushed);
         buffer.clear();

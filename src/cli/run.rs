@@ -359,7 +359,7 @@ impl Summary {
         );
         let mut rows = Table::new(&["dataset", ">rows", ">partitions"]);
         for (dataset, count) in &totals.rows {
-            let partitions = partitions.get(dataset).map_or(0, std::collections::BTreeSet::len);
+            let partitions = partitions.get(dataset).map_or(0, std::collections::HashSet::len);
             rows.row([dataset.clone(), show_count(*count), show_count(partitions as u64)]);
         }
         let mut letters = Table::new(&["dead letters", ">records"]);

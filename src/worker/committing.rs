@@ -91,7 +91,7 @@ impl Coordinator {
 
     /// Encodes all rows that the lanes hold, and closes every object: the manifest of the epoch.
     async fn stage(&mut self, group: usize, epoch: Epoch) -> Result<Manifest, WorkerError> {
-        let Epoch { books, mut objects, forward } = epoch;
+        let Epoch { books, mut objects, forward, .. } = epoch;
         if let Some(forward) = forward
             && let Err(error) = forward.finish().await
         {

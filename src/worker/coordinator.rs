@@ -5,7 +5,7 @@
 //! (`reader`), encoding (`encode`), objects (`objects`), the end of an epoch (`committing`). Nothing is shared: others send it
 //! messages, so every step of an epoch happens after the one before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,7 +30,7 @@ use crate::worker::{WorkerConfig, WorkerError};
 /// Bytes of a chunk that a reader asks for.
 const CHUNK_BYTES: usize = 2 << 20;
 
-/// An epoch may have one object for so many bytes of the memory limit, and so many at least.
+/// An epoch may have one object, or partition, for so many bytes of the memory limit, and so many at least.
 const OBJECT_SHARE: usize = 32 << 10;
 const OBJECTS_MIN: usize = 1024;
 
@@ -100,6 +100,8 @@ pub(super) struct Done {
 pub(super) struct Epoch {
     pub(super) books: Books,
     pub(super) objects: Objects,
+    /// Hashes of the partitions that its rows are of, also of those that are not yet in objects.
+    partitions: HashSet<u64>,
     /// Raw records on their way to another service.
     pub(super) forward: Option<Forward>,
 }
@@ -245,12 +247,13 @@ impl Coordinator {
     }
 
     /// Whether an epoch is to be committed: at its time, or before it, since an epoch that was not committed is read again,
-    /// and each of its objects is kept in mind until then. One that can't be committed ends at once, too, and says why.
+    /// and each of its objects is kept in mind until then, those that its rows will become included. One that can't be
+    /// committed ends at once, too, and says why.
     fn is_due(&self, epoch: &Epoch) -> bool {
         let objects_max = (self.config.memory / OBJECT_SHARE).max(OBJECTS_MIN) / self.groups.len();
         epoch.books.begun.elapsed() >= self.config.epoch_interval
             || epoch.books.input_bytes >= self.config.epoch_input_bytes
-            || epoch.objects.count() > objects_max
+            || epoch.objects.count().max(epoch.partitions.len()) > objects_max
             || epoch.objects.has_failed()
     }
 
@@ -374,6 +377,7 @@ impl Coordinator {
             Epoch {
                 books: Books::new(id.clone(), &config.lanes.graph, datasets, raw.is_some()),
                 objects: Objects::new(config.stores.clone(), objects, id, datasets),
+                partitions: HashSet::new(),
                 forward: config.raw_sink.clone().map(Forward::new),
             }
         })
@@ -396,6 +400,7 @@ impl Coordinator {
             self.budget.give_back(std::mem::take(&mut pushed.buffer));
             self.progress.records.fetch_add(pushed.records, Ordering::Relaxed);
             epoch.books.pushed(&key, &pushed);
+            epoch.partitions.extend(&pushed.new_partitions);
             for member in pushed.members {
                 epoch.objects.add_lines(member).await?;
             }

@@ -1,5 +1,7 @@
 //! What the worker has done so far, for those who watch it: counters that are read while it runs.
 
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -26,8 +28,8 @@ pub struct Committed {
     pub totals: Totals,
     /// Objects and their bytes: processed, raw, error.
     pub objects: [(u64, u64); 3],
-    /// Partitions that were written to, by dataset.
-    pub partitions: std::collections::BTreeMap<String, std::collections::BTreeSet<String>>,
+    /// Partitions that were written to, by dataset: a hash of each one's path, since a worker may see very many in its life.
+    pub partitions: BTreeMap<String, HashSet<u64>>,
     /// Bytes of records.
     pub input_bytes: u64,
     /// Epochs that were rolled forward for a worker that had not finished them.
@@ -68,8 +70,14 @@ impl Committed {
             self.objects[place].1 += object.bytes;
             if let (ObjectKind::Processed, Some(dataset)) = (object.kind, &object.dataset) {
                 let folder = object.key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
-                self.partitions.entry(dataset.clone()).or_default().insert(folder.to_owned());
+                self.partitions.entry(dataset.clone()).or_default().insert(hash_of(folder));
             }
         }
     }
+}
+
+fn hash_of(folder: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    folder.hash(&mut hasher);
+    hasher.finish()
 }

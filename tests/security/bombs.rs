@@ -274,23 +274,35 @@ fn a_record_of_a_hundred_megabytes_is_set_aside() {
     assert_eq!((measured.letters("Decode.TooLarge"), measured.rows()), (2, 2), "{}", measured.told);
 }
 
-/// A partition for each record: each is a file, and all of them one epoch's or several.
-fn partitions(count: usize, seconds: u64) {
+/// A partition for each record: each is an object, and an epoch ends once it has as many as its memory allows.
+fn partitions(files: usize, in_each: usize, seconds: u64) {
     let place = Place::new();
-    let mut file = String::new();
-    for number in 0..count {
-        file.push_str(&good(&format!("r{number}")).replace("\"t\"", &format!("\"t{number}\"")));
+    for name in 0..files {
+        let record =
+            |number: usize| good(&format!("r{name}-{number}")).replace("\"t\"", &format!("\"t{name}-{number}\""));
+        place.write(&format!("in/{name:03}.ndjson"), (0..in_each).map(record).collect::<String>());
     }
-    place.write("in/a.ndjson", file);
-    place.write("in/b.ndjson", good("beside"));
+    place.write("in/beside.ndjson", good("beside"));
     let measured = read(&place, MIB);
     measured.is_bounded("partitions", seconds);
-    assert_eq!(measured.rows(), count as u64 + 1);
+    let all = files * in_each + 1;
+    assert_eq!(measured.rows(), all as u64);
+    // One for 32 KiB of memory, and those of a chunk more, which is a file here, or 2 MiB of it.
+    let most = usize::try_from(MEMORY / (32 << 10)).unwrap() + in_each.min((2 << 20) / 80) + 2;
+    let commits = std::fs::read_dir(place.path("lake/_commits")).unwrap();
+    let objects: Vec<usize> = commits
+        .map(|commit| {
+            let commit: Value = serde_json::from_slice(&std::fs::read(commit.unwrap().path()).unwrap()).unwrap();
+            commit["objects"].as_array().unwrap().len()
+        })
+        .collect();
+    assert!(objects.len() >= all / most && objects.iter().all(|count| *count <= most), "{objects:?}, {most} at most");
 }
 
 #[test]
 fn a_partition_for_each_record_is_bounded_in_memory() {
-    partitions(sized(800, 100_000), sized(300, 3_600));
+    let (files, in_each) = sized((10, 400), (1, 100_000));
+    partitions(files, in_each, sized(300, 3_600));
 }
 
 fn varint(mut number: u64) -> Vec<u8> {

@@ -34,6 +34,8 @@ pub(crate) struct Partitions {
     pairs: PairMap,
     /// What a number of `pairs` stands for: a whole partition, or a part of one.
     paths: Vec<Option<String>>,
+    /// Partitions that were found for the first time, since they were last asked for.
+    fresh: Vec<PartitionId>,
     steps: u32,
     last_day: i64,
     last_code: u32,
@@ -60,6 +62,7 @@ impl Partitions {
             columns: columns.to_vec(),
             pairs: PairMap::default(),
             paths: Vec::new(),
+            fresh: Vec::new(),
             steps: 0,
             last_day: i64::MIN,
             last_code: 0,
@@ -97,7 +100,11 @@ impl Partitions {
             code = self.step(date, 0, 1);
         }
         if self.paths[code as usize].is_none() {
-            self.paths[code as usize] = Some(self.path(event_ms, &numbers[..count], dictionaries).unwrap_or_default());
+            let path = self.path(event_ms, &numbers[..count], dictionaries).unwrap_or_default();
+            if !path.is_empty() {
+                self.fresh.push(code);
+            }
+            self.paths[code as usize] = Some(path);
         }
         self.paths[code as usize].as_deref().is_some_and(|path| !path.is_empty()).then_some(code)
     }
@@ -160,6 +167,11 @@ impl Partitions {
     /// The path of a partition that [`Partitions::find`] gave.
     pub(crate) fn path_of(&self, partition: PartitionId) -> &str {
         self.paths[partition as usize].as_deref().unwrap_or_default()
+    }
+
+    /// The partitions that were found for the first time since the last call.
+    pub(crate) fn take_fresh(&mut self) -> Vec<PartitionId> {
+        std::mem::take(&mut self.fresh)
     }
 
     pub(crate) fn memory(&self) -> usize {

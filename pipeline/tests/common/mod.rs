@@ -187,7 +187,7 @@ impl Run {
 
     /// Pushes any chunk.
     pub(crate) fn push(&mut self, chunk: Chunk) -> &mut Self {
-        let Pushed { records, counts, dead_letters, denied_keys, members, buffer } = self.lane.push(0, chunk);
+        let Pushed { records, counts, dead_letters, denied_keys, members, buffer, .. } = self.lane.push(0, chunk);
         assert!(buffer.is_empty(), "the buffer comes back empty");
         self.counts.merge(&counts);
         self.records += records;
