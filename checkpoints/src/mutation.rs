@@ -42,6 +42,8 @@ pub enum Mutation {
     CaughtUpByItself,
     /// A parent that a look at the table does not show counts as done.
     TrustLooks,
+    /// The keeper of the leases is not told of one that the coordinator finds to be another's.
+    KeeperIsNotTold,
     /// A shard is read before its parents were read to their ends.
     ChildBeforeParent,
     /// Reading goes on at the record that was read last, not behind it.
@@ -64,7 +66,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 24] = [
+    pub const ALL: [Mutation; 25] = [
         Mutation::DecideWithoutHolding,
         Mutation::DecideAnywhere,
         Mutation::DecideInPart,
@@ -80,6 +82,7 @@ impl Mutation {
         Mutation::ChildFromItsTip,
         Mutation::CaughtUpByItself,
         Mutation::TrustLooks,
+        Mutation::KeeperIsNotTold,
         Mutation::ChildBeforeParent,
         Mutation::ResumeAtRecord,
         Mutation::SkipRecovery,

@@ -21,8 +21,8 @@ use crate::services::{Cloud, STREAM, field};
 const MIB: u64 = 1 << 20;
 /// What workers may have beside what is configured: code, the SDK, stacks, decoders, and what the allocator keeps.
 const MARGIN: u64 = 128 * MIB;
-/// What is configured: the least that there may be. A record may have a sixty-fourth of it: while its values become columns,
-/// a record of nothing but list items takes up to 35 times its size.
+/// What is configured: the least that there may be, or as much as eight records: while its values become columns, a record
+/// takes up to five times its size.
 const MEMORY: u64 = 64 * MIB;
 
 /// The size that runs by default, or the full one.
@@ -102,7 +102,7 @@ impl Measured {
 
 /// Reads the folder `in`, with so many bytes a record at most.
 fn read(place: &Place, record_bytes: u64) -> Measured {
-    let memory = MEMORY.max(record_bytes * 64);
+    let memory = MEMORY.max(record_bytes * 8);
     place.write(
         "shardlake.toml",
         format!("[limits]\nmemory = {memory}\nrecord_bytes = {record_bytes}\nthreads = 1\n[commit]\ninput_bytes = \"64 MiB\"\n"),
@@ -221,6 +221,7 @@ fn records(bytes: usize, seconds: u64) {
             "tags",
             format!("{{\"user_id\":\"u\",\"updated_at\":\"2025-01-13T10:00:00Z\",\"tags\":[{}]}}\n", list("\"\"")),
         ),
+        ("as many items as may be", with(&format!("\"answers\":[{}]", vec!["{}"; 100_000].join(",")))),
         ("digits", with(&format!("\"x\":{}", many("9")))),
         ("digits of a column", format!("{{\"id\":\"b\",\"user_id\":\"u\",\"type\":\"t\",\"score\":1{}}}\n", many("0"))),
         (
