@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use checkpoints::{
     Advance, Decided, Decision, LeaseStoreExt, ManifestName, MemoryStore, Position, ShardId, ShardRange,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 
 /// A stream of which only the list of shards is asked.
@@ -59,6 +59,8 @@ struct Worker {
     commands: mpsc::UnboundedSender<ToKeeper>,
     keeper: JoinHandle<()>,
     throughput: Arc<Throughput>,
+    /// How often a lease was gained.
+    gained: Arc<AtomicUsize>,
 }
 
 fn start(number: u8, store: &MemoryStore, source: &Arc<Listed>) -> Worker {
@@ -76,16 +78,21 @@ fn start(number: u8, store: &MemoryStore, source: &Arc<Listed>) -> Worker {
         coordinator,
         state: KeeperState::default(),
     };
-    let to_keeper = commands.clone();
+    let (to_keeper, gained) = (commands.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&gained);
     tokio::spawn(async move {
         while let Some(news) = told.recv().await {
-            if let FromKeeper::Asked(key) = news {
-                tokio::time::sleep(Duration::from_millis(700)).await;
-                let _ = to_keeper.send(ToKeeper::LetGo(key));
+            match news {
+                FromKeeper::Gained(_) => drop(count.fetch_add(1, Ordering::Relaxed)),
+                FromKeeper::Asked(key) => {
+                    tokio::time::sleep(Duration::from_millis(700)).await;
+                    let _ = to_keeper.send(ToKeeper::LetGo(key));
+                }
+                _ => {}
             }
         }
     });
-    Worker { me, commands, keeper: tokio::spawn(keeper.run(receiver)), throughput }
+    Worker { me, commands, keeper: tokio::spawn(keeper.run(receiver)), throughput, gained }
 }
 
 async fn held(store: &MemoryStore, worker: &Worker) -> usize {
@@ -118,6 +125,25 @@ async fn a_child_waits_for_a_parent_that_the_look_at_the_table_did_not_show() {
     let rows = store.get(&[key("000"), key("child"), key("orphan")]).await.unwrap();
     let holders: Vec<bool> = rows.into_iter().map(|row| row.unwrap().holder.is(&second.me)).collect();
     assert_eq!(holders, [true, false, true], "what the look does not show is asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_anothers_in_between_is_gained_once_the_coordinator_says_so() {
+    let (store, source) = (MemoryStore::new(), stream(1));
+    let worker = start(1, &store, &source);
+    until_held(&store, &worker, 1).await;
+    let key = ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("000").unwrap());
+    // Between two looks of the keeper.
+    for taker in [LeaseOwner::from_random([2; 16]), worker.me.clone()] {
+        let row = store.get(std::slice::from_ref(&key)).await.unwrap().remove(0).unwrap();
+        assert!(store.take(&taker, &key, row.counter).await.unwrap().is_some());
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(worker.gained.load(Ordering::Relaxed), 1, "the keeper has seen no change");
+    worker.commands.send(ToKeeper::NotOurs(key)).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(worker.gained.load(Ordering::Relaxed), 2);
+    assert_eq!(held(&store, &worker).await, 1);
 }
 
 #[tokio::test(start_paused = true)]

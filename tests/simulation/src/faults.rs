@@ -66,6 +66,8 @@ kinds! {
     Refused,
     /// a lease taken from a live holder
     LeaseStolen,
+    /// a lease taken from a live holder, and its own again before it may have looked
+    LeaseReturned,
     /// a lifecycle rule that aborts one upload, or all
     UploadsExpired,
     /// two conditional writes of one key at once

@@ -77,6 +77,8 @@ impl LastTrace {
 struct Fleet {
     begun: Instant,
     rng: Rng,
+    /// For when leases come back, in fleets in which they do.
+    returns: Option<Rng>,
     world: Arc<dyn World>,
     auditor: Arc<Auditor>,
     shared: Arc<Shared>,
@@ -137,8 +139,11 @@ impl Fleet {
         }
         let skewed = rng.chance(400);
         let kinds = if explosion { 400 } else { 3 };
+        // A generator of its own: without these returns, a seed does the same.
+        let mut returns = Rng::new(!seed);
         Fleet {
             begun,
+            returns: returns.chance(400).then_some(returns),
             world,
             auditor,
             shared,
@@ -285,6 +290,28 @@ impl Fleet {
         if steal(&self.world.stores(), &row.key, &self.workers[thief].me).await {
             self.shared.tally.note(Kind::LeaseStolen);
             self.auditor.look(Service::Leases, "take", "");
+        }
+        let Some(rng) = &mut self.returns else { return };
+        // As if a request of the holder's had arrived late. Between two looks of a keeper there are a few seconds.
+        for row in rows {
+            let of = |running: &&Running| row.holder.as_deref() == Some(running.me.as_str());
+            let (key, Some(holder)) = (row.key, self.workers.iter().find(of).map(|running| running.me.clone())) else {
+                continue;
+            };
+            let (stores, auditor, tally) =
+                (self.world.stores(), Arc::clone(&self.auditor), Arc::clone(&self.shared.tally));
+            let thief = self.workers[thief].me.clone();
+            let [before, after] = [0, 0].map(|_: u64| Duration::from_millis(rng.below(4_000)));
+            tokio::spawn(async move {
+                tokio::time::sleep(before).await;
+                let stolen = steal(&stores, &key, &thief).await;
+                auditor.look(Service::Leases, "take", "");
+                tokio::time::sleep(after).await;
+                if stolen && steal(&stores, &key, &holder).await {
+                    tally.note(Kind::LeaseReturned);
+                    auditor.look(Service::Leases, "take", "");
+                }
+            });
         }
     }
 

@@ -16,12 +16,13 @@ use simulation::{REGRESSIONS, run};
 const SEEDS: Range<u64> = 0..240;
 
 /// A seed that finds each fault of the protocol. Should the code change so that it does not any more, the next ones are tried.
-const FOUND_BY: [(Mutation, u64); 11] = [
+const FOUND_BY: [(Mutation, u64); 12] = [
     (Mutation::DecideAnywhere, 42),
     (Mutation::AdvanceWhatIsNotPending, 37),
     (Mutation::RollBackWithoutDeleting, 6),
     (Mutation::ForgetRawLines, 6),
     (Mutation::TrustLooks, 148),
+    (Mutation::KeeperIsNotTold, 90),
     (Mutation::ResumeAtRecord, 3),
     (Mutation::SkipRecovery, 23),
     (Mutation::ReadOnAfterRefusal, 145),
