@@ -5,15 +5,18 @@
 `moto_server` itself answers requests side by side, and its conditional writes then have two winners now and then. Here a
 request is read whole by a thread of its own, so that a client that stalls holds up nobody, and handled under one lock.
 
-Of an upload that was aborted it says that it is not there, as S3 does, where moto itself fails with 500.
+Multipart uploads are as S3 has them: one that was aborted is not there, where moto itself fails with 500; and a list says when
+each began, where moto says 2010, so that a sweep would take all of them for old.
 """
 
+import datetime
 import functools
 import io
 import logging
 import sys
 import threading
 
+from moto.s3 import responses
 from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -30,6 +33,31 @@ def of_an_upload(method):
     return checked
 
 
+def beginning(method, begun):
+    @functools.wraps(method)
+    def noted(self, *args, **kwargs):
+        upload = method(self, *args, **kwargs)
+        begun[upload.id] = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        return upload
+
+    return noted
+
+
+def patch_uploads():
+    begun = {}
+    for name in ("complete_multipart_upload", "upload_part"):
+        setattr(S3Backend, name, of_an_upload(getattr(S3Backend, name)))
+    S3Backend.create_multipart_upload = beginning(S3Backend.create_multipart_upload, begun)
+    plain = responses.ActionResult
+
+    def with_beginnings(result, *args, **kwargs):
+        for upload in result.get("Uploads", []) if isinstance(result, dict) else []:
+            upload["Initiated"] = begun[upload["UploadId"]]
+        return plain(result, *args, **kwargs)
+
+    responses.ActionResult = with_beginnings
+
+
 class OneAtATime:
     def __init__(self, application):
         self.application = application
@@ -39,7 +67,12 @@ class OneAtATime:
         if environ.get("wsgi.input_terminated"):
             body = environ["wsgi.input"].read()
         else:
-            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            length = int(environ.get("CONTENT_LENGTH") or 0)
+            body = environ["wsgi.input"].read(length)
+            if len(body) < length:
+                # Cut in its middle: it has no effect, where moto would take what has come for all of it.
+                start_response("400 Bad Request", [("Connection", "close")])
+                return []
         environ["wsgi.input"] = io.BytesIO(body)
         environ["wsgi.input_terminated"] = True
         with self.lock:
@@ -53,8 +86,7 @@ class Quiet(WSGIRequestHandler):
 
 
 if __name__ == "__main__":
-    S3Backend.complete_multipart_upload = of_an_upload(S3Backend.complete_multipart_upload)
-    S3Backend.upload_part = of_an_upload(S3Backend.upload_part)
+    patch_uploads()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = OneAtATime(DomainDispatcherApplication(create_backend_app))
     run_simple("127.0.0.1", int(sys.argv[1]), application, threaded=True, request_handler=Quiet)

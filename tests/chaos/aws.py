@@ -9,7 +9,7 @@ A worker that was cut off for longer than it retries may end: with exit code 1 a
 In the end the fleet's test judges the lake with DuckDB and boto3; then `shardlake sweep` runs a day later, and no upload and no
 intent may be left. Each kind of fault must have occurred. What was done is told in a table.
 
-    localstack/run python tests/chaos/aws.py --bin target/release/shardlake
+    localstack/run --light python tests/chaos/aws.py --bin target/release/shardlake
         [--records 200000] [--workers 4] [--shards 8] [--kills 15] [--stalls 5] [--stops 4] [--partitions 2] [--seed 1]
 """
 
