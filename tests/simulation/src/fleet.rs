@@ -291,9 +291,14 @@ impl Fleet {
             self.shared.tally.note(Kind::LeaseStolen);
             self.auditor.look(Service::Leases, "take", "");
         }
+        self.take_and_give_back(thief);
+    }
+
+    /// Leases go to somebody else and come back, as if a request of their holders' had arrived late; perhaps between two looks
+    /// of a keeper.
+    fn take_and_give_back(&mut self, thief: usize) {
         let Some(rng) = &mut self.returns else { return };
-        // As if a request of the holder's had arrived late. Between two looks of a keeper there are a few seconds.
-        for row in rows {
+        for row in self.world.rows() {
             let of = |running: &&Running| row.holder.as_deref() == Some(running.me.as_str());
             let (key, Some(holder)) = (row.key, self.workers.iter().find(of).map(|running| running.me.clone())) else {
                 continue;
@@ -301,7 +306,7 @@ impl Fleet {
             let (stores, auditor, tally) =
                 (self.world.stores(), Arc::clone(&self.auditor), Arc::clone(&self.shared.tally));
             let thief = self.workers[thief].me.clone();
-            let [before, after] = [0, 0].map(|_: u64| Duration::from_millis(rng.below(4_000)));
+            let [before, after] = [2_000, 1_000].map(|most| Duration::from_millis(rng.below(most)));
             tokio::spawn(async move {
                 tokio::time::sleep(before).await;
                 let stolen = steal(&stores, &key, &thief).await;
@@ -365,6 +370,15 @@ impl Fleet {
             running.wires.heal();
         }
         self.start(Rates::default());
+        if self.returns.is_some() {
+            // The last of the faults, with none behind it that might mend what this one breaks.
+            tokio::time::sleep(Duration::from_secs(40)).await;
+            for _ in 0..4 {
+                self.put(30);
+                self.take_and_give_back(self.workers.len() - 1);
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        }
         let deadline = Instant::now() + BOUND;
         while !self.is_done() {
             if Instant::now() >= deadline {
