@@ -30,6 +30,7 @@ mod encode;
 
 mod epoch;
 mod objects;
+mod upload;
 
 mod end;
 mod progress;

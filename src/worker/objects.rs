@@ -1,10 +1,7 @@
 //! The objects of the open epoch: which are open, and their uploads.
 //!
 //! Owns: one open file for each partition of each dataset and one for each folder of raw lines and dead letters; rolling
-//! them at the target size; uploading their parts as they come, in the background, within a budget of bytes. Does not own:
-//! encoding (the lanes), making the objects visible (`commit`).
-//!
-//! An upload that fails is known at once (`has_failed`), and told when its object is closed.
+//! them at the target size. Does not own: encoding (the lanes), uploading (`upload`), making the objects visible (`commit`).
 //!
 //! Every object's name begins with its epoch's, so no two epochs ever write one key.
 
@@ -12,24 +9,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use checkpoints::LeaseOwner;
 use pipeline::dataset::Datasets;
 use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup};
 use pipeline::lines::LineMember;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::commit::{EpochId, ObjectKind, ObjectOfEpoch, Stores};
-use crate::lake::{Checksummer, LakeError, NewPart, ObjectKey, Part, UploadId};
+use crate::lake::{LakeError, ObjectKey};
 use crate::worker::WorkerError;
+use crate::worker::upload::{Budget, Upload};
 
 /// Bytes that a part has at least, where the store asks for less: fewer calls.
 const PART_BYTES: usize = 1 << 18;
-/// Bytes by which what waits to be a part grows at most.
-const GROW_BYTES: usize = 512 << 10;
-/// The unit of the upload budget.
-const UNIT: usize = 1 << 10;
 
 /// How objects are written.
 #[derive(Debug, Clone)]
@@ -72,25 +64,6 @@ pub(crate) struct Objects {
     touches: u64,
     /// What the footers of files that are closed from now on say.
     provenance: Provenance,
-}
-
-/// Bytes of parts that may be on their way.
-#[derive(Debug, Clone)]
-struct Budget {
-    permits: Arc<Semaphore>,
-    units: usize,
-}
-
-impl Budget {
-    fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT).max(1);
-        Budget { permits: Arc::new(Semaphore::new(units)), units }
-    }
-
-    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT).clamp(1, self.units)).unwrap_or(u32::MAX);
-        Arc::clone(&self.permits).acquire_many_owned(units).await.ok()
-    }
 }
 
 struct Open {
@@ -387,132 +360,4 @@ pub(crate) fn finish_files(
         finished.push(FinishedFile { rows, bytes: file.finish(provenance)? });
     }
     Ok(finished)
-}
-
-/// Uploads an object, part by part, as the parts come.
-async fn upload(
-    stores: Stores,
-    key: ObjectKey,
-    hint: String,
-    mut come: mpsc::UnboundedReceiver<(NewPart, OwnedSemaphorePermit)>,
-) -> Result<(UploadId, Vec<Part>), LakeError> {
-    let id = stores.retry.run(|| stores.lake.begin_upload(&key, &hint)).await?;
-    let mut parts = Vec::new();
-    while let Some((part, permit)) = come.recv().await {
-        parts.push(stores.retry.run(|| stores.lake.upload_part(&key, &id, part.clone())).await?);
-        drop(permit);
-    }
-    Ok((id, parts))
-}
-
-/// An object that is being uploaded by a task of its own.
-struct Upload {
-    key: ObjectKey,
-    parts: mpsc::UnboundedSender<(NewPart, OwnedSemaphorePermit)>,
-    task: JoinHandle<Result<(UploadId, Vec<Part>), LakeError>>,
-    budget: Budget,
-    part_bytes: usize,
-    waiting: Vec<u8>,
-    checksummer: Checksummer,
-    bytes: u64,
-    offset: u64,
-    number: u32,
-}
-
-/// An upload whose parts are all acknowledged.
-struct Uploaded {
-    key: ObjectKey,
-    id: UploadId,
-    parts: Vec<Part>,
-    bytes: u64,
-    checksummer: Checksummer,
-}
-
-impl Upload {
-    fn begin(
-        stores: Stores,
-        key: ObjectKey,
-        hint: String,
-        part_bytes: usize,
-        budget: Budget,
-        failed: Arc<AtomicBool>,
-    ) -> Self {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let uploading = upload(stores, key.clone(), hint, receiver);
-        let task = tokio::spawn(async move {
-            let uploaded = uploading.await;
-            if uploaded.is_err() {
-                failed.store(true, Ordering::Relaxed);
-            }
-            uploaded
-        });
-        Upload {
-            key,
-            parts: sender,
-            task,
-            budget,
-            part_bytes,
-            waiting: Vec::new(),
-            checksummer: Checksummer::default(),
-            bytes: 0,
-            offset: 0,
-            number: 0,
-        }
-    }
-
-    /// Takes bytes; full parts go out, as soon as the budget has room. A failed upload is told when it is closed.
-    async fn send(&mut self, bytes: Vec<u8>) {
-        self.checksummer.update(&bytes);
-        self.bytes += bytes.len() as u64;
-        if self.waiting.is_empty() {
-            self.waiting = bytes;
-        } else {
-            // Doubling would hold up to twice of what a part has.
-            if self.waiting.capacity() - self.waiting.len() < bytes.len() {
-                self.waiting.reserve_exact(bytes.len().max(self.waiting.len().min(GROW_BYTES)));
-            }
-            self.waiting.extend_from_slice(&bytes);
-        }
-        if self.waiting.len() >= self.part_bytes {
-            let part = std::mem::take(&mut self.waiting);
-            if let Some(permit) = self.budget.take(part.len()).await {
-                self.send_part(part, permit);
-            }
-        }
-    }
-
-    fn send_part(&mut self, bytes: Vec<u8>, permit: OwnedSemaphorePermit) {
-        self.number += 1;
-        let part = NewPart { number: self.number, offset: self.offset, bytes: Bytes::from(bytes) };
-        self.offset += part.bytes.len() as u64;
-        // Where the task has failed, nobody takes the part: the failure is told when the upload is closed.
-        let _ = self.parts.send((part, permit));
-    }
-
-    /// Sends what waits, once the budget has room; then the upload's end is waited for in the background.
-    async fn close<T: Send + 'static>(
-        mut self,
-        then: impl FnOnce(Uploaded) -> T + Send + 'static,
-    ) -> JoinHandle<Result<T, LakeError>> {
-        let last = std::mem::take(&mut self.waiting);
-        if (!last.is_empty() || self.number == 0)
-            && let Some(permit) = self.budget.take(last.len()).await
-        {
-            self.send_part(last, permit);
-        }
-        tokio::spawn(async move {
-            let Upload { key, parts, task, checksummer, bytes, .. } = self;
-            drop(parts);
-            let (id, parts) = match task.await {
-                Ok(result) => result?,
-                Err(error) => {
-                    return Err(LakeError::Unavailable {
-                        operation: format!("upload {key}"),
-                        problem: error.to_string(),
-                    });
-                }
-            };
-            Ok(then(Uploaded { key, id, parts, bytes, checksummer }))
-        })
-    }
 }
