@@ -30,9 +30,11 @@ use crate::worker::{WorkerConfig, WorkerError};
 /// Bytes of a chunk that a reader asks for.
 const CHUNK_BYTES: usize = 2 << 20;
 
-/// An epoch may have one object, or partition, for so many bytes of the memory limit, and so many at least.
+/// An epoch may have one object for so many bytes of the memory limit, and so many at least.
 const OBJECT_SHARE: usize = 32 << 10;
 const OBJECTS_MIN: usize = 1024;
+/// And rows of one partition for so many: what it takes to make objects of them all at its end, where that is not yet begun.
+const PARTITION_SHARE: usize = 4 << 10;
 
 /// Runs a worker until it is stopped, or has caught up, or fails.
 ///
@@ -247,13 +249,14 @@ impl Coordinator {
     }
 
     /// Whether an epoch is to be committed: at its time, or before it, since an epoch that was not committed is read again,
-    /// and each of its objects is kept in mind until then, those that its rows will become included. One that can't be
+    /// and each of its objects is kept in mind until then, as is, at its end, each that its rows become. One that can't be
     /// committed ends at once, too, and says why.
     fn is_due(&self, epoch: &Epoch) -> bool {
         let objects_max = (self.config.memory / OBJECT_SHARE).max(OBJECTS_MIN) / self.groups.len();
         epoch.books.begun.elapsed() >= self.config.epoch_interval
             || epoch.books.input_bytes >= self.config.epoch_input_bytes
-            || epoch.objects.count().max(epoch.partitions.len()) > objects_max
+            || epoch.objects.count() > objects_max
+            || epoch.partitions.len() > self.config.memory / PARTITION_SHARE / self.groups.len()
             || epoch.objects.has_failed()
     }
 

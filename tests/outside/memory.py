@@ -2,8 +2,9 @@
 
 A million assessments of 834 types in 12 months, each record of another partition than the one before it, are read into
 10,000 partitions at several limits. The worker's peak resident memory, as the system counts it for the whole process, may
-be the limit and 40 MiB for the process itself, which an empty run takes; DuckDB then finds every partition with all its rows, and `verify` agrees. A lake whose partitions are
-written in one go has one file for each; the table says what a smaller limit costs.
+be the limit and 40 MiB for the process itself, which an empty run takes; DuckDB then finds every partition with all its rows, and
+`verify` agrees. A lake whose partitions are written in one go has one file for each; the table says what a smaller limit costs: at
+most one file more of a partition for each sixth of the limit that was read.
 
     python memory.py [--records 1000000] [--limits 512MiB,256MiB,128MiB]
 """
@@ -88,6 +89,8 @@ def main():
             print(f"{limit:>10} {peak / (1 << 20):9.0f} {seconds:8.1f} {len(files):7,} {groups:10,} {size / 1e6:10.1f}",
                   flush=True)
             assert peak <= bytes_of(limit) + PROCESS_BYTES, f"a peak of {peak:,} bytes is over {limit}"
+            files_max = PARTITIONS * -(-6 * source.stat().st_size // bytes_of(limit))
+            assert len(files) <= files_max, f"{len(files):,} files, where {files_max:,} are enough"
             partitions, fewest, most, distinct = connection.execute(
                 f"SELECT count(*), min(rows), max(rows), sum(keys) FROM (SELECT type, year, month, count(*) AS rows, "
                 f"count(DISTINCT ingest_sequence) AS keys FROM read_parquet('{glob}', hive_partitioning = true) "

@@ -288,8 +288,8 @@ fn partitions(files: usize, in_each: usize, seconds: u64) {
     measured.is_bounded("partitions", seconds);
     let all = files * in_each + 1;
     assert_eq!(measured.rows(), all as u64);
-    // One for 32 KiB of memory, and those of a chunk more, which is a file here, or 2 MiB of it.
-    let most = usize::try_from(MEMORY / (32 << 10)).unwrap() + in_each.min((2 << 20) / 80) + 2;
+    // One for 4 KiB of memory, and those of a chunk more, which is a file here, or 2 MiB of it.
+    let most = usize::try_from(MEMORY / (4 << 10)).unwrap() + in_each.min((2 << 20) / 80) + 2;
     let commits = std::fs::read_dir(place.path("lake/_commits")).unwrap();
     let objects: Vec<usize> = commits
         .map(|commit| {
@@ -297,12 +297,15 @@ fn partitions(files: usize, in_each: usize, seconds: u64) {
             commit["objects"].as_array().unwrap().len()
         })
         .collect();
-    assert!(objects.len() >= all / most && objects.iter().all(|count| *count <= most), "{objects:?}, {most} at most");
+    assert!(
+        objects.len() >= all.div_ceil(most) && objects.iter().all(|count| *count <= most),
+        "{objects:?}, {most} at most"
+    );
 }
 
 #[test]
 fn a_partition_for_each_record_is_bounded_in_memory() {
-    let (files, in_each) = sized((10, 400), (1, 100_000));
+    let (files, in_each) = sized((12, 2_000), (1, 100_000));
     partitions(files, in_each, sized(300, 3_600));
 }
 
