@@ -18,7 +18,7 @@ const SEEDS: Range<u64> = 0..240;
 /// A seed that finds each fault of the protocol. Should the code change so that it does not any more, the next ones are tried.
 const FOUND_BY: [(Mutation, u64); 12] = [
     (Mutation::DecideAnywhere, 42),
-    (Mutation::AdvanceWhatIsNotPending, 93),
+    (Mutation::AdvanceWhatIsNotPending, 69),
     (Mutation::RollBackWithoutDeleting, 6),
     (Mutation::ForgetRawLines, 6),
     (Mutation::TrustLooks, 148),
@@ -28,7 +28,7 @@ const FOUND_BY: [(Mutation, u64); 12] = [
     (Mutation::ReadOnAfterRefusal, 2),
     (Mutation::KeepRowsOfAbortedEpoch, 8),
     (Mutation::SweepWhatIsPending, 23),
-    (Mutation::SweepWhatMayBeDecided, 162),
+    (Mutation::SweepWhatMayBeDecided, 176),
 ];
 /// How many seeds a fault of the protocol may take to be found.
 const WITHIN: u64 = 300;
