@@ -204,6 +204,17 @@ async fn an_audit_beside_workers_looks_twice_at_what_seems_to_be_wrong() {
     assert_eq!(gaps().await, 0, "the record is there, and one page of the list did not show it");
     world.lake.tamper(&record, None);
     assert_eq!(gaps().await, 2, "it is not there");
+    let audit = crate::audit::verify(&world.stores, &|_| {}).await.unwrap();
+    let gap = audit.faults.iter().find(|fault| matches!(fault, crate::audit::Fault::Gap { .. })).unwrap();
+    let mut later = gap.clone();
+    if let crate::audit::Fault::Gap { before, .. } = &mut later {
+        *before = Position::End;
+    }
+    assert!(later != *gap && gap.is_still(&later), "a worker has gone on meanwhile: the gap is the same");
+    if let crate::audit::Fault::Gap { after, .. } = &mut later {
+        *after = Position::Latest;
+    }
+    assert!(!gap.is_still(&later), "another gap");
 }
 
 #[tokio::test(start_paused = true)]
