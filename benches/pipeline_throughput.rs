@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pipeline::chunk::Chunk;
 use pipeline::encode::{EncodeError, Encoder, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
-use pipeline::lines::LineCodec;
+use pipeline::line_objects::LineCodec;
 use rustix::time::ClockId;
 use shardlake::produce::RecordKind;
 

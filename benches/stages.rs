@@ -16,7 +16,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use pipeline::anonymize::PseudonymKey;
 use pipeline::encode::Encoder;
 use pipeline::lane::Lane;
-use pipeline::lines::LineCodec;
+use pipeline::line_objects::LineCodec;
 use shardlake::produce::RecordKind;
 
 /// Records of a sample.

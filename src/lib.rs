@@ -8,10 +8,15 @@
 //! 4. [`commit`]: how an epoch becomes visible, exactly once.
 //! 5. [`lake`]: the object store.
 //!
-//! Beside them: [`aws`] makes the clients of the services; [`audit`] looks at a lake from outside; [`world`] opens what the configuration names; [`memory`] sets the allocator; [`permissions`] tries what a worker will have to do; [`produce`] makes sample records; [`raw`] sends records on as received; [`clock`] and [`retry`] are what everything waits by.
+//! | beside them | purpose |
+//! | --- | --- |
+//! | [`setup`] | opens what the configuration names; AWS clients, permissions, allocator |
+//! | [`inspect`] | what a lake holds, seen from outside: audits, dead letters, leases |
+//! | [`maintenance`] | operations on a lake beside the workers |
+//! | [`raw`] | sends records on as received, to another service |
+//! | [`produce`] | sample records |
+//! | [`clock`], [`retry`] | time, randomness and retries |
 
-pub mod audit;
-pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod commit;
@@ -19,12 +24,12 @@ pub mod config;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod inspect;
 pub mod lake;
-pub mod memory;
-pub mod permissions;
+pub mod maintenance;
 pub mod produce;
 pub mod raw;
 pub mod retry;
+pub mod setup;
 pub mod source;
 pub mod worker;
-pub mod world;

@@ -3,10 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
-use checkpoints::StoreError;
-
-use crate::lake::LakeError;
+use backon::{ExponentialBuilder, Retryable as _};
 
 /// How often and how long a call that failed is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,21 +24,9 @@ impl Default for RetryPolicy {
 }
 
 /// An error that knows whether the same call may succeed later.
-pub trait MayPass: std::fmt::Display {
+pub trait Retryable: std::fmt::Display {
     /// Whether it may.
-    fn may_pass(&self) -> bool;
-}
-
-impl MayPass for LakeError {
-    fn may_pass(&self) -> bool {
-        self.is_retryable()
-    }
-}
-
-impl MayPass for StoreError {
-    fn may_pass(&self) -> bool {
-        self.is_retryable()
-    }
+    fn is_retryable(&self) -> bool;
 }
 
 impl RetryPolicy {
@@ -51,7 +36,7 @@ impl RetryPolicy {
     /// The last attempt's.
     pub async fn run<T, E, F>(&self, call: impl FnMut() -> F) -> Result<T, E>
     where
-        E: MayPass,
+        E: Retryable,
         F: Future<Output = Result<T, E>>,
     {
         let waits = ExponentialBuilder::new()
@@ -61,7 +46,7 @@ impl RetryPolicy {
             .with_max_times(self.retries)
             .with_jitter();
         call.retry(waits)
-            .when(MayPass::may_pass)
+            .when(Retryable::is_retryable)
             .notify(|error, wait| tracing::warn!(%error, wait_ms = wait.as_millis(), "trying again"))
             .await
     }
@@ -70,6 +55,7 @@ impl RetryPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lake::LakeError;
     use std::cell::Cell;
 
     fn lost() -> LakeError {

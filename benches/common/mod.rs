@@ -7,7 +7,7 @@ use pipeline::chunk::{Chunk, Framing};
 use pipeline::dataset::{Datasets, shipped};
 use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
-use pipeline::lines::LineCodec;
+use pipeline::line_objects::LineCodec;
 use rustix::time::{ClockId, clock_gettime};
 use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 

@@ -41,9 +41,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 
+use mutations::mutated;
+
 use crate::error::StoreError;
 use crate::lease::{Holder, Lease, LeaseOwner, ManifestName};
-use crate::mutation::Mutation;
 use crate::position::{Position, ShardRange};
 use crate::shard::ShardKey;
 use crate::store::LeaseStore;
@@ -200,11 +201,11 @@ impl Decision {
 /// The first condition that a shard's row does not meet, if there is one. The rule of every store.
 pub(crate) fn refusal(owner: &LeaseOwner, range: &ShardRange, row: Option<&Lease>) -> Option<RefusalReason> {
     let Some(lease) = row else { return Some(RefusalReason::Missing) };
-    if !lease.holder.is(owner) && !Mutation::DecideWithoutHolding.is_on() {
+    if !lease.holder.is(owner) && !mutated!(DecideWithoutHolding) {
         Some(RefusalReason::NotHeld(lease.holder.clone()))
     } else if let Some(pending) = &lease.pending {
         Some(RefusalReason::Pending(pending.manifest.clone()))
-    } else if lease.checkpoint != *range.after() && !Mutation::DecideAnywhere.is_on() {
+    } else if lease.checkpoint != *range.after() && !mutated!(DecideAnywhere) {
         Some(RefusalReason::CheckpointAt(lease.checkpoint.clone()))
     } else {
         None

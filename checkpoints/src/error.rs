@@ -35,7 +35,7 @@ pub enum StoreError {
 
     /// Something stored makes no sense. It was left as it is, and nothing was done.
     #[error("the stored {item} makes no sense: {problem}")]
-    Nonsense {
+    Malformed {
         /// The stored item, as in "lease of shard 0 of stream orders".
         item: String,
         /// What is wrong with it.
@@ -61,6 +61,6 @@ impl StoreError {
 
     /// A lease row that makes no sense.
     pub(crate) fn lease_nonsense(key: &ShardKey, problem: impl Into<String>) -> Self {
-        Self::Nonsense { item: format!("lease of {key}"), problem: problem.into() }
+        Self::Malformed { item: format!("lease of {key}"), problem: problem.into() }
     }
 }

@@ -82,8 +82,6 @@ mod row;
 
 mod named;
 
-mod mutation;
-
 mod error;
 
 mod store;
@@ -113,8 +111,6 @@ pub use crate::dynamodb::{DynamoStore, StreamIds};
 pub use crate::error::StoreError;
 pub use crate::lease::{HashRange, Holder, Lease, LeaseOwner, ManifestName, NewLease, Pending, ThroughputKbps};
 pub use crate::memory::MemoryStore;
-#[doc(hidden)]
-pub use crate::mutation::Mutation;
 pub use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 pub use crate::position::{
     AT_TIMESTAMP, EmptyRange, LATEST, Position, SHARD_END, SequenceNumber, ShardRange, TRIM_HORIZON,

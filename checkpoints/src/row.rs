@@ -97,7 +97,7 @@ pub(crate) fn encode(lease: &Lease) -> Result<StoredLease, StoreError> {
 /// [`StoreError::Nonsense`] if the row makes no sense.
 pub(crate) fn decode(stored: StoredLease) -> Result<Lease, StoreError> {
     let item = format!("lease of shard {} of stream {}", stored.shard_id, stored.stream_name);
-    decode_values(stored).map_err(|problem| StoreError::Nonsense { item, problem })
+    decode_values(stored).map_err(|problem| StoreError::Malformed { item, problem })
 }
 
 /// [`decode`] without the row's name in the error.

@@ -8,10 +8,11 @@
 //!
 //! Every function checks all its rows before it changes the first.
 
+use mutations::mutated;
+
 use crate::decision::{Decision, Refusal, Verdict, refusal};
 use crate::error::StoreError;
 use crate::lease::{Holder, Lease, LeaseOwner, ManifestName, NewLease, Pending};
-use crate::mutation::Mutation;
 use crate::position::Position;
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, Renewal, RenewalOutcome};
@@ -135,7 +136,7 @@ pub(crate) fn decide<R: Rows>(rows: &mut R, decision: &Decision, shards_max: usi
             (None, lease) => met.extend(lease.map(|lease| (lease, range))),
         }
     }
-    if !refusals.is_empty() && !Mutation::DecideInPart.is_on() {
+    if !refusals.is_empty() && !mutated!(DecideInPart) {
         return Ok(Verdict::Refused(refusals));
     }
     for (lease, range) in met {
@@ -155,7 +156,7 @@ pub(crate) fn advance<R: Rows>(
     for advance in advances {
         let row = rows.get(advance.key())?;
         outcomes.push(match row {
-            Some(lease) if lease.is_pending(manifest) || Mutation::AdvanceWhatIsNotPending.is_on() => {
+            Some(lease) if lease.is_pending(manifest) || mutated!(AdvanceWhatIsNotPending) => {
                 check_through(&lease, advance)?;
                 met.push((lease, advance));
                 AdvanceOutcome::Advanced
@@ -204,7 +205,7 @@ fn given_to(lease: Lease, holder: Holder) -> Lease {
 /// That a manifest moves a shard to where the row says that it does.
 fn check_through(lease: &Lease, advance: &Advance) -> Result<(), StoreError> {
     match &lease.pending {
-        _ if Mutation::AdvanceWhatIsNotPending.is_on() => Ok(()),
+        _ if mutated!(AdvanceWhatIsNotPending) => Ok(()),
         Some(Pending { through, manifest }) if through != advance.through() => Err(StoreError::lease_nonsense(
             &lease.key,
             format!("manifest {manifest} is pending through {through}, but is to be advanced to {}", advance.through()),

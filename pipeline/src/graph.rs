@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::ops::{AddAssign, Index, IndexMut};
 
 use crate::dataset::Datasets;
-use crate::reject::Stage;
+use crate::dead_letter::code::Stage;
 
 /// Number of an edge in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

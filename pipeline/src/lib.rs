@@ -9,7 +9,7 @@
 //! 5. [`anonymize`]: what becomes of a personal value.
 //! 6. [`lane`]: all of it for one core.
 //! 7. [`encode`]: columns to Parquet.
-//! 8. [`lines`], [`deadletter`], [`reject`]: the raw landing and the records that failed.
+//! 8. [`line_objects`], [`dead_letter`]: the raw landing and the records that failed.
 //!
 //! [`graph`] is the same way as an object that can be drawn and counted along.
 
@@ -19,12 +19,11 @@ pub mod anonymize;
 pub mod chunk;
 mod columns;
 pub mod dataset;
-pub mod deadletter;
+pub mod dead_letter;
 mod decode;
 pub mod encode;
 pub mod graph;
 pub mod lane;
-pub mod lines;
-pub mod reject;
-pub mod settings;
+pub mod line_objects;
 pub mod time;
+pub mod toml_reader;

@@ -1,5 +1,5 @@
 //! The fuzz targets' stored inputs, and some thousands of mutations of them, through the fuzz targets' own checks: those
-//! of the data path. (`tests/fuzz_corpus.rs` of the worker has the others.)
+//! of the data path. (`tests/integration/fuzz_corpus.rs` of the worker has the others.)
 //!
 //! The same seed gives the same mutations on every machine: what fails here fails everywhere, and its input is printed.
 //! The fuzzer itself goes further; `fuzz/README.md` says how to run it.

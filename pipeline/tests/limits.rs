@@ -13,7 +13,7 @@ use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::serialized_reader::ReadOptionsBuilder;
 use pipeline::chunk::{Chunk, Framing};
-use pipeline::reject::Code;
+use pipeline::dead_letter::code::Code;
 use serde_json::{Value, json};
 
 /// A small dataset, partitioned by a text.

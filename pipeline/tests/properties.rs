@@ -10,7 +10,7 @@ use common::{File, Outcome, Setup, ndjson};
 use parquet::data_type::AsBytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::statistics::Statistics;
-use pipeline::reject::Code;
+use pipeline::dead_letter::code::Code;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;

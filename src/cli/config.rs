@@ -1,12 +1,12 @@
 //! `config check`: the configuration as it is understood, and whether the worker may do what it will have to.
 //!
 //! Owns: printing. The key of pseudonyms is never printed, only where it comes from. Does not own: reading the configuration
-//! (`crate::config`), trying the permissions (`crate::permissions`).
+//! (`crate::config`), trying the permissions (`crate::setup::permissions`).
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use pipeline::lines::LineCodec;
+use pipeline::line_objects::LineCodec;
 use pipeline::time::format_rfc3339;
 use serde_json::{Value, json};
 
@@ -15,9 +15,9 @@ use crate::cli::load;
 use crate::cli::table::Table;
 use crate::config::{Config, KeySource, LakeUrl, Overrides, RawTo, SourceUrl};
 use crate::lake::Encryption;
-use crate::permissions::{Found, try_all};
+use crate::setup::load_aws;
+use crate::setup::permissions::{Found, try_all};
 use crate::source::{Mode, Start};
-use crate::world::load_aws;
 
 pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<ExitCode> {
     let ConfigCommand::Check { place, source, offline } = &args.command;

@@ -15,11 +15,11 @@ use aws_sdk_s3::types::{
 };
 use serde_json::json;
 
-use crate::aws::Aws;
 use crate::cli::args::InitArgs;
 use crate::cli::load;
 use crate::config::{BucketUrl, CheckpointsUrl, Config, LakeUrl, Overrides, SourceUrl};
-use crate::world::{load_aws, make_lease_table};
+use crate::setup::aws::Aws;
+use crate::setup::{load_aws, make_lease_table};
 
 /// How long a stream may take to become active.
 const ACTIVE_WITHIN: Duration = Duration::from_secs(120);

@@ -11,14 +11,14 @@ use std::time::Duration;
 use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, Position, ShardKey};
 use serde_json::{Value, json};
 
-use crate::audit::table::{ShardState, alive, findings, states};
 use crate::cli::args::{LeasesArgs, LeasesCommand, Place};
 use crate::cli::show::owner;
 use crate::cli::table::{Table, shorten};
 use crate::cli::{Usage, load};
 use crate::clock::random_bytes;
 use crate::config::units::{counted, parse_duration};
-use crate::world::{load_aws, open_existing_leases};
+use crate::inspect::leases::{ShardState, alive, findings, states};
+use crate::setup::{load_aws, open_existing_leases};
 
 /// How long a holder may take to hand over what it was asked for: it commits first.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(60);

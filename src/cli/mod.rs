@@ -9,21 +9,21 @@ mod args;
 mod config;
 mod init;
 mod leases;
+mod logging;
 mod produce;
 mod produce_stream;
 mod run;
 mod show;
 mod table;
-mod tell;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use pipeline::settings::Problems;
+use pipeline::toml_reader::Problems;
 
 use crate::cli::args::{Args, Command};
 use crate::config::{Config, Overrides};
-use crate::world::WorldError;
+use crate::setup::OpenError;
 
 /// Threads that wait for sockets and timers.
 const IO_THREADS: usize = 2;
@@ -44,9 +44,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    crate::memory::give_back_large_buffers();
-    tell::start_logging(args.log_format);
-    tell::keep_panics_quiet();
+    crate::setup::allocator::return_large_buffers();
+    logging::start_logging(args.log_format);
+    logging::keep_panics_quiet();
     // Lanes have threads of their own: these are for sockets, timers, files and databases.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return tell::failed(&anyhow::Error::new(error).context("could not start")),
+        Err(error) => return logging::failed(&anyhow::Error::new(error).context("could not start")),
     };
     let result = runtime.block_on(dispatch(args));
     // What still reads a file is not waited for: nothing that was committed rests on it.
@@ -66,15 +66,15 @@ pub fn main() -> ExitCode {
             eprintln!("shardlake: {error}");
             ExitCode::from(2)
         }
-        Err(error) => tell::failed(&error),
+        Err(error) => logging::failed(&error),
     }
 }
 
 /// Whether the caller can mend it by calling otherwise: nothing was touched then.
 fn is_usage(error: &anyhow::Error) -> bool {
     let place = matches!(
-        error.downcast_ref::<WorldError>(),
-        Some(WorldError::Key(_) | WorldError::NotThisLake(_) | WorldError::Missing(_))
+        error.downcast_ref::<OpenError>(),
+        Some(OpenError::Key(_) | OpenError::NotThisLake(_) | OpenError::Missing(_))
     );
     place || error.is::<Usage>()
 }

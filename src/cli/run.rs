@@ -10,25 +10,25 @@ use std::time::Duration;
 use checkpoints::LeaseOwner;
 use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
-use pipeline::lines::LineCodec;
+use pipeline::line_objects::LineCodec;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit;
 use crate::cli::args::RunArgs;
+use crate::cli::logging::Watching;
 use crate::cli::produce::make_sample;
 use crate::cli::table::Table;
-use crate::cli::tell::Watching;
 use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
 use crate::config::units::{counted, show_bytes, show_count};
 use crate::config::{CheckpointsUrl, Config, LakeUrl, Overrides, SourceUrl};
+use crate::maintenance;
 use crate::raw::RawSink;
+use crate::setup::{Components, check_lake_matches_checkpoints, load_aws, open, open_key, open_raw_sink};
 use crate::source::{Behind, ShardSource};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
-use crate::world::{Opened, check_belonging, load_aws, open, open_key, open_raw_sink};
 
 /// Records of the demonstration.
 const SAMPLE_RECORDS: u64 = 100_000;
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let listening = tokio::spawn(stop_on_signal(stop.clone()));
     let mut known = false;
     if !args.new_lake {
-        let checking = async { check_belonging(&config, load_aws(&config).await.as_ref()).await };
+        let checking = async { check_lake_matches_checkpoints(&config, load_aws(&config).await.as_ref()).await };
         let Some(checked) = unless_stopped(&stop, checking).await else { return Ok(ExitCode::SUCCESS) };
         known = checked?;
     }
@@ -74,9 +74,9 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let clock: SharedClock = Arc::new(SystemClock);
     let opening = open(&config, key.as_ref(), &clock, args.until_caught_up, known);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
-    let Opened { stores, sources, aws } = opened?;
+    let Components { stores, sources, aws } = opened?;
     // What dead workers left behind goes first: only what certainly can't become visible any more.
-    match unless_stopped(&stop, audit::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false)).await {
+    match unless_stopped(&stop, maintenance::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false)).await {
         None => return Ok(ExitCode::SUCCESS),
         Some(Ok(swept)) => tracing::info!(?swept, "swept"),
         // Nothing rests on it: the next start, or `shardlake sweep`, does it.
@@ -97,7 +97,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     progress.bytes_total.store(bytes_ahead(&measured, &stores).await, Ordering::Relaxed);
     let begun = Instant::now();
     let watching = Watching::start(Arc::clone(&progress));
-    let giving_back = tokio::spawn(crate::memory::give_back_again());
+    let giving_back = tokio::spawn(crate::setup::allocator::trim_periodically());
     let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
     drop(watching);
     giving_back.abort();

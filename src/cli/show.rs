@@ -6,25 +6,25 @@ use std::sync::Arc;
 
 use checkpoints::{CheckpointName, Holder, Lease, NamedCheckpoint, ShardKey};
 use pipeline::dataset::SchemaFormat;
+use pipeline::dead_letter::code::Code;
 use pipeline::graph::Graph;
-use pipeline::reject::Code;
 use pipeline::time::format_rfc3339;
 use serde_json::{Map, Value, json};
 
-use crate::audit;
 use crate::cli::args::{
     CheckpointsArgs, CheckpointsCommand, DeadlettersArgs, DeadlettersCommand, GraphArgs, GraphFormat, Place,
     SchemaArgs, SchemaFormatArg, SweepArgs,
 };
+use crate::cli::logging::bar;
 use crate::cli::table::{Table, shorten};
-use crate::cli::tell::bar;
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::commit::{EdgeTotal, Stores};
 use crate::config::units::{counted, parse_duration, show_bytes, show_count};
 use crate::config::{Config, LakeUrl, Overrides};
+use crate::setup::{load_aws, open_existing, open_sources};
 use crate::source::{Behind, ShardSource};
-use crate::world::{load_aws, open_existing, open_sources};
+use crate::{inspect, maintenance};
 
 pub(crate) fn graph(args: &GraphArgs, json: bool) -> anyhow::Result<ExitCode> {
     let overrides = Overrides { config: args.config.clone(), sources: args.source.clone(), ..Overrides::default() };
@@ -87,7 +87,7 @@ pub(crate) async fn verify(place: &Place, json: bool) -> anyhow::Result<ExitCode
     let config = load(&place.overrides())?;
     let stores = open_existing(&config).await?;
     let bar = bar(0, "{bar:30} {percent:>3}%  {binary_bytes_per_sec}  comparing objects");
-    let audit = audit::verify(&stores, &|bytes| {
+    let audit = inspect::verify(&stores, &|bytes| {
         bar.inc_length(bytes);
         bar.inc(bytes);
     })
@@ -134,7 +134,7 @@ pub(crate) async fn status(place: &Place, json: bool) -> anyhow::Result<ExitCode
     let config = load(&place.overrides())?;
     let stores = open_existing(&config).await?;
     let leases = stores.leases.list().await?;
-    let (records, unreadable) = audit::commit_records(&stores).await?;
+    let (records, unreadable) = inspect::commit_records(&stores).await?;
     let clock: SharedClock = Arc::new(SystemClock);
     let lags = lags(&config, &stores, &clock, &leases).await;
     let mut edges: BTreeMap<String, EdgeTotal> = BTreeMap::new();
@@ -256,9 +256,9 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
     }
     let config = load(&args.place.overrides())?;
     let stores = open_existing(&config).await?;
-    let swept = audit::sweep(&stores, SystemClock.now_ms(), age, args.dry_run).await?;
+    let swept = maintenance::sweep(&stores, SystemClock.now_ms(), age, args.dry_run).await?;
     if json {
-        let audit::Swept { uploads, intents, kept } = swept;
+        let maintenance::Swept { uploads, intents, kept } = swept;
         println!("{}", json!({ "uploads": uploads, "intents": intents, "kept": kept, "dry_run": args.dry_run }));
     } else {
         let verb = if args.dry_run { "would remove" } else { "removed" };
@@ -282,7 +282,7 @@ pub(crate) async fn deadletters(args: &DeadlettersArgs, json: bool) -> anyhow::R
     }
     let config = load(&place.overrides())?;
     let stores = open_existing(&config).await?;
-    let objects = audit::list_letters(&stores, code).await?;
+    let objects = inspect::list_letters(&stores, code).await?;
     match &args.command {
         DeadlettersCommand::List { .. } => {
             let mut days: BTreeMap<(String, String), (u64, u64, u64)> = BTreeMap::new();
@@ -314,7 +314,7 @@ pub(crate) async fn deadletters(args: &DeadlettersArgs, json: bool) -> anyhow::R
             println!("{} dead letters", show_count(total));
         }
         DeadlettersCommand::Show { limit, raw, .. } => {
-            for letter in audit::show_letters(&stores, &objects, *limit, *raw).await? {
+            for letter in inspect::show_letters(&stores, &objects, *limit, *raw).await? {
                 println!("{}", letter.0);
             }
         }

@@ -24,7 +24,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use checkpoints::{LeaseOwner, ManifestName, Mutation, ShardId, ShardKey, ShardRange};
+use checkpoints::{LeaseOwner, ManifestName, ShardId, ShardKey, ShardRange};
+use mutations::mutated;
 use pipeline::time::format_rfc3339;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +49,7 @@ impl EpochId {
     /// The `number`-th epoch of a worker, begun at `now_ms`.
     pub fn new(now_ms: i64, worker: &LeaseOwner, number: u64) -> Self {
         let time: String = format_rfc3339(now_ms).chars().filter(|c| *c != '-' && *c != ':').take(15).collect();
-        let worker = if Mutation::NamesUsedTwice.is_on() { "aaaaaaaa" } else { worker.as_str() };
+        let worker = if mutated!(NamesUsedTwice) { "aaaaaaaa" } else { worker.as_str() };
         let worker: String = worker.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
         EpochId(format!("{time}Z-{worker}-{number:06}"))
     }
@@ -396,14 +397,14 @@ pub(crate) mod tests {
     #[test]
     fn another_format_and_another_epoch_are_refused() {
         let key = EpochId::new(0, &worker(), 1).intent_key();
-        let told = Manifest::from_bytes(&key, b"{\"format\":2,\"new\":true}").unwrap_err();
-        assert_eq!(told.problem, "it has format 2, this version reads format 1");
+        let message = Manifest::from_bytes(&key, b"{\"format\":2,\"new\":true}").unwrap_err();
+        assert_eq!(message.problem, "it has format 2, this version reads format 1");
         assert!(EpochId::of_manifest(&ManifestName::new("_intents/../x.json").unwrap()).is_err());
         assert!(EpochId::of_manifest(&ManifestName::new("elsewhere").unwrap()).is_err());
     }
 
     /// A manifest as JSON, with something in it replaced.
-    fn told(from: &str, to: &str) -> Result<Manifest, String> {
+    fn message_of(from: &str, to: &str) -> Result<Manifest, String> {
         let object = ObjectOfEpoch {
             key: ObjectKey::new("processed/events/a.parquet").unwrap(),
             kind: ObjectKind::Processed,
@@ -434,33 +435,33 @@ pub(crate) mod tests {
 
     #[test]
     fn a_manifest_that_names_what_no_epoch_makes_is_refused_before_anything_is_deleted() {
-        assert!(told("processed/events/a", "processed/events/b").is_ok());
+        assert!(message_of("processed/events/a", "processed/events/b").is_ok());
         for key in ["_checkpoints.db", "_commits/1.json", "raw/events/a.json.gz", "_processed/a", "processed"] {
-            let problem = told("processed/events/a.parquet", key).unwrap_err();
+            let problem = message_of("processed/events/a.parquet", key).unwrap_err();
             assert_eq!(problem, format!("its object {key} is not in processed/"));
         }
         for key in ["/etc/passwd", "processed/../_checkpoints.db", "processed//a", "processed/a/"] {
-            assert!(told("processed/events/a.parquet", key).unwrap_err().contains("is no object key"), "{key}");
+            assert!(message_of("processed/events/a.parquet", key).unwrap_err().contains("is no object key"), "{key}");
         }
     }
 
     #[test]
     fn counts_that_can_not_be_added_up_are_refused() {
-        let problem = told("\"events\":17", "\"events\":18446744073709551615,\"users\":18").unwrap_err();
+        let problem = message_of("\"events\":17", "\"events\":18446744073709551615,\"users\":18").unwrap_err();
         assert_eq!(problem, "no epoch has 18446744073709551615 rows and dead letters");
         assert_eq!(
-            told(":4711", ":9007199254740993").unwrap_err(),
+            message_of(":4711", ":9007199254740993").unwrap_err(),
             "no epoch has 9007199254740993 bytes in its objects"
         );
-        assert!(told(":4711", ":9007199254740992").is_ok());
+        assert!(message_of(":4711", ":9007199254740992").is_ok());
     }
 
     #[test]
     fn a_checksum_is_read_as_it_is_written() {
         let written = Checksum::of(b"").to_string();
-        assert!(told(&written, "00000000000000ff").is_ok());
+        assert!(message_of(&written, "00000000000000ff").is_ok());
         for other in ["+0000000000000ff", "00000000000000FF", "0000000000000ff", "00000000000000fg"] {
-            assert!(told(&written, other).unwrap_err().contains("is no checksum of 16 hex digits"), "{other}");
+            assert!(message_of(&written, other).unwrap_err().contains("is no checksum of 16 hex digits"), "{other}");
         }
     }
 

@@ -11,22 +11,23 @@
 //! | 4 publish: objects, then the commit record | everything | rolls forward: 5 |
 //! | 5 advance: some shards | everything | rolls the others forward |
 //!
-//! The types make the order: [`Staged`] → [`Described`] → [`Undertaken`] (decided) → [`Published`] → [`Committed`].
+//! The types make the order: [`Staged`] → [`Intended`] → [`DecidedEpoch`] (decided) → [`Published`] → [`Committed`].
 
-mod belonging;
+mod lake_guard;
 mod manifest;
 mod protocol;
 mod recover;
+mod retrying_leases;
+mod stores;
 
 #[cfg(test)]
 mod tests;
 
-pub use belonging::{has_one_of, newest_manifests};
+pub use lake_guard::{has_one_of, newest_manifests};
 pub use manifest::{
     COMMITS, EdgeTotal, EpochId, FORMAT, INTENTS, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Totals,
     UnreadableManifest,
 };
-pub use protocol::{
-    CommitError, Committed, Described, Lost, Outcome, Published, Staged, Stores, Undertaken, abort_uploads,
-};
+pub use protocol::{CommitError, Committed, DecidedEpoch, Intended, Lost, Outcome, Published, Staged, abort_uploads};
 pub use recover::{Recovered, recover};
+pub use stores::Stores;

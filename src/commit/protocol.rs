@@ -5,46 +5,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use checkpoints::{
-    Advance, AdvanceOutcome, Decided, Decision, Lease, LeaseStore, LeaseStoreExt, Mutation, Position, Refusal,
-    ShardKey, StoreError,
-};
+use checkpoints::{Advance, AdvanceOutcome, Decided, Decision, Position, Refusal, StoreError};
 use futures::{StreamExt, TryStreamExt, stream};
+use mutations::mutated;
 
 use crate::commit::manifest::{Manifest, ObjectOfEpoch, UnreadableManifest};
-use crate::lake::{Completion, LakeError, ObjectKey, ObjectStore, Written};
-use crate::retry::RetryPolicy;
+use crate::commit::stores::Stores;
+use crate::lake::{Completion, LakeError, ObjectKey, Written};
 
 /// Requests about objects that are under way at once.
 const CONCURRENT: usize = 16;
-
-/// Where a commit takes effect.
-#[derive(Clone)]
-pub struct Stores {
-    /// The lake.
-    pub lake: Arc<dyn ObjectStore>,
-    /// The leases.
-    pub leases: Arc<dyn LeaseStore>,
-    /// How failing calls are repeated.
-    pub retry: RetryPolicy,
-}
-
-impl Stores {
-    /// The leases of these shards, as far as they have rows.
-    ///
-    /// # Errors
-    /// The lease store fails.
-    pub async fn leases_of(&self, keys: Vec<ShardKey>) -> Result<Vec<Lease>, StoreError> {
-        let rows = self.retry.run(|| self.leases.get(&keys)).await?;
-        Ok(rows.into_iter().flatten().collect())
-    }
-}
-
-impl std::fmt::Debug for Stores {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stores").field("retry", &self.retry).finish_non_exhaustive()
-    }
-}
 
 /// A commit that could not be brought to its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,11 +72,11 @@ pub struct Staged(Manifest);
 
 /// Step 2 is done: the intent is written.
 #[derive(Debug)]
-pub struct Described(Manifest);
+pub struct Intended(Manifest);
 
 /// Step 3 is done: the epoch is committed, whatever happens next.
 #[derive(Debug)]
-pub struct Undertaken {
+pub struct DecidedEpoch {
     manifest: Manifest,
     /// The intent as it is stored. The commit record is the same bytes, also where another version wrote the intent, with
     /// things in it that this one does not know.
@@ -125,7 +95,7 @@ pub struct Committed(pub Manifest);
 #[derive(Debug)]
 pub enum Outcome {
     /// The epoch is committed.
-    Undertaken(Undertaken),
+    DecidedEpoch(DecidedEpoch),
     /// The epoch never happened. Its uploads are aborted. The shards that stood in the way, if the store named them.
     Refused(Manifest, Vec<Refusal>),
 }
@@ -144,28 +114,28 @@ impl Staged {
     ///
     /// # Errors
     /// The lake fails. Nothing is decided then, and nothing will be: the epoch is to be aborted.
-    pub async fn describe(self, stores: &Stores) -> Result<Described, (Manifest, CommitError)> {
+    pub async fn describe(self, stores: &Stores) -> Result<Intended, (Manifest, CommitError)> {
         let Staged(manifest) = self;
         let described = async {
-            stores.retry.run(|| stores.lake.flush()).await?;
+            stores.lake.flush().await?;
             write_once(stores, &manifest.epoch.intent_key(), &manifest, manifest.to_bytes()).await
         };
         match described.await {
-            Ok(()) => Ok(Described(manifest)),
+            Ok(()) => Ok(Intended(manifest)),
             Err(error) => Err((manifest, error)),
         }
     }
 }
 
-impl Described {
-    /// Step 3, the commit point. A lost reply is found out from the rows ([`LeaseStoreExt::decide_once`]).
+impl Intended {
+    /// Step 3, the commit point. A lost reply is found out from the rows ([`Stores::decide_once`]).
     ///
     /// # Errors
     /// It is not known whether the epoch is committed. The caller must not abort its uploads nor read on, but let its
     /// shards go: whoever takes them finds the epoch pending or not.
     pub async fn decide(self, stores: &Stores) -> Result<Outcome, CommitError> {
-        let Described(manifest) = self;
-        if Mutation::PublishBeforeDeciding.is_on() {
+        let Intended(manifest) = self;
+        if mutated!(PublishBeforeDeciding) {
             for object in &manifest.objects {
                 publish_object(stores.clone(), object.clone()).await?;
             }
@@ -173,11 +143,11 @@ impl Described {
         let shards = manifest.shards.iter().map(|shard| (shard.key.clone(), shard.range.clone())).collect();
         let decision = Decision::new(manifest.worker.clone(), manifest.epoch.manifest_name(), shards)
             .map_err(|error| StoreError::Invalid { operation: "decide".to_owned(), problem: error.to_string() })?;
-        let decided = stores.retry.run(|| stores.leases.decide_once(&decision)).await?;
+        let decided = stores.decide_once(&decision).await?;
         let refusals = match decided {
             Decided::Yes => {
                 let intent = manifest.to_bytes();
-                return Ok(Outcome::Undertaken(Undertaken { manifest, intent }));
+                return Ok(Outcome::DecidedEpoch(DecidedEpoch { manifest, intent }));
             }
             Decided::No(refusals) => refusals,
             Decided::Superseded => Vec::new(),
@@ -188,10 +158,10 @@ impl Described {
     }
 }
 
-impl Undertaken {
+impl DecidedEpoch {
     /// A decided epoch that was found pending.
     pub(crate) fn found(manifest: Manifest, intent: Bytes) -> Self {
-        Undertaken { manifest, intent }
+        DecidedEpoch { manifest, intent }
     }
 
     /// Step 4: completes every upload, then writes the commit record. Repeating it, by anyone, finds uploads gone and
@@ -200,13 +170,13 @@ impl Undertaken {
     /// # Errors
     /// The lake fails, or an object is lost for good.
     pub async fn publish(self, stores: &Stores) -> Result<Result<Published, (Self, Lost)>, CommitError> {
-        if Mutation::AdvanceBeforePublishing.is_on() {
+        if mutated!(AdvanceBeforePublishing) {
             Published(self.manifest.clone()).advance(stores).await?;
         }
-        if Mutation::IntentRemovedEarly.is_on() {
+        if mutated!(IntentRemovedEarly) {
             stores.lake.delete(&self.manifest.epoch.intent_key()).await?;
         }
-        if Mutation::RecordBeforeObjects.is_on() {
+        if mutated!(RecordBeforeObjects) {
             write_once(stores, &self.manifest.epoch.commit_key(), &self.manifest, self.intent.clone()).await?;
         }
         let lost: Vec<Option<Lost>> = stream::iter(self.manifest.objects.clone())
@@ -217,7 +187,7 @@ impl Undertaken {
         if let Some(lost) = lost.into_iter().flatten().next() {
             return Ok(Err((self, lost)));
         }
-        stores.retry.run(|| stores.lake.flush()).await?;
+        stores.lake.flush().await?;
         write_once(stores, &self.manifest.epoch.commit_key(), &self.manifest, self.intent).await?;
         Ok(Ok(Published(self.manifest)))
     }
@@ -249,12 +219,12 @@ impl Published {
             })
             .collect();
         let name = manifest.epoch.manifest_name();
-        let outcomes = stores.retry.run(|| stores.leases.advance(&name, &advances)).await?;
+        let outcomes = stores.leases.advance(&name, &advances).await?;
         if outcomes.contains(&AdvanceOutcome::NotPending) {
             tracing::debug!(epoch = %manifest.epoch, "some shards had moved on already");
         }
         // A commit record says all that the intent said. Should this fail, a sweep finds it.
-        if let Err(error) = stores.lake.delete(&manifest.epoch.intent_key()).await {
+        if let Err(error) = stores.lake_once.delete(&manifest.epoch.intent_key()).await {
             tracing::debug!(epoch = %manifest.epoch, %error, "the intent is left to be swept");
         }
         Ok(Committed(manifest))
@@ -263,11 +233,11 @@ impl Published {
 
 /// Completes one upload, or sees that the object is there.
 async fn publish_object(stores: Stores, object: ObjectOfEpoch) -> Result<Option<Lost>, CommitError> {
-    let complete = || stores.lake.complete_upload(&object.key, &object.upload, &object.parts);
-    if stores.retry.run(complete).await? == Completion::Completed {
+    let completion = stores.lake.complete_upload(&object.key, &object.upload, &object.parts).await?;
+    if completion == Completion::Completed {
         return Ok(None);
     }
-    match stores.retry.run(|| stores.lake.checksum(&object.key)).await? {
+    match stores.lake.checksum(&object.key).await? {
         Some(found) if found == (object.bytes, object.crc64nvme) => Ok(None),
         Some(_) => Err(CommitError::Conflict { key: object.key.clone(), epoch: object.key.to_string() }),
         None => Ok(Some(Lost(object.key.clone()))),
@@ -276,10 +246,10 @@ async fn publish_object(stores: Stores, object: ObjectOfEpoch) -> Result<Option<
 
 /// Writes an intent or a commit record; one that is there must have the same bytes.
 async fn write_once(stores: &Stores, key: &ObjectKey, manifest: &Manifest, bytes: Bytes) -> Result<(), CommitError> {
-    if stores.retry.run(|| stores.lake.put_new(key, bytes.clone())).await? == Written::New {
+    if stores.lake.put_new(key, bytes.clone()).await? == Written::New {
         return Ok(());
     }
-    match stores.retry.run(|| stores.lake.get(key)).await? {
+    match stores.lake.get(key).await? {
         Some(found) if found == bytes => Ok(()),
         _ => Err(CommitError::Conflict { key: key.clone(), epoch: manifest.epoch.to_string() }),
     }
@@ -289,7 +259,7 @@ async fn write_once(stores: &Stores, key: &ObjectKey, manifest: &Manifest, bytes
 pub async fn abort_uploads(stores: &Stores, manifest: Manifest) {
     stream::iter(manifest.objects)
         .for_each_concurrent(CONCURRENT, |object| {
-            let lake = Arc::clone(&stores.lake);
+            let lake = Arc::clone(&stores.lake_once);
             async move {
                 if let Err(error) = lake.abort_upload(&object.key, &object.upload).await {
                     tracing::debug!(key = %object.key, %error, "the upload is left to be swept");

@@ -8,10 +8,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use checkpoints::{Lease, ManifestName, Mutation, ShardKey};
+use checkpoints::{Lease, ManifestName, ShardKey};
+use mutations::mutated;
 
 use crate::commit::manifest::{EpochId, Manifest, UnreadableManifest};
-use crate::commit::protocol::{CommitError, Committed, Lost, Published, Stores, Undertaken};
+use crate::commit::protocol::{CommitError, Committed, DecidedEpoch, Lost, Published};
+use crate::commit::stores::Stores;
 use crate::lake::ObjectKey;
 
 /// How long after an upload seemed to be gone it is looked at again, before its epoch is rolled back.
@@ -45,7 +47,7 @@ pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, 
             None => Err(CommitError::NoIntent { name: name.as_str().to_owned() }),
         };
     };
-    let undertaken = match Undertaken::found(manifest, intent).publish(stores).await? {
+    let undertaken = match DecidedEpoch::found(manifest, intent).publish(stores).await? {
         Ok(published) => return Ok(Recovered::Forward(Box::new(published.advance(stores).await?))),
         Err((undertaken, _)) => undertaken,
     };
@@ -60,23 +62,23 @@ pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, 
 async fn roll_back(stores: &Stores, manifest: Manifest, lost: Lost) -> Result<Recovered, CommitError> {
     let name = manifest.epoch.manifest_name();
     let keys: Vec<ShardKey> = manifest.shards.iter().map(|shard| shard.key.clone()).collect();
-    let rows = stores.retry.run(|| stores.leases.get(&keys)).await?;
+    let rows = stores.leases.get(&keys).await?;
     let pending_everywhere = rows.iter().all(|row| row.as_ref().is_some_and(|lease| lease.is_pending(&name)));
     if !pending_everywhere {
         return settled(stores, manifest, &rows, lost).await;
     }
     tracing::warn!(epoch = %manifest.epoch, missing = %lost.0, "a staged upload is gone for good: rolling the epoch back");
     for object in &manifest.objects {
-        stores.retry.run(|| stores.lake.abort_upload(&object.key, &object.upload)).await?;
+        stores.lake.abort_upload(&object.key, &object.upload).await?;
     }
-    for object in manifest.objects.iter().filter(|_| !Mutation::RollBackWithoutDeleting.is_on()) {
-        stores.retry.run(|| stores.lake.delete(&object.key)).await?;
+    for object in manifest.objects.iter().filter(|_| !mutated!(RollBackWithoutDeleting)) {
+        stores.lake.delete(&object.key).await?;
     }
-    stores.retry.run(|| stores.lake.flush()).await?;
-    if stores.retry.run(|| stores.leases.roll_back(&name, &keys)).await? {
+    stores.lake.flush().await?;
+    if stores.roll_back(&name, &keys).await? {
         return Ok(Recovered::Back);
     }
-    let rows = stores.retry.run(|| stores.leases.get(&keys)).await?;
+    let rows = stores.leases.get(&keys).await?;
     settled(stores, manifest, &rows, lost).await
 }
 
@@ -103,13 +105,13 @@ async fn settled(
 
 /// Whether the epoch is pending on any shard.
 async fn is_pending(stores: &Stores, name: &ManifestName) -> Result<bool, CommitError> {
-    let leases = stores.retry.run(|| stores.leases.list()).await?;
+    let leases = stores.leases.list().await?;
     Ok(leases.iter().any(|lease| lease.is_pending(name)))
 }
 
 /// A manifest, and the bytes as they are stored.
 async fn read(stores: &Stores, key: &ObjectKey) -> Result<Option<(Manifest, Bytes)>, CommitError> {
-    match stores.retry.run(|| stores.lake.get(key)).await? {
+    match stores.lake.get(key).await? {
         Some(bytes) => Ok(Some((Manifest::from_bytes(key, &bytes)?, bytes))),
         None => Ok(None),
     }

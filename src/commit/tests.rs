@@ -41,11 +41,11 @@ impl World {
         let lake = MemoryStore::new();
         let leases = MemoryLeases::new();
         let script = Script::default();
-        let stores = Stores {
-            lake: Arc::new(lake.clone()),
-            leases: Arc::new(Faulty::new(Arc::new(leases.clone()), script.clone())),
-            retry: RetryPolicy::default(),
-        };
+        let stores = Stores::new(
+            Arc::new(lake.clone()),
+            Arc::new(Faulty::new(Arc::new(leases.clone()), script.clone())),
+            RetryPolicy::default(),
+        );
         leases.create(&keys().map(|key| NewLease::new(key, Position::Beginning))).await.unwrap();
         World { lake, leases, script, stores }
     }
@@ -130,7 +130,7 @@ impl World {
         self.take(&me).await.unwrap();
         if let Some(staged) = self.stage(&me, 1).await {
             let described = staged.describe(&self.stores).await.map_err(|(_, error)| error).unwrap();
-            let Outcome::Undertaken(undertaken) = described.decide(&self.stores).await.unwrap() else {
+            let Outcome::DecidedEpoch(undertaken) = described.decide(&self.stores).await.unwrap() else {
                 panic!("nothing stands in the way any more");
             };
             undertaken.publish(&self.stores).await.unwrap().unwrap().advance(&self.stores).await.unwrap();
@@ -139,9 +139,9 @@ impl World {
         for row in self.leases.list().await.unwrap() {
             assert_eq!((row.checkpoint, row.pending), (Position::at(100_u64.into()), None));
         }
-        let audit = crate::audit::verify(&self.stores, &|_| {}).await.unwrap();
+        let audit = crate::inspect::verify(&self.stores, &|_| {}).await.unwrap();
         assert!(
-            audit.faults.iter().all(|fault| matches!(fault, crate::audit::Fault::Altered { .. })),
+            audit.faults.iter().all(|fault| matches!(fault, crate::inspect::Fault::Altered { .. })),
             "{:?}",
             audit.faults
         );
@@ -152,7 +152,7 @@ impl World {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Until {
     Staged,
-    Described,
+    Intended,
     Decided,
     Published,
     Advanced,
@@ -166,10 +166,10 @@ async fn commit_until(world: &World, me: &LeaseOwner, until: Until) -> Result<()
         return Ok(());
     }
     let described = staged.describe(&world.stores).await.map_err(|(_, error)| error)?;
-    if until == Until::Described {
+    if until == Until::Intended {
         return Ok(());
     }
-    let Outcome::Undertaken(undertaken) = described.decide(&world.stores).await? else { return Ok(()) };
+    let Outcome::DecidedEpoch(undertaken) = described.decide(&world.stores).await? else { return Ok(()) };
     if until == Until::Decided {
         return Ok(());
     }
@@ -182,7 +182,7 @@ async fn commit_until(world: &World, me: &LeaseOwner, until: Until) -> Result<()
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_after_any_step_loses_and_doubles_nothing() {
-    for until in [Until::Staged, Until::Described, Until::Decided, Until::Published, Until::Advanced] {
+    for until in [Until::Staged, Until::Intended, Until::Decided, Until::Published, Until::Advanced] {
         let world = World::new().await;
         commit_until(&world, &worker(1), until).await.unwrap();
         let expected = if until >= Until::Published { 2 } else { 0 };
@@ -197,21 +197,21 @@ async fn an_audit_beside_workers_looks_twice_at_what_seems_to_be_wrong() {
     commit_until(&world, &worker(1), Until::Advanced).await.unwrap();
     let record = world.lake.objects().into_keys().find(|key| key.as_str().starts_with("_commits/")).unwrap();
     let gaps = async || {
-        let audit = crate::audit::verify(&world.stores, &|_| {}).await.unwrap();
-        audit.faults.iter().filter(|fault| matches!(fault, crate::audit::Fault::Gap { .. })).count()
+        let audit = crate::inspect::verify(&world.stores, &|_| {}).await.unwrap();
+        audit.faults.iter().filter(|fault| matches!(fault, crate::inspect::Fault::Gap { .. })).count()
     };
     world.lake.hide_once(&record);
     assert_eq!(gaps().await, 0, "the record is there, and one page of the list did not show it");
     world.lake.tamper(&record, None);
     assert_eq!(gaps().await, 2, "it is not there");
-    let audit = crate::audit::verify(&world.stores, &|_| {}).await.unwrap();
-    let gap = audit.faults.iter().find(|fault| matches!(fault, crate::audit::Fault::Gap { .. })).unwrap();
+    let audit = crate::inspect::verify(&world.stores, &|_| {}).await.unwrap();
+    let gap = audit.faults.iter().find(|fault| matches!(fault, crate::inspect::Fault::Gap { .. })).unwrap();
     let mut later = gap.clone();
-    if let crate::audit::Fault::Gap { before, .. } = &mut later {
+    if let crate::inspect::Fault::Gap { before, .. } = &mut later {
         *before = Position::End;
     }
     assert!(later != *gap && gap.is_still(&later), "a worker has gone on meanwhile: the gap is the same");
-    if let crate::audit::Fault::Gap { after, .. } = &mut later {
+    if let crate::inspect::Fault::Gap { after, .. } = &mut later {
         *after = Position::Latest;
     }
     assert!(!gap.is_still(&later), "another gap");
@@ -289,7 +289,7 @@ async fn a_worker_that_never_hears_of_its_decision_leaves_an_epoch_that_others_f
     assert!(matches!(ended, Err(CommitError::Leases(_))), "it is not known: {ended:?}");
     assert_eq!(world.visible().len(), 0);
     let world = World { script: Script::default(), ..world };
-    let stores = Stores { leases: Arc::new(world.leases.clone()), ..world.stores.clone() };
+    let stores = Stores::new(Arc::new(world.lake.clone()), Arc::new(world.leases.clone()), RetryPolicy::default());
     World { stores, ..world }.settle(2).await;
 }
 
@@ -319,7 +319,7 @@ async fn a_zombie_that_had_decided_publishes_late_and_does_no_harm() {
     world.take(&zombie).await.unwrap();
     let staged = world.stage(&zombie, 1).await.unwrap();
     let described = staged.describe(&world.stores).await.map_err(|(_, error)| error).unwrap();
-    let Outcome::Undertaken(undertaken) = described.decide(&world.stores).await.unwrap() else { panic!("decided") };
+    let Outcome::DecidedEpoch(undertaken) = described.decide(&world.stores).await.unwrap() else { panic!("decided") };
     // It sleeps; another rolls the epoch forward; then it wakes up.
     world.settle(2).await;
     undertaken.publish(&world.stores).await.unwrap().unwrap().advance(&world.stores).await.unwrap();
@@ -398,9 +398,9 @@ async fn an_epoch_that_can_go_neither_way_stops_with_an_error_that_names_it() {
     let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap();
     let intent = ObjectKey::new(pending.manifest.as_str()).unwrap();
     world.lake.tamper(&intent, None);
-    let told = recover(&world.stores, &pending.manifest).await.unwrap_err();
-    assert!(matches!(&told, CommitError::NoIntent { name } if name == pending.manifest.as_str()), "{told}");
-    assert!(!told.is_retryable());
+    let message = recover(&world.stores, &pending.manifest).await.unwrap_err();
+    assert!(matches!(&message, CommitError::NoIntent { name } if name == pending.manifest.as_str()), "{message}");
+    assert!(!message.is_retryable());
 
     // An upload is gone, but a shard has advanced.
     let world = World::new().await;
@@ -410,8 +410,8 @@ async fn an_epoch_that_can_go_neither_way_stops_with_an_error_that_names_it() {
     let manifest = world.leases.list().await.unwrap()[1].pending.clone().unwrap().manifest;
     world.leases.advance(&manifest, &[advance]).await.unwrap();
     world.lake.expire_uploads();
-    let told = recover(&world.stores, &manifest).await.unwrap_err();
-    assert!(matches!(told, CommitError::Torn { .. }), "{told}");
+    let message = recover(&world.stores, &manifest).await.unwrap_err();
+    assert!(matches!(message, CommitError::Torn { .. }), "{message}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -422,6 +422,6 @@ async fn an_object_that_is_not_ours_is_never_taken_for_ours() {
     let epoch = EpochId::of_manifest(&pending).unwrap();
     let key = ObjectKey::new(format!("processed/orders/{epoch}-a.parquet")).unwrap();
     world.lake.tamper(&key, Some(Bytes::from_static(b"somebody else's")));
-    let told = recover(&world.stores, &pending).await.unwrap_err();
-    assert!(matches!(&told, CommitError::Conflict { key: found, .. } if *found == key), "{told}");
+    let message = recover(&world.stores, &pending).await.unwrap_err();
+    assert!(matches!(&message, CommitError::Conflict { key: found, .. } if *found == key), "{message}");
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pipeline::lines::LineCodec;
-use pipeline::settings::{At, Document, Problems, Scalar, Section};
+use pipeline::line_objects::LineCodec;
+use pipeline::toml_reader::{At, Document, Problems, Scalar, Section};
 
 use crate::config::units::{parse_bytes, parse_duration};
 use crate::config::urls::{CheckpointsUrl, LakeUrl, SourceUrl, parse_start};
@@ -78,13 +78,13 @@ impl ConfigFile {
 
     fn read(&mut self, root: &Section<'_>) {
         if let Some(section) = root.section("lake") {
-            self.lake = section.required_text("url").and_then(|at| told(&section, &at, LakeUrl::parse(&at.value)));
+            self.lake = section.required_text("url").and_then(|at| checked(&section, &at, LakeUrl::parse(&at.value)));
             self.s3 = read_s3(&section);
             section.finish();
         }
         if let Some(section) = root.section("checkpoints") {
             let url = section.required_text("url");
-            self.checkpoints = url.and_then(|at| told(&section, &at, CheckpointsUrl::parse(&at.value)));
+            self.checkpoints = url.and_then(|at| checked(&section, &at, CheckpointsUrl::parse(&at.value)));
             section.finish();
         }
         self.sources = root.sections("source").into_iter().filter_map(read_source).collect();
@@ -95,13 +95,13 @@ impl ConfigFile {
             section.finish();
         }
         if let Some(section) = root.section("anonymize") {
-            self.key = section.required_text("key").and_then(|at| told(&section, &at, parse_key(&at.value)));
+            self.key = section.required_text("key").and_then(|at| checked(&section, &at, parse_key(&at.value)));
             section.finish();
         }
         if let Some(section) = root.section("raw") {
             self.output.raw = read_raw(&section);
             if let Some(at) = section.text("to") {
-                self.output.raw_to = told(&section, &at, parse_raw_to(&at.value)).unwrap_or(RawTo::Lake);
+                self.output.raw_to = checked(&section, &at, parse_raw_to(&at.value)).unwrap_or(RawTo::Lake);
             }
             section.finish();
         }
@@ -138,19 +138,19 @@ impl ConfigFile {
     }
 }
 
-fn told<T>(section: &Section<'_>, at: &At<String>, result: Result<T, String>) -> Option<T> {
+fn checked<T>(section: &Section<'_>, at: &At<String>, result: Result<T, String>) -> Option<T> {
     result.map_err(|message| section.report(at.line, message)).ok()
 }
 
 fn read_source(section: Section<'_>) -> Option<SourceConfig> {
-    let url = section.required_text("url").and_then(|at| told(&section, &at, SourceUrl::parse(&at.value)));
+    let url = section.required_text("url").and_then(|at| checked(&section, &at, SourceUrl::parse(&at.value)));
     let name = section.text("name").and_then(|at| {
         let valid =
             checkpoints::StreamName::new(&at.value).map(|_| at.value.clone()).map_err(|error| error.to_string());
-        told(&section, &at, valid)
+        checked(&section, &at, valid)
     });
     let dataset = section.text("dataset").map(|at| at.value);
-    let start = section.text("start").and_then(|at| told(&section, &at, parse_start(&at.value)));
+    let start = section.text("start").and_then(|at| checked(&section, &at, parse_start(&at.value)));
     let consumer = section.text("consumer");
     let read = match section.text("read") {
         None => Mode::Polling,

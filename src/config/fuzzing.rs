@@ -1,6 +1,6 @@
 //! The fuzz targets' view of the configuration: a file's text becomes what the program runs on, and nothing is opened.
 
-use pipeline::settings::Problems;
+use pipeline::toml_reader::Problems;
 
 use crate::config::{Config, ConfigFile, Overrides};
 

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, shipped};
-use pipeline::lines::LineCodec;
-use pipeline::settings::{Problem, Problems};
+use pipeline::line_objects::LineCodec;
+use pipeline::toml_reader::{Problem, Problems};
 
 pub use file::ConfigFile;
 pub(crate) use urls::shown;
@@ -200,7 +200,7 @@ impl SourceConfig {
     }
 }
 
-fn told(problems: &mut Problems, file: &str, message: impl Into<String>) {
+fn message_of(problems: &mut Problems, file: &str, message: impl Into<String>) {
     problems.push(Problem { file: file.to_owned(), line: 0, message: message.into() });
 }
 
@@ -224,7 +224,7 @@ fn read_file(overrides: &Overrides, problems: &mut Problems) -> Option<ConfigFil
             }
         },
         Err(error) => {
-            told(problems, &name, format!("can't be read: {error}"));
+            message_of(problems, &name, format!("can't be read: {error}"));
             None
         }
     }
@@ -235,7 +235,7 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
     let mut keep = |result: Result<SourceUrl, String>| match result {
         Ok(url) => Some(url),
         Err(message) => {
-            told(problems, flag, message);
+            message_of(problems, flag, message);
             None
         }
     };
@@ -270,7 +270,7 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
     let checkpoints = checkpoints.or(own_checkpoints);
     if checkpoints.is_none() && problems.is_empty() {
         let told_what = "a lake on S3 needs a checkpoint store: --checkpoints dynamodb://TABLE, or [checkpoints] url";
-        told(problems, "[checkpoints]", told_what);
+        message_of(problems, "[checkpoints]", told_what);
     }
     let key = file.key.unwrap_or(own_key);
     let mut output = file.output;
@@ -279,7 +279,7 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
         Some("off") => output.raw = None,
         Some("gzip" | "on") => output.raw = Some(LineCodec::Gzip(1)),
         Some("zstd") => output.raw = Some(LineCodec::Zstd(1)),
-        Some(other) => told(problems, flag, format!("--raw is off, gzip or zstd, not '{other}'")),
+        Some(other) => message_of(problems, flag, format!("--raw is off, gzip or zstd, not '{other}'")),
     }
     let mut limits = file.limits;
     if let Some(text) = &overrides.memory {
@@ -297,25 +297,25 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
     {
         let what = "to = \"firehose:…\" needs [limits] record_bytes below 1,000 KiB, which is all that Firehose takes of a \
                     record: a larger one would be in processed/ and nowhere else";
-        told(problems, "[raw]", what);
+        message_of(problems, "[raw]", what);
     }
     if let LakeUrl::S3(url) = &lake {
         let place = S3Place { bucket: url.bucket.clone(), prefix: url.prefix.clone() };
         for problem in [place.validate(), file.s3.validate()].into_iter().filter_map(Result::err) {
-            told(problems, "[lake]", problem.to_string());
+            message_of(problems, "[lake]", problem.to_string());
         }
     }
     let datasets = compile(&file.datasets, &file.folder, problems)?;
     for source in &sources {
         if let Some(name) = source.dataset.as_deref().filter(|name| datasets.find(name).is_none()) {
             let known: Vec<&str> = datasets.names().collect();
-            told(problems, "[[source]]", format!("there is no dataset '{name}'; known: {}", known.join(", ")));
+            message_of(problems, "[[source]]", format!("there is no dataset '{name}'; known: {}", known.join(", ")));
         }
     }
     if overrides.run && key == KeySource::Missing && datasets.need_key() {
         let what =
             "a lake on S3 needs the key of pseudonyms: key = \"env:NAME\", \"file:PATH\" or \"secretsmanager:ARN\"";
-        told(problems, "[anonymize]", what);
+        message_of(problems, "[anonymize]", what);
     }
     Some(Config {
         sources,
@@ -333,7 +333,7 @@ fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Problems) -> 
 }
 
 fn parsed<T>(result: Result<T, String>, place: &str, problems: &mut Problems) -> Option<T> {
-    result.map_err(|message| told(problems, place, message)).ok()
+    result.map_err(|message| message_of(problems, place, message)).ok()
 }
 
 /// A path beside a folder, with an ending: `lake` and `.key` are `lake.key`.
@@ -344,7 +344,7 @@ fn beside(folder: &Path, ending: &str) -> PathBuf {
 }
 
 fn check_limits(limits: &Limits, commit: &CommitConfig, problems: &mut Problems) {
-    let mut refuse = |message: String| told(problems, "[limits]", message);
+    let mut refuse = |message: String| message_of(problems, "[limits]", message);
     if limits.memory < 64 << 20 {
         refuse(format!("memory of {} is too little: 64 MiB at least", units::show_bytes(limits.memory)));
     }
@@ -376,7 +376,7 @@ fn compile(files: &[PathBuf], folder: &Path, problems: &mut Problems) -> Option<
                 folders.push(path.parent().map(Path::to_owned).unwrap_or_default());
                 texts.push(DefinitionText { file: path.display().to_string(), text });
             }
-            Err(error) => told(problems, &path.display().to_string(), format!("can't be read: {error}")),
+            Err(error) => message_of(problems, &path.display().to_string(), format!("can't be read: {error}")),
         }
     }
     let own: Vec<String> = texts.iter().filter_map(|text| Datasets::name_of(&text.file, &text.text)).collect();

@@ -41,9 +41,9 @@ codec = "brotli"
 [anonymize]
 key = "hunter2"
 "#;
-    let told = load(text).unwrap_err();
+    let message = load(text).unwrap_err();
     assert_eq!(
-        told.lines().collect::<Vec<_>>(),
+        message.lines().collect::<Vec<_>>(),
         [
             "shardlake.toml:3: 'ftp://x' is no lake: write a folder, or s3://BUCKET/PREFIX",
             "shardlake.toml:13: key must be env:NAME, file:PATH or secretsmanager:ARN; never write the key itself here",
@@ -57,10 +57,10 @@ key = "hunter2"
 
 #[test]
 fn limits_that_can_not_work_are_refused() {
-    let told = load("[limits]\nmemory = \"1 MiB\"\nthreads = 0\nopen_objects = 1\n").unwrap_err();
-    assert!(told.contains("memory of 1.05 MB is too little: 64 MiB at least"), "{told}");
-    assert!(told.contains("threads must be 1 to 1024, not 0"), "{told}");
-    assert!(told.contains("open_objects must be 16 at least"), "{told}");
+    let message = load("[limits]\nmemory = \"1 MiB\"\nthreads = 0\nopen_objects = 1\n").unwrap_err();
+    assert!(message.contains("memory of 1.05 MB is too little: 64 MiB at least"), "{message}");
+    assert!(message.contains("threads must be 1 to 1024, not 0"), "{message}");
+    assert!(message.contains("open_objects must be 16 at least"), "{message}");
 }
 
 #[test]
@@ -142,9 +142,9 @@ type = "string"
 
     std::fs::write(&path, "[[dataset]]\nfile = \"none.toml\"\n[[source]]\nurl = \"in\"\ndataset = \"orders\"\n")
         .unwrap();
-    let told = Config::load(&Overrides { config: Some(path), ..Overrides::default() }).unwrap_err().to_string();
-    assert!(told.contains("none.toml: can't be read"), "{told}");
-    assert!(told.contains("there is no dataset 'orders'; known: events, assessments, users"), "{told}");
+    let message = Config::load(&Overrides { config: Some(path), ..Overrides::default() }).unwrap_err().to_string();
+    assert!(message.contains("none.toml: can't be read"), "{message}");
+    assert!(message.contains("there is no dataset 'orders'; known: events, assessments, users"), "{message}");
 }
 
 #[test]
@@ -192,19 +192,19 @@ record_bytes = "900 KiB"
 
 #[test]
 fn what_a_lake_on_s3_lacks_is_told() {
-    let told = load("[lake]\nurl = \"s3://the-lake\"\n").unwrap_err();
-    assert!(told.contains("a lake on S3 needs a checkpoint store: --checkpoints dynamodb://TABLE"), "{told}");
+    let message = load("[lake]\nurl = \"s3://the-lake\"\n").unwrap_err();
+    assert!(message.contains("a lake on S3 needs a checkpoint store: --checkpoints dynamodb://TABLE"), "{message}");
     let overrides = Overrides {
         lake: Some("s3://the-lake".into()),
         checkpoints: Some("dynamodb://leases".into()),
         run: true,
         ..Overrides::default()
     };
-    let told = Config::load(&overrides).unwrap_err().to_string();
-    assert!(told.contains("a lake on S3 needs the key of pseudonyms"), "{told}");
+    let message = Config::load(&overrides).unwrap_err().to_string();
+    assert!(message.contains("a lake on S3 needs the key of pseudonyms"), "{message}");
     let text = "[[source]]\nurl = \"in\"\nstart = \"soon\"\n[[source]]\nurl = \"in\"\nread = \"fan-out\"\n\
                 [lake]\nurl = \"x\"\nencryption = \"rot13\"\nkms_key = \"k\"\n[raw]\nto = \"nowhere\"\n";
-    let told = load(text).unwrap_err();
+    let message = load(text).unwrap_err();
     for part in [
         "start is trim_horizon, latest or a time",
         "start and read are for sources kinesis://STREAM",
@@ -212,6 +212,6 @@ fn what_a_lake_on_s3_lacks_is_told() {
         "kms_key is for encryption",
         "to is \"lake\" or \"firehose:NAME\", not 'nowhere'",
     ] {
-        assert!(told.contains(part), "{part} is not in: {told}");
+        assert!(message.contains(part), "{part} is not in: {message}");
     }
 }

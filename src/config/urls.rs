@@ -211,12 +211,12 @@ mod tests {
     fn messages_show_no_password_and_no_signature() {
         for url in ["https://me:hush@host/a", "s3://me:hush@bucket/a", "kinesis://me:hush@s", "x://h/a?Signature=hush"]
         {
-            for told in [
+            for message in [
                 SourceUrl::parse(url).map(|_| ()).unwrap_err(),
                 LakeUrl::parse(url).map(|_| ()).unwrap_err(),
                 CheckpointsUrl::parse(url).map(|_| ()).unwrap_err(),
             ] {
-                assert!(!told.contains("hush") && told.starts_with('\''), "{told}");
+                assert!(!message.contains("hush") && message.starts_with('\''), "{message}");
             }
         }
         assert_eq!(shown("https://me:hush@host/a?b=c"), "https://…@host/a?…");

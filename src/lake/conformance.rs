@@ -232,9 +232,9 @@ async fn many_objects_are_flushed_at_once() {
 async fn a_lake_that_can_not_be_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
-    let told = LocalStore::open(folder.path().join("file/lake")).unwrap_err();
-    assert!(matches!(told, LakeError::Refused { .. }));
-    assert!(told.to_string().starts_with("could not open the lake "), "{told}");
+    let message = LocalStore::open(folder.path().join("file/lake")).unwrap_err();
+    assert!(matches!(message, LakeError::Refused { .. }));
+    assert!(message.to_string().starts_with("could not open the lake "), "{message}");
     assert!(LocalStore::open_existing(folder.path().join("none")).is_err());
 }
 
@@ -245,9 +245,9 @@ async fn a_lake_that_was_moved_away_has_lost_nothing_and_is_not_made_anew() {
     let store = LocalStore::open(&place).unwrap();
     let (key, id, parts) = stage(&store, "processed/x", "u-1", &["x"]).await;
     std::fs::rename(&place, &away).unwrap();
-    let told = store.complete_upload(&key, &id, &parts).await.unwrap_err();
-    assert!(matches!(told, LakeError::Refused { .. }));
-    assert!(told.to_string().ends_with("is not there any more; bring it back and start again"), "{told}");
+    let message = store.complete_upload(&key, &id, &parts).await.unwrap_err();
+    assert!(matches!(message, LakeError::Refused { .. }));
+    assert!(message.to_string().ends_with("is not there any more; bring it back and start again"), "{message}");
     assert!(store.get(&key).await.is_err() && store.checksum(&key).await.is_err());
     assert!(store.abort_upload(&key, &id).await.is_err() && store.delete(&key).await.is_err());
     assert!(store.put_new(&key, Bytes::from_static(b"x")).await.is_err() && store.flush().await.is_err());
@@ -268,8 +268,11 @@ async fn a_lake_that_another_took_the_place_of_is_not_written_on_there() {
     std::fs::rename(&place, &away).unwrap();
     let other = LocalStore::open(&place).unwrap();
     let (other_key, ..) = stage(&other, "processed/y", "u-9", &["y"]).await;
-    let told = store.complete_upload(&key, &id, &parts).await.unwrap_err().to_string();
-    assert!(told.ends_with("was moved away, and another one is in its place; bring it back and start again"), "{told}");
+    let message = store.complete_upload(&key, &id, &parts).await.unwrap_err().to_string();
+    assert!(
+        message.ends_with("was moved away, and another one is in its place; bring it back and start again"),
+        "{message}"
+    );
     assert!(store.get(&key).await.is_err() && store.flush().await.is_err());
     assert!(store.put_new(&key, Bytes::from_static(b"x")).await.is_err());
     assert!(store.begin_upload(&key, "u-2").await.is_err() && store.abort_upload(&key, &id).await.is_err());

@@ -15,6 +15,7 @@
 
 mod local;
 mod memory;
+mod retrying;
 mod s3;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use local::LocalStore;
 pub use memory::{Fault, MemoryStore};
+pub use retrying::Retrying;
 pub use s3::{Encryption, InvalidS3, S3Options, S3Place, S3Store};
 
 /// The key of an object: a relative path of `/`-separated segments, none of them empty, `.` or `..`.

@@ -5,9 +5,9 @@
 //! knows. `id`, `user_id`, `type`, `timestamp` and `answers` are always there; `score`, `duration`, `user_age` and
 //! `user_region` are absent or null in 1.5 % each. The event time is `timestamp`.
 
-use super::draft::{Draft, Scene};
+use super::draft::{Draft, RecordContext};
 use super::random::Rng;
-use super::words::{COMMENTS, SPICED_COMMENTS};
+use super::texts::{COMMENTS, SPICED_COMMENTS};
 use super::write::{East, Exponent, Fixed, Padded, Piece, Seconds, Text, Utc, Uuid, put};
 
 /// The values of `type`, common ones first.
@@ -18,8 +18,8 @@ const SPICED_ANSWERS: [&str; 6] =
     ["prefer not to say", "it \"depends\"", "c\\d", "weiß nicht", "わからない 🤷", "none of these/all of these"];
 
 /// Appends the members of one record; the answer is its event time, which is whole seconds in some producers.
-pub(super) fn write(draft: &mut Draft<'_>, scene: &mut Scene<'_>) -> i64 {
-    let Scene { rng, person, at_ms, .. } = scene;
+pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) -> i64 {
+    let RecordContext { rng, person, at_ms, .. } = scene;
     put!(draft.member("id"); "\"", Uuid(rng.bits(), rng.bits()), "\"");
     put!(draft.member("user_id"); "\"", person.id(), "\"");
     put!(draft.member("type"); "\"", rng.pick_skewed(&TYPES), "\"");

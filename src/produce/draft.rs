@@ -1,14 +1,14 @@
-//! A good record while it is being written: what it is about ([`Scene`]) and where its bytes go ([`Draft`]).
+//! A good record while it is being written: what it is about ([`RecordContext`]) and where its bytes go ([`Draft`]).
 //!
 //! A draft knows where each **top-level** member of the record begins and ends. That is all that the later stages need:
 //! [`super::restyle`] puts the members in another order, [`super::spoil`] takes one away, doubles it or changes its
 //! value. Nested values are plain bytes here.
 
-use super::people::Person;
+use super::personas::Person;
 use super::random::Rng;
 
 /// What one record is drawn from. It is the same for every family.
-pub(super) struct Scene<'a> {
+pub(super) struct RecordContext<'a> {
     /// The record's own stream of randomness.
     pub rng: Rng,
     /// Whom the record is about.

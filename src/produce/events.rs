@@ -15,7 +15,7 @@ mod email;
 mod endpoint;
 mod message;
 
-use super::draft::{Draft, Scene};
+use super::draft::{Draft, RecordContext};
 use super::random::Rng;
 use super::write::put;
 
@@ -91,7 +91,7 @@ const TOTAL_WEIGHT: u32 = {
 };
 
 /// Appends the members of one record; the answer is its event time.
-pub(super) fn write(draft: &mut Draft<'_>, scene: &mut Scene<'_>) -> i64 {
+pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) -> i64 {
     let (name, family) = choose(&mut scene.rng);
     match family {
         Family::App(activity) => app::activity(draft, scene, name, activity),
@@ -116,7 +116,7 @@ fn choose(rng: &mut Rng) -> (&'static str, Family) {
 }
 
 /// The four members that begin every event. `late_ms` is how much later than the event it arrived.
-fn open(draft: &mut Draft<'_>, scene: &Scene<'_>, name: &str, late_ms: i64, version: &str) {
+fn open(draft: &mut Draft<'_>, scene: &RecordContext<'_>, name: &str, late_ms: i64, version: &str) {
     put!(draft.member("event_type"); super::write::Text(name));
     put!(draft.member("event_timestamp"); scene.at_ms);
     put!(draft.member("arrival_timestamp"); scene.at_ms + late_ms);
@@ -130,7 +130,7 @@ fn usual_delay_ms(rng: &mut Rng) -> i64 {
 }
 
 /// The project: most people use the first.
-fn app_id(scene: &Scene<'_>) -> &'static str {
+fn app_id(scene: &RecordContext<'_>) -> &'static str {
     match scene.person.number % 10 {
         0..=6 => APPS[0],
         7..=8 => APPS[1],
@@ -139,7 +139,7 @@ fn app_id(scene: &Scene<'_>) -> &'static str {
 }
 
 /// The members in which an event that the service itself reports says nothing: no SDK, no device, no session.
-fn open_of_service(draft: &mut Draft<'_>, scene: &Scene<'_>, name: &str, late_ms: i64) {
+fn open_of_service(draft: &mut Draft<'_>, scene: &RecordContext<'_>, name: &str, late_ms: i64) {
     open(draft, scene, name, late_ms, "3.1");
     put!(draft.member("application"); r#"{"app_id":""#, app_id(scene), r#"","sdk":{}}"#);
 }

@@ -11,7 +11,7 @@
 //!   generators can share the work. With another bad ratio the records that are good in both runs are the same.
 //! - A good record has every field that its dataset needs, parses under RFC 8259 without duplicate keys and has no raw
 //!   line break in it. A bad record is never good by accident; see [`BadKind`]. Neither is ever blank.
-//! - People are the same in all kinds of records and under every seed, and obviously fictional (`people.rs`).
+//! - People are the same in all kinds of records and under every seed, and obviously fictional (`personas.rs`).
 //!
 //! Limits: 1,000,000 users, event times of 2010 to 2098. A record is 0.2 to 4 KB, mean 1.4 (events), 1.0 (assessments)
 //! and 0.4 KB (users), unless [`Options::too_large_bytes`] asks for larger bad ones. Changing any text or draw in here
@@ -29,8 +29,8 @@
 mod random;
 mod write;
 
-mod people;
-mod words;
+mod personas;
+mod texts;
 
 // A good record, by kind.
 mod draft;
@@ -40,21 +40,21 @@ mod events;
 mod users;
 
 // What may then be done to it.
-mod restyle;
-mod spoil;
+mod corrupt;
+mod reformat;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-use draft::{Draft, Good, Member, Scene};
-use people::{PEOPLE_MAX, Person};
+use draft::{Draft, Good, Member, RecordContext};
+use personas::{PEOPLE_MAX, Person};
 use random::Rng;
-use restyle::Style;
+use reformat::Style;
 use write::DAY_MS;
 
-pub use spoil::BadKind;
+pub use corrupt::BadKind;
 
 /// 2010-01-01, epoch milliseconds: no good record is older.
 const START_MS_MIN: i64 = 1_262_304_000_000;
@@ -281,7 +281,7 @@ impl Generator {
         let good = Good { text: &plain, members: &self.members };
         let bad = if is_bad {
             let bad = changes.pick(&self.bad_kinds[kind as usize]);
-            spoil::spoil(&good, kind, bad, self.options.too_large_bytes.unwrap_or(0), &mut changes, out);
+            corrupt::spoil(&good, kind, bad, self.options.too_large_bytes.unwrap_or(0), &mut changes, out);
             Some(bad)
         } else {
             if let Some(style) = style {
@@ -313,7 +313,7 @@ impl Generator {
         // The mean of two times of day: most is going on around noon.
         let day_ms = (rng.below(DAY_MS as u32) + rng.below(DAY_MS as u32)) / 2;
         let at_ms = start_ms + i64::from(rng.below(days)) * DAY_MS + i64::from(day_ms);
-        let mut scene = Scene { rng, person: Person::of(number), at_ms, scratch: &mut self.scratch };
+        let mut scene = RecordContext { rng, person: Person::of(number), at_ms, scratch: &mut self.scratch };
         let mut draft = Draft::new(out, &mut self.members);
         let event_ms = match kind {
             RecordKind::Events => events::write(&mut draft, &mut scene),

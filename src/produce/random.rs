@@ -22,18 +22,18 @@ pub(super) fn mix(value: u64) -> u64 {
 pub(super) struct Rng {
     state: u64,
     /// Of 10,000 texts, so many are out of the ordinary; see [`Rng::text`].
-    spice: u32,
+    unusual_ratio: u32,
 }
 
 impl Rng {
     /// The stream that belongs to number `n` of everything that is made from `seed`.
     pub(super) fn of(seed: u64, n: u64) -> Self {
-        Rng { state: mix(mix(seed.wrapping_add(STEP)).wrapping_add(n.wrapping_mul(STEP))), spice: 500 }
+        Rng { state: mix(mix(seed.wrapping_add(STEP)).wrapping_add(n.wrapping_mul(STEP))), unusual_ratio: 500 }
     }
 
     /// The same stream with another share of texts that are out of the ordinary, in 10,000ths.
-    pub(super) fn with_spice(self, spice: u32) -> Self {
-        Rng { spice, ..self }
+    pub(super) fn with_spice(self, unusual_ratio: u32) -> Self {
+        Rng { unusual_ratio, ..self }
     }
 
     /// 64 random bits.
@@ -77,7 +77,7 @@ impl Rng {
 
     /// A text that is out of the ordinary (escapes, text beyond ASCII) in 5 % of the draws, unless told otherwise.
     pub(super) fn text(&mut self, plain: &[&'static str], spiced: &[&'static str]) -> &'static str {
-        if self.chance(self.spice) { self.pick(spiced) } else { self.pick(plain) }
+        if self.chance(self.unusual_ratio) { self.pick(spiced) } else { self.pick(plain) }
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn streams_are_the_published_algorithm() {
         // The first numbers of SplitMix64 from state 1234567, as its authors' C code prints them.
-        let mut rng = Rng { state: 1_234_567, spice: 0 };
+        let mut rng = Rng { state: 1_234_567, unusual_ratio: 0 };
         assert_eq!(rng.bits(), 6_457_827_717_110_365_317);
         assert_eq!(rng.bits(), 3_203_168_211_198_807_973);
     }

@@ -4,7 +4,7 @@
 //! `user_id`, `email`, `signed_up_at` and `updated_at` are always there; some others are null or absent in 2 %. The
 //! event time is `updated_at`.
 
-use super::draft::{Draft, Scene};
+use super::draft::{Draft, RecordContext};
 use super::write::{Date, Text, Utc, put};
 
 const TAGS: [&str; 6] = ["beta", "newsletter", "trial", "vip", "reseller", "student"];
@@ -14,8 +14,8 @@ const SPICED_INDUSTRIES: [&str; 3] = ["R&D / \"stealth\"", "Gesundheitswesen & P
 const TEAM_SIZES: [&str; 5] = ["1", "2-10", "11-50", "51-200", "201+"];
 
 /// Appends the members of one record; the answer is its event time.
-pub(super) fn write(draft: &mut Draft<'_>, scene: &mut Scene<'_>) -> i64 {
-    let Scene { rng, person, at_ms, .. } = scene;
+pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) -> i64 {
+    let RecordContext { rng, person, at_ms, .. } = scene;
     put!(draft.member("user_id"); "\"", person.id(), "\"");
     put!(draft.member("email"); "\"", person.email(), "\"");
     put!(draft.member("name"); "\"", person.name(), "\"");

@@ -9,8 +9,8 @@ use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::Record;
 
-use crate::aws::causes;
 use crate::raw::{RawError, RawSink};
+use crate::setup::aws::causes;
 
 /// Bytes of a record with its line end.
 pub const RECORD_BYTES_MAX: u64 = 1_000 << 10;

@@ -17,7 +17,7 @@ use pipeline::chunk::{Chunk, Framing};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::retry::{MayPass, RetryPolicy};
+use crate::retry::{RetryPolicy, Retryable};
 
 pub use firehose::{FirehoseSink, RECORD_BYTES_MAX};
 
@@ -55,8 +55,8 @@ pub enum RawError {
     },
 }
 
-impl MayPass for RawError {
-    fn may_pass(&self) -> bool {
+impl Retryable for RawError {
+    fn is_retryable(&self) -> bool {
         matches!(self, RawError::Unavailable { .. })
     }
 }

@@ -99,8 +99,8 @@ pub enum SourceError {
     },
 }
 
-impl crate::retry::MayPass for SourceError {
-    fn may_pass(&self) -> bool {
+impl crate::retry::Retryable for SourceError {
+    fn is_retryable(&self) -> bool {
         matches!(self, SourceError::Unavailable { .. })
     }
 }

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use checkpoints::{Mutation, Position, ShardKey, StoreError};
+use checkpoints::{Position, ShardKey, StoreError};
+use mutations::mutated;
 use pipeline::encode::{EncodeError, Encoder};
 use pipeline::lane::{Lane, Pushed};
 use tokio::sync::mpsc;
@@ -19,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commit::EpochId;
 use crate::raw::Forward;
-use crate::worker::encode::{Spilled, Unit, joined};
-use crate::worker::epoch::Books;
-use crate::worker::leases::{FromKeeper, Keeper, KeeperState, Throughput, ToKeeper};
-use crate::worker::objects::{Objects, ObjectsConfig};
+use crate::worker::epoch::encode::{Spilled, Unit, joined};
+use crate::worker::epoch::ledger::EpochLedger;
+use crate::worker::epoch::objects::{Objects, ObjectsConfig};
+use crate::worker::leases::{LeaseCommand, LeaseEvent, LeaseManager, LeaseManagerState, Throughput};
 use crate::worker::progress::Progress;
-use crate::worker::reader::{Budget, Session, Told, What};
+use crate::worker::reader::{Budget, ReaderEvent, ReaderEventKind, Session};
 use crate::worker::{WorkerConfig, WorkerError};
 
 /// Bytes of a chunk that a reader asks for.
@@ -42,23 +43,23 @@ const PARTITION_SHARE: usize = 4 << 10;
 /// See [`WorkerError`]; everything committed before stays, and nothing uncommitted is visible.
 pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: CancellationToken) -> Result<(), WorkerError> {
     config.stores.leases.register(&config.me).await?;
-    let (keeper_sender, from_keeper) = mpsc::unbounded_channel();
-    let (to_keeper, commands) = mpsc::unbounded_channel();
+    let (keeper_sender, lease_events) = mpsc::unbounded_channel();
+    let (lease_commands, commands) = mpsc::unbounded_channel();
     let throughput = Arc::new(Throughput::default());
-    let keeper = Keeper {
+    let keeper = LeaseManager {
         me: config.me.clone(),
-        store: Arc::clone(&config.stores.leases),
+        store: Arc::clone(&config.stores.leases_once),
         sources: config.sources.clone(),
         failover: config.failover,
         hand_off: config.hand_off,
         throughput: Arc::clone(&throughput),
         coordinator: keeper_sender,
-        state: KeeperState::default(),
+        state: LeaseManagerState::default(),
     };
     let keeper = tokio::spawn(keeper.run(commands));
-    let (told, from_readers) = mpsc::channel(config.threads.max(2));
-    let mut coordinator = Coordinator::new(config, progress, stop, to_keeper, told, throughput);
-    let result = coordinator.run(from_keeper, from_readers).await;
+    let (reader_events, from_readers) = mpsc::channel(config.threads.max(2));
+    let mut coordinator = Coordinator::new(config, progress, stop, lease_commands, reader_events, throughput);
+    let result = coordinator.run(lease_events, from_readers).await;
     // The order of the end: readers, then the epoch (done by now), then the leases.
     coordinator.stop_readers();
     if result.is_err() {
@@ -68,7 +69,7 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
             }
         }
     }
-    let _ = coordinator.to_keeper.send(ToKeeper::Stop);
+    let _ = coordinator.lease_commands.send(LeaseCommand::Stop);
     let _ = keeper.await;
     result
 }
@@ -88,19 +89,19 @@ pub(super) struct Reading {
     pub(super) ended: bool,
 }
 
-/// What a lane's work gives back.
+/// ReaderEventKind a lane's work gives back.
 pub(super) struct Done {
     /// The group that the lane belongs to.
     group: usize,
     unit: Unit,
-    /// What became of a chunk, if one was pushed.
+    /// ReaderEventKind became of a chunk, if one was pushed.
     pushed: Option<(ShardKey, Pushed)>,
     spilled: Result<Spilled, EncodeError>,
 }
 
 /// The open epoch.
 pub(super) struct Epoch {
-    pub(super) books: Books,
+    pub(super) ledger: EpochLedger,
     pub(super) objects: Objects,
     /// Hashes of the partitions that its rows are of, also of those that are not yet in objects.
     partitions: HashSet<u64>,
@@ -121,8 +122,8 @@ pub(super) struct Coordinator {
     pub(super) config: WorkerConfig,
     pub(super) progress: Arc<Progress>,
     stop: CancellationToken,
-    pub(super) to_keeper: mpsc::UnboundedSender<ToKeeper>,
-    pub(super) told: mpsc::Sender<Told>,
+    pub(super) lease_commands: mpsc::UnboundedSender<LeaseCommand>,
+    pub(super) reader_events: mpsc::Sender<ReaderEvent>,
     pub(super) budget: Budget,
     pub(super) chunk_bytes: usize,
     throughput: Arc<Throughput>,
@@ -148,8 +149,8 @@ impl Coordinator {
         config: WorkerConfig,
         progress: Arc<Progress>,
         stop: CancellationToken,
-        to_keeper: mpsc::UnboundedSender<ToKeeper>,
-        told: mpsc::Sender<Told>,
+        lease_commands: mpsc::UnboundedSender<LeaseCommand>,
+        reader_events: mpsc::Sender<ReaderEvent>,
         throughput: Arc<Throughput>,
     ) -> Self {
         // A sixteenth for chunks, three for rows, two each for open objects and parts on their way. The rest is for what is
@@ -173,8 +174,8 @@ impl Coordinator {
             config,
             progress,
             stop,
-            to_keeper,
-            told,
+            lease_commands,
+            reader_events,
         }
     }
 
@@ -201,14 +202,14 @@ impl Coordinator {
 
     async fn run(
         &mut self,
-        mut from_keeper: mpsc::UnboundedReceiver<FromKeeper>,
-        mut from_readers: mpsc::Receiver<Told>,
+        mut lease_events: mpsc::UnboundedReceiver<LeaseEvent>,
+        mut from_readers: mpsc::Receiver<ReaderEvent>,
     ) -> Result<(), WorkerError> {
         let stopped = self.stop.clone().cancelled_owned();
         tokio::pin!(stopped);
         loop {
             let begun =
-                self.groups.iter().filter_map(|group| group.epoch.as_ref()).map(|epoch| epoch.books.begun).min();
+                self.groups.iter().filter_map(|group| group.epoch.as_ref()).map(|epoch| epoch.ledger.begun).min();
             let deadline = begun.map(|begun| begun + self.config.epoch_interval);
             let has_room = self.busy.len() < self.threads();
             tokio::select! {
@@ -219,7 +220,7 @@ impl Coordinator {
                     return self.verdict();
                 }
                 Some(done) = self.busy.join_next(), if !self.busy.is_empty() => self.take_back(joined(done)).await?,
-                news = from_keeper.recv() => match news {
+                news = lease_events.recv() => match news {
                     Some(news) => self.hear(news).await?,
                     // Without it the leases run out, and nothing more could be committed.
                     None => return Err(StoreError::Unusable {
@@ -228,7 +229,7 @@ impl Coordinator {
                     }.into()),
                 },
                 () = until(deadline), if deadline.is_some() => {}
-                Some(told) = from_readers.recv(), if has_room => self.read(told).await?,
+                Some(event) = from_readers.recv(), if has_room => self.read(event).await?,
             }
             for group in 0..self.groups.len() {
                 if self.groups[group].epoch.as_ref().is_some_and(|epoch| self.is_due(epoch)) {
@@ -253,8 +254,8 @@ impl Coordinator {
     /// committed ends at once, too, and says why.
     fn is_due(&self, epoch: &Epoch) -> bool {
         let objects_max = (self.config.memory / OBJECT_SHARE).max(OBJECTS_MIN) / self.groups.len();
-        epoch.books.begun.elapsed() >= self.config.epoch_interval
-            || epoch.books.input_bytes >= self.config.epoch_input_bytes
+        epoch.ledger.begun.elapsed() >= self.config.epoch_interval
+            || epoch.ledger.input_bytes >= self.config.epoch_input_bytes
             || epoch.objects.count() > objects_max
             || epoch.partitions.len() > self.config.memory / PARTITION_SHARE / self.groups.len()
             || epoch.objects.has_failed()
@@ -272,41 +273,39 @@ impl Coordinator {
 
     // --- reading --------------------------------------------------------------------------------------------------------
 
-    async fn read(&mut self, told: Told) -> Result<(), WorkerError> {
-        let Told { session, key, what } = told;
-        let Some(reading) = self
-            .readings
-            .get_mut(&key)
-            .filter(|reading| reading.session == session || Mutation::HearReplacedReaders.is_on())
+    async fn read(&mut self, event: ReaderEvent) -> Result<(), WorkerError> {
+        let ReaderEvent { session, key, what } = event;
+        let Some(reading) =
+            self.readings.get_mut(&key).filter(|reading| reading.session == session || mutated!(AcceptReplacedReaders))
         else {
             // Of a reader that was replaced: what it read is read again.
             return Ok(());
         };
-        let was_at_tip = std::mem::replace(&mut reading.at_tip, matches!(what, What::AtTip));
+        let was_at_tip = std::mem::replace(&mut reading.at_tip, matches!(what, ReaderEventKind::AtTip));
         if reading.at_tip && !was_at_tip {
             self.look_again = None;
         }
         match what {
-            What::AtTip => {}
-            What::Failed(error) => {
+            ReaderEventKind::AtTip => {}
+            ReaderEventKind::Failed(error) => {
                 tracing::error!(%key, %error, "the shard can't be read on");
                 reading.ended = true;
                 self.give_up(key, error.to_string());
             }
-            What::End { children } => {
+            ReaderEventKind::End { children } => {
                 let from = std::mem::replace(&mut reading.read, Position::End);
                 reading.ended = true;
                 let (group, taken_over) = (reading.group, reading.taken_over);
                 self.make_room(group, &key).await?;
-                let books = &mut self.open_epoch(group).books;
-                books.end(&key, &from, children);
+                let ledger = &mut self.open_epoch(group).ledger;
+                ledger.end(&key, &from, children);
                 if taken_over {
-                    books.take_over(&key);
+                    ledger.take_over(&key);
                 }
             }
             // A shard that is throttled, say, or empty up to a place further on: nothing moved.
-            What::Chunk { through, .. } if through == reading.read => {}
-            What::Chunk { chunk, through, source_bytes, permit } => {
+            ReaderEventKind::Chunk { through, .. } if through == reading.read => {}
+            ReaderEventKind::Chunk { chunk, through, source_bytes, permit } => {
                 let from = std::mem::replace(&mut reading.read, through.clone());
                 let (group, taken_over) = (reading.group, reading.taken_over);
                 let source = self.config.sources.iter().position(|source| *source.stream() == key.stream).unwrap_or(0);
@@ -315,9 +314,9 @@ impl Coordinator {
                 self.throughput.add(&key, bytes);
                 self.make_room(group, &key).await?;
                 let epoch = self.open_epoch(group);
-                epoch.books.read(&key, &from, through, bytes);
+                epoch.ledger.read(&key, &from, through, bytes);
                 if taken_over {
-                    epoch.books.take_over(&key);
+                    epoch.ledger.take_over(&key);
                 }
                 if let Some(forward) = &mut epoch.forward {
                     forward.push(&chunk).await?;
@@ -348,7 +347,7 @@ impl Coordinator {
     async fn make_room(&mut self, group: usize, key: &ShardKey) -> Result<(), WorkerError> {
         let most = self.config.stores.leases.decision_shards_max();
         match &self.groups[group].epoch {
-            Some(epoch) if !epoch.books.has(key) && epoch.books.shards() >= most => self.commit(group).await,
+            Some(epoch) if !epoch.ledger.has(key) && epoch.ledger.shards() >= most => self.commit(group).await,
             _ => Ok(()),
         }
     }
@@ -366,7 +365,7 @@ impl Coordinator {
         self.groups[group].epoch.get_or_insert_with(|| {
             self.epochs += 1;
             let id = EpochId::new(config.clock.now_ms(), &config.me, self.epochs);
-            let raw = config.lanes.raw.map(pipeline::lines::LineCodec::extension);
+            let raw = config.lanes.raw.map(pipeline::line_objects::LineCodec::extension);
             let objects = ObjectsConfig {
                 worker: config.me.clone(),
                 file_bytes: config.file_bytes,
@@ -378,7 +377,7 @@ impl Coordinator {
             };
             let datasets = &config.lanes.datasets;
             Epoch {
-                books: Books::new(id.clone(), &config.lanes.graph, datasets, raw.is_some()),
+                ledger: EpochLedger::new(id.clone(), &config.lanes.graph, datasets, raw.is_some()),
                 objects: Objects::new(config.stores.clone(), objects, id, datasets),
                 partitions: HashSet::new(),
                 forward: config.raw_sink.clone().map(Forward::new),
@@ -393,7 +392,7 @@ impl Coordinator {
         *busy -= 1;
         let Some(epoch) = epoch else {
             // Lanes work only while an epoch is open; what was read for one that is gone must not enter the next.
-            if !Mutation::KeepRowsOfAbortedEpoch.is_on() {
+            if !mutated!(KeepRowsOfAbortedEpoch) {
                 unit.lane.forget();
             }
             idle.push(unit);
@@ -402,7 +401,7 @@ impl Coordinator {
         if let Some((key, mut pushed)) = pushed {
             self.budget.give_back(std::mem::take(&mut pushed.buffer));
             self.progress.records.fetch_add(pushed.records, Ordering::Relaxed);
-            epoch.books.pushed(&key, &pushed);
+            epoch.ledger.pushed(&key, &pushed);
             epoch.partitions.extend(&pushed.new_partitions);
             for member in pushed.members {
                 epoch.objects.add_lines(member).await?;
@@ -410,7 +409,7 @@ impl Coordinator {
         }
         let (groups, rest) = spilled?;
         if !groups.is_empty() {
-            epoch.objects.set_provenance(epoch.books.provenance());
+            epoch.objects.set_provenance(epoch.ledger.provenance());
         }
         for (slot, rows) in groups {
             epoch.objects.add_rows(&self.config.lanes.datasets, &unit.encoder, slot, rows).await?;

@@ -17,22 +17,15 @@
 
 mod leases;
 mod reader;
-mod rows;
-mod shards;
-mod shares;
+mod readers;
 
 mod coordinator;
 
-mod committing;
+mod epoch;
 
 mod compute;
-mod encode;
 
-mod epoch;
-mod objects;
-mod upload;
-
-mod end;
+mod catch_up;
 mod progress;
 
 use std::sync::Arc;

@@ -59,17 +59,17 @@ impl Budget {
     }
 }
 
-/// What a reader tells the coordinator.
+/// ReaderEventKind a reader tells the coordinator.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct ReaderEvent {
     pub(crate) session: Session,
     pub(crate) key: ShardKey,
-    pub(crate) what: What,
+    pub(crate) what: ReaderEventKind,
 }
 
-/// What happened.
+/// ReaderEventKind happened.
 #[derive(Debug)]
-pub(crate) enum What {
+pub(crate) enum ReaderEventKind {
     Chunk {
         chunk: Chunk,
         through: Position,
@@ -93,7 +93,7 @@ pub(crate) struct ReaderTask {
     pub(crate) chunk_bytes: usize,
     pub(crate) budget: Budget,
     pub(crate) retry: RetryPolicy,
-    pub(crate) coordinator: mpsc::Sender<Told>,
+    pub(crate) coordinator: mpsc::Sender<ReaderEvent>,
 }
 
 impl ReaderTask {
@@ -102,13 +102,13 @@ impl ReaderTask {
         let failure = match AssertUnwindSafe(self.read()).catch_unwind().await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
-            // Told like any other failure: nobody else would notice that the shard is not read.
+            // ReaderEvent like any other failure: nobody else would notice that the shard is not read.
             Err(_) => SourceError::Unreadable {
                 place: self.key.to_string(),
                 problem: "its reader has panicked, which is a fault of the program".to_owned(),
             },
         };
-        self.tell(What::Failed(failure)).await;
+        self.tell(ReaderEventKind::Failed(failure)).await;
     }
 
     async fn read(&self) -> Result<(), SourceError> {
@@ -124,7 +124,7 @@ impl ReaderTask {
                     failures = 0;
                     read
                 }
-                // What can be opened again and again and never be read is given up, too.
+                // ReaderEventKind can be opened again and again and never be read is given up, too.
                 Err(error) if matches!(error, SourceError::Unreadable { .. }) || failures == self.retry.retries => {
                     return Err(error);
                 }
@@ -141,19 +141,19 @@ impl ReaderTask {
                 Read::Chunk { chunk, through, source_bytes } => {
                     idle = Duration::ZERO;
                     after = through.clone();
-                    if !self.tell(What::Chunk { chunk, through, source_bytes, permit }).await {
+                    if !self.tell(ReaderEventKind::Chunk { chunk, through, source_bytes, permit }).await {
                         return Ok(());
                     }
                 }
                 Read::AtTip => {
                     drop(permit);
-                    if !self.tell(What::AtTip).await {
+                    if !self.tell(ReaderEventKind::AtTip).await {
                         return Ok(());
                     }
                     idle = (idle * 2).clamp(IDLE_MIN, IDLE_MAX);
                 }
                 Read::End { children } => {
-                    self.tell(What::End { children }).await;
+                    self.tell(ReaderEventKind::End { children }).await;
                     return Ok(());
                 }
             }
@@ -161,9 +161,9 @@ impl ReaderTask {
     }
 
     /// `false` if nobody listens.
-    async fn tell(&self, what: What) -> bool {
-        let told = Told { session: self.session, key: self.key.clone(), what };
-        self.coordinator.send(told).await.is_ok()
+    async fn tell(&self, what: ReaderEventKind) -> bool {
+        let message = ReaderEvent { session: self.session, key: self.key.clone(), what };
+        self.coordinator.send(message).await.is_ok()
     }
 }
 
@@ -217,7 +217,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shard_that_opens_and_can_not_be_read_is_given_up() {
         let source = Arc::new(Broken::default());
-        let (coordinator, mut told) = mpsc::channel(1);
+        let (coordinator, mut message) = mpsc::channel(1);
         let retry = RetryPolicy::default();
         let task = ReaderTask {
             session: Session(1),
@@ -231,7 +231,9 @@ mod tests {
         };
         let begun = tokio::time::Instant::now();
         task.run().await;
-        let Some(Told { what: What::Failed(error), .. }) = told.recv().await else { panic!("a failure is told") };
+        let Some(ReaderEvent { what: ReaderEventKind::Failed(error), .. }) = message.recv().await else {
+            panic!("a failure is told")
+        };
         assert_eq!((error, source.opened.load(Ordering::Relaxed)), (broken(), 1 + retry.retries));
         assert!(begun.elapsed() > Duration::from_secs(5), "it waited in between");
     }
@@ -260,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_panics_says_so() {
-        let (coordinator, mut told) = mpsc::channel(1);
+        let (coordinator, mut message) = mpsc::channel(1);
         let task = ReaderTask {
             session: Session(1),
             key: ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("a").unwrap()),
@@ -272,7 +274,9 @@ mod tests {
             coordinator,
         };
         task.run().await;
-        let Some(Told { what: What::Failed(error), .. }) = told.recv().await else { panic!("a failure is told") };
+        let Some(ReaderEvent { what: ReaderEventKind::Failed(error), .. }) = message.recv().await else {
+            panic!("a failure is told")
+        };
         assert_eq!(
             error.to_string(),
             "can't read shard a of stream s: its reader has panicked, which is a fault of the program"

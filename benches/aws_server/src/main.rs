@@ -3,7 +3,7 @@
 //! `aws_server RECORDS.ndjson [--shards N] [--laps N]` serves the lines of a file as a stream of N shards (64) that has them
 //! so many times (1), prints one line of JSON (`url`, `records`, `bytes`), and ends when its standard input does. Records
 //! are rendered before that line is printed: an answer costs a slice of memory. S3 and DynamoDB are the models of
-//! `tests/aws`, which check what they are sent, checksums too; what is uploaded stays in memory. Not measured is this
+//! `tests/support/aws_model`, which check what they are sent, checksums too; what is uploaded stays in memory. Not measured is this
 //! process; it needs a processor core of its own.
 
 mod replay;
@@ -62,7 +62,7 @@ async fn serve() -> Result<(), String> {
     let lines = std::fs::read(&records).map_err(|error| format!("{records}: {error}"))?;
     let tape = Tape::new(&lines, shards, laps);
     drop(lines);
-    let mut told = serde_json::json!({ "records": tape.records(), "bytes": tape.bytes() });
+    let mut message = serde_json::json!({ "records": tape.records(), "bytes": tape.bytes() });
     let clock = ModelClock::tokio(1_764_000_000_000);
     let now_ms = move || u64::try_from(clock.now_ms()).unwrap_or(0);
     let services = Services::new()
@@ -70,8 +70,8 @@ async fn serve() -> Result<(), String> {
         .with(ServiceName::DynamoDb, DynamoDb::new(now_ms.clone()))
         .with(ServiceName::S3, S3::new(now_ms));
     let server = Server::start(services, Arc::new(Faults::new(0)));
-    told["url"] = server.url().into();
-    println!("{told}");
+    message["url"] = server.url().into();
+    println!("{message}");
     // Whoever started this keeps the pipe open for as long as it needs the server.
     tokio::io::stdin().read_to_end(&mut Vec::new()).await.map_err(|error| error.to_string())?;
     Ok(())

@@ -227,7 +227,7 @@ pub async fn an_advance_to_another_place_than_was_decided_is_nonsense(factory: &
     for elsewhere in [at(4), at(6), sub_record, Position::End] {
         let advance = [Advance::new(key(0), elsewhere)];
         let error = store.advance(&manifest("one"), &advance).await.unwrap_err();
-        assert!(matches!(error, StoreError::Nonsense { .. }), "{error}");
+        assert!(matches!(error, StoreError::Malformed { .. }), "{error}");
         assert!(error.to_string().contains("shardId-000000000000"), "{error}");
     }
     assert_eq!(row(store, &key(0)).await, before);

@@ -72,10 +72,10 @@ impl Request<'_> {
     pub(super) fn explain_cancelled(&self, reasons: &[CancellationReason]) -> StoreError {
         let coded =
             reasons.iter().filter_map(|reason| Some((reason.code()?, reason.message().unwrap_or("no message"))));
-        let told: Vec<(&str, &str)> = coded.filter(|(code, _)| *code != "None").collect();
+        let message: Vec<(&str, &str)> = coded.filter(|(code, _)| *code != "None").collect();
         // A reason that will not pass counts more than one that does.
-        let lasting = told.iter().find(|(code, _)| !PASSING.contains(code));
-        match lasting.or(told.first()) {
+        let lasting = message.iter().find(|(code, _)| !PASSING.contains(code));
+        match lasting.or(message.first()) {
             Some((code, message)) => self.judge(400, code, message),
             None => self.unavailable("the transaction was cancelled for no reason that was told"),
         }
@@ -151,9 +151,9 @@ mod tests {
     #[test]
     fn a_missing_permission_is_named_with_its_table() {
         let error = REQUEST.judge(400, "AccessDeniedException", "not you").to_string();
-        let told = "can't use the checkpoints in DynamoDB table leases: could not take shard 0 of stream orders: \
+        let message = "can't use the checkpoints in DynamoDB table leases: could not take shard 0 of stream orders: \
                     this needs the permission dynamodb:UpdateItem on the table: not you";
-        assert_eq!(error, told);
+        assert_eq!(error, message);
     }
 
     #[test]

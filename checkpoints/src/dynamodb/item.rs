@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::keys::{KeyAttributes, Keys, RowKey, nonsense};
+use super::keys::{KeyAttributes, Keys, RowKey, malformed};
 use crate::error::StoreError;
 use crate::lease::{Lease, ManifestName};
 use crate::row::{self, StoredLease};
@@ -142,11 +142,11 @@ pub(super) fn decode(item: &Item, keys: &Keys) -> Result<Option<Lease>, StoreErr
 pub(super) fn key_attributes(item: &Item) -> Result<Option<KeyAttributes>, StoreError> {
     let lease_key = item.get(LEASE_KEY).and_then(|key| key.as_s().ok()).cloned().unwrap_or_default();
     let none = KeyAttributes { lease_key, shardlake_stream: None, stream_name: None, shard_id: None };
-    let entity_type = get_text(item, ENTITY_TYPE).map_err(|problem| nonsense(&none, problem))?;
+    let entity_type = get_text(item, ENTITY_TYPE).map_err(|problem| malformed(&none, problem))?;
     if entity_type.is_some_and(|entity_type| entity_type != LEASE) {
         return Ok(None);
     }
-    let get = |name| get_text(item, name).map_err(|problem| nonsense(&none, problem));
+    let get = |name| get_text(item, name).map_err(|problem| malformed(&none, problem));
     let (shardlake_stream, stream_name, shard_id) = (get(SHARDLAKE_STREAM)?, get(STREAM_NAME)?, get(SHARD_ID)?);
     Ok(Some(KeyAttributes { shardlake_stream, stream_name, shard_id, ..none }))
 }

@@ -104,7 +104,7 @@ impl Keys {
         if bare.len() > 1 {
             let streams: Vec<&str> = bare.iter().map(StreamName::as_str).collect();
             let problem = format!("rows with bare shard ids are of several streams: {}", streams.join(", "));
-            return Err(StoreError::Nonsense { item: "lease table".to_owned(), problem });
+            return Err(StoreError::Malformed { item: "lease table".to_owned(), problem });
         }
         match (bare.pop_first(), self.bare().cloned()) {
             (Some(owner), configured) => {
@@ -180,20 +180,20 @@ impl Keys {
     pub(super) fn shard(&self, row: &KeyAttributes) -> Result<Option<ShardKey>, StoreError> {
         let stream = self.stream(row)?;
         let shard = row.shard_id.clone().unwrap_or_else(|| unescape(last_part(&row.lease_key)));
-        let shard = ShardId::new(shard).map_err(|error| nonsense(row, error.to_string()))?;
+        let shard = ShardId::new(shard).map_err(|error| malformed(row, error.to_string()))?;
         let expected = match &row.stream_name {
             None => escape(shard.as_str()),
             Some(id) => format!("{id}:{}", escape(shard.as_str())),
         };
         if expected != row.lease_key {
-            return Err(nonsense(row, format!("by its other attributes its key would be {expected}")));
+            return Err(malformed(row, format!("by its other attributes its key would be {expected}")));
         }
         match (&row.stream_name, self.forms.get(&stream)) {
             (None, Some(Form::Bare)) => {}
             (None, _) => {
                 let problem =
                     format!("its key is a bare shard id, but bare shard ids are not those of stream {stream}");
-                return Err(nonsense(row, problem));
+                return Err(malformed(row, problem));
             }
             (Some(id), form) => {
                 let current = match form {
@@ -212,14 +212,14 @@ impl Keys {
 
     /// The stream of a row: the table at the top of the file.
     fn stream(&self, row: &KeyAttributes) -> Result<StreamName, StoreError> {
-        let checked = |name: &String| StreamName::new(name).map_err(|error| nonsense(row, error.to_string()));
+        let checked = |name: &String| StreamName::new(name).map_err(|error| malformed(row, error.to_string()));
         match (&row.shardlake_stream, &row.stream_name) {
             (Some(name), _) => checked(name),
             (None, Some(id)) => self.names.get(id).cloned().map_or_else(|| checked(id), Ok),
             (None, None) => self.bare().cloned().ok_or_else(|| {
                 let problem = "KCL wrote it for its only stream, and no stream is known as that one; start once with \
                                that stream alone, so that the row is marked as its own";
-                nonsense(row, problem)
+                malformed(row, problem)
             }),
         }
     }
@@ -248,8 +248,8 @@ impl RowKey {
 }
 
 /// A row whose key makes no sense.
-pub(super) fn nonsense(row: &KeyAttributes, problem: impl Into<String>) -> StoreError {
-    StoreError::Nonsense { item: format!("lease under key {}", row.lease_key), problem: problem.into() }
+pub(super) fn malformed(row: &KeyAttributes, problem: impl Into<String>) -> StoreError {
+    StoreError::Malformed { item: format!("lease under key {}", row.lease_key), problem: problem.into() }
 }
 
 /// The last number of a stream id.

@@ -154,7 +154,7 @@ fn decode(item: &Item) -> Result<NamedCheckpoint, StoreError> {
     let positions = get_text(item, POSITIONS)
         .and_then(|json| json.ok_or_else(|| format!("it has no {POSITIONS}")))
         .and_then(|json| decode_positions(&json).map_err(|error| error.to_string()))
-        .map_err(|problem| nonsense(name.as_str(), problem))?;
+        .map_err(|problem| malformed(name.as_str(), problem))?;
     Ok(NamedCheckpoint { name, at_ms, positions })
 }
 
@@ -168,11 +168,11 @@ fn decode_summary(item: &Item) -> Result<NamedCheckpointSummary, StoreError> {
             shards: get_number(item, SHARDS)?.ok_or_else(|| missing(SHARDS))?,
         })
     };
-    values().map_err(|problem: String| nonsense(&name, problem))
+    values().map_err(|problem: String| malformed(&name, problem))
 }
 
-fn nonsense(name: &str, problem: String) -> StoreError {
-    StoreError::Nonsense { item: format!("checkpoint {name}"), problem }
+fn malformed(name: &str, problem: String) -> StoreError {
+    StoreError::Malformed { item: format!("checkpoint {name}"), problem }
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl RowTable {
     ///
     /// [`StoreError::Nonsense`] if a row makes no sense.
     pub fn list(&self) -> Result<Vec<Lease>, StoreError> {
-        list_leases(&self.0).map_err(told)
+        list_leases(&self.0).map_err(message_of)
     }
 
     /// Writes a lease over its row.
@@ -88,11 +88,11 @@ impl RowTable {
     ///
     /// [`StoreError::Invalid`] if a number exceeds `i64::MAX`.
     pub fn put(&self, lease: &Lease) -> Result<(), StoreError> {
-        Leases::new(&self.0).put(lease.clone()).map_err(told)
+        Leases::new(&self.0).put(lease.clone()).map_err(message_of)
     }
 }
 
-fn told(failure: Failure) -> StoreError {
+fn message_of(failure: Failure) -> StoreError {
     match failure {
         Failure::Store(error) => error,
         Failure::Sqlite(error) => {

@@ -100,7 +100,7 @@ fn write(transaction: &Connection, stored: &StoredLease) -> Result<(), Failure> 
 fn read(row: &Row<'_>) -> Result<Lease, Failure> {
     let stored = read_values(row).map_err(|error| {
         let name = |column| row.get::<_, String>(column).unwrap_or_else(|_| "?".to_owned());
-        StoreError::Nonsense {
+        StoreError::Malformed {
             item: format!("lease of shard {} of stream {}", name("shardId"), name("streamName")),
             problem: error.to_string(),
         }
@@ -195,7 +195,7 @@ pub(super) fn delete_checkpoint(transaction: &Connection, name: &CheckpointName)
 }
 
 fn checkpoint_nonsense(name: impl std::fmt::Display, problem: impl std::fmt::Display) -> StoreError {
-    StoreError::Nonsense { item: format!("checkpoint {name}"), problem: problem.to_string() }
+    StoreError::Malformed { item: format!("checkpoint {name}"), problem: problem.to_string() }
 }
 
 #[cfg(test)]

@@ -243,7 +243,7 @@ async fn rows_of_kcl_for_its_only_stream_need_that_stream_to_be_known() {
     let client = client().await;
     let table = kcl_table(&client, kcl_items("single")).await;
     let error = DynamoStore::open(client, &table, streams(&["orders", "users"])).await.unwrap_err();
-    assert!(matches!(error, StoreError::Nonsense { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Malformed { .. }), "{error:?}");
     assert!(error.to_string().contains("KCL wrote it for its only stream"), "{error}");
 }
 
@@ -269,10 +269,10 @@ async fn a_new_table_that_many_open_at_once_is_made_once() {
 async fn a_missing_table_is_told_and_not_made() {
     let (client, table) = (client().await, table());
     let error = DynamoStore::open_existing(client.clone(), &table, streams(&["orders"])).await.unwrap_err();
-    let told = format!(
+    let message = format!(
         "can't use the checkpoints in DynamoDB table {table}: there is no such table in this account and region"
     );
-    assert_eq!(error.to_string(), told);
+    assert_eq!(error.to_string(), message);
     assert!(client.describe_table().table_name(&table).send().await.is_err());
 }
 

@@ -133,7 +133,7 @@ async fn a_row_that_makes_no_sense_is_told_with_its_shard_and_spoils_no_other() 
             store.take(&me, &key(0), 0).await.unwrap_err(),
         ];
         for error in errors {
-            assert!(matches!(error, StoreError::Nonsense { .. }), "{values}: {error:?}");
+            assert!(matches!(error, StoreError::Malformed { .. }), "{values}: {error:?}");
             let message = error.to_string();
             assert!(message.contains("lease of shard shardId-000000000000 of stream orders"), "{values}: {message}");
         }

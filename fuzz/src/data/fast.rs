@@ -11,10 +11,10 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use pipeline::chunk::{Chunk, Damage, Framing};
+use pipeline::dead_letter::code::Code;
 use pipeline::encode::Rows;
 use pipeline::lane::{Lane, LaneConfig};
-use pipeline::lines::LineCodec;
-use pipeline::reject::Code;
+use pipeline::line_objects::LineCodec;
 
 use super::lane::{self, Frames};
 use super::{Given, chunks, compiled, config_of, given, judge, judge_one};

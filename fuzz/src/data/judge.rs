@@ -1,6 +1,6 @@
 //! What a record is, judged without the code under test: framing by `split`, JSON by serde_json.
 
-use pipeline::reject::Code;
+use pipeline::dead_letter::code::Code;
 use serde_json::{Map, Value, json};
 
 /// Nesting up to which serde_json is asked; it gives up at 128.

@@ -11,11 +11,11 @@ use parquet::record::RowAccessor;
 use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Damage, Frame, Framing};
 use pipeline::dataset::Datasets;
+use pipeline::dead_letter::code::Code;
 use pipeline::encode::{Encoder, Provenance};
 use pipeline::graph::Graph;
 use pipeline::lane::{Lane, LaneConfig};
-use pipeline::lines::{LineCodec, LineMember};
-use pipeline::reject::Code;
+use pipeline::line_objects::{LineCodec, LineMember};
 use serde_json::Value;
 
 /// When every chunk arrives: 2025-02-01T00:00:00Z.

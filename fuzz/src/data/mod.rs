@@ -17,9 +17,9 @@ use std::sync::{Arc, OnceLock};
 
 use pipeline::chunk::{Chunk, Damage, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, SchemaFormat, shipped};
+use pipeline::dead_letter::code::Code;
 use pipeline::encode::Encoder;
 use pipeline::lane::LaneConfig;
-use pipeline::reject::Code;
 
 use judge::Verdict;
 use lane::{Key, Sent};

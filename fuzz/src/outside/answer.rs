@@ -33,7 +33,7 @@ pub fn answer(data: &[u8]) {
             assert_same(scanned, expected);
         }
         (Ok(_), found) => panic!("the judge finds {found:?} in {}", body.escape_ascii()),
-        (Err(Refused::Nonsense), Some(Ok(_))) => panic!("it makes sense: {}", body.escape_ascii()),
+        (Err(Refused::Malformed), Some(Ok(_))) => panic!("it makes sense: {}", body.escape_ascii()),
         // It may stumble over what is no JSON further on, or not know a form that others read.
         (Err(_), _) => {}
     }
@@ -102,10 +102,10 @@ fn judged(body: &[u8]) -> Option<(Envelope, Vec<Record>)> {
     let body: Body = serde_json::from_slice(body).ok()?;
     let children = body.child_shards.unwrap_or_default().into_iter().map(|child| child.shard_id).collect();
     let envelope = (body.next_shard_iterator, body.millis_behind_latest.unwrap_or(0), children);
-    let record = |told: Told| {
-        let data = base64_simd::STANDARD.decode_to_vec(told.data).ok()?;
-        let (sequence, partition_key) = (told.sequence_number, told.partition_key);
-        Some(Record { data, sequence, arrival_s: told.approximate_arrival_timestamp, partition_key })
+    let record = |message: Told| {
+        let data = base64_simd::STANDARD.decode_to_vec(message.data).ok()?;
+        let (sequence, partition_key) = (message.sequence_number, message.partition_key);
+        Some(Record { data, sequence, arrival_s: message.approximate_arrival_timestamp, partition_key })
     };
     Some((envelope, body.records.into_iter().map(record).collect::<Option<_>>()?))
 }

@@ -39,10 +39,10 @@ pub fn config(data: &[u8]) {
 }
 
 /// That messages begin as they should, and tell no word of a key of pseudonyms that somebody wrote into the file.
-fn assert_told(told: &str, text: &str, begin: &str) {
-    assert!(told.starts_with(|first: char| begin.contains(first)), "{told}");
+fn assert_told(message: &str, text: &str, begin: &str) {
+    assert!(message.starts_with(|first: char| begin.contains(first)), "{message}");
     for secret in secrets(text) {
-        assert!(!told.contains(secret), "'{secret}' is nobody's business: {told}");
+        assert!(!message.contains(secret), "'{secret}' is nobody's business: {message}");
     }
 }
 

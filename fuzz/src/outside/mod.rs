@@ -38,7 +38,7 @@ fn hash(data: &[u8]) -> u64 {
 
 /// That a row that was refused is named, and that nobody is told to try again.
 fn assert_names(error: &StoreError, names: &[&str]) {
-    let StoreError::Nonsense { item, problem } = error else { panic!("{error} is no answer to a row") };
+    let StoreError::Malformed { item, problem } = error else { panic!("{error} is no answer to a row") };
     assert!(names.iter().any(|name| item.contains(name)), "'{item}' names none of {names:?}");
     assert!(!problem.is_empty() && !error.is_retryable(), "{error}");
 }

@@ -12,9 +12,9 @@ use crate::columns::store::{Packed, Strings};
 use crate::dataset::definition::TimeFormat;
 use crate::dataset::lookup::LookupTable;
 use crate::dataset::plan::{Checks, Leaf, LeafSource, Physical, TextChecks, Transform};
+use crate::dead_letter::code::Code;
 use crate::decode::slots::{Place, Slot, Slots};
 use crate::decode::text;
-use crate::reject::Code;
 use crate::time::{DAY_MS, parse_date, parse_rfc3339};
 
 /// Fate of a raw value that breaks a constraint; every other fate is an out number.

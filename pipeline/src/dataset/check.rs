@@ -13,7 +13,7 @@ use crate::dataset::definition::{
 use crate::dataset::pattern::Pattern;
 use crate::dataset::personal::looks_personal;
 use crate::dataset::pointer::Pointer;
-use crate::settings::{At, Problem, Problems, Scalar, nearest};
+use crate::toml_reader::{At, Problem, Problems, Scalar, nearest};
 
 /// Columns that every file has beside the definition's own.
 pub(crate) const INGEST_COLUMNS: [&str; 5] =

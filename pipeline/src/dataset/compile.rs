@@ -22,7 +22,7 @@ use crate::dataset::pointer::Pointer;
 use crate::dataset::recognize::Markers;
 use crate::dataset::rules::{checks, field_input, is_drop, output_type, scalar_input, transform};
 use crate::dataset::tree::{Draft, Target};
-use crate::settings::{At, Problem, Problems};
+use crate::toml_reader::{At, Problem, Problems};
 
 /// Gives the lookup table of a file and key column, or a sentence why there is none.
 pub type Tables<'t> = dyn Fn(&str, &str) -> Result<LookupTable, String> + 't;
@@ -112,16 +112,16 @@ impl Compiler<'_> {
 
     /// Refuses two readings of one field that no value suits.
     fn readings(&mut self) {
-        let mut told = Vec::new();
+        let mut message = Vec::new();
         for (n, one) in self.inputs.iter().enumerate() {
             for other in &self.inputs[..n] {
                 if one.pointer == other.pointer && one.shape == other.shape && !one.goes_with(other) {
                     let (first, second) = (other.kind.in_words(), one.kind.in_words());
-                    told.push(format!("{} is read as {first} and as {second}: no record can be both", one.pointer));
+                    message.push(format!("{} is read as {first} and as {second}: no record can be both", one.pointer));
                 }
             }
         }
-        told.into_iter().for_each(|message| self.report(0, message));
+        message.into_iter().for_each(|message| self.report(0, message));
     }
 
     fn plant(&mut self, line: usize, pointer: &Pointer, target: Target) {

@@ -4,7 +4,7 @@
 //! how it is decoded (`plan`). The format is documented for users in `docs/datasets.md`.
 
 use crate::dataset::pointer::Pointer;
-use crate::settings::{At, Scalar};
+use crate::toml_reader::{At, Scalar};
 
 /// A definition as read; see `docs/datasets.md` for the meaning of each field.
 #[derive(Debug, Clone)]

@@ -136,10 +136,10 @@ mod tests {
 
     #[test]
     fn a_table_that_makes_no_sense_is_refused() {
-        let told = LookupTable::read(b"a,b\n1,2\n1,3\n", "a").unwrap_err();
-        assert_eq!(told, "the key '1' is there twice (again in row 2)");
-        let told = LookupTable::read(b"a,b\n1,2\n", "c").unwrap_err();
-        assert_eq!(told, "there is no column 'c'; the columns are: a, b");
+        let message = LookupTable::read(b"a,b\n1,2\n1,3\n", "a").unwrap_err();
+        assert_eq!(message, "the key '1' is there twice (again in row 2)");
+        let message = LookupTable::read(b"a,b\n1,2\n", "c").unwrap_err();
+        assert_eq!(message, "there is no column 'c'; the columns are: a, b");
         assert!(LookupTable::read(b"PAR1 broken", "a").unwrap_err().starts_with("no readable Parquet"));
         assert!(LookupTable::read(b"a,b\n1\n", "a").is_err());
     }

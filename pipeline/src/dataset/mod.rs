@@ -29,7 +29,7 @@ use std::sync::Arc;
 use crate::dataset::definition::Definition;
 use crate::dataset::plan::{Plan, Transform};
 use crate::dataset::recognize::Markers;
-use crate::settings::{Problem, Problems};
+use crate::toml_reader::{Problem, Problems};
 
 pub use compile::Tables;
 pub use lookup::LookupTable;

@@ -10,7 +10,7 @@ use crate::dataset::definition::{
     TimeFormat, TimePart,
 };
 use crate::dataset::pointer::Pointer;
-use crate::settings::{At, Document, Problems, Scalar, Section};
+use crate::toml_reader::{At, Document, Problems, Scalar, Section};
 
 /// Milliseconds of 2010-01-01T00:00:00Z: an event before it is absurd unless a definition says otherwise.
 const NOT_BEFORE_MS: i64 = 1_262_304_000_000;
@@ -278,7 +278,7 @@ fn scalar_kind(section: &Section<'_>, at: &At<String>, format: Option<TimeFormat
                 "map",
                 "struct",
             ];
-            let hint = crate::settings::nearest(other, known.into_iter())
+            let hint = crate::toml_reader::nearest(other, known.into_iter())
                 .map_or_else(|| format!("known: {}", known.join(", ")), |name| format!("did you mean '{name}'?"));
             section.report(at.line, format!("unknown type '{other}'; {hint}"));
             return None;

@@ -6,8 +6,8 @@
 use crate::dataset::definition::{FieldRules, Rule, ScalarKind, TimeFormat};
 use crate::dataset::pattern::Pattern;
 use crate::dataset::plan::{Checks, ColumnType, InputKind, TextChecks, Transform};
-use crate::settings::{At, Scalar};
 use crate::time::DAY_MS;
+use crate::toml_reader::{At, Scalar};
 
 pub(super) fn is_drop(rules: &FieldRules) -> bool {
     matches!(rules.anonymize, Some(At { value: Rule::Drop, .. }))

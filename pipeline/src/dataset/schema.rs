@@ -9,7 +9,7 @@ use crate::dataset::check::DATE_PARTS;
 use crate::dataset::definition::{Definition, FieldRules, Kind, Rule, ScalarKind, Source, TimeFormat};
 use crate::dataset::plan::{ColumnType, Plan};
 use crate::dataset::pointer::Pointer;
-use crate::settings::{At, Scalar};
+use crate::toml_reader::{At, Scalar};
 
 /// Which schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -34,15 +34,15 @@ fn compiled(texts: &[&str]) -> Result<Datasets, Problems> {
 }
 
 /// All that is wrong with a text, a line each: its line number, then the message.
-fn told(text: &str) -> Vec<String> {
-    let told = compiled(&[text]).err().map_or_else(String::new, |problems| problems.to_string());
-    told.lines().map(|line| line.strip_prefix("t.toml:").unwrap_or(line).to_owned()).collect()
+fn message_of(text: &str) -> Vec<String> {
+    let message = compiled(&[text]).err().map_or_else(String::new, |problems| problems.to_string());
+    message.lines().map(|line| line.strip_prefix("t.toml:").unwrap_or(line).to_owned()).collect()
 }
 
 /// What is told of [`HEAD`] with something below it.
 #[track_caller]
 fn refused(below: &str, expected: &[&str]) {
-    assert_eq!(told(&format!("{HEAD}{below}")), expected, "{below}");
+    assert_eq!(message_of(&format!("{HEAD}{below}")), expected, "{below}");
 }
 
 /// What is told of a further column with these keys, whose name, pointer and type are on the lines 12, 13 and 14.
@@ -55,18 +55,18 @@ fn refused_column(name: &str, kind: &str, more: &str, expected: &[&str]) {
 #[track_caller]
 fn refused_with(from: &str, to: &str, expected: &[&str]) {
     assert!(HEAD.contains(from), "{from}");
-    assert_eq!(told(&HEAD.replacen(from, to, 1)), expected, "{to}");
+    assert_eq!(message_of(&HEAD.replacen(from, to, 1)), expected, "{to}");
 }
 
 #[test]
 fn a_definition_that_is_right_compiles() {
-    assert_eq!(told(HEAD), [""; 0]);
+    assert_eq!(message_of(HEAD), [""; 0]);
 }
 
 #[test]
 fn what_is_no_toml_is_refused_with_its_line() {
-    let told = told("name = \"t\"\npartition_by = = \"year\"\n");
-    assert!(told[0].starts_with("2: not TOML: "), "{told:?}");
+    let message = message_of("name = \"t\"\npartition_by = = \"year\"\n");
+    assert!(message[0].starts_with("2: not TOML: "), "{message:?}");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
 #[test]
 fn several_problems_are_told_at_once() {
     assert_eq!(
-        told(
+        message_of(
             "nam = \"t\"\n[event_time]\npointer = \"t\"\nformat = \"iso\"\n[[column]]\ntype = \"strng\"\n[[column]]\nname = 3\n"
         ),
         [
@@ -149,7 +149,7 @@ fn a_value_of_the_wrong_kind_is_refused() {
 #[test]
 fn what_a_dataset_cannot_do_without_must_be_there() {
     assert_eq!(
-        told(""),
+        message_of(""),
         [
             "1: the file needs name = \"…\"",
             "1: a dataset needs [event_time] with pointer = \"/…\" and format = \"rfc3339\"",
@@ -295,7 +295,10 @@ fn names_that_are_taken_are_refused() {
         );
     }
     refused_column("year", "int32", "", &["12: 'year' is a partition made from the event time: rename the column"]);
-    assert_eq!(told(&format!("{HEAD}[[column]]\nname = \"month\"\npointer = \"/m\"\ntype = \"int32\"\n")), [""; 0]);
+    assert_eq!(
+        message_of(&format!("{HEAD}[[column]]\nname = \"month\"\npointer = \"/m\"\ntype = \"int32\"\n")),
+        [""; 0]
+    );
     refused_column(
         "id",
         "int64",
@@ -331,12 +334,12 @@ fn a_partition_is_a_text_column_or_a_part_of_the_event_time() {
         ("type = \"string\"", "type = \"list\"\nelement = \"string\""),
         ("pointer = \"/id\"\ntype = \"string\"", "from = \"event_time\"\ntype = \"date32\""),
     ] {
-        assert_eq!(told(&HEAD.replace("[\"year\"]", "[\"id\"]").replace(from, to)), [wrong], "{to}");
+        assert_eq!(message_of(&HEAD.replace("[\"year\"]", "[\"id\"]").replace(from, to)), [wrong], "{to}");
     }
     let columns: String =
         (0..9).map(|n| format!("[[column]]\nname = \"p{n}\"\npointer = \"/p{n}\"\ntype = \"string\"\n")).collect();
     let named = |count: usize| format!("{:?}", (0..count).map(|n| format!("p{n}")).collect::<Vec<_>>());
-    let with = |count: usize| told(&(HEAD.replace("[\"year\"]", &named(count)) + &columns));
+    let with = |count: usize| message_of(&(HEAD.replace("[\"year\"]", &named(count)) + &columns));
     assert_eq!(with(8), [""; 0]);
     assert_eq!(with(9), ["2: partition_by names more than 8 columns"]);
 }
@@ -344,7 +347,7 @@ fn a_partition_is_a_text_column_or_a_part_of_the_event_time() {
 #[test]
 fn a_computed_column_has_the_type_of_what_it_holds() {
     let computed = |from: &str, kind: &str, more: &str| {
-        told(&format!("{HEAD}[[column]]\nname = \"x\"\nfrom = \"{from}\"\ntype = \"{kind}\"\n{more}"))
+        message_of(&format!("{HEAD}[[column]]\nname = \"x\"\nfrom = \"{from}\"\ntype = \"{kind}\"\n{more}"))
     };
     assert_eq!(computed("event_time", "timestamp_millis", ""), [""; 0]);
     assert_eq!(computed("event_time", "string", ""), ["12: 'x' is a time: its type is timestamp_millis or date32"]);
@@ -410,7 +413,7 @@ fn a_constraint_suits_its_type() {
         ("list", "field = [{ name = \"a\", type = \"string\" }]\n"),
     ] {
         let column = format!("[[column]]\nname = \"x\"\npointer = \"/x\"\ntype = \"{kind}\"\nrequired = true\n{more}");
-        assert_eq!(told(&format!("{HEAD}{column}")), [""; 0]);
+        assert_eq!(message_of(&format!("{HEAD}{column}")), [""; 0]);
     }
 }
 
@@ -443,7 +446,7 @@ fn a_personal_column_without_a_rule_is_refused() {
         let expected = format!("12: '{name}' (/{name}) looks like {meaning} and {hint}, or state personal = false");
         refused_column(name, "string", "", &[&expected]);
         assert_eq!(
-            told(&format!(
+            message_of(&format!(
                 "{HEAD}[[column]]\nname = \"{name}\"\npointer = \"/{name}\"\ntype = \"string\"\npersonal = false\n"
             )),
             [""; 0]
@@ -534,7 +537,9 @@ fn a_rule_suits_its_type() {
 #[test]
 fn a_lookup_is_joined_on_a_text_column_and_has_what_is_asked_of_it() {
     let lookup = |more: &str, file: &str, key: &str, on: &str| {
-        told(&format!("{HEAD}{more}[[lookup]]\nname = \"l\"\nfile = \"{file}\"\nkey = \"{key}\"\non = \"{on}\"\n"))
+        message_of(&format!(
+            "{HEAD}{more}[[lookup]]\nname = \"l\"\nfile = \"{file}\"\nkey = \"{key}\"\non = \"{on}\"\n"
+        ))
     };
     let column = |from: &str, kind: &str| format!("[[column]]\nname = \"x\"\nfrom = \"{from}\"\ntype = \"{kind}\"\n");
     assert_eq!(lookup(&column("lookup.l.label", "string"), "codes.csv", "code", "id"), [""; 0]);
@@ -558,10 +563,11 @@ fn a_lookup_is_joined_on_a_text_column_and_has_what_is_asked_of_it() {
         "type = \"string\"\nanonymize = { rule = \"drop\" }",
         "type = \"string\"\nanonymize = { rule = \"age_band\" }",
     ] {
-        let told = joined_on(more);
+        let message = joined_on(more);
         assert!(
-            told.len() == 1 && told[0].ends_with("lookup 'l' joins on 'y', which is no string column with a pointer"),
-            "{told:?}"
+            message.len() == 1
+                && message[0].ends_with("lookup 'l' joins on 'y', which is no string column with a pointer"),
+            "{message:?}"
         );
     }
     assert_eq!(
@@ -585,7 +591,7 @@ fn a_lookup_is_joined_on_a_text_column_and_has_what_is_asked_of_it() {
 #[test]
 fn what_cannot_hold_for_a_column_is_refused_and_not_ignored() {
     let computed = |more: &str| {
-        told(&format!("{HEAD}[[column]]\nname = \"x\"\nfrom = \"event_time.year\"\ntype = \"int32\"\n{more}\n"))
+        message_of(&format!("{HEAD}[[column]]\nname = \"x\"\nfrom = \"event_time.year\"\ntype = \"int32\"\n{more}\n"))
     };
     let message = "12: 'x' is computed: constraints and hints have no meaning for it";
     for more in ["min = 1", "max_length = 3", "unique = true", "accept_text = true", "pattern = \"a\""] {
@@ -604,7 +610,7 @@ fn a_lookup_brings_nothing_personal_in_unasked() {
     let lookup = "[[lookup]]\nname = \"l\"\nfile = \"codes.csv\"\nkey = \"code\"\non = \"id\"\n";
     let column = |name: &str, more: &str| {
         let column = format!("[[column]]\nname = \"{name}\"\nfrom = \"lookup.l.label\"\ntype = \"string\"\n{more}\n");
-        told(&format!("{HEAD}{column}{lookup}"))
+        message_of(&format!("{HEAD}{column}{lookup}"))
     };
     assert_eq!(
         column("email", ""),
@@ -627,8 +633,9 @@ fn equals_compares_strings() {
 
 #[test]
 fn a_field_is_not_read_in_two_ways_that_cannot_both_hold() {
-    let also =
-        |pointer: &str, rest: &str| told(&format!("{HEAD}[[column]]\nname = \"x\"\npointer = \"{pointer}\"\n{rest}\n"));
+    let also = |pointer: &str, rest: &str| {
+        message_of(&format!("{HEAD}[[column]]\nname = \"x\"\npointer = \"{pointer}\"\n{rest}\n"))
+    };
     let both = " /id is read in two ways that can't both hold (as a value and as an object, say)";
     assert_eq!(also("/id/b", "type = \"string\""), [both]);
     assert_eq!(also("/id", "type = \"list\"\nelement = \"string\""), [both]);
@@ -639,7 +646,7 @@ fn a_field_is_not_read_in_two_ways_that_cannot_both_hold() {
     // The same field for two columns, and an object both whole and by its fields, go together.
     assert_eq!(also("/id", "type = \"string\"\nunique = true"), [""; 0]);
     let twice = |first: &str, second: &str| {
-        told(&format!(
+        message_of(&format!(
             "{HEAD}[[column]]\nname = \"x\"\npointer = \"/o\"\n{first}\n[[column]]\nname = \"y\"\npointer = \"/o\"\n{second}\n"
         ))
     };
@@ -659,7 +666,7 @@ fn a_field_is_not_read_in_two_ways_that_cannot_both_hold() {
 #[test]
 fn what_is_embedded_is_read_inside_and_not_inside_itself() {
     let embedded = |names: &str, pointer: &str| {
-        told(
+        message_of(
             &(HEAD.replace("partition_by", &format!("embedded = {names}\npartition_by"))
                 + &format!("[[column]]\nname = \"x\"\npointer = \"{pointer}\"\ntype = \"string\"\n")),
         )
@@ -679,7 +686,7 @@ fn what_is_embedded_is_read_inside_and_not_inside_itself() {
 #[test]
 fn what_is_compared_with_a_string_is_read_as_one_or_not_at_all() {
     let compared = |pointer: &str, kind: &str| {
-        told(
+        message_of(
             &(HEAD.replace("present = [\"/id\"]", "equals = { \"/kind\" = \"a\" }")
                 + &format!("[[column]]\nname = \"x\"\npointer = \"{pointer}\"\n{kind}\n")),
         )
@@ -696,9 +703,9 @@ fn an_object_has_no_more_known_keys_than_the_scanner_counts() {
     let columns = |count: usize| -> String {
         (0..count).map(|n| format!("[[column]]\nname = \"c{n}\"\npointer = \"/o/c{n}\"\ntype = \"string\"\n")).collect()
     };
-    assert_eq!(told(&(HEAD.to_owned() + &columns(Node::FIELDS_MAX))), [""; 0]);
+    assert_eq!(message_of(&(HEAD.to_owned() + &columns(Node::FIELDS_MAX))), [""; 0]);
     assert_eq!(
-        told(&(HEAD.to_owned() + &columns(Node::FIELDS_MAX + 1))),
+        message_of(&(HEAD.to_owned() + &columns(Node::FIELDS_MAX + 1))),
         [" /o/: more than 256 keys of one object are read"]
     );
 }
@@ -723,9 +730,9 @@ fn datasets_are_told_apart_by_64_marks_at_most() {
 fn each_dataset_has_a_name_of_its_own_and_there_is_one_at_least() {
     assert_eq!(compiled(&[HEAD, HEAD]).unwrap_err().to_string(), "t1.toml:1: there are two datasets named 't'");
     assert_eq!(compiled(&[]).unwrap_err().to_string(), "datasets: there are none");
-    let told = compiled(&[&HEAD.replace("/t", "t"), &HEAD.replace("\"id\"\n", "\"Id\"\n")]).unwrap_err().to_string();
-    assert_eq!(told.lines().count(), 2, "of every file: {told}");
-    assert!(told.contains("t.toml:6: ") && told.contains("t1.toml:8: "), "{told}");
+    let message = compiled(&[&HEAD.replace("/t", "t"), &HEAD.replace("\"id\"\n", "\"Id\"\n")]).unwrap_err().to_string();
+    assert_eq!(message.lines().count(), 2, "of every file: {message}");
+    assert!(message.contains("t.toml:6: ") && message.contains("t1.toml:8: "), "{message}");
 }
 
 #[test]

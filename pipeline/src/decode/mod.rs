@@ -15,10 +15,10 @@ pub(crate) mod text;
 use std::ops::Range;
 
 use crate::dataset::Datasets;
+use crate::dead_letter::code::Code;
 use crate::decode::scan::{Fault, Scanned, Scanner, Spot};
 use crate::decode::slots::Slots;
 use crate::decode::text::PADDING;
-use crate::reject::Code;
 
 /// What became of a record's scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! A fraction or exponent in a whole number is taken if the number is whole all the same (`12.0`, `1e3`), since some
 //! producers write every number so; `12.5` is not a whole number.
 
-use crate::reject::Code;
+use crate::dead_letter::code::Code;
 
 /// A number as scanned.
 #[derive(Debug, Clone, Copy, PartialEq)]

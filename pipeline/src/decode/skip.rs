@@ -2,9 +2,9 @@
 //!
 //! Strict JSON (RFC 8259), without recursion. Limit: [`DEPTH_MAX`] arrays and objects inside one another.
 
+use crate::dead_letter::code::Code;
 use crate::decode::number;
 use crate::decode::text::{self, TextFault};
-use crate::reject::Code;
 
 /// How deeply arrays and objects may be nested in a record, the record itself included.
 pub(crate) const DEPTH_MAX: u32 = 128;

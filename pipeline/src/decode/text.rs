@@ -6,7 +6,7 @@
 
 use wide::u8x16;
 
-use crate::reject::Code;
+use crate::dead_letter::code::Code;
 
 /// Bytes that a buffer must have beyond its last record, all 0.
 pub(crate) const PADDING: usize = 64;

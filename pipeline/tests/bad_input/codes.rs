@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use pipeline::chunk::{Chunk, Damage, Framing};
-use pipeline::reject::Code;
+use pipeline::dead_letter::code::Code;
 
 use crate::common::{ARRIVAL_MS, BASE, Outcome, RECORD_BYTES_MAX, SHARD, STREAM, Setup, TestFrame, ndjson, pseudonym};
 

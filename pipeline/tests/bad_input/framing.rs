@@ -2,7 +2,7 @@
 //! record is of, arrival times and the folders that follow from them.
 
 use pipeline::chunk::{Chunk, Framing};
-use pipeline::reject::Code;
+use pipeline::dead_letter::code::Code;
 use serde_json::json;
 
 use crate::common::{

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline::dataset::SchemaFormat;
-use pipeline::reject::Code;
+use pipeline::dead_letter::code::Code;
 use serde_json::Value;
 
 use crate::common::{BASE, RECORD_BYTES_MAX, Setup};

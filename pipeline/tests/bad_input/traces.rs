@@ -1,7 +1,7 @@
 //! What is left of records that fail, of epochs that never happened, and what the counts say of all of them.
 
+use pipeline::dead_letter::code::{Code, Stage};
 use pipeline::graph::NodeKind;
-use pipeline::reject::{Code, Stage};
 use serde_json::{Value, json};
 
 use crate::common::{ARRIVAL_MS, Run, Setup, TestFrame, ndjson};

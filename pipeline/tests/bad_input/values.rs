@@ -2,7 +2,7 @@
 //! what is absent is told from what is empty.
 
 use pipeline::anonymize::PseudonymKey;
-use pipeline::reject::Code;
+use pipeline::dead_letter::code::Code;
 use serde_json::{Value, json};
 
 use crate::common::{ARRIVAL_MS, Setup, ndjson, outcome_of};

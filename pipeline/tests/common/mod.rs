@@ -20,11 +20,11 @@ use parquet::record::{Field, Row};
 use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Frame, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, shipped};
+use pipeline::dead_letter::code::Code;
 use pipeline::encode::{Encoder, Provenance};
 use pipeline::graph::{Counts, Graph};
 use pipeline::lane::{Lane, LaneConfig, Pushed};
-use pipeline::lines::{LineCodec, LineMember};
-use pipeline::reject::Code;
+use pipeline::line_objects::{LineCodec, LineMember};
 use serde_json::{Map, Value};
 
 /// The stream of every test's chunks.

@@ -8,7 +8,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use pipeline::dataset::LookupTable;
-use pipeline::reject::Code;
+use pipeline::dead_letter::code::Code;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

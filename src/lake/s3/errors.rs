@@ -162,16 +162,16 @@ fn header<'a, E>(error: &'a SdkError<E, HttpResponse>, name: &'static str) -> Op
 
 /// An error and what it came from, each once.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut told: Vec<String> = Vec::new();
+    let mut message: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let text = error.to_string();
-        if !told.iter().any(|before| before.contains(&text)) {
-            told.push(text);
+        if !message.iter().any(|before| before.contains(&text)) {
+            message.push(text);
         }
         next = error.source();
     }
-    told.join(": ")
+    message.join(": ")
 }
 
 /// Whether there are no credentials, or none that can be read; a service of credentials that fails may be back later.

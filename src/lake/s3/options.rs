@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    fn told(options: &S3Options) -> String {
+    fn message_of(options: &S3Options) -> String {
         options.check().unwrap_err().to_string()
     }
 
@@ -225,8 +225,8 @@ mod tests {
     fn options_that_s3_would_refuse_are_refused_with_the_reason() {
         let class = |name: &str| S3Options { storage_class: Some(name.to_owned()), ..S3Options::default() };
         assert!(class("INTELLIGENT_TIERING").check().is_ok());
-        assert!(told(&class("DEEP_ARCHIVE")).contains("can't be read without restoring"));
-        assert!(told(&class("standard")).starts_with("'standard' is no storage class for a lake: STANDARD, "));
+        assert!(message_of(&class("DEEP_ARCHIVE")).contains("can't be read without restoring"));
+        assert!(message_of(&class("standard")).starts_with("'standard' is no storage class for a lake: STANDARD, "));
 
         let tags = |tags: &[(&str, &str)]| S3Options {
             tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
@@ -236,15 +236,15 @@ mod tests {
         assert_eq!(good.tagging.as_deref(), Some("cost%20centre=a%2Bb%3D%C3%BC&x="));
         assert_eq!(S3Options::default().check().unwrap().tagging, None);
         for bad in [("", "x"), ("aws:x", ""), ("x", "<"), ("x", &"v".repeat(257)), (&"k".repeat(129), "")] {
-            assert!(told(&tags(&[bad])).starts_with("S3 does not take the tag "), "{bad:?}");
+            assert!(message_of(&tags(&[bad])).starts_with("S3 does not take the tag "), "{bad:?}");
         }
         let names: Vec<String> = (0..11).map(|number| format!("tag-{number}")).collect();
         let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
-        assert_eq!(told(&tags(&many)), "11 tags are too many: S3 keeps 10 an object");
+        assert_eq!(message_of(&tags(&many)), "11 tags are too many: S3 keeps 10 an object");
 
         let owner = S3Options { expected_bucket_owner: Some("me".to_owned()), ..S3Options::default() };
-        assert_eq!(told(&owner), "'me' is no AWS account: it must have 12 digits");
+        assert_eq!(message_of(&owner), "'me' is no AWS account: it must have 12 digits");
         let encryption = Encryption::Kms { key: Some(String::new()), bucket_key: true };
-        assert!(told(&S3Options { encryption, ..S3Options::default() }).contains("is no KMS key"));
+        assert!(message_of(&S3Options { encryption, ..S3Options::default() }).contains("is no KMS key"));
     }
 }

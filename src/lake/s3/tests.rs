@@ -161,10 +161,10 @@ async fn a_part_goes_out_with_its_checksum_and_comes_back_with_its_tag() {
     assert_eq!(sent.2, "123456789");
 
     let part = NewPart { number: 10_001, offset: 0, bytes: Bytes::new() };
-    let told = store.upload_part(&key("x"), &id(), part).await.unwrap_err();
+    let message = store.upload_part(&key("x"), &id(), part).await.unwrap_err();
     let expected = "could not upload part 10001 of x: S3 takes 10000 parts an object; \
                     set [parquet] file_bytes to 40 GiB at most";
-    assert_eq!(told.to_string(), expected);
+    assert_eq!(message.to_string(), expected);
 }
 
 async fn completing(answers: Vec<Answer>, retry: RetryConfig) -> (Result<Completion, LakeError>, Vec<Sent>) {
@@ -189,12 +189,12 @@ async fn what_completing_came_to_is_read_off_the_answer() {
     assert_eq!(completing(vec![error(404, "NoSuchUpload")], once()).await.0, Ok(Completion::NoSuchUpload));
     // S3 begins to answer before it has completed: 200 may turn out to be a failure.
     for passing in [error(409, "ConditionalRequestConflict"), error(200, "InternalError"), error(503, "SlowDown")] {
-        let told = completing(vec![passing.clone()], once()).await.0;
-        assert!(matches!(told, Err(LakeError::Unavailable { .. })), "{passing:?}: {told:?}");
+        let message = completing(vec![passing.clone()], once()).await.0;
+        assert!(matches!(message, Err(LakeError::Unavailable { .. })), "{passing:?}: {message:?}");
     }
     for lasting in [error(400, "EntityTooSmall"), error(400, "InvalidPart"), error(200, "AccessDenied")] {
-        let told = completing(vec![lasting.clone()], once()).await.0;
-        assert!(matches!(told, Err(LakeError::Refused { .. })), "{lasting:?}: {told:?}");
+        let message = completing(vec![lasting.clone()], once()).await.0;
+        assert!(matches!(message, Err(LakeError::Refused { .. })), "{lasting:?}: {message:?}");
     }
 }
 
@@ -223,9 +223,9 @@ async fn a_failing_service_is_told_from_one_that_refuses() {
     ];
     for answer in passing {
         let (store, _) = scripted(vec![answer.clone()]);
-        let told = store.put_new(&key("x"), Bytes::new()).await.unwrap_err();
-        assert!(told.is_retryable(), "{answer:?}: {told}");
-        assert!(told.to_string().starts_with("could not write x: "), "{told}");
+        let message = store.put_new(&key("x"), Bytes::new()).await.unwrap_err();
+        assert!(message.is_retryable(), "{answer:?}: {message}");
+        assert!(message.to_string().starts_with("could not write x: "), "{message}");
     }
     let said = |code: &str| format!("could not write x: S3 says {code}: As S3 says it (request 4442587FB7D0A2F9)");
     let credentials = "; renew the session, or give credentials by AWS_PROFILE, by the environment or by a role";
@@ -242,17 +242,17 @@ async fn a_failing_service_is_told_from_one_that_refuses() {
     ];
     for (status, code, advice) in refused {
         let (store, _) = scripted(vec![error(status, code)]);
-        let told = store.put_new(&key("x"), Bytes::new()).await.unwrap_err();
-        assert!(matches!(told, LakeError::Refused { .. }), "{code}");
-        assert_eq!(told.to_string(), said(code) + advice);
-        assert!(!format!("{told:?}").contains(SECRET));
+        let message = store.put_new(&key("x"), Bytes::new()).await.unwrap_err();
+        assert!(matches!(message, LakeError::Refused { .. }), "{code}");
+        assert_eq!(message.to_string(), said(code) + advice);
+        assert!(!format!("{message:?}").contains(SECRET));
     }
 }
 
 #[tokio::test]
 async fn a_denial_names_the_actions_that_are_missing() {
     let denied = || vec![error(403, "AccessDenied")];
-    let told = async |store: S3Store, call: &str| {
+    let message_of = async |store: S3Store, call: &str| {
         let (key, id) = (key("x"), id());
         let result = match call {
             "begin" => store.begin_upload(&key, "").await.map(drop),
@@ -276,11 +276,11 @@ async fn a_denial_names_the_actions_that_are_missing() {
         ("delete", "allow s3:DeleteObject on"),
         ("probe", "allow s3:ListBucket on"),
     ] {
-        let text = told(scripted(denied()).0, call).await;
+        let text = message_of(scripted(denied()).0, call).await;
         assert!(text.contains(action) && text.contains("bucket 'lake', keys 'p/*'"), "{call}: {text}");
     }
     let (store, _) = scripted_with(denied(), RetryConfig::disabled(), &all_options());
-    let text = told(store, "begin").await;
+    let text = message_of(store, "begin").await;
     let actions =
         "s3:PutObject and s3:PutObjectTagging, and kms:GenerateDataKey and kms:Decrypt with the key 'alias/lake',";
     assert!(text.contains(actions), "{text}");
@@ -290,9 +290,9 @@ async fn a_denial_names_the_actions_that_are_missing() {
 async fn another_region_is_named() {
     let answer = Answer::Is(301, vec![("x-amz-bucket-region", "us-west-2")], String::new());
     let (store, _) = scripted(vec![answer]);
-    let told = store.checksum(&key("x")).await.unwrap_err();
-    assert!(matches!(told, LakeError::Refused { .. }));
-    assert!(told.to_string().ends_with("bucket 'lake' is in us-west-2: set AWS_REGION=us-west-2"), "{told}");
+    let message = store.checksum(&key("x")).await.unwrap_err();
+    assert!(matches!(message, LakeError::Refused { .. }));
+    assert!(message.to_string().ends_with("bucket 'lake' is in us-west-2: set AWS_REGION=us-west-2"), "{message}");
 }
 
 #[tokio::test]
@@ -303,10 +303,10 @@ async fn missing_credentials_are_told_with_what_to_do() {
     let config = config(&Script::default(), RetryConfig::disabled());
     let client = Client::from_conf(config.credentials_provider(SharedCredentialsProvider::new(nowhere)).build());
     let store = S3Store::new(client, place(), &S3Options::default()).unwrap();
-    let told = store.probe().await.unwrap_err();
-    assert!(matches!(told, LakeError::Refused { .. }), "{told:?}");
+    let message = store.probe().await.unwrap_err();
+    assert!(matches!(message, LakeError::Refused { .. }), "{message:?}");
     assert!(
-        told.to_string().starts_with("could not open the lake s3://lake/p/: there are no usable AWS credentials (")
+        message.to_string().starts_with("could not open the lake s3://lake/p/: there are no usable AWS credentials (")
     );
 }
 
@@ -346,8 +346,8 @@ async fn a_checksum_is_what_s3_has_of_the_whole_object_or_else_of_what_was_read(
 async fn bytes_that_changed_on_their_way_are_not_taken() {
     let changed = [("x-amz-checksum-crc64nvme", "AAAAAAAAAAA="), ("x-amz-checksum-type", "FULL_OBJECT")];
     let (store, _) = scripted(vec![ok(&changed, "123456789")]);
-    let told = store.get(&key("x")).await.unwrap_err();
-    assert!(told.is_retryable(), "{told:?}");
+    let message = store.get(&key("x")).await.unwrap_err();
+    assert!(message.is_retryable(), "{message:?}");
 }
 
 #[tokio::test]
@@ -409,8 +409,8 @@ pub(in crate::lake) async fn store() -> S3Store {
 
 mod stack {
     use super::*;
-    use crate::aws::Aws;
     use crate::clock::random_bytes;
+    use crate::setup::aws::Aws;
     use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
     use futures::{StreamExt, stream};
 
@@ -554,8 +554,8 @@ mod stack {
     async fn probing_tells_a_bucket_that_is_there_from_one_that_is_not() {
         assert_eq!(store().await.probe().await, Ok(()));
         let place = S3Place { bucket: "shardlake-no-such-bucket".to_owned(), prefix: String::new() };
-        let told = S3Store::new(client().await, place, &S3Options::default()).unwrap().probe().await.unwrap_err();
-        assert!(matches!(told, LakeError::Refused { .. }), "{told:?}");
-        assert!(told.to_string().contains("there is no bucket 'shardlake-no-such-bucket'"), "{told}");
+        let message = S3Store::new(client().await, place, &S3Options::default()).unwrap().probe().await.unwrap_err();
+        assert!(matches!(message, LakeError::Refused { .. }), "{message:?}");
+        assert!(message.to_string().contains("there is no bucket 'shardlake-no-such-bucket'"), "{message}");
     }
 }

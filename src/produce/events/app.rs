@@ -5,9 +5,9 @@
 //! are doubles, sometimes with an exponent. Two thirds of these events carry the endpoint too, as `PutEvents` lets the
 //! app send it along. `awsAccountId` is absent.
 
-use super::super::draft::{Draft, Scene};
+use super::super::draft::{Draft, RecordContext};
 use super::super::random::Rng;
-use super::super::words::{COMMENTS, SCREENS, SPICED_COMMENTS, SPICED_SCREENS};
+use super::super::texts::{COMMENTS, SCREENS, SPICED_COMMENTS, SPICED_SCREENS};
 use super::super::write::{Exponent, Fixed, Hex, Hex32, Text, Uuid, put};
 use super::message::sender_id;
 use super::{app_id, endpoint, open, usual_delay_ms};
@@ -38,7 +38,7 @@ pub(super) enum Push {
 }
 
 /// Appends an app event.
-pub(super) fn activity(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, activity: Activity) {
+pub(super) fn activity(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, activity: Activity) {
     envelope(draft, scene, name, activity == Activity::SessionStop);
     attributes(draft.member("attributes"), scene, activity);
     metrics(draft.member("metrics"), &mut scene.rng, activity);
@@ -46,7 +46,7 @@ pub(super) fn activity(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str,
 }
 
 /// Appends the event of a push notification.
-pub(super) fn push(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, push: Push) {
+pub(super) fn push(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, push: Push) {
     envelope(draft, scene, name, false);
     let rng = &mut scene.rng;
     let out = draft.member("attributes");
@@ -59,7 +59,7 @@ pub(super) fn push(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, pus
 }
 
 /// Everything up to `session`.
-fn envelope(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, stopped: bool) {
+fn envelope(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, stopped: bool) {
     let late_ms = usual_delay_ms(&mut scene.rng);
     open(draft, scene, name, late_ms, "3.0");
     let app_id = app_id(scene);
@@ -107,7 +107,7 @@ fn envelope(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, stopped: b
     put!(out; "}");
 }
 
-fn attributes(out: &mut Vec<u8>, scene: &mut Scene<'_>, activity: Activity) {
+fn attributes(out: &mut Vec<u8>, scene: &mut RecordContext<'_>, activity: Activity) {
     let (rng, person) = (&mut scene.rng, &scene.person);
     match activity {
         Activity::SessionStart | Activity::SessionStop | Activity::SessionPause | Activity::SessionResume => {
@@ -185,7 +185,7 @@ fn double(out: &mut Vec<u8>, rng: &mut Rng, units: u32, places: usize) {
     }
 }
 
-fn client_context(draft: &mut Draft<'_>, scene: &mut Scene<'_>) {
+fn client_context(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) {
     if scene.rng.chance(6_500) {
         let app_id = app_id(scene);
         let channel = scene.person.device.push;

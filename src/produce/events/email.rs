@@ -6,10 +6,10 @@
 //! unsubscribe is a click with `link_tags`, as that schema suggests; a rendering failure has the two members that SES
 //! documents for its own, in snake case. The last two are our inference.
 
-use super::super::draft::{Draft, Scene};
-use super::super::people::Channel;
+use super::super::draft::{Draft, RecordContext};
+use super::super::personas::Channel;
 use super::super::random::Rng;
-use super::super::words::{LINKS, SPICED_SUBJECTS, SUBJECTS, USER_AGENTS};
+use super::super::texts::{LINKS, SPICED_SUBJECTS, SUBJECTS, USER_AGENTS};
 use super::super::write::{Hex32, Text, put};
 use super::message::{run_id, sender_id};
 use super::{ACCOUNT, app_id, no_device_no_session, open_of_service};
@@ -60,7 +60,7 @@ impl Mail {
 }
 
 /// Appends an e-mail's event.
-pub(super) fn write(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, mail: Mail) {
+pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, mail: Mail) {
     let late_ms = mail.delay_ms(&mut scene.rng);
     open_of_service(draft, scene, name, late_ms);
     put!(draft.member("client"); r#"{"client_id":""#, scene.person.endpoint(Channel::Email), r#""}"#);
@@ -96,7 +96,7 @@ fn attributes(out: &mut Vec<u8>, rng: &mut Rng, feedback: &str) {
     put!(out; "}");
 }
 
-fn message(out: &mut Vec<u8>, scene: &mut Scene<'_>, mail: Mail) {
+fn message(out: &mut Vec<u8>, scene: &mut RecordContext<'_>, mail: Mail) {
     let (rng, person) = (&mut scene.rng, &scene.person);
     let subject = Text(rng.text(&SUBJECTS, &SPICED_SUBJECTS));
     put!(out; r#"{"message_id":""#, Hex32(rng.bits()), r#"-000000","message_send_timestamp":"#, scene.at_ms);
@@ -114,7 +114,7 @@ fn message(out: &mut Vec<u8>, scene: &mut Scene<'_>, mail: Mail) {
 }
 
 /// The object beside `mail`.
-fn outcome(out: &mut Vec<u8>, scene: &mut Scene<'_>, mail: Mail, link: &str) {
+fn outcome(out: &mut Vec<u8>, scene: &mut RecordContext<'_>, mail: Mail, link: &str) {
     let (rng, person) = (&mut scene.rng, &scene.person);
     let agent = rng.pick_skewed(&USER_AGENTS);
     match mail {

@@ -3,8 +3,8 @@
 //! 7 of 10 are full records as the API returns them; the others are as short as in AWS's own sample, with `"User":{}`.
 //! The members are those of the API's `EndpointResponse`. Text in the document is escaped twice in the event.
 
-use super::super::draft::Scene;
-use super::super::people::{Channel, Person};
+use super::super::draft::RecordContext;
+use super::super::personas::{Channel, Person};
 use super::super::random::Rng;
 use super::super::write::{DAY_MS, Fixed, Hex, Text, Utc, Uuid, escape, put};
 
@@ -14,7 +14,7 @@ const DEPARTMENTS: [&str; 5] = ["sales", "engineering", "people", "finance", "su
 const SPICED_DEPARTMENTS: [&str; 3] = ["R&D \"north\"", "Qualitätssicherung", "経理"];
 
 /// Appends the document of the person's endpoint for `channel`, quoted and escaped.
-pub(super) fn write(out: &mut Vec<u8>, scene: &mut Scene<'_>, app_id: &str, channel: Channel) {
+pub(super) fn write(out: &mut Vec<u8>, scene: &mut RecordContext<'_>, app_id: &str, channel: Channel) {
     let document = &mut *scene.scratch;
     if scene.rng.chance(7_000) {
         full(document, &mut scene.rng, &scene.person, scene.at_ms, app_id, channel);

@@ -5,8 +5,8 @@
 //! no session: `"device":{"platform":{}}`, `"session":{}`, `"sdk":{}`, and no `metrics` but in SMS receipts, where
 //! `_SMS.BUFFERED` has no price yet.
 
-use super::super::draft::{Draft, Scene};
-use super::super::people::Channel;
+use super::super::draft::{Draft, RecordContext};
+use super::super::personas::Channel;
 use super::super::random::{Rng, mix};
 use super::super::write::{Fixed, Hex32, Text, Uuid, escape, put};
 use super::{ACCOUNT, app_id, endpoint, no_device_no_session, open_of_service, usual_delay_ms};
@@ -60,7 +60,7 @@ pub(super) fn run_id(rng: &mut Rng) -> Hex32 {
 }
 
 /// Appends a `_campaign.send`.
-pub(super) fn campaign(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str) {
+pub(super) fn campaign(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str) {
     let channel = scene.rng.pick_skewed(&CHANNELS);
     open_sent(draft, scene, name, channel);
     let rng = &mut scene.rng;
@@ -72,7 +72,7 @@ pub(super) fn campaign(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str)
 }
 
 /// Appends a `_journey.send`.
-pub(super) fn journey(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str) {
+pub(super) fn journey(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str) {
     let channel = scene.rng.pick_skewed(&CHANNELS);
     let activity = match channel {
         Channel::Apns | Channel::Gcm => "PUSH",
@@ -89,7 +89,7 @@ pub(super) fn journey(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str) 
 }
 
 /// Appends an SMS receipt.
-pub(super) fn sms(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, receipt: Receipt) {
+pub(super) fn sms(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, receipt: Receipt) {
     // Carriers answer within seconds, some within three days; a receipt may even arrive before its own event time.
     let late_ms = match scene.rng.below(100) {
         0..10 => -i64::from(scene.rng.below(300)),
@@ -142,7 +142,7 @@ pub(super) fn sms(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, rece
 }
 
 /// Everything before the attributes of a send.
-fn open_sent(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, channel: Channel) {
+fn open_sent(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, channel: Channel) {
     let late_ms = usual_delay_ms(&mut scene.rng);
     open_of_service(draft, scene, name, late_ms);
     put!(draft.member("client"); r#"{"client_id":""#, scene.person.endpoint(channel), r#""}"#);
@@ -150,7 +150,7 @@ fn open_sent(draft: &mut Draft<'_>, scene: &mut Scene<'_>, name: &str, channel: 
 }
 
 /// Everything after the attributes of a send.
-fn close_sent(draft: &mut Draft<'_>, scene: &mut Scene<'_>, channel: Channel) {
+fn close_sent(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, channel: Channel) {
     let app_id = app_id(scene);
     let out = draft.member("client_context");
     put!(out; r#"{"custom":{"endpoint":"#);

@@ -59,7 +59,7 @@ pub struct FileSource {
     config: FilesConfig,
     lake: Arc<dyn ObjectStore>,
     /// What was left out and told.
-    told: Mutex<BTreeSet<PathBuf>>,
+    reported: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl std::fmt::Debug for FileSource {
@@ -80,7 +80,7 @@ impl FileSource {
         lake: Arc<dyn ObjectStore>,
     ) -> Result<Self, SourceError> {
         let (stream, root) = Self::stream_of(path, name)?;
-        Ok(FileSource { stream, root, config, lake, told: Mutex::default() })
+        Ok(FileSource { stream, root, config, lake, reported: Mutex::default() })
     }
 
     /// The name of the stream of a file or folder, and its path without links.
@@ -103,10 +103,10 @@ impl FileSource {
 
     /// Tells once that a file is not read.
     fn leave_out(&self, path: PathBuf, problem: &str) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if !told.contains(&path) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if !reported.contains(&path) {
             tracing::warn!(stream = %self.stream, ?path, problem, "a file is not read");
-            told.insert(path);
+            reported.insert(path);
         }
     }
 

@@ -30,7 +30,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
-use crate::source::kinesis::batch::{About, Batch, Nonsense, millis};
+use crate::source::kinesis::batch::{About, Batch, Malformed, millis};
 use crate::source::kinesis::decode::{Envelope, NotTaken, scan};
 use crate::source::kinesis::service::Failure;
 
@@ -61,7 +61,7 @@ pub(super) struct Asking {
     client: aws_sdk_kinesis::Client,
     decode: Decode,
     /// It was told that an answer was not understood.
-    told: AtomicBool,
+    reported: AtomicBool,
     /// Empty bodies with room for an answer.
     spare: Mutex<Vec<Vec<u8>>>,
 }
@@ -75,7 +75,7 @@ pub(super) struct Answer {
 
 impl Asking {
     pub(super) fn new(client: aws_sdk_kinesis::Client, decode: Decode) -> Self {
-        Asking { client, decode, told: AtomicBool::new(false), spare: Mutex::default() }
+        Asking { client, decode, reported: AtomicBool::new(false), spare: Mutex::default() }
     }
 
     /// Asks once.
@@ -102,9 +102,9 @@ impl Asking {
         self.keep(body);
         match scanned {
             Ok(envelope) => Ok(Answer { batch, envelope }),
-            Err(NotTaken::Nonsense(nonsense)) => Err(Failure::Unavailable(nonsense.to_string())),
+            Err(NotTaken::Malformed(malformed)) => Err(Failure::Unavailable(malformed.to_string())),
             Err(NotTaken::NotUnderstood(stumbled_over)) => {
-                if !self.told.swap(true, Ordering::Relaxed) {
+                if !self.reported.swap(true, Ordering::Relaxed) {
                     tracing::warn!(stumbled_over, "an answer of GetRecords is decoded by the SDK, which is slower");
                 }
                 self.ask_stock(iterator, limit, batch.again()).await
@@ -154,9 +154,9 @@ pub(super) async fn add_all(mut batch: Batch, records: Vec<Record>) -> Result<Ba
             let partition_key = record.partition_key.as_deref();
             batch.add(start, About { sequence: &record.sequence_number, arrival_ms, partition_key })?;
         }
-        Ok::<Batch, Nonsense>(batch)
+        Ok::<Batch, Malformed>(batch)
     });
-    added.await?.map_err(|nonsense| Failure::Unavailable(nonsense.to_string()))
+    added.await?.map_err(|malformed| Failure::Unavailable(malformed.to_string()))
 }
 
 /// Does work on so many bytes where it disturbs no I/O.

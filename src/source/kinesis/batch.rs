@@ -13,7 +13,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use aws_smithy_types::DateTime;
-use checkpoints::{Mutation, Position, SequenceNumber};
+use checkpoints::{Position, SequenceNumber};
+use mutations::mutated;
 use pipeline::chunk::{CHUNK_BYTES_MAX, Chunk, Damage, Frame, Framing};
 
 use crate::source::kinesis::kpl;
@@ -36,7 +37,7 @@ pub(super) struct Batch {
 /// An answer that can't be one: its records are out of order, or have no proper sequence numbers. It is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer makes no sense: {0}")]
-pub(super) struct Nonsense(pub(super) &'static str);
+pub(super) struct Malformed(pub(super) &'static str);
 
 /// What is known of a record beside its bytes.
 #[derive(Debug, Clone, Copy)]
@@ -59,15 +60,15 @@ impl Batch {
     }
 
     /// Adds the record whose bytes are those of the buffer from `start` on.
-    pub(super) fn add(&mut self, start: usize, about: About<'_>) -> Result<(), Nonsense> {
+    pub(super) fn add(&mut self, start: usize, about: About<'_>) -> Result<(), Malformed> {
         let Ok(sequence) = SequenceNumber::try_from(about.sequence) else {
-            return Err(Nonsense("a record has no decimal sequence number"));
+            return Err(Malformed("a record has no decimal sequence number"));
         };
         if self.last.as_ref().is_some_and(|(last, _)| *last >= sequence) {
-            return Err(Nonsense("its records are not in the order of their sequence numbers"));
+            return Err(Malformed("its records are not in the order of their sequence numbers"));
         }
         if self.buffer.len() >= CHUNK_BYTES_MAX {
-            return Err(Nonsense("it is larger than a chunk may be"));
+            return Err(Malformed("it is larger than a chunk may be"));
         }
         self.records += 1;
         self.bytes += (self.buffer.len() - start) as u64;
@@ -75,7 +76,7 @@ impl Batch {
         let unread = match &self.after {
             Position::At { sequence: read, sub } => match sequence.cmp(read) {
                 Ordering::Less => u64::MAX,
-                Ordering::Equal if Mutation::ResumeAtRecord.is_on() => 0,
+                Ordering::Equal if mutated!(ResumeAtRecord) => 0,
                 Ordering::Equal => sub.saturating_add(1),
                 Ordering::Greater => 0,
             },

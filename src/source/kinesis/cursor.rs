@@ -77,12 +77,12 @@ impl Begin {
     /// What it means that the service finds an argument invalid.
     pub(super) fn refused(&self, failure: Failure) -> Failure {
         match (self, failure) {
-            (Begin::At(sequence) | Begin::Behind(sequence), Failure::Invalid(told)) => Failure::Refused(format!(
+            (Begin::At(sequence) | Begin::Behind(sequence), Failure::Invalid(message)) => Failure::Refused(format!(
                 "the position {sequence} is none of this shard: was the stream made anew, or the checkpoint changed by hand? \
-                 ({told})"
+                 ({message})"
             )),
             // This machine's clock may be ahead of the service's.
-            (Begin::Since { .. }, Failure::Invalid(told)) => Failure::Unavailable(told),
+            (Begin::Since { .. }, Failure::Invalid(message)) => Failure::Unavailable(message),
             (_, failure) => failure,
         }
     }

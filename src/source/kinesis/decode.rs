@@ -16,7 +16,7 @@ use aws_smithy_types::DateTime;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::source::kinesis::batch::{About, Batch, Nonsense, millis};
+use crate::source::kinesis::batch::{About, Batch, Malformed, millis};
 
 /// What an answer says beside its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,12 +32,12 @@ pub(super) enum NotTaken {
     /// It is not of the form that this scan knows: what it stumbled over.
     NotUnderstood(&'static str),
     /// It is of that form, and can't be true.
-    Nonsense(Nonsense),
+    Malformed(Malformed),
 }
 
-impl From<Nonsense> for NotTaken {
-    fn from(nonsense: Nonsense) -> Self {
-        NotTaken::Nonsense(nonsense)
+impl From<Malformed> for NotTaken {
+    fn from(malformed: Malformed) -> Self {
+        NotTaken::Malformed(malformed)
     }
 }
 

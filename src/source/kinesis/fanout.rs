@@ -28,7 +28,7 @@ use aws_sdk_kinesis::types::{SubscribeToShardEvent, SubscribeToShardEventStream}
 use checkpoints::{SequenceNumber, ShardId};
 use tokio::time::Instant;
 
-use crate::retry::MayPass;
+use crate::retry::Retryable;
 use crate::source::kinesis::Stream;
 use crate::source::kinesis::answer::add_all;
 use crate::source::kinesis::batch::Batch;
@@ -234,7 +234,7 @@ impl ShardReader for FanOutReader {
         let (times, _) = sent.pace.failed();
         let cursor = sent.cursor.clone();
         let nothing = stream.nothing(shard, cursor.position());
-        if !failure.may_pass() || times >= FAILURES_MAX {
+        if !failure.is_retryable() || times >= FAILURES_MAX {
             self.poll(cursor, &failure);
         } else {
             tracing::debug!(shard = %self.shard, times, %failure, "the shard is subscribed to again");

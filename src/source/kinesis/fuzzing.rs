@@ -9,7 +9,7 @@ use aws_smithy_types::DateTime;
 use checkpoints::Position;
 use pipeline::chunk::Chunk;
 
-use super::batch::{About, Batch, Nonsense, millis};
+use super::batch::{About, Batch, Malformed, millis};
 use super::decode::{NotTaken, scan};
 use super::kpl;
 
@@ -35,7 +35,7 @@ pub enum Refused {
     /// The scan does not know this form; the SDK is asked instead.
     NotUnderstood,
     /// They can't be true.
-    Nonsense,
+    Malformed,
 }
 
 /// A record as another decoder reads it.
@@ -67,7 +67,7 @@ pub fn by_scan(body: &[u8], after: &Position, record_bytes_max: usize) -> Result
     match scan(body, &mut batch) {
         Ok(envelope) => Ok(Answer::of(batch, (envelope.next, envelope.behind_ms, envelope.children))),
         Err(NotTaken::NotUnderstood(_)) => Err(Refused::NotUnderstood),
-        Err(NotTaken::Nonsense(_)) => Err(Refused::Nonsense),
+        Err(NotTaken::Malformed(_)) => Err(Refused::Malformed),
     }
 }
 
@@ -82,7 +82,7 @@ pub fn by_records(records: &[Record], after: &Position, record_bytes_max: usize)
         batch.buffer.extend_from_slice(&record.data);
         let arrival_ms = record.arrival_s.map(|seconds| millis(&DateTime::from_secs_f64(seconds)));
         let about = About { sequence: &record.sequence, arrival_ms, partition_key: record.partition_key.as_deref() };
-        batch.add(start, about).map_err(|Nonsense(_)| Refused::Nonsense)?;
+        batch.add(start, about).map_err(|Malformed(_)| Refused::Malformed)?;
     }
     Ok(Answer::of(batch, (None, 0, Vec::new())))
 }

@@ -186,8 +186,8 @@ async fn registered(
 async fn describe(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<Identity, Failure> {
     let described = client.describe_stream_summary().stream_name(stream).send().await;
     let described = described.map_err(|error| match Failure::of("DescribeStreamSummary", &error) {
-        Failure::NotFound(told) => {
-            Failure::NotFound(format!("there is no such stream in this account and region ({told})"))
+        Failure::NotFound(message) => {
+            Failure::NotFound(format!("there is no such stream in this account and region ({message})"))
         }
         failure => failure,
     })?;

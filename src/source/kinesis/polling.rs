@@ -116,12 +116,12 @@ impl PollingReader {
 
     /// The stream does not know the shard. If it still lists others, the shard's records were kept for their time and are
     /// gone, the last of them unread: that is told, and reading goes on with its children, whose records would be lost next.
-    async fn forgotten(&mut self, told: String) -> Result<Read, SourceError> {
+    async fn forgotten(&mut self, message: String) -> Result<Read, SourceError> {
         let Stream { patient, config, start, .. } = &*self.stream;
         let place = self.stream.place(&self.shard);
         let shards = list(patient, &config.stream, start).await.map_err(|failure| failure.at(&place))?;
         if shards.is_empty() || shards.iter().any(|shard| shard.id == self.shard) {
-            return Err(Failure::Forgotten(told).at(&place));
+            return Err(Failure::Forgotten(message).at(&place));
         }
         let position = self.cursor.position();
         tracing::error!(shard = %self.shard, %position, "the stream has trimmed the shard: what lay behind the position was not read");
@@ -167,7 +167,7 @@ impl ShardReader for PollingReader {
         }
         match self.ask(bytes, buffer).await {
             Ok(answer) => Ok(self.answered(answer)),
-            Err(Failure::Forgotten(told)) => self.forgotten(told).await,
+            Err(Failure::Forgotten(message)) => self.forgotten(message).await,
             Err(failure) => self.failed(failure),
         }
     }
@@ -180,7 +180,7 @@ impl Stream {
         let call = call.shard_iterator_type(begin.kind()).set_starting_sequence_number(begin.sequence());
         let answer = call.set_timestamp(begin.time()).send().await;
         let answer = answer.map_err(|error| match Failure::of("GetShardIterator", &error) {
-            Failure::NotFound(told) => Failure::Forgotten(told),
+            Failure::NotFound(message) => Failure::Forgotten(message),
             failure => begin.refused(failure),
         })?;
         answer.shard_iterator.ok_or_else(|| Failure::Unavailable("GetShardIterator: no iterator".to_owned()))

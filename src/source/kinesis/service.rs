@@ -8,7 +8,7 @@ use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::event_stream::RawMessage;
 
-use crate::retry::MayPass;
+use crate::retry::Retryable;
 use crate::source::SourceError;
 
 /// A failed call.
@@ -73,7 +73,7 @@ impl Failure {
     /// What an error of this code means.
     pub(super) fn of_code(operation: &str, code: Option<&str>, message: Option<&str>, server: bool) -> Failure {
         let code = code.unwrap_or("an error without a code");
-        let told = format!("{operation}: {code}: {}", message.unwrap_or("no message"));
+        let message = format!("{operation}: {code}: {}", message.unwrap_or("no message"));
         match code {
             "ProvisionedThroughputExceededException"
             | "LimitExceededException"
@@ -81,33 +81,33 @@ impl Failure {
             | "ThrottlingException"
             | "Throttling"
             | "RequestLimitExceeded"
-            | "TooManyRequestsException" => Failure::Throttled(told),
-            "ExpiredIteratorException" | "ExpiredNextTokenException" => Failure::Expired(told),
-            "ResourceInUseException" => Failure::InUse(told),
-            "ResourceNotFoundException" => Failure::NotFound(told),
-            "InvalidArgumentException" | "ValidationException" => Failure::Invalid(told),
+            | "TooManyRequestsException" => Failure::Throttled(message),
+            "ExpiredIteratorException" | "ExpiredNextTokenException" => Failure::Expired(message),
+            "ResourceInUseException" => Failure::InUse(message),
+            "ResourceNotFoundException" => Failure::NotFound(message),
+            "InvalidArgumentException" | "ValidationException" => Failure::Invalid(message),
             "AccessDeniedException" | "AccessDenied" => {
-                Failure::Refused(format!("{told} (the worker's role needs the permission kinesis:{operation})"))
+                Failure::Refused(format!("{message} (the worker's role needs the permission kinesis:{operation})"))
             }
             "KMSAccessDeniedException"
             | "KMSDisabledException"
             | "KMSInvalidStateException"
             | "KMSNotFoundException"
             | "KMSOptInRequired" => {
-                Failure::Refused(format!("{told} (the worker's role needs kms:Decrypt on the stream's key)"))
+                Failure::Refused(format!("{message} (the worker's role needs kms:Decrypt on the stream's key)"))
             }
             "InternalFailure" | "InternalFailureException" | "ServiceUnavailable"
             // Credentials are renewed by the SDK; until then the old ones may be refused.
-            | "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Unavailable(told),
-            _ if server => Failure::Unavailable(told),
-            _ => Failure::Refused(told),
+            | "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Unavailable(message),
+            _ if server => Failure::Unavailable(message),
+            _ => Failure::Refused(message),
         }
     }
 
     /// The error of a source that this is.
     pub(super) fn at(self, place: &str) -> SourceError {
         let (place, problem) = (place.to_owned(), self.to_string());
-        if self.may_pass() {
+        if self.is_retryable() {
             SourceError::Unavailable { place, problem }
         } else {
             SourceError::Unreadable { place, problem }
@@ -117,18 +117,18 @@ impl Failure {
 
 /// An error and its causes, without what the SDK shows of a response for debugging: that has records in it.
 fn causes(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
+    let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        told += ": ";
-        told += &error.to_string();
+        message += ": ";
+        message += &error.to_string();
         cause = error.source();
     }
-    told
+    message
 }
 
-impl MayPass for Failure {
-    fn may_pass(&self) -> bool {
+impl Retryable for Failure {
+    fn is_retryable(&self) -> bool {
         match self {
             Failure::Throttled(_) | Failure::Expired(_) | Failure::Unavailable(_) | Failure::InUse(_) => true,
             Failure::NotFound(_) | Failure::Forgotten(_) | Failure::Invalid(_) | Failure::Refused(_) => false,

@@ -34,8 +34,8 @@ pub(super) async fn list(
             Ok(shards) => return Ok(source_shards(&shards, start)),
             Err(Failure::Expired(_)) if again < AGAIN_MAX => again += 1,
             // A time that is ahead of the service's clock, or a filter that a stand-in does not know: more shards do no harm.
-            Err(Failure::Invalid(told)) if filter.is_some() => {
-                tracing::debug!(told, "the shards are listed without a filter");
+            Err(Failure::Invalid(message)) if filter.is_some() => {
+                tracing::debug!(message, "the shards are listed without a filter");
                 filter = None;
             }
             Err(failure) => return Err(failure),

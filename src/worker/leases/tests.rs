@@ -56,7 +56,7 @@ fn stream(shards: usize) -> Arc<Listed> {
 /// A keeper and its coordinator, which lets go of what is asked for, after as long as a commit takes.
 struct Worker {
     me: LeaseOwner,
-    commands: mpsc::UnboundedSender<ToKeeper>,
+    commands: mpsc::UnboundedSender<LeaseCommand>,
     keeper: JoinHandle<()>,
     throughput: Arc<Throughput>,
     /// How often a lease was gained.
@@ -66,9 +66,9 @@ struct Worker {
 fn start(number: u8, store: &MemoryStore, source: &Arc<Listed>) -> Worker {
     let me = LeaseOwner::from_random([number; 16]);
     let (commands, receiver) = mpsc::unbounded_channel();
-    let (coordinator, mut told) = mpsc::unbounded_channel();
+    let (coordinator, mut message) = mpsc::unbounded_channel();
     let throughput = Arc::new(Throughput::default());
-    let keeper = Keeper {
+    let keeper = LeaseManager {
         me: me.clone(),
         store: Arc::new(store.clone()),
         sources: vec![Arc::clone(source) as Arc<dyn ShardSource>],
@@ -76,17 +76,17 @@ fn start(number: u8, store: &MemoryStore, source: &Arc<Listed>) -> Worker {
         hand_off: Duration::from_secs(30),
         throughput: Arc::clone(&throughput),
         coordinator,
-        state: KeeperState::default(),
+        state: LeaseManagerState::default(),
     };
-    let (to_keeper, gained) = (commands.clone(), Arc::new(AtomicUsize::new(0)));
+    let (lease_commands, gained) = (commands.clone(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&gained);
     tokio::spawn(async move {
-        while let Some(news) = told.recv().await {
+        while let Some(news) = message.recv().await {
             match news {
-                FromKeeper::Gained(_) => drop(count.fetch_add(1, Ordering::Relaxed)),
-                FromKeeper::Asked(key) => {
+                LeaseEvent::Gained(_) => drop(count.fetch_add(1, Ordering::Relaxed)),
+                LeaseEvent::Asked(key) => {
                     tokio::time::sleep(Duration::from_millis(700)).await;
-                    let _ = to_keeper.send(ToKeeper::LetGo(key));
+                    let _ = lease_commands.send(LeaseCommand::LetGo(key));
                 }
                 _ => {}
             }
@@ -117,7 +117,7 @@ async fn a_child_waits_for_a_parent_that_the_look_at_the_table_did_not_show() {
     source.shards.lock().unwrap().extend([shard("child", &["000"]), shard("orphan", &["forgotten"])]);
     let first = start(1, &store, &source);
     until_held(&store, &first, 2).await;
-    first.commands.send(ToKeeper::Stop).unwrap();
+    first.commands.send(LeaseCommand::Stop).unwrap();
     first.keeper.await.unwrap();
     store.hide(&key("000"), true);
     let second = start(2, &store, &source);
@@ -140,7 +140,7 @@ async fn a_lease_that_was_anothers_in_between_is_gained_once_the_coordinator_say
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(worker.gained.load(Ordering::Relaxed), 1, "the keeper has seen no change");
-    worker.commands.send(ToKeeper::NotOurs(key)).unwrap();
+    worker.commands.send(LeaseCommand::NotOurs(key)).unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(worker.gained.load(Ordering::Relaxed), 2);
     assert_eq!(held(&store, &worker).await, 1);
@@ -157,7 +157,7 @@ async fn a_worker_that_ends_is_followed_at_once_one_that_dies_within_fifteen_sec
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((held(&store, &first).await, held(&store, &second).await), (4, 4), "nothing moves without a reason");
 
-    first.commands.send(ToKeeper::Stop).unwrap();
+    first.commands.send(LeaseCommand::Stop).unwrap();
     first.keeper.await.unwrap();
     let after = until_held(&store, &second, 8).await;
     assert!(after < Duration::from_secs(2), "taken up after {after:?}");
@@ -189,7 +189,7 @@ async fn a_lease_whose_letting_go_was_lost_is_let_go_again() {
     let me = LeaseOwner::from_random([1; 16]);
     let other = LeaseOwner::from_random([2; 16]);
     let (coordinator, _told) = mpsc::unbounded_channel();
-    let mut keeper = Keeper {
+    let mut keeper = LeaseManager {
         me: me.clone(),
         store: Arc::new(store.clone()),
         sources: vec![Arc::clone(&source) as Arc<dyn ShardSource>],
@@ -197,7 +197,7 @@ async fn a_lease_whose_letting_go_was_lost_is_let_go_again() {
         hand_off: Duration::from_secs(30),
         throughput: Arc::default(),
         coordinator,
-        state: KeeperState::default(),
+        state: LeaseManagerState::default(),
     };
     keeper.look().await.unwrap();
     let key = store.list().await.unwrap()[0].key.clone();
@@ -252,7 +252,7 @@ async fn the_row_of_a_shard_goes_when_its_stream_has_forgotten_it_and_its_childr
         store.advance(&manifest, &[advance]).await.unwrap();
     };
     commit("a", Position::End, vec![ShardId::new("b").unwrap()]).await;
-    worker.commands.send(ToKeeper::LetGo(at("a"))).unwrap();
+    worker.commands.send(LeaseCommand::LetGo(at("a"))).unwrap();
     until_held(&store, &worker, 1).await;
     source.shards.lock().unwrap().remove(0);
     tokio::time::sleep(Duration::from_secs(60)).await;

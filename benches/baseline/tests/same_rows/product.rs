@@ -13,7 +13,7 @@ use pipeline::dataset::{Datasets, DefinitionText, shipped};
 use pipeline::encode::{Encoder, ParquetFile, Provenance};
 use pipeline::graph::Graph;
 use pipeline::lane::{Lane, LaneConfig};
-use pipeline::lines::{LineCodec, LineMember};
+use pipeline::line_objects::{LineCodec, LineMember};
 
 /// The key of pseudonyms, on both sides.
 pub(crate) const KEY: [u8; 32] = [7; 32];

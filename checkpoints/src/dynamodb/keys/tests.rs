@@ -139,8 +139,8 @@ fn a_row_of_kcl_is_of_the_stream_that_has_its_id_or_is_bare() {
     assert_eq!(keys.row_key(&key("0:users:1", "shardId-0")).unwrap().lease_key, other.lease_key);
 
     let bare = kcl("shardId-0", None);
-    assert!(matches!(keys.learn(std::slice::from_ref(&bare)), Err(StoreError::Nonsense { .. })));
-    assert!(matches!(keys.shard(&bare), Err(StoreError::Nonsense { .. })));
+    assert!(matches!(keys.learn(std::slice::from_ref(&bare)), Err(StoreError::Malformed { .. })));
+    assert!(matches!(keys.shard(&bare), Err(StoreError::Malformed { .. })));
     let mut alone = Keys::new(ids(&[("orders", ORDERS_ID)], Some("orders")));
     alone.learn(std::slice::from_ref(&bare)).unwrap();
     assert_eq!(alone.shard(&bare).unwrap(), Some(key("orders", "shardId-0")));
@@ -160,6 +160,6 @@ fn rows_that_contradict_themselves_are_told() {
         KeyAttributes { shard_id: Some("shardId-1".to_owned()), ..kcl("a:shardId-0", Some("a")) },
     ];
     for row in contradictions {
-        assert!(matches!(keys.shard(&row), Err(StoreError::Nonsense { .. })), "{row:?}");
+        assert!(matches!(keys.shard(&row), Err(StoreError::Malformed { .. })), "{row:?}");
     }
 }

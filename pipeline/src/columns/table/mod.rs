@@ -20,9 +20,9 @@ use crate::columns::leaf::{Dense, Values, time_of};
 use crate::columns::partition::{PartitionId, Partitions};
 use crate::columns::store::Packed;
 use crate::dataset::plan::{LeafId, LeafSource, Nest, Plan};
+use crate::dead_letter::code::Code;
 use crate::decode::scan::{Fault, Spot};
 use crate::decode::slots::Slots;
-use crate::reject::Code;
 
 /// Records of a micro-batch: enough to make each column's loop long, few enough to stay in the second-level cache.
 pub(crate) const BATCH_RECORDS: usize = 512;

@@ -11,9 +11,9 @@ use crate::columns::leaf::{Dense, Resolver, Values, append};
 use crate::columns::table::{Table, note};
 use crate::dataset::lookup::LookupTable;
 use crate::dataset::plan::{InputKind, Leaf, LeafId, LeafSource, Nest, Physical, ShapeId};
+use crate::dead_letter::code::Code;
 use crate::decode::scan::{Fault, Spot};
 use crate::decode::slots::{Slot, Slots};
-use crate::reject::Code;
 
 impl Table {
     /// Every leaf that reads an input.

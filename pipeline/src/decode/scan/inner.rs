@@ -5,11 +5,11 @@
 //! Invariant: inside a string no step calls anything broken. What is not plainly as expected ends the scan with
 //! [`Stop::Unescape`], and the record is scanned again, its document unescaped.
 
+use crate::dead_letter::code::Code;
 use crate::decode::number;
 use crate::decode::scan::{Stop, Walk};
 use crate::decode::skip::{self, DEPTH_MAX, white_space};
 use crate::decode::text;
-use crate::reject::Code;
 
 impl Walk<'_> {
     #[inline]

@@ -23,10 +23,10 @@ mod nested;
 mod inner;
 
 use crate::dataset::plan::{InputId, NodeId, Plan, ShapeId};
+use crate::dead_letter::code::Code;
 use crate::decode::skip::{self, white_space};
 use crate::decode::slots::{Place, Slots};
 use crate::decode::text::TextFault;
-use crate::reject::Code;
 
 /// Where in a record a fault is, for its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

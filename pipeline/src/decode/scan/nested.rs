@@ -9,12 +9,12 @@
 //! its size says.
 
 use crate::dataset::plan::{Action, InputId, NodeId, ShapeId};
+use crate::dead_letter::code::Code;
 use crate::decode::scan::inner::{broken, gap};
 use crate::decode::scan::{Spot, Stop, Walk};
 use crate::decode::skip::{self, DEPTH_MAX, white_space};
 use crate::decode::slots::{Place, ShapeSlot, Slot};
 use crate::decode::text::{self, PADDING};
-use crate::reject::Code;
 
 /// Items of a list at most.
 const ITEMS_MAX: u32 = 100_000;

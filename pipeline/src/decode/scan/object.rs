@@ -9,12 +9,12 @@ use std::borrow::Cow;
 
 use crate::dataset::keys::AllowList;
 use crate::dataset::plan::{InputId, MapInputs, NodeId, Unknown};
+use crate::dead_letter::code::Code;
 use crate::decode::scan::inner::{colon, gap};
 use crate::decode::scan::{Spot, Stop, Walk, next_in_order};
 use crate::decode::skip::DEPTH_MAX;
 use crate::decode::slots::{ShapeSlot, Slot};
 use crate::decode::text;
-use crate::reject::Code;
 
 impl Walk<'_> {
     /// The object at `at` (its brace), read as `node`; `index` is the record's or element's number. Returns its end.

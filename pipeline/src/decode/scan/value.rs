@@ -5,13 +5,13 @@
 //! (`nested`), what a number is (`number`), constraints (`columns`).
 
 use crate::dataset::plan::{Action, Field, InputId, InputKind};
+use crate::dead_letter::code::Code;
 use crate::decode::number::{self, Number};
 use crate::decode::scan::inner::{broken, gap};
 use crate::decode::scan::{Spot, Stop, Walk};
 use crate::decode::skip;
 use crate::decode::slots::Slot;
 use crate::decode::text::{self, PADDING};
-use crate::reject::Code;
 
 impl<'w> Walk<'w> {
     #[inline]

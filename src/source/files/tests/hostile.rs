@@ -63,7 +63,7 @@ async fn a_name_that_can_be_no_shards_keeps_no_other_from_being_read() {
     std::fs::write(deep.join("a.ndjson"), RECORD).unwrap();
     let source = source(folder.path(), true);
     assert_eq!(ids(&source).await, ["good.ndjson"]);
-    assert_eq!(source.told.lock().unwrap().len(), 6);
+    assert_eq!(source.reported.lock().unwrap().len(), 6);
     assert_eq!(ids(&source).await, ["good.ndjson"]);
 }
 

@@ -207,9 +207,9 @@ async fn a_file_that_was_cut_is_an_error_that_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.ndjson"), "one\n").unwrap();
     let source = source(folder.path(), false);
-    let told = source.open(&shard("a.ndjson"), &Position::at(99.into())).await.err().unwrap();
-    assert!(matches!(told, SourceError::Unreadable { .. }));
-    assert!(told.to_string().contains("the file has 4 bytes, but 100 were read of it before"), "{told}");
+    let message = source.open(&shard("a.ndjson"), &Position::at(99.into())).await.err().unwrap();
+    assert!(matches!(message, SourceError::Unreadable { .. }));
+    assert!(message.to_string().contains("the file has 4 bytes, but 100 were read of it before"), "{message}");
     for id in ["../a.ndjson", "/etc/passwd", "x/../../y"] {
         assert!(source.open(&shard(id), &Position::Beginning).await.is_err(), "{id} leads out of the source");
     }

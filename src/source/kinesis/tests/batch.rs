@@ -11,7 +11,7 @@ fn at(sequence: u64, sub: u64) -> Position {
     Position::At { sequence: sequence.into(), sub }
 }
 
-fn add(batch: &mut Batch, sequence: &str, data: &[u8]) -> Result<(), Nonsense> {
+fn add(batch: &mut Batch, sequence: &str, data: &[u8]) -> Result<(), Malformed> {
     let start = batch.buffer.len();
     batch.buffer.extend_from_slice(data);
     batch.add(start, About { sequence, arrival_ms: Some(5), partition_key: Some("own") })

@@ -163,5 +163,5 @@ fn what_is_not_understood_is_refused() {
         assert!(matches!(by_scan(body.as_bytes()), Err(NotTaken::NotUnderstood(_))), "{body}");
     }
     let twice = format!(r#"{{"Records":[{record},{record}]}}"#);
-    assert!(matches!(by_scan(twice.as_bytes()), Err(NotTaken::Nonsense(_))), "{twice}");
+    assert!(matches!(by_scan(twice.as_bytes()), Err(NotTaken::Malformed(_))), "{twice}");
 }

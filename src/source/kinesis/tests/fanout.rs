@@ -29,8 +29,8 @@ async fn a_shard_is_sent_to_its_tip_and_on_from_any_position() {
     for after in 0..=7 {
         let position = if after == 0 { Position::Beginning } else { at(after, 0) };
         let mut reader = reader(&fake, &position).await;
-        let told = read_all(&mut *reader).await.unwrap();
-        assert_eq!((told.records, told.end), (texts(after + 1..=7), None), "after {after}");
+        let message = read_all(&mut *reader).await.unwrap();
+        assert_eq!((message.records, message.end), (texts(after + 1..=7), None), "after {after}");
         fake.with(|state| state.shards[0].held.push(record(8, b"r8")));
         assert_eq!(read_all(&mut *reader).await.unwrap().records, texts([8]), "what came later");
         fake.with(|state| state.shards[0].held.truncate(7));
@@ -49,8 +49,8 @@ async fn the_end_of_a_shard_comes_with_its_children() {
         let closed = Some(vec!["b".to_owned(), "c".to_owned()]);
         let fake = Fake::new(vec![FakeShard { held, closed, ..open_shard("a", []) }]);
         let mut reader = reader(&fake, &Position::Beginning).await;
-        let told = read_all(&mut *reader).await.unwrap();
-        assert_eq!((told.records, told.end), (texts(1..=expected), Some(vec!["b".to_owned(), "c".to_owned()])));
+        let message = read_all(&mut *reader).await.unwrap();
+        assert_eq!((message.records, message.end), (texts(1..=expected), Some(vec!["b".to_owned(), "c".to_owned()])));
         assert!(read_all(&mut *reader).await.unwrap().end.is_some(), "and stays");
     }
 }
@@ -63,8 +63,8 @@ async fn a_subscription_that_fails_is_renewed_not_too_soon_and_nothing_is_lost_o
         let mut reader = reader(&fake, &Position::Beginning).await;
         (0..4).for_each(|_| fake.fail("SubscribeToShard", code));
         let begun = Instant::now();
-        let told = read_all(&mut *reader).await.unwrap();
-        assert_eq!((told.records, told.through), (texts(1..=5), Some(at(5, 0))), "{code}");
+        let message = read_all(&mut *reader).await.unwrap();
+        assert_eq!((message.records, message.through), (texts(1..=5), Some(at(5, 0))), "{code}");
         assert!(begun.elapsed() >= BETWEEN_SUBSCRIPTIONS * 4, "{code}: {:?}", begun.elapsed());
         assert_eq!((fake.calls("SubscribeToShard").len(), fake.calls("GetRecords").len()), (5, 0), "{code}");
     }
@@ -90,12 +90,15 @@ async fn a_shard_that_can_not_be_subscribed_to_is_polled_and_subscribed_to_later
 async fn a_subscription_goes_on_where_the_last_event_said() {
     let fake = Fake::new(vec![open_shard("a", [])]);
     let mut reader = reader(&fake, &Position::Since { ms: 5000 }).await;
-    let told = json!({ "Records": [], "ContinuationSequenceNumber": "77", "MillisBehindLatest": 500 });
+    let message = json!({ "Records": [], "ContinuationSequenceNumber": "77", "MillisBehindLatest": 500 });
     let mut body = event("initial-response", &json!({}));
-    body.extend(event("SubscribeToShardEvent", &told));
+    body.extend(event("SubscribeToShardEvent", &message));
     fake.with(|state| state.raw.push_back(("SubscribeToShard", body)));
-    let told = read_all(&mut *reader).await.unwrap();
-    assert_eq!((told.records.len(), told.through, told.empty_chunks), (0, Some(Position::Since { ms: 5000 }), 2));
+    let message = read_all(&mut *reader).await.unwrap();
+    assert_eq!(
+        (message.records.len(), message.through, message.empty_chunks),
+        (0, Some(Position::Since { ms: 5000 }), 2)
+    );
     let begins: Vec<_> = fake.calls("SubscribeToShard").iter().map(|call| call["StartingPosition"].clone()).collect();
     assert_eq!(begins[0], json!({ "Type": "AT_TIMESTAMP", "Timestamp": 5 }));
     assert_eq!(begins[1], json!({ "Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": "77" }));
@@ -106,12 +109,12 @@ async fn a_subscription_goes_on_where_the_last_event_said() {
 async fn subscriptions_that_end_again_and_again_before_their_time_are_given_up_for_polling() {
     let closed = Some(vec!["b".to_owned()]);
     let fake = Fake::new(vec![FakeShard { closed, ..open_shard("a", [1]) }]);
-    let told = json!({ "Records": [], "ContinuationSequenceNumber": "1", "MillisBehindLatest": 5 });
-    let body = [event("initial-response", &json!({})), event("SubscribeToShardEvent", &told)].concat();
+    let message = json!({ "Records": [], "ContinuationSequenceNumber": "1", "MillisBehindLatest": 5 });
+    let body = [event("initial-response", &json!({})), event("SubscribeToShardEvent", &message)].concat();
     (0..9).for_each(|_| fake.with(|state| state.raw.push_back(("SubscribeToShard", body.clone()))));
     let mut reader = reader(&fake, &at(1, 0)).await;
-    let told = read_all(&mut *reader).await.unwrap();
-    assert_eq!((told.records.len(), told.end), (0, Some(vec!["b".to_owned()])));
+    let message = read_all(&mut *reader).await.unwrap();
+    assert_eq!((message.records.len(), message.end), (0, Some(vec!["b".to_owned()])));
     assert_eq!(fake.calls("SubscribeToShard").len(), 5);
 }
 
@@ -129,9 +132,9 @@ async fn an_event_that_came_while_nobody_waited_is_not_lost() {
             }
         }
         drop(ready);
-        let mut told = Told::default();
-        told.add(reader.read(100, Vec::new()).await.unwrap());
-        records.extend(told.records);
+        let mut message = Told::default();
+        message.add(reader.read(100, Vec::new()).await.unwrap());
+        records.extend(message.records);
     }
     assert_eq!(records, texts(1..=6));
 }

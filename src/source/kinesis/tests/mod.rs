@@ -102,11 +102,11 @@ impl Told {
 
 /// Reads to the tip or the end.
 async fn read_all(reader: &mut dyn ShardReader) -> Result<Told, SourceError> {
-    let mut told = Told::default();
+    let mut message = Told::default();
     loop {
         reader.ready(Duration::ZERO).await;
-        if !told.add(reader.read(1 << 20, Vec::new()).await?) {
-            return Ok(told);
+        if !message.add(reader.read(1 << 20, Vec::new()).await?) {
+            return Ok(message);
         }
     }
 }

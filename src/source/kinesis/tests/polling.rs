@@ -14,16 +14,16 @@ fn texts(sequences: impl IntoIterator<Item = u64>) -> Vec<String> {
 async fn a_shard_is_read_to_its_tip_and_on_from_any_position() {
     let fake = Fake::new(vec![open_shard("a", 1..=250)]);
     let source = source(&fake).await;
-    let told = read_shard(&source, "a", &Position::Beginning).await.unwrap();
-    assert_eq!((told.records, told.through, told.end), (texts(1..=250), Some(at(250, 0)), None));
+    let message = read_shard(&source, "a", &Position::Beginning).await.unwrap();
+    assert_eq!((message.records, message.through, message.end), (texts(1..=250), Some(at(250, 0)), None));
     for after in [1, 99, 100, 249, 250] {
-        let told = read_shard(&source, "a", &at(after, 0)).await.unwrap();
-        assert_eq!((told.records, told.through), (texts(after + 1..=250), Some(at(250, 0))), "after {after}");
+        let message = read_shard(&source, "a", &at(after, 0)).await.unwrap();
+        assert_eq!((message.records, message.through), (texts(after + 1..=250), Some(at(250, 0))), "after {after}");
     }
-    let told = read_shard(&source, "a", &Position::Since { ms: 100_000 }).await.unwrap();
-    assert_eq!(told.records, texts(100..=250));
-    let told = read_shard(&source, "a", &Position::Latest).await.unwrap();
-    assert_eq!((told.records, told.through), (vec![], None));
+    let message = read_shard(&source, "a", &Position::Since { ms: 100_000 }).await.unwrap();
+    assert_eq!(message.records, texts(100..=250));
+    let message = read_shard(&source, "a", &Position::Latest).await.unwrap();
+    assert_eq!((message.records, message.through), (vec![], None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -32,16 +32,16 @@ async fn both_ways_to_decode_give_the_same() {
     let mut held = vec![record(1, b"{}"), record(2, b""), record(3, &packed), Held::Gap, record(4, &packed[..30])];
     held.extend((10..40).map(|sequence| record(sequence, &vec![b'x'; 10_000])));
     let fake = Fake::new(vec![FakeShard { held, ..open_shard("a", []) }]);
-    let mut told = Vec::new();
+    let mut message = Vec::new();
     for decode in [Decode::Fast, Decode::Stock] {
         let config = KinesisConfig { record_bytes_max: 5_000, ..config(Start::TrimHorizon, decode) };
         let source = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap();
-        told.push(read_shard(&source, "a", &Position::Beginning).await.unwrap());
+        message.push(read_shard(&source, "a", &Position::Beginning).await.unwrap());
     }
-    assert_eq!(told[0], told[1]);
-    assert_eq!(told[0].records[..4], ["1:0={}", "2:0=", "3:0=one", "3:1=two"]);
-    assert!(told[0].records[4].ends_with(" BrokenAggregate") && told[0].records[34].ends_with("x TooLarge"));
-    assert_eq!((told[0].records.len(), told[0].empty_chunks), (35, 1));
+    assert_eq!(message[0], message[1]);
+    assert_eq!(message[0].records[..4], ["1:0={}", "2:0=", "3:0=one", "3:1=two"]);
+    assert!(message[0].records[4].ends_with(" BrokenAggregate") && message[0].records[34].ends_with("x TooLarge"));
+    assert_eq!((message[0].records.len(), message[0].empty_chunks), (35, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,8 +50,8 @@ async fn an_answer_that_the_scan_does_not_know_is_asked_for_again() {
     let source = source(&fake).await;
     // The SDK takes a list that is null for an empty one; the scan does not take it.
     fake.fail("GetRecords", r#"body:{"Records":null,"NextShardIterator":"a/0","MillisBehindLatest":0}"#);
-    let told = read_shard(&source, "a", &Position::Beginning).await.unwrap();
-    assert_eq!(told.records, texts(1..=3));
+    let message = read_shard(&source, "a", &Position::Beginning).await.unwrap();
+    assert_eq!(message.records, texts(1..=3));
     let asked = fake.calls("GetRecords");
     assert_eq!(asked[0], asked[1], "with the same iterator");
 }
@@ -72,18 +72,18 @@ async fn no_failure_that_passes_loses_or_repeats_a_record() {
             let fake = Fake::new(vec![open_shard("a", 1..=250)]);
             let source = source(&fake).await;
             let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
-            let mut told = Told::default();
+            let mut message = Told::default();
             for read in 0.. {
                 if read == skip {
                     fake.fail("GetRecords", code);
                 }
                 reader.ready(Duration::ZERO).await;
-                if !told.add(reader.read(100, Vec::new()).await.unwrap()) {
+                if !message.add(reader.read(100, Vec::new()).await.unwrap()) {
                     break;
                 }
             }
-            assert_eq!((told.records, told.through), (texts(1..=250), Some(at(250, 0))), "{code} after {skip}");
-            assert_eq!(told.empty_chunks, 1, "{code} after {skip}");
+            assert_eq!((message.records, message.through), (texts(1..=250), Some(at(250, 0))), "{code} after {skip}");
+            assert_eq!(message.empty_chunks, 1, "{code} after {skip}");
         }
     }
 }
@@ -95,8 +95,8 @@ async fn what_does_not_pass_in_minutes_becomes_an_error_that_may_pass() {
         let source = source(&fake).await;
         (0..200).for_each(|_| fake.fail("GetRecords", code));
         let begun = tokio::time::Instant::now();
-        let told = read_shard(&source, "a", &Position::Beginning).await.unwrap_err();
-        assert!(matches!(&told, SourceError::Unavailable { problem, .. } if problem.contains(code)), "{told}");
+        let message = read_shard(&source, "a", &Position::Beginning).await.unwrap_err();
+        assert!(matches!(&message, SourceError::Unavailable { problem, .. } if problem.contains(code)), "{message}");
         let took = begun.elapsed().as_secs();
         assert!((least_s..most_s).contains(&took), "{code}: {took} s");
     }
@@ -112,9 +112,9 @@ async fn an_answer_that_is_damaged_is_told_without_its_records() {
             let config = config(Start::TrimHorizon, decode);
             let source = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap();
             (0..50).for_each(|_| fake.fail("GetRecords", &body));
-            let told = read_shard(&source, "a", &Position::Beginning).await.unwrap_err();
-            assert!(matches!(told, SourceError::Unavailable { .. }), "{told}");
-            let shown = format!("{told} {told:?}");
+            let message = read_shard(&source, "a", &Position::Beginning).await.unwrap_err();
+            assert!(matches!(message, SourceError::Unavailable { .. }), "{message}");
+            let shown = format!("{message} {message:?}");
             assert!(!shown.contains(&secret[..6]) && !shown.contains("secret"), "{shown}");
         }
     }
@@ -133,8 +133,11 @@ async fn what_stays_is_told_with_what_to_do() {
         ("GetRecords", "KMSAccessDeniedException", "kms:Decrypt"),
     ] {
         fake.fail(operation, code);
-        let told = read_shard(&source, "a", &at(1, 0)).await.unwrap_err();
-        assert!(matches!(told, SourceError::Unreadable { .. }) && told.to_string().contains(expected), "{told}");
+        let message = read_shard(&source, "a", &at(1, 0)).await.unwrap_err();
+        assert!(
+            matches!(message, SourceError::Unreadable { .. }) && message.to_string().contains(expected),
+            "{message}"
+        );
     }
 }
 
@@ -143,8 +146,8 @@ async fn a_shard_that_was_trimmed_before_it_was_read_ends() {
     let fake = Fake::new(vec![open_shard("b", [1])]);
     let source = source(&fake).await;
     fake.fail("GetShardIterator", "ResourceNotFoundException");
-    let told = read_shard(&source, "a", &at(1, 0)).await.unwrap();
-    assert_eq!((told.records, told.end), (texts([]), Some(Vec::new())));
+    let message = read_shard(&source, "a", &at(1, 0)).await.unwrap();
+    assert_eq!((message.records, message.end), (texts([]), Some(Vec::new())));
     fake.fail("GetShardIterator", "ResourceNotFoundException");
     assert_eq!(source.behind(&shard("a"), &at(1, 0)).await, Ok(Behind::Nothing));
 }
@@ -155,16 +158,19 @@ async fn empty_answers_before_the_tip_are_read_over() {
     let fake = Fake::new(vec![FakeShard { held: held.clone(), ..open_shard("a", []) }]);
     let source = source(&fake).await;
     let begun = tokio::time::Instant::now();
-    let told = read_shard(&source, "a", &Position::Beginning).await.unwrap();
-    assert_eq!((told.records, told.through, told.empty_chunks), (texts([7]), Some(at(7, 0)), 2));
+    let message = read_shard(&source, "a", &Position::Beginning).await.unwrap();
+    assert_eq!((message.records, message.through, message.empty_chunks), (texts([7]), Some(at(7, 0)), 2));
     assert!(begun.elapsed() >= Duration::from_millis(600), "five reads a second at most");
     // Closed, with nothing but emptiness behind the position.
     fake.with(|state| state.shards[0].closed = Some(vec!["b".to_owned(), "c".to_owned()]));
-    let told = read_shard(&source, "a", &at(7, 0)).await.unwrap();
-    assert_eq!((told.records, told.end), (vec![], Some(vec!["b".to_owned(), "c".to_owned()])));
+    let message = read_shard(&source, "a", &at(7, 0)).await.unwrap();
+    assert_eq!((message.records, message.end), (vec![], Some(vec!["b".to_owned(), "c".to_owned()])));
     fake.with(|state| state.shards[0].held.clear());
-    let told = read_shard(&source, "a", &Position::Beginning).await.unwrap();
-    assert_eq!((told.records.len(), told.through, told.end.map(|children| children.len())), (0, None, Some(2)));
+    let message = read_shard(&source, "a", &Position::Beginning).await.unwrap();
+    assert_eq!(
+        (message.records.len(), message.through, message.end.map(|children| children.len())),
+        (0, None, Some(2))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,10 +191,10 @@ async fn half_an_aggregate_that_another_consumer_committed_is_read_on_in_its_mid
     let packed = aggregate(&["k"], &[(0, b"x"), (0, b"y"), (0, b"z")]);
     let fake = Fake::new(vec![FakeShard { held: vec![record(5, &packed), record(6, b"r6")], ..open_shard("a", []) }]);
     let source = source(&fake).await;
-    let told = read_shard(&source, "a", &at(5, 1)).await.unwrap();
-    assert_eq!(told.records, ["5:2=z", "6:0=r6"]);
-    let told = read_shard(&source, "a", &at(5, 2)).await.unwrap();
-    assert_eq!(told.records, ["6:0=r6"]);
+    let message = read_shard(&source, "a", &at(5, 1)).await.unwrap();
+    assert_eq!(message.records, ["5:2=z", "6:0=r6"]);
+    let message = read_shard(&source, "a", &at(5, 2)).await.unwrap();
+    assert_eq!(message.records, ["6:0=r6"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -284,8 +290,8 @@ async fn a_list_begins_again_when_its_token_is_too_old_and_goes_without_a_filter
         assert_eq!(source.shards().await.unwrap().len(), 2, "{code}");
     }
     (0..9).for_each(|_| fake.fail("ListShards", "AccessDeniedException"));
-    let told = source.shards().await.unwrap_err();
-    assert!(told.to_string().contains("kinesis:ListShards"), "{told}");
+    let message = source.shards().await.unwrap_err();
+    assert!(message.to_string().contains("kinesis:ListShards"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,7 +303,10 @@ async fn a_stream_that_can_not_be_opened_is_told_plainly() {
         let fake = Fake::new(vec![]);
         fake.fail("DescribeStreamSummary", code);
         let config = config(Start::TrimHorizon, Decode::Fast);
-        let told = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap_err();
-        assert!(matches!(told, SourceError::Unreadable { .. }) && told.to_string().contains(expected), "{told}");
+        let message = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap_err();
+        assert!(
+            matches!(message, SourceError::Unreadable { .. }) && message.to_string().contains(expected),
+            "{message}"
+        );
     }
 }

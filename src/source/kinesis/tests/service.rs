@@ -257,16 +257,16 @@ impl State {
                 continuation = last["SequenceNumber"].as_str().unwrap().to_owned();
             }
             let is_empty = records.is_empty();
-            let mut told = json!({
+            let mut message = json!({
                 "Records": records, "ContinuationSequenceNumber": continuation,
                 "MillisBehindLatest": if more { 1000 } else { 0 },
             });
             let ends = !more && shard.closed.is_some();
             if ends {
-                told["ChildShards"] = json!(State::children(shard));
-                told.as_object_mut().unwrap().remove("ContinuationSequenceNumber");
+                message["ChildShards"] = json!(State::children(shard));
+                message.as_object_mut().unwrap().remove("ContinuationSequenceNumber");
             }
-            body.extend(event("SubscribeToShardEvent", &told));
+            body.extend(event("SubscribeToShardEvent", &message));
             if ends || (!more && is_empty) {
                 return (200, body);
             }

@@ -6,8 +6,8 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::StreamStatus;
 
 use super::*;
-use crate::aws::Aws;
 use crate::clock::SystemClock;
+use crate::setup::aws::Aws;
 use crate::source::kinesis::kpl::tests::aggregate;
 
 /// A stream of its own, deleted at the end of a test.
@@ -81,12 +81,12 @@ async fn read_stream(source: &KinesisSource, positions: &mut BTreeMap<ShardId, P
         let Some(next) = next else { return texts };
         done.insert(next.id.clone());
         let after = positions.entry(next.id.clone()).or_insert_with(|| next.first.clone());
-        let told = read_shard(source, next.id.as_str(), after).await.unwrap();
-        for record in told.records {
+        let message = read_shard(source, next.id.as_str(), after).await.unwrap();
+        for record in message.records {
             *texts.entry(record.split_once('=').unwrap().1.to_owned()).or_insert(0) += 1;
         }
-        *after = told.through.unwrap_or_else(|| after.clone());
-        if let Some(children) = told.end {
+        *after = message.through.unwrap_or_else(|| after.clone());
+        if let Some(children) = message.end {
             *after = Position::End;
             let listed: BTreeSet<String> =
                 source.shards().await.unwrap().iter().map(|shard| shard.id.to_string()).collect();
@@ -191,11 +191,11 @@ async fn a_stream_that_was_made_anew_is_refused_and_one_that_is_not_there_too() 
     open().await.unwrap();
     stand.client.delete_stream().stream_name(&stand.stream).send().await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let told = open().await.unwrap_err();
-    assert!(told.to_string().contains("there is no such stream"), "{told}");
+    let message = open().await.unwrap_err();
+    assert!(message.to_string().contains("there is no such stream"), "{message}");
     stand.client.create_stream().stream_name(&stand.stream).shard_count(1).send().await.unwrap();
     stand.settled().await;
-    let told = open().await.unwrap_err();
-    assert!(told.to_string().contains("needs another `name`"), "{told}");
+    let message = open().await.unwrap_err();
+    assert!(message.to_string().contains("needs another `name`"), "{message}");
     stand.delete().await;
 }

@@ -59,10 +59,10 @@ async fn a_stream_that_was_made_anew_is_refused() {
     let elsewhere =
         Identity { arn: "arn:aws:kinesis:eu-west-1:123456789012:stream/orders".to_owned(), ..identity(1_000_123) };
     for other in [identity(2_000_000), elsewhere] {
-        let told = settled(&lake, 50, &other, Start::TrimHorizon).await.unwrap_err();
+        let message = settled(&lake, 50, &other, Start::TrimHorizon).await.unwrap_err();
         assert!(
-            matches!(told, SourceError::Unreadable { .. }) && told.to_string().contains("needs another `name`"),
-            "{told}"
+            matches!(message, SourceError::Unreadable { .. }) && message.to_string().contains("needs another `name`"),
+            "{message}"
         );
     }
 }
@@ -70,11 +70,11 @@ async fn a_stream_that_was_made_anew_is_refused() {
 #[tokio::test]
 async fn a_damaged_object_and_a_start_ahead_of_now_are_refused() {
     let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
-    let told = settled(&lake, 50, &identity(1000), Start::At { ms: 51 }).await.unwrap_err();
-    assert!(told.to_string().contains("lies ahead of now"), "{told}");
+    let message = settled(&lake, 50, &identity(1000), Start::At { ms: 51 }).await.unwrap_err();
+    assert!(message.to_string().contains("lies ahead of now"), "{message}");
     lake.put_new(&key(&StreamName::new("orders").unwrap()), Bytes::from_static(b"{}")).await.unwrap();
-    let told = settled(&lake, 50, &identity(1000), Start::Latest).await.unwrap_err();
-    assert!(told.to_string().contains("damaged"), "{told}");
+    let message = settled(&lake, 50, &identity(1000), Start::Latest).await.unwrap_err();
+    assert!(message.to_string().contains("damaged"), "{message}");
 }
 
 #[test]

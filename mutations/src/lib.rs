@@ -1,0 +1,132 @@
+//! Ways to break the protocol on purpose, one at a time, to show that its tests find each.
+//!
+//! Owns: the list of mutations, and which of them is on in this thread. Does not own what each one breaks: the product code
+//! asks [`mutated!`] at the place that it breaks. Without the feature `switches`, which only the simulation enables, the
+//! macro is the constant `false` and nothing of a mutation is compiled into the product.
+//!
+//! Conditions that others imply are not in the list:
+//!
+//! - *Nothing is pending where a decision is made.* A worker finishes what is pending before it reads on. So a decision over
+//!   a pending epoch would not begin at the checkpoint, or would not be the holder's.
+//! - *No shard has advanced when an epoch is rolled back.* Its objects would be visible, so none would be missing.
+//! - *A decision that took effect is never taken for refused.* The epoch is found pending, and finished, when its shards are
+//!   read again.
+
+/// Lists the mutations once: the enum, [`Mutation::ALL`] and their documentation come from it.
+macro_rules! mutations {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One way to break the protocol.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Mutation {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Mutation {
+            /// All of them.
+            pub const ALL: &'static [Mutation] = &[$(Mutation::$name,)*];
+        }
+    };
+}
+
+mutations! {
+    /// A worker decides on shards that it does not hold: no fencing.
+    DecideWithoutHolding,
+    /// A range is decided wherever the checkpoint is.
+    DecideAnywhere,
+    /// A decision takes effect on the shards that meet its conditions, whatever the others do.
+    DecideInPart,
+    /// Whoever knows a manifest moves checkpoints to its end, pending or not.
+    AdvanceWhatIsNotPending,
+    /// Objects become visible before the epoch is decided.
+    PublishBeforeDeciding,
+    /// Checkpoints move before the objects are visible.
+    AdvanceBeforePublishing,
+    /// The commit record is written before the objects are visible.
+    RecordBeforeObjects,
+    /// The intent is removed before the checkpoints have moved.
+    IntentRemovedEarly,
+    /// A rollback leaves visible objects as they are.
+    RollBackWithoutDeleting,
+    /// Dead letters are not in the commit.
+    ForgetDeadLetters,
+    /// Raw lines are not in the commit.
+    ForgetRawLines,
+    /// An epoch without rows is not committed: positions move for what survived, not for what was read.
+    SkipEpochsWithoutRows,
+    /// The rows of child shards say that reading starts at their tips.
+    ChildFromItsTip,
+    /// A worker counts as caught up when its own shards are at their tips, whatever others have still to do.
+    CaughtUpByItself,
+    /// A parent that a scan of the table does not show counts as done.
+    TrustScans,
+    /// The coordinator does not tell the lease manager of a lease that it found to be another worker's.
+    HideDisownedLeases,
+    /// A shard is read before its parents were read to their ends.
+    ChildBeforeParent,
+    /// Reading continues at the record that was read last, not behind it.
+    ResumeAtRecord,
+    /// A pending epoch on a lease that was gained is ignored.
+    SkipRecovery,
+    /// After a refused decision the same readers read on.
+    ReadOnAfterRefusal,
+    /// Rows of an abandoned epoch stay in the lanes.
+    KeepRowsOfAbortedEpoch,
+    /// Events of readers that were replaced are accepted.
+    AcceptReplacedReaders,
+    /// A restarted worker names its epochs as the ones before.
+    NamesUsedTwice,
+    /// A sweep removes what is pending.
+    SweepWhatIsPending,
+    /// A sweep removes what its worker may still decide.
+    SweepWhatMayBeDecided,
+}
+
+/// Whether a mutation is switched on: `if mutated!(SkipRecovery) { … }`.
+#[macro_export]
+macro_rules! mutated {
+    ($name:ident) => {
+        $crate::Mutation::$name.is_on()
+    };
+}
+
+impl Mutation {
+    /// Whether it is switched on.
+    #[cfg(not(feature = "switches"))]
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_on(self) -> bool {
+        false
+    }
+
+    /// Whether it is switched on.
+    #[cfg(feature = "switches")]
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        switch::get() == Some(self)
+    }
+
+    /// Switches one on in this thread, or all off.
+    #[cfg(feature = "switches")]
+    pub fn switch(which: Option<Mutation>) {
+        switch::set(which);
+    }
+}
+
+#[cfg(feature = "switches")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutation;
+
+    thread_local! {
+        static ON: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn get() -> Option<Mutation> {
+        ON.get()
+    }
+
+    pub(super) fn set(which: Option<Mutation>) {
+        ON.set(which);
+    }
+}

@@ -1,0 +1,121 @@
+//! A lease store whose repeatable calls are repeated while they fail for a reason that may pass.
+//!
+//! Owns: which calls those are. [`LeaseStore`] says for each what a caller does after a lost reply. Repeated here are the
+//! reads, and the writes for which it says "repeat it" or "may be repeated". All others pass through once: a repeated `take`,
+//! `ask` or `release` answers that its condition does not hold, although the first request took effect. `decide` and
+//! `roll_back` are repeated by [`Stores`](crate::commit::Stores), together with the reads that tell what became of them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use checkpoints::{
+    Advance, AdvanceOutcome, CheckpointName, Decision, Lease, LeaseOwner, LeaseStore, ManifestName, NamedCheckpoint,
+    NamedCheckpointSummary, NewLease, Renewal, RenewalOutcome, ShardKey, StoreError, Verdict,
+};
+
+use crate::retry::{RetryPolicy, Retryable};
+
+impl Retryable for StoreError {
+    fn is_retryable(&self) -> bool {
+        StoreError::is_retryable(self)
+    }
+}
+
+/// Repeats the repeatable calls of another store.
+pub(crate) struct RetryingLeases {
+    store: Arc<dyn LeaseStore>,
+    policy: RetryPolicy,
+}
+
+impl RetryingLeases {
+    pub(crate) fn new(store: Arc<dyn LeaseStore>, policy: RetryPolicy) -> Self {
+        RetryingLeases { store, policy }
+    }
+}
+
+#[async_trait]
+impl LeaseStore for RetryingLeases {
+    fn decision_shards_max(&self) -> usize {
+        self.store.decision_shards_max()
+    }
+
+    fn is_metered(&self) -> bool {
+        self.store.is_metered()
+    }
+
+    async fn list(&self) -> Result<Vec<Lease>, StoreError> {
+        self.policy.run(|| self.store.list()).await
+    }
+
+    async fn get(&self, keys: &[ShardKey]) -> Result<Vec<Option<Lease>>, StoreError> {
+        self.policy.run(|| self.store.get(keys)).await
+    }
+
+    async fn create(&self, leases: &[NewLease]) -> Result<Vec<ShardKey>, StoreError> {
+        self.policy.run(|| self.store.create(leases)).await
+    }
+
+    async fn renew(&self, me: &LeaseOwner, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, StoreError> {
+        self.store.renew(me, renewals).await
+    }
+
+    async fn take(&self, me: &LeaseOwner, key: &ShardKey, seen_counter: u64) -> Result<Option<Lease>, StoreError> {
+        self.store.take(me, key, seen_counter).await
+    }
+
+    async fn ask(&self, me: &LeaseOwner, key: &ShardKey, from: &LeaseOwner) -> Result<bool, StoreError> {
+        self.store.ask(me, key, from).await
+    }
+
+    async fn hand_over(&self, me: &LeaseOwner, key: &ShardKey) -> Result<bool, StoreError> {
+        self.store.hand_over(me, key).await
+    }
+
+    async fn release(&self, me: &LeaseOwner, key: &ShardKey) -> Result<bool, StoreError> {
+        self.store.release(me, key).await
+    }
+
+    async fn remove(&self, key: &ShardKey) -> Result<bool, StoreError> {
+        self.store.remove(key).await
+    }
+
+    async fn decide(&self, decision: &Decision) -> Result<Verdict, StoreError> {
+        self.store.decide(decision).await
+    }
+
+    async fn advance(&self, manifest: &ManifestName, advances: &[Advance]) -> Result<Vec<AdvanceOutcome>, StoreError> {
+        self.policy.run(|| self.store.advance(manifest, advances)).await
+    }
+
+    async fn roll_back(&self, manifest: &ManifestName, keys: &[ShardKey]) -> Result<bool, StoreError> {
+        self.store.roll_back(manifest, keys).await
+    }
+
+    async fn register(&self, me: &LeaseOwner) -> Result<(), StoreError> {
+        self.policy.run(|| self.store.register(me)).await
+    }
+
+    async fn deregister(&self, me: &LeaseOwner) -> Result<(), StoreError> {
+        self.policy.run(|| self.store.deregister(me)).await
+    }
+
+    async fn owner_is_gone(&self, owner: &LeaseOwner) -> Result<bool, StoreError> {
+        self.policy.run(|| self.store.owner_is_gone(owner)).await
+    }
+
+    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
+        self.store.save_checkpoint(checkpoint).await
+    }
+
+    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
+        self.policy.run(|| self.store.list_checkpoints()).await
+    }
+
+    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
+        self.policy.run(|| self.store.get_checkpoint(name)).await
+    }
+
+    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
+        self.store.delete_checkpoint(name).await
+    }
+}

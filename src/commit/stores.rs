@@ -1,0 +1,70 @@
+//! Where a commit takes effect: the lake and the lease store, with retries.
+//!
+//! Owns: wrapping both so that calls which may be repeated are, and the two calls of the lease store that need more than
+//! repetition. Does not own: which calls may be repeated (`lake::Retrying`, `RetryingLeases`).
+
+use std::sync::Arc;
+
+use checkpoints::{Decided, Decision, Lease, LeaseStore, LeaseStoreExt, ManifestName, ShardKey, StoreError};
+
+use crate::commit::retrying_leases::RetryingLeases;
+use crate::lake::{ObjectStore, Retrying};
+use crate::retry::RetryPolicy;
+
+/// Lake and leases.
+#[derive(Clone)]
+pub struct Stores {
+    /// The lake. Its calls are repeated while they fail for a reason that may pass.
+    pub lake: Arc<dyn ObjectStore>,
+    /// The leases. Calls that may be repeated are.
+    pub leases: Arc<dyn LeaseStore>,
+    /// The same lake, each call made once: for cleaning up that somebody else does later if it fails.
+    pub lake_once: Arc<dyn ObjectStore>,
+    /// The same leases, each call made once: for callers with a rhythm of their own.
+    pub leases_once: Arc<dyn LeaseStore>,
+    retry: RetryPolicy,
+}
+
+impl Stores {
+    /// Lake and leases whose calls are repeated as `retry` says.
+    pub fn new(lake: Arc<dyn ObjectStore>, leases: Arc<dyn LeaseStore>, retry: RetryPolicy) -> Self {
+        Stores {
+            lake: Arc::new(Retrying::new(Arc::clone(&lake), retry)),
+            leases: Arc::new(RetryingLeases::new(Arc::clone(&leases), retry)),
+            lake_once: lake,
+            leases_once: leases,
+            retry,
+        }
+    }
+
+    /// The leases of these shards; those without a row are left out.
+    ///
+    /// # Errors
+    /// The lease store fails.
+    pub async fn leases_of(&self, keys: Vec<ShardKey>) -> Result<Vec<Lease>, StoreError> {
+        Ok(self.leases.get(&keys).await?.into_iter().flatten().collect())
+    }
+
+    /// Decides, or finds out that it was decided. Repeated as a whole: each attempt asks and, without an answer, reads the
+    /// rows.
+    ///
+    /// # Errors
+    /// It is not known whether the decision took effect ([`LeaseStoreExt::decide_once`]).
+    pub async fn decide_once(&self, decision: &Decision) -> Result<Decided, StoreError> {
+        self.retry.run(|| self.leases_once.decide_once(decision)).await
+    }
+
+    /// Takes a decision back. `false` may also mean that an earlier attempt of this very call took effect: the rows tell.
+    ///
+    /// # Errors
+    /// The lease store fails.
+    pub async fn roll_back(&self, manifest: &ManifestName, keys: &[ShardKey]) -> Result<bool, StoreError> {
+        self.retry.run(|| self.leases_once.roll_back(manifest, keys)).await
+    }
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stores").field("retry", &self.retry).finish_non_exhaustive()
+    }
+}

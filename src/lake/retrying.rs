@@ -1,0 +1,84 @@
+//! An object store whose calls are repeated while they fail for a reason that may pass.
+//!
+//! Every call may be repeated: promise 4 of [`ObjectStore`](crate::lake::ObjectStore) says that repeating one that failed
+//! does no harm. Does not own the policy ([`RetryPolicy`]).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::lake::{
+    Checksum, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId, UploadInfo, Written,
+};
+use crate::retry::{RetryPolicy, Retryable};
+
+impl Retryable for LakeError {
+    fn is_retryable(&self) -> bool {
+        LakeError::is_retryable(self)
+    }
+}
+
+/// Repeats the calls of another store.
+pub struct Retrying {
+    store: Arc<dyn ObjectStore>,
+    policy: RetryPolicy,
+}
+
+impl Retrying {
+    /// Repeats calls of `store` as `policy` says.
+    pub fn new(store: Arc<dyn ObjectStore>, policy: RetryPolicy) -> Self {
+        Retrying { store, policy }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Retrying {
+    fn part_bytes_min(&self) -> usize {
+        self.store.part_bytes_min()
+    }
+
+    async fn begin_upload(&self, key: &ObjectKey, id_hint: &str) -> Result<UploadId, LakeError> {
+        self.policy.run(|| self.store.begin_upload(key, id_hint)).await
+    }
+
+    async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError> {
+        self.policy.run(|| self.store.upload_part(key, id, part.clone())).await
+    }
+
+    async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError> {
+        self.policy.run(|| self.store.complete_upload(key, id, parts)).await
+    }
+
+    async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError> {
+        self.policy.run(|| self.store.abort_upload(key, id)).await
+    }
+
+    async fn list_uploads(&self) -> Result<Vec<UploadInfo>, LakeError> {
+        self.policy.run(|| self.store.list_uploads()).await
+    }
+
+    async fn flush(&self) -> Result<(), LakeError> {
+        self.policy.run(|| self.store.flush()).await
+    }
+
+    async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
+        self.policy.run(|| self.store.put_new(key, bytes.clone())).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
+        self.policy.run(|| self.store.get(key)).await
+    }
+
+    async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
+        self.policy.run(|| self.store.checksum(key)).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError> {
+        self.policy.run(|| self.store.list(prefix)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError> {
+        self.policy.run(|| self.store.delete(key)).await
+    }
+}

@@ -1,0 +1,215 @@
+//! The open epoch: what was read since the last commit, and what has become of it so far.
+//!
+//! Owns: each shard's range and the totals. Position belongs to what was read, not to what survived: a range moves with
+//! every chunk, also with one that holds no good record, or none at all.
+
+use std::collections::BTreeMap;
+
+use checkpoints::{LeaseOwner, Position, ShardId, ShardKey, ShardRange};
+use pipeline::dataset::Datasets;
+use pipeline::encode::{Provenance, RANGES_MAX};
+use pipeline::graph::{Counts, Graph};
+use pipeline::lane::Pushed;
+use pipeline::time::format_rfc3339;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::commit::{EdgeTotal, EpochId, FORMAT, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Totals};
+
+/// What was read of one shard.
+#[derive(Debug, Clone)]
+struct ShardProgress {
+    after: Position,
+    through: Position,
+    children: Vec<ShardId>,
+    taken_over: bool,
+    records: u64,
+    bytes: u64,
+}
+
+/// The open epoch's books.
+#[derive(Debug)]
+pub(crate) struct EpochLedger {
+    pub(crate) id: EpochId,
+    pub(crate) begun: Instant,
+    /// Bytes of records that were read.
+    pub(crate) input_bytes: u64,
+    shards: BTreeMap<ShardKey, ShardProgress>,
+    counts: Counts,
+    totals: Totals,
+    rows: Vec<u64>,
+    denied: Vec<u64>,
+}
+
+impl EpochLedger {
+    pub(crate) fn new(id: EpochId, graph: &Graph, datasets: &Datasets, raw: bool) -> Self {
+        EpochLedger {
+            id,
+            begun: Instant::now(),
+            input_bytes: 0,
+            shards: BTreeMap::new(),
+            counts: graph.counts(),
+            totals: Totals { raw_lines: raw.then_some(0), ..Totals::default() },
+            rows: vec![0; datasets.names().count()],
+            denied: vec![0; datasets.names().count()],
+        }
+    }
+
+    /// Whether the shard's range has begun.
+    pub(crate) fn has(&self, key: &ShardKey) -> bool {
+        self.shards.contains_key(key)
+    }
+
+    /// Moves a shard's range: what lies between `from` and `through` is in this epoch.
+    ///
+    /// # Panics
+    /// If the range would have a gap: that would lose records.
+    pub(crate) fn read(&mut self, key: &ShardKey, from: &Position, through: Position, bytes: u64) {
+        let progress = self.shards.entry(key.clone()).or_insert_with(|| ShardProgress {
+            after: from.clone(),
+            through: from.clone(),
+            children: Vec::new(),
+            taken_over: false,
+            records: 0,
+            bytes: 0,
+        });
+        assert_eq!(progress.through, *from, "the range of {key} has no gap");
+        progress.through = through;
+        progress.bytes += bytes;
+        self.input_bytes += bytes;
+    }
+
+    /// The shard's range begins where another program had read to.
+    pub(crate) fn take_over(&mut self, key: &ShardKey) {
+        if let Some(progress) = self.shards.get_mut(key) {
+            progress.taken_over = true;
+        }
+    }
+
+    /// A shard came to its end.
+    pub(crate) fn end(&mut self, key: &ShardKey, from: &Position, children: Vec<ShardId>) {
+        self.read(key, from, Position::End, 0);
+        if let Some(progress) = self.shards.get_mut(key) {
+            progress.children = children;
+        }
+    }
+
+    /// A chunk of a shard went through a lane.
+    pub(crate) fn pushed(&mut self, key: &ShardKey, pushed: &Pushed) {
+        if let Some(progress) = self.shards.get_mut(key) {
+            progress.records += pushed.records;
+        }
+        self.totals.records += pushed.records;
+        self.counts.merge(&pushed.counts);
+        for (code, count) in &pushed.dead_letters {
+            *self.totals.dead_letters.entry(code.as_str().to_owned()).or_default() += count;
+        }
+        self.denied.iter_mut().zip(&pushed.denied_keys).for_each(|(mine, new)| *mine += new);
+    }
+
+    /// How many shards have a range in the epoch.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The shards that have a range in the epoch.
+    pub(crate) fn keys(&self) -> Vec<ShardKey> {
+        self.shards.keys().cloned().collect()
+    }
+
+    /// What the footers of files say.
+    pub(crate) fn provenance(&self) -> Provenance {
+        let ranges = (self.shards.len() <= RANGES_MAX).then(|| {
+            let ranges: Vec<_> = self
+                .shards
+                .iter()
+                .map(|(key, progress)| {
+                    json!({ "stream": key.stream, "shard": key.shard, "after": progress.after, "through": progress.through })
+                })
+                .collect();
+            serde_json::Value::Array(ranges).to_string()
+        });
+        Provenance { epoch: self.id.as_str().to_owned(), ranges }
+    }
+
+    /// The manifest of the epoch with these objects.
+    pub(crate) fn manifest(
+        mut self,
+        worker: &LeaseOwner,
+        now_ms: i64,
+        graph: &Graph,
+        datasets: &Datasets,
+        objects: Vec<ObjectOfEpoch>,
+    ) -> Manifest {
+        self.count_objects(graph, datasets, &objects);
+        let names: Vec<&str> = datasets.names().collect();
+        let by_name = |counts: &[u64]| {
+            let named = names.iter().zip(counts).filter(|(_, count)| **count > 0);
+            named.map(|(name, count)| ((*name).to_owned(), *count)).collect::<BTreeMap<_, _>>()
+        };
+        let totals = Totals { rows: by_name(&self.rows), denied_keys: by_name(&self.denied), ..self.totals };
+        let edges = graph
+            .edges()
+            .map(|(edge, _)| (graph.edge_name(edge), EdgeTotal(self.counts[edge].records, self.counts[edge].bytes)))
+            .filter(|(_, total)| *total != EdgeTotal::default())
+            .collect();
+        let shards = self
+            .shards
+            .into_iter()
+            .filter_map(|(key, progress)| {
+                // A shard that was looked at and gave nothing has no range.
+                let ShardProgress { after, through, children, taken_over, records, bytes } = progress;
+                let range = ShardRange::new(after, through).ok()?;
+                Some(ShardOfEpoch { key, range, children, taken_over, records, bytes })
+            })
+            .collect();
+        Manifest {
+            format: FORMAT,
+            epoch: self.id,
+            worker: worker.clone(),
+            written_at: format_rfc3339(now_ms),
+            shards,
+            objects,
+            totals,
+            edges,
+            definitions: names
+                .iter()
+                .enumerate()
+                .map(|(dataset, name)| ((*name).to_owned(), datasets.version(dataset).to_owned()))
+                .collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Counts what goes along the edges from the encoders to the lake, and the rows and lines that the objects hold.
+    fn count_objects(&mut self, graph: &Graph, datasets: &Datasets, objects: &[ObjectOfEpoch]) {
+        for object in objects {
+            let edges = match object.kind {
+                ObjectKind::Processed => {
+                    let Some(dataset) = object.dataset.as_deref().and_then(|name| datasets.find(name)) else {
+                        continue;
+                    };
+                    self.rows[dataset] += object.rows;
+                    graph.row_edges(dataset)
+                }
+                ObjectKind::Raw => {
+                    if let Some(lines) = &mut self.totals.raw_lines {
+                        *lines += object.rows;
+                    }
+                    let Some([_, out, landed]) = graph.raw_edges() else { continue };
+                    [out, landed]
+                }
+                ObjectKind::Error => {
+                    let [into, landed] = graph.letter_edges();
+                    // Its records were counted when they failed; only now their bytes are known.
+                    self.counts.add(into, 0, object.bytes);
+                    self.counts.add(landed, object.rows, object.bytes);
+                    continue;
+                }
+            };
+            for edge in edges {
+                self.counts.add(edge, object.rows, object.bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Who should hold what: the judgement, without any request.
+//!
+//! Owns: what this worker takes and asks for, given all leases and who counts as dead. Does not own: carrying it out
+//! (`leases`). There is no leader: every worker judges by the same rows, and the conditional writes settle what two of them
+//! want at once.
+//!
+//! The work is shared out by *throughput*, as the holders measured it (KCL's `throughputKBps`), with a fixed part for each
+//! shard, so that idle ones are spread by count. A worker takes free leases while it has less than the mean; since not all
+//! can have the mean or more while something is free, everything is taken by somebody. It asks the busiest worker only for
+//! what leaves that one still ahead of it by a margin: so little moves, and nothing moves back.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use checkpoints::{Holder, Lease, LeaseOwner, Position, ShardKey};
+use mutations::mutated;
+
+/// What a shard counts beside its throughput: kilobytes a second, and a part of the mean.
+const SHARD_KBPS: f64 = 1.0;
+const SHARD_PART: f64 = 0.1;
+/// How far the busiest must stay ahead for a lease to move, as a part of the mean load.
+const MARGIN: f64 = 0.1;
+
+/// What a worker is to do.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Plan {
+    /// Free leases to take.
+    pub(crate) take: Vec<ShardKey>,
+    /// Leases to ask their holders for.
+    pub(crate) ask: Vec<(ShardKey, LeaseOwner)>,
+}
+
+/// Whether a shard is to be read now: not at its end, and its parents' ends are committed.
+pub(crate) fn is_ready(lease: &Lease, by_key: &HashMap<&ShardKey, &Lease>) -> bool {
+    let done = |row: &Lease| row.checkpoint == Position::End && row.pending.is_none();
+    let parents_done = lease.parents.iter().all(|parent| {
+        let key = ShardKey::new(lease.key.stream.clone(), parent.clone());
+        // A parent without a row is one that the stream had forgotten when reading began, or whose row was removed since: the
+        // keeper has asked for it by its key.
+        by_key.get(&key).is_none_or(|row| done(row))
+    });
+    !done(lease) && (parents_done || mutated!(ChildBeforeParent))
+}
+
+/// Judges by the leases that are ready to be read.
+pub(crate) fn plan(me: &LeaseOwner, active: &[&Lease], dead: &HashSet<LeaseOwner>) -> Plan {
+    let weights = Weights::of(active);
+    let mut loads: BTreeMap<&LeaseOwner, f64> = BTreeMap::from([(me, 0.0)]);
+    let mut coming = 0.0;
+    for lease in active {
+        let weight = weights.of_lease(lease);
+        if let Some(owner) = lease.holder.committer().filter(|owner| !dead.contains(*owner)) {
+            *loads.entry(owner).or_default() += weight;
+        }
+        // What a dead one was asked for does not come: it is free.
+        if matches!(&lease.holder, Holder::HandingOver { from, to } if to == me && !dead.contains(from)) {
+            coming += weight;
+        }
+    }
+    let fair = active.iter().map(|lease| weights.of_lease(lease)).sum::<f64>() / count(loads.len());
+    let mut mine = loads.get(me).copied().unwrap_or(0.0) + coming;
+    let mut plan = Plan::default();
+    let is_free = |lease: &Lease| match &lease.holder {
+        Holder::Nobody => true,
+        Holder::Held(owner) | Holder::HandingOver { from: owner, .. } => owner != me && dead.contains(owner),
+    };
+    for lease in weights.heaviest_first(active.iter().copied().filter(|lease| is_free(lease))) {
+        if mine >= fair {
+            break;
+        }
+        mine += weights.of_lease(lease);
+        plan.take.push(lease.key.clone());
+    }
+    let mut asked: HashSet<&ShardKey> = HashSet::new();
+    while mine < fair {
+        let busiest = loads.iter().filter(|(owner, _)| **owner != me).max_by(|left, right| left.1.total_cmp(right.1));
+        let Some((owner, load)) = busiest.map(|(owner, load)| (*owner, *load)) else { break };
+        let fits = |lease: &&Lease| {
+            matches!(&lease.holder, Holder::Held(held_by) if held_by == owner)
+                && !asked.contains(&lease.key)
+                && mine + weights.of_lease(lease) <= load - MARGIN * fair
+        };
+        let best = weights.heaviest_first(active.iter().copied().filter(|lease| fits(lease))).into_iter().next();
+        let Some(lease) = best else { break };
+        asked.insert(&lease.key);
+        let weight = weights.of_lease(lease);
+        mine += weight;
+        loads.insert(owner, load - weight);
+        plan.ask.push((lease.key.clone(), owner.clone()));
+    }
+    plan
+}
+
+/// What each shard counts.
+struct Weights {
+    fixed: f64,
+}
+
+impl Weights {
+    fn of(active: &[&Lease]) -> Self {
+        let total: f64 = active.iter().map(|lease| lease.throughput.get()).sum();
+        Weights { fixed: SHARD_KBPS + SHARD_PART * total / count(active.len().max(1)) }
+    }
+
+    fn of_lease(&self, lease: &Lease) -> f64 {
+        self.fixed + lease.throughput.get()
+    }
+
+    /// In an order that does not depend on who judges, but for shards of one weight: by key.
+    fn heaviest_first<'l>(&self, leases: impl Iterator<Item = &'l Lease>) -> Vec<&'l Lease> {
+        let mut leases: Vec<&Lease> = leases.collect();
+        leases.sort_by(|left, right| {
+            self.of_lease(right).total_cmp(&self.of_lease(left)).then_with(|| left.key.cmp(&right.key))
+        });
+        leases
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of shards and workers are small")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use checkpoints::{NewLease, ShardId, StreamName, ThroughputKbps};
+    use proptest::prelude::*;
+
+    fn owner(number: usize) -> LeaseOwner {
+        LeaseOwner::new(format!("w{number}")).unwrap()
+    }
+
+    fn lease(number: usize, held_by: Option<usize>, kbps: f64) -> Lease {
+        let key = ShardKey::new(StreamName::new("s").unwrap(), ShardId::new(format!("{number:03}")).unwrap());
+        let mut lease = Lease::new(NewLease::new(key, Position::Beginning));
+        lease.holder = held_by.map_or(Holder::Nobody, |number| Holder::Held(owner(number)));
+        lease.throughput = ThroughputKbps::new(kbps);
+        lease
+    }
+
+    /// Lets workers judge in turn, each plan carried out at once, until nobody wants anything: loads by worker, moves.
+    fn settle(leases: &mut [Lease], workers: usize, dead: &HashSet<LeaseOwner>) -> (Vec<f64>, usize) {
+        let mut moves = 0;
+        for round in 0..200 {
+            let mut quiet = true;
+            for worker in 0..workers {
+                let me = owner(worker);
+                if dead.contains(&me) {
+                    continue;
+                }
+                let Plan { take, ask } = plan(&me, &leases.iter().collect::<Vec<_>>(), dead);
+                let wanted: HashSet<ShardKey> = take.into_iter().chain(ask.into_iter().map(|(key, _)| key)).collect();
+                quiet &= wanted.is_empty();
+                moves += wanted.len();
+                for lease in leases.iter_mut().filter(|lease| wanted.contains(&lease.key)) {
+                    lease.holder = Holder::Held(me.clone());
+                }
+            }
+            if quiet {
+                let load = |worker| {
+                    let held = leases.iter().filter(|lease| lease.holder.is(&owner(worker)));
+                    held.map(|lease| lease.throughput.get()).sum()
+                };
+                return ((0..workers).map(load).collect(), moves);
+            }
+            assert!(round < 199, "leases move back and forth");
+        }
+        unreachable!("it settles or fails")
+    }
+
+    #[test]
+    fn idle_shards_are_shared_out_by_count() {
+        let mut leases: Vec<Lease> = (0..8).map(|number| lease(number, None, 0.0)).collect();
+        let (_, moves) = settle(&mut leases, 1, &HashSet::new());
+        assert_eq!(moves, 8);
+        // Three more come, one after the other: each takes its share of what is there, as it sees it.
+        let (_, moves) = settle(&mut leases, 4, &HashSet::new());
+        assert!(moves <= 4 + 2 + 2, "{moves}");
+        for worker in 0..4 {
+            assert_eq!(leases.iter().filter(|lease| lease.holder.is(&owner(worker))).count(), 2);
+        }
+    }
+
+    #[test]
+    fn one_shard_does_not_wander() {
+        let leases = [lease(0, Some(0), 100.0)];
+        assert_eq!(plan(&owner(1), &[&leases[0]], &HashSet::new()), Plan::default());
+    }
+
+    #[test]
+    fn busy_shards_count_for_more() {
+        // One shard has as much as the other four together.
+        let mut leases: Vec<Lease> =
+            (0..5).map(|number| lease(number, Some(0), if number == 0 { 400.0 } else { 100.0 })).collect();
+        let (loads, _) = settle(&mut leases, 2, &HashSet::new());
+        assert!(loads.iter().all(|load| (*load - 400.0).abs() < 1.0), "{loads:?}");
+    }
+
+    #[test]
+    fn what_a_dead_worker_held_is_taken_by_the_others() {
+        let mut leases: Vec<Lease> = (0..9).map(|number| lease(number, Some(number % 3), 10.0)).collect();
+        let dead = HashSet::from([owner(2)]);
+        let (loads, moves) = settle(&mut leases, 3, &dead);
+        assert!(moves == 3 && loads[2] < 1.0, "{moves} {loads:?}");
+        assert!(loads[0] + loads[1] > 89.0);
+    }
+
+    #[test]
+    fn a_lease_on_its_way_is_not_asked_for_twice() {
+        let mut leases: Vec<Lease> = (0..4).map(|number| lease(number, Some(0), 0.0)).collect();
+        for lease in &mut leases[..2] {
+            lease.holder = Holder::HandingOver { from: owner(0), to: owner(1) };
+        }
+        assert_eq!(plan(&owner(1), &leases.iter().collect::<Vec<_>>(), &HashSet::new()), Plan::default());
+    }
+
+    #[test]
+    fn what_was_asked_of_one_that_died_is_taken_like_the_rest() {
+        let mut leases: Vec<Lease> = (0..4).map(|number| lease(number, Some(0), 0.0)).collect();
+        for lease in &mut leases[..2] {
+            lease.holder = Holder::HandingOver { from: owner(0), to: owner(1) };
+        }
+        let Plan { take, ask } = plan(&owner(1), &leases.iter().collect::<Vec<_>>(), &HashSet::from([owner(0)]));
+        assert_eq!((take.len(), ask.len()), (4, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn everything_is_taken_and_it_comes_to_rest(
+            shards in prop::collection::vec((prop::option::of(0_usize..5), 0.0_f64..2000.0), 1..60),
+            workers in 1_usize..6,
+        ) {
+            let held = |(number, (holder, kbps)): (usize, &(Option<usize>, f64))| {
+                lease(number, holder.filter(|holder| *holder < workers), *kbps)
+            };
+            let mut leases: Vec<Lease> = shards.iter().enumerate().map(held).collect();
+            settle(&mut leases, workers, &HashSet::new());
+            prop_assert!(leases.iter().all(|lease| lease.holder != Holder::Nobody));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a reader of the lake sees, compared with what was put.
+//!
+//! Owns: reading every visible object straight from the model of S3, and the comparison: each record once, as a row or as a
+//! dead letter, and in one raw line. Does not own: the product's own audit, which is run beside it and must agree.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use serde_json::Value;
+
+use crate::cloud::{BUCKET, Cloud, Owed, PREFIX, Place, STREAM};
+use crate::records::{Fate, PERSONAL};
+
+/// What the lake holds: what became of each place, as often as it is there, and the raw lines.
+#[derive(Debug, Default)]
+struct Found {
+    records: BTreeMap<Place, Vec<String>>,
+    raw: BTreeMap<Vec<u8>, i64>,
+}
+
+impl Cloud {
+    /// Everything that was put is in the lake exactly once, also in `raw/`; and `shardlake verify` finds nothing.
+    pub(crate) fn audit(&self) {
+        self.audit_records();
+        let mut lines = self.found().raw;
+        for owed in self.ledger.lock().unwrap().values() {
+            *lines.entry(owed.line()).or_default() -= 1;
+        }
+        lines.retain(|_, count| *count != 0);
+        let shown: Vec<_> = lines.iter().take(5).map(|(line, more)| (String::from_utf8_lossy(line), more)).collect();
+        assert!(lines.is_empty(), "raw lines too many (+) or missing (-): {} in all, {shown:?}", lines.len());
+    }
+
+    /// The same without the raw landing.
+    pub(crate) fn audit_records(&self) {
+        let found = self.found().records;
+        let ledger = self.ledger.lock().unwrap();
+        let mut faults = Vec::new();
+        for (place, Owed { fate, .. }) in &*ledger {
+            let expected = match fate {
+                Fate::Row(id) => format!("row {id}"),
+                Fate::Letter(code) => format!("letter {code}"),
+            };
+            match found.get(place) {
+                None => faults.push(format!("missing: {expected} of {place:?}")),
+                Some(all) if *all == [expected.clone()] => {}
+                Some(other) => faults.push(format!("{other:?} instead of {expected} of {place:?}")),
+            }
+        }
+        let strangers = found.keys().filter(|place| !ledger.contains_key(*place));
+        faults.extend(strangers.map(|place| format!("was not to be read: {place:?}")));
+        let shown = faults[..faults.len().min(10)].join("\n");
+        assert!(faults.is_empty(), "{} of {} records are wrong:\n{shown}", faults.len(), ledger.len());
+        let records = ledger.len() as u64;
+        drop(ledger);
+        let message = self.json(&["verify"]);
+        assert_eq!((&message["clean"], &message["records"]), (&true.into(), &records.into()), "{message}");
+        self.audit_logs();
+    }
+
+    /// Nothing of a person is in a log.
+    fn audit_logs(&self) {
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let line = text.lines().find(|line| line.contains(PERSONAL));
+            assert_eq!(line, None, "{} tells something personal", path.display());
+        }
+    }
+
+    fn found(&self) -> Found {
+        let mut found = Found::default();
+        for key in self.s3.keys(BUCKET) {
+            let name = key.strip_prefix(PREFIX).unwrap_or_else(|| panic!("{key} lies outside of the lake"));
+            if name.starts_with('_') {
+                continue;
+            }
+            let bytes = self.s3.object(BUCKET, &key).unwrap();
+            match name.split('/').next().unwrap() {
+                "processed" => found.add_rows(bytes),
+                "error" => found.add_letters(&bytes),
+                "raw" => found.add_raw(&bytes),
+                _ => panic!("what is {name}?"),
+            }
+        }
+        found
+    }
+}
+
+fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    MultiGzDecoder::new(bytes).read_to_end(&mut text).unwrap();
+    text
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.strip_suffix(b"\n").expect("ends with a line end").split(|byte| *byte == b'\n')
+}
+
+impl Found {
+    fn add(&mut self, stream: &str, place: Place, what: String) {
+        assert_eq!(stream, STREAM);
+        self.records.entry(place).or_default().push(what);
+    }
+
+    fn add_rows(&mut self, bytes: Bytes) {
+        for row in SerializedFileReader::new(bytes).unwrap().get_row_iter(None).unwrap() {
+            let columns: BTreeMap<String, Field> = row.unwrap().into_columns().into_iter().collect();
+            let text = |name: &str| match &columns[name] {
+                Field::Str(text) => text.clone(),
+                other => panic!("{name} is {other:?}"),
+            };
+            let Field::Long(sub) = columns["ingest_subsequence"] else { panic!("a sub-sequence number is no long") };
+            let place = (text("ingest_shard"), text("ingest_sequence"), u64::try_from(sub).unwrap());
+            self.add(&text("ingest_stream"), place, format!("row {}", text("assessment_id")));
+        }
+    }
+
+    fn add_letters(&mut self, bytes: &[u8]) {
+        for line in lines(&gunzip(bytes)) {
+            let letter: Value = serde_json::from_slice(line).unwrap();
+            let text = |name: &str| letter[name].as_str().unwrap().to_owned();
+            let place = (text("shardId"), text("sequenceNumber"), letter["subSequenceNumber"].as_u64().unwrap());
+            self.add(&text("stream"), place, format!("letter {}", text("errorCode")));
+        }
+    }
+
+    fn add_raw(&mut self, bytes: &[u8]) {
+        for line in lines(&gunzip(bytes)) {
+            *self.raw.entry(line.to_vec()).or_default() += 1;
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! The world of AWS: the product's own ends of Kinesis, DynamoDB and S3, the official SDK included, over models of these
+//! services, without a socket.
+//!
+//! Owns: an HTTP client whose requests go through a worker's wires to the models, what trouble looks like to the SDK, and
+//! this world's stream. Does not own: the models (`aws_model`).
+//!
+//! Each client has a region of its own: the SDK keeps what it knows of a service's health by region, for the whole process,
+//! and a run must not depend on the ones before it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_model::clock::ModelClock;
+use aws_model::dynamodb::DynamoDb;
+use aws_model::faults::Refusal;
+use aws_model::http::{Request, Service as _};
+use aws_model::kinesis::{Kinesis, Put, Settings};
+use aws_model::route::{ServiceName, route};
+use aws_model::s3::S3;
+use aws_model::server::{Answer, Services, refused, understood};
+use aws_sdk_kinesis::config::{Credentials, Region, SharedCredentialsProvider};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+use checkpoints::{DynamoStore, Position, SequenceNumber, ShardId, ShardKey, StreamIds, StreamName};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use serde_json::Value;
+use shardlake::clock::SharedClock;
+use shardlake::commit::Stores;
+use shardlake::lake::{ObjectStore, S3Options, S3Place, S3Store};
+use shardlake::retry::RetryPolicy;
+use shardlake::setup::aws::Aws;
+use shardlake::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, ShardSource, Start};
+
+use crate::faults::Kind;
+use crate::records::{Draft, RECORD_BYTES_MAX, aggregate};
+use crate::rng::Rng;
+use crate::wires::{Service, Trouble, Wires};
+use crate::world::{Connected, Place, Row, STREAMS, World};
+
+const BUCKET: &str = "lake-of-the-simulation";
+const PREFIX: &str = "main/";
+const TABLE: &str = "leases";
+/// Hours that the stream keeps a record.
+const RETENTION_MS: u64 = 24 * 3_600_000;
+
+/// Clients that were made: for regions that nobody used before.
+static CLIENTS: AtomicU64 = AtomicU64::new(0);
+
+/// A world of models.
+pub struct Cloud {
+    kinesis: Kinesis,
+    dynamodb: DynamoDb,
+    s3: S3,
+    services: Services,
+    stores: Stores,
+    streams: Vec<StreamName>,
+    mode: Mode,
+    trims: bool,
+    quirks: Vec<Kind>,
+}
+
+impl Cloud {
+    /// A world of a seed. `trims`: some of its records are so old that they will be trimmed while they are read.
+    pub async fn new(rng: &mut Rng, trims: bool) -> Self {
+        let clock = ModelClock::tokio(1_767_225_600_000);
+        let millis = || {
+            let clock = clock.clone();
+            move || u64::try_from(clock.now_ms()).unwrap_or(0)
+        };
+        let torn = rng.chance(400);
+        let page = 1 + rng.place(4);
+        let settings = Settings {
+            read_limits: true,
+            shards_page_max: torn.then_some(std::num::NonZeroUsize::new(page).expect("it is at least 1")),
+            visible_after_ms: rng.one_of(&[0, 0, 300, 2_000]),
+            empty_answer_every: rng.chance(500).then_some(std::num::NonZeroU64::new(5).expect("5 is not 0")),
+            end_with_last_records: rng.chance(500),
+            ..Settings::default()
+        };
+        let quirks = [
+            (settings.visible_after_ms > 0, Kind::VisibleLate),
+            (settings.empty_answer_every.is_some(), Kind::EmptyAnswer),
+            (torn, Kind::TornLooks),
+        ];
+        let quirks = quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect();
+        let kinesis = Kinesis::new(clock.clone(), settings);
+        let count = if rng.chance(250) { 2 } else { 1 };
+        let streams: Vec<StreamName> = STREAMS[..count].iter().map(|name| stream_name(name)).collect();
+        for stream in &streams {
+            let shards = 1 + u32::try_from(rng.below(4)).expect("a small number");
+            kinesis.create_stream(stream.as_str(), Some(shards)).expect("a new stream");
+        }
+        let (dynamodb, s3) = (DynamoDb::new(millis()), S3::new(millis()));
+        // What is not asked for as consistent is seen as it was a while ago.
+        dynamodb.set_stale_writes(rng.one_of(&[0, 5, 100]));
+        if torn {
+            dynamodb.set_page_max(Some(page));
+            dynamodb.set_batch_max(Some(page));
+            s3.set_page_max(Some(page * 3));
+        }
+        let bucket = Request {
+            method: "PUT".to_owned(),
+            path: format!("/{BUCKET}"),
+            query: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            body: Bytes::new(),
+        };
+        s3.answer(&bucket);
+        s3.set_conflicts_end_uploads(rng.chance(300));
+        let services = Services::new()
+            .with(ServiceName::Kinesis, kinesis.clone())
+            .with(ServiceName::DynamoDb, dynamodb.clone())
+            .with(ServiceName::S3, s3.clone());
+        let aws = aws(services.clone(), None);
+        let ids = ids(&streams, BTreeMap::new());
+        let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.expect("a model answers");
+        let stores = Stores::new(lake(&aws), Arc::new(leases), RetryPolicy::default());
+        let fan_out = Mode::FanOut { consumer: "simulated".to_owned() };
+        let mode = if rng.chance(300) { fan_out } else { Mode::Polling };
+        Cloud { kinesis, dynamodb, s3, services, stores, streams, mode, trims, quirks }
+    }
+
+    fn open_shards(&self, stream: &StreamName) -> Vec<aws_model::kinesis::ShardInfo> {
+        let shards = self.kinesis.shards(stream.as_str()).expect("the stream is there");
+        shards.into_iter().filter(|shard| shard.ending.is_none()).collect()
+    }
+}
+
+fn stream_name(name: &str) -> StreamName {
+    StreamName::new(name).expect("a plain name")
+}
+
+fn shard_key(stream: &StreamName, shard: &str) -> ShardKey {
+    ShardKey::new(stream.clone(), ShardId::new(shard).expect("a plain name"))
+}
+
+/// Names in the lease table: a lone stream's shards stand under their bare ids.
+fn ids(streams: &[StreamName], ids: BTreeMap<StreamName, String>) -> StreamIds {
+    let bare = if let [only] = streams { Some(only.clone()) } else { None };
+    StreamIds { ids, bare }
+}
+
+fn lake(aws: &Aws) -> Arc<dyn ObjectStore> {
+    let place = S3Place { bucket: BUCKET.to_owned(), prefix: PREFIX.to_owned() };
+    Arc::new(S3Store::new(aws.s3(), place, &S3Options::default()).expect("a plain place"))
+}
+
+/// Clients whose requests end in the models.
+fn aws(services: Services, wires: Option<Arc<Wires>>) -> Aws {
+    let client = CLIENTS.fetch_add(1, Ordering::Relaxed);
+    let credentials = Credentials::new("simulated", "simulated", None, None, "the simulation");
+    let config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(format!("simulated-{client}")))
+        .endpoint_url("http://models.invalid")
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(http_client(Connector { services, wires }))
+        .build();
+    Aws::with(config)
+}
+
+fn http_client(connector: Connector) -> SharedHttpClient {
+    let shared = SharedHttpConnector::new(connector);
+    http_client_fn(move |_: &HttpConnectorSettings, _: &RuntimeComponents| shared.clone())
+}
+
+/// An HTTP client that ends in the models.
+#[derive(Clone)]
+struct Connector {
+    services: Services,
+    /// None: nothing happens on the way.
+    wires: Option<Arc<Wires>>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let this = self.clone();
+        HttpConnectorFuture::new(async move { this.exchange(request).await })
+    }
+}
+
+impl Connector {
+    async fn exchange(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(ConnectorError::user)?.to_bytes();
+        let request = match understood(&head.method, &head.uri, &head.headers, body) {
+            Ok(request) => request,
+            Err(response) => return Ok(http(Answer::Whole(response))),
+        };
+        let Some(wires) = self.wires else { return Ok(http(self.services.answer(&request))) };
+        let (name, operation) = route(&request);
+        let service = match name {
+            ServiceName::Kinesis => Service::Stream,
+            ServiceName::DynamoDb => Service::Leases,
+            _ => Service::Lake,
+        };
+        let about = request.path.strip_prefix(&format!("/{BUCKET}/{PREFIX}")).unwrap_or_default().to_owned();
+        let services = self.services.clone();
+        // The answer may be a stream, which is no value that can be handed between tasks by reference.
+        let slot = Arc::new(Mutex::new(None));
+        let filled = Arc::clone(&slot);
+        let asked = operation.clone();
+        let effect = async move {
+            let answer = services.answer(&request);
+            *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        };
+        match wires.send(service, &operation, &about, effect).await {
+            Ok(()) => {
+                let answer = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Ok(http(answer.expect("the effect filled it")))
+            }
+            Err(Trouble::Lost) => Err(ConnectorError::io("the connection was cut by the simulation".into())),
+            Err(Trouble::Throttled(chosen)) => {
+                let refusal = busy(name, &asked, chosen);
+                if refusal.code == "ExpiredIteratorException" {
+                    wires.tally().note(Kind::IteratorExpired);
+                }
+                Ok(http(Answer::Whole(refused(name, &refusal))))
+            }
+            Err(Trouble::Refused) => {
+                let refusal = match name {
+                    ServiceName::S3 => Refusal::new(403, "AccessDenied", "Access Denied"),
+                    _ => Refusal::new(400, "AccessDeniedException", "not authorized to perform this"),
+                };
+                Ok(http(Answer::Whole(refused(name, &refusal))))
+            }
+        }
+    }
+}
+
+/// One of the ways in which a service says that it has too much to do, or has failed.
+fn busy(service: ServiceName, operation: &str, chosen: u64) -> Refusal {
+    match (service, chosen % 4) {
+        (_, 0) => Refusal::internal(),
+        (ServiceName::S3, _) => Refusal::slow_down(),
+        (ServiceName::DynamoDb, 1) if operation == "TransactWriteItems" => {
+            Refusal::transaction_canceled(["TransactionConflict"])
+        }
+        (ServiceName::DynamoDb, 1 | 2) => Refusal::throughput_exceeded(),
+        (ServiceName::Kinesis, 1) if operation == "GetRecords" => Refusal::expired_iterator(),
+        (ServiceName::Kinesis, _) if operation == "GetRecords" => Refusal::throughput_exceeded(),
+        (ServiceName::Kinesis, _) => Refusal::new(400, "LimitExceededException", "Rate exceeded"),
+        _ => Refusal::throttled(),
+    }
+}
+
+fn http(answer: Answer) -> HttpResponse {
+    let (status, headers, body) = match answer {
+        Answer::Whole(response) => (response.status, response.headers, SdkBody::from(response.body)),
+        Answer::Streamed(streamed) => {
+            use futures::StreamExt;
+            // The SDK asks again after the end.
+            let pieces = streamed.body.fuse().map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece)));
+            // The SDK wants bodies that can be shared; this one is polled by one task only.
+            (streamed.status, streamed.headers, SdkBody::from_body_1_x(SyncBody::new(StreamBody::new(pieces))))
+        }
+    };
+    let mut response = hyper::Response::builder().status(status);
+    for (name, value) in &headers {
+        response = response.header(name, value);
+    }
+    let response = response.body(body).expect("a model sets valid headers");
+    HttpResponse::try_from(response).expect("a model sets valid headers")
+}
+
+/// A body behind a lock.
+struct SyncBody<B>(Mutex<std::pin::Pin<Box<B>>>);
+
+impl<B> SyncBody<B> {
+    fn new(body: B) -> Self {
+        SyncBody(Mutex::new(Box::pin(body)))
+    }
+}
+
+impl<B: hyper::body::Body> hyper::body::Body for SyncBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut().poll_frame(context)
+    }
+}
+
+#[async_trait]
+impl World for Cloud {
+    fn streams(&self) -> Vec<StreamName> {
+        self.streams.clone()
+    }
+
+    async fn connect(&self, wires: &Arc<Wires>, clock: SharedClock) -> Result<Connected, String> {
+        let aws = aws(self.services.clone(), Some(Arc::clone(wires)));
+        let lake = lake(&aws);
+        let mut sources: Vec<Arc<dyn ShardSource>> = Vec::new();
+        let mut named = BTreeMap::new();
+        for stream in &self.streams {
+            let config = KinesisConfig {
+                stream: stream.to_string(),
+                name: None,
+                start: Start::TrimHorizon,
+                mode: self.mode.clone(),
+                record_bytes_max: RECORD_BYTES_MAX,
+                decode: Decode::Fast,
+                limits: Limits::default(),
+                clock: Arc::clone(&clock),
+            };
+            let source = KinesisSource::open(aws.kinesis(), config, Arc::clone(&lake)).await;
+            let source = source.map_err(|error| error.to_string())?;
+            named.insert(stream.clone(), source.serialized_id());
+            sources.push(Arc::new(source));
+        }
+        let ids = ids(&self.streams, named);
+        let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.map_err(|error| error.to_string())?;
+        let stores = Stores::new(lake, Arc::new(leases), RetryPolicy::default());
+        Ok(Connected { sources, stores })
+    }
+
+    fn stores(&self) -> Stores {
+        self.stores.clone()
+    }
+
+    fn object(&self, key: &str) -> Option<Bytes> {
+        self.s3.object(BUCKET, &format!("{PREFIX}{key}"))
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        self.dynamodb.items(TABLE).iter().map(row).collect()
+    }
+
+    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(Place, Draft)> {
+        let mut placed = Vec::new();
+        let mut left = drafts;
+        while !left.is_empty() {
+            let count = if rng.chance(200) { 2 + rng.place(4) } else { 1 };
+            let rest = left.split_off(count.min(left.len()));
+            let drafts = std::mem::replace(&mut left, rest);
+            let is_aggregate = drafts.len() > 1;
+            let mut data = if is_aggregate { aggregate(&drafts) } else { drafts[0].bytes.clone() };
+            let is_broken = is_aggregate && rng.chance(100);
+            if is_broken {
+                let middle = data.len() / 2;
+                data[middle] ^= 0x40;
+            }
+            let stream = &self.streams[rng.place(self.streams.len())];
+            let put = Put::new(rng.draw().to_string(), data.clone());
+            let put = self.kinesis.put_record(stream.as_str(), put).expect("the stream takes it");
+            let sequence = SequenceNumber::try_from(put.sequence.to_string().as_str()).expect("a number");
+            let key = shard_key(stream, &put.shard);
+            let place = |sub| Place { key: key.clone(), position: Position::At { sequence: sequence.clone(), sub } };
+            if is_broken {
+                // One record for all of it.
+                placed.push((place(0), Draft::bad(data, Kind::BrokenAggregate)));
+            } else {
+                placed.extend((0..).zip(drafts).map(|(sub, draft)| (place(sub), draft)));
+            }
+        }
+        placed
+    }
+
+    fn change_stream(&self, rng: &mut Rng) -> Option<Kind> {
+        let stream = &self.streams[rng.place(self.streams.len())];
+        let mut open = self.open_shards(stream);
+        open.sort_by_key(|shard| shard.hash_keys.0);
+        if rng.chance(500) && open.len() < 10 {
+            let shard = &open[rng.place(open.len())];
+            let (first, last) = shard.hash_keys;
+            self.kinesis.split_shard(stream.as_str(), &shard.shard, first + (last - first) / 2 + 1).ok()?;
+            return Some(Kind::Split);
+        }
+        if open.len() < 2 {
+            return None;
+        }
+        let left = rng.place(open.len() - 1);
+        self.kinesis.merge_shards(stream.as_str(), &open[left].shard, &open[left + 1].shard).ok()?;
+        Some(Kind::Merged)
+    }
+
+    fn closed_shards(&self) -> Vec<ShardKey> {
+        let closed = |stream: &StreamName| {
+            let shards = self.kinesis.shards(stream.as_str()).expect("the stream is there");
+            let closed = shards.into_iter().filter(|shard| shard.ending.is_some());
+            closed.map(|shard| shard_key(stream, &shard.shard)).collect::<Vec<_>>()
+        };
+        self.streams.iter().flat_map(closed).collect()
+    }
+
+    fn expire_uploads(&self, rng: &mut Rng) {
+        let uploads = self.s3.uploads(BUCKET);
+        if rng.chance(400) || uploads.is_empty() {
+            self.s3.abort_uploads(BUCKET, u64::MAX);
+            return;
+        }
+        let (key, id) = &uploads[rng.place(uploads.len())];
+        let request = Request {
+            method: "DELETE".to_owned(),
+            path: format!("/{BUCKET}/{key}"),
+            query: BTreeMap::from([("uploadId".to_owned(), id.clone())]),
+            headers: BTreeMap::new(),
+            body: Bytes::new(),
+        };
+        self.s3.answer(&request);
+    }
+
+    fn conflict(&self) -> bool {
+        self.s3.conflict_with(1);
+        true
+    }
+
+    fn quirks(&self) -> Vec<Kind> {
+        self.quirks.clone()
+    }
+
+    fn retention_ms(&self) -> Option<u64> {
+        self.trims.then_some(RETENTION_MS)
+    }
+}
+
+/// A row as it is stored: KCL's attributes and ours, read by their names.
+fn row(item: &Value) -> Row {
+    let text = |name: &str| item[name]["S"].as_str().map(str::to_owned);
+    let number = |name: &str| item[name]["N"].as_str().and_then(|number| number.parse().ok()).unwrap_or(0);
+    let position = |checkpoint: &str, sub: &str| {
+        let checkpoint = text(checkpoint).expect("the row has it");
+        Position::from_stored(&checkpoint, number(sub)).expect("the row has a position")
+    };
+    let pending = item["pendingCheckpointState"]["B"].as_str().map(|state| {
+        let manifest = String::from_utf8(base64(state)).expect("the name of a manifest is text");
+        (manifest, position("pendingCheckpoint", "pendingCheckpointSubSequenceNumber"))
+    });
+    let parents = item["parentShardId"]["SS"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let stream = stream_name(&text("shardlakeStream").expect("the row is of a stream"));
+    Row {
+        key: shard_key(&stream, &text("shardId").or_else(|| text("leaseKey")).expect("the row has a key")),
+        holder: text("checkpointOwner").or_else(|| text("leaseOwner")),
+        checkpoint: position("checkpoint", "checkpointSubSequenceNumber"),
+        pending,
+        parents: parents.map(|parent| ShardId::new(parent).expect("a shard")).collect(),
+    }
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.decode(text).expect("the model writes base64")
+}

@@ -1,0 +1,214 @@
+//! `shardlake-sim`: runs seeds, and shows that the simulation finds what it should.
+//!
+//!     shardlake-sim --seeds 1..10000             every seed, on all cores; a table of the faults that occurred
+//!     shardlake-sim --seeds 17 --trace           one seed, and what happened in it
+//!     shardlake-sim --mutations --seeds 1..300   each fault of the protocol, until a seed finds it
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Parser;
+use mutations::Mutation;
+use simulation::Violation;
+use simulation::faults::Tally;
+use simulation::fleet::Summary;
+
+/// Whole fleets of Shardlake in one process, under paused time, from one seed.
+#[derive(Debug, Parser)]
+#[command(name = "shardlake-sim")]
+struct Args {
+    /// The seeds to run, as in 1..10000 (both ends are run), or one
+    #[arg(long, value_parser = seeds, default_value = "1..300")]
+    seeds: RangeInclusive<u64>,
+    /// How many run at once [default: one a core]
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Break the protocol in each known way, and see that it is found
+    #[arg(long)]
+    mutations: bool,
+    /// Break the protocol in this way
+    #[arg(long, value_parser = mutation)]
+    mutation: Option<Mutation>,
+    /// Show what happened last before a violation
+    #[arg(long)]
+    trace: bool,
+    /// What the workers log, as in RUST_LOG: shardlake=info; use it with one seed
+    #[arg(long)]
+    log: Option<String>,
+    /// Go on after a violation
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let number = |text: &str| text.parse().map_err(|_| format!("'{text}' is no seed"));
+    match text.split_once("..") {
+        Some((from, to)) => Ok(number(from)?..=number(to.trim_start_matches('='))?),
+        None => number(text).map(|seed| seed..=seed),
+    }
+}
+
+fn mutation(name: &str) -> Result<Mutation, String> {
+    let named = Mutation::ALL.iter().copied().find(|mutation| format!("{mutation:?}") == name);
+    let known = || Mutation::ALL.iter().map(|mutation| format!("{mutation:?}")).collect::<Vec<_>>().join(", ");
+    named.ok_or_else(|| format!("there is no {name}: {}", known()))
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(log) = &args.log {
+        let message = tracing_subscriber::fmt().with_env_filter(log).without_time().with_writer(std::io::stderr);
+        message.init();
+    }
+    if args.log.is_none() {
+        // What panics in a run is told as a violation of its seed.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    let all_well = if args.mutations { mutations(&args) } else { plain(&args) };
+    if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs seeds side by side until `each` has enough. Gives the seconds that it took.
+fn run(
+    args: &Args,
+    mutation: Option<Mutation>,
+    each: &(dyn Fn(u64, Result<Summary, Violation>) -> bool + Sync),
+) -> u64 {
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+    let (next, enough) = (AtomicU64::new(*args.seeds.start()), AtomicBool::new(false));
+    let begun = begin();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while !enough.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > *args.seeds.end() {
+                        break;
+                    }
+                    if each(seed, simulation::run(seed, mutation)) {
+                        enough.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    begun.elapsed().as_secs()
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long the tool takes is told to whoever runs it")]
+fn begin() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+#[derive(Default)]
+struct Sum {
+    runs: u64,
+    records: u64,
+    trimmed: u64,
+    epochs: u64,
+    rolled_forward: u64,
+    rolled_back: u64,
+    aborted: u64,
+    workers: u64,
+    requests: u64,
+    virtual_ms: u64,
+    violations: BTreeMap<u64, String>,
+}
+
+fn plain(args: &Args) -> bool {
+    let (sum, tally) = (Mutex::new(Sum::default()), Tally::default());
+    let seconds = run(args, args.mutation, &|seed, result| {
+        let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+        sum.runs += 1;
+        if sum.runs.is_multiple_of(500) {
+            eprintln!("{} runs, {} violations", sum.runs, sum.violations.len());
+        }
+        match result {
+            Ok(message) => {
+                tally.add(&message.tally);
+                sum.records += message.records;
+                sum.trimmed += message.trimmed;
+                sum.epochs += message.epochs;
+                sum.rolled_forward += message.rolled_forward;
+                sum.rolled_back += message.rolled_back;
+                sum.aborted += message.aborted;
+                sum.workers += u64::from(message.workers);
+                sum.requests += message.requests;
+                sum.virtual_ms += message.virtual_ms;
+                false
+            }
+            Err(violation) => {
+                show(args, &violation);
+                sum.violations.insert(seed, violation.what);
+                !args.keep_going
+            }
+        }
+    });
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{} runs in {seconds} s, {} of the fleets' own time", sum.runs, spoken(sum.virtual_ms));
+    println!(
+        "  {} workers, {} requests, {} records, {} epochs committed",
+        sum.workers, sum.requests, sum.records, sum.epochs
+    );
+    println!(
+        "  {} epochs given up, {} finished by another worker, {} rolled back after their decision; {} records trimmed unread",
+        sum.aborted, sum.rolled_forward, sum.rolled_back, sum.trimmed
+    );
+    println!("faults that occurred:\n{}", tally.table());
+    let missing = tally.missing();
+    if !missing.is_empty() {
+        println!("never occurred: {missing:?}");
+    }
+    match sum.violations.len() {
+        0 => println!("no violation"),
+        count => println!("{count} VIOLATIONS: seeds {:?}", sum.violations.keys().collect::<Vec<_>>()),
+    }
+    sum.violations.is_empty()
+}
+
+fn show(args: &Args, violation: &Violation) {
+    eprintln!("seed {}: {}", violation.seed, violation.what);
+    if args.trace {
+        violation.trace.iter().for_each(|line| eprintln!("  {line}"));
+    }
+}
+
+fn spoken(ms: u64) -> String {
+    let time = Duration::from_millis(ms).as_secs();
+    format!("{} h {} min", time / 3600, time / 60 % 60)
+}
+
+fn mutations(args: &Args) -> bool {
+    let mut missed = Vec::new();
+    println!("{:<26} {:>9}  what the simulation said", "fault of the protocol", "found by");
+    for &mutation in Mutation::ALL {
+        let found: Mutex<Option<(u64, String)>> = Mutex::default();
+        run(args, Some(mutation), &|seed, result| {
+            let Err(violation) = result else { return false };
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            if found.as_ref().is_none_or(|(first, _)| seed < *first) {
+                *found = Some((seed, violation.what));
+            }
+            true
+        });
+        let name = format!("{mutation:?}");
+        match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((seed, what)) => {
+                let what: String = what.chars().take(110).map(|c| if c == '\n' { ' ' } else { c }).collect();
+                println!("{name:<26} {:>9}  {what}", format!("seed {seed}"));
+            }
+            None => {
+                println!("{name:<26} {:>9}", "MISSED");
+                missed.push(mutation);
+            }
+        }
+    }
+    if !missed.is_empty() {
+        println!("{} of {} were not found", missed.len(), Mutation::ALL.len());
+    }
+    missed.is_empty()
+}

@@ -1,0 +1,251 @@
+//! A simulated stream: shards that get records, split, merge, and are forgotten once they are read.
+//!
+//! Owns: what is in the stream at which time, and reading it through a worker's wires. Does not own: what the records hold
+//! (`records`). Simpler than Kinesis on purpose: it is the other end of the trait that a source is behind. What belongs to
+//! Kinesis alone (iterators, aggregates, trimming) is in `aws`.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
+use pipeline::chunk::{Chunk, Frame, Framing};
+use shardlake::source::{Behind, Read, ShardReader, ShardSource, SourceError, SourceShard};
+use tokio::time::Instant;
+
+use crate::faults::Kind;
+use crate::wires::{Service, Trouble, Wires};
+
+/// Records of one answer.
+const RECORDS_MAX: usize = 40;
+
+/// A shard.
+#[derive(Debug, Clone)]
+struct SimShard {
+    id: ShardId,
+    parents: Vec<ShardId>,
+    children: Vec<ShardId>,
+    records: Vec<SimRecord>,
+    closed: bool,
+}
+
+#[derive(Debug, Clone)]
+struct SimRecord {
+    sequence: u64,
+    bytes: Vec<u8>,
+    visible_at: Instant,
+}
+
+/// A stream. Clones are the same stream.
+#[derive(Debug, Clone)]
+pub struct SimStream {
+    name: StreamName,
+    shards: Arc<Mutex<Vec<SimShard>>>,
+    unlisted: Arc<Mutex<BTreeSet<ShardId>>>,
+}
+
+impl SimStream {
+    /// A stream of so many shards.
+    pub fn new(name: &str, shards: u64) -> Self {
+        let name = StreamName::new(name).expect("a plain name");
+        let stream = SimStream { name, shards: Arc::default(), unlisted: Arc::default() };
+        for _ in 0..shards {
+            stream.add(Vec::new());
+        }
+        stream
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &StreamName {
+        &self.name
+    }
+
+    fn shards(&self) -> MutexGuard<'_, Vec<SimShard>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, parents: Vec<ShardId>) -> ShardId {
+        let mut shards = self.shards();
+        let id = ShardId::new(format!("shardId-{:03}", shards.len())).expect("a plain name");
+        shards.push(SimShard { id: id.clone(), parents, children: Vec::new(), records: Vec::new(), closed: false });
+        id
+    }
+
+    /// The shards that take records.
+    pub fn open_shards(&self) -> Vec<ShardId> {
+        self.shards().iter().filter(|shard| !shard.closed).map(|shard| shard.id.clone()).collect()
+    }
+
+    /// The shards that take no more.
+    pub fn closed_shards(&self) -> Vec<ShardId> {
+        self.shards().iter().filter(|shard| shard.closed).map(|shard| shard.id.clone()).collect()
+    }
+
+    /// Puts a record, with a gap of `gap` numbers before it, which can be read after `late`: its number.
+    pub fn put(&self, shard: &ShardId, gap: u64, bytes: Vec<u8>, late: Duration) -> u64 {
+        let mut shards = self.shards();
+        let shard = shards.iter_mut().find(|open| open.id == *shard).expect("it is open");
+        let last = shard.records.last();
+        let sequence = last.map_or(0, |last| last.sequence) + 1 + gap;
+        // Records are read in their order.
+        let visible_at = (Instant::now() + late).max(last.map_or_else(Instant::now, |last| last.visible_at));
+        shard.records.push(SimRecord { sequence, bytes, visible_at });
+        sequence
+    }
+
+    /// Splits a shard into two.
+    pub fn split(&self, shard: &ShardId) {
+        let children = [self.add(vec![shard.clone()]), self.add(vec![shard.clone()])];
+        self.close(shard, children.to_vec());
+    }
+
+    /// Makes two shards one.
+    pub fn merge(&self, left: &ShardId, right: &ShardId) {
+        let child = self.add(vec![left.clone(), right.clone()]);
+        self.close(left, vec![child.clone()]);
+        self.close(right, vec![child]);
+    }
+
+    fn close(&self, id: &ShardId, children: Vec<ShardId>) {
+        let mut shards = self.shards();
+        let shard = shards.iter_mut().find(|shard| shard.id == *id).expect("it is there");
+        (shard.closed, shard.children) = (true, children);
+    }
+
+    /// The stream lists this shard no more.
+    pub fn unlist(&self, shard: ShardId) -> bool {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).insert(shard)
+    }
+
+    fn find(&self, id: &ShardId) -> Option<SimShard> {
+        self.shards().iter().find(|shard| shard.id == *id).cloned()
+    }
+
+    fn list(&self) -> Vec<SourceShard> {
+        let unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards = self.shards();
+        let listed = shards.iter().filter(|shard| !unlisted.contains(&shard.id));
+        listed
+            .map(|shard| SourceShard { parents: shard.parents.clone(), ..SourceShard::alone(shard.id.clone()) })
+            .collect()
+    }
+}
+
+impl SimShard {
+    /// Records at or before a position.
+    fn read_through(&self, position: &Position) -> usize {
+        match position {
+            Position::Beginning | Position::Since { .. } => 0,
+            Position::Latest => self.visible(),
+            Position::End => self.records.len(),
+            Position::At { sequence, .. } => {
+                self.records.iter().take_while(|record| SequenceNumber::from(record.sequence) <= *sequence).count()
+            }
+        }
+    }
+
+    fn visible(&self) -> usize {
+        let now = Instant::now();
+        self.records.iter().take_while(|record| record.visible_at <= now).count()
+    }
+}
+
+/// The stream as one worker sees it.
+#[derive(Debug, Clone)]
+pub struct Wired {
+    pub(crate) wires: Arc<Wires>,
+    pub(crate) stream: SimStream,
+}
+
+fn message_of(place: impl std::fmt::Display, trouble: Trouble) -> SourceError {
+    let place = place.to_string();
+    match trouble {
+        Trouble::Refused => SourceError::Unreadable { place, problem: "refused by the simulation".to_owned() },
+        _ => SourceError::Unavailable { place, problem: "lost by the simulation".to_owned() },
+    }
+}
+
+#[async_trait]
+impl ShardSource for Wired {
+    fn stream(&self) -> &StreamName {
+        &self.stream.name
+    }
+
+    async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
+        let stream = self.stream.clone();
+        let listed = self.wires.send(Service::Stream, "ListShards", "", async move { stream.list() }).await;
+        listed.map_err(|trouble| message_of("the stream", trouble))
+    }
+
+    async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
+        let found = self.stream.find(shard).ok_or_else(|| message_of(shard, Trouble::Refused))?;
+        let next = found.read_through(after);
+        Ok(Box::new(SimReader { wired: self.clone(), shard: shard.clone(), next, after: after.clone(), reads: 0 }))
+    }
+
+    async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {
+        let (stream, id) = (self.stream.clone(), shard.clone());
+        let found = self.wires.send(Service::Stream, "Behind", shard.as_str(), async move { stream.find(&id) }).await;
+        let found =
+            found.map_err(|trouble| message_of(shard, trouble))?.ok_or_else(|| message_of(shard, Trouble::Refused))?;
+        let left = found.visible().saturating_sub(found.read_through(position));
+        let ended = *position == Position::End || !found.closed;
+        Ok(if left == 0 && ended { Behind::Nothing } else { Behind::Bytes(left as u64 + 1) })
+    }
+}
+
+struct SimReader {
+    wired: Wired,
+    shard: ShardId,
+    next: usize,
+    after: Position,
+    reads: u64,
+}
+
+#[async_trait]
+impl ShardReader for SimReader {
+    async fn read(&mut self, bytes: usize, mut buffer: Vec<u8>) -> Result<Read, SourceError> {
+        let (stream, id) = (self.wired.stream.clone(), self.shard.clone());
+        let found = async move { stream.find(&id) };
+        let found = self.wired.wires.send(Service::Stream, "GetRecords", self.shard.as_str(), found).await;
+        let shard = found.map_err(|trouble| message_of(&self.shard, trouble))?.expect("it was opened");
+        self.reads += 1;
+        let visible = shard.visible();
+        let stream: Arc<str> = self.wired.stream.name.as_str().into();
+        if self.next < visible && self.reads.is_multiple_of(7) {
+            // Nothing for now, though there is more.
+            self.wired.wires.tally().note(Kind::EmptyAnswer);
+            let chunk = Chunk::new(stream, shard.id.as_str().into(), 0, Vec::new(), Framing::Records(Vec::new()));
+            return Ok(Read::Chunk { chunk, through: self.after.clone(), source_bytes: 0 });
+        }
+        if self.next == visible {
+            let at_end = shard.closed && visible == shard.records.len();
+            return Ok(if at_end { Read::End { children: shard.children } } else { Read::AtTip });
+        }
+        let mut frames = Vec::new();
+        let most = 1 + self.next % RECORDS_MAX;
+        for record in shard.records[self.next..visible].iter().take(most) {
+            if !frames.is_empty() && buffer.len() + record.bytes.len() > bytes {
+                break;
+            }
+            let begin = u32::try_from(buffer.len()).expect("chunks are small");
+            buffer.extend_from_slice(&record.bytes);
+            let end = u32::try_from(buffer.len()).expect("chunks are small");
+            buffer.push(b'\n');
+            frames.push(Frame {
+                bytes: begin..end,
+                sequence: record.sequence.to_string().into(),
+                sub_sequence: 0,
+                arrival_ms: Some(1_737_000_000_000),
+                partition_key: None,
+                damage: None,
+            });
+            self.after = Position::at(record.sequence.into());
+        }
+        self.next += frames.len();
+        let bytes = buffer.len() as u64;
+        let chunk = Chunk::new(stream, shard.id.as_str().into(), 0, buffer, Framing::Records(frames));
+        Ok(Read::Chunk { chunk, through: self.after.clone(), source_bytes: bytes })
+    }
+}
