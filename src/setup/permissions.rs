@@ -10,9 +10,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use aws_sdk_kinesis::types::ShardIteratorType;
 use aws_sdk_s3::error::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use checkpoints::error_chain;
 
 use crate::config::{BucketUrl, CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, SourceUrl};
-use crate::setup::aws::{Aws, causes};
+use crate::setup::aws::Aws;
 use crate::source::Mode;
 
 /// The key of an item, an object or an upload that is there only while it is tried.
@@ -109,7 +110,7 @@ where
     if denied.contains(&code.as_str()) || (code.is_empty() && status == Some(403)) {
         return Found::Denied;
     }
-    let mut problem = causes(&error);
+    let mut problem = error_chain(&error);
     problem.truncate(problem.char_indices().nth(160).map_or(problem.len(), |(at, _)| at));
     Found::Failed(problem)
 }
