@@ -162,8 +162,6 @@ async fn dynamodb(aws: &Aws, table: &str, tried: &mut Vec<Tried>) {
     let refused = ["ConditionalCheckFailedException", "TransactionCanceledException"];
     let scanned = client.scan().table_name(table).limit(1).send().await;
     note(tried, "dynamodb:Scan", table, judge(scanned, &[], &absent));
-    let got = client.get_item().table_name(table).key("leaseKey", key()).send().await;
-    note(tried, "dynamodb:GetItem", table, judge(got, &[], &absent));
     let keys = aws_sdk_dynamodb::types::KeysAndAttributes::builder()
         .keys([("leaseKey".to_owned(), key())].into_iter().collect())
         .build();
