@@ -12,6 +12,7 @@ mod leases;
 mod logging;
 mod produce;
 mod produce_stream;
+mod progress_bar;
 mod run;
 mod show;
 mod table;
@@ -46,7 +47,7 @@ pub fn main() -> ExitCode {
     };
     crate::setup::allocator::return_large_buffers();
     logging::start_logging(args.log_format);
-    logging::keep_panics_quiet();
+    logging::hide_panic_messages();
     // Lanes have threads of their own: these are for sockets, timers, files and databases.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
@@ -55,7 +56,7 @@ pub fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return logging::failed(&anyhow::Error::new(error).context("could not start")),
+        Err(error) => return logging::report_failure(&anyhow::Error::new(error).context("could not start")),
     };
     let result = runtime.block_on(dispatch(args));
     // What still reads a file is not waited for: nothing that was committed rests on it.
@@ -66,7 +67,7 @@ pub fn main() -> ExitCode {
             eprintln!("shardlake: {error}");
             ExitCode::from(2)
         }
-        Err(error) => logging::failed(&error),
+        Err(error) => logging::report_failure(&error),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::cli::args::{
     CheckpointsArgs, CheckpointsCommand, DeadlettersArgs, DeadlettersCommand, GraphArgs, GraphFormat, Place,
     SchemaArgs, SchemaFormatArg, SweepArgs,
 };
-use crate::cli::logging::bar;
+use crate::cli::progress_bar::bar;
 use crate::cli::table::{Table, shorten};
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SharedClock, SystemClock};
