@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use checkpoints::error_chain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
@@ -58,16 +59,9 @@ pub(crate) fn keep_panics_quiet() {
     }));
 }
 
-/// Tells an error with its causes, once each.
+/// Prints an error with its causes.
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
-    let mut message: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        if !message.iter().any(|known| known.contains(&text)) {
-            message.push(text);
-        }
-    }
-    eprintln!("shardlake: {}", message.join(": "));
+    eprintln!("shardlake: {}", error_chain(error.as_ref()));
     ExitCode::from(1)
 }
 

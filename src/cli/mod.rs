@@ -6,6 +6,7 @@
 //! Exit codes: 0 done; 1 failed, or found faults; 2 wrong usage or configuration, told before anything is touched.
 
 mod args;
+mod checkpoints;
 mod config;
 mod init;
 mod leases;
@@ -89,7 +90,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Status(place) => show::status(&place, args.json).await,
         Command::Sweep(sweep) => show::sweep(&sweep, args.json).await,
         Command::Deadletters(command) => show::deadletters(&command, args.json).await,
-        Command::Checkpoints(command) => show::checkpoints(&command, args.json).await,
+        Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
         Command::Init(command) => init::init(&command, args.json).await,
