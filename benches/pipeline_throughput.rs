@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pipeline::chunk::Chunk;
-use pipeline::encode::{EncodeError, Encoder, Provenance, RowGroup, Rows};
+use pipeline::encode::{EncodeError, Encoder, EncoderConfig, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
 use pipeline::line_objects::LineCodec;
 use rustix::time::ClockId;
@@ -186,7 +186,7 @@ fn push(
     rows_bytes: usize,
 ) -> Result<Pushed, EncodeError> {
     let mut lane = Lane::new(Arc::clone(config));
-    let mut encoder = Encoder::new(&config.datasets, 1)?;
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default())?;
     let mut groups = Vec::new();
     let (mut records, mut raw_bytes) = (0, 0);
     // The worker's buffers go back to its readers; here they are kept, so that no clock sees them go.

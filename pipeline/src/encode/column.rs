@@ -1,6 +1,6 @@
 //! One column's values become pages, with their dictionary and bloom filter.
 //!
-//! Owns: the choice of encoding, the cut into pages, compression. Does not own: what is noted of the pages (`chunk`), the
+//! Owns: the choice of encoding, the cut into pages, compression. Does not own: what is noted of the pages (`column_chunk`), the
 //! file around them (`file`).
 //!
 //! Why not parquet's own column writers: they take whole values and build each dictionary again by hashing every value
@@ -28,7 +28,7 @@ use parquet::schema::types::ColumnDescPtr;
 
 use crate::columns::intern::Interner;
 use crate::dataset::plan::{Leaf, LeafSource, Physical, Transform};
-use crate::encode::chunk::Chunk;
+use crate::encode::column_chunk::ColumnChunk;
 use crate::encode::delta::{self, Width};
 use crate::encode::gather::{Column, LeafRows, Levels};
 use crate::encode::levels;
@@ -113,7 +113,7 @@ impl ColumnEncoder {
         column: &mut Column,
         landed: Option<&Interner>,
     ) -> Result<(Bytes, ColumnCloseResult)> {
-        let mut chunk = Chunk::new(descriptor);
+        let mut chunk = ColumnChunk::new(descriptor);
         match landed {
             Some(landed) => self.encode_dictionary(leaf, rows, column, landed, &mut chunk)?,
             None if leaf.physical == Physical::Float64 => self.encode_doubles(rows, column, &mut chunk)?,
@@ -123,7 +123,13 @@ impl ColumnEncoder {
     }
 
     /// A column without a dictionary.
-    fn encode_plain(&mut self, leaf: &Leaf, rows: &LeafRows<'_>, column: &mut Column, chunk: &mut Chunk) -> Result<()> {
+    fn encode_plain(
+        &mut self,
+        leaf: &Leaf,
+        rows: &LeafRows<'_>,
+        column: &mut Column,
+        chunk: &mut ColumnChunk,
+    ) -> Result<()> {
         let mut filter = match leaf.transform {
             Transform::Pseudonym => Some(new_filter(rows.texts())?),
             _ => None,
@@ -161,7 +167,7 @@ impl ColumnEncoder {
         rows: &LeafRows<'_>,
         column: &mut Column,
         landed: &Interner,
-        chunk: &mut Chunk,
+        chunk: &mut ColumnChunk,
     ) -> Result<()> {
         self.places.resize(self.places.len().max(landed.len() + 1), 0);
         self.dictionary.clear();
@@ -201,7 +207,7 @@ impl ColumnEncoder {
         rows: &LeafRows<'_>,
         column: &mut Column,
         landed: &Interner,
-        chunk: &mut Chunk,
+        chunk: &mut ColumnChunk,
     ) -> Result<()> {
         for batch in 0..rows.batches() {
             if rows.batches() > 1 {
@@ -226,7 +232,7 @@ impl ColumnEncoder {
         rows: &LeafRows<'_>,
         column: &mut Column,
         landed: &Interner,
-        chunk: &mut Chunk,
+        chunk: &mut ColumnChunk,
     ) -> Result<()> {
         let distinct = self.dictionary.len();
         let sorted = distinct <= SORTED_MAX;
@@ -260,7 +266,7 @@ impl ColumnEncoder {
     }
 
     /// Doubles get a dictionary if a sample shows that few differ.
-    fn encode_doubles(&mut self, rows: &LeafRows<'_>, column: &mut Column, chunk: &mut Chunk) -> Result<()> {
+    fn encode_doubles(&mut self, rows: &LeafRows<'_>, column: &mut Column, chunk: &mut ColumnChunk) -> Result<()> {
         let mut places: HashMap<i64, u32, Mix> = HashMap::default();
         let mut distinct: Vec<i64> = Vec::new();
         let mut repeats = true;
@@ -309,7 +315,7 @@ impl ColumnEncoder {
         Ok(())
     }
 
-    fn dictionary_page(&mut self, distinct: usize, is_sorted: bool, chunk: &mut Chunk) -> Result<()> {
+    fn dictionary_page(&mut self, distinct: usize, is_sorted: bool, chunk: &mut ColumnChunk) -> Result<()> {
         let page = Page::DictionaryPage {
             buf: self.compress()?,
             num_values: u32::try_from(distinct).map_err(|_| too_many())?,
@@ -334,7 +340,7 @@ impl ColumnEncoder {
         body: &Body<'_>,
         physical: Physical,
         texts: &[&[u8]],
-        chunk: &mut Chunk,
+        chunk: &mut ColumnChunk,
     ) -> Result<()> {
         let bytes_a_row = match body {
             Body::Ids(width) => all.count * *width as usize / 8 / all.rows.max(1),

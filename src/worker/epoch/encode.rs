@@ -80,7 +80,7 @@ pub(crate) async fn encode_rest(
     let mut jobs = jobs(&all_rows).into_iter();
     let mut encoders: Vec<Encoder> = Vec::new();
     for _ in 0..units.len() {
-        encoders.push(Encoder::new(&config.lanes.datasets, config.zstd_level)?);
+        encoders.push(Encoder::new(&config.lanes.datasets, &config.encoder)?);
     }
     let mut running: JoinSet<Result<(Encoder, Vec<Encoded>), WorkerError>> = JoinSet::new();
     loop {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, shipped};
-use pipeline::encode::{Encoder, ParquetFile, Provenance};
+use pipeline::encode::{Encoder, EncoderConfig, ParquetFile, Provenance};
 use pipeline::graph::Graph;
 use pipeline::lane::{Lane, LaneConfig};
 use pipeline::line_objects::{LineCodec, LineMember};
@@ -65,7 +65,7 @@ pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
         datasets,
     });
     let mut lane = Lane::new(Arc::clone(&config));
-    let mut encoder = Encoder::new(&config.datasets, 1).unwrap();
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default()).unwrap();
     let mut open: BTreeMap<(String, String), ParquetFile> = BTreeMap::new();
     let mut landed = Landed::default();
     let mut encode = |lane: &mut Lane| {

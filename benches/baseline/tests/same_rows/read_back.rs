@@ -377,5 +377,5 @@ fn footers_say_where_a_file_is_from() {
             ("shardlake.ranges", "[\"all\"]"),
         ]
     );
-    assert_eq!(footer.created_by(), Some(format!("shardlake {version}").as_str()));
+    assert_eq!(footer.created_by(), Some(format!("shardlake version {version} (build unknown)").as_str()));
 }

@@ -19,7 +19,7 @@ use crate::dataset::plan::Physical;
 use crate::encode::stats::{Bounds, statistics};
 
 /// A column chunk that is being written.
-pub(super) struct Chunk {
+pub(super) struct ColumnChunk {
     descriptor: ColumnDescPtr,
     sink: TrackedWrite<Vec<u8>>,
     pub(super) bounds: Option<Bounds>,
@@ -40,9 +40,9 @@ pub(super) struct Chunk {
     values: u64,
 }
 
-impl Chunk {
+impl ColumnChunk {
     pub(super) fn new(descriptor: &ColumnDescPtr) -> Self {
-        Chunk {
+        ColumnChunk {
             descriptor: descriptor.clone(),
             sink: TrackedWrite::new(Vec::new()),
             bounds: None,
