@@ -58,10 +58,10 @@ impl Rows {
         let mut runs = std::mem::take(&mut table.runs);
         runs.sort_by_key(|run| run.partition);
         let mut partitions: Vec<(PartitionId, std::ops::Range<usize>)> = Vec::new();
-        for (place, run) in runs.iter().enumerate() {
+        for (index, run) in runs.iter().enumerate() {
             match partitions.last_mut() {
-                Some((partition, range)) if *partition == run.partition => range.end = place + 1,
-                _ => partitions.push((run.partition, place..place + 1)),
+                Some((partition, range)) if *partition == run.partition => range.end = index + 1,
+                _ => partitions.push((run.partition, index..index + 1)),
             }
         }
         let partitions = partitions
@@ -159,11 +159,11 @@ impl Encoder {
         let mut columns = Vec::with_capacity(schema.num_columns());
         for ((number, leaf), descriptor) in leaves.zip(schema.columns()) {
             let rows = LeafRows::new(table, number, runs);
-            let landed = match &table.values[number] {
+            let dictionary = match &table.values[number] {
                 Values::Dictionary(dictionary) => Some(dictionary.landed()),
                 _ => None,
             };
-            columns.push(self.columns.encode(leaf, descriptor, &rows, &mut self.column, landed)?);
+            columns.push(self.columns.encode(leaf, descriptor, &rows, &mut self.column, dictionary)?);
         }
         Ok(RowGroup { rows: *count, columns })
     }
