@@ -174,7 +174,7 @@ impl Part {
             file.append(encoder.row_group(&all_rows[place], partition)?)?;
         }
         let rows = file.rows();
-        let bytes = file.finish(&Provenance { epoch: "bench".to_owned(), ranges: None })?;
+        let bytes = file.finish(&Provenance { epoch: "bench".to_owned(), ranges: None })?.bytes;
         Ok((rows, bytes.len() as u64))
     }
 }

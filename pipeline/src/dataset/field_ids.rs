@@ -281,16 +281,14 @@ mod tests {
         }
 
         #[test]
-        fn stored_ids_round_trip(schemas in schemas()) {
+        fn stored_ids_round_trip(schemas in schemas(), cut in any::<prop::sample::Index>()) {
             let mut ids = FieldIds::new("orders");
             for columns in &schemas {
                 ids.assign(columns);
             }
             let bytes = ids.to_bytes();
             prop_assert_eq!(FieldIds::from_bytes("orders", &bytes).unwrap(), ids);
-            for cut in 0..bytes.len() - 1 {
-                prop_assert!(FieldIds::from_bytes("orders", &bytes[..cut]).is_err());
-            }
+            prop_assert!(FieldIds::from_bytes("orders", &bytes[..cut.index(bytes.len() - 1)]).is_err());
         }
     }
 

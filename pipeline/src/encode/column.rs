@@ -379,7 +379,7 @@ impl ColumnEncoder {
                 Body::Bools(bools) => {
                     let bools = &bools[values.clone()];
                     levels::pack(bools.iter().map(|bit| u64::from(*bit != 0)), bools.len(), 1, &mut self.body);
-                    Bounds::of_numbers(bools)
+                    Bounds::of_bools(bools)
                 }
                 Body::Texts { bytes, lengths, prefixed } => {
                     let lengths = &lengths[values.clone()];

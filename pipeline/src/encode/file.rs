@@ -24,6 +24,7 @@ use parquet::schema::types::SchemaDescPtr;
 
 use crate::dataset::plan::Plan;
 use crate::encode::RowGroup;
+use crate::encode::column_stats::{self, FileStats};
 
 /// The most shard ranges that a footer names. The commit record of an epoch has all of them.
 pub const RANGES_MAX: usize = 100;
@@ -64,6 +65,17 @@ pub struct Provenance {
     pub ranges: Option<String>,
 }
 
+/// A finished file.
+#[derive(Debug)]
+pub struct FinishedFile {
+    /// The bytes that were not yet taken.
+    pub bytes: Vec<u8>,
+    /// The rows of the whole file.
+    pub rows: u64,
+    /// The statistics of the whole file.
+    pub stats: FileStats,
+}
+
 /// Bytes that were written and not yet taken.
 #[derive(Debug, Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -83,6 +95,8 @@ impl std::io::Write for Sink {
 pub struct ParquetFile {
     writer: SerializedFileWriter<Sink>,
     sink: Sink,
+    /// For each column, whether the bounds of its values may leave the file.
+    bounded: Arc<[bool]>,
     rows: u64,
     row_groups: usize,
 }
@@ -97,7 +111,12 @@ impl std::fmt::Debug for ParquetFile {
 }
 
 impl ParquetFile {
-    pub(crate) fn new(plan: &Plan, schema: &SchemaDescPtr, producer: &ProducerVersion) -> Result<Self> {
+    pub(crate) fn new(
+        plan: &Plan,
+        schema: &SchemaDescPtr,
+        bounded: &Arc<[bool]>,
+        producer: &ProducerVersion,
+    ) -> Result<Self> {
         let properties = WriterProperties::builder()
             .set_created_by(producer.as_str().to_owned())
             .set_key_value_metadata(Some(vec![
@@ -108,7 +127,7 @@ impl ParquetFile {
             .build();
         let sink = Sink::default();
         let writer = SerializedFileWriter::new(sink.clone(), schema.root_schema_ptr(), Arc::new(properties))?;
-        Ok(ParquetFile { writer, sink, rows: 0, row_groups: 0 })
+        Ok(ParquetFile { writer, sink, bounded: Arc::clone(bounded), rows: 0, row_groups: 0 })
     }
 
     /// Adds a row group of the file's dataset and partition.
@@ -151,11 +170,11 @@ impl ParquetFile {
         std::mem::take(&mut *self.sink.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes the footer and returns the last bytes.
+    /// Writes the footer.
     ///
     /// # Errors
     /// The file has no rows, which is a bug.
-    pub fn finish(mut self, provenance: &Provenance) -> Result<Vec<u8>> {
+    pub fn finish(mut self, provenance: &Provenance) -> Result<FinishedFile> {
         if self.rows == 0 {
             return Err(ParquetError::General("a file must have at least one row".to_owned()));
         }
@@ -163,8 +182,9 @@ impl ParquetFile {
         if let Some(ranges) = &provenance.ranges {
             self.writer.append_key_value_metadata(KeyValue::new("shardlake.ranges".to_owned(), ranges.clone()));
         }
+        let stats = column_stats::of_file(self.writer.flushed_row_groups(), &self.bounded);
         self.writer.finish()?;
-        Ok(self.take_bytes())
+        Ok(FinishedFile { bytes: self.take_bytes(), rows: self.rows, stats })
     }
 }
 

@@ -10,6 +10,7 @@ mod gather;
 
 mod column;
 mod column_chunk;
+mod column_stats;
 mod delta;
 mod levels;
 mod stats;
@@ -30,7 +31,8 @@ use crate::dataset::Datasets;
 use crate::encode::column::ColumnEncoder;
 use crate::encode::gather::{Column, LeafRows};
 
-pub use file::{ParquetFile, ProducerVersion, Provenance, RANGES_MAX};
+pub use column_stats::{Bound, ColumnBounds, ColumnStats, FileStats, InvalidStats};
+pub use file::{FinishedFile, ParquetFile, ProducerVersion, Provenance, RANGES_MAX};
 pub use parquet::errors::ParquetError as EncodeError;
 
 /// Rows of one dataset, taken from a lane, by partition.
@@ -126,6 +128,8 @@ impl Default for EncoderConfig {
 pub struct Encoder {
     producer: ProducerVersion,
     schemas: Vec<SchemaDescPtr>,
+    /// For each dataset and column, whether the bounds of its values may leave the file.
+    bounded: Vec<Arc<[bool]>>,
     columns: ColumnEncoder,
     column: Column,
 }
@@ -141,6 +145,7 @@ impl Encoder {
             schemas: (0..datasets.plans().len())
                 .map(|dataset| schema::schema(datasets.plan(dataset), datasets.field_ids(dataset)))
                 .collect::<Result<_>>()?,
+            bounded: datasets.plans().iter().map(|plan| column_stats::bounded_columns(plan).into()).collect(),
             columns: ColumnEncoder::new(config.zstd_level)?,
             column: Column::default(),
         })
@@ -173,6 +178,6 @@ impl Encoder {
     /// # Errors
     /// Parquet refuses the schema, which is a bug.
     pub fn file(&self, datasets: &Datasets, dataset: usize) -> Result<ParquetFile> {
-        ParquetFile::new(datasets.plan(dataset), &self.schemas[dataset], &self.producer)
+        ParquetFile::new(datasets.plan(dataset), &self.schemas[dataset], &self.bounded[dataset], &self.producer)
     }
 }

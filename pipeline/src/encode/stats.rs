@@ -18,6 +18,7 @@ const TEXT_BOUND_BYTES: usize = 64;
 /// The least and the greatest of a set of values.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Bounds {
+    Bools(bool, bool),
     Numbers(i64, i64),
     Doubles(f64, f64),
     /// At most [`TEXT_BOUND_BYTES`] long. There is no upper bound if no short text is great enough. The flags are true if
@@ -31,6 +32,12 @@ pub(crate) enum Bounds {
 }
 
 impl Bounds {
+    /// Bounds of booleans, given as 0 and 1.
+    pub(crate) fn of_bools(values: &[i64]) -> Option<Bounds> {
+        let all = |value: i64| values.iter().all(|other| *other == value);
+        (!values.is_empty()).then(|| Bounds::Bools(all(1), !all(0)))
+    }
+
     pub(crate) fn of_numbers(values: &[i64]) -> Option<Bounds> {
         Some(Bounds::Numbers(*values.iter().min()?, *values.iter().max()?))
     }
@@ -69,9 +76,30 @@ impl Bounds {
         }))
     }
 
+    /// The bounds in the statistics of a column chunk.
+    pub(crate) fn of_statistics(statistics: &Statistics) -> Option<Bounds> {
+        Some(match statistics {
+            Statistics::Boolean(of) => Bounds::Bools(*of.min_opt()?, *of.max_opt()?),
+            Statistics::Int32(of) => Bounds::Numbers((*of.min_opt()?).into(), (*of.max_opt()?).into()),
+            Statistics::Int64(of) => Bounds::Numbers(*of.min_opt()?, *of.max_opt()?),
+            Statistics::Double(of) => Bounds::Doubles(*of.min_opt()?, *of.max_opt()?),
+            Statistics::ByteArray(of) => Bounds::Texts {
+                min: of.min_opt()?.data().to_vec(),
+                max: of.max_opt().map(|max| max.data().to_vec()),
+                min_exact: of.min_is_exact(),
+                max_exact: of.max_is_exact(),
+            },
+            _ => return None,
+        })
+    }
+
     /// Extends the bounds to those of other values.
     pub(crate) fn widen(&mut self, other: &Bounds) {
         match (self, other) {
+            (Bounds::Bools(min, max), Bounds::Bools(low, high)) => {
+                *min &= low;
+                *max |= high;
+            }
             (Bounds::Numbers(min, max), Bounds::Numbers(low, high)) => {
                 *min = (*min).min(*low);
                 *max = (*max).max(*high);
@@ -102,6 +130,7 @@ impl Bounds {
     /// length.
     pub(crate) fn to_bytes(&self, physical: Physical) -> (Vec<u8>, Vec<u8>) {
         match self {
+            Bounds::Bools(min, max) => (vec![u8::from(*min)], vec![u8::from(*max)]),
             Bounds::Numbers(min, max) => (number(*min, physical), number(*max, physical)),
             Bounds::Doubles(min, max) => {
                 (negative_zero(*min).to_le_bytes().to_vec(), positive_zero(*max).to_le_bytes().to_vec())
@@ -115,7 +144,6 @@ impl Bounds {
 
 fn number(value: i64, physical: Physical) -> Vec<u8> {
     match physical {
-        Physical::Bool => vec![u8::from(value != 0)],
         #[expect(clippy::cast_possible_truncation, reason = "the column's values are 32 bits wide")]
         Physical::Int32 | Physical::Date32 => (value as i32).to_le_bytes().to_vec(),
         _ => value.to_le_bytes().to_vec(),
@@ -163,8 +191,8 @@ fn cut_up(text: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn statistics(bounds: Option<&Bounds>, physical: Physical, nulls: u64) -> Statistics {
     let nulls = Some(nulls);
     match (physical, bounds) {
-        (Physical::Bool, Some(Bounds::Numbers(min, max))) => {
-            Statistics::boolean(Some(*min != 0), Some(*max != 0), None, nulls, false)
+        (Physical::Bool, Some(Bounds::Bools(min, max))) => {
+            Statistics::boolean(Some(*min), Some(*max), None, nulls, false)
         }
         (Physical::Bool, _) => Statistics::boolean(None, None, None, nulls, false),
         #[expect(clippy::cast_possible_truncation, reason = "the column's values are 32 bits wide")]

@@ -336,7 +336,8 @@ pub(crate) fn encode_all(config: &LaneConfig, lane: &mut Lane) -> Vec<File> {
             assert_eq!(group.rows, partition.rows);
             let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the schema is one");
             file.append(group).expect("a row group of the same schema");
-            let bytes = Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file"));
+            let bytes =
+                Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file").bytes);
             let read = read_rows(&bytes);
             assert_eq!(read.len() as u64, partition.rows, "a file has the rows that it was given");
             let dataset = names[rows.dataset()].to_owned();

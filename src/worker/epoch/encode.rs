@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup, Rows};
+use pipeline::encode::{EncodeError, Encoder, FinishedFile, ParquetFile, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
 use tokio::task::JoinSet;
 
-use crate::worker::epoch::objects::{FinishedFile, Objects, OpenUpload, Slot, TakenFile, finish_files};
+use crate::worker::epoch::objects::{Objects, OpenUpload, Slot, TakenFile, finish_files};
 use crate::worker::{WorkerConfig, WorkerError};
 
 /// Partitions, and rows, that one encoding job takes when an epoch ends.
