@@ -1,9 +1,10 @@
-//! One column chunk while it is being written: its bytes, and what its metadata will say of them.
+//! A column chunk that is being written: its bytes and its metadata.
 //!
-//! Owns: where pages lie, the page index, the bounds of pages and chunk, the chunk's metadata. Does not own: what is in a
-//! page and how it is encoded (`column`), the file around it (`file`).
+//! Owns: the offsets of pages, the page index, the bounds of pages and chunk, the metadata of the chunk. Does not own: the
+//! content of a page (`column`), the file around the chunk (`file`).
 //!
-//! Limit: 2 GiB a page, as the format has it.
+//! The metadata is `ColumnMetaData` of `parquet.thrift`, the page index that of Parquet's `PageIndex.md`. Limit: 2 GiB a
+//! page, because page sizes are 32-bit integers there.
 
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, PageType, ZstdLevel};
@@ -18,8 +19,8 @@ use parquet::schema::types::ColumnDescPtr;
 use crate::dataset::plan::Physical;
 use crate::encode::stats::{Bounds, statistics};
 
-/// A column chunk that is being written.
-pub(super) struct Chunk {
+/// A growing column chunk.
+pub(super) struct ColumnChunk {
     descriptor: ColumnDescPtr,
     sink: TrackedWrite<Vec<u8>>,
     pub(super) bounds: Option<Bounds>,
@@ -27,7 +28,7 @@ pub(super) struct Chunk {
     pub(super) doubles: Vec<i64>,
     pub(super) bloom: Option<Sbbf>,
     index: ColumnIndexBuilder,
-    /// Whether every page so far has bounds or no values. The pages of a large, unsorted dictionary have none: such a
+    /// True while every page has bounds or no values. The pages of a large, unsorted dictionary have no bounds: such a
     /// column gets no column index.
     indexed: bool,
     offsets: OffsetIndexBuilder,
@@ -40,9 +41,9 @@ pub(super) struct Chunk {
     values: u64,
 }
 
-impl Chunk {
+impl ColumnChunk {
     pub(super) fn new(descriptor: &ColumnDescPtr) -> Self {
-        Chunk {
+        ColumnChunk {
             descriptor: descriptor.clone(),
             sink: TrackedWrite::new(Vec::new()),
             bounds: None,
@@ -61,7 +62,8 @@ impl Chunk {
         }
     }
 
-    /// The bounds of a page of dictionary ids: by place where the dictionary is sorted, by value for doubles.
+    /// The bounds of a page of dictionary ids: those of the least and greatest id if the dictionary is sorted; of doubles,
+    /// those of the values.
     pub(super) fn bounds_of_ids(&self, ids: &[u32], sorted: &[&[u8]]) -> Option<Bounds> {
         if !self.doubles.is_empty() {
             let values: Vec<i64> = ids.iter().map(|id| self.doubles[*id as usize]).collect();
@@ -71,7 +73,8 @@ impl Chunk {
         Bounds::of_texts([sorted.get(*min as usize)?, sorted.get(*max as usize)?].into_iter().copied())
     }
 
-    pub(super) fn note_page(
+    /// Adds a page to the page index and to the bounds of the chunk.
+    pub(super) fn add_page(
         &mut self,
         bounds: Option<&Bounds>,
         physical: Physical,
@@ -94,6 +97,7 @@ impl Chunk {
         }
     }
 
+    /// Appends the bytes of a page. A data page must have been added with [`ColumnChunk::add_page`].
     pub(super) fn write(&mut self, page: Page, uncompressed: usize) -> Result<()> {
         let data = page.is_data_page();
         let (kind, encoding) = (page.page_type(), page.encoding());
@@ -115,6 +119,7 @@ impl Chunk {
         Ok(())
     }
 
+    /// The bytes of the chunk, and what the file's footer and indexes need of it.
     pub(super) fn finish(self, physical: Physical, level: i32) -> Result<(Bytes, ColumnCloseResult)> {
         let size = i64::try_from(self.sink.bytes_written()).unwrap_or(i64::MAX);
         let mut encodings: Vec<Encoding> = self.pages.iter().map(|(_, encoding, _)| *encoding).collect();
@@ -142,7 +147,7 @@ impl Chunk {
             column_index: if self.indexed { Some(self.index.build()?) } else { None },
             offset_index: Some(self.offsets.build()),
         };
-        // It waits in memory until its part is sent: what it grew beyond its need does not.
+        // The bytes wait in memory until their part is uploaded: spare capacity must not.
         let mut bytes = self.sink.into_inner()?;
         bytes.shrink_to_fit();
         Ok((Bytes::from(bytes), close))
