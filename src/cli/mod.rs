@@ -13,6 +13,7 @@ mod leases;
 mod logging;
 mod produce;
 mod produce_stream;
+mod progress_bar;
 mod run;
 mod show;
 mod table;
@@ -47,7 +48,7 @@ pub fn main() -> ExitCode {
     };
     crate::setup::allocator::return_large_buffers();
     logging::start_logging(args.log_format);
-    logging::keep_panics_quiet();
+    logging::hide_panic_messages();
     // Lanes have threads of their own: these are for sockets, timers, files and databases.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
@@ -56,7 +57,7 @@ pub fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return logging::failed(&anyhow::Error::new(error).context("could not start")),
+        Err(error) => return logging::report_failure(&anyhow::Error::new(error).context("could not start")),
     };
     let result = runtime.block_on(dispatch(args));
     // What still reads a file is not waited for: nothing that was committed rests on it.
@@ -67,7 +68,7 @@ pub fn main() -> ExitCode {
             eprintln!("shardlake: {error}");
             ExitCode::from(2)
         }
-        Err(error) => logging::failed(&error),
+        Err(error) => logging::report_failure(&error),
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::args::{
     DeadlettersArgs, DeadlettersCommand, GraphArgs, GraphFormat, Place, SchemaArgs, SchemaFormatArg, SweepArgs,
 };
-use crate::cli::logging::bar;
+use crate::cli::progress_bar::bar;
 use crate::cli::table::{Table, shorten};
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SharedClock, SystemClock};
