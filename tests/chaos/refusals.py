@@ -133,7 +133,7 @@ CASES = [
     Case("the leases can't be made", "leases.*Permission denied.*; make it writable", 2, forbidden_folder_of_the_leases,
          powers=False),
     Case("the leases are a folder", "leases.db: this is a folder; give the path of a file", 2, leases_are_a_folder),
-    Case("the leases are no database", "leases.db: the file is no SQLite database.*; move it away", 1,
+    Case("the leases are no database", "leases.db: the file is not an SQLite database.*; move it away", 1,
          leases_are_something_else),
     Case("the lake's disk is full", "No space left on device.*; make room", 1, full_lake),
 ]
