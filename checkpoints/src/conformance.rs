@@ -30,7 +30,6 @@ pub mod hand_off;
 pub mod leases;
 pub mod lost_replies;
 pub mod model;
-pub mod named;
 pub mod rows;
 
 /// Makes stores for the suite.
@@ -173,13 +172,6 @@ macro_rules! conformance_suite {
             }
             model {
                 any_sequence_of_calls_is_answered_as_the_memory_store_answers_it,
-            }
-            named {
-                a_saved_checkpoint_is_read_back,
-                a_name_is_used_once_until_it_is_deleted,
-                checkpoints_are_listed_by_name_with_their_size,
-                a_checkpoint_and_the_leases_know_nothing_of_each_other,
-                of_eight_who_save_under_one_name_one_succeeds,
             }
             rows {
                 a_new_row_is_free_and_has_nothing_pending,
@@ -344,7 +336,6 @@ mod tests {
             ("leases", include_str!("conformance/leases.rs")),
             ("lost_replies", include_str!("conformance/lost_replies.rs")),
             ("model", include_str!("conformance/model.rs")),
-            ("named", include_str!("conformance/named.rs")),
             ("rows", include_str!("conformance/rows.rs")),
         ];
         let written: Vec<String> = sources

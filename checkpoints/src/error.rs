@@ -9,6 +9,8 @@
 //! | [`Nonsense`](StoreError::Nonsense) | stops this shard and tells an operator | not on it; on other rows of the call, maybe |
 //! | [`Unusable`](StoreError::Unusable) | stops and tells an operator | no, or unknown |
 
+use std::error::Error;
+
 use crate::shard::ShardKey;
 
 /// A failed call of a lease store.
@@ -62,5 +64,59 @@ impl StoreError {
     /// A lease row that makes no sense.
     pub(crate) fn lease_nonsense(key: &ShardKey, problem: impl Into<String>) -> Self {
         Self::Malformed { item: format!("lease of {key}"), problem: problem.into() }
+    }
+}
+
+/// An error and its causes as one line, `error: cause: cause of the cause`.
+///
+/// Each text appears once: a cause is left out if what was written so far already contains its text, as when an error's
+/// message quotes its cause. Only the `Display` forms are used: the `Debug` form of an SDK error shows whole requests and
+/// responses, which hold records and credentials.
+#[must_use]
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Link {
+        text: &'static str,
+        source: Option<Box<Link>>,
+    }
+
+    fn chain(texts: &[&'static str]) -> String {
+        let link = texts.iter().rev().fold(None, |source, text| Some(Box::new(Link { text, source })));
+        error_chain(&link.unwrap())
+    }
+
+    #[test]
+    fn an_error_is_followed_by_its_causes_in_order() {
+        assert_eq!(chain(&["no answer"]), "no answer");
+        assert_eq!(
+            chain(&["dispatch failure", "io error", "connection refused"]),
+            "dispatch failure: io error: connection refused"
+        );
+    }
+
+    #[test]
+    fn a_text_that_was_already_written_is_not_repeated() {
+        assert_eq!(chain(&["timed out", "timed out", "socket closed"]), "timed out: socket closed");
+        assert_eq!(chain(&["could not read: disk full", "disk full"]), "could not read: disk full");
+        assert_eq!(chain(&["one", "other", "one"]), "one: other");
+        assert_eq!(chain(&["one", ""]), "one");
     }
 }

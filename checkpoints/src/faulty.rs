@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use crate::decision::{Decision, Verdict};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseOwner, ManifestName, NewLease};
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
 
@@ -35,10 +34,6 @@ pub enum Operation {
     Register,
     Deregister,
     OwnerIsGone,
-    SaveCheckpoint,
-    ListCheckpoints,
-    GetCheckpoint,
-    DeleteCheckpoint,
 }
 
 /// What becomes of a call. The caller gets [`StoreError::Unavailable`] either way.
@@ -222,21 +217,5 @@ impl<S: LeaseStore + ?Sized> LeaseStore for Faulty<S> {
 
     async fn owner_is_gone(&self, owner: &LeaseOwner) -> Result<bool, StoreError> {
         self.call(Operation::OwnerIsGone, self.store.owner_is_gone(owner)).await
-    }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        self.call(Operation::SaveCheckpoint, self.store.save_checkpoint(checkpoint)).await
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        self.call(Operation::ListCheckpoints, self.store.list_checkpoints()).await
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        self.call(Operation::GetCheckpoint, self.store.get_checkpoint(name)).await
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        self.call(Operation::DeleteCheckpoint, self.store.delete_checkpoint(name)).await
     }
 }

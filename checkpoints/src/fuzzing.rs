@@ -8,19 +8,3 @@
 
 pub use crate::dynamodb::fuzzing::{Item, ItemTable, ItemWrite, item_writes};
 pub use crate::sqlite::fuzzing::{Cell, RowTable};
-
-use crate::position::Position;
-use crate::shard::ShardKey;
-
-/// Encodes the positions of a named checkpoint as they are stored.
-pub fn encode_positions(positions: &[(ShardKey, Position)]) -> String {
-    crate::named::encode_positions(positions)
-}
-
-/// Decodes stored positions of a named checkpoint.
-///
-/// # Errors
-/// They are damaged.
-pub fn decode_positions(json: &str) -> Result<Vec<(ShardKey, Position)>, serde_json::Error> {
-    crate::named::decode_positions(json)
-}

@@ -174,6 +174,27 @@ impl Lease {
         }
     }
 
+    /// Whether the shard was read to its end and all of it is committed: the checkpoint is [`Position::End`] and nothing is
+    /// pending.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.checkpoint == Position::End && self.pending.is_none()
+    }
+
+    /// The keys of the shards that this one came from.
+    pub fn parent_keys(&self) -> impl Iterator<Item = ShardKey> {
+        self.parents.iter().map(|parent| ShardKey::new(self.key.stream.clone(), parent.clone()))
+    }
+
+    /// Whether all parents [are done](Self::is_done), so that this shard may be read. `row` returns the row of a key.
+    ///
+    /// A parent without a row counts as done: its stream no longer had the shard when reading began, or its row was removed
+    /// because it was done. The caller must make sure that the rows are complete: a scan may miss a row that was created
+    /// while it ran.
+    pub fn parents_done<'l>(&self, row: impl Fn(&ShardKey) -> Option<&'l Lease>) -> bool {
+        self.parent_keys().all(|parent| row(&parent).is_none_or(Lease::is_done))
+    }
+
     /// Whether `manifest` is decided and waits here to be published and advanced.
     #[must_use]
     pub fn is_pending(&self, manifest: &ManifestName) -> bool {
@@ -246,6 +267,7 @@ impl fmt::Display for Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::StreamName;
 
     #[test]
     fn an_owner_made_of_random_bytes_is_a_uuid_of_version_4() {
@@ -262,6 +284,43 @@ mod tests {
         let handing_over = Holder::HandingOver { from: a.clone(), to: b.clone() };
         assert!(handing_over.is(&a) && !handing_over.is(&b));
         assert!(Holder::Held(a.clone()).is_only(&a) && !handing_over.is_only(&a));
+    }
+
+    fn lease(id: &str, parents: &[&str]) -> Lease {
+        let key = ShardKey::new(StreamName::new("orders").unwrap(), ShardId::new(id).unwrap());
+        let parents = parents.iter().map(|parent| ShardId::new(parent).unwrap()).collect();
+        Lease::new(NewLease { parents, ..NewLease::new(key, Position::Beginning) })
+    }
+
+    #[test]
+    fn a_shard_is_done_when_its_end_is_committed_and_nothing_is_pending() {
+        let mut lease = lease("a", &[]);
+        assert!(!lease.is_done());
+        lease.checkpoint = Position::at(7_u64.into());
+        lease.pending =
+            Some(Pending { through: Position::End, manifest: ManifestName::new("_intents/1.json").unwrap() });
+        assert!(!lease.is_done());
+        lease.checkpoint = Position::End;
+        assert!(!lease.is_done());
+        lease.pending = None;
+        assert!(lease.is_done());
+    }
+
+    #[test]
+    fn parents_are_done_when_each_row_that_exists_is_done() {
+        let child = lease("c", &["a", "b"]);
+        assert_eq!(
+            child.parent_keys().map(|key| key.to_string()).collect::<Vec<_>>(),
+            ["shard a of stream orders", "shard b of stream orders"]
+        );
+        let mut rows = [lease("a", &[]), lease("b", &[])];
+        let done = |rows: &[Lease]| child.parents_done(|key| rows.iter().find(|row| row.key == *key));
+        assert!(!done(&rows));
+        rows[0].checkpoint = Position::End;
+        assert!(!done(&rows));
+        assert!(done(&rows[..1]), "a parent without a row counts as done");
+        rows[1].checkpoint = Position::End;
+        assert!(done(&rows));
     }
 
     #[test]

@@ -80,8 +80,6 @@ mod lease;
 
 mod row;
 
-mod named;
-
 mod error;
 
 mod store;
@@ -108,10 +106,9 @@ pub mod fuzzing;
 
 pub use crate::decision::{Decided, Decision, InvalidDecision, LeaseStoreExt, Refusal, RefusalReason, Verdict};
 pub use crate::dynamodb::{DynamoStore, StreamIds};
-pub use crate::error::StoreError;
+pub use crate::error::{StoreError, error_chain};
 pub use crate::lease::{HashRange, Holder, Lease, LeaseOwner, ManifestName, NewLease, Pending, ThroughputKbps};
 pub use crate::memory::MemoryStore;
-pub use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 pub use crate::position::{
     AT_TIMESTAMP, EmptyRange, LATEST, Position, SHARD_END, SequenceNumber, ShardRange, TRIM_HORIZON,
 };

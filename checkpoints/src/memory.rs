@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use crate::decision::{Decision, Verdict};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseOwner, ManifestName, NewLease};
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 use crate::rules::{self, Rows};
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
@@ -28,7 +27,6 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Tables {
     leases: BTreeMap<ShardKey, Lease>,
-    checkpoints: BTreeMap<CheckpointName, NamedCheckpoint>,
     hidden: BTreeSet<ShardKey>,
 }
 
@@ -156,26 +154,5 @@ impl LeaseStore for MemoryStore {
 
     async fn roll_back(&self, manifest: &ManifestName, keys: &[ShardKey]) -> Result<bool, StoreError> {
         rules::roll_back(&mut self.tables().leases, manifest, keys)
-    }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        let mut tables = self.tables();
-        let absent = !tables.checkpoints.contains_key(&checkpoint.name);
-        if absent {
-            tables.checkpoints.insert(checkpoint.name.clone(), checkpoint.clone());
-        }
-        Ok(absent)
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        Ok(self.tables().checkpoints.values().map(NamedCheckpoint::summary).collect())
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        Ok(self.tables().checkpoints.get(name).cloned())
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        Ok(self.tables().checkpoints.remove(name).is_some())
     }
 }

@@ -13,7 +13,6 @@ use mutations::mutated;
 use crate::decision::{Decision, Refusal, Verdict, refusal};
 use crate::error::StoreError;
 use crate::lease::{Holder, Lease, LeaseOwner, ManifestName, NewLease, Pending};
-use crate::position::Position;
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, Renewal, RenewalOutcome};
 
@@ -111,8 +110,7 @@ pub(crate) fn release<R: Rows>(rows: &mut R, me: &LeaseOwner, key: &ShardKey) ->
 }
 
 pub(crate) fn remove<R: Rows>(rows: &mut R, key: &ShardKey) -> Result<bool, R::Error> {
-    let done = |lease: &Lease| lease.checkpoint == Position::End && lease.pending.is_none();
-    if !rows.get(key)?.is_some_and(|lease| done(&lease)) {
+    if !rows.get(key)?.is_some_and(|lease| lease.is_done()) {
         return Ok(false);
     }
     rows.delete(key)?;

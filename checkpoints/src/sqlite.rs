@@ -33,7 +33,6 @@ use self::workers::Workers;
 use crate::decision::{Decision, Verdict};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseOwner, ManifestName, NewLease};
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 use crate::rules::{self, Rows};
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
@@ -274,34 +273,13 @@ impl LeaseStore for SqliteStore {
         let (file, owner) = (Arc::clone(&self.file), owner.clone());
         blocking(move || file.workers.is_gone(&owner)).await
     }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        let checkpoint = checkpoint.clone();
-        let operation = format!("save checkpoint {}", checkpoint.name);
-        self.write(operation, move |leases| tables::save_checkpoint(leases.transaction(), &checkpoint)).await
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        let operation = "list the named checkpoints".to_owned();
-        self.read(operation, |leases| tables::list_checkpoints(leases.transaction())).await
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        let name = name.clone();
-        let operation = format!("read checkpoint {name}");
-        self.read(operation, move |leases| tables::get_checkpoint(leases.transaction(), &name)).await
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        let name = name.clone();
-        let operation = format!("delete checkpoint {name}");
-        self.write(operation, move |leases| tables::delete_checkpoint(leases.transaction(), &name)).await
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::Position;
+    use crate::shard::{ShardId, StreamName};
 
     #[tokio::test]
     async fn a_lock_that_is_not_free_in_time_is_an_error_to_be_retried() {
@@ -324,22 +302,25 @@ mod tests {
     async fn a_transaction_that_fails_or_panics_leaves_nothing_and_spoils_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path().join("checkpoints.db")).await.unwrap();
-        let insert = "INSERT INTO namedCheckpoints VALUES ('half', 1, 0, '[]')";
-        let failed = store.write("fail".to_owned(), |leases| {
-            leases.transaction().execute(insert, [])?;
+        let half = || {
+            let (stream, shard) = (StreamName::new("orders").unwrap(), ShardId::new("half").unwrap());
+            Lease::new(NewLease::new(ShardKey::new(stream, shard), Position::Beginning))
+        };
+        let failed = store.write("fail".to_owned(), move |leases| {
+            leases.put(half())?;
             leases.transaction().execute("not SQL", [])?;
             Ok(())
         });
         assert!(matches!(failed.await.unwrap_err(), StoreError::Unusable { .. }));
         let panicking = store.clone();
         let panicked = tokio::spawn(async move {
-            let half = |leases: &mut Leases<'_>| -> Result<(), Failure> {
-                leases.transaction().execute(insert, [])?;
+            let work = move |leases: &mut Leases<'_>| -> Result<(), Failure> {
+                leases.put(half())?;
                 panic!("in the middle");
             };
-            panicking.write("panic".to_owned(), half).await
+            panicking.write("panic".to_owned(), work).await
         });
         assert!(panicked.await.unwrap_err().is_panic());
-        assert_eq!(store.list_checkpoints().await.unwrap(), []);
+        assert_eq!(store.list().await.unwrap(), []);
     }
 }

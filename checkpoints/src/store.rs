@@ -25,7 +25,6 @@ use async_trait::async_trait;
 use crate::decision::{Decision, Verdict};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseOwner, ManifestName, NewLease, ThroughputKbps};
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 use crate::position::Position;
 use crate::shard::{ShardId, ShardKey};
 
@@ -198,18 +197,6 @@ pub trait LeaseStore: Send + Sync + 'static {
         let _ = owner;
         Ok(false)
     }
-
-    /// Saves a named checkpoint, whole or not at all. Condition: there is none of its name. Answers whether it held.
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError>;
-
-    /// All named checkpoints without their positions, in the order of their names.
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError>;
-
-    /// A named checkpoint.
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError>;
-
-    /// Deletes a named checkpoint. Answers whether it was there.
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError>;
 }
 
 impl Advance {

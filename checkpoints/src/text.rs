@@ -1,6 +1,6 @@
 //! Names as types: how a text newtype is made, and the one error for a text that is not what it claims to be.
 //!
-//! Every name of this crate (stream, shard, owner, manifest, named checkpoint) is made by [`text_newtype!`], so that all
+//! Every name of this crate (stream, shard, owner, manifest) is made by [`text_newtype!`], so that all
 //! of them are checked by one constructor, are cheap to clone, and look in JSON as they look on screen.
 //!
 //! It does not own what each name means or how long it may be: that stands where the name is defined.
@@ -40,13 +40,8 @@ pub(crate) fn check_name(what: &'static str, text: &str, bytes_max: usize) -> Re
 }
 
 /// Defines a text newtype: `text_newtype!(/// docs. Name, "name in messages", bytes_max)`.
-///
-/// The last argument may be a function `fn(what, text) -> Result<(), InvalidText>` for a stricter rule.
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident, $what:literal, $bytes_max:literal) => {
-        text_newtype!($(#[$doc])* $name, $what, |what, text| $crate::text::check_name(what, text, $bytes_max));
-    };
-    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -56,8 +51,7 @@ macro_rules! text_newtype {
             #[doc = concat!("Checks a ", $what, ".\n\n# Errors\n\nThe text breaks the rule in the type's description.")]
             pub fn new(text: impl AsRef<str>) -> Result<Self, $crate::text::InvalidText> {
                 let text = text.as_ref();
-                let check: fn(&'static str, &str) -> Result<(), $crate::text::InvalidText> = $check;
-                check($what, text)?;
+                $crate::text::check_name($what, text, $bytes_max)?;
                 Ok(Self(text.into()))
             }
 

@@ -18,7 +18,6 @@ use super::{BATCH_KEYS_MAX, DynamoStore, Item, Repeat, Written, all, one_attempt
 use crate::decision::{Decision, Refusal, Verdict, refusal};
 use crate::error::StoreError;
 use crate::lease::{Holder, Lease, LeaseOwner, ManifestName, NewLease};
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
 
@@ -310,22 +309,6 @@ impl LeaseStore for DynamoStore {
         let row_keys = self.row_keys(&keys.iter().collect::<Vec<_>>()).await?;
         let changes = row_keys.into_iter().map(|row_key| (row_key, Change::roll_back(manifest))).collect();
         Ok(matches!(self.transact(&operation, changes).await?, Transacted::Done))
-    }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        self.named.save(checkpoint).await
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        self.named.list().await
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        self.named.get(name).await
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        self.named.delete(name).await
     }
 }
 

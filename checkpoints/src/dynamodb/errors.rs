@@ -14,13 +14,12 @@
 //! and neither requests nor credentials.
 
 use std::error::Error;
-use std::fmt::Write;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::CancellationReason;
 
-use crate::error::StoreError;
+use crate::error::{StoreError, error_chain};
 
 /// The codes of errors that pass by themselves.
 const PASSING: [&str; 14] = [
@@ -63,8 +62,8 @@ impl Request<'_> {
                 let message = refused.err().message().unwrap_or("no message");
                 self.judge(status, code, message)
             }
-            SdkError::ConstructionFailure(_) => self.unusable(&chain(error)),
-            _ => self.unavailable(&chain(error)),
+            SdkError::ConstructionFailure(_) => self.unusable(&error_chain(error)),
+            _ => self.unavailable(&error_chain(error)),
         }
     }
 
@@ -109,20 +108,6 @@ impl Request<'_> {
             _ => self.unusable(&format!("{code}: {message}")),
         }
     }
-}
-
-/// An error with its causes, each once.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            write!(text, ": {words}").expect("writing to a text never fails");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

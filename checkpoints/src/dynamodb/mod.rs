@@ -4,8 +4,8 @@
 //! it is, so that KCL can be started again. The two are not to run at once: KCL's leader gives leases away as it sees fit.
 //!
 //! The parts: `keys.rs` knows which item is which shard's, `item.rs` what an item holds, `change.rs` the condition and the
-//! effect of every call, `calls.rs` runs the calls, `named.rs` keeps named checkpoints in a second table, `tables.rs` makes
-//! tables, and `errors.rs` says what a failure means. This file owns how single requests are sent. It does not own the
+//! effect of every call, `calls.rs` runs the calls, `tables.rs` makes
+//! the table, and `errors.rs` says what a failure means. This file owns how single requests are sent. It does not own the
 //! client: region, credentials, endpoint and the time limit of one attempt are the caller's.
 //!
 //! # Requests that are repeated
@@ -25,7 +25,6 @@ mod errors;
 pub(crate) mod fuzzing;
 mod item;
 mod keys;
-mod named;
 mod tables;
 
 use std::collections::{BTreeMap, HashMap};
@@ -45,8 +44,6 @@ use self::errors::Request;
 use self::item::{Item, LEASE_KEY, text};
 pub use self::keys::StreamIds;
 use self::keys::{KeyAttributes, Keys, RowKey};
-use self::named::NamedCheckpoints;
-use self::tables::Kind;
 use crate::error::StoreError;
 use crate::lease::Lease;
 use crate::shard::ShardKey;
@@ -65,7 +62,6 @@ pub struct DynamoStore {
     client: Client,
     table: Arc<str>,
     keys: Arc<RwLock<Keys>>,
-    named: NamedCheckpoints,
 }
 
 /// What became of a conditional write.
@@ -93,7 +89,7 @@ impl DynamoStore {
     /// that a row is of no known stream; [`StoreError::Unavailable`] that DynamoDB did not answer, or that the table was
     /// not ready within 2 minutes.
     pub async fn open(client: Client, table: &str, streams: StreamIds) -> Result<Self, StoreError> {
-        tables::make(&client, table, Kind::Leases).await?;
+        tables::make(&client, table).await?;
         Self::look_into(client, table, streams).await
     }
 
@@ -103,14 +99,13 @@ impl DynamoStore {
     ///
     /// As [`open`](Self::open), and [`StoreError::Unusable`] if there is no table.
     pub async fn open_existing(client: Client, table: &str, streams: StreamIds) -> Result<Self, StoreError> {
-        tables::find(&client, table, Kind::Leases).await?;
+        tables::find(&client, table).await?;
         Self::look_into(client, table, streams).await
     }
 
     async fn look_into(client: Client, table: &str, streams: StreamIds) -> Result<Self, StoreError> {
-        let named = NamedCheckpoints::beside(client.clone(), table);
         let keys = Arc::new(RwLock::new(Keys::new(streams)));
-        let store = Self { client, table: table.into(), keys, named };
+        let store = Self { client, table: table.into(), keys };
         store.learn_keys().await?;
         Ok(store)
     }

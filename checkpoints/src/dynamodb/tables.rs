@@ -24,66 +24,44 @@ use crate::error::StoreError;
 
 /// KCL 3's index, by which its workers find the leases that were given to them.
 const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
-/// The key of the table of named checkpoints.
-pub(super) const CHECKPOINT_NAME: &str = "checkpointName";
 
 /// How long a new table may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often it is looked at meanwhile.
 const READY_POLL: Duration = Duration::from_millis(500);
 
-/// What a table is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Leases,
-    NamedCheckpoints,
-}
-
-impl Kind {
-    fn key(self) -> &'static str {
-        match self {
-            Self::Leases => LEASE_KEY,
-            Self::NamedCheckpoints => CHECKPOINT_NAME,
-        }
-    }
-
-    fn schema(self, create: CreateTableFluentBuilder) -> Result<CreateTableFluentBuilder, BuildError> {
-        let attribute = |name: &str| {
-            AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build()
-        };
-        let element = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
-        let create = create
-            .billing_mode(BillingMode::PayPerRequest)
-            .attribute_definitions(attribute(self.key())?)
-            .key_schema(element(self.key(), KeyType::Hash)?);
-        match self {
-            Self::NamedCheckpoints => Ok(create),
-            Self::Leases => {
-                let index = GlobalSecondaryIndex::builder()
-                    .index_name(OWNER_INDEX)
-                    .key_schema(element(LEASE_OWNER, KeyType::Hash)?)
-                    .key_schema(element(LEASE_KEY, KeyType::Range)?)
-                    .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
-                    .build()?;
-                Ok(create.attribute_definitions(attribute(LEASE_OWNER)?).global_secondary_indexes(index))
-            }
-        }
-    }
+/// The table as it is created: KCL's key and index, billed per request.
+fn schema(create: CreateTableFluentBuilder) -> Result<CreateTableFluentBuilder, BuildError> {
+    let attribute =
+        |name: &str| AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build();
+    let element = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+    let index = GlobalSecondaryIndex::builder()
+        .index_name(OWNER_INDEX)
+        .key_schema(element(LEASE_OWNER, KeyType::Hash)?)
+        .key_schema(element(LEASE_KEY, KeyType::Range)?)
+        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .build()?;
+    Ok(create
+        .billing_mode(BillingMode::PayPerRequest)
+        .attribute_definitions(attribute(LEASE_KEY)?)
+        .attribute_definitions(attribute(LEASE_OWNER)?)
+        .key_schema(element(LEASE_KEY, KeyType::Hash)?)
+        .global_secondary_indexes(index))
 }
 
 /// Sees that a table is there and can be used. Makes nothing.
-pub(super) async fn find(client: &Client, table: &str, kind: Kind) -> Result<(), StoreError> {
+pub(super) async fn find(client: &Client, table: &str) -> Result<(), StoreError> {
     match describe(client, table).await? {
-        Some(_) => ready(client, table, kind).await,
+        Some(_) => ready(client, table).await,
         None => Err(unusable(table, "there is no such table in this account and region")),
     }
 }
 
 /// Makes a table if it is not there, and waits until it can be used.
-pub(super) async fn make(client: &Client, table: &str, kind: Kind) -> Result<(), StoreError> {
+pub(super) async fn make(client: &Client, table: &str) -> Result<(), StoreError> {
     if describe(client, table).await?.is_none() {
         let request = Request { operation: "make the table", action: "dynamodb:CreateTable", table };
-        let create = kind.schema(client.create_table().table_name(table)).map_err(|error| StoreError::Invalid {
+        let create = schema(client.create_table().table_name(table)).map_err(|error| StoreError::Invalid {
             operation: format!("make the table {table}"),
             problem: error.to_string(),
         })?;
@@ -94,16 +72,16 @@ pub(super) async fn make(client: &Client, table: &str, kind: Kind) -> Result<(),
             Err(error) => return Err(request.explain(&error)),
         }
     }
-    ready(client, table, kind).await
+    ready(client, table).await
 }
 
 /// Waits until a table that is there, or about to be, can be used.
-async fn ready(client: &Client, table: &str, kind: Kind) -> Result<(), StoreError> {
+async fn ready(client: &Client, table: &str) -> Result<(), StoreError> {
     let give_up = Instant::now() + READY_TIMEOUT;
     loop {
         let state = match describe(client, table).await? {
             Some(found) => match found.table_status() {
-                Some(TableStatus::Active | TableStatus::Updating) => return check(table, &found, kind),
+                Some(TableStatus::Active | TableStatus::Updating) => return check(table, &found),
                 Some(TableStatus::Creating | TableStatus::Deleting) => found.table_status().cloned(),
                 other => {
                     let status = other.map_or("unknown", TableStatus::as_str);
@@ -139,8 +117,8 @@ async fn describe(client: &Client, table: &str) -> Result<Option<TableDescriptio
 }
 
 /// That the key is the one that this store uses.
-fn check(table: &str, found: &TableDescription, kind: Kind) -> Result<(), StoreError> {
-    let expected = kind.key();
+fn check(table: &str, found: &TableDescription) -> Result<(), StoreError> {
+    let expected = LEASE_KEY;
     let is_text = found.attribute_definitions().iter().any(|attribute| {
         attribute.attribute_name() == expected && *attribute.attribute_type() == ScalarAttributeType::S
     });

@@ -8,7 +8,9 @@
 //! version than [`VERSION`] is a newer program's file and is refused. When the layout changes, the upgrade from each older
 //! version belongs here.
 //!
-//! What the columns of `leases` mean stands in `row.rs`, those of `namedCheckpoints` in `named.rs`.
+//! A file of an earlier version may have the table `namedCheckpoints`: it is not read and not removed.
+//!
+//! It does not own what the columns of `leases` mean (`row.rs`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,13 +46,6 @@ pub(super) const TABLES: &str = "
         ownerSwitchesSinceCheckpoint INTEGER NOT NULL,
         throughputKBps REAL NOT NULL,
         PRIMARY KEY (streamName, shardId)
-    ) STRICT, WITHOUT ROWID;
-
-    CREATE TABLE namedCheckpoints (
-        name TEXT NOT NULL PRIMARY KEY,
-        atMs INTEGER NOT NULL,
-        shards INTEGER NOT NULL,
-        positions TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
 ";
 

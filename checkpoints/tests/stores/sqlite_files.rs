@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use checkpoints::conformance::{key, take};
-use checkpoints::{CheckpointName, LeaseOwner, LeaseStore, NewLease, Position, SqliteStore, StoreError};
+use checkpoints::{LeaseOwner, LeaseStore, NewLease, Position, SqliteStore, StoreError};
 use rusqlite::Connection;
 
 /// What opening `path` says, which does not succeed and need not be tried again.
@@ -145,17 +145,20 @@ async fn a_row_that_makes_no_sense_is_told_with_its_shard_and_spoils_no_other() 
 }
 
 #[tokio::test]
-async fn a_named_checkpoint_that_makes_no_sense_is_told_with_its_name() {
+async fn a_file_with_the_former_table_of_named_checkpoints_is_used_and_that_table_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoints.db");
-    let store = store(&path).await;
-    let spoiler = Connection::open(&path).unwrap();
-    spoiler.execute_batch("INSERT INTO namedCheckpoints VALUES ('spoiled', -1, -1, '[{}]')").unwrap();
-    let name = CheckpointName::new("spoiled").unwrap();
-    for error in [store.get_checkpoint(&name).await.unwrap_err(), store.list_checkpoints().await.unwrap_err()] {
-        assert!(error.to_string().starts_with("the stored checkpoint spoiled makes no sense: "), "{error}");
-    }
-    assert!(store.delete_checkpoint(&name).await.unwrap());
+    let row = store(&path).await.list().await.unwrap();
+    let former = "CREATE TABLE namedCheckpoints (name TEXT NOT NULL PRIMARY KEY, atMs INTEGER NOT NULL, \
+                  shards INTEGER NOT NULL, positions TEXT NOT NULL) STRICT, WITHOUT ROWID; \
+                  INSERT INTO namedCheckpoints VALUES ('before', 1, 0, '[]')";
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch(former).unwrap();
+    let opened = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(opened.list().await.unwrap(), row);
+    take(&opened, &LeaseOwner::new("me").unwrap(), &key(0)).await;
+    let left: i64 = other.query_row("SELECT count(*) FROM namedCheckpoints", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 1);
 }
 
 #[tokio::test]

@@ -15,8 +15,6 @@ mod stats;
 
 mod file;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result;
@@ -28,6 +26,7 @@ use crate::columns::table::{Run, Table};
 use crate::dataset::Datasets;
 use crate::encode::column::ColumnEncoder;
 use crate::encode::gather::{Column, LeafRows};
+use crate::layout::PartitionPath;
 
 pub use file::{ParquetFile, Provenance, RANGES_MAX};
 pub use parquet::errors::ParquetError as EncodeError;
@@ -45,8 +44,8 @@ pub struct Rows {
 /// The rows of one partition.
 #[derive(Debug, Clone)]
 pub struct RowsOfPartition {
-    /// The partition's path: `type=skills/year=2025/month=01`.
-    pub path: Arc<str>,
+    /// The partition's path.
+    pub path: PartitionPath,
     /// How many rows.
     pub rows: u64,
     runs: std::ops::Range<usize>,
@@ -66,7 +65,7 @@ impl Rows {
         let partitions = partitions
             .into_iter()
             .map(|(partition, range)| RowsOfPartition {
-                path: table.partitions.path_of(partition).into(),
+                path: table.partitions.path_of(partition).clone(),
                 rows: runs[range.clone()].iter().map(|run| u64::from(run.len)).sum(),
                 runs: range,
             })

@@ -111,8 +111,8 @@ fn an_item_that_makes_no_sense_is_an_error_that_names_its_shard() {
     for attributes in spoiled {
         let error = decode(&with(&attributes), &orders()).expect_err(&format!("{attributes:?} was accepted"));
         let message = error.to_string();
-        let message = "the stored lease of shard shardId-000000000003 of stream orders makes no sense: ";
-        assert!(message.starts_with(message), "{attributes:?}: {message}");
+        let beginning = "the stored lease of shard shardId-000000000003 of stream orders makes no sense: ";
+        assert!(message.starts_with(beginning), "{attributes:?}: {message}");
     }
     for missing in [LEASE_COUNTER, CHECKPOINT, CHECKPOINT_SUB] {
         let mut item = kcl_item("single", 1);
