@@ -7,7 +7,7 @@ use std::sync::Arc;
 use checkpoints::{CheckpointName, Holder, Lease, NamedCheckpoint, ShardKey};
 use pipeline::dataset::SchemaFormat;
 use pipeline::dead_letter::code::Code;
-use pipeline::graph::Graph;
+use pipeline::graph::{EdgeId, Graph};
 use pipeline::time::format_rfc3339;
 use serde_json::{Map, Value, json};
 
@@ -196,7 +196,7 @@ pub(crate) async fn status(place: &Place, json: bool) -> anyhow::Result<ExitCode
     }
     let mut passed = Table::new(&["passed along", ">records", ">bytes"]);
     let mut edges: Vec<(String, EdgeTotal)> = edges.into_iter().collect();
-    edges.sort_by_key(|(name, _)| place_in_graph(name));
+    edges.sort_by_key(|(id, _)| id.parse::<EdgeId>().ok());
     for (name, EdgeTotal(records, bytes)) in edges {
         passed.row([name, show_count(records), show_bytes(bytes)]);
     }
@@ -403,13 +403,4 @@ fn positions_table(positions: &Positions) -> Table {
 fn positions_json(positions: &Positions) -> Vec<Value> {
     let one = |(key, position): &(ShardKey, checkpoints::Position)| json!({ "stream": key.stream, "shard": key.shard, "position": position });
     positions.iter().map(one).collect()
-}
-
-/// Where an edge stands on the way of a record, by the stage that it comes from.
-fn place_in_graph(edge: &str) -> usize {
-    const STAGES: [&str; 9] =
-        ["decode", "validate", "enrich", "anonymize", "batch", "encode", "raw", "dead letters", "commit"];
-    let from = edge.split(" → ").next().unwrap_or(edge);
-    // A source is named by its stream.
-    STAGES.iter().position(|stage| from.split('/').next() == Some(*stage)).map_or(0, |place| place + 1)
 }

@@ -8,9 +8,10 @@
 
 use std::ops::Range;
 
+use crate::columns::batch::Run;
 use crate::columns::leaf::Values;
 use crate::columns::store::{Gathered, GatheredStrings, Packed};
-use crate::columns::table::{Run, Table};
+use crate::columns::table::Table;
 use crate::dataset::plan::{LeafId, Nest, ShapeId};
 
 /// Levels of a batch, roughly: a gathered level takes some 16 bytes, twenty times what it takes in a table.
