@@ -19,8 +19,9 @@ use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::file::statistics::Statistics;
+use parquet::schema::types::SchemaDescriptor;
 use pipeline::dataset::{DefinitionText, shipped};
-use pipeline::encode::{Bound, ColumnBounds, ColumnStats};
+use pipeline::encode::{Bound, ColumnBounds, FileStats};
 use sha2::{Digest, Sha256};
 use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 
@@ -177,9 +178,11 @@ fn pages(file: &Bytes, chunk: &ColumnChunkMetaData, rows: usize) -> Vec<Page> {
 }
 
 /// Checks a file. Returns the number of pages that were compared with an entry of a column index.
-fn check_file(file: &Bytes, pseudonyms: &[&str]) -> usize {
+fn check_file(file: &Bytes, stats: &FileStats, may_have_bounds: &BTreeSet<String>, pseudonyms: &[&str]) -> usize {
     let reader = open(file);
     let metadata = Arc::clone(reader.metadata());
+    let schema = metadata.file_metadata().schema_descr();
+    let mut leaves: Vec<LeafOfFile> = schema.columns().iter().map(|_| LeafOfFile::default()).collect();
     let mut compared = 0;
     for (group, row_group) in metadata.row_groups().iter().enumerate() {
         let rows = usize::try_from(row_group.num_rows()).unwrap();
@@ -242,8 +245,12 @@ fn check_file(file: &Bytes, pseudonyms: &[&str]) -> usize {
                 let absent = (0..2_000).filter(|n| filter.check(format!("{n:032x}").as_str())).count();
                 assert!(absent < 150, "{context}: {absent} of 2,000 absent values may be there");
             }
+            leaves[leaf].levels += levels as u64;
+            leaves[leaf].bytes += chunk.compressed_size();
+            leaves[leaf].values.extend(all);
         }
     }
+    check_stats(schema, &leaves, stats, may_have_bounds);
     compared
 }
 
@@ -298,12 +305,13 @@ fn produced(kind: RecordKind, count: usize, users: u32) -> Vec<u8> {
 }
 
 fn check_all(landed: &Landed, definitions: &[DefinitionText], pseudonyms: &[&str]) -> usize {
-    for ((key, file), stats) in landed.files.iter().zip(landed.stats.values()) {
-        let definition = definitions.iter().map(|definition| definition.text.parse::<toml::Table>().unwrap());
-        let definition = definition.into_iter().find(|definition| definition["name"].as_str() == Some(&key.0)).unwrap();
-        check_stats(file, &stats.columns(), &may_have_bounds(&definition));
-    }
-    landed.files.values().map(|file| check_file(file, pseudonyms)).sum()
+    let tables: Vec<toml::Table> = definitions.iter().map(|definition| definition.text.parse().unwrap()).collect();
+    let files = landed.files.iter().zip(landed.stats.values());
+    let check = |(((dataset, _), file), stats): ((&(String, String), &Bytes), &FileStats)| {
+        let definition = tables.iter().find(|definition| definition["name"].as_str() == Some(dataset)).unwrap();
+        check_file(file, stats, &may_have_bounds(definition), pseudonyms)
+    };
+    files.map(check).sum()
 }
 
 /// The columns whose bounds may leave the file, as the definition has them: those with one value a row that are neither
@@ -329,28 +337,30 @@ fn may_have_bounds(definition: &toml::Table) -> BTreeSet<String> {
     names
 }
 
+/// A leaf's values in the whole file.
+#[derive(Debug, Default)]
+struct LeafOfFile {
+    values: Vec<Scalar>,
+    levels: u64,
+    bytes: i64,
+}
+
 /// Asserts that the statistics of a file are those of its values, and that only the given columns have bounds.
-fn check_stats(file: &Bytes, stats: &[ColumnStats], may_have_bounds: &BTreeSet<String>) {
-    let metadata = Arc::clone(open(file).metadata());
-    let schema = metadata.file_metadata().schema_descr();
-    let mut entries = stats.iter();
-    for (leaf, column) in schema.columns().iter().enumerate() {
+fn check_stats(
+    schema: &SchemaDescriptor,
+    leaves: &[LeafOfFile],
+    stats: &FileStats,
+    may_have_bounds: &BTreeSet<String>,
+) {
+    let columns = stats.columns();
+    let mut entries = columns.iter();
+    for (column, LeafOfFile { values, levels, bytes }) in schema.columns().iter().zip(leaves) {
         let context = column.path().string();
-        let (mut all, mut levels, mut bytes) = (Vec::new(), 0, 0);
-        for (group, row_group) in metadata.row_groups().iter().enumerate() {
-            let array = read_column(file, group, leaf, None);
-            let (found, count) = values(&array, 0..array.len(), column.name());
-            all.extend(found);
-            levels += count as u64;
-            bytes += row_group.column(leaf).compressed_size();
-        }
-        if all.is_empty() {
-            continue;
-        }
+        let Some((least, greatest)) = range(values) else { continue };
         let entry = entries.next().unwrap();
         assert_eq!(entry.field_id, column.self_type().get_basic_info().id(), "{context}");
-        assert_eq!((entry.values, entry.nulls), (levels, levels - all.len() as u64), "{context}");
-        assert_eq!(i64::try_from(entry.bytes).unwrap(), bytes, "{context}");
+        assert_eq!((entry.values, entry.nulls), (*levels, levels - values.len() as u64), "{context}");
+        assert_eq!(i64::try_from(entry.bytes).unwrap(), *bytes, "{context}");
         assert_eq!(entry.bounds.is_some(), may_have_bounds.contains(&context), "{context}: {entry:?}");
         let Some(ColumnBounds { lower, upper, lower_exact, upper_exact }) = &entry.bounds else { continue };
         let scalar = |bound: &Bound| match bound {
@@ -359,15 +369,12 @@ fn check_stats(file: &Bytes, stats: &[ColumnStats], may_have_bounds: &BTreeSet<S
             Bound::Double(value) => Scalar::Double(*value),
             Bound::Text(text) => Scalar::Text(text.clone().into_bytes()),
         };
-        let (least, greatest) = range(&all).unwrap();
         let lower = scalar(lower);
         assert!(lower <= *least && *lower_exact == (lower == *least), "{context}: {lower:?} bounds {least:?}");
         match upper.as_ref().map(scalar) {
             Some(upper) => {
-                assert!(
-                    *greatest <= upper && *upper_exact == (upper == *greatest),
-                    "{context}: {upper:?} bounds {greatest:?}"
-                );
+                let is_exact = *upper_exact == (upper == *greatest);
+                assert!(*greatest <= upper && is_exact, "{context}: {upper:?} bounds {greatest:?}");
             }
             None => {
                 let Scalar::Text(text) = greatest else { panic!("{context} has an upper bound") };
