@@ -14,12 +14,12 @@ FROM python:3.13-slim-bookworm AS fill
 COPY localstack/pins-tools.txt /fill/
 RUN pip install --no-cache-dir -r /fill/pins-tools.txt
 COPY --from=build /usr/local/bin/shardlake /usr/local/bin/
-COPY localstack/fill.py localstack/init.py /fill/
+COPY tests/e2e/common/fill.py /fill/
 ENV SHARDLAKE_BIN=/usr/local/bin/shardlake
 USER 65534
 ENTRYPOINT ["python"]
 
-# The last one: what `docker build .` makes.
+# The last stage is what `docker build .` builds.
 FROM debian:bookworm-slim AS worker
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /usr/local/bin/shardlake /usr/local/bin/

@@ -18,12 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pipeline::chunk::Chunk;
 use pipeline::encode::{EncodeError, Encoder, EncoderConfig, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
+use pipeline::layout::PartitionPath;
 use pipeline::line_objects::LineCodec;
 use rustix::time::ClockId;
 use shardlake::produce::RecordKind;
 
 /// Row groups of one partition: dataset, path.
-type Slot = (usize, Arc<str>);
+type Slot = (usize, PartitionPath);
 
 struct Arguments {
     file: Option<String>,
@@ -124,7 +125,7 @@ fn run(config: &Arc<LaneConfig>, chunks: Vec<Chunk>, threads: usize) -> Result<(
         }
         for rows in thread.rows {
             for (place, partition) in rows.partitions().iter().enumerate() {
-                let slot = (rows.dataset(), Arc::clone(&partition.path));
+                let slot = (rows.dataset(), partition.path.clone());
                 parts.entry(slot).or_default().places.push((all_rows.len(), place));
             }
             all_rows.push(rows);
@@ -201,7 +202,7 @@ fn push(
         if lane.memory() > rows_bytes {
             for rows in lane.take_rows() {
                 for (place, partition) in rows.partitions().iter().enumerate() {
-                    let slot = (rows.dataset(), Arc::clone(&partition.path));
+                    let slot = (rows.dataset(), partition.path.clone());
                     groups.push((slot, encoder.row_group(&rows, place)?));
                 }
             }

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::RunArgs;
-use crate::cli::logging::Watching;
 use crate::cli::produce::make_sample;
+use crate::cli::progress_bar::RunBar;
 use crate::cli::table::Table;
 use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
@@ -97,10 +97,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
     progress.bytes_total.store(bytes_ahead(&measured, &stores).await, Ordering::Relaxed);
     let begun = Instant::now();
-    let watching = Watching::start(Arc::clone(&progress));
+    let run_bar = RunBar::start(Arc::clone(&progress));
     let giving_back = tokio::spawn(crate::setup::allocator::trim_periodically());
     let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
-    drop(watching);
+    drop(run_bar);
     giving_back.abort();
     listening.abort();
     let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();

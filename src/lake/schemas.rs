@@ -18,11 +18,10 @@
 
 use bytes::Bytes;
 use pipeline::dataset::{Datasets, FieldIds};
+use pipeline::layout;
 
 use crate::lake::{LakeError, ObjectKey, ObjectStore, Written};
 
-/// Where the objects are.
-const SCHEMAS: &str = "_schemas/";
 /// The highest number: eight digits keep the keys in order.
 const VERSION_MAX: u32 = 99_999_999;
 /// How often a worker tries, each time because another one wrote the next number first.
@@ -91,9 +90,8 @@ struct Newest {
 
 /// Reads the object that counts. `least`: a number that is known to exist, although a listing may not show it yet.
 async fn newest(lake: &dyn ObjectStore, dataset: &str, least: u32) -> Result<Newest, SchemaError> {
-    let folder = format!("{SCHEMAS}{dataset}/");
-    let listed = lake.list(&folder).await?;
-    let numbers = listed.iter().filter_map(|object| number(object.key.as_str().strip_prefix(&folder)?));
+    let listed = lake.list(&layout::schemas_of(dataset)).await?;
+    let numbers = listed.iter().filter_map(|object| layout::version_of_schema(dataset, object.key.as_str()));
     let version = numbers.max().unwrap_or(0).max(least);
     if version == 0 {
         return Ok(Newest { version, ids: FieldIds::new(dataset) });
@@ -130,17 +128,7 @@ async fn add_fields(
 }
 
 fn key(dataset: &str, version: u32) -> ObjectKey {
-    ObjectKey::new(format!("{SCHEMAS}{dataset}/{version:08}.json")).expect("a dataset has a plain name")
-}
-
-/// The number that the name of an object gives.
-fn number(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(".json").filter(|digits| digits.len() == 8)?;
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        digits.parse().ok().filter(|number| *number > 0)
-    } else {
-        None
-    }
+    ObjectKey::new(layout::schema(dataset, version)).expect("a dataset has a plain name")
 }
 
 #[cfg(test)]

@@ -163,15 +163,23 @@ pub async fn check_lake_matches_checkpoints(config: &Config, aws: Option<&Aws>) 
 /// It can't be opened.
 pub async fn open_existing(config: &Config) -> Result<Stores, OpenError> {
     let aws = load_aws(config).await;
-    let lake: Arc<dyn ObjectStore> = match &config.lake {
-        LakeUrl::Local(folder) if !folder.is_dir() => {
-            return Err(OpenError::Missing(format!("there is no lake {}: name yours with --lake", folder.display())));
-        }
-        LakeUrl::Local(folder) => Arc::new(LocalStore::open_existing(folder)?),
-        LakeUrl::S3(_) => open_lake(config, aws.as_ref()).await?,
-    };
+    let lake = open_existing_lake(config, aws.as_ref()).await?;
     let leases = open_existing_leases(config, aws.as_ref()).await?;
     Ok(Stores::new(lake, leases, RetryPolicy::default()))
+}
+
+/// Opens a lake that must be there, without its lease table.
+///
+/// # Errors
+/// It can't be opened.
+pub async fn open_existing_lake(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    match &config.lake {
+        LakeUrl::Local(folder) if !folder.is_dir() => {
+            Err(OpenError::Missing(format!("there is no lake {}: name yours with --lake", folder.display())))
+        }
+        LakeUrl::Local(folder) => Ok(Arc::new(LocalStore::open_existing(folder)?)),
+        LakeUrl::S3(_) => open_lake(config, aws).await,
+    }
 }
 
 /// Opens a lease table that must be there, only to look at it.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use crate::dataset::definition::Definition;
 use crate::dataset::plan::{Plan, Transform};
 use crate::dataset::recognize::Markers;
+use crate::layout::Area;
 use crate::toml_reader::{Problem, Problems};
 
 pub use compile::Tables;
@@ -119,10 +120,8 @@ impl Datasets {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let schema = |plan: &Arc<Plan>| Schema {
-            field_ids: FieldIds::new(plan.name.as_str()).assign(&plan.columns),
-            version: 0,
-        };
+        let schema =
+            |plan: &Arc<Plan>| Schema { field_ids: FieldIds::new(&*plan.name).assign(&plan.columns), version: 0 };
         let schemas = plans.iter().map(schema).collect();
         Ok(Datasets { plans, definitions, markers, schemas })
     }
@@ -134,12 +133,12 @@ impl Datasets {
 
     /// The number of the dataset of a name.
     pub fn find(&self, name: &str) -> Option<usize> {
-        self.plans.iter().position(|plan| plan.name == name)
+        self.plans.iter().position(|plan| *plan.name == *name)
     }
 
     /// The datasets' names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.plans.iter().map(|plan| plan.name.as_str())
+        self.plans.iter().map(|plan| &*plan.name)
     }
 
     /// The hash of a dataset's definition and of the lookup tables it is joined to, in hex.
@@ -188,7 +187,12 @@ impl Datasets {
     /// A dataset's schema for the outside world; `lake` is where the lake is, without a final slash.
     pub fn schema(&self, dataset: usize, format: SchemaFormat, lake: &str) -> String {
         let plan = &self.plans[dataset];
-        schema::render(&self.definitions[dataset], plan, format, &format!("{lake}/processed/{}/", plan.name))
+        schema::render(
+            &self.definitions[dataset],
+            plan,
+            format,
+            &format!("{lake}/{}{}/", Area::Processed.prefix(), plan.name),
+        )
     }
 
     pub(crate) fn plan(&self, dataset: usize) -> &Arc<Plan> {

@@ -121,7 +121,7 @@ impl ParquetFile {
             .set_created_by(producer.as_str().to_owned())
             .set_key_value_metadata(Some(vec![
                 KeyValue::new("shardlake.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-                KeyValue::new("shardlake.dataset".to_owned(), plan.name.clone()),
+                KeyValue::new("shardlake.dataset".to_owned(), plan.name.to_string()),
                 KeyValue::new("shardlake.definition".to_owned(), plan.version.clone()),
             ]))
             .build();

@@ -30,6 +30,7 @@ use crate::columns::table::{Run, Table};
 use crate::dataset::Datasets;
 use crate::encode::column::ColumnEncoder;
 use crate::encode::gather::{Column, LeafRows};
+use crate::layout::PartitionPath;
 
 pub use column_stats::{Bound, ColumnBounds, ColumnStats, FileStats, InvalidStats};
 pub use file::{FinishedFile, ParquetFile, ProducerVersion, Provenance, RANGES_MAX};
@@ -49,7 +50,7 @@ pub struct Rows {
 #[derive(Debug, Clone)]
 pub struct RowsOfPartition {
     /// The partition's path: `type=skills/year=2025/month=01`.
-    pub path: Arc<str>,
+    pub path: PartitionPath,
     /// The number of rows.
     pub rows: u64,
     runs: std::ops::Range<usize>,
@@ -69,7 +70,7 @@ impl Rows {
         let partitions = partitions
             .into_iter()
             .map(|(partition, range)| RowsOfPartition {
-                path: table.partitions.path_of(partition).into(),
+                path: table.partitions.path_of(partition).clone(),
                 rows: runs[range.clone()].iter().map(|run| u64::from(run.len)).sum(),
                 runs: range,
             })

@@ -24,6 +24,7 @@ use pipeline::dead_letter::code::Code;
 use pipeline::encode::{Encoder, EncoderConfig, Provenance};
 use pipeline::graph::{Counts, Graph};
 use pipeline::lane::{Lane, LaneConfig, Pushed};
+use pipeline::layout::{Area, Folder};
 use pipeline::line_objects::{LineCodec, LineMember};
 use serde_json::{Map, Value};
 
@@ -209,7 +210,7 @@ impl Run {
         self.members.extend(self.lane.take_lines());
         let files = encode_all(&self.config, &mut self.lane);
         let lines: Vec<Line> = std::mem::take(&mut self.members).iter().flat_map(lines_of).collect();
-        let (errors, raw): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.folder.starts_with("error/"));
+        let (errors, raw): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.folder.area() == Area::Error);
         Outcome { files, raw, letters: errors.into_iter().map(|line| Letter::read(&line)).collect() }
     }
 
@@ -383,7 +384,7 @@ fn field_value(field: &Field) -> Value {
 /// A line of a line object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Line {
-    pub(crate) folder: String,
+    pub(crate) folder: Folder,
     pub(crate) text: Vec<u8>,
 }
 
@@ -425,9 +426,9 @@ impl Letter {
         assert_eq!(text("errorMessage").as_deref(), Some(code.message()));
         assert_eq!(text("stage").as_deref(), Some(code.stage().as_str()));
         assert_eq!((text("stream").as_deref(), value["attemptsMade"].as_u64()), (Some(STREAM), Some(1)));
-        assert!(line.folder.starts_with(&format!("error/reason={code}/year=")), "{}", line.folder);
+        assert!(matches!(line.folder, Folder::Error { code: found, .. } if found == code), "{}", line.folder);
         Letter {
-            folder: line.folder.clone(),
+            folder: line.folder.to_string(),
             code,
             stage: text("stage").unwrap_or_default(),
             dataset: text("dataset"),

@@ -54,7 +54,7 @@ impl Unit {
                 spill.next = 0;
                 continue;
             };
-            let slot = Slot::Rows { dataset: rows.dataset(), path: Arc::clone(&partition.path) };
+            let slot = Slot::Rows { dataset: rows.dataset(), path: partition.path.clone() };
             let group = self.encoder.row_group(rows, spill.next)?;
             bytes += group.bytes();
             groups.push((slot, group));
@@ -118,7 +118,7 @@ fn jobs(all_rows: &[Rows]) -> Vec<Vec<(Slot, Places)>> {
     let mut by_slot: BTreeMap<Slot, (u64, Places)> = BTreeMap::new();
     for (place, rows) in all_rows.iter().enumerate() {
         for (number, partition) in rows.partitions().iter().enumerate() {
-            let slot = Slot::Rows { dataset: rows.dataset(), path: Arc::clone(&partition.path) };
+            let slot = Slot::Rows { dataset: rows.dataset(), path: partition.path.clone() };
             let (count, places) = by_slot.entry(slot).or_default();
             *count += partition.rows;
             places.push((place, number));

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use checkpoints::LeaseOwner;
 use pipeline::dataset::Datasets;
 use pipeline::encode::{EncodeError, Encoder, FinishedFile, ParquetFile, Provenance, RowGroup};
+use pipeline::layout::{Area, DataObject, Folder, PartitionPath};
 use pipeline::line_objects::LineMember;
 use tokio::task::JoinHandle;
 
@@ -43,9 +44,9 @@ pub(crate) struct ObjectsConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Slot {
     /// Rows of a dataset's partition.
-    Rows { dataset: usize, path: Arc<str> },
+    Rows { dataset: usize, path: PartitionPath },
     /// Lines below `raw/` or `error/`.
-    Lines { folder: String },
+    Lines { folder: Folder },
 }
 
 /// The objects of one epoch.
@@ -182,12 +183,19 @@ impl Objects {
 
     fn begin(&mut self, slot: &Slot, file: Option<ParquetFile>) -> Open {
         self.begun += 1;
-        let (folder, extension) = match slot {
-            Slot::Rows { dataset, path } => (format!("processed/{}/{path}", self.datasets[*dataset]), "parquet"),
-            Slot::Lines { folder } if folder.starts_with("raw/") => (folder.clone(), self.config.raw_extension),
-            Slot::Lines { folder } => (folder.clone(), self.config.letters_extension),
+        let folder = match slot {
+            Slot::Rows { dataset, path } => {
+                Folder::Processed { dataset: self.datasets[*dataset].as_str().into(), partition: path.clone() }
+            }
+            Slot::Lines { folder } => folder.clone(),
         };
-        let key = ObjectKey::new(format!("{folder}/{}-{:05}.{extension}", self.epoch, self.begun))
+        let extension = match folder.area() {
+            Area::Processed => "parquet",
+            Area::Raw => self.config.raw_extension,
+            Area::Error => self.config.letters_extension,
+        };
+        let (epoch, number) = (self.epoch.to_string(), self.begun);
+        let key = ObjectKey::new(DataObject { folder, epoch, number, extension: extension.to_owned() }.to_string())
             .expect("partition paths are escaped and bounded, and epochs' names are plain");
         let hint = self.epoch.upload_id(&self.config.worker, self.begun);
         let (part_bytes, budget, failed) = (self.part_bytes(), self.budget.clone(), Arc::clone(&self.failed));
@@ -240,7 +248,7 @@ impl Objects {
     async fn close_upload(&mut self, slot: Slot, open: Open) {
         let (kind, dataset) = match &slot {
             Slot::Rows { dataset, .. } => (ObjectKind::Processed, Some(self.datasets[*dataset].clone())),
-            Slot::Lines { folder } if folder.starts_with("raw/") => (ObjectKind::Raw, None),
+            Slot::Lines { folder } if folder.area() == Area::Raw => (ObjectKind::Raw, None),
             Slot::Lines { .. } => (ObjectKind::Error, None),
         };
         let rows = open.rows;

@@ -13,6 +13,7 @@ use pipeline::dataset::{Datasets, DefinitionText, shipped};
 use pipeline::encode::{Encoder, EncoderConfig, FileStats, FinishedFile, ParquetFile, Provenance};
 use pipeline::graph::Graph;
 use pipeline::lane::{Lane, LaneConfig};
+use pipeline::layout::Area;
 use pipeline::line_objects::{LineCodec, LineMember};
 
 /// The key of pseudonyms, on both sides.
@@ -130,14 +131,15 @@ impl Landed {
             flate2::read::MultiGzDecoder::new(member.bytes.as_slice()).read_to_end(&mut text).unwrap();
             let lines: Vec<&[u8]> = text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').collect();
             assert_eq!(lines.len() as u64, member.lines);
-            if member.folder.starts_with("raw/") {
+            if member.folder.area() == Area::Raw {
                 self.raw.extend(lines.into_iter().map(<[u8]>::to_vec));
                 continue;
             }
             for line in lines {
                 let dead_letter: serde_json::Value = serde_json::from_slice(line).unwrap();
                 let code = dead_letter["errorCode"].as_str().unwrap();
-                assert!(member.folder.starts_with(&format!("error/reason={code}/year=")), "{}", member.folder);
+                let folder = member.folder.to_string();
+                assert!(folder.starts_with(&format!("error/reason={code}/year=")), "{folder}");
                 assert_eq!((&dead_letter["stream"], &dead_letter["shardId"]), (&STREAM.into(), &SHARD.into()));
                 let sequence = dead_letter["sequenceNumber"].as_str().unwrap().parse().unwrap();
                 let raw = BASE64_STANDARD.decode(dead_letter["rawData"].as_str().unwrap()).unwrap();
