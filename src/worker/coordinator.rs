@@ -192,7 +192,7 @@ impl Coordinator {
             return Ok(group);
         }
         let idle = (0..self.threads()).map(|_| {
-            let encoder = Encoder::new(&self.config.lanes.datasets, self.config.zstd_level)?;
+            let encoder = Encoder::new(&self.config.lanes.datasets, &self.config.encoder)?;
             Ok(Unit { lane: Lane::new(Arc::clone(&self.config.lanes)), encoder })
         });
         let idle = idle.collect::<Result<Vec<_>, WorkerError>>()?;

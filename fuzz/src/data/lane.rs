@@ -156,7 +156,7 @@ fn rows(config: &LaneConfig, encoder: &mut Encoder, lane: &mut Lane) -> BTreeMap
             let group = encoder.row_group(&rows, place).expect("rows can be encoded");
             let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the schema is one of Parquet");
             file.append(group).expect("a row group of the file's schema");
-            let bytes = file.finish(&Provenance::default()).expect("a file with rows");
+            let bytes = file.finish(&Provenance::default()).expect("a file with rows").bytes;
             let before = found.len();
             let reader = SerializedFileReader::new(Bytes::from(bytes)).expect("the file can be opened");
             for row in reader.get_row_iter(None).expect("the file can be read") {

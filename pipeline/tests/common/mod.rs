@@ -21,7 +21,7 @@ use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Frame, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, shipped};
 use pipeline::dead_letter::code::Code;
-use pipeline::encode::{Encoder, Provenance};
+use pipeline::encode::{Encoder, EncoderConfig, Provenance};
 use pipeline::graph::{Counts, Graph};
 use pipeline::lane::{Lane, LaneConfig, Pushed};
 use pipeline::layout::{Area, Folder};
@@ -328,7 +328,7 @@ pub(crate) struct File {
 
 /// Encodes all rows that a lane holds, one file for each partition, and reads them back.
 pub(crate) fn encode_all(config: &LaneConfig, lane: &mut Lane) -> Vec<File> {
-    let mut encoder = Encoder::new(&config.datasets, 1).expect("zstd has a level 1");
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default()).expect("zstd has a level 1");
     let names: Vec<&str> = config.datasets.names().collect();
     let mut files = Vec::new();
     for rows in lane.take_rows() {
@@ -337,7 +337,8 @@ pub(crate) fn encode_all(config: &LaneConfig, lane: &mut Lane) -> Vec<File> {
             assert_eq!(group.rows, partition.rows);
             let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the schema is one");
             file.append(group).expect("a row group of the same schema");
-            let bytes = Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file"));
+            let bytes =
+                Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file").bytes);
             let read = read_rows(&bytes);
             assert_eq!(read.len() as u64, partition.rows, "a file has the rows that it was given");
             let dataset = names[rows.dataset()].to_owned();

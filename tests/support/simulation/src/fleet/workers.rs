@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use checkpoints::LeaseOwner;
 use pipeline::dataset::{Datasets, DefinitionText};
+use pipeline::encode::EncoderConfig;
 use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
@@ -140,7 +141,7 @@ impl Fleet {
                 lanes,
                 threads,
                 memory,
-                zstd_level: 1,
+                encoder: EncoderConfig::default(),
                 file_bytes,
                 open_objects: 16,
                 epoch_interval,
