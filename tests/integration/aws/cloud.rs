@@ -12,15 +12,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use aws_model::account::Account;
 use aws_model::clock::ModelClock;
 use aws_model::dynamodb::DynamoDb;
 use aws_model::faults::{Faults, ServiceName};
 use aws_model::firehose::Firehose;
-use aws_model::http::{Request, Service};
 use aws_model::kinesis::{Kinesis, Placed, Put, Settings};
 use aws_model::s3::S3;
-use aws_model::server::{Server, Services};
-use bytes::Bytes;
+use aws_model::server::Server;
 use serde_json::Value;
 
 use crate::records::{Draft, Fate};

@@ -1,18 +1,15 @@
 //! Models of Kinesis, DynamoDB, S3 and Firehose behind one server, and what was put into the stream.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_model::account::Account;
 use aws_model::clock::ModelClock;
 use aws_model::dynamodb::DynamoDb;
 use aws_model::faults::{Fault, Faults, Refusal, Rule, ServiceName, When};
-use aws_model::firehose::Firehose;
-use aws_model::http::{Request, Service};
 use aws_model::kinesis::{Kinesis, Put, Settings};
 use aws_model::s3::S3;
-use aws_model::server::{Server, Services};
-use bytes::Bytes;
+use aws_model::server::Server;
 use md5::{Digest, Md5};
 use serde_json::Value;
 

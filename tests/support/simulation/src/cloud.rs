@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_model::account::Account;
 use aws_model::clock::ModelClock;
 use aws_model::dynamodb::DynamoDb;
 use aws_model::faults::Refusal;
