@@ -373,7 +373,7 @@ impl Coordinator {
                 open_bytes_max: share,
                 upload_bytes: share,
                 raw_extension: raw.unwrap_or_default(),
-                letters_extension: config.lanes.letters.extension(),
+                letters_extension: config.lanes.dead_letters.extension(),
             };
             let datasets = &config.lanes.datasets;
             Epoch {
