@@ -4,6 +4,8 @@
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
+# What `shardlake --version` calls this build, where the context has no .git directory.
+ARG SHARDLAKE_BUILD
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked && cp target/release/shardlake /usr/local/bin/shardlake

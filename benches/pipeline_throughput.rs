@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pipeline::chunk::Chunk;
-use pipeline::encode::{EncodeError, Encoder, Provenance, RowGroup, Rows};
+use pipeline::encode::{EncodeError, Encoder, EncoderConfig, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
 use pipeline::layout::PartitionPath;
 use pipeline::line_objects::LineCodec;
@@ -179,7 +179,7 @@ impl Part {
             file.append(encoder.row_group(&all_rows[rows_index], partition)?)?;
         }
         let rows = file.rows();
-        let bytes = file.finish(&Provenance { epoch: "bench".to_owned(), ranges: None })?;
+        let bytes = file.finish(&Provenance { epoch: "bench".to_owned(), ranges: None })?.bytes;
         Ok((rows, bytes.len() as u64))
     }
 }
@@ -191,7 +191,7 @@ fn push(
     rows_bytes: usize,
 ) -> Result<Pushed, EncodeError> {
     let mut lane = Lane::new(Arc::clone(config));
-    let mut encoder = Encoder::new(&config.datasets, 1)?;
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default())?;
     let mut groups = Vec::new();
     let (mut records, mut raw_bytes) = (0, 0);
     // The worker's buffers return to its readers. Here they are kept, so that freeing them is not measured.

@@ -1,23 +1,23 @@
-//! Names as types: how a text newtype is made, and the one error for a text that is not what it claims to be.
+//! Names as types: the macro that defines a text newtype, and the error for a text that is not valid.
 //!
-//! Every name of this crate (stream, shard, owner, manifest) is made by [`text_newtype!`], so that all
-//! of them are checked by one constructor, are cheap to clone, and look in JSON as they look on screen.
+//! Every name of this crate (stream, shard, owner, manifest) is defined by [`text_newtype!`]. So each of them is checked by one
+//! constructor, is cheap to clone, and has the same form in JSON and on screen.
 //!
-//! It does not own what each name means or how long it may be: that stands where the name is defined.
+//! It does not own what each name means or how long it may be: each name's definition says so.
 
-/// A text that is not what it claims to be: a name out of its bounds, a sequence number that is no number.
+/// A text that is not valid: a name that is too long, a sequence number with a letter in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?} {problem}")]
 pub struct InvalidText {
-    /// What the text should have been, as in "shard id".
+    /// What the text should be, as in "shard id".
     pub what: &'static str,
-    /// The text, or its beginning when it is long.
+    /// The text, or its beginning if it is long.
     pub text: String,
     /// What is wrong with it, as in "is empty".
     pub problem: String,
 }
 
-/// How much of a refused text its error shows.
+/// How many characters of an invalid text its error shows.
 const SHOWN_CHARS_MAX: usize = 200;
 
 impl InvalidText {

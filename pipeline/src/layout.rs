@@ -12,7 +12,7 @@
 //! _sources/<stream>.json         where reading a Kinesis stream starts
 //! _sources/<hash>/<hash>/<number>.json   the files of a folder that is read as a stream, in their order
 //! _checkpoints/<name>.json       named checkpoints
-//! _schemas/<dataset>.json        the recorded schema of a dataset
+//! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
 //! _lake.json                     which lake this is, and its format
 //! _staging/<upload>              uploads in progress (a local lake only)
 //! _checkpoints.db                leases (a local lake only, by default)
@@ -268,9 +268,21 @@ pub fn name_of_checkpoint(key: &str) -> Option<&str> {
     name_of(CHECKPOINTS, key)
 }
 
-/// The key of a dataset's recorded schema.
-pub fn schema(dataset: &str) -> String {
-    format!("{SCHEMAS}{dataset}.json")
+/// The prefix of a dataset's recorded schemas.
+pub fn schemas_of(dataset: &str) -> String {
+    format!("{SCHEMAS}{dataset}/")
+}
+
+/// The key of the `version`-th recorded schema of a dataset, counted from 1.
+pub fn schema(dataset: &str, version: u32) -> String {
+    format!("{SCHEMAS}{dataset}/{version:08}.json")
+}
+
+/// The version of a recorded schema of a dataset, by its key; the inverse of [`schema`].
+pub fn version_of_schema(dataset: &str, key: &str) -> Option<u32> {
+    let digits = key.strip_prefix(&schemas_of(dataset))?.strip_suffix(".json")?;
+    let is_plain = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|version| is_plain && *version > 0)
 }
 
 /// The name between a prefix and `.json`, if it is a single segment.

@@ -1,9 +1,9 @@
-//! The tables as such: making one, waiting until it can be used, and seeing that it is what it should be.
+//! The table itself: creating it, waiting until it is ready, and checking its key.
 //!
-//! Workers start at once, so a table is made by whoever comes first, and the others wait for it. A crash after the request
-//! to make it leaves a table that is being made, which the next start waits for. A table that is there is never changed.
+//! Workers may start at the same time: one of them creates the table, and the others wait for it. A crash after the request
+//! to create it leaves a table in creation, and the next start waits for it. An existing table is never changed.
 //!
-//! Limits: a table that is not ready 2 minutes after it was asked for is [`StoreError::Unavailable`].
+//! Limits: a table that is not ready after 2 minutes is [`StoreError::Unavailable`].
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ use super::errors::Request;
 use super::item::{LEASE_KEY, LEASE_OWNER};
 use crate::error::StoreError;
 
-/// KCL 3's index, by which its workers find the leases that were given to them.
+/// KCL 3's index, with which its workers find the leases that were assigned to them.
 const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 
 /// How long a new table may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often it is looked at meanwhile.
+/// The pause between two checks of a new table.
 const READY_POLL: Duration = Duration::from_millis(500);
 
 /// The table as it is created: KCL's key and index, billed per request.
@@ -49,7 +49,7 @@ fn schema(create: CreateTableFluentBuilder) -> Result<CreateTableFluentBuilder, 
         .global_secondary_indexes(index))
 }
 
-/// Sees that a table is there and can be used. Makes nothing.
+/// Checks that a table exists and waits until it is ready. Creates nothing.
 pub(super) async fn find(client: &Client, table: &str) -> Result<(), StoreError> {
     match describe(client, table).await? {
         Some(_) => ready(client, table).await,
@@ -57,17 +57,17 @@ pub(super) async fn find(client: &Client, table: &str) -> Result<(), StoreError>
     }
 }
 
-/// Makes a table if it is not there, and waits until it can be used.
-pub(super) async fn make(client: &Client, table: &str) -> Result<(), StoreError> {
+/// Creates a table if there is none, and waits until it is ready.
+pub(super) async fn create(client: &Client, table: &str) -> Result<(), StoreError> {
     if describe(client, table).await?.is_none() {
-        let request = Request { operation: "make the table", action: "dynamodb:CreateTable", table };
+        let request = Request { operation: "create the table", action: "dynamodb:CreateTable", table };
         let create = schema(client.create_table().table_name(table)).map_err(|error| StoreError::Invalid {
-            operation: format!("make the table {table}"),
+            operation: format!("create the table {table}"),
             problem: error.to_string(),
         })?;
         match create.send().await {
             Ok(_) => {}
-            // Another worker was faster, or the reply to an attempt of ours was lost.
+            // Another worker was faster, or the reply to an earlier attempt of ours was lost.
             Err(error) if error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception) => {}
             Err(error) => return Err(request.explain(&error)),
         }
@@ -75,9 +75,9 @@ pub(super) async fn make(client: &Client, table: &str) -> Result<(), StoreError>
     ready(client, table).await
 }
 
-/// Waits until a table that is there, or about to be, can be used.
+/// Waits until a table that exists, or is about to, is ready.
 async fn ready(client: &Client, table: &str) -> Result<(), StoreError> {
-    let give_up = Instant::now() + READY_TIMEOUT;
+    let deadline = Instant::now() + READY_TIMEOUT;
     loop {
         let state = match describe(client, table).await? {
             Some(found) => match found.table_status() {
@@ -88,10 +88,10 @@ async fn ready(client: &Client, table: &str) -> Result<(), StoreError> {
                     return Err(unusable(table, format!("its status is {status}")));
                 }
             },
-            // The answer may come from before it was made.
+            // The answer may be older than the table.
             None => None,
         };
-        if Instant::now() >= give_up {
+        if Instant::now() >= deadline {
             return Err(StoreError::Unavailable {
                 operation: format!("open the DynamoDB table {table}"),
                 problem: format!(
@@ -106,7 +106,7 @@ async fn ready(client: &Client, table: &str) -> Result<(), StoreError> {
 }
 
 async fn describe(client: &Client, table: &str) -> Result<Option<TableDescription>, StoreError> {
-    let request = Request { operation: "look at the table", action: "dynamodb:DescribeTable", table };
+    let request = Request { operation: "describe the table", action: "dynamodb:DescribeTable", table };
     match client.describe_table().table_name(table).send().await {
         Ok(found) => Ok(found.table),
         Err(error) if error.as_service_error().is_some_and(DescribeTableError::is_resource_not_found_exception) => {
@@ -116,7 +116,7 @@ async fn describe(client: &Client, table: &str) -> Result<Option<TableDescriptio
     }
 }
 
-/// That the key is the one that this store uses.
+/// Checks that the key is the one that this store uses.
 fn check(table: &str, found: &TableDescription) -> Result<(), StoreError> {
     let expected = LEASE_KEY;
     let is_text = found.attribute_definitions().iter().any(|attribute| {
@@ -127,7 +127,7 @@ fn check(table: &str, found: &TableDescription) -> Result<(), StoreError> {
         others => {
             let names: Vec<&str> = others.iter().map(KeySchemaElement::attribute_name).collect();
             let problem = format!(
-                "it is the table of something else: its key is {}, and not the text {expected} alone",
+                "it is not a lease table: its key is {} instead of the text {expected} alone",
                 names.join(" and ")
             );
             Err(unusable(table, problem))

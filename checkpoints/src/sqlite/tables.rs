@@ -1,11 +1,12 @@
-//! The tables of an SQLite lease store: reading and writing whole rows, inside a transaction that is already open.
+//! The tables of an SQLite lease store: reading and writing whole rows, inside an open transaction.
 //!
-//! A lease row is moved between SQL values and [`StoredLease`], which knows what they mean; a set of shard ids is a JSON
-//! list. A row whose values have the wrong type, as only another program can write them, is an error that names the shard.
+//! Owns: moving a lease row between SQL values and [`StoredLease`]; a set of shard ids is a JSON list. Does not own: what the
+//! values mean (`row.rs`). A row whose values have the wrong type is an error that names the shard; only another program can
+//! write one.
 
 use rusqlite::{Connection, Row, params};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::error::StoreError;
 use crate::lease::Lease;
 use crate::row::{self, StoredLease};
@@ -18,7 +19,7 @@ const COLUMNS: &str = "streamName, shardId, leaseOwner, checkpointOwner, leaseCo
      lastManifest, parentShardId, childShardIds, startingHashKey, endingHashKey, ownerSwitchesSinceCheckpoint, \
      throughputKBps";
 
-/// The leases, for the time of one transaction.
+/// The leases, for one transaction.
 pub(super) struct Leases<'tx> {
     transaction: &'tx Connection,
 }
@@ -28,7 +29,7 @@ impl<'tx> Leases<'tx> {
         Self { transaction }
     }
 
-    /// The transaction, for the functions below.
+    /// The transaction.
     pub(super) fn transaction(&self) -> &'tx Connection {
         self.transaction
     }
@@ -159,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_lease_survives_the_table(first in lease(), second in lease()) {
+        fn a_lease_round_trips_through_the_table(first in lease(), second in lease()) {
             let connection = connection();
             let mut leases = Leases::new(&connection);
             // The second write to the same row must leave nothing of the first.

@@ -69,7 +69,7 @@ pub(crate) fn config(datasets: Datasets, assigned: Option<usize>, record_bytes_m
         key: Some(PseudonymKey::new(&[7; 32]).expect("32 bytes make a key")),
         assigned: vec![assigned],
         raw: Some(LineCodec::Gzip(1)),
-        letters: LineCodec::Gzip(1),
+        dead_letters: LineCodec::Gzip(1),
         record_bytes_max,
         hash_seed: 42,
         datasets,
@@ -160,7 +160,7 @@ fn rows(config: &LaneConfig, encoder: &mut Encoder, lane: &mut Lane) -> BTreeMap
             let group = encoder.row_group(&rows, index).expect("rows can be encoded");
             let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the dataset has a Parquet schema");
             file.append(group).expect("a row group of the file's schema");
-            let bytes = file.finish(&Provenance::default()).expect("a file with rows");
+            let bytes = file.finish(&Provenance::default()).expect("a file with rows").bytes;
             let before = found.len();
             let reader = SerializedFileReader::new(Bytes::from(bytes)).expect("the file can be opened");
             for row in reader.get_row_iter(None).expect("the file can be read") {

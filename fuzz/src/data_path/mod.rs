@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use pipeline::chunk::{Chunk, Damage, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, SchemaFormat, shipped};
 use pipeline::dead_letter::code::Code;
-use pipeline::encode::Encoder;
+use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::LaneConfig;
 
 use judge::Verdict;
@@ -48,7 +48,7 @@ fn shipped_config() -> &'static Arc<LaneConfig> {
 thread_local! {
     /// Kept from input to input: what it encodes must not depend on its buffers.
     static ENCODER: RefCell<Encoder> =
-        RefCell::new(Encoder::new(&shipped_config().datasets, 1).expect("zstd has a level 1"));
+        RefCell::new(Encoder::new(&shipped_config().datasets, &EncoderConfig::default()).expect("zstd has a level 1"));
 }
 
 /// Lines of JSON, of any dataset: all lines in one chunk, and then each line in a chunk of its own.
@@ -250,7 +250,8 @@ fn use_datasets(datasets: Datasets, text: &str) {
         assert!(drawn.contains("decode"));
     }
     let records = judge::records_for(text);
-    let mut encoder = Encoder::new(&config.datasets, 1).expect("a dataset that compiles has a Parquet schema");
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default())
+        .expect("a dataset that compiles has a Parquet schema");
     let data: Vec<u8> = records.iter().flat_map(|record| [record.as_bytes(), b"\n"].concat()).collect();
     let out = lane::run(&config, &mut encoder, vec![lane::chunk(data, Framing::Lines { base: 0 })]);
     assert_eq!(out.rows.len() + out.dead_letters.len(), records.len(), "a record is lost or landed twice");

@@ -21,7 +21,7 @@ use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Frame, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, shipped};
 use pipeline::dead_letter::code::Code;
-use pipeline::encode::{Encoder, Provenance};
+use pipeline::encode::{Encoder, EncoderConfig, Provenance};
 use pipeline::graph::{Counts, Graph};
 use pipeline::lane::{Lane, LaneConfig, Pushed};
 use pipeline::layout::{Area, Folder};
@@ -147,7 +147,7 @@ impl Setup {
             key: Some(key()),
             assigned: vec![assigned],
             raw: self.raw.then_some(LineCodec::Gzip(1)),
-            letters: LineCodec::Gzip(1),
+            dead_letters: LineCodec::Gzip(1),
             record_bytes_max: self.record_bytes_max,
             hash_seed: 42,
             datasets,
@@ -216,7 +216,7 @@ impl Run {
 
     /// How many records have passed along an edge.
     pub(crate) fn count(&self, edge: &str) -> u64 {
-        let edge = self.config.graph.find_edge(edge).unwrap_or_else(|| panic!("there is no edge {edge}"));
+        let edge = edge.parse().ok().and_then(|id| self.config.graph.find_edge(&id)).expect("the id of an edge");
         self.counts[edge].records
     }
 }
@@ -328,7 +328,7 @@ pub(crate) struct File {
 
 /// Encodes all rows that a lane holds, one file for each partition, and reads them back.
 pub(crate) fn encode_all(config: &LaneConfig, lane: &mut Lane) -> Vec<File> {
-    let mut encoder = Encoder::new(&config.datasets, 1).expect("zstd has a level 1");
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default()).expect("zstd has a level 1");
     let names: Vec<&str> = config.datasets.names().collect();
     let mut files = Vec::new();
     for rows in lane.take_rows() {
@@ -337,7 +337,8 @@ pub(crate) fn encode_all(config: &LaneConfig, lane: &mut Lane) -> Vec<File> {
             assert_eq!(group.rows, partition.rows);
             let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the schema is one");
             file.append(group).expect("a row group of the same schema");
-            let bytes = Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file"));
+            let bytes =
+                Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file").bytes);
             let read = read_rows(&bytes);
             assert_eq!(read.len() as u64, partition.rows, "a file has the rows that it was given");
             let dataset = names[rows.dataset()].to_owned();

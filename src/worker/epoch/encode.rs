@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup, Rows};
+use pipeline::encode::{EncodeError, Encoder, FinishedFile, ParquetFile, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
 use tokio::task::JoinSet;
 
-use crate::worker::epoch::objects::{FinishedFile, Objects, OpenUpload, Slot, TakenFile, finish_files};
+use crate::worker::epoch::objects::{Objects, OpenUpload, Slot, TakenFile, finish_files};
 use crate::worker::{WorkerConfig, WorkerError};
 
 /// Partitions, and rows, that one encoding job takes when an epoch ends.
@@ -80,7 +80,7 @@ pub(crate) async fn encode_rest(
     let mut jobs = jobs(&all_rows).into_iter();
     let mut encoders: Vec<Encoder> = Vec::new();
     for _ in 0..units.len() {
-        encoders.push(Encoder::new(&config.lanes.datasets, config.zstd_level)?);
+        encoders.push(Encoder::new(&config.lanes.datasets, &config.encoder)?);
     }
     let mut running: JoinSet<Result<(Encoder, Vec<Encoded>), WorkerError>> = JoinSet::new();
     loop {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpoints::LeaseOwner;
 use pipeline::dataset::Datasets;
-use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup};
+use pipeline::encode::{EncodeError, Encoder, FinishedFile, ParquetFile, Provenance, RowGroup};
 use pipeline::layout::{Area, DataObject, Folder, PartitionPath};
 use pipeline::line_objects::LineMember;
 use tokio::task::JoinHandle;
@@ -160,7 +160,7 @@ impl Objects {
         files: Vec<FinishedFile>,
     ) -> Result<(), WorkerError> {
         let mut going_on = taken;
-        for FinishedFile { bytes, rows } in files {
+        for FinishedFile { bytes, rows, .. } in files {
             let mut open = match going_on.take() {
                 Some(OpenUpload(open)) => open,
                 None => self.begin(slot, None),
@@ -239,7 +239,7 @@ impl Objects {
     async fn close(&mut self, slot: Slot, mut open: Open) -> Result<(), WorkerError> {
         if let Some(file) = open.file.take() {
             let last = file.finish(&self.provenance)?;
-            open.upload.send(last).await;
+            open.upload.send(last.bytes).await;
         }
         self.close_upload(slot, open).await;
         Ok(())
@@ -330,14 +330,6 @@ impl TakenFile {
 /// The upload of a file that is being finished elsewhere.
 pub(crate) struct OpenUpload(Open);
 
-/// A file that was finished.
-pub(crate) struct FinishedFile {
-    /// The bytes that were not yet taken.
-    pub(crate) bytes: Vec<u8>,
-    /// All rows of the file.
-    pub(crate) rows: u64,
-}
-
 /// Builds the last files of one partition from row groups: `file` goes on where it left off.
 pub(crate) fn finish_files(
     datasets: &Datasets,
@@ -357,15 +349,13 @@ pub(crate) fn finish_files(
         };
         growing.append(group)?;
         if growing.bytes_written() as u64 >= file_bytes {
-            let rows = growing.rows();
-            finished.push(FinishedFile { rows, bytes: growing.finish(provenance)? });
+            finished.push(growing.finish(provenance)?);
         } else {
             file = Some(growing);
         }
     }
     if let Some(file) = file {
-        let rows = file.rows();
-        finished.push(FinishedFile { rows, bytes: file.finish(provenance)? });
+        finished.push(file.finish(provenance)?);
     }
     Ok(finished)
 }

@@ -132,7 +132,7 @@ CASES = [
     Case("the leases can't be created", "leases.*Permission denied.*; make it writable", 2, leases_in_a_forbidden_folder,
          capabilities=False),
     Case("the leases are a folder", "leases.db: this is a folder; give the path of a file", 2, leases_are_a_folder),
-    Case("the leases are not a database", "leases.db: the file is no SQLite database.*; move it away", 1,
+    Case("the leases are not a database", "leases.db: the file is not an SQLite database.*; move it away", 1,
          leases_are_not_a_database),
     Case("the lake's disk is full", "No space left on device.*; make room", 1, full_lake),
 ]
