@@ -1,25 +1,25 @@
 //! Records of the `assessments` dataset: one finished assessment each, about 1 KB.
 //!
-//! The fields are those of the seed's upload function (`id`, `user_id`, `type`, `score`, `duration`, `timestamp`,
-//! `user_age`, `user_region`, `version`, `processed`), `answers`, and now and then further ones that no definition
-//! knows. `id`, `user_id`, `type`, `timestamp` and `answers` are always there; `score`, `duration`, `user_age` and
-//! `user_region` are absent or null in 1.5 % each. The event time is `timestamp`.
+//! The fields are `id`, `user_id`, `type`, `score`, `duration`, `timestamp`, `user_age`, `user_region`, `answers`, `version` and
+//! `processed`, and sometimes further ones that no definition knows. `id`, `user_id`, `type`, `timestamp` and `answers` are
+//! always present; `score`, `duration`, `user_age` and `user_region` are each absent or null in 1.5 % of the records. The event
+//! time is `timestamp`.
 
 use super::draft::{Draft, RecordContext};
 use super::random::Rng;
-use super::texts::{COMMENTS, SPICED_COMMENTS};
+use super::texts::{COMMENTS, UNUSUAL_COMMENTS};
 use super::write::{East, Exponent, Fixed, Padded, Piece, Seconds, Text, Utc, Uuid, put};
 
-/// The values of `type`, common ones first.
+/// The values of `type`, frequent ones first.
 pub(super) const TYPES: [&str; 6] = ["personality", "skills", "cognitive", "values", "leadership", "language"];
 
 const PLAIN_ANSWERS: [&str; 9] = ["1", "2", "3", "4", "5", "A", "B", "C", "D"];
-const SPICED_ANSWERS: [&str; 6] =
+const UNUSUAL_ANSWERS: [&str; 6] =
     ["prefer not to say", "it \"depends\"", "c\\d", "weiß nicht", "わからない 🤷", "none of these/all of these"];
 
-/// Appends the members of one record; the answer is its event time, which is whole seconds in some producers.
-pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) -> i64 {
-    let RecordContext { rng, person, at_ms, .. } = scene;
+/// Appends the members of one record, and returns its event time, which some producers write in whole seconds.
+pub(super) fn write(draft: &mut Draft<'_>, context: &mut RecordContext<'_>) -> i64 {
+    let RecordContext { rng, person, at_ms, .. } = context;
     put!(draft.member("id"); "\"", Uuid(rng.bits(), rng.bits()), "\"");
     put!(draft.member("user_id"); "\"", person.id(), "\"");
     put!(draft.member("type"); "\"", rng.pick_skewed(&TYPES), "\"");
@@ -34,7 +34,7 @@ pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) -> i64
         put!(out; person.age);
     }
     if let Some(out) = optional(draft, "user_region", rng) {
-        put!(out; "\"", person.place.region, "\"");
+        put!(out; "\"", person.home.region, "\"");
     }
     answers(draft.member("answers"), rng);
     put!(draft.member("version"); if rng.chance(300) { "\"1.1\"" } else { "\"1.0\"" });
@@ -43,10 +43,10 @@ pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) -> i64
         put!(draft.member("device"); rng.pick(&["\"ios\"", "\"android\"", "\"web\""]));
     }
     if rng.chance(3_000) {
-        put!(draft.member("language"); "\"", person.place.language, "\"");
+        put!(draft.member("language"); "\"", person.home.language, "\"");
     }
     if rng.chance(1_500) {
-        let comment = if rng.chance(3_000) { rng.pick(&SPICED_COMMENTS) } else { rng.pick(&COMMENTS) };
+        let comment = if rng.chance(3_000) { rng.pick(&UNUSUAL_COMMENTS) } else { rng.pick(&COMMENTS) };
         put!(draft.member("comment"); Text(comment));
     }
     if rng.chance(500) {
@@ -60,7 +60,7 @@ pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) -> i64
     at_ms
 }
 
-/// The member's place, unless this record has it as null or not at all.
+/// The buffer for a member's value. `None` if the member is absent or null in this record.
 fn optional<'d>(draft: &'d mut Draft<'_>, name: &'static str, rng: &mut Rng) -> Option<&'d mut Vec<u8>> {
     match rng.below(1000) {
         0..=7 => None,
@@ -72,7 +72,7 @@ fn optional<'d>(draft: &'d mut Draft<'_>, name: &'static str, rng: &mut Rng) -> 
     }
 }
 
-/// 0 to 100 with one decimal, most in the middle; whole numbers also as integers, and 1 % with an exponent.
+/// 0 to 100 with one decimal, most in the middle. Whole numbers may be integers, and 1 % have an exponent.
 fn score(out: &mut Vec<u8>, rng: &mut Rng) {
     let tenths = rng.below(501) + rng.below(501);
     match rng.below(100) {
@@ -82,7 +82,7 @@ fn score(out: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
-/// RFC 3339 in three spellings; the answer is the instant that was written.
+/// RFC 3339 in one of three forms. Returns the instant that was written.
 fn timestamp(out: &mut Vec<u8>, at_ms: i64, rng: &mut Rng) -> i64 {
     match rng.below(100) {
         0..2 => put!(out; "\"", East(at_ms, 1 + rng.below(9)), "\""),
@@ -95,16 +95,16 @@ fn timestamp(out: &mut Vec<u8>, at_ms: i64, rng: &mut Rng) -> i64 {
     at_ms
 }
 
-/// 10 to 30 answers, mostly less than 18, to questions that go up.
+/// 10 to 30 answers, mostly less than 18, to questions with increasing numbers.
 fn answers(out: &mut Vec<u8>, rng: &mut Rng) {
     let further = if rng.chance(2_500) { 21 } else { 8 };
     let count = 10 + rng.skewed(further);
     let mut question = rng.below(20);
-    for place in 0..count {
+    for index in 0..count {
         question += 1 + rng.below(3);
-        put!(out; if place == 0 { "[" } else { "," }, r#"{"question":"q"#, Padded(question, 3), r#"","answer":"#);
+        put!(out; if index == 0 { "[" } else { "," }, r#"{"question":"q"#, Padded(question, 3), r#"","answer":"#);
         if rng.chance(50) {
-            Text(rng.pick(&SPICED_ANSWERS)).put(out);
+            Text(rng.pick(&UNUSUAL_ANSWERS)).put(out);
         } else {
             put!(out; "\"", rng.pick(&PLAIN_ANSWERS), "\"");
         }

@@ -1,68 +1,72 @@
-//! Bad records: what a stream carries when a producer is broken, each kind made from a good record.
+//! Bad records, such as broken producers send. Each is made from a good record.
 //!
-//! A bad record must be bad for **every** careful reader: so a value of a wrong type is never one that a lenient reader
-//! might convert (`"12"` for a number), changes of meaning are made in fields that a dataset cannot do without, and
-//! anything that breaks the grammar of RFC 8259 may be anywhere. And it should be bad in one way only, so that a test
-//! can expect one answer. None has a raw line break in it: a bad record is still one line of a file. None is blank.
+//! A bad record must be bad for **every** careful reader:
+//!
+//! - a value of a wrong type is never one that a lenient reader might convert, such as `"12"` for a number;
+//! - a change of meaning affects a required field;
+//! - a violation of the grammar of RFC 8259 may be anywhere.
+//!
+//! It should be bad in one way only, so that a test can expect one result. It has no raw line break, so it is one line of a
+//! file, and it is not blank.
 
 use super::RecordKind;
 use super::draft::Good;
 use super::random::Rng;
 use super::write::{Utc, base64, put};
 
-/// In which way a record is bad.
+/// The way in which a record is bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BadKind {
-    /// No JSON: a line of a log, HTML, CSV, a bare `NaN`, a missing colon, a trailing comma, `True`, a number like
+    /// Not JSON: a line of a log, HTML, CSV, a bare `NaN`, a missing colon, a trailing comma, `True`, a number such as
     /// `007`.
     NotJson,
-    /// Bytes inside a string that are no UTF-8: a stray byte, a cut sequence, an overlong form, an encoded surrogate.
+    /// Bytes inside a string that are not UTF-8: a stray byte, a truncated sequence, an overlong form, an encoded surrogate.
     NotUtf8,
-    /// The first part of a record, cut anywhere.
+    /// The first part of a record, truncated anywhere.
     Truncated,
-    /// Two records on one line, with nothing or a space between.
+    /// Two records on one line, with nothing or a space between them.
     TwoDocuments,
-    /// A whole record and something after it that is no whitespace.
+    /// A whole record, followed by something other than whitespace.
     TrailingBytes,
     /// A required identifier twice in one object, with the same or another value.
     DuplicateKey,
-    /// A required field that is absent or null. Where the field is what a dataset is recognised by, the record may
-    /// count as one of no dataset.
+    /// A required field that is absent or null. If the dataset is recognized by this field, the record may count as one of
+    /// no dataset.
     MissingField,
-    /// A required identifier, or the type, that is the empty string.
+    /// A required identifier, or the type, that is an empty string.
     EmptyIdentifier,
-    /// A value of a type that cannot be read as the field's: an object, list or word for a number, a list for a text.
+    /// A value that can't be read as the type of its field: an object, list or word for a number, a list for a text.
     WrongType,
-    /// A number outside of what its field allows: a score of 250, an age of 900, a duration or a time beyond its
-    /// integer.
+    /// A number outside the range of its field: a score of 250, an age of 900, a duration or a time beyond its
+    /// integer type.
     OutOfRange,
-    /// A number that is grammatical but beyond a double: `1e999`.
+    /// A well-formed number beyond the range of a double: `1e999`.
     NotFinite,
     /// A negative duration; assessments only.
     NegativeDuration,
-    /// A JSON object that belongs to no dataset.
+    /// A JSON object of no dataset.
     UnknownDataset,
-    /// JSON, but no object: a list, a text, a number, a literal.
+    /// JSON, but not an object: a list, a text, a number, a literal.
     NotAnObject,
-    /// An event time before 2010, as of a clock that was never set or of seconds taken for milliseconds.
+    /// An event time before 2010, such as from a clock that was never set, or seconds taken for milliseconds.
     EventTimeTooOld,
     /// An event time in 2099.
     EventTimeInFuture,
-    /// A text that is no RFC 3339 time, in the event time; not in events, whose times are numbers.
+    /// An event time that is not an RFC 3339 text; not for events, whose times are numbers.
     BadTimestamp,
-    /// An endpoint, a document inside a string, that is no JSON object; events only.
+    /// An endpoint (a document inside a string) that is not a JSON object; events only.
     BadEmbeddedJson,
-    /// A further field whose value is nested 200 deep.
+    /// A further field whose value has 200 levels of nesting.
     TooDeep,
-    /// Half of a surrogate pair as an escape, `\ud83d`, in an identifier or in any other string.
+    /// An escape of half a surrogate pair, `\ud83d`, in an identifier or any other string.
     UnpairedSurrogate,
     /// An escape that JSON does not have: `\x41`, `\'`, `\u00g1`.
     BadEscape,
-    /// A raw control character inside a string: a tab, NUL, escape.
+    /// A raw control character inside a string: a tab, NUL, ESC.
     ControlCharacter,
-    /// Base64 that is damaged or holds no JSON document; events only, which come wrapped so.
+    /// Base64 that is damaged or does not contain a JSON document; only for events, which may be wrapped in base64.
     BadBase64,
-    /// A good record but for its size; made only with [`super::Options::too_large_bytes`].
+    /// A record that is good except for its size; only with [`super::Options::too_large_bytes`].
     TooLarge,
 }
 
@@ -106,9 +110,9 @@ impl BadKind {
     }
 }
 
-/// Appends a record that is bad in the way of `bad`, made from a good one of `kind`. `too_large_bytes` is what a
-/// [`BadKind::TooLarge`] record exceeds.
-pub(super) fn spoil(
+/// Appends a record that is bad in the way of `bad`, made from a good one of `kind`. A [`BadKind::TooLarge`] record has more
+/// than `too_large_bytes`.
+pub(super) fn corrupt(
     good: &Good<'_>,
     kind: RecordKind,
     bad: BadKind,
@@ -124,7 +128,7 @@ pub(super) fn spoil(
                 rng.pick::<&[u8]>(&[b"\xff", b"\xc3", b"\xe2\x82", b"\xc0\xaf", b"\xed\xa0\xbd", b"\xf5\x80\x80\x80"]);
             put_into_any_string(good, bytes, true, rng, out);
         }
-        BadKind::Truncated => out.extend_from_slice(cut(good.text, rng)),
+        BadKind::Truncated => out.extend_from_slice(truncated(good.text, rng)),
         BadKind::TwoDocuments => {
             out.extend_from_slice(good.text);
             put!(out; rng.pick(&["", "", " "]));
@@ -139,9 +143,9 @@ pub(super) fn spoil(
             let same = &good.text[member.value..member.end];
             let value = if rng.chance(5_000) { same } else { b"\"another\"" };
             if rng.chance(2_000) {
-                // The same key, spelled with an escape for its first letter.
-                let (letter, rest) = member.name.split_at(1);
-                good.put_with_another(&format!("\\u00{:02x}{rest}", letter.as_bytes()[0]), value, out);
+                // The same key, with an escape for its first character.
+                let (first, rest) = member.name.split_at(1);
+                good.put_with_another(&format!("\\u00{:02x}{rest}", first.as_bytes()[0]), value, out);
             } else {
                 good.put_with_another(member.name, value, out);
             }
@@ -162,7 +166,7 @@ pub(super) fn spoil(
         }
         BadKind::UnknownDataset => unknown_dataset(rng, out),
         BadKind::NotAnObject => not_an_object(good, rng, out),
-        // 1970 to 2009; the first weeks of 1970 are what seconds look like that were taken for milliseconds.
+        // 1970 to 2009. The first weeks of 1970 are what seconds look like when they are taken for milliseconds.
         BadKind::EventTimeTooOld if rng.chance(5_000) => {
             put_at(good, fields, 1_736_764_200 + rng.bits() % 250_000, out);
         }
@@ -209,17 +213,17 @@ pub(super) fn spoil(
     }
 }
 
-/// Which fields of a kind of record a dataset cannot do without, all at the top level.
+/// The fields of a kind of record that its dataset checks, all at the top level.
 struct Fields {
-    /// Texts that must be there and not be empty.
+    /// Texts that must be present and not empty.
     texts: &'static [&'static str],
-    /// Fields that must be there.
+    /// Fields that must be present.
     required: &'static [&'static str],
-    /// Numbers that are read as numbers when they are there.
+    /// Numbers, which may be absent.
     numbers: &'static [&'static str],
-    /// Fields and values that they must not have.
+    /// Fields, and values that they must not have.
     out_of_range: &'static [(&'static str, &'static str)],
-    /// The event time and, to be sure, other times of the same form.
+    /// The event time, and other times of the same form.
     times: &'static [&'static str],
 }
 
@@ -256,7 +260,7 @@ impl Fields {
                 texts: &["user_id"],
                 required: &["user_id", "updated_at"],
                 numbers: &["age"],
-                // Not 900: a definition that only makes bands of the age need not bound it.
+                // Not 900: a definition that reduces the age to bands may have no limit for it.
                 out_of_range: &[("age", "92233720368547758080"), ("age", "-9223372036854775809")],
                 times: &["signed_up_at", "updated_at"],
             },
@@ -264,9 +268,9 @@ impl Fields {
     }
 }
 
-/// The first part of a text, of one byte at least. It is cut between two characters: half a character would be a second
+/// The first part of a text, at least one byte. It ends between two characters, because half a character would be a second
 /// fault.
-fn cut<'t>(text: &'t [u8], rng: &mut Rng) -> &'t [u8] {
+fn truncated<'t>(text: &'t [u8], rng: &mut Rng) -> &'t [u8] {
     let mut end = rng.between(1, text.len() as u32) as usize;
     while text[end] & 0xc0 == 0x80 {
         end -= 1;
@@ -279,7 +283,7 @@ fn put_change(good: &Good<'_>, changes: &[(&str, &str)], rng: &mut Rng, out: &mu
     good.put_with(name, value.as_bytes(), out);
 }
 
-/// Appends the record with the instant `ms` as its event time, in the form that its kind has.
+/// Appends the record with the instant `ms` as its event time, in the form of its kind.
 fn put_at(good: &Good<'_>, fields: &Fields, ms: u64, out: &mut Vec<u8>) {
     if fields.numbers.contains(&fields.times[0]) {
         good.put_with(fields.times[0], ms.to_string().as_bytes(), out);
@@ -309,7 +313,7 @@ fn put_inserted(good: &Good<'_>, at: usize, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&good.text[at..]);
 }
 
-/// Appends the record with `bytes` at the end of one of its strings, at any depth; with `in_keys`, of its keys too.
+/// Appends the record with `bytes` at the end of one of its strings, at any depth. `in_keys`: the string may be a key.
 fn put_into_any_string(good: &Good<'_>, bytes: &[u8], in_keys: bool, rng: &mut Rng, out: &mut Vec<u8>) {
     let mut ends = Vec::new();
     let mut inside = false;
@@ -341,14 +345,14 @@ fn not_json(good: &Good<'_>, fields: &Fields, rng: &mut Rng, out: &mut Vec<u8>) 
         "{]",
         "\\",
     ];
-    const NO_VALUES: [&str; 13] =
+    const INVALID_VALUES: [&str; 13] =
         ["NaN", "-Infinity", "True", "None", "undefined", "'x'", "007", "+1", ".5", "1.", "0x1F", "1_000", "2e"];
     let text = good.text;
     let first = good.members[0];
     match rng.below(7) {
         0 | 1 => put!(out; rng.pick(&LINES)),
-        2 => good.put_with(rng.pick(fields.numbers), rng.pick(&NO_VALUES).as_bytes(), out),
-        // A comma before the last brace; no colon after the first key; no quotes around it; something before it all.
+        2 => good.put_with(rng.pick(fields.numbers), rng.pick(&INVALID_VALUES).as_bytes(), out),
+        // A comma before the last brace; no colon after the first key; no quotes around it; text before the record.
         3 => put_inserted(good, text.len() - 1, b",", out),
         4 => {
             out.extend_from_slice(&text[..first.value - 1]);
@@ -411,7 +415,7 @@ fn bad_base64(good: &Good<'_>, rng: &mut Rng, out: &mut Vec<u8>) {
     let text = good.text;
     match rng.below(4) {
         0 => base64(out, b"not a JSON document, but long enough to look like one"),
-        1 => base64(out, cut(text, rng)),
+        1 => base64(out, truncated(text, rng)),
         2 => {
             let start = out.len();
             base64(out, text);
@@ -419,7 +423,7 @@ fn bad_base64(good: &Good<'_>, rng: &mut Rng, out: &mut Vec<u8>) {
             out[middle] = b'*';
         }
         _ => {
-            // One character of the last group of four is missing, and with it the end of the document.
+            // The last group of four lacks a character, so the document lacks its end.
             base64(out, text);
             while out.last() == Some(&b'=') {
                 out.pop();

@@ -1,30 +1,30 @@
-//! A good record while it is being written: what it is about ([`RecordContext`]) and where its bytes go ([`Draft`]).
+//! A good record while it is written: what it is about ([`RecordContext`]) and where its bytes go ([`Draft`]).
 //!
-//! A draft knows where each **top-level** member of the record begins and ends. That is all that the later stages need:
-//! [`super::restyle`] puts the members in another order, [`super::spoil`] takes one away, doubles it or changes its
+//! A draft knows where each **top-level** member of the record begins and ends. The later steps need only that:
+//! [`super::reformat`] changes the order of the members; [`super::corrupt`] removes one, repeats it or changes its
 //! value. Nested values are plain bytes here.
 
 use super::personas::Person;
 use super::random::Rng;
 
-/// What one record is drawn from. It is the same for every family.
+/// What a record is made from. It is the same for every family.
 pub(super) struct RecordContext<'a> {
-    /// The record's own stream of randomness.
+    /// The record's own random stream.
     pub rng: Rng,
-    /// Whom the record is about.
+    /// The person that the record is about.
     pub person: Person,
     /// When it happened, epoch milliseconds.
     pub at_ms: i64,
-    /// Room for a document that will be escaped into the record; empty between uses.
+    /// A buffer for a document that is escaped into the record; empty between uses.
     pub scratch: &'a mut Vec<u8>,
 }
 
 /// A top-level member, `"name":value`. Offsets count from the record's first byte.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Member {
-    /// The member's name, unescaped; our names need no escape.
+    /// The member's name. No name needs an escape.
     pub name: &'static str,
-    /// Where the name's opening quote is.
+    /// Where the opening quote of the name is.
     pub start: usize,
     /// Where the value begins.
     pub value: usize,
@@ -49,13 +49,13 @@ pub(super) struct Good<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Begins a record at the end of `out`; `members` is room for its members and is cleared.
+    /// Begins a record at the end of `out`. `members` is a buffer for its members, and is cleared.
     pub(super) fn new(out: &'a mut Vec<u8>, members: &'a mut Vec<Member>) -> Self {
         members.clear();
         Draft { base: out.len(), out, members }
     }
 
-    /// Begins the next member; its value is what the caller appends to the answer.
+    /// Begins the next member. The caller appends its value to the returned buffer.
     pub(super) fn member(&mut self, name: &'static str) -> &mut Vec<u8> {
         let end = self.out.len() - self.base;
         match self.members.last_mut() {
@@ -83,13 +83,12 @@ impl<'a> Draft<'a> {
 }
 
 impl Good<'_> {
-    /// The member of this name, where the record has it.
+    /// The member of this name, if the record has it.
     pub(super) fn member(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)
     }
 
-    /// Appends the record with another value (any bytes) for one member; a member that is not there is added at the
-    /// end.
+    /// Appends the record with another value (any bytes) for one member. A missing member is added at the end.
     pub(super) fn put_with(&self, name: &str, value: &[u8], out: &mut Vec<u8>) {
         if let Some(member) = self.member(name) {
             out.extend_from_slice(&self.text[..member.value]);
@@ -100,7 +99,7 @@ impl Good<'_> {
         }
     }
 
-    /// Appends the record with one more member at its end, whether or not it has one of this name.
+    /// Appends the record with one more member at its end, even if it has one of this name.
     pub(super) fn put_with_another(&self, name: &str, value: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.text[..self.text.len() - 1]);
         out.extend_from_slice(b",\"");

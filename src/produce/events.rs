@@ -1,14 +1,14 @@
 //! Records of the `events` dataset: Amazon Pinpoint's event stream, every family of it.
 //!
-//! This file owns the envelope that all families share and how often each type comes; the families own what is theirs:
+//! This file owns the envelope that all families share, and the frequency of each type. Each family has a file of its own:
 //! [`app`] (app events and push, both reported by the app's SDK), [`message`] (campaign, journey and SMS, reported by
 //! the service), [`email`], and [`endpoint`] (the endpoint document inside `client_context`). The source of the format
 //! is the Amazon Pinpoint developer guide, pages "event-streams-data-*".
 //!
 //! `event_type`, `event_timestamp`, `arrival_timestamp`, `event_version`, `application.app_id` and `client.client_id`
-//! are always there. The event time is `event_timestamp`. An app event arrives some hundred milliseconds later (2 %: up
-//! to 300 ms *earlier*), an SMS receipt up to 72 hours later, an e-mail's event carries the time of sending and arrives
-//! up to 20 days later. The mix has 1.4 KB a record on average.
+//! are always present. The event time is `event_timestamp`. An app event arrives some hundred milliseconds later (2 %: up
+//! to 300 ms *earlier*), an SMS receipt up to 72 hours later. An e-mail's event has the time of sending, and arrives up to 20 days
+//! later. A record of the mix has 1.4 KB on average.
 
 mod app;
 mod email;
@@ -19,13 +19,13 @@ use super::draft::{Draft, RecordContext};
 use super::random::Rng;
 use super::write::put;
 
-/// The account that every event is billed to; AWS's documentation uses this number.
+/// The account of every event; AWS's documentation uses this number.
 const ACCOUNT: &str = "123456789012";
 /// The projects ("apps") that send to the stream.
 const APPS: [&str; 3] =
     ["a1b2c3d4e5f60718293a4b5c6d7e8f90", "0f1e2d3c4b5a69788796a5b4c3d2e1f0", "9c8b7a6d5e4f40312213041526374859"];
 
-/// How an event type is written.
+/// The family of an event type, and what is special about the type.
 #[derive(Debug, Clone, Copy)]
 enum Family {
     App(app::Activity),
@@ -36,7 +36,7 @@ enum Family {
     Sms(message::Receipt),
 }
 
-/// Every type with its weight; the weights add up to [`TOTAL_WEIGHT`].
+/// Every type with its weight. The weights add up to [`TOTAL_WEIGHT`].
 const TYPES: [(u32, &str, Family); 34] = {
     use app::{Activity, Push};
     use email::Mail;
@@ -90,18 +90,18 @@ const TOTAL_WEIGHT: u32 = {
     total
 };
 
-/// Appends the members of one record; the answer is its event time.
-pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) -> i64 {
-    let (name, family) = choose(&mut scene.rng);
+/// Appends the members of one record, and returns its event time.
+pub(super) fn write(draft: &mut Draft<'_>, context: &mut RecordContext<'_>) -> i64 {
+    let (name, family) = choose(&mut context.rng);
     match family {
-        Family::App(activity) => app::activity(draft, scene, name, activity),
-        Family::Push(push) => app::push(draft, scene, name, push),
-        Family::Campaign => message::campaign(draft, scene, name),
-        Family::Journey => message::journey(draft, scene, name),
-        Family::Email(mail) => email::write(draft, scene, name, mail),
-        Family::Sms(receipt) => message::sms(draft, scene, name, receipt),
+        Family::App(activity) => app::activity(draft, context, name, activity),
+        Family::Push(push) => app::push(draft, context, name, push),
+        Family::Campaign => message::campaign(draft, context, name),
+        Family::Journey => message::journey(draft, context, name),
+        Family::Email(mail) => email::write(draft, context, name, mail),
+        Family::Sms(receipt) => message::sms(draft, context, name, receipt),
     }
-    scene.at_ms
+    context.at_ms
 }
 
 fn choose(rng: &mut Rng) -> (&'static str, Family) {
@@ -115,36 +115,36 @@ fn choose(rng: &mut Rng) -> (&'static str, Family) {
     unreachable!("a number below the sum of the weights falls into one of them")
 }
 
-/// The four members that begin every event. `late_ms` is how much later than the event it arrived.
-fn open(draft: &mut Draft<'_>, scene: &RecordContext<'_>, name: &str, late_ms: i64, version: &str) {
+/// The first four members of every event. `late_ms` is the time between the event and its arrival.
+fn open(draft: &mut Draft<'_>, context: &RecordContext<'_>, name: &str, late_ms: i64, version: &str) {
     put!(draft.member("event_type"); super::write::Text(name));
-    put!(draft.member("event_timestamp"); scene.at_ms);
-    put!(draft.member("arrival_timestamp"); scene.at_ms + late_ms);
+    put!(draft.member("event_timestamp"); context.at_ms);
+    put!(draft.member("arrival_timestamp"); context.at_ms + late_ms);
     put!(draft.member("event_version"); "\"", version, "\"");
 }
 
-/// How late an event of an app or of a send arrives: 60 to 1,000 ms, and in 2 % up to 300 ms too early, for the clocks
-/// of the sender and of the service differ.
+/// The delay of an event of an app or of a send: 60 to 1,000 ms. In 2 % it is up to 300 ms too early, because the clocks of the
+/// sender and of the service differ.
 fn usual_delay_ms(rng: &mut Rng) -> i64 {
     if rng.chance(200) { -i64::from(rng.below(301)) } else { i64::from(60 + rng.skewed(940)) }
 }
 
-/// The project: most people use the first.
-fn app_id(scene: &RecordContext<'_>) -> &'static str {
-    match scene.person.number % 10 {
+/// The project. Most people use the first.
+fn app_id(context: &RecordContext<'_>) -> &'static str {
+    match context.person.number % 10 {
         0..=6 => APPS[0],
         7..=8 => APPS[1],
         _ => APPS[2],
     }
 }
 
-/// The members in which an event that the service itself reports says nothing: no SDK, no device, no session.
-fn open_of_service(draft: &mut Draft<'_>, scene: &RecordContext<'_>, name: &str, late_ms: i64) {
-    open(draft, scene, name, late_ms, "3.1");
-    put!(draft.member("application"); r#"{"app_id":""#, app_id(scene), r#"","sdk":{}}"#);
+/// The first members of an event that the service itself reports: there is no SDK.
+fn open_of_service(draft: &mut Draft<'_>, context: &RecordContext<'_>, name: &str, late_ms: i64) {
+    open(draft, context, name, late_ms, "3.1");
+    put!(draft.member("application"); r#"{"app_id":""#, app_id(context), r#"","sdk":{}}"#);
 }
 
-/// `device` and `session` of such an event.
+/// `device` and `session` of such an event, which are empty.
 fn no_device_no_session(draft: &mut Draft<'_>) {
     put!(draft.member("device"); r#"{"platform":{}}"#);
     put!(draft.member("session"); "{}");

@@ -1,29 +1,34 @@
-//! The people whom records are about: a number in, the same person out, whatever the seed and the kind of record.
+//! The people whom records are about. A number always gives the same person, whatever the seed and the kind of record.
 //!
 //! A person is computed, not stored: number 123 is `u-000123` with one age, region, locale, device, e-mail address and
 //! phone number in every run, so records of all kinds (and of several runs) join. Numbers have at most six digits.
 //!
-//! Everything here is fictional by construction. Surnames mean "example" or are the placeholder names of a language;
-//! e-mail addresses are of RFC 2606's domains, IP addresses of RFC 5737's and RFC 3849's documentation ranges, phone
-//! numbers of the ranges that NANPA (555-01xx), Ofcom, ARCEP and the Bundesnetzagentur keep for fiction.
+//! Everything here is fictional by construction:
+//!
+//! - surnames mean "example", or are the placeholder names of a language;
+//! - e-mail addresses are in the domains of RFC 2606;
+//! - IP addresses are in the documentation ranges of RFC 5737 and RFC 3849;
+//! - phone numbers are in the ranges that NANPA (555-01xx), Ofcom, ARCEP and the Bundesnetzagentur reserve for fiction.
+
+use pipeline::time::DAY_MS;
 
 use super::random::{Rng, mix};
-use super::write::{DAY_MS, Hex32, Padded, Piece, ShortHex, Uuid, put};
+use super::write::{Hex32, Padded, Piece, ShortHex, Uuid, put};
 
-/// Numbers of people are below this, so that an identifier has six digits.
+/// The limit for numbers of people, so that an identifier has six digits.
 pub(super) const PEOPLE_MAX: u32 = 1_000_000;
 
-/// 2025-01-01, the day on which [`Person::age`] is a person's age, in days since 1970-01-01.
+/// 2025-01-01, the day of [`Person::age`], in days since 1970-01-01.
 const AGE_DAY: i64 = 20_089;
-/// 2017-01-01, before which nobody has signed up, in days since 1970-01-01.
+/// 2017-01-01, the first day on which people signed up, in days since 1970-01-01.
 const FIRST_SIGN_UP_DAY: i64 = 17_167;
 
-/// Where somebody lives.
+/// Where a person lives.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Home {
     /// ISO 3166-1 alpha-2.
     pub country: &'static str,
-    /// ISO 3166-2 where the producer knows the subdivision, else the country again.
+    /// ISO 3166-2 if the producer knows the subdivision, otherwise the country again.
     pub region: &'static str,
     pub city: &'static str,
     pub postal_code: &'static str,
@@ -35,7 +40,7 @@ pub(super) struct Place {
     pub language: &'static str,
 }
 
-/// What somebody carries, as the mobile SDKs report it.
+/// A device, as the mobile SDKs report it.
 #[derive(Debug)]
 pub(super) struct Device {
     pub make: &'static str,
@@ -48,7 +53,7 @@ pub(super) struct Device {
     pub sdk_version: &'static str,
 }
 
-/// A way to reach an endpoint, in Pinpoint's words.
+/// The channel of an endpoint, by its name in Pinpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Channel {
     Apns,
@@ -70,14 +75,14 @@ impl Channel {
     }
 }
 
-/// A name as its bearer writes it and as an address spells it.
+/// A name, and its form in an e-mail address.
 type Name = (&'static str, &'static str);
 
 /// One person.
 #[derive(Debug, Clone)]
 pub(super) struct Person {
     pub number: u32,
-    pub place: &'static Place,
+    pub home: &'static Home,
     pub device: &'static Device,
     pub plan: &'static str,
     pub age: u32,
@@ -87,7 +92,7 @@ pub(super) struct Person {
     pub signed_up_ms: i64,
     given: Name,
     family: Name,
-    /// Random bits for whatever else is derived from the person.
+    /// Random bits, from which the rest is derived.
     key: u64,
 }
 
@@ -96,14 +101,14 @@ impl Person {
     pub(super) fn of(number: u32) -> Self {
         // The seed of this stream is a constant: people stay the same when the seed of the records changes.
         let mut rng = Rng::of(0x70_656f_706c_6521, u64::from(number));
-        // Two draws averaged: most are in the middle of 16 to 85.
+        // The mean of two draws: most people are in the middle of 16 to 85.
         let age = 16 + (rng.below(70) + rng.below(70)) / 2;
-        // Born `age` years and up to 364 days before AGE_DAY; a year has 365.25 days, rounded up to be surely that old.
+        // Born `age` years and up to 364 days before AGE_DAY. A year is 365.25 days, rounded up, so that the age is reached.
         let born_day = AGE_DAY - i64::from(age) * 1461 / 4 - 1 - i64::from(rng.below(364));
         let sign_up_span_days = rng.skewed((AGE_DAY - FIRST_SIGN_UP_DAY) as u32);
         Person {
             number,
-            place: &PLACES[rng.skewed(PLACES.len() as u32) as usize],
+            home: &HOMES[rng.skewed(HOMES.len() as u32) as usize],
             device: &DEVICES[rng.skewed(DEVICES.len() as u32) as usize],
             plan: rng.pick_skewed(&["free", "pro", "team", "enterprise"]),
             age,
@@ -120,24 +125,24 @@ impl Person {
         UserId(self.number)
     }
 
-    /// Given and family name with a space between, unquoted; neither needs an escape.
+    /// Given and family name, unquoted. Neither needs an escape.
     pub(super) fn name(&self) -> impl Piece + use<> {
         FullName(self.given.0, self.family.0)
     }
 
-    /// An address at a domain that is reserved for examples.
+    /// An address in a domain that is reserved for examples.
     pub(super) fn email(&self) -> impl Piece + use<> {
         Email(self.given.1, self.family.1, self.number)
     }
 
-    /// A number in E.164, of a range reserved for fiction.
+    /// A number in E.164, in a range that is reserved for fiction.
     pub(super) fn phone(&self) -> impl Piece + use<> {
         Phone { country: self.phone_country(), key: self.key }
     }
 
-    /// The country of [`Person::phone`]: not everybody's home has a reserved range.
+    /// The country of [`Person::phone`]. Some home countries have no reserved range.
     pub(super) fn phone_country(&self) -> &'static str {
-        match self.place.country {
+        match self.home.country {
             home @ ("CA" | "DE" | "FR" | "GB") => home,
             _ => "US",
         }
@@ -145,7 +150,7 @@ impl Person {
 
     /// `de_DE`.
     pub(super) fn locale(&self) -> impl Piece + use<> {
-        Locale(self.place.language, self.place.country)
+        Locale(self.home.language, self.home.country)
     }
 
     /// The identifier of this person's endpoint for a channel.
@@ -154,7 +159,7 @@ impl Person {
         Uuid(mix(key), mix(!key))
     }
 
-    /// This person's identity in the Cognito pool, without the region before it.
+    /// This person's identity in the Cognito pool, without the region.
     pub(super) fn cognito_identity(&self) -> impl Piece + use<> {
         Uuid(mix(self.key ^ 0x100), mix(!self.key ^ 0x100))
     }
@@ -164,7 +169,7 @@ impl Person {
         Token(self.key)
     }
 
-    /// An address that this person uses: one of a few, 1 in 4 people has IPv6.
+    /// An address that this person uses: one of a few. One person in four has IPv6.
     pub(super) fn ip(&self, rng: &mut Rng) -> impl Piece + use<> {
         Ip { key: self.key, host: rng.below(3) as u64 }
     }
@@ -249,41 +254,41 @@ impl Piece for Ip {
     }
 }
 
-/// In order of how many people live there; the last ones are rare, so that some groups are small.
-static PLACES: [Place; 30] = [
-    place("US", "US-CA", "San Francisco", "94105", (377_898, -1_223_942), "America/Los_Angeles", "en"),
-    place("DE", "DE-BY", "München", "80331", (481_351, 115_820), "Europe/Berlin", "de"),
-    place("FR", "FR-IDF", "Paris", "75004", (488_566, 23_522), "Europe/Paris", "fr"),
-    place("GB", "GB-LND", "London", "EC1A 1BB", (515_202, -979), "Europe/London", "en"),
-    place("US", "US-NY", "New York", "10007", (407_128, -740_060), "America/New_York", "en"),
-    place("DE", "DE-BE", "Berlin", "10178", (525_200, 134_050), "Europe/Berlin", "de"),
-    place("ES", "ES-MD", "Madrid", "28013", (404_168, -37_038), "Europe/Madrid", "es"),
-    place("IN", "IN-MH", "Mumbai", "400001", (189_388, 728_354), "Asia/Kolkata", "en"),
-    place("BR", "BR-SP", "São Paulo", "01001-000", (-235_505, -466_333), "America/Sao_Paulo", "pt"),
-    place("US", "US-TX", "Austin", "78701", (302_672, -977_431), "America/Chicago", "en"),
-    place("IT", "IT-62", "Roma", "00186", (419_028, 124_964), "Europe/Rome", "it"),
-    place("PL", "PL-14", "Warszawa", "00-001", (522_297, 210_122), "Europe/Warsaw", "pl"),
-    place("NL", "NL-NH", "Amsterdam", "1012 AB", (523_676, 49_041), "Europe/Amsterdam", "nl"),
-    place("JP", "JP-13", "東京", "100-0001", (356_762, 1_396_503), "Asia/Tokyo", "ja"),
-    place("CA", "CA-ON", "Toronto", "M5H 2N2", (436_532, -793_832), "America/Toronto", "en"),
-    place("CA", "CA-QC", "Montréal", "H2Y 1C6", (455_017, -735_673), "America/Toronto", "fr"),
-    place("SE", "SE-AB", "Stockholm", "111 29", (593_293, 180_686), "Europe/Stockholm", "sv"),
-    place("DE", "DE-NW", "Köln", "50667", (509_375, 69_603), "Europe/Berlin", "de"),
-    place("AT", "AT-9", "Wien", "1010", (482_082, 163_738), "Europe/Vienna", "de"),
-    place("CH", "CH-ZH", "Zürich", "8001", (473_769, 85_417), "Europe/Zurich", "de"),
-    place("AU", "AU-NSW", "Sydney", "2000", (-338_688, 1_512_093), "Australia/Sydney", "en"),
-    place("MX", "MX-CMX", "Ciudad de México", "06000", (194_326, -991_332), "America/Mexico_City", "es"),
-    place("SG", "SG", "Singapore", "018956", (12_838, 1_038_591), "Asia/Singapore", "en"),
-    place("IE", "IE", "Dublin", "D02 X285", (533_498, -62_603), "Europe/Dublin", "en"),
-    place("KR", "KR-11", "서울", "04524", (375_665, 1_269_780), "Asia/Seoul", "ko"),
-    place("ZA", "ZA-GP", "Johannesburg", "2001", (-262_041, 280_473), "Africa/Johannesburg", "en"),
-    place("UA", "UA-30", "Київ", "01001", (504_501, 305_234), "Europe/Kyiv", "uk"),
-    place("LU", "LU", "Luxembourg", "1118", (496_116, 61_319), "Europe/Luxembourg", "fr"),
-    place("NZ", "NZ", "Auckland", "1010", (-368_509, 1_747_645), "Pacific/Auckland", "en"),
-    place("IS", "IS", "Reykjavík", "101", (641_466, -219_426), "Atlantic/Reykjavik", "is"),
+/// The most frequent homes first. The last ones are rare, so that some groups are small.
+static HOMES: [Home; 30] = [
+    home("US", "US-CA", "San Francisco", "94105", (377_898, -1_223_942), "America/Los_Angeles", "en"),
+    home("DE", "DE-BY", "München", "80331", (481_351, 115_820), "Europe/Berlin", "de"),
+    home("FR", "FR-IDF", "Paris", "75004", (488_566, 23_522), "Europe/Paris", "fr"),
+    home("GB", "GB-LND", "London", "EC1A 1BB", (515_202, -979), "Europe/London", "en"),
+    home("US", "US-NY", "New York", "10007", (407_128, -740_060), "America/New_York", "en"),
+    home("DE", "DE-BE", "Berlin", "10178", (525_200, 134_050), "Europe/Berlin", "de"),
+    home("ES", "ES-MD", "Madrid", "28013", (404_168, -37_038), "Europe/Madrid", "es"),
+    home("IN", "IN-MH", "Mumbai", "400001", (189_388, 728_354), "Asia/Kolkata", "en"),
+    home("BR", "BR-SP", "São Paulo", "01001-000", (-235_505, -466_333), "America/Sao_Paulo", "pt"),
+    home("US", "US-TX", "Austin", "78701", (302_672, -977_431), "America/Chicago", "en"),
+    home("IT", "IT-62", "Roma", "00186", (419_028, 124_964), "Europe/Rome", "it"),
+    home("PL", "PL-14", "Warszawa", "00-001", (522_297, 210_122), "Europe/Warsaw", "pl"),
+    home("NL", "NL-NH", "Amsterdam", "1012 AB", (523_676, 49_041), "Europe/Amsterdam", "nl"),
+    home("JP", "JP-13", "東京", "100-0001", (356_762, 1_396_503), "Asia/Tokyo", "ja"),
+    home("CA", "CA-ON", "Toronto", "M5H 2N2", (436_532, -793_832), "America/Toronto", "en"),
+    home("CA", "CA-QC", "Montréal", "H2Y 1C6", (455_017, -735_673), "America/Toronto", "fr"),
+    home("SE", "SE-AB", "Stockholm", "111 29", (593_293, 180_686), "Europe/Stockholm", "sv"),
+    home("DE", "DE-NW", "Köln", "50667", (509_375, 69_603), "Europe/Berlin", "de"),
+    home("AT", "AT-9", "Wien", "1010", (482_082, 163_738), "Europe/Vienna", "de"),
+    home("CH", "CH-ZH", "Zürich", "8001", (473_769, 85_417), "Europe/Zurich", "de"),
+    home("AU", "AU-NSW", "Sydney", "2000", (-338_688, 1_512_093), "Australia/Sydney", "en"),
+    home("MX", "MX-CMX", "Ciudad de México", "06000", (194_326, -991_332), "America/Mexico_City", "es"),
+    home("SG", "SG", "Singapore", "018956", (12_838, 1_038_591), "Asia/Singapore", "en"),
+    home("IE", "IE", "Dublin", "D02 X285", (533_498, -62_603), "Europe/Dublin", "en"),
+    home("KR", "KR-11", "서울", "04524", (375_665, 1_269_780), "Asia/Seoul", "ko"),
+    home("ZA", "ZA-GP", "Johannesburg", "2001", (-262_041, 280_473), "Africa/Johannesburg", "en"),
+    home("UA", "UA-30", "Київ", "01001", (504_501, 305_234), "Europe/Kyiv", "uk"),
+    home("LU", "LU", "Luxembourg", "1118", (496_116, 61_319), "Europe/Luxembourg", "fr"),
+    home("NZ", "NZ", "Auckland", "1010", (-368_509, 1_747_645), "Pacific/Auckland", "en"),
+    home("IS", "IS", "Reykjavík", "101", (641_466, -219_426), "Atlantic/Reykjavik", "is"),
 ];
 
-const fn place(
+const fn home(
     country: &'static str,
     region: &'static str,
     city: &'static str,
@@ -291,8 +296,8 @@ const fn place(
     (latitude, longitude): (i64, i64),
     timezone: &'static str,
     language: &'static str,
-) -> Place {
-    Place { country, region, city, postal_code, latitude, longitude, timezone, language }
+) -> Home {
+    Home { country, region, city, postal_code, latitude, longitude, timezone, language }
 }
 
 static DEVICES: [Device; 12] = [
@@ -379,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_person_is_the_same_every_time_and_as_old_as_the_birthday_says() {
+    fn a_person_is_always_the_same_and_has_the_age_of_the_birthday() {
         for number in (0..PEOPLE_MAX).step_by(997) {
             let person = Person::of(number);
             assert_eq!(format!("{person:?}"), format!("{:?}", Person::of(number)));
@@ -390,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_of_reserved_ranges() {
+    fn addresses_are_in_reserved_ranges() {
         let mut text = Vec::new();
         for number in 0..5_000 {
             let person = Person::of(number);

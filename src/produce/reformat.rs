@@ -1,17 +1,17 @@
-//! The same good record as another producer would spell it: keys in another order, spaces after colons and commas,
-//! `\uXXXX` and `\/` where UTF-8 and `/` would do, or the whole event in base64.
+//! A good record as another producer would write it: members in another order, spaces after colons and commas,
+//! `\uXXXX` and `\/` instead of UTF-8 and `/`, or the whole event in base64.
 //!
-//! Every change keeps the record's value (RFC 8259): a reader that decodes it gets what it gets from the plain form.
-//! Shares of all good records: order 2 %, spaces 1 %, escapes 5 % (of these 2 % in the keys too, so 0.1 % of all),
-//! base64 1 % of the events. They are drawn independently and may meet. Records with escapes also have more text for
-//! which escapes matter. Plain records, more than 90 %, never come here.
+//! Every change keeps the record's value (RFC 8259): a reader decodes the same value as from the plain form. Shares of all good
+//! records: order 2 %, spaces 1 %, escapes 5 % (2 % of these in the keys too, so 0.1 % of all), base64 1 % of the events. They are
+//! drawn independently and may be combined. Records with escapes also have more texts in which escapes matter. Plain records,
+//! more than 90 %, are never reformatted.
 
 use super::RecordKind;
 use super::draft::{Good, Member};
 use super::random::Rng;
 use super::write::{base64, escape_char};
 
-/// A way to spell a record that differs from the plain one.
+/// A form of a record that differs from the plain one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Style {
     /// Top-level members in random order.
@@ -23,20 +23,20 @@ pub(super) struct Style {
     wrapped: bool,
 }
 
-/// Where a producer uses escapes that it need not use.
+/// Where a producer uses escapes that are not necessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Escapes {
     Nowhere,
-    /// All text beyond ASCII, each `/`, and some letters.
+    /// All text beyond ASCII, each `/`, and some ASCII characters.
     Values,
-    /// The same in values, and some letters of the keys.
+    /// The same in values, and some ASCII characters of the keys.
     ValuesAndKeys,
 }
 
 impl Style {
     const PLAIN: Style = Style { shuffled: false, spaced: false, escapes: Escapes::Nowhere, wrapped: false };
 
-    /// Draws a style; `None` is the plain one.
+    /// Draws a style. `None` is the plain one.
     pub(super) fn draw(rng: &mut Rng, kind: RecordKind) -> Option<Self> {
         let shuffled = rng.chance(200);
         let spaced = rng.chance(100);
@@ -50,7 +50,7 @@ impl Style {
         (style != Style::PLAIN).then_some(style)
     }
 
-    /// Whether the record should have text for which escapes matter.
+    /// Whether the record should have texts in which escapes matter.
     pub(super) fn escapes(self) -> bool {
         self.escapes != Escapes::Nowhere
     }
@@ -73,30 +73,30 @@ impl Style {
                 members.swap(last, rng.below(last as u32 + 1) as usize);
             }
         }
-        let mut spelling = Spelling { style: self, letters_left: rng.below(12), rng };
+        let mut writer = StyledWriter { style: self, until_escape: rng.below(12), rng };
         let mut separator = "{";
         for member in members {
             out.extend_from_slice(separator.as_bytes());
-            spelling.put_part(&good.text[member.start..member.end], out);
+            writer.put_part(&good.text[member.start..member.end], out);
             separator = if self.spaced { ", " } else { "," };
         }
         out.push(b'}');
     }
 }
 
-/// A record being spelled in a style.
-struct Spelling<'a> {
+/// Writes a record in a style.
+struct StyledWriter<'a> {
     style: Style,
-    /// How many letters are written as they are before the next one is escaped: few at first, so that every record of
-    /// this style has an escape.
-    letters_left: u32,
+    /// How many characters of the alphabet are written unchanged before the next one is escaped. It is small at first, so that
+    /// every record of this style has an escape.
+    until_escape: u32,
     rng: &'a mut Rng,
 }
 
-impl Spelling<'_> {
-    /// Appends a part of the record that has no half strings: here, one member.
+impl StyledWriter<'_> {
+    /// Appends a part of the record with whole strings only: one member.
     fn put_part(&mut self, part: &[u8], out: &mut Vec<u8>) {
-        let mut rest = std::str::from_utf8(part).expect("a good record is made of whole strings");
+        let mut rest = std::str::from_utf8(part).expect("a member is valid UTF-8");
         while let Some(quote) = rest.find('"') {
             let (structure, from_quote) = rest.split_at(quote);
             self.put_structure(structure, out);
@@ -125,14 +125,14 @@ impl Spelling<'_> {
         }
     }
 
-    /// Appends a string with more escapes than it needs; those that it has stay.
+    /// Appends a string with more escapes than it needs. Its own escapes remain.
     fn put_escaped(&mut self, string: &str, out: &mut Vec<u8>) {
         let mut chars = string.chars();
         while let Some(char) = chars.next() {
             match char {
                 '\\' => {
-                    // An escape that is there already, with the character after the backslash. The four digits of a
-                    // `\u` must stay digits.
+                    // An existing escape, with the character after the backslash. The four digits of a `\u` must remain
+                    // digits.
                     let kind = chars.next().expect("a backslash has something after it");
                     out.extend_from_slice(&[b'\\', kind as u8]);
                     if kind == 'u' {
@@ -146,15 +146,15 @@ impl Spelling<'_> {
         }
     }
 
-    /// Counts a letter; true if it is to be escaped.
+    /// Counts a character of the alphabet. Returns true if it must be escaped.
     fn is_due(&mut self) -> bool {
-        let due = self.letters_left == 0;
-        self.letters_left = if due { self.rng.below(100) } else { self.letters_left - 1 };
+        let due = self.until_escape == 0;
+        self.until_escape = if due { self.rng.below(100) } else { self.until_escape - 1 };
         due
     }
 }
 
-/// The length of the string that `text` begins with, both quotes included.
+/// The length of the string at the beginning of `text`, with both quotes.
 fn string_length(text: &[u8]) -> usize {
     let mut at = 1;
     while text[at] != b'"' {

@@ -1,4 +1,4 @@
-//! What the generator promises, checked with serde_json and a small reader of our own ([`reader`]).
+//! What the generator promises, checked with serde_json and a small reader ([`reader`]).
 
 mod reader;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::*;
 use reader::{colons, epoch_ms, fits, keys, refusal, unwrapped};
 
-/// What [`BadKind::TooLarge`] exceeds here.
+/// The limit that [`BadKind::TooLarge`] exceeds.
 const TOO_LARGE_BYTES: usize = 20_000;
 
 fn options(kind: RecordKind, bad_ratio: f64) -> Options {
@@ -26,7 +26,7 @@ fn records(options: Options, count: usize) -> Vec<(Produced, Vec<u8>)> {
     std::iter::repeat_with(next).take(count).collect()
 }
 
-/// Good records as documents, out of their base64 where they are wrapped.
+/// Good records as documents, decoded from base64 if they are wrapped.
 fn documents(kind: RecordKind, count: usize) -> Vec<(Produced, Value)> {
     let value = |(produced, record)| (produced, serde_json::from_slice(&unwrapped(record)).unwrap());
     records(options(kind, 0.0), count).into_iter().map(value).collect()
@@ -34,7 +34,7 @@ fn documents(kind: RecordKind, count: usize) -> Vec<(Produced, Value)> {
 
 #[test]
 fn the_same_options_give_the_same_bytes_everywhere() {
-    // FNV-1a of 10,000 records with a line break after each. These constants change only when records change on
+    // FNV-1a of 10,000 records with a line break after each. Change these constants only if the records change on
     // purpose.
     let hash = |options: Options| {
         let mut generator = Generator::new(options).unwrap();
@@ -61,11 +61,11 @@ fn the_same_options_give_the_same_bytes_everywhere() {
 }
 
 #[test]
-fn a_record_depends_on_its_number_and_not_on_the_others() {
+fn a_record_depends_only_on_its_number() {
     let options = Options { bad_ratio: 0.1, ..Options::default() };
     let in_order = records(options.clone(), 2_000);
     let mut generator = Generator::new(options).unwrap();
-    let mut out = b"what was there before".to_vec();
+    let mut out = b"earlier bytes".to_vec();
     for n in (0..2_000).rev().step_by(7) {
         let start = out.len();
         generator.seek(n);
@@ -76,7 +76,7 @@ fn a_record_depends_on_its_number_and_not_on_the_others() {
 }
 
 #[test]
-fn another_bad_ratio_leaves_the_good_records_as_they_are() {
+fn good_records_do_not_depend_on_the_bad_ratio() {
     let good = records(Options::default(), 5_000);
     let some_bad = records(Options { bad_ratio: 0.3, ..Options::default() }, 5_000);
     for (some_bad, good) in some_bad.iter().zip(&good).filter(|(some_bad, _)| some_bad.0.bad.is_none()) {
@@ -87,7 +87,7 @@ fn another_bad_ratio_leaves_the_good_records_as_they_are() {
 }
 
 #[test]
-fn every_good_record_is_one_and_tells_its_event_time() {
+fn every_good_record_is_accepted_and_has_the_returned_event_time() {
     for kind in RecordKind::ALL {
         for (produced, record) in records(options(kind, 0.0), 10_000) {
             let text = String::from_utf8_lossy(&record).into_owned();
@@ -106,7 +106,7 @@ fn every_good_record_is_one_and_tells_its_event_time() {
 }
 
 #[test]
-fn every_bad_record_is_bad_for_its_reason_and_every_kind_is_as_frequent() {
+fn every_bad_record_is_refused_for_its_reason_and_all_kinds_are_equally_frequent() {
     for kind in RecordKind::ALL {
         let mut seen = BTreeMap::new();
         for (produced, record) in records(options(kind, 1.0), 14_000) {
@@ -127,13 +127,13 @@ fn every_bad_record_is_bad_for_its_reason_and_every_kind_is_as_frequent() {
         let even = 14_000 / expected.len();
         assert!(seen.values().all(|count| (even * 8 / 10..even * 12 / 10).contains(count)), "{kind:?}: {seen:?}");
     }
-    // A record is that large only when it is asked for.
+    // Records of this size are made only on request.
     let without = Options { bad_ratio: 1.0, ..Options::default() };
     assert!(records(without, 5_000).iter().all(|(produced, _)| produced.bad != Some(BadKind::TooLarge)));
 }
 
 #[test]
-fn the_bad_ratio_and_the_weights_are_kept() {
+fn the_bad_ratio_and_the_weights_hold() {
     let count = |bad_ratio: f64, test: fn(&Produced) -> bool| {
         let mut generator = Generator::new(Options { bad_ratio, ..Options::default() }).unwrap();
         let mut record = Vec::new();
@@ -235,7 +235,7 @@ fn an_endpoint_is_a_document_inside_a_string() {
 }
 
 #[test]
-fn some_events_arrive_before_they_happened_and_e_mails_long_after() {
+fn some_events_arrive_early_and_events_of_e_mails_much_later() {
     let late =
         |event: &Value| event["arrival_timestamp"].as_i64().unwrap() - event["event_timestamp"].as_i64().unwrap();
     let events = documents(RecordKind::Events, 20_000);
@@ -285,7 +285,7 @@ fn activity_follows_a_power_law() {
 }
 
 #[test]
-fn records_have_the_promised_sizes() {
+fn records_have_the_documented_sizes() {
     for (kind, sizes) in
         [(RecordKind::Events, 1_300..1_450), (RecordKind::Assessments, 920..1_050), (RecordKind::Users, 380..440)]
     {
@@ -298,7 +298,7 @@ fn records_have_the_promised_sizes() {
 }
 
 #[test]
-fn good_records_are_spiced_as_promised() {
+fn unusual_forms_have_the_documented_shares() {
     const COUNT: usize = 20_000;
     for kind in RecordKind::ALL {
         let records = records(options(kind, 0.0), COUNT);
@@ -331,11 +331,11 @@ fn good_records_are_spiced_as_promised() {
 }
 
 #[test]
-fn every_e_mail_address_is_of_a_domain_for_examples() {
+fn every_e_mail_address_is_in_a_domain_for_examples() {
     for (_, record) in records(Options::default(), 20_000) {
         let record = unwrapped(record);
         for part in record.split(|byte| *byte == b'@').skip(1) {
-            // A host with a letter spelled as an escape is still of examples; it is enough to look at the others.
+            // A host with an escape is one for examples, too, but checking the others is enough.
             let host = part.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'.').next().unwrap();
             let escaped = part.get(host.len()) == Some(&b'\\');
             assert!(escaped || host.ends_with(b"example.com") || [&b"example.org"[..], b"example.net"].contains(&host));
@@ -344,7 +344,7 @@ fn every_e_mail_address_is_of_a_domain_for_examples() {
 }
 
 #[test]
-fn options_that_make_no_sense_are_refused() {
+fn invalid_options_are_refused() {
     let refused = |options: Options| Generator::new(options).unwrap_err();
     let none = Kinds { events: 0, assessments: 0, users: 0 };
     assert_eq!(refused(Options { kinds: none, ..Options::default() }), OptionsError::Kinds(none));

@@ -1,7 +1,7 @@
-//! Texts that records quote, each in a plain table and a spiced one: quotes, backslashes, line breaks, text beyond
+//! Texts in records, in pairs of tables: a plain one, and an unusual one with quotes, backslashes, line breaks, text beyond
 //! ASCII and beyond the basic plane. [`super::random::Rng::text`] chooses between the two.
 //!
-//! The texts are raw: [`super::write::Text`] escapes them.
+//! The texts are not escaped; [`super::write::Text`] escapes them.
 
 /// What people write under an assessment.
 pub(super) const COMMENTS: [&str; 8] = [
@@ -15,8 +15,8 @@ pub(super) const COMMENTS: [&str; 8] = [
     "none",
 ];
 
-/// [`COMMENTS`] that a careless reader gets wrong.
-pub(super) const SPICED_COMMENTS: [&str; 8] = [
+/// [`COMMENTS`] that a careless reader misreads.
+pub(super) const UNUSUAL_COMMENTS: [&str; 8] = [
     "They call it \"skills\", I call it trivia.\nStill: fun.",
     "Pfad war C:\\Users\\muster\\Desktop\\ergebnis.pdf – danke für die schnelle Hilfe!",
     "Très bien fait 👍🏽 mais l'écran «\u{a0}résultats\u{a0}» reste vide 😕",
@@ -37,8 +37,8 @@ pub(super) const SUBJECTS: [&str; 6] = [
     "New: leadership assessments",
 ];
 
-/// [`SUBJECTS`] that a careless reader gets wrong.
-pub(super) const SPICED_SUBJECTS: [&str; 4] = [
+/// [`SUBJECTS`] that a careless reader misreads.
+pub(super) const UNUSUAL_SUBJECTS: [&str; 4] = [
     "Your \"values\" report is here 🎉",
     "Votre rapport «\u{a0}compétences\u{a0}» est arrivé",
     "Re: C:\\reports\\january",
@@ -56,8 +56,8 @@ pub(super) const SCREENS: [&str; 7] = [
     "plans",
 ];
 
-/// [`SCREENS`] that a careless reader gets wrong.
-pub(super) const SPICED_SCREENS: [&str; 4] =
+/// [`SCREENS`] that a careless reader misreads.
+pub(super) const UNUSUAL_SCREENS: [&str; 4] =
     ["search?q=\"team lead\"", "ergebnis/übersicht", "deep\\link\\promo", "結果/詳細"];
 
 /// Browsers and mail programs.
@@ -69,7 +69,7 @@ pub(super) const USER_AGENTS: [&str; 5] = [
     "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0",
 ];
 
-/// Links in e-mails, with the query strings that leak in real life.
+/// Links in e-mails, with query strings such as leak in practice.
 pub(super) const LINKS: [&str; 4] = [
     "https://app.example.com/assessments/start?utm_source=email&utm_campaign=reminder",
     "https://app.example.com/report?month=2025-01&format=pdf",

@@ -1,9 +1,12 @@
-//! Writing JSON as bytes: numbers, times, identifiers and escaped text, appended straight to a `Vec<u8>`.
+//! Writing JSON as bytes: numbers, times, identifiers and escaped text, appended directly to a `Vec<u8>`.
 //!
-//! A value that knows how it is spelled is a [`Piece`]; `put!(out; piece, piece, …)` appends several. A `&str` is
-//! appended **as it is**: it is for JSON's own characters and for text known to need no escape. Everything else goes
-//! through [`Text`]. There is no `format!` and no float: decimals are integers with a scale, so every platform writes
-//! the same digits.
+//! A value that can be written is a [`Piece`]; `put!(out; piece, piece, …)` appends several. A `&str` is appended
+//! **unchanged**: it is for JSON's own characters and for text that needs no escape. Everything else goes through
+//! [`Text`]. There is no `format!` and no float: decimals are integers with a scale, so every platform writes the same
+//! digits.
+
+pub(super) use pipeline::time::DAY_MS;
+use pipeline::time::{Day, day_of};
 
 use super::random::mix;
 
@@ -113,7 +116,7 @@ impl Piece for Hex {
     }
 }
 
-/// An identifier of 32 hex digits, as Pinpoint gives to campaigns, journeys and projects, from 64 bits.
+/// An identifier of 32 hex digits, such as Pinpoint gives to campaigns, journeys and projects, from 64 bits.
 pub(super) struct Hex32(pub u64);
 
 impl Piece for Hex32 {
@@ -122,7 +125,7 @@ impl Piece for Hex32 {
     }
 }
 
-/// A number in hex without leading zeros, as a group of an IPv6 address.
+/// A number in hex without leading zeros, such as a group of an IPv6 address.
 pub(super) struct ShortHex(pub u16);
 
 impl Piece for ShortHex {
@@ -131,7 +134,7 @@ impl Piece for ShortHex {
     }
 }
 
-/// An identifier of the form of a random UUID (version 4), from 128 bits.
+/// An identifier in the form of a random UUID (version 4), from 128 bits.
 pub(super) struct Uuid(pub u64, pub u64);
 
 impl Piece for Uuid {
@@ -150,12 +153,12 @@ impl Piece for Uuid {
 
 /// The lowest `digits` hex digits of `value`.
 fn hex(out: &mut Vec<u8>, value: u64, digits: u32) {
-    for place in (0..digits).rev() {
-        out.push(b"0123456789abcdef"[(value >> (4 * place)) as usize & 15]);
+    for index in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(value >> (4 * index)) as usize & 15]);
     }
 }
 
-/// Quoted text with the escapes that JSON asks for, and no other.
+/// Quoted text with the escapes that JSON requires, and no others.
 pub(super) struct Text<'t>(pub &'t str);
 
 impl Piece for Text<'_> {
@@ -166,7 +169,7 @@ impl Piece for Text<'_> {
     }
 }
 
-/// Appends the inside of a JSON string: `text`, which is UTF-8, with its quotes, backslashes and controls escaped.
+/// Appends the content of a JSON string: `text`, which is UTF-8, with its quotes, backslashes and controls escaped.
 pub(super) fn escape(out: &mut Vec<u8>, text: &[u8]) {
     let mut copied = 0;
     for (at, &byte) in text.iter().enumerate() {
@@ -197,9 +200,6 @@ pub(super) fn escape_char(out: &mut Vec<u8>, char: char) {
     }
 }
 
-/// Milliseconds of a day.
-pub(super) const DAY_MS: i64 = 86_400_000;
-
 /// An RFC 3339 time in UTC with milliseconds, `2025-01-13T10:30:00.123Z`, from epoch milliseconds.
 pub(super) struct Utc(pub i64);
 
@@ -220,7 +220,7 @@ impl Piece for Seconds {
     }
 }
 
-/// The same instant as [`Utc`], told by a clock that is `.1` whole hours (0 to 14) east of it: `…T12:30:00.123+02:00`.
+/// The same instant as [`Utc`], in a time zone `.1` whole hours (0 to 14) east of it: `…T12:30:00.123+02:00`.
 pub(super) struct East(pub i64, pub u32);
 
 impl Piece for East {
@@ -230,22 +230,13 @@ impl Piece for East {
     }
 }
 
-/// A day as `2025-01-13`, from days since 1970-01-01; years 0 to 9999.
+/// A day as `2025-01-13`, from days since 1970-01-01, for the years 0 to 9999.
 pub(super) struct Date(pub i64);
 
 impl Piece for Date {
     fn put(&self, out: &mut Vec<u8>) {
-        // Howard Hinnant's `civil_from_days`: years of 400-year eras that begin on 1 March.
-        let days = self.0 + 719_468;
-        let era = days.div_euclid(146_097);
-        let day_of_era = days.rem_euclid(146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let months_from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * months_from_march + 2) / 5 + 1;
-        let month = if months_from_march < 10 { months_from_march + 3 } else { months_from_march - 9 };
-        let year = year_of_era + era * 400 + i64::from(month <= 2);
-        put!(out; Padded(year as u32, 4), "-", Padded(month as u32, 2), "-", Padded(day as u32, 2));
+        let Day { year, month, day } = day_of(self.0);
+        put!(out; Padded(year.unsigned_abs(), 4), "-", Padded(month, 2), "-", Padded(day, 2));
     }
 }
 
@@ -269,7 +260,7 @@ pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for chunk in bytes.chunks(3) {
         let group = chunk.iter().fold(0, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        let sextet = |place: u32| ALPHABET[(group >> (6 * place)) as usize & 63];
+        let sextet = |index: u32| ALPHABET[(group >> (6 * index)) as usize & 63];
         let third = if chunk.len() > 1 { sextet(1) } else { b'=' };
         let fourth = if chunk.len() > 2 { sextet(0) } else { b'=' };
         out.extend_from_slice(&[sextet(3), sextet(2), third, fourth]);
@@ -280,42 +271,42 @@ pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn spelled(piece: &impl Piece) -> String {
+    fn written(piece: &impl Piece) -> String {
         let mut out = Vec::new();
         piece.put(&mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn numbers_are_spelled_in_every_form() {
-        assert_eq!(spelled(&0_u64), "0");
-        assert_eq!(spelled(&u64::MAX), "18446744073709551615");
-        assert_eq!(spelled(&i64::MIN), "-9223372036854775808");
-        assert_eq!(spelled(&Padded(42, 6)), "000042");
-        assert_eq!(spelled(&Fixed(735, 1)), "73.5");
-        assert_eq!(spelled(&Fixed(-5, 4)), "-0.0005");
-        assert_eq!(spelled(&Exponent(735, 1)), "7.35e1");
-        assert_eq!(spelled(&Exponent(-735, 1)), "-7.35e1");
-        assert_eq!(spelled(&Exponent(5, 1)), "5e-1");
-        assert_eq!(spelled(&Exponent(0, 1)), "0e-1");
+    fn numbers_are_written_in_every_form() {
+        assert_eq!(written(&0_u64), "0");
+        assert_eq!(written(&u64::MAX), "18446744073709551615");
+        assert_eq!(written(&i64::MIN), "-9223372036854775808");
+        assert_eq!(written(&Padded(42, 6)), "000042");
+        assert_eq!(written(&Fixed(735, 1)), "73.5");
+        assert_eq!(written(&Fixed(-5, 4)), "-0.0005");
+        assert_eq!(written(&Exponent(735, 1)), "7.35e1");
+        assert_eq!(written(&Exponent(-735, 1)), "-7.35e1");
+        assert_eq!(written(&Exponent(5, 1)), "5e-1");
+        assert_eq!(written(&Exponent(0, 1)), "0e-1");
     }
 
     #[test]
     fn times_are_rfc_3339() {
-        assert_eq!(spelled(&Utc(1_736_764_200_123)), "2025-01-13T10:30:00.123Z");
-        assert_eq!(spelled(&Seconds(951_782_399_999)), "2000-02-28T23:59:59Z");
-        assert_eq!(spelled(&Utc(951_782_400_000)), "2000-02-29T00:00:00.000Z");
-        assert_eq!(spelled(&East(1_736_719_200_001, 2)), "2025-01-13T00:00:00.001+02:00");
-        assert_eq!(spelled(&Utc(-1)), "1969-12-31T23:59:59.999Z");
-        assert_eq!(spelled(&Date(47_482)), "2100-01-01");
+        assert_eq!(written(&Utc(1_736_764_200_123)), "2025-01-13T10:30:00.123Z");
+        assert_eq!(written(&Seconds(951_782_399_999)), "2000-02-28T23:59:59Z");
+        assert_eq!(written(&Utc(951_782_400_000)), "2000-02-29T00:00:00.000Z");
+        assert_eq!(written(&East(1_736_719_200_001, 2)), "2025-01-13T00:00:00.001+02:00");
+        assert_eq!(written(&Utc(-1)), "1969-12-31T23:59:59.999Z");
+        assert_eq!(written(&Date(47_482)), "2100-01-01");
     }
 
     #[test]
     fn text_has_the_escapes_of_json() {
         let text = "a\"b\\c/d\ne\u{1}é😀";
-        let spelled = spelled(&Text(text));
-        assert_eq!(spelled, "\"a\\\"b\\\\c/d\\ne\\u0001é😀\"");
-        assert_eq!(serde_json::from_str::<String>(&spelled).unwrap(), text);
+        let json = written(&Text(text));
+        assert_eq!(json, "\"a\\\"b\\\\c/d\\ne\\u0001é😀\"");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         let mut pair = Vec::new();
         escape_char(&mut pair, '😀');
         assert_eq!(pair, b"\\ud83d\\ude00");
@@ -323,11 +314,11 @@ mod tests {
 
     #[test]
     fn identifiers_have_the_form_of_a_uuid() {
-        assert_eq!(spelled(&Uuid(u64::MAX, u64::MAX)), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-        assert_eq!(spelled(&Uuid(0, 0)), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(spelled(&Hex(0xabc)), "0000000000000abc");
-        assert_eq!(spelled(&ShortHex(0xabc)), "abc");
-        assert_eq!(spelled(&ShortHex(0)), "0");
+        assert_eq!(written(&Uuid(u64::MAX, u64::MAX)), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(written(&Uuid(0, 0)), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(written(&Hex(0xabc)), "0000000000000abc");
+        assert_eq!(written(&ShortHex(0xabc)), "abc");
+        assert_eq!(written(&ShortHex(0)), "0");
     }
 
     #[test]

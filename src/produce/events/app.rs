@@ -1,18 +1,18 @@
 //! Events that an app's SDK reports: sessions, sign-ins, purchases, events of the app's own, and push notifications.
 //!
-//! Push notifications are the `_campaign.*` types that the device reports; so they have the app's envelope with a
-//! campaign's attributes, and `_campaign.send`, which the service reports, is elsewhere ([`super::message`]). Metrics
-//! are doubles, sometimes with an exponent. Two thirds of these events carry the endpoint too, as `PutEvents` lets the
-//! app send it along. `awsAccountId` is absent.
+//! Push notifications are the `_campaign.*` types that the device reports. They have the app's envelope with the attributes of
+//! a campaign. (`_campaign.send`, which the service reports, is in [`super::message`].) Metrics are doubles, sometimes
+//! with an exponent. Two thirds of these events also have the endpoint, because an app may send it with `PutEvents`.
+//! `awsAccountId` is absent.
 
 use super::super::draft::{Draft, RecordContext};
 use super::super::random::Rng;
-use super::super::texts::{COMMENTS, SCREENS, SPICED_COMMENTS, SPICED_SCREENS};
+use super::super::texts::{COMMENTS, SCREENS, UNUSUAL_COMMENTS, UNUSUAL_SCREENS};
 use super::super::write::{Exponent, Fixed, Hex, Hex32, Text, Uuid, put};
 use super::message::sender_id;
 use super::{app_id, endpoint, open, usual_delay_ms};
 
-/// What an app event tells.
+/// What an app event reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activity {
     SessionStart,
@@ -29,7 +29,7 @@ pub(super) enum Activity {
     FeedbackSent,
 }
 
-/// What became of a notification on the device.
+/// What happened to a notification on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Push {
     Opened,
@@ -38,32 +38,32 @@ pub(super) enum Push {
 }
 
 /// Appends an app event.
-pub(super) fn activity(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, activity: Activity) {
-    envelope(draft, scene, name, activity == Activity::SessionStop);
-    attributes(draft.member("attributes"), scene, activity);
-    metrics(draft.member("metrics"), &mut scene.rng, activity);
-    client_context(draft, scene);
+pub(super) fn activity(draft: &mut Draft<'_>, context: &mut RecordContext<'_>, name: &str, activity: Activity) {
+    envelope(draft, context, name, activity == Activity::SessionStop);
+    attributes(draft.member("attributes"), context, activity);
+    metrics(draft.member("metrics"), &mut context.rng, activity);
+    client_context(draft, context);
 }
 
 /// Appends the event of a push notification.
-pub(super) fn push(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, push: Push) {
-    envelope(draft, scene, name, false);
-    let rng = &mut scene.rng;
+pub(super) fn push(draft: &mut Draft<'_>, context: &mut RecordContext<'_>, name: &str, push: Push) {
+    envelope(draft, context, name, false);
+    let rng = &mut context.rng;
     let out = draft.member("attributes");
     put!(out; r#"{"campaign_id":""#, sender_id(rng), r#"","treatment_id":""#, rng.below(2));
     put!(out; r#"","campaign_activity_id":""#, Hex32(rng.bits()));
     put!(out; r#"","isAppInForeground":""#, if push == Push::Foreground { "true" } else { "false" });
     put!(out; r#"","isOptedOut":"false""#, if push == Push::Opened { r#","action":"OPEN_APP"}"# } else { "}" });
     put!(draft.member("metrics"); "{}");
-    client_context(draft, scene);
+    client_context(draft, context);
 }
 
 /// Everything up to `session`.
-fn envelope(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, stopped: bool) {
-    let late_ms = usual_delay_ms(&mut scene.rng);
-    open(draft, scene, name, late_ms, "3.0");
-    let app_id = app_id(scene);
-    let (rng, person, device) = (&mut scene.rng, &scene.person, scene.person.device);
+fn envelope(draft: &mut Draft<'_>, context: &mut RecordContext<'_>, name: &str, stopped: bool) {
+    let late_ms = usual_delay_ms(&mut context.rng);
+    open(draft, context, name, late_ms, "3.0");
+    let app_id = app_id(context);
+    let (rng, person, device) = (&mut context.rng, &context.person, context.person.device);
 
     let out = draft.member("application");
     put!(out; r#"{"app_id":""#, app_id);
@@ -88,8 +88,8 @@ fn envelope(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, st
     let out = draft.member("device");
     put!(out; "{");
     if !rng.chance(300) {
-        put!(out; r#""locale":{"code":""#, person.locale(), r#"","country":""#, person.place.country);
-        put!(out; r#"","language":""#, person.place.language, r#""},"#);
+        put!(out; r#""locale":{"code":""#, person.locale(), r#"","country":""#, person.home.country);
+        put!(out; r#"","language":""#, person.home.language, r#""},"#);
     }
     put!(out; r#""make":"#, Text(device.make), r#","model":"#, Text(device.model), r#","platform":"#);
     if rng.chance(200) {
@@ -99,22 +99,22 @@ fn envelope(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, st
     }
 
     let out = draft.member("session");
-    let start_ms = scene.at_ms - i64::from(rng.skewed(2_400_000));
+    let start_ms = context.at_ms - i64::from(rng.skewed(2_400_000));
     put!(out; r#"{"session_id":""#, Uuid(rng.bits(), rng.bits()), r#"","start_timestamp":"#, start_ms);
     if stopped {
-        put!(out; r#","stop_timestamp":"#, scene.at_ms);
+        put!(out; r#","stop_timestamp":"#, context.at_ms);
     }
     put!(out; "}");
 }
 
-fn attributes(out: &mut Vec<u8>, scene: &mut RecordContext<'_>, activity: Activity) {
-    let (rng, person) = (&mut scene.rng, &scene.person);
+fn attributes(out: &mut Vec<u8>, context: &mut RecordContext<'_>, activity: Activity) {
+    let (rng, person) = (&mut context.rng, &context.person);
     match activity {
         Activity::SessionStart | Activity::SessionStop | Activity::SessionPause | Activity::SessionResume => {
             if rng.chance(8_000) {
                 put!(out; "{}");
             } else {
-                put!(out; r#"{"screen":"#, Text(rng.text(&SCREENS, &SPICED_SCREENS)), "}");
+                put!(out; r#"{"screen":"#, Text(rng.text(&SCREENS, &UNUSUAL_SCREENS)), "}");
             }
         }
         Activity::SignIn | Activity::SignUp => {
@@ -133,18 +133,18 @@ fn attributes(out: &mut Vec<u8>, scene: &mut RecordContext<'_>, activity: Activi
         Activity::AssessmentStarted | Activity::AssessmentCompleted => {
             put!(out; r#"{"assessment_id":""#, Uuid(rng.bits(), rng.bits()), r#"","assessment_type":""#);
             put!(out; rng.pick_skewed(&super::super::assessments::TYPES), r#"","screen":"#);
-            put!(out; Text(rng.text(&SCREENS, &SPICED_SCREENS)), r#","user_id":""#, person.id(), r#"""#);
+            put!(out; Text(rng.text(&SCREENS, &UNUSUAL_SCREENS)), r#","user_id":""#, person.id(), r#"""#);
             if rng.chance(300) {
                 put!(out; r#","contact_email":""#, person.email(), r#"""#);
             }
             put!(out; "}");
         }
         Activity::PageViewed => {
-            put!(out; r#"{"screen":"#, Text(rng.text(&SCREENS, &SPICED_SCREENS)), r#","referrer":""#);
+            put!(out; r#"{"screen":"#, Text(rng.text(&SCREENS, &UNUSUAL_SCREENS)), r#","referrer":""#);
             put!(out; rng.pick(&["push", "email", "direct"]), r#"","experiment":""#, rng.pick(&["A", "B"]), r#""}"#);
         }
         Activity::FeedbackSent => {
-            let text = Text(rng.text(&COMMENTS, &SPICED_COMMENTS));
+            let text = Text(rng.text(&COMMENTS, &UNUSUAL_COMMENTS));
             put!(out; r#"{"rating":""#, rng.between(1, 6), r#"","text":"#, text, "}");
         }
     }
@@ -176,7 +176,7 @@ fn metrics(out: &mut Vec<u8>, rng: &mut Rng, activity: Activity) {
     }
 }
 
-/// A positive double, 2 % of them with an exponent.
+/// A positive double, in 2 % with an exponent.
 fn double(out: &mut Vec<u8>, rng: &mut Rng, units: u32, places: usize) {
     if rng.chance(200) {
         put!(out; Exponent(units.into(), places));
@@ -185,13 +185,13 @@ fn double(out: &mut Vec<u8>, rng: &mut Rng, units: u32, places: usize) {
     }
 }
 
-fn client_context(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>) {
-    if scene.rng.chance(6_500) {
-        let app_id = app_id(scene);
-        let channel = scene.person.device.push;
+fn client_context(draft: &mut Draft<'_>, context: &mut RecordContext<'_>) {
+    if context.rng.chance(6_500) {
+        let app_id = app_id(context);
+        let channel = context.person.device.push;
         let out = draft.member("client_context");
         put!(out; r#"{"custom":{"legacy_identifier":""#, app_id, r#"","endpoint":"#);
-        endpoint::write(out, scene, app_id, channel);
+        endpoint::write(out, context, app_id, channel);
         put!(out; "}}");
     }
 }

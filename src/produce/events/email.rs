@@ -1,20 +1,22 @@
-//! Events of e-mails: the message's own data (`facets.email_channel.mail_event.mail`) and, beside it, an object whose
-//! name and shape are the event's.
+//! Events of e-mails: the data of the message (`facets.email_channel.mail_event.mail`), and beside it an object whose name and
+//! shape depend on the event.
 //!
-//! `event_timestamp` is the time of **sending** in all of them, so opens and clicks arrive hours or weeks "late". Where
-//! AWS's guide shows no sample: a bounce, a complaint and a reject have the members of AWS's own Athena schema; an
-//! unsubscribe is a click with `link_tags`, as that schema suggests; a rendering failure has the two members that SES
-//! documents for its own, in snake case. The last two are our inference.
+//! `event_timestamp` is the time of **sending** in all of them, so opens and clicks arrive hours or weeks "late". For some events
+//! AWS's guide shows no sample:
+//!
+//! - a bounce, a complaint and a reject have the members of AWS's own Athena schema;
+//! - an unsubscribe is a click with `link_tags`, as that schema suggests (an inference);
+//! - a rendering failure has the two members that SES documents, in snake case (an inference).
 
 use super::super::draft::{Draft, RecordContext};
 use super::super::personas::Channel;
 use super::super::random::Rng;
-use super::super::texts::{LINKS, SPICED_SUBJECTS, SUBJECTS, USER_AGENTS};
+use super::super::texts::{LINKS, SUBJECTS, UNUSUAL_SUBJECTS, USER_AGENTS};
 use super::super::write::{Hex32, Text, put};
 use super::message::{run_id, sender_id};
 use super::{ACCOUNT, app_id, no_device_no_session, open_of_service};
 
-/// What became of a message.
+/// What happened to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mail {
     Send,
@@ -32,7 +34,7 @@ pub(super) enum Mail {
 const FROM: &str = "no-reply@mail.example.com";
 
 impl Mail {
-    /// The value of `attributes.feedback`; a click's is its link instead.
+    /// The value of `attributes.feedback`; for a click it is the link instead.
     fn feedback(self) -> &'static str {
         match self {
             Mail::Send => "received",
@@ -60,22 +62,22 @@ impl Mail {
 }
 
 /// Appends an e-mail's event.
-pub(super) fn write(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, mail: Mail) {
-    let late_ms = mail.delay_ms(&mut scene.rng);
-    open_of_service(draft, scene, name, late_ms);
-    put!(draft.member("client"); r#"{"client_id":""#, scene.person.endpoint(Channel::Email), r#""}"#);
+pub(super) fn write(draft: &mut Draft<'_>, context: &mut RecordContext<'_>, name: &str, mail: Mail) {
+    let late_ms = mail.delay_ms(&mut context.rng);
+    open_of_service(draft, context, name, late_ms);
+    put!(draft.member("client"); r#"{"client_id":""#, context.person.endpoint(Channel::Email), r#""}"#);
     no_device_no_session(draft);
 
-    let link = scene.rng.pick(&LINKS);
+    let link = context.rng.pick(&LINKS);
     let feedback = if mail == Mail::Click { link } else { mail.feedback() };
-    attributes(draft.member("attributes"), &mut scene.rng, feedback);
-    put!(draft.member("client_context"); r#"{"custom":{"legacy_identifier":""#, app_id(scene), r#""}}"#);
+    attributes(draft.member("attributes"), &mut context.rng, feedback);
+    put!(draft.member("client_context"); r#"{"custom":{"legacy_identifier":""#, app_id(context), r#""}}"#);
     put!(draft.member("awsAccountId"); "\"", ACCOUNT, "\"");
     let out = draft.member("facets");
     put!(out; r#"{"email_channel":{"mail_event":{"mail":"#);
-    message(out, scene, mail);
+    message(out, context, mail);
     put!(out; ",");
-    outcome(out, scene, mail, link);
+    outcome(out, context, mail, link);
     put!(out; "}}}");
 }
 
@@ -96,10 +98,10 @@ fn attributes(out: &mut Vec<u8>, rng: &mut Rng, feedback: &str) {
     put!(out; "}");
 }
 
-fn message(out: &mut Vec<u8>, scene: &mut RecordContext<'_>, mail: Mail) {
-    let (rng, person) = (&mut scene.rng, &scene.person);
-    let subject = Text(rng.text(&SUBJECTS, &SPICED_SUBJECTS));
-    put!(out; r#"{"message_id":""#, Hex32(rng.bits()), r#"-000000","message_send_timestamp":"#, scene.at_ms);
+fn message(out: &mut Vec<u8>, context: &mut RecordContext<'_>, mail: Mail) {
+    let (rng, person) = (&mut context.rng, &context.person);
+    let subject = Text(rng.text(&SUBJECTS, &UNUSUAL_SUBJECTS));
+    put!(out; r#"{"message_id":""#, Hex32(rng.bits()), r#"-000000","message_send_timestamp":"#, context.at_ms);
     put!(out; r#","from_address":""#, FROM, r#"","destination":[""#, person.email(), r#""],"headers_truncated":"#);
     put!(out; if rng.chance(300) { "true" } else { "false" });
     put!(out; r#","headers":[{"name":"From","value":""#, FROM, r#""},{"name":"To","value":""#, person.email());
@@ -114,8 +116,8 @@ fn message(out: &mut Vec<u8>, scene: &mut RecordContext<'_>, mail: Mail) {
 }
 
 /// The object beside `mail`.
-fn outcome(out: &mut Vec<u8>, scene: &mut RecordContext<'_>, mail: Mail, link: &str) {
-    let (rng, person) = (&mut scene.rng, &scene.person);
+fn outcome(out: &mut Vec<u8>, context: &mut RecordContext<'_>, mail: Mail, link: &str) {
+    let (rng, person) = (&mut context.rng, &context.person);
     let agent = rng.pick_skewed(&USER_AGENTS);
     match mail {
         Mail::Send => put!(out; r#""send":{}"#),

@@ -1,9 +1,9 @@
-//! Events that the service reports of messages it sends: campaigns, journeys and SMS receipts.
+//! Events that the service reports about messages that it sends: campaigns, journeys and SMS receipts.
 //!
-//! Campaign and journey events carry the endpoint as it was when the message went out; SMS receipts carry the number
-//! called, the price, and in some messages the caller's own context as another escaped document. There is no device and
-//! no session: `"device":{"platform":{}}`, `"session":{}`, `"sdk":{}`, and no `metrics` but in SMS receipts, where
-//! `_SMS.BUFFERED` has no price yet.
+//! Campaign and journey events have the endpoint as it was when the message was sent. SMS receipts have the number, the price, and
+//! sometimes the caller's own context as another escaped document. There is no device and no session:
+//! `"device":{"platform":{}}`, `"session":{}`, `"sdk":{}`. Only SMS receipts have `metrics`, and `_SMS.BUFFERED` has no
+//! price yet.
 
 use super::super::draft::{Draft, RecordContext};
 use super::super::personas::Channel;
@@ -11,7 +11,7 @@ use super::super::random::{Rng, mix};
 use super::super::write::{Fixed, Hex32, Text, Uuid, escape, put};
 use super::{ACCOUNT, app_id, endpoint, no_device_no_session, open_of_service, usual_delay_ms};
 
-/// What became of a text message.
+/// What happened to a text message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Receipt {
     Buffered,
@@ -45,59 +45,59 @@ const SMS_FAILURES: [&str; 11] = [
     "OPTED_OUT",
 ];
 const NOTES: [&str; 2] = ["autumn", "reminder 2"];
-const SPICED_NOTES: [&str; 2] = ["\"vip\"\\list", "Frühjahr 🌷"];
-/// How many campaigns and journeys there are.
+const UNUSUAL_NOTES: [&str; 2] = ["\"vip\"\\list", "Frühjahr 🌷"];
+/// The number of campaigns and journeys.
 const SENDERS: u32 = 40;
 
-/// The identifier of a campaign or a journey; a few of them send most messages.
+/// The identifier of a campaign or a journey. A few of them send most messages.
 pub(super) fn sender_id(rng: &mut Rng) -> Hex32 {
     Hex32(mix(u64::from(rng.skewed(SENDERS)) + 1))
 }
 
-/// The identifier of one run of a journey, of which there are fewer than messages.
+/// The identifier of one run of a journey, which sends many messages.
 pub(super) fn run_id(rng: &mut Rng) -> Hex32 {
     Hex32(mix(1_000 + u64::from(rng.below(200))))
 }
 
 /// Appends a `_campaign.send`.
-pub(super) fn campaign(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str) {
-    let channel = scene.rng.pick_skewed(&CHANNELS);
-    open_sent(draft, scene, name, channel);
-    let rng = &mut scene.rng;
+pub(super) fn campaign(draft: &mut Draft<'_>, context: &mut RecordContext<'_>, name: &str) {
+    let channel = context.rng.pick_skewed(&CHANNELS);
+    open_sent(draft, context, name, channel);
+    let rng = &mut context.rng;
     let out = draft.member("attributes");
     put!(out; r#"{"treatment_id":""#, rng.skewed(3), r#"","campaign_activity_id":""#, Hex32(rng.bits()));
     put!(out; r#"","delivery_type":""#, channel.name(), r#"","campaign_id":""#);
     put!(out; sender_id(rng), r#"","campaign_send_status":""#, status(rng), r#""}"#);
-    close_sent(draft, scene, channel);
+    close_sent(draft, context, channel);
 }
 
 /// Appends a `_journey.send`.
-pub(super) fn journey(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str) {
-    let channel = scene.rng.pick_skewed(&CHANNELS);
+pub(super) fn journey(draft: &mut Draft<'_>, context: &mut RecordContext<'_>, name: &str) {
+    let channel = context.rng.pick_skewed(&CHANNELS);
     let activity = match channel {
         Channel::Apns | Channel::Gcm => "PUSH",
         other => other.name(),
     };
-    open_sent(draft, scene, name, channel);
-    let rng = &mut scene.rng;
+    open_sent(draft, context, name, channel);
+    let rng = &mut context.rng;
     let out = draft.member("attributes");
     put!(out; r#"{"journey_run_id":""#, run_id(rng));
     put!(out; r#"","journey_send_status":""#, status(rng), r#"","journey_id":""#, sender_id(rng));
     put!(out; r#"","journey_activity_id":""#, rng.pick(&["0yKa1b2", "Wz3kQ9d", "mN7pT4x"]));
     put!(out; r#"","journey_activity_type":""#, activity, r#""}"#);
-    close_sent(draft, scene, channel);
+    close_sent(draft, context, channel);
 }
 
 /// Appends an SMS receipt.
-pub(super) fn sms(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, receipt: Receipt) {
-    // Carriers answer within seconds, some within three days; a receipt may even arrive before its own event time.
-    let late_ms = match scene.rng.below(100) {
-        0..10 => -i64::from(scene.rng.below(300)),
-        10..15 => i64::from(scene.rng.skewed(72 * 3_600_000)),
-        _ => i64::from(100 + scene.rng.skewed(30_000)),
+pub(super) fn sms(draft: &mut Draft<'_>, context: &mut RecordContext<'_>, name: &str, receipt: Receipt) {
+    // Carriers respond within seconds, some within three days. A receipt may even arrive before its own event time.
+    let late_ms = match context.rng.below(100) {
+        0..10 => -i64::from(context.rng.below(300)),
+        10..15 => i64::from(context.rng.skewed(72 * 3_600_000)),
+        _ => i64::from(100 + context.rng.skewed(30_000)),
     };
-    open_of_service(draft, scene, name, late_ms);
-    let (rng, person) = (&mut scene.rng, &scene.person);
+    open_of_service(draft, context, name, late_ms);
+    let (rng, person) = (&mut context.rng, &context.person);
     let out = draft.member("client");
     put!(out; r#"{"client_id":""#);
     if rng.chance(3_000) {
@@ -124,12 +124,12 @@ pub(super) fn sms(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &s
     put!(out; r#"","message_type":""#, rng.pick(&["Promotional", "Transactional"]), r#"","campaign_id":""#);
     put!(out; sender_id(rng), r#"""#);
     if rng.chance(4_000) {
-        let context = &mut *scene.scratch;
-        put!(context; r#"{"userId":""#, person.id(), r#"","note":"#, Text(rng.text(&NOTES, &SPICED_NOTES)), "}");
+        let document = &mut *context.scratch;
+        put!(document; r#"{"userId":""#, person.id(), r#"","note":"#, Text(rng.text(&NOTES, &UNUSUAL_NOTES)), "}");
         put!(out; r#","customer_context":""#);
-        escape(out, context);
+        escape(out, document);
         put!(out; r#"""#);
-        context.clear();
+        document.clear();
     }
     put!(out; "}");
     let out = draft.member("metrics");
@@ -142,19 +142,19 @@ pub(super) fn sms(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &s
 }
 
 /// Everything before the attributes of a send.
-fn open_sent(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, name: &str, channel: Channel) {
-    let late_ms = usual_delay_ms(&mut scene.rng);
-    open_of_service(draft, scene, name, late_ms);
-    put!(draft.member("client"); r#"{"client_id":""#, scene.person.endpoint(channel), r#""}"#);
+fn open_sent(draft: &mut Draft<'_>, context: &mut RecordContext<'_>, name: &str, channel: Channel) {
+    let late_ms = usual_delay_ms(&mut context.rng);
+    open_of_service(draft, context, name, late_ms);
+    put!(draft.member("client"); r#"{"client_id":""#, context.person.endpoint(channel), r#""}"#);
     no_device_no_session(draft);
 }
 
 /// Everything after the attributes of a send.
-fn close_sent(draft: &mut Draft<'_>, scene: &mut RecordContext<'_>, channel: Channel) {
-    let app_id = app_id(scene);
+fn close_sent(draft: &mut Draft<'_>, context: &mut RecordContext<'_>, channel: Channel) {
+    let app_id = app_id(context);
     let out = draft.member("client_context");
     put!(out; r#"{"custom":{"endpoint":"#);
-    endpoint::write(out, scene, app_id, channel);
+    endpoint::write(out, context, app_id, channel);
     put!(out; "}}");
     put!(draft.member("awsAccountId"); "\"", ACCOUNT, "\"");
 }

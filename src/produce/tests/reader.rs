@@ -1,14 +1,14 @@
-//! A reader of records that knows what each dataset cannot do without. It is careful, not complete: it must accept
-//! every good record and refuse every bad one, each for a reason that fits the way in which it was made bad.
+//! A reader of records that knows the required fields of each dataset. It is careful, not complete: it must accept every
+//! good record, and refuse every bad one for a reason that fits the way in which it is bad.
 //!
-//! It shares no code with the generator. Grammar is serde_json's; times are counted day by day.
+//! It shares no code with the generator: serde_json decides what is JSON, and times are counted day by day.
 
 use serde_json::Value;
 
 use super::TOO_LARGE_BYTES;
 use crate::produce::{BadKind, END_MS_MAX, RecordKind, START_MS_MIN};
 
-/// The document of a record: itself, or what its base64 text decodes to. (`true` and `null` are both JSON and base64.)
+/// The document of a record: the record itself, or its decoded base64. (`true` and `null` are both JSON and base64.)
 pub(super) fn unwrapped(record: Vec<u8>) -> Vec<u8> {
     if record.len() > 4 && !record.starts_with(b"{") { from_base64(&record).unwrap_or(record) } else { record }
 }
@@ -136,7 +136,7 @@ fn in_time(ms: i64) -> Result<(), Refusal> {
     if (START_MS_MIN..END_MS_MAX).contains(&ms) { Ok(()) } else { Err(Refusal::EventTime) }
 }
 
-/// RFC 3339 as the generator writes it; days by counting, so that it shares nothing with the code it checks.
+/// RFC 3339 as the generator writes it. Days are counted, so that nothing is shared with the code under test.
 pub(super) fn epoch_ms(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
@@ -158,7 +158,7 @@ pub(super) fn epoch_ms(text: &str) -> Option<i64> {
     Some(((days * 24 + hour - offset_hours) * 60 + minute) * 60_000 + second * 1000 + fraction)
 }
 
-/// How many keys the document has, as the parser kept them: of two equal ones in an object, one.
+/// The number of keys in the parsed document. Of two equal keys in an object, the parser keeps one.
 pub(super) fn keys(value: &Value) -> usize {
     match value {
         Value::Object(members) => members.len() + members.values().map(keys).sum::<usize>(),
@@ -167,7 +167,7 @@ pub(super) fn keys(value: &Value) -> usize {
     }
 }
 
-/// How many keys the document has, as it is written: colons outside strings.
+/// The number of keys in the text of the document: colons outside strings.
 pub(super) fn colons(document: &[u8]) -> usize {
     let (mut colons, mut inside, mut at) = (0, false, 0);
     while at < document.len() {
@@ -182,7 +182,7 @@ pub(super) fn colons(document: &[u8]) -> usize {
     colons
 }
 
-/// Whether a refusal fits the way in which a record was made bad.
+/// Whether a refusal fits the way in which a record is bad.
 pub(super) fn fits(bad: BadKind, kind: RecordKind, refusal: Refusal) -> bool {
     let times = ["timestamp", "updated_at"];
     match bad {
@@ -198,7 +198,7 @@ pub(super) fn fits(bad: BadKind, kind: RecordKind, refusal: Refusal) -> bool {
         | BadKind::ControlCharacter
         | BadKind::BadBase64 => refusal == Refusal::Syntax,
         BadKind::DuplicateKey => refusal == Refusal::DuplicateKey,
-        // A record of which only the user's name was known is of no dataset without it.
+        // Without its user, a profile is a record of no dataset.
         BadKind::MissingField if refusal == Refusal::UnknownDataset => kind == RecordKind::Users,
         BadKind::MissingField => matches!(refusal, Refusal::Missing(_)),
         BadKind::EmptyIdentifier => matches!(refusal, Refusal::Empty(_)),

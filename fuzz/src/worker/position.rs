@@ -1,4 +1,4 @@
-//! Texts of positions, ranges, names and keys.
+//! Texts of positions, ranges, names, keys and checksums.
 
 use checkpoints::{Position, SequenceNumber, ShardRange};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use shardlake::lake::{Checksum, ObjectKey};
 
 use super::manifest::manifest_name;
 
-/// Lines, each as everything of which a text is stored; and all of them as a named checkpoint.
+/// Each line, read as every kind of value that is stored as text; and all lines together, read as a named checkpoint.
 pub fn position(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let lines: Vec<&str> = text.split('\n').take(12).collect();
@@ -17,14 +17,14 @@ pub fn position(data: &[u8]) {
         stored_position(line);
         manifest_name(line);
         if let Ok(number) = SequenceNumber::try_from(*line) {
-            assert_eq!(number.as_str(), *line, "a number has one text");
+            assert_eq!(number.as_str(), *line, "a number with two texts");
         }
         if let Ok(key) = ObjectKey::new(*line) {
             let inside = |part: &str| !part.is_empty() && part != "." && part != "..";
             assert!(key.as_str() == *line && line.split('/').all(inside) && !line.contains('\0'));
         }
         if let Ok(checksum) = line.parse::<Checksum>() {
-            assert_eq!(checksum.to_string(), *line, "a checksum has one text");
+            assert_eq!(checksum.to_string(), *line, "a checksum with two texts");
         }
         if let Ok(name) = CheckpointName::new(*line) {
             assert!(name.as_str() == *line && line.is_ascii() && line.len() <= 128);
@@ -39,18 +39,18 @@ pub fn position(data: &[u8]) {
     named_checkpoint(data);
 }
 
-/// The bytes of a named checkpoint, where one of its name would be.
+/// The bytes of a named checkpoint, read under the key of the name that they contain.
 fn named_checkpoint(data: &[u8]) {
     let name = serde_json::from_slice(data).ok().and_then(|value: Value| value["name"].as_str().map(str::to_owned));
     let name = name.and_then(|name| CheckpointName::new(name).ok());
-    let name = name.unwrap_or_else(|| CheckpointName::new("1").expect("a plain name"));
+    let name = name.unwrap_or_else(|| CheckpointName::new("1").expect("a valid name"));
     match NamedCheckpoint::from_bytes(&name, data) {
         Ok(read) => {
             assert_eq!(read.name, name);
             assert_eq!(
                 NamedCheckpoint::from_bytes(&name, &read.to_bytes()).as_ref(),
                 Ok(&read),
-                "it comes back as it is"
+                "it changed on its way through the codec"
             );
         }
         Err(refused) => assert!(refused.key == name.key() && !refused.problem.is_empty()),
@@ -59,13 +59,13 @@ fn named_checkpoint(data: &[u8]) {
 
 fn one_position(line: &str) -> Option<Position> {
     let position: Position = line.parse().ok()?;
-    assert_eq!(position.to_string(), line, "a position has one text");
+    assert_eq!(position.to_string(), line, "a position with two texts");
     let (checkpoint, sub) = (position.checkpoint().to_owned(), position.sub_sequence_number());
-    assert_eq!(Position::from_stored(&checkpoint, sub).as_ref(), Ok(&position), "and one as it is stored");
+    assert_eq!(Position::from_stored(&checkpoint, sub).as_ref(), Ok(&position), "a position with two stored forms");
     Some(position)
 }
 
-/// A line as KCL stores it: a text and a number.
+/// A line in the stored form: a text and a number.
 fn stored_position(line: &str) {
     let Some((checkpoint, sub)) = line.split_once(' ') else { return };
     let Ok(sub) = sub.parse::<u64>() else { return };
@@ -75,7 +75,7 @@ fn stored_position(line: &str) {
     }
 }
 
-/// Positions have one order, and a range goes only forward in it.
+/// Positions have a total order, and a range only goes forward.
 fn in_order(positions: &[Position]) {
     for one in positions {
         for other in positions {

@@ -6,47 +6,47 @@ use shardlake::config::{CheckpointsUrl, Config, ConfigFile, KeySource, LakeUrl, 
 
 use super::is_one_of;
 
-/// Letters and digits that a word has at least to be looked for in messages.
+/// The minimal length of a word that must not be in a message.
 const SECRET_MIN: usize = 8;
 
-/// The text of a configuration file. It is refused with what is wrong in it, or becomes a configuration that can work.
+/// The text of a configuration file. It is refused with a list of problems, or becomes a configuration that works.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match ConfigFile::parse("shardlake.toml", text) {
         Ok(file) => {
             let shown = format!("{file:?}");
             assert!(!shown.is_empty());
-            // Every shipped dataset is compiled for it.
+            // This compiles every shipped dataset.
             if is_one_of(data, 256)
                 && let Some(resolved) = shardlake::fuzzing::resolve(file)
             {
                 match resolved {
                     Ok(config) => assert_works(&config),
-                    Err(problems) => assert_told(&problems.to_string(), text, "[]cl"),
+                    Err(problems) => assert_message(&problems.to_string(), text, "[]cl"),
                 }
             }
         }
         Err(problems) => {
             let lines = text.split('\n').count();
-            assert!(!problems.is_empty(), "a refusal says why");
+            assert!(!problems.is_empty(), "a refusal without a reason");
             for problem in problems.iter() {
                 assert!(problem.line <= lines, "{problem}: the text has {lines} lines");
                 assert!(!problem.message.is_empty());
             }
-            assert_told(&problems.to_string(), text, "s");
+            assert_message(&problems.to_string(), text, "s");
         }
     }
 }
 
-/// That messages begin as they should, and tell no word of a key of pseudonyms that somebody wrote into the file.
-fn assert_told(message: &str, text: &str, begin: &str) {
+/// Asserts that a message begins with one of these characters, and contains no word of a key of pseudonyms in the file.
+fn assert_message(message: &str, text: &str, begin: &str) {
     assert!(message.starts_with(|first: char| begin.contains(first)), "{message}");
     for secret in secrets(text) {
-        assert!(!message.contains(secret), "'{secret}' is nobody's business: {message}");
+        assert!(!message.contains(secret), "the message contains the secret '{secret}': {message}");
     }
 }
 
-/// Words that stand behind `key =` in `[anonymize]` and nowhere else in the text.
+/// Words after `key =` in `[anonymize]` that are nowhere else in the text.
 fn secrets(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut section = "";
@@ -59,7 +59,7 @@ fn secrets(text: &str) -> Vec<&str> {
             && let Some((key, value)) = line.split_once('=')
             && key.trim() == "key"
         {
-            // Words of letters alone may be those of the messages.
+            // A word without a digit may be a word of the message itself.
             let is_secret = |word: &&str| {
                 let has = |kind: fn(char) -> bool| word.contains(kind);
                 word.len() >= SECRET_MIN && has(char::is_alphabetic) && has(|c| c.is_ascii_digit())
@@ -72,11 +72,11 @@ fn secrets(text: &str) -> Vec<&str> {
 }
 
 fn assert_works(config: &Config) {
-    assert!(!config.sources.is_empty(), "there is a source, or the demonstration");
+    assert!(!config.sources.is_empty(), "there must be a source");
     assert!((1..=1024).contains(&config.limits.threads) && config.limits.open_objects >= 16);
     assert!(config.limits.memory >= 64 << 20 && config.limits.record_bytes <= config.limits.memory / 8);
     assert!(config.commit.interval.as_millis() >= 100 && config.leases.failover.as_millis() >= 500);
-    assert!(config.key != KeySource::Missing || !config.datasets.need_key(), "no key, no start");
+    assert!(config.key != KeySource::Missing || !config.datasets.need_key(), "a key is required");
     let names: BTreeSet<&str> = config.datasets.names().collect();
     for source in &config.sources {
         assert!(source.dataset.as_deref().is_none_or(|name| names.contains(name)));

@@ -1,4 +1,4 @@
-//! Answers of GetRecords.
+//! Responses of GetRecords.
 
 use checkpoints::Position;
 use pipeline::chunk::Framing;
@@ -8,13 +8,14 @@ use shardlake::fuzzing::{Answer, Record, Refused, by_records, by_scan};
 
 use super::is_one_of;
 
-/// Bytes that a record may have here.
+/// The limit for the bytes of a record.
 const RECORD_BYTES_MAX: usize = 1_000;
 
-/// The body of an answer. Its first byte says behind which position it was asked for.
+/// The body of a response. The first byte of the input is the position after which it was requested.
 ///
-/// What the scan takes, serde and base64 take, and it is the same; what they read, written plainly, the scan takes.
-pub fn answer(data: &[u8]) {
+/// What the fast decoder accepts, serde and base64 accept with the same result. What they accept, written in a plain form, the fast
+/// decoder accepts.
+pub fn response(data: &[u8]) {
     let Some((after, body)) = data.split_first() else { return };
     let after = match after % 5 {
         0 => Position::Beginning,
@@ -32,18 +33,18 @@ pub fn answer(data: &[u8]) {
             assert_eq!(Some(&scanned.envelope), envelope, "{}", body.escape_ascii());
             assert_same(scanned, expected);
         }
-        (Ok(_), found) => panic!("the judge finds {found:?} in {}", body.escape_ascii()),
-        (Err(Refused::Malformed), Some(Ok(_))) => panic!("it makes sense: {}", body.escape_ascii()),
-        // It may stumble over what is no JSON further on, or not know a form that others read.
+        (Ok(_), found) => panic!("serde finds {found:?} in {}", body.escape_ascii()),
+        (Err(Refused::Malformed), Some(Ok(_))) => panic!("rejected as malformed: {}", body.escape_ascii()),
+        // It may reject text that is not JSON after the end of the response, or a form that it does not know.
         (Err(_), _) => {}
     }
     if let (Some((envelope, records)), Some(Ok(_))) = (judged, expected)
         && is_one_of(body, 4)
     {
         let plain = written(&envelope, &records);
-        // Read again, since a time of ten digits and more may be off by the last bit of it.
-        let (_, records) = self::judged(plain.as_bytes()).expect("what serde writes it reads");
-        let expected = by_records(&records, &after, RECORD_BYTES_MAX).expect("it made sense before");
+        // Read again, because the last bit of a time of ten digits and more may change.
+        let (_, records) = self::judged(plain.as_bytes()).expect("serde reads what it writes");
+        let expected = by_records(&records, &after, RECORD_BYTES_MAX).expect("it was accepted before");
         match by_scan(plain.as_bytes(), &after, RECORD_BYTES_MAX) {
             Ok(scanned) => {
                 assert_eq!(scanned.envelope, envelope);
@@ -70,7 +71,7 @@ type Envelope = (Option<String>, i64, Vec<String>);
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Body {
-    records: Vec<Told>,
+    records: Vec<BodyRecord>,
     next_shard_iterator: Option<String>,
     millis_behind_latest: Option<i64>,
     child_shards: Option<Vec<Child>>,
@@ -78,10 +79,10 @@ struct Body {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Told {
+struct BodyRecord {
     data: String,
     sequence_number: String,
-    /// `null` is no partition key, but having none is.
+    /// It may be absent, but it may not be `null`.
     #[serde(default, deserialize_with = "present")]
     partition_key: Option<String>,
     approximate_arrival_timestamp: Option<f64>,
@@ -97,20 +98,20 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<S
     String::deserialize(deserializer).map(Some)
 }
 
-/// The answer as serde and base64 read it.
+/// The response as serde and base64 read it.
 fn judged(body: &[u8]) -> Option<(Envelope, Vec<Record>)> {
     let body: Body = serde_json::from_slice(body).ok()?;
     let children = body.child_shards.unwrap_or_default().into_iter().map(|child| child.shard_id).collect();
     let envelope = (body.next_shard_iterator, body.millis_behind_latest.unwrap_or(0), children);
-    let record = |message: Told| {
-        let data = base64_simd::STANDARD.decode_to_vec(message.data).ok()?;
-        let (sequence, partition_key) = (message.sequence_number, message.partition_key);
-        Some(Record { data, sequence, arrival_s: message.approximate_arrival_timestamp, partition_key })
+    let record = |record: BodyRecord| {
+        let data = base64_simd::STANDARD.decode_to_vec(record.data).ok()?;
+        let (sequence, partition_key) = (record.sequence_number, record.partition_key);
+        Some(Record { data, sequence, arrival_s: record.approximate_arrival_timestamp, partition_key })
     };
     Some((envelope, body.records.into_iter().map(record).collect::<Option<_>>()?))
 }
 
-/// The answer as Kinesis would write it.
+/// The response as Kinesis would write it.
 fn written((next, behind_ms, children): &Envelope, records: &[Record]) -> String {
     let record = |record: &Record| {
         let mut members = Map::new();

@@ -7,12 +7,12 @@ use checkpoints::fuzzing::{Cell, RowTable};
 use super::{assert_names, assert_sane};
 
 thread_local! {
-    /// Kept from input to input; holds one row at a time.
+    /// Kept from input to input. It holds one row at a time.
     static TABLE: RefCell<RowTable> = RefCell::default();
 }
 
-/// A row that makes sense, but for what the input says of its columns. A line is a column's letter, from `a` on in the order
-/// of the table, a letter of the type (`T`, `I`, `R`, `B`, or else nothing), and the value.
+/// A valid row, in which the input replaces columns. A line is the letter of a column (from `a` on, in the order of the table), the
+/// letter of a type (`T`, `I`, `R`, `B`, any other for NULL), and the value.
 pub fn row(data: &[u8]) {
     let mut cells: [Cell; RowTable::COLUMNS] = std::array::from_fn(|column| match column {
         0 => Cell::Text(b"orders".to_vec()),
@@ -45,11 +45,11 @@ pub fn row(data: &[u8]) {
         }
         match table.list() {
             Ok(leases) => {
-                let [lease] = &leases[..] else { panic!("{} leases are one row", leases.len()) };
+                let [lease] = &leases[..] else { panic!("{} leases in one row", leases.len()) };
                 assert_sane(lease);
                 assert_eq!(lease.to_owned().key.to_string(), named["lease of ".len()..]);
-                table.put(lease).expect("what was a row can be one again");
-                assert_eq!(table.list().as_ref(), Ok(&leases), "and is the same");
+                table.put(lease).expect("a lease that was read can be written");
+                assert_eq!(table.list().as_ref(), Ok(&leases), "the lease changed when it was written");
             }
             Err(error) => assert_names(&error, &[&named]),
         }

@@ -1,4 +1,4 @@
-//! Items of the DynamoDB table, as KCL, another version or a person may have left them.
+//! Items of the DynamoDB table, as the KCL, another version or a person may have left them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde_json::{Map, json};
 
 use super::{assert_names, assert_sane, hash};
 
-/// The attributes that are ours or KCL's, by a letter.
+/// The attributes of Shardlake and of the KCL, each with a letter.
 const ATTRIBUTES: [(u8, &str); 20] = [
     (b'k', "leaseKey"),
     (b's', "shardlakeStream"),
@@ -36,18 +36,21 @@ const ATTRIBUTES: [(u8, &str); 20] = [
     (b'a', "startingHashKey"),
     (b'z', "endingHashKey"),
 ];
-/// Attributes that no write of ours ever names: the key, what Kinesis says of the shard, and everybody else's.
+/// Attributes that Shardlake never writes: the key, and what the KCL stores about the shard.
 const UNTOUCHED: [&str; 7] =
     ["leaseKey", "streamName", "shardId", "entityType", "parentShardId", "startingHashKey", "endingHashKey"];
 
-/// The greatest throughput that we write.
+/// The maximal throughput that Shardlake writes.
 const THROUGHPUT_MAX: f64 = 1e125;
 
-/// Items of a table, one a paragraph. The first byte of all says how the table is opened: bit 0, `orders` is the only
-/// stream; bit 1, it has an id; bit 2, who writes is a stranger to the row.
+/// Items of a table, one in each paragraph. The first byte of the input has flags: bit 0, `orders` is the only stream; bit 1, the
+/// stream has an id; bit 2, the writer is another worker than the holder.
 ///
-/// A line is the letter of an attribute ([`ATTRIBUTES`]; any other is somebody else's attribute), a letter of the type (`S`,
-/// `N`, `B`, `T` and `U` for sets of texts and numbers, `1`, `0`, `Z` for null, `L` and `M`), and the value.
+/// A line of a paragraph has three parts:
+///
+/// - the letter of an attribute ([`ATTRIBUTES`]; any other letter is an attribute of another program);
+/// - a letter of the type: `S`, `N`, `B`, `T` and `U` for sets of texts and numbers, `1`, `0`, `Z` for null, `L` and `M`;
+/// - the value.
 pub fn item(data: &[u8]) {
     let Some((flags, text)) = data.split_first() else { return };
     let items: Vec<Stored> = paragraphs(text).into_iter().map(stored).collect();
@@ -80,13 +83,13 @@ pub fn item(data: &[u8]) {
     }
 }
 
-/// A lease that was read: it can be a row of ours, and every write keeps what is not ours.
+/// A lease that was read: Shardlake can write it, and every write keeps the attributes of other programs.
 fn accepted(table: &ItemTable, stored: &Stored, lease: &Lease, data: &[u8]) {
     assert_sane(lease);
     if let Ok(item) = table.encode(lease)
-        && let Some(again) = table.decode(&item).expect("what we write makes sense")
+        && let Some(again) = table.decode(&item).expect("an encoded lease can be decoded")
     {
-        // A throughput that no stream has is cut: it only shares out work.
+        // An impossible throughput is reduced. It is used only to share out work.
         let cut = lease.throughput.get() > THROUGHPUT_MAX;
         let throughput = if cut { ThroughputKbps::new(THROUGHPUT_MAX) } else { lease.throughput };
         assert_eq!(again, Lease { throughput, ..lease.clone() });
@@ -97,8 +100,8 @@ fn accepted(table: &ItemTable, stored: &Stored, lease: &Lease, data: &[u8]) {
     }
     let me = LeaseOwner::new("me").expect("a name");
     let me = lease.holder.committer().filter(|_| data[0] & 4 == 0).unwrap_or(&me);
-    let writes = item_writes(lease, me).expect("the counts are those of a row");
-    // Each takes as long as all the rest, so most rows see one of them.
+    let writes = item_writes(lease, me).expect("the counters fit into a row");
+    // Each takes as long as all the rest, so most inputs check only one of them.
     let chosen = hash(data);
     let all = chosen.is_multiple_of(16);
     for (_, write) in (0..).zip(&writes).filter(|(number, _)| all || chosen % writes.len() as u64 == *number) {
@@ -106,13 +109,13 @@ fn accepted(table: &ItemTable, stored: &Stored, lease: &Lease, data: &[u8]) {
     }
 }
 
-/// A write, as the model of DynamoDB understands it, against the rules of the other stores.
+/// Compares a write, carried out by the model of DynamoDB, with the rules of the other stores.
 fn written(table: &ItemTable, before: &Stored, write: &ItemWrite) {
     let values: Map<String, serde_json::Value> =
         write.values.iter().map(|(name, value)| (name.clone(), value_of_sdk(value).to_json())).collect();
     let request = json!({ "ConditionExpression": write.condition, "ExpressionAttributeValues": values });
-    let request = request.as_object().expect("it is one");
-    let mut placeholders = Placeholders::of(request, &[Kind::Condition]).expect("the values are those of DynamoDB");
+    let request = request.as_object().expect("it is an object");
+    let mut placeholders = Placeholders::of(request, &[Kind::Condition]).expect("the values are valid in DynamoDB");
     let condition = parse::condition(Kind::Condition, &write.condition, &mut placeholders).expect("a condition");
     let call = write.call;
     let holds = evaluate::holds(&condition, before);
@@ -120,14 +123,15 @@ fn written(table: &ItemTable, before: &Stored, write: &ItemWrite) {
     let Some(expected) = write.expected.as_ref().filter(|_| !write.update.is_empty()) else { return };
     let changes = parse::update(&write.update, &mut placeholders).expect("an update");
     let after = update::apply(&changes, before).expect("the update fits the row");
-    let lease = table.decode(&item_of_sdk(&after)).expect("a row of ours makes sense");
+    let lease = table.decode(&item_of_sdk(&after)).expect("a written row can be decoded");
     assert_eq!(lease.as_ref(), Some(expected), "{call}: {}", write.update);
-    let ours: Vec<&str> = ATTRIBUTES.iter().map(|(_, name)| *name).filter(|name| !UNTOUCHED.contains(name)).collect();
+    let written: Vec<&str> =
+        ATTRIBUTES.iter().map(|(_, name)| *name).filter(|name| !UNTOUCHED.contains(name)).collect();
     let of_others = |item: &Stored| -> BTreeMap<String, Value> {
-        let kept = item.iter().filter(|(name, _)| !ours.contains(&name.as_str()));
+        let kept = item.iter().filter(|(name, _)| !written.contains(&name.as_str()));
         kept.map(|(name, value)| (name.clone(), value.clone())).collect()
     };
-    assert_eq!(of_others(&after), of_others(before), "{call} keeps what others wrote");
+    assert_eq!(of_others(&after), of_others(before), "{call} changed attributes of other programs");
 }
 
 fn lease_key(item: &Stored) -> &str {
@@ -174,7 +178,7 @@ fn item_of_sdk(item: &Stored) -> Item {
     item.iter().map(|(name, value)| (name.clone(), sdk(value))).collect()
 }
 
-/// A value as the SDK has it.
+/// A value in the type of the SDK.
 fn sdk(value: &Value) -> AttributeValue {
     match value {
         Value::S(text) => AttributeValue::S(text.clone()),
@@ -190,13 +194,13 @@ fn sdk(value: &Value) -> AttributeValue {
     }
 }
 
-/// A value that a write of ours names, as DynamoDB takes it.
+/// A value of a write, in the type of the model.
 fn value_of_sdk(value: &AttributeValue) -> Value {
     match value {
         AttributeValue::S(text) => Value::S(text.clone()),
-        AttributeValue::N(number) => Value::N(Number::parse(number).expect("a number that DynamoDB takes")),
+        AttributeValue::N(number) => Value::N(Number::parse(number).expect("a valid number of DynamoDB")),
         AttributeValue::B(bytes) => Value::B(bytes.as_ref().to_vec()),
         AttributeValue::Ss(texts) => Value::Ss(texts.iter().cloned().collect()),
-        other => panic!("no write of ours has {other:?}"),
+        other => panic!("a write has {other:?}"),
     }
 }

@@ -1,9 +1,9 @@
-//! What a record is, judged without the code under test: framing by `split`, JSON by serde_json.
+//! What a record is, decided without the code under test: framing by `split`, JSON by serde_json.
 
 use pipeline::dead_letter::code::Code;
 use serde_json::{Map, Value, json};
 
-/// Nesting up to which serde_json is asked; it gives up at 128.
+/// The nesting up to which serde_json decides. It fails at 128 levels.
 const DEPTH_SURE: usize = 120;
 
 /// What a record is.
@@ -13,12 +13,12 @@ pub(crate) enum Verdict {
     NotJson,
     NotAnObject,
     Object,
-    /// So deep that serde_json does not say.
+    /// Nested too deep for serde_json.
     Deep,
 }
 
 impl Verdict {
-    /// Whether this code is a true answer to such a record.
+    /// Whether such a record may have this code.
     pub(crate) fn allows(self, code: Code, is_assigned: bool) -> bool {
         let grammar = matches!(
             code,
@@ -39,7 +39,7 @@ impl Verdict {
     }
 }
 
-/// The verdict on a record's bytes, or on what they are base64 of.
+/// The verdict on a record's bytes, or on their content if they are base64.
 pub(crate) fn verdict(record: &[u8]) -> Verdict {
     let document = unwrapped(record);
     let document = document.as_deref().unwrap_or(record);
@@ -50,13 +50,13 @@ pub(crate) fn verdict(record: &[u8]) -> Verdict {
     match serde_json::from_str::<Value>(text) {
         Ok(Value::Object(_)) => Verdict::Object,
         Ok(_) => Verdict::NotAnObject,
-        // A number beyond a double is well-formed all the same.
+        // A number beyond the range of a double is well-formed.
         Err(error) if error.to_string().starts_with("number out of range") => number_too_large(text),
         Err(_) => Verdict::NotJson,
     }
 }
 
-/// The verdict on a text in which serde_json finds a number too large: the number is made small, one at a time.
+/// The verdict on a text with numbers that are too large for serde_json, which are replaced by small ones one after the other.
 fn number_too_large(text: &str) -> Verdict {
     let mut text = text.to_owned();
     loop {
@@ -64,15 +64,15 @@ fn number_too_large(text: &str) -> Verdict {
             Ok(Value::Object(_)) => return Verdict::Object,
             Ok(_) => return Verdict::NotAnObject,
             Err(error) if error.to_string().starts_with("number out of range") => {
-                // The column is where the number ends, as bytes of its line.
+                // The column is the end of the number, in bytes of its line.
                 let line_begin: usize = text.split('\n').take(error.line() - 1).map(|line| line.len() + 1).sum();
                 let is_part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-');
                 let bytes = text.as_bytes();
                 let near = (line_begin + error.column()).min(bytes.len());
                 let before = bytes[..near].iter().rev().take_while(|byte| is_part(byte)).count();
                 let after = bytes[near..].iter().take_while(|byte| is_part(byte)).count();
-                assert!(before + after > 1, "the number is where serde_json says: {text}");
-                // serde_json has not looked at what follows the digit that made it too large.
+                assert!(before + after > 1, "there is no number at the position of the error: {text}");
+                // serde_json stops at the digit that makes it too large, and does not check the rest.
                 if !is_number(&bytes[near - before..near + after]) {
                     return Verdict::NotJson;
                 }
@@ -83,7 +83,7 @@ fn number_too_large(text: &str) -> Verdict {
     }
 }
 
-/// Whether it is a number as RFC 8259 (section 6) writes one.
+/// Whether it is a number of RFC 8259, section 6.
 fn is_number(text: &[u8]) -> bool {
     fn digits(text: &[u8]) -> Option<&[u8]> {
         let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -93,21 +93,21 @@ fn is_number(text: &[u8]) -> bool {
     let leads_with_zero = text.len() > 1 && text[0] == b'0' && text[1].is_ascii_digit();
     let Some(mut rest) = digits(text).filter(|_| !leads_with_zero) else { return false };
     if let Some(fraction) = rest.strip_prefix(b".") {
-        let Some(behind) = digits(fraction) else { return false };
-        rest = behind;
+        let Some(after) = digits(fraction) else { return false };
+        rest = after;
     }
     if let [b'e' | b'E', exponent @ ..] = rest {
         let exponent = exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-")).unwrap_or(exponent);
-        let Some(behind) = digits(exponent) else { return false };
-        rest = behind;
+        let Some(after) = digits(exponent) else { return false };
+        rest = after;
     }
     rest.is_empty()
 }
 
-/// What a record is base64 of, if it is, and of something that begins like an object.
+/// The content of a record that is base64, if it begins like an object.
 fn unwrapped(record: &[u8]) -> Option<Vec<u8>> {
     let text = record.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(record).trim_ascii();
-    // What an object may begin with: `{` and a quote or space, a line end, or its other brace.
+    // The beginnings of an object in base64: `{` followed by a quote or space, a line end, or `}`.
     if !matches!(text, [b'e', b'y' | b'w' | b'3', _, _, ..]) {
         return None;
     }
@@ -116,7 +116,7 @@ fn unwrapped(record: &[u8]) -> Option<Vec<u8>> {
     decoded.ok().filter(|decoded| decoded.first() == Some(&b'{'))
 }
 
-/// How deep brackets stand in one another, strings left out.
+/// How deep brackets are nested, outside of strings.
 fn depth(document: &[u8]) -> usize {
     let (mut depth, mut deepest, mut inside, mut at) = (0_usize, 0, false, 0);
     while at < document.len() {
@@ -138,13 +138,13 @@ fn depth(document: &[u8]) -> usize {
 /// A line that is a record.
 pub(crate) struct Line<'a> {
     pub(crate) offset: usize,
-    /// Without its end.
+    /// Without its line end.
     pub(crate) text: &'a [u8],
-    /// With its end, but for the line feed.
+    /// Without its line feed.
     pub(crate) whole: &'a [u8],
 }
 
-/// The lines that are records; blank ones are none.
+/// The lines that are records. Blank lines are not.
 pub(crate) fn lines(data: &[u8]) -> Vec<Line<'_>> {
     let mut offset = 0;
     let mut found = Vec::new();
@@ -163,8 +163,8 @@ pub(crate) fn as_line(record: &[u8]) -> Vec<u8> {
     record.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect()
 }
 
-/// Records that have something at each JSON Pointer that a definition's text names: what seems to fit it, then the same
-/// of each kind of value, then kinds in turns.
+/// Records that have a value at each JSON Pointer of a definition's text: first a value that seems to fit, then the same value at all
+/// pointers, for each kind of value, then a different kind at each pointer.
 pub(crate) fn records_for(text: &str) -> Vec<String> {
     let quoted = text.split_inclusive(['"', '\'']).scan(0, |at, part| {
         let begin = *at;
@@ -208,7 +208,7 @@ pub(crate) fn records_for(text: &str) -> Vec<String> {
     };
     let kinds = values.len();
     let mut records = vec![record(&|number| fitting[number].clone())];
-    // All fit but one, which is null or something else.
+    // All values fit except one, which is null or of another kind.
     records.extend((0..pointers.len().min(8)).map(|odd| {
         record(&|number| {
             if number == odd { values[(odd + kinds - 1) % kinds].clone() } else { fitting[number].clone() }
@@ -220,7 +220,7 @@ pub(crate) fn records_for(text: &str) -> Vec<String> {
     records
 }
 
-/// A value that fits what a definition says after a pointer, as far as a few words of it tell.
+/// A value that probably fits what a definition says after a pointer, judged by a few words.
 fn fitting(is_time: bool, after: &str) -> Value {
     let says = |word: &str| after.contains(word);
     let scalar = if says("epoch_ms") {
@@ -253,7 +253,7 @@ fn fitting(is_time: bool, after: &str) -> Value {
     }
 }
 
-/// Puts a value at a path, unless something else is on the way.
+/// Puts a value at a path, unless the path leads through a value that is not an object.
 fn put(record: &mut Map<String, Value>, keys: &[String], value: &Value) {
     match keys {
         [] => {}

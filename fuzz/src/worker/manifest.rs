@@ -6,31 +6,34 @@ use serde_json::Value;
 use shardlake::commit::{EpochId, FORMAT, Manifest, ObjectKind, Totals};
 use shardlake::lake::ObjectKey;
 
-/// The bytes of an intent or commit record, where one of its name would be.
+/// The bytes of an intent or commit record, read under the key of the epoch that they name.
 pub fn manifest(data: &[u8]) {
     let epoch = named(data);
     let key = epoch.intent_key();
     let read = match Manifest::from_bytes(&key, data) {
         Ok(manifest) => manifest,
         Err(refused) => {
-            assert_eq!(refused.name, key.as_str(), "a refusal names what can't be read");
+            assert_eq!(refused.name, key.as_str(), "a refusal must name the object");
             assert!(!refused.problem.is_empty());
             return;
         }
     };
-    assert_eq!((read.format, &read.epoch), (FORMAT, &epoch), "another version's, or another epoch's");
+    assert_eq!((read.format, &read.epoch), (FORMAT, &epoch), "another format, or another epoch");
     let bytes = read.to_bytes();
     for key in [epoch.intent_key(), epoch.commit_key()] {
-        assert_eq!(Manifest::from_bytes(&key, &bytes).as_ref(), Ok(&read), "it comes back as it is");
+        assert_eq!(Manifest::from_bytes(&key, &bytes).as_ref(), Ok(&read), "it changed on its way through the codec");
     }
-    let elsewhere = ObjectKey::new(format!("{COMMITS}another.json")).expect("a plain key");
-    assert!(epoch.commit_key() == elsewhere || Manifest::from_bytes(&elsewhere, &bytes).is_err(), "it is of its epoch");
+    let elsewhere = ObjectKey::new(format!("{COMMITS}another.json")).expect("a valid key");
+    assert!(
+        epoch.commit_key() == elsewhere || Manifest::from_bytes(&elsewhere, &bytes).is_err(),
+        "it was accepted as another epoch"
+    );
     for cut in [0, 1, bytes.len() / 2, bytes.len() - 2] {
-        assert!(Manifest::from_bytes(&key, &bytes[..cut]).is_err(), "cut at {cut}");
+        assert!(Manifest::from_bytes(&key, &bytes[..cut]).is_err(), "accepted although truncated at {cut}");
     }
     assert_eq!(EpochId::of_manifest(&epoch.manifest_name()).as_ref(), Ok(&epoch));
     for shard in &read.shards {
-        assert!(shard.range.through() > shard.range.after(), "a range is never empty");
+        assert!(shard.range.through() > shard.range.after(), "an empty range");
     }
     for object in &read.objects {
         assert_inside(&object.key, object.kind);
@@ -38,28 +41,28 @@ pub fn manifest(data: &[u8]) {
     assert_counts(&read);
 }
 
-/// The epoch that the bytes name, or another.
+/// The epoch that the bytes name, or another one if they name none.
 fn named(data: &[u8]) -> EpochId {
     let epoch = serde_json::from_slice(data).ok().and_then(|value: Value| value["epoch"].as_str().map(str::to_owned));
     let epoch = epoch.and_then(|epoch| EpochId::try_from(epoch).ok());
-    epoch.unwrap_or_else(|| EpochId::try_from("1".to_owned()).expect("a plain name"))
+    epoch.unwrap_or_else(|| EpochId::try_from("1".to_owned()).expect("a valid name"))
 }
 
-/// That whoever publishes or deletes the object touches nothing but such an object.
+/// Asserts that publishing or deleting the object touches nothing but an object of its kind.
 fn assert_inside(key: &ObjectKey, kind: ObjectKind) {
     let path = std::path::Path::new(key.as_str());
     let plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    assert!(plain && path.is_relative() && key.as_str().len() <= 1024, "{key} leaves the lake");
+    assert!(plain && path.is_relative() && key.as_str().len() <= 1024, "{key} leads out of the lake");
     let folder = match kind {
         ObjectKind::Processed => "processed/",
         ObjectKind::Raw => "raw/",
         ObjectKind::Error => "error/",
     };
-    assert!(key.as_str().starts_with(folder), "{key} is none of {folder}");
+    assert!(key.as_str().starts_with(folder), "{key} is not in {folder}");
     assert!(!key.as_str().starts_with(INTENTS) && !key.as_str().starts_with(COMMITS));
 }
 
-/// That whoever adds up what many records say gets what they say.
+/// Asserts that the counts of many records can be added up.
 fn assert_counts(manifest: &Manifest) {
     let mut totals = Totals::default();
     totals.add(&manifest.totals);
@@ -78,11 +81,11 @@ fn assert_counts(manifest: &Manifest) {
         &mut manifest.totals.denied_keys.values().copied(),
         &mut manifest.totals.raw_lines.into_iter(),
     ] {
-        assert!(sum(counts).is_some_and(|sum| sum < 1 << 60), "no epoch holds so much");
+        assert!(sum(counts).is_some_and(|sum| sum < 1 << 60), "an impossible count");
     }
 }
 
-/// The name of an intent, as a lease row has it.
+/// The name of an intent, as a lease stores it.
 pub(super) fn manifest_name(text: &str) {
     let Ok(name) = ManifestName::new(text) else { return };
     match EpochId::of_manifest(&name) {

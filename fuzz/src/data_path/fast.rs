@@ -1,13 +1,13 @@
 //! The same checks for the fuzzer, which runs them millions of times.
 //!
-//! Owns: lanes that are kept from input to input, and what is judged without reading anything back: what became of each
-//! record alone, and that all of them together become the same. Does not own: the full checks, which one input of many goes
-//! through.
+//! Owns: lanes that are kept from input to input, and the checks that read nothing back: what each record becomes alone, and that
+//! all records together become the same. Does not own: the full checks, which one input of many goes through.
 //!
-//! A lane that has seen other inputs before must give the same; should it not, the input alone may not show it. The fuzzer's
-//! seed, which it prints, brings all of them back.
+//! A lane that has processed other inputs must give the same results. If it does not, the input alone may not reproduce the failure;
+//! the fuzzer's seed, which it prints, reproduces all inputs.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pipeline::chunk::{Chunk, Damage, Framing};
@@ -19,14 +19,14 @@ use pipeline::line_objects::LineCodec;
 use super::lane::{self, Frames};
 use super::{Given, chunks, compiled, config_of, given, judge, judge_one};
 
-/// Inputs of which one is followed up to the files.
+/// One input of this many goes through the full check.
 const ONE_OF: u64 = 512;
-/// Definitions of which one is put to work.
+/// One definition of this many goes through the full check.
 const ONE_DEFINITION_OF: u64 = 32;
-/// Chunks after which a lane's rows are counted and given up.
+/// Chunks after which a lane's rows are counted and discarded.
 const CHUNKS_MAX: usize = 500;
 
-/// A lane, and what it should hold.
+/// A lane, and the number of rows that it must hold.
 struct Kept {
     lane: Lane,
     rows: u64,
@@ -39,36 +39,36 @@ thread_local! {
 
 impl Kept {
     fn new(assigned: usize) -> Self {
-        // Without raw lines, and with the letters in a form that costs little.
+        // Without raw lines, and with dead letters compressed fast.
         let config = LaneConfig { raw: None, dead_letters: LineCodec::Zstd(-50), ..config_of(assigned) };
         Kept { lane: Lane::new(Arc::new(config)), rows: 0, chunks: 0 }
     }
 
-    /// Pushes a chunk: gives the number of its records, and its dead letters by code.
+    /// Pushes a chunk. Returns the number of its records, and its dead letters by code.
     fn push(&mut self, chunk: Chunk) -> (u64, Vec<(Code, u64)>) {
         let pushed = self.lane.push(0, chunk);
-        let letters: u64 = pushed.dead_letters.iter().map(|(_, count)| count).sum();
-        assert!(letters <= pushed.records, "a record has one dead letter at most");
-        self.rows += pushed.records - letters;
+        let dead: u64 = pushed.dead_letters.iter().map(|(_, count)| count).sum();
+        assert!(dead <= pushed.records, "more dead letters than records");
+        self.rows += pushed.records - dead;
         self.chunks += 1;
         if self.chunks == CHUNKS_MAX {
             let taken = self.lane.take_rows();
             let held: u64 = taken.iter().flat_map(Rows::partitions).map(|partition| partition.rows).sum();
-            assert_eq!(held, self.rows, "what is no dead letter is a row");
+            assert_eq!(held, self.rows, "the lane lacks rows, or has too many");
             self.lane.forget();
             (self.rows, self.chunks) = (0, 0);
         }
         (pushed.records, pushed.dead_letters)
     }
 
-    /// Pushes the chunk of one record: gives its code, if it is a dead letter.
+    /// Pushes the chunk of one record. Returns its code if it is a dead letter.
     fn push_one(&mut self, chunk: Chunk) -> Option<Code> {
-        let (records, letters) = self.push(chunk);
-        assert_eq!(records, 1, "one record is one record");
-        match letters[..] {
+        let (records, codes) = self.push(chunk);
+        assert_eq!(records, 1, "one record must be counted as one");
+        match codes[..] {
             [] => None,
             [(code, 1)] => Some(code),
-            _ => panic!("one record has one dead letter at most, not {letters:?}"),
+            _ => panic!("dead letters of one record: {codes:?}"),
         }
     }
 }
@@ -82,27 +82,22 @@ fn with_lane(assigned: usize, check: impl FnOnce(&mut Kept)) {
     });
 }
 
-/// Whether an input is one of so many. The same input always is.
-fn is_one_of(data: &[u8], so_many: u64) -> bool {
+/// Whether an input is the one of `many` that is chosen by its hash.
+fn is_one_of(data: &[u8], many: u64) -> bool {
     let hash = data
         .iter()
         .fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3));
-    (hash ^ hash >> 32).is_multiple_of(so_many)
+    (hash ^ hash >> 32).is_multiple_of(many)
 }
 
-/// Adds a code to those of others, in the order of [`Code::ALL`].
-fn count(codes: &mut [u64], code: Code, letters: u64) {
-    let place = Code::ALL.iter().position(|known| *known == code).expect("it is one of all");
-    codes[place] += letters;
+/// Dead letters by code.
+fn counts(dead_letters: impl IntoIterator<Item = (Code, u64)>) -> BTreeMap<Code, u64> {
+    let mut counts = BTreeMap::new();
+    dead_letters.into_iter().for_each(|(code, count)| *counts.entry(code).or_default() += count);
+    counts
 }
 
-fn counts(letters: impl IntoIterator<Item = (Code, u64)>) -> Vec<u64> {
-    let mut codes = vec![0; Code::ALL.len()];
-    letters.into_iter().for_each(|(code, letters)| count(&mut codes, code, letters));
-    codes
-}
-
-/// [`record`](super::record), mostly without its files.
+/// [`record`](super::record), for most inputs without reading files back.
 pub fn record(data: &[u8]) {
     if is_one_of(data, ONE_OF) {
         return super::record(data);
@@ -118,14 +113,14 @@ pub fn record(data: &[u8]) {
             apart.extend(code.map(|code| (code, 1)));
         }
         if lines.len() != 1 {
-            let (records, letters) = kept.push(lane::chunk(data.to_vec(), Framing::Lines { base }));
-            assert_eq!(records, lines.len() as u64, "each line is a record");
-            assert_eq!(counts(letters), counts(apart), "what a record becomes does not depend on its neighbours");
+            let (records, together) = kept.push(lane::chunk(data.to_vec(), Framing::Lines { base }));
+            assert_eq!(records, lines.len() as u64, "each line must be a record");
+            assert_eq!(counts(together), counts(apart), "what a record becomes depends on its neighbours");
         }
     });
 }
 
-/// [`records`](super::records), mostly without its files.
+/// [`records`](super::records), for most inputs without reading files back.
 pub fn records(data: &[u8]) {
     if is_one_of(data, ONE_OF) {
         return super::records(data);
@@ -148,12 +143,12 @@ pub fn records(data: &[u8]) {
             for chunk in chunks(&given) {
                 together.extend(kept.push(chunk).1);
             }
-            assert_eq!(counts(together), counts(apart), "what a record becomes does not depend on its neighbours");
+            assert_eq!(counts(together), counts(apart), "what a record becomes depends on its neighbours");
         }
     });
 }
 
-/// [`definition`](super::definition), mostly without another one and without putting it to work.
+/// [`definition`](super::definition), for most inputs only compiled, alone.
 pub fn definition(data: &[u8]) {
     if is_one_of(data, ONE_DEFINITION_OF) {
         return super::definition(data);

@@ -1,11 +1,11 @@
 //! The data path: records of any bytes, definitions of any text.
 //!
-//! Owns: making chunks of arbitrary bytes ([`record`], [`records`]) and datasets of arbitrary text ([`definition`]), and
-//! judging what comes out. serde_json is the judge of what is JSON; files are read with the parquet crate's record API.
-//! Does not own: the inputs. Every check panics where something does not hold.
+//! Owns: making chunks from arbitrary bytes ([`record`], [`records`]) and datasets from arbitrary text ([`definition`]), and
+//! checking the results. serde_json decides what is JSON; files are read with the parquet crate's record API. Does not own: the
+//! inputs. A check panics if something does not hold.
 //!
-//! Writing files and reading them back takes a hundred times as long as decoding, so each check has a form for the fuzzer
-//! ([`fast`]) that follows one input of many so far, and judges the others by what the lane counts.
+//! Writing files and reading them back takes a hundred times as long as decoding. So each check has a form for the fuzzer
+//! ([`fast`]), which reads files back for one input of many, and checks only the lane's counts for the others.
 
 pub mod fast;
 mod judge;
@@ -24,12 +24,12 @@ use pipeline::lane::LaneConfig;
 use judge::Verdict;
 use lane::{Key, Sent};
 
-/// Bytes that a record may have here.
+/// The limit for the bytes of a record.
 const RECORD_BYTES_MAX: usize = 3_000;
-/// Byte that separates the frames of [`records`]: a control character, so no valid record holds one.
+/// The byte that separates the frames of [`records`]. It is a control character, so no valid record contains it.
 const SEPARATOR: u8 = 0x1E;
 
-/// The shipped datasets behind a source that is assigned to one of them, or, beyond the last one, to none.
+/// The shipped datasets, for a source that is assigned to one of them, or to none if `assigned` is beyond the last.
 fn config(assigned: usize) -> &'static Arc<LaneConfig> {
     static CONFIGS: [OnceLock<Arc<LaneConfig>>; 4] = [const { OnceLock::new() }; 4];
     CONFIGS[assigned].get_or_init(|| Arc::new(config_of(assigned)))
@@ -46,12 +46,12 @@ fn shipped_config() -> &'static Arc<LaneConfig> {
 }
 
 thread_local! {
-    /// Kept from input to input: its buffers must not show in what it encodes.
+    /// Kept from input to input: what it encodes must not depend on its buffers.
     static ENCODER: RefCell<Encoder> =
         RefCell::new(Encoder::new(&shipped_config().datasets, &EncoderConfig::default()).expect("zstd has a level 1"));
 }
 
-/// Lines of JSON, of any dataset: each line in one chunk with the others, and again in a chunk of its own.
+/// Lines of JSON, of any dataset: all lines in one chunk, and then each line in a chunk of its own.
 pub fn record(data: &[u8]) {
     let config = shipped_config();
     let base = 1_000;
@@ -70,8 +70,11 @@ pub fn record(data: &[u8]) {
             .iter()
             .map(|line| lane::chunk(line.whole.to_vec(), Framing::Lines { base: base + line.offset as u64 }));
         let apart = ENCODER.with_borrow_mut(|encoder| lane::run(config, encoder, chunks.collect()));
-        assert_eq!(together.rows, apart.rows, "rows do not depend on how records fall into chunks");
-        assert_eq!(together.letters, apart.letters, "nor do dead letters");
+        assert_eq!(together.rows, apart.rows, "rows depend on how records are divided into chunks");
+        assert_eq!(
+            together.dead_letters, apart.dead_letters,
+            "dead letters depend on how records are divided into chunks"
+        );
     }
 }
 
@@ -83,11 +86,11 @@ struct Given<'a> {
     has_key: bool,
     damage: Option<Damage>,
     /// Whether it begins the second chunk.
-    turns: bool,
+    begins_chunk: bool,
 }
 
-/// Frames separated by [`SEPARATOR`]. The first byte of all says what the source is assigned to; the first byte of a
-/// frame what is known of it:
+/// Frames separated by [`SEPARATOR`]. The first byte of the input is the dataset that the source is assigned to. The first byte of
+/// each frame has flags:
 ///
 /// | bit | meaning |
 /// | --- | --- |
@@ -95,9 +98,9 @@ struct Given<'a> {
 /// | 1 | it has a partition key |
 /// | 2 | it is damaged: too large |
 /// | 3 | it is damaged: its file |
-/// | 4 | it is the next one of the same aggregated record |
+/// | 4 | it belongs to the same aggregate as the frame before it |
 /// | 5 | it begins the second chunk |
-/// | 6 | it is damaged: an aggregate that can't be opened |
+/// | 6 | it is damaged: a broken aggregate |
 pub fn records(data: &[u8]) {
     let Some((assigned, data)) = data.split_first() else { return };
     let given = given(data);
@@ -108,10 +111,10 @@ pub fn records(data: &[u8]) {
     judge_all(&sent, &out, config.assigned[0]);
 }
 
-/// The frames that an input tells.
+/// The frames of an input.
 fn given(data: &[u8]) -> Vec<Given<'_>> {
     let mut key = Key { sequence: "49".to_owned() + &"0".repeat(40), sub_sequence: 0 };
-    let mut turned = false;
+    let mut has_second = false;
     let frames = data.split(|byte| *byte == SEPARATOR).enumerate().map(|(number, frame)| {
         let (flags, bytes) = frame.split_first().map_or((0, frame), |(flags, bytes)| (*flags, bytes));
         let bit = |bit: u8| flags >> bit & 1 == 1;
@@ -127,18 +130,18 @@ fn given(data: &[u8]) -> Vec<Given<'_>> {
             (false, false, false) => None,
         };
         let arrival_ms = bit(0).then(|| lane::ARRIVAL_MS + i64::from(flags) * 1_000_000);
-        let turns = bit(5) && !turned;
-        turned |= turns;
-        Given { key: key.clone(), bytes, arrival_ms, has_key: bit(1), damage, turns }
+        let begins_chunk = bit(5) && !has_second;
+        has_second |= begins_chunk;
+        Given { key: key.clone(), bytes, arrival_ms, has_key: bit(1), damage, begins_chunk }
     });
     frames.collect()
 }
 
-/// One chunk of frames, or two.
+/// The frames, in one chunk or two.
 fn chunks(given: &[Given<'_>]) -> Vec<Chunk> {
     let mut chunks = vec![lane::Frames::default()];
-    for Given { key, bytes, arrival_ms, has_key, damage, turns } in given {
-        if *turns {
+    for Given { key, bytes, arrival_ms, has_key, damage, begins_chunk } in given {
+        if *begins_chunk {
             chunks.push(lane::Frames::default());
         }
         let last = chunks.last_mut().expect("there is one chunk at least");
@@ -147,26 +150,26 @@ fn chunks(given: &[Given<'_>]) -> Vec<Chunk> {
     chunks.into_iter().map(lane::Frames::into_chunk).collect()
 }
 
-/// Every record that was sent is in one row or in one dead letter, and is where it belongs.
+/// Every record that was sent is in one row or one dead letter, and in the right one of these.
 fn judge_all(sent: &[Sent<'_>], out: &lane::Out, assigned: Option<usize>) {
-    assert_eq!(out.records, sent.len() as u64, "as many records are counted as were sent");
-    assert_eq!(out.rows.len() + out.letters.len(), sent.len(), "each record is in one row or one dead letter");
+    assert_eq!(out.records, sent.len() as u64, "the number of counted records differs from those sent");
+    assert_eq!(out.rows.len() + out.dead_letters.len(), sent.len(), "a record is lost or landed twice");
     let mut raw: Vec<Vec<u8>> = sent.iter().map(|sent| judge::as_line(sent.bytes)).collect();
     raw.sort();
-    assert_eq!(out.raw, raw, "each record lands raw");
+    assert_eq!(out.raw, raw, "raw lines differ from the records");
     for Sent { key, bytes, damage } in sent {
-        match (out.rows.get(key), out.letters.get(key)) {
+        match (out.rows.get(key), out.dead_letters.get(key)) {
             (Some(_), None) => judge_one(bytes, *damage, None, assigned.is_some()),
-            (None, Some(letter)) => {
-                assert_eq!(letter.raw, *bytes, "a dead letter keeps the bytes");
-                judge_one(bytes, *damage, Some(letter.code), assigned.is_some());
+            (None, Some(dead)) => {
+                assert_eq!(dead.raw, *bytes, "a dead letter has other bytes");
+                judge_one(bytes, *damage, Some(dead.code), assigned.is_some());
             }
-            found => panic!("a record is in one place, not {found:?}: {key:?}"),
+            found => panic!("a record must be a row or a dead letter, not {found:?}: {key:?}"),
         }
     }
 }
 
-/// Whether a record that became a row (no code) or a dead letter should have.
+/// Checks that a record is rightly a row (no code) or a dead letter.
 fn judge_one(bytes: &[u8], damage: Option<Damage>, code: Option<Code>, is_assigned: bool) {
     let shown = || String::from_utf8_lossy(bytes);
     let too_large = (bytes.len() > RECORD_BYTES_MAX).then_some(Damage::TooLarge);
@@ -176,18 +179,22 @@ fn judge_one(bytes: &[u8], damage: Option<Damage>, code: Option<Code>, is_assign
         Damage::BrokenAggregate => Code::BrokenAggregate,
     });
     if damaged.is_some() {
-        return assert_eq!(code, damaged, "a damaged record is a dead letter");
+        return assert_eq!(code, damaged, "a damaged record must be a dead letter of its code");
     }
     let verdict = judge::verdict(bytes);
     match code {
-        None => assert!(matches!(verdict, Verdict::Object | Verdict::Deep), "{verdict:?} is no row: {}", shown()),
+        None => assert!(
+            matches!(verdict, Verdict::Object | Verdict::Deep),
+            "a row from a record that is {verdict:?}: {}",
+            shown()
+        ),
         Some(code) => {
-            assert!(verdict.allows(code, is_assigned), "{code} is no answer to what is {verdict:?}: {}", shown());
+            assert!(verdict.allows(code, is_assigned), "code {code} for a record that is {verdict:?}: {}", shown());
         }
     }
 }
 
-/// Another dataset, which must not mind what stands before it.
+/// Another dataset, which the dataset before it must not affect.
 const OTHER: &str = r#"
 name = "other"
 event_time = { pointer = "/seen/at", format = "epoch_ms" }
@@ -195,15 +202,15 @@ recognize = { present = ["/other/id"], equals = { "/other/kind" = ["x", "y"] } }
 column = [{ name = "id", pointer = "/other/id", type = "string" }]
 "#;
 
-/// Text of a definition, alone and before another one. What compiles is put to work.
+/// The text of a definition, alone and before another one. A definition that compiles is used.
 pub fn definition(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = Datasets::name_of("own.toml", text);
     let other = DefinitionText { file: "other.toml".to_owned(), text: OTHER.to_owned() };
     let together = Datasets::compile(&[own(text), other], &tables);
     match compiled(text) {
-        Some(datasets) => put_to_work(datasets, text),
-        None => assert!(together.is_err(), "what is wrong alone is wrong with others"),
+        Some(datasets) => use_datasets(datasets, text),
+        None => assert!(together.is_err(), "a definition that is refused alone compiles with another"),
     }
 }
 
@@ -213,28 +220,28 @@ fn own(text: &str) -> DefinitionText {
 
 fn tables(file: &str, key: &str) -> Result<LookupTable, String> {
     match file {
-        "none.csv" => Err("there is none".to_owned()),
+        "none.csv" => Err("there is no such file".to_owned()),
         _ => LookupTable::read(b"code,name,rank\nDE,Germany,1\nFR,,2\ntext,other,x\n", key),
     }
 }
 
-/// The dataset of a text alone, if it is one.
+/// The dataset of a definition, if the definition compiles.
 fn compiled(text: &str) -> Option<Datasets> {
     match Datasets::compile(&[own(text)], &tables) {
         Ok(datasets) => Some(datasets),
         Err(problems) => {
-            assert!(!problems.is_empty() && !problems.to_string().is_empty(), "a refusal says why");
+            assert!(!problems.is_empty() && !problems.to_string().is_empty(), "a refusal without a reason");
             None
         }
     }
 }
 
-fn put_to_work(datasets: Datasets, text: &str) {
+fn use_datasets(datasets: Datasets, text: &str) {
     for format in [SchemaFormat::Athena, SchemaFormat::Glue, SchemaFormat::JsonSchema, SchemaFormat::Arrow] {
         let rendered = datasets.schema(0, format, "s3://lake");
         assert!(!rendered.is_empty());
         if format != SchemaFormat::Athena {
-            serde_json::from_str::<serde_json::Value>(&rendered).expect("the other schemas are JSON");
+            serde_json::from_str::<serde_json::Value>(&rendered).expect("this schema is JSON");
         }
     }
     assert_eq!(datasets.version(0).len(), 64);
@@ -244,13 +251,13 @@ fn put_to_work(datasets: Datasets, text: &str) {
     }
     let records = judge::records_for(text);
     let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default())
-        .expect("the schema of what compiles is one of Parquet");
+        .expect("a dataset that compiles has a Parquet schema");
     let data: Vec<u8> = records.iter().flat_map(|record| [record.as_bytes(), b"\n"].concat()).collect();
     let out = lane::run(&config, &mut encoder, vec![lane::chunk(data, Framing::Lines { base: 0 })]);
-    assert_eq!(out.rows.len() + out.letters.len(), records.len(), "each record is in one row or one dead letter");
+    assert_eq!(out.rows.len() + out.dead_letters.len(), records.len(), "a record is lost or landed twice");
     let mut by_code: BTreeMap<Code, usize> = BTreeMap::new();
-    out.letters.values().for_each(|letter| *by_code.entry(letter.code).or_default() += 1);
+    out.dead_letters.values().for_each(|dead| *by_code.entry(dead.code).or_default() += 1);
     for broken in [Code::NotJson, Code::NotUtf8, Code::Truncated, Code::MultipleDocuments, Code::TrailingBytes] {
-        assert!(!by_code.contains_key(&broken), "the records are JSON");
+        assert!(!by_code.contains_key(&broken), "all records are JSON");
     }
 }

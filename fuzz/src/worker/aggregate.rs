@@ -1,4 +1,4 @@
-//! Records that say that they are aggregates.
+//! Records that claim to be aggregates.
 
 use checkpoints::Position;
 use md5::{Digest, Md5};
@@ -7,17 +7,17 @@ use shardlake::fuzzing::{Answer, Record, SubRecord, by_records, is_aggregate, op
 
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 const DIGEST: usize = 16;
-/// Bytes that a record may have here.
+/// The limit for the bytes of a record.
 const RECORD_BYTES_MAX: usize = 1_000;
 
-/// A record. Its first byte says how the others become one:
+/// A record. The first byte of the input has flags for the other bytes:
 ///
 /// | bit | meaning |
 /// | --- | --- |
-/// | 0 | they are the message of an aggregate with its digest; if not, the whole record |
-/// | 1 | of that digest, one bit is wrong |
+/// | 0 | they are the message of an aggregate, and get its digest; otherwise they are the whole record |
+/// | 1 | one bit of that digest is wrong |
 /// | 2 | the last byte is missing |
-/// | 3, 4 | reading begins behind so many of its records |
+/// | 3, 4 | reading begins after this record of the aggregate |
 pub fn aggregate(data: &[u8]) {
     let Some((flags, bytes)) = data.split_first() else { return };
     let bit = |bit: u8| flags >> bit & 1 == 1;
@@ -30,28 +30,28 @@ pub fn aggregate(data: &[u8]) {
         record.pop();
     }
     let opened = open_aggregate(&record);
-    let says_so = record.starts_with(&MAGIC);
-    assert_eq!(is_aggregate(&record), says_so);
+    let claims = record.starts_with(&MAGIC);
+    assert_eq!(is_aggregate(&record), claims);
     let whole = Position::Beginning;
-    let answer = read(&record, &whole);
+    let response = read(&record, &whole);
     match &opened {
         Ok(records) => {
-            assert!(says_so && is_sealed(&record), "only what is whole is opened");
-            assert!(!records.is_empty(), "an aggregate without records is broken");
+            assert!(claims && is_sealed(&record), "a malformed aggregate was opened");
+            assert!(!records.is_empty(), "an aggregate without records was opened");
             let ends = MAGIC.len()..=record.len() - DIGEST;
             let mut end = 0;
             for (_, data) in records {
-                assert!(ends.contains(&data.start) && ends.contains(&data.end), "{data:?} is in the message");
-                assert!(end < data.start && data.start <= data.end, "a record lies behind the one before it");
+                assert!(ends.contains(&data.start) && ends.contains(&data.end), "{data:?} is outside the message");
+                assert!(end < data.start && data.start <= data.end, "records overlap or are out of order");
                 end = data.end;
             }
             let again = packed(records.iter().map(|(key, data)| (&**key, &record[data.clone()])));
-            let reopened = open_aggregate(&again).expect("what was packed is opened");
+            let reopened = open_aggregate(&again).expect("a packed aggregate can be opened");
             let of = |record: &[u8], opened: &[SubRecord]| {
                 let records = opened.iter().map(|(key, data)| (key.to_string(), record[data.clone()].to_vec()));
                 records.collect::<Vec<_>>()
             };
-            assert_eq!(of(&again, &reopened), of(&record, records), "the same records, packed by another");
+            assert_eq!(of(&again, &reopened), of(&record, records), "the aggregate, packed again, has other records");
             let frames: Vec<Shown> = (0..)
                 .zip(records)
                 .map(|(sub, (key, data))| Shown {
@@ -62,28 +62,28 @@ pub fn aggregate(data: &[u8]) {
                 })
                 .collect();
             let last = frames.len() as u64 - 1;
-            assert_eq!(shown(&answer), frames);
-            assert_eq!(answer.through, at(last));
-            // From the middle on, as where another consumer has committed half of it.
+            assert_eq!(shown(&response), frames);
+            assert_eq!(response.through, at(last));
+            // From the middle on, as if another consumer had committed the first part.
             let read_before = u64::from(flags >> 3 & 3);
             let rest = read(&record, &at(read_before));
-            let behind = usize::try_from(read_before).expect("it is small") + 1;
-            assert_eq!(shown(&rest), frames[behind.min(frames.len())..]);
-            assert_eq!(rest.through, at(last.max(read_before)), "a position never goes back");
+            let next = usize::try_from(read_before).expect("it is small") + 1;
+            assert_eq!(shown(&rest), frames[next.min(frames.len())..]);
+            assert_eq!(rest.through, at(last.max(read_before)), "the position went back");
         }
         Err(_) => {
-            // It is one record, whatever it is: with all its bytes, and its own place.
-            let damage = if says_so { Some(Damage::BrokenAggregate) } else { too_large(&record) };
+            // It is one record with all its bytes, and its own position.
+            let damage = if claims { Some(Damage::BrokenAggregate) } else { too_large(&record) };
             let frame = Shown { sub: 0, key: Some("own".to_owned()), bytes: record.clone(), damage };
-            assert_eq!(shown(&answer), [frame]);
-            assert_eq!(answer.through, at(0));
-            assert_eq!(shown(&read(&record, &at(0))), [], "it is read once");
+            assert_eq!(shown(&response), [frame]);
+            assert_eq!(response.through, at(0));
+            assert_eq!(shown(&read(&record, &at(0))), [], "it was read twice");
         }
     }
-    assert_eq!(answer.counts, (1, record.len() as u64), "one record of the stream, with all its bytes");
+    assert_eq!(response.counts, (1, record.len() as u64), "the counts are not those of one record of the stream");
 }
 
-/// A frame, to be compared.
+/// A frame, in a form that can be compared.
 #[derive(Debug, PartialEq, Eq)]
 struct Shown {
     sub: u64,
@@ -92,14 +92,14 @@ struct Shown {
     damage: Option<Damage>,
 }
 
-fn shown(answer: &Answer) -> Vec<Shown> {
-    let Framing::Records(frames) = answer.chunk.framing() else { panic!("records of Kinesis have frames") };
+fn shown(response: &Answer) -> Vec<Shown> {
+    let Framing::Records(frames) = response.chunk.framing() else { panic!("records of Kinesis have frames") };
     let shown = |frame: &Frame| {
-        assert_eq!(&*frame.sequence, "7", "all have the number of the record that they came in");
+        assert_eq!(&*frame.sequence, "7", "a frame has another sequence number than its record");
         Shown {
             sub: frame.sub_sequence,
             key: frame.partition_key.as_deref().map(str::to_owned),
-            bytes: answer.chunk.bytes()[frame.bytes.start as usize..frame.bytes.end as usize].to_vec(),
+            bytes: response.chunk.bytes()[frame.bytes.start as usize..frame.bytes.end as usize].to_vec(),
             damage: frame.damage,
         }
     };
@@ -109,7 +109,7 @@ fn shown(answer: &Answer) -> Vec<Shown> {
 fn read(record: &[u8], after: &Position) -> Answer {
     let (sequence, partition_key) = ("7".to_owned(), Some("own".to_owned()));
     let record = Record { data: record.to_vec(), sequence, arrival_s: None, partition_key };
-    by_records(&[record], after, RECORD_BYTES_MAX).expect("one record is in order")
+    by_records(&[record], after, RECORD_BYTES_MAX).expect("one record is always in order")
 }
 
 fn at(sub: u64) -> Position {
@@ -128,7 +128,7 @@ fn is_sealed(record: &[u8]) -> bool {
     record.len() >= MAGIC.len() + DIGEST && sealed(&record[MAGIC.len()..record.len() - DIGEST]) == record
 }
 
-/// An aggregate of these records: one key for each, behind the records.
+/// An aggregate of these records, with one key for each, after the records.
 fn packed<'a>(records: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
     let (mut message, mut keys) = (Vec::new(), Vec::new());
     for (number, (key, data)) in records.enumerate() {
