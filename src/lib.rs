@@ -14,7 +14,6 @@
 //! | [`inspect`] | what a lake holds, seen from outside: audits, dead letters, leases |
 //! | [`maintenance`] | operations on a lake beside the workers |
 //! | [`raw`] | sends records on as received, to another service |
-//! | [`produce`] | sample records |
 //! | [`clock`], [`retry`] | time, randomness and retries |
 
 pub mod cli;
@@ -27,7 +26,6 @@ pub mod fuzzing;
 pub mod inspect;
 pub mod lake;
 pub mod maintenance;
-pub mod produce;
 pub mod raw;
 pub mod retry;
 pub mod setup;

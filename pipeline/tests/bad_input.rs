@@ -5,10 +5,6 @@
 
 mod common;
 
-// The seeded sample records of the worker, good ones and bad ones of every kind.
-#[path = "../../src/produce/mod.rs"]
-pub mod produce;
-
 // One record for each way in which input can be bad, with its exact answer.
 #[path = "bad_input/codes.rs"]
 mod codes;
