@@ -1,8 +1,8 @@
-//! Points in time as milliseconds since 1970-01-01T00:00:00Z, without a clock: parsing, formatting, calendar parts.
+//! Points in time as milliseconds since 1970-01-01T00:00:00Z: parsing, formatting, parts of the calendar.
 //!
-//! Owns: RFC 3339 text, calendar days (proleptic Gregorian, UTC). Does not own: what time it is now.
+//! Owns: RFC 3339 text, calendar days (proleptic Gregorian, UTC). Does not own: the clock.
 //!
-//! Limits: years 0000 to 9999, as RFC 3339 has them. Fractions finer than a millisecond are cut off.
+//! Limits: RFC 3339 has the years 0000 to 9999. Fractions finer than a millisecond are cut off.
 
 use std::fmt;
 
@@ -72,8 +72,8 @@ pub fn format_rfc3339(ms: i64) -> String {
     format!("{day}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1_000)
 }
 
-/// Parses RFC 3339 text (`2025-01-13T10:30:00.123+01:00`) to milliseconds. The offset is required, as the RFC has it;
-/// `t`, `z` and a space for `T` are taken; a leap second counts as the second after it.
+/// Parses RFC 3339 text (`2025-01-13T10:30:00.123+01:00`) to milliseconds. The offset is required, as in the RFC. `t`, `z`,
+/// and a space instead of `T` are accepted. A leap second counts as the second after it.
 pub fn parse_rfc3339(text: &[u8]) -> Option<i64> {
     let (head, mut rest) = text.split_first_chunk::<19>()?;
     if head[4] != b'-' || head[7] != b'-' || !matches!(head[10], b'T' | b't' | b' ') || head[13] != b':' {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rfc_3339_is_refused() {
+    fn text_that_is_not_rfc_3339_is_refused() {
         for text in [
             "",
             "2025-01-13",

@@ -5,7 +5,8 @@
 //! [`Text`]. There is no `format!` and no float: decimals are integers with a scale, so every platform writes the same
 //! digits.
 
-use pipeline::time::{DAY_MS, day_of};
+pub(super) use pipeline::time::DAY_MS;
+use pipeline::time::{Day, day_of};
 
 use super::random::mix;
 
@@ -234,8 +235,8 @@ pub(super) struct Date(pub i64);
 
 impl Piece for Date {
     fn put(&self, out: &mut Vec<u8>) {
-        let day = day_of(self.0);
-        put!(out; Padded(day.year as u32, 4), "-", Padded(day.month, 2), "-", Padded(day.day, 2));
+        let Day { year, month, day } = day_of(self.0);
+        put!(out; Padded(year.unsigned_abs(), 4), "-", Padded(month, 2), "-", Padded(day, 2));
     }
 }
 

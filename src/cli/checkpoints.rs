@@ -11,28 +11,27 @@ use pipeline::time::format_rfc3339;
 use serde_json::{Value, json};
 
 use crate::cli::args::{CheckpointsArgs, CheckpointsCommand};
-use crate::cli::table::{Table, shorten};
+use crate::cli::output::{Table, shorten, show_count};
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{
     CheckpointName, NamedCheckpoint, delete_checkpoint, get_checkpoint, list_checkpoints, save_checkpoint,
 };
 use crate::config::Config;
-use crate::config::units::show_count;
 use crate::lake::{ObjectStore, Retrying};
 use crate::retry::RetryPolicy;
 use crate::setup::aws::Aws;
 use crate::setup::{OpenError, load_aws, open_existing_lake, open_existing_leases};
 
 pub(crate) async fn checkpoints(args: &CheckpointsArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let (place, name) = match &args.command {
-        CheckpointsCommand::List { place } => (place, None),
-        CheckpointsCommand::Save { place, name }
-        | CheckpointsCommand::Show { place, name }
-        | CheckpointsCommand::Delete { place, name } => (place, Some(name)),
+    let (lake_args, name) = match &args.command {
+        CheckpointsCommand::List { lake } => (lake, None),
+        CheckpointsCommand::Save { lake, name }
+        | CheckpointsCommand::Show { lake, name }
+        | CheckpointsCommand::Delete { lake, name } => (lake, Some(name)),
     };
     let name = name.map(CheckpointName::new).transpose().map_err(|error| Usage(error.to_string()))?;
-    let config = load(&place.overrides())?;
+    let config = load(&lake_args.overrides())?;
     let aws = load_aws(&config).await;
     let lake = open_existing_lake(&config, aws.as_ref()).await?;
     let lake = Retrying::new(Arc::clone(&lake), RetryPolicy::default());

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::{ConfigArgs, ConfigCommand};
 use crate::cli::load;
-use crate::cli::table::Table;
+use crate::cli::output::Table;
 use crate::config::{Config, KeySource, LakeUrl, Overrides, RawTo, SourceUrl};
 use crate::lake::Encryption;
 use crate::setup::load_aws;
@@ -20,8 +20,8 @@ use crate::setup::permissions::{Found, try_all};
 use crate::source::{Mode, Start};
 
 pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let ConfigCommand::Check { place, source, offline } = &args.command;
-    let config = load(&Overrides { sources: source.clone(), run: true, ..place.overrides() })?;
+    let ConfigCommand::Check { lake, source, offline } = &args.command;
+    let config = load(&Overrides { sources: source.clone(), run: true, ..lake.overrides() })?;
     let text = effective(&config);
     let aws = if *offline { None } else { load_aws(&config).await };
     let tried = match &aws {

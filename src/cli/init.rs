@@ -27,7 +27,7 @@ const ACTIVE_WITHIN: Duration = Duration::from_secs(120);
 const ABORT_UPLOADS_AFTER_DAYS: i32 = 7;
 
 pub(crate) async fn init(args: &InitArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let config = load(&Overrides { sources: args.source.clone(), ..args.place.overrides() })?;
+    let config = load(&Overrides { sources: args.source.clone(), ..args.lake.overrides() })?;
     let mut done: Vec<(String, &'static str)> = Vec::new();
     match load_aws(&config).await {
         None => done.push((config.lake.to_string(), "nothing to make: a run makes its folder and its database")),

@@ -8,15 +8,20 @@
 mod args;
 mod checkpoints;
 mod config;
+mod dead_letters;
+mod graph;
 mod init;
 mod leases;
 mod logging;
+mod output;
 mod produce;
 mod produce_stream;
 mod progress_bar;
 mod run;
-mod show;
-mod table;
+mod schema;
+mod status;
+mod sweep;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -85,12 +90,12 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Run(run) => run::run(run, args.json).await,
         Command::Produce(produce) => produce::produce(&produce, args.json).await,
-        Command::Graph(graph) => show::graph(&graph, args.json),
-        Command::Schema(schema) => show::schema(&schema),
-        Command::Verify(place) => show::verify(&place, args.json).await,
-        Command::Status(place) => show::status(&place, args.json).await,
-        Command::Sweep(sweep) => show::sweep(&sweep, args.json).await,
-        Command::Deadletters(command) => show::deadletters(&command, args.json).await,
+        Command::Graph(graph) => graph::graph(&graph, args.json),
+        Command::Schema(schema) => schema::schema(&schema),
+        Command::Verify(verify) => verify::verify(&verify, args.json).await,
+        Command::Status(lake) => status::status(&lake, args.json).await,
+        Command::Sweep(sweep) => sweep::sweep(&sweep, args.json).await,
+        Command::DeadLetters(command) => dead_letters::dead_letters(&command, args.json).await,
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::config::units::{counted, show_count};
+use crate::cli::output::{counted, show_count};
 use crate::worker::Progress;
 
 /// How often the bar of a run is redrawn.

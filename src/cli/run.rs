@@ -17,13 +17,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::RunArgs;
+use crate::cli::output::{Table, counted, show_bytes, show_count};
 use crate::cli::produce::make_sample;
 use crate::cli::progress_bar::RunBar;
-use crate::cli::table::Table;
+use crate::cli::sweep::roll_up_if_due;
 use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
-use crate::config::units::{counted, show_bytes, show_count};
+use crate::commit::log::RollUps;
 use crate::config::{CheckpointsUrl, Config, LakeUrl, Overrides, SourceUrl};
 use crate::maintenance;
 use crate::raw::RawSink;
@@ -44,7 +45,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         threads: args.threads,
         commit_interval: args.commit_interval.clone(),
         run: true,
-        ..args.place.overrides()
+        ..args.lake.overrides()
     })?;
     if config.demo {
         make_demo(&config)?;
@@ -79,9 +80,14 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // What dead workers left behind goes first: only what certainly can't become visible any more.
     match unless_stopped(&stop, maintenance::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false)).await {
         None => return Ok(ExitCode::SUCCESS),
-        Some(Ok(swept)) => tracing::info!(?swept, "swept"),
+        Some(Ok(swept)) => tracing::info!(?swept, "removed what ended workers had left behind"),
         // Nothing rests on it: the next start, or `shardlake sweep`, does it.
-        Some(Err(error)) => tracing::warn!(%error, "what dead workers left behind was not swept"),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "failed to remove what ended workers left behind; the next start tries again")
+        }
+    }
+    if unless_stopped(&stop, roll_up_if_due(&stores)).await.is_none() {
+        return Ok(ExitCode::SUCCESS);
     }
 
     let progress = Arc::new(Progress::default());
@@ -264,6 +270,7 @@ fn configure(
         epoch_input_bytes: config.commit.input_bytes,
         failover: config.leases.failover,
         hand_off: config.leases.hand_off,
+        roll_up_every: RollUps::EVERY,
         until_caught_up: args.until_caught_up,
     };
     Ok((worker, lake))

@@ -346,7 +346,7 @@ fn beside(folder: &Path, ending: &str) -> PathBuf {
 fn check_limits(limits: &Limits, commit: &CommitConfig, problems: &mut Problems) {
     let mut refuse = |message: String| message_of(problems, "[limits]", message);
     if limits.memory < 64 << 20 {
-        refuse(format!("memory of {} is too little: 64 MiB at least", units::show_bytes(limits.memory)));
+        refuse(format!("memory of {} bytes is too little: 64 MiB at least", limits.memory));
     }
     if limits.threads == 0 || limits.threads > 1024 {
         refuse(format!("threads must be 1 to 1024, not {}", limits.threads));

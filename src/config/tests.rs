@@ -58,7 +58,7 @@ key = "hunter2"
 #[test]
 fn limits_that_can_not_work_are_refused() {
     let message = load("[limits]\nmemory = \"1 MiB\"\nthreads = 0\nopen_objects = 1\n").unwrap_err();
-    assert!(message.contains("memory of 1.05 MB is too little: 64 MiB at least"), "{message}");
+    assert!(message.contains("memory of 1048576 bytes is too little: 64 MiB at least"), "{message}");
     assert!(message.contains("threads must be 1 to 1024, not 0"), "{message}");
     assert!(message.contains("open_objects must be 16 at least"), "{message}");
 }

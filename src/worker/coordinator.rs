@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::EpochId;
+use crate::commit::log::RollUps;
 use crate::raw::Forward;
 use crate::worker::epoch::encode::{Spilled, Unit, joined};
 use crate::worker::epoch::ledger::EpochLedger;
@@ -121,6 +122,7 @@ pub(super) struct Group {
 pub(super) struct Coordinator {
     pub(super) config: WorkerConfig,
     pub(super) progress: Arc<Progress>,
+    pub(super) roll_ups: RollUps,
     stop: CancellationToken,
     pub(super) lease_commands: mpsc::UnboundedSender<LeaseCommand>,
     pub(super) reader_events: mpsc::Sender<ReaderEvent>,
@@ -171,6 +173,7 @@ impl Coordinator {
             looking: false,
             look_again: None,
             caught_up: false,
+            roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_up_every),
             config,
             progress,
             stop,

@@ -79,6 +79,8 @@ pub struct WorkerConfig {
     pub failover: Duration,
     /// When from one that was asked.
     pub hand_off: Duration,
+    /// Commits of this worker between two roll-ups of the commit log.
+    pub roll_up_every: u64,
     /// Whether to end once every shard has been read to its tip and committed.
     pub until_caught_up: bool,
 }

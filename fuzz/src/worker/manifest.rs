@@ -1,8 +1,9 @@
 //! Intents and commit records.
 
 use checkpoints::ManifestName;
+use pipeline::layout::{COMMITS, INTENTS};
 use serde_json::Value;
-use shardlake::commit::{COMMITS, EpochId, FORMAT, INTENTS, Manifest, ObjectKind, Totals};
+use shardlake::commit::{EpochId, FORMAT, Manifest, ObjectKind, Totals};
 use shardlake::lake::ObjectKey;
 
 /// The bytes of an intent or commit record, read under the key of the epoch that they name.
@@ -96,7 +97,10 @@ pub(super) fn manifest_name(text: &str) {
             }
         }
         Err(problem) => {
-            assert!(problem.contains("names no intent") || problem.contains("no epoch's name"), "{problem}");
+            assert!(
+                problem.contains("is not the name of an intent") || problem.contains("is not a valid name"),
+                "{problem}"
+            );
         }
     }
 }

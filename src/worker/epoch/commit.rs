@@ -33,15 +33,15 @@ impl Coordinator {
         }
         self.look_again = None;
         let stores = self.config.stores.clone();
-        let described = match Staged::new(manifest).describe(&stores).await {
-            Ok(described) => described,
+        let intended = match Staged::new(manifest).write_intent(&stores).await {
+            Ok(intended) => intended,
             Err((manifest, error)) => {
                 abort_uploads(&stores, manifest).await;
                 return Err(error.into());
             }
         };
-        match described.decide(&stores).await? {
-            Outcome::DecidedEpoch(undertaken) => self.finish(undertaken, keys).await,
+        match intended.decide(&stores).await? {
+            Outcome::Decided(decided) => self.finish(decided, keys).await,
             Outcome::Refused(manifest, refusals) => {
                 let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
                 tracing::warn!(epoch = %manifest.epoch, reasons = reasons.join("; "), "the epoch was refused");
@@ -55,13 +55,13 @@ impl Coordinator {
     }
 
     /// Publishes and advances a decided epoch.
-    async fn finish(&mut self, undertaken: DecidedEpoch, keys: Vec<ShardKey>) -> Result<(), WorkerError> {
+    async fn finish(&mut self, decided: DecidedEpoch, keys: Vec<ShardKey>) -> Result<(), WorkerError> {
         let stores = self.config.stores.clone();
-        let committed = match undertaken.publish(&stores).await? {
+        let committed = match decided.publish(&stores).await? {
             Ok(published) => published.advance(&stores).await?.0,
-            Err((undertaken, _)) => {
+            Err((decided, _)) => {
                 // An upload of ours is gone: somebody rolled the epoch back, or it must be.
-                let name = undertaken.into_manifest().epoch.manifest_name();
+                let name = decided.into_manifest().epoch.manifest_name();
                 match recover(&stores, &name).await? {
                     Recovered::Forward(committed) => (*committed).0,
                     Recovered::Back => {
@@ -78,6 +78,7 @@ impl Coordinator {
             "committed"
         );
         self.progress.add_epoch(&committed);
+        self.roll_ups.maybe_roll_up();
         for shard in &committed.shards {
             let Some(reading) = self.readings.get_mut(&shard.key) else { continue };
             reading.committed = shard.range.through().clone();

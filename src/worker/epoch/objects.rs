@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpoints::LeaseOwner;
 use pipeline::dataset::Datasets;
-use pipeline::encode::{EncodeError, Encoder, FinishedFile, ParquetFile, Provenance, RowGroup};
+use pipeline::encode::{EncodeError, Encoder, FileStats, FinishedFile, ParquetFile, Provenance, RowGroup};
 use pipeline::layout::{Area, DataObject, Folder, PartitionPath};
 use pipeline::line_objects::LineMember;
 use tokio::task::JoinHandle;
@@ -253,6 +253,8 @@ impl Objects {
         };
         let rows = open.rows;
         let closed = open.upload.close(move |uploaded| ObjectOfEpoch {
+            partition: ObjectOfEpoch::partition_of(&uploaded.key),
+            columns: FileStats::default(),
             key: uploaded.key,
             kind,
             dataset,

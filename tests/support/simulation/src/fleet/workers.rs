@@ -24,6 +24,8 @@ use crate::records::{DEFINITION, FURTHER_COLUMN, RECORD_BYTES_MAX};
 use crate::wires::{Fall, Rates, Service, Wires};
 
 /// In which time a record that was put can be read.
+/// So that the few commits of a run are in several roll-ups.
+const ROLL_UP_EVERY: u64 = 3;
 const VISIBLE_WITHIN: Duration = Duration::from_secs(3);
 
 /// A worker's wall clock: the simulation's, and how far it is off.
@@ -148,6 +150,7 @@ impl Fleet {
                 epoch_input_bytes: 1 << 30,
                 failover: FAILOVER,
                 hand_off: Duration::from_secs(8),
+                roll_up_every: ROLL_UP_EVERY,
                 until_caught_up,
             };
             worker::run(config, message, stopped.clone()).await.map_err(Failed::Run)?;

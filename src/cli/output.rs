@@ -1,4 +1,9 @@
-//! Tables that fit a terminal.
+//! How commands print: tables that fit a terminal, sizes and counts for people.
+//!
+//! Owns: layout and number formats of text output. Does not own: what is printed (the commands), JSON output (the types that
+//! are serialized).
+
+use checkpoints::LeaseOwner;
 
 /// A table: columns are as wide as their widest cell, numbers stand right.
 #[derive(Debug, Default)]
@@ -64,6 +69,47 @@ pub(crate) fn shorten(text: &str, width: usize) -> String {
     format!("{head}…{tail}")
 }
 
+/// Bytes for people: three digits and a unit.
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+pub(crate) fn show_bytes(bytes: u64) -> String {
+    let units = [("GB", 1e9), ("MB", 1e6), ("KB", 1e3)];
+    match units.iter().find(|(_, size)| bytes as f64 >= *size) {
+        Some((unit, size)) => {
+            let value = bytes as f64 / size;
+            format!("{value:.0$} {unit}", if value < 10.0 { 2 } else { usize::from(value < 100.0) })
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+/// The holder of a lease: the first characters of its name, and of the one who asked for the lease.
+pub(crate) fn show_holder(owner: Option<&LeaseOwner>, handed_to: Option<&LeaseOwner>) -> String {
+    let short = |owner: &LeaseOwner| owner.as_str().chars().take(8).collect::<String>();
+    match (owner, handed_to) {
+        (None, _) => "-".to_owned(),
+        (Some(owner), None) => short(owner),
+        (Some(owner), Some(to)) => format!("{} to {}", short(owner), short(to)),
+    }
+}
+
+/// A count for people: digits in groups of three.
+pub(crate) fn show_count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// A number of things: `1 epoch`, `2,000 epochs`.
+pub(crate) fn counted(count: u64, thing: &str) -> String {
+    format!("{} {thing}{}", show_count(count), if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +126,15 @@ mod tests {
     fn long_texts_keep_their_ends() {
         assert_eq!(shorten("abcdefghij", 5), "ab…ij");
         assert_eq!(shorten("abc", 5), "abc");
+    }
+
+    #[test]
+    fn numbers_are_shown_short() {
+        assert_eq!([show_bytes(999), show_bytes(1_234), show_bytes(12_345_678)], ["999 B", "1.23 KB", "12.3 MB"]);
+        assert_eq!([show_count(7), show_count(1_234), show_count(1_234_567)], ["7", "1,234", "1,234,567"]);
+        assert_eq!(
+            [counted(1, "epoch"), counted(0, "epoch"), counted(2_000, "row")],
+            ["1 epoch", "0 epochs", "2,000 rows"]
+        );
     }
 }
