@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::Lane;
-use shardlake::produce::RecordKind;
+use samples::RecordKind;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

@@ -21,7 +21,7 @@ use pipeline::lane::{Lane, LaneConfig};
 use pipeline::layout::PartitionPath;
 use pipeline::line_objects::LineCodec;
 use rustix::time::ClockId;
-use shardlake::produce::RecordKind;
+use samples::RecordKind;
 
 /// A partition: dataset, path.
 type PartitionKey = (usize, PartitionPath);

@@ -17,7 +17,7 @@ use pipeline::anonymize::PseudonymKey;
 use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::Lane;
 use pipeline::line_objects::LineCodec;
-use shardlake::produce::RecordKind;
+use samples::RecordKind;
 
 /// The number of records in a sample.
 const RECORDS: usize = 40_000;

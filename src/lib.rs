@@ -15,7 +15,6 @@
 //! | [`inspect`] | a lake and its leases as seen from outside: status, audits, dead letters |
 //! | [`maintenance`] | operations on a lake beside the workers |
 //! | [`raw`] | sends records as received to another service |
-//! | [`produce`] | sample records |
 //! | [`clock`], [`retry`] | time, randomness and retries |
 
 pub mod cli;
@@ -28,7 +27,6 @@ pub mod fuzzing;
 pub mod inspect;
 pub mod lake;
 pub mod maintenance;
-pub mod produce;
 pub mod raw;
 pub mod retry;
 pub mod setup;

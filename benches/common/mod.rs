@@ -9,7 +9,7 @@ use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
 use rustix::time::{ClockId, clock_gettime};
-use shardlake::produce::{Generator, Kinds, Options, RecordKind};
+use samples::{Generator, Kinds, Options, RecordKind};
 
 /// The bytes that a reader of the worker requests.
 pub(crate) const CHUNK_BYTES: usize = 2 << 20;

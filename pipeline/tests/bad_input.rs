@@ -5,10 +5,6 @@
 
 mod common;
 
-// The sample records of the worker, from a seed: good ones and bad ones of every kind.
-#[path = "../../src/produce/mod.rs"]
-pub mod produce;
-
 // One record for each way in which input can be bad, with the exact result.
 #[path = "bad_input/codes.rs"]
 mod codes;

@@ -15,7 +15,7 @@ use crate::cli::output::{show_bytes, show_count};
 use crate::cli::produce_stream::put;
 use crate::cli::progress_bar::bar;
 use crate::config::{SourceUrl, shown};
-use crate::produce::{Generator, Kinds, Options, RecordKind};
+use samples::{Generator, Kinds, Options, RecordKind};
 
 pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode> {
     let start_ms = parse_rfc3339_or_date(&args.start)

@@ -11,8 +11,8 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
 use crate::cli::progress_bar::bar;
-use crate::produce::Generator;
 use crate::setup::aws::Aws;
+use samples::Generator;
 
 /// Records and bytes of one request.
 const BATCH_RECORDS: usize = 500;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::common::{Setup, TestFrame, ndjson};
-use crate::produce::{Generator, Kinds, Options, RecordKind};
+use samples::{Generator, Kinds, Options, RecordKind};
 
 /// The text that is put into every field.
 const MARKER: &str = "Zx7-marker";

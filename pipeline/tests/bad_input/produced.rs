@@ -7,7 +7,7 @@ use pipeline::dead_letter::code::Code;
 use serde_json::Value;
 
 use crate::common::{BASE, RECORD_BYTES_MAX, Setup};
-use crate::produce::{BadKind, Generator, Kinds, Options, Produced, RecordKind};
+use samples::{BadKind, Generator, Kinds, Options, Produced, RecordKind};
 
 #[path = "json_schema.rs"]
 mod json_schema;

@@ -296,7 +296,7 @@ fn partitions(files: usize, in_each: usize, seconds: u64) {
 
 #[test]
 fn memory_is_bounded_with_a_partition_for_each_record() {
-    let (files, in_each) = sized((12, 2_000), (1, 100_000));
+    let (files, in_each) = sized((60, 300), (1, 100_000));
     partitions(files, in_each, sized(300, 3_600));
 }
 

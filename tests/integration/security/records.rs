@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use samples::{Generator, Kinds, Options, RecordKind};
 use serde_json::{Map, Value};
-use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 
 use crate::security::search::Marks;
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use pipeline::dataset::{DefinitionText, shipped};
-use shardlake::produce::{Generator, Options};
+use samples::{Generator, Options};
 
 use crate::compare::same;
 use crate::product::Feed;

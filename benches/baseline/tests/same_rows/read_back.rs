@@ -22,8 +22,8 @@ use parquet::file::statistics::Statistics;
 use parquet::schema::types::SchemaDescriptor;
 use pipeline::dataset::{DefinitionText, shipped};
 use pipeline::encode::{Bound, ColumnBounds, FileStats};
+use samples::{Generator, Kinds, Options, RecordKind};
 use sha2::{Digest, Sha256};
-use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 
 use crate::product::{self, Feed, Landed};
 use crate::random;

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::TOO_LARGE_BYTES;
-use crate::produce::{BadKind, END_MS_MAX, RecordKind, START_MS_MIN};
+use crate::{BadKind, END_MS_MAX, RecordKind, START_MS_MIN};
 
 /// The document of a record: the record itself, or its decoded base64. (`true` and `null` are both JSON and base64.)
 pub(super) fn unwrapped(record: Vec<u8>) -> Vec<u8> {

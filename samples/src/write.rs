@@ -20,7 +20,7 @@ pub(super) trait Piece {
 macro_rules! put {
     ($out:expr; $($piece:expr),+ $(,)?) => {{
         let out: &mut Vec<u8> = $out;
-        $($crate::produce::write::Piece::put(&$piece, out);)+
+        $($crate::write::Piece::put(&$piece, out);)+
     }};
 }
 pub(super) use put;
