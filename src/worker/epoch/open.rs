@@ -1,0 +1,239 @@
+//! The open epoch of each group: everything that was read since the group's last commit.
+//!
+//! Owns: the epoch's ledger, objects and partitions, and what it forwards to a raw sink; when it is due; turning it into a
+//! manifest, or abandoning it. Does not own: the lanes that work for it, the steps of the commit (`commit`), what happens to
+//! its shards afterwards (the coordinator).
+//!
+//! Invariants:
+//!
+//! 1. Nothing of an epoch is visible. It becomes visible as a whole, by a commit, or never.
+//! 2. No shard is in two open epochs: a shard keeps its group until the epoch that has records of it ends.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpoints::{LeaseOwner, ShardKey};
+use mutations::mutated;
+use pipeline::encode::{Encoder, RowGroup};
+use pipeline::lane::Pushed;
+use pipeline::line_objects::LineCodec;
+use tokio::time::Instant;
+
+use crate::clock::SharedClock;
+use crate::commit::{EpochId, Manifest, ObjectKind, Stores};
+use crate::raw::{Forward, RawSink};
+use crate::worker::WorkerError;
+use crate::worker::epoch::encode::{Encoding, LaneSlot, encode_rest};
+use crate::worker::epoch::ledger::EpochLedger;
+use crate::worker::epoch::objects::{Objects, ObjectsConfig, OutputTarget};
+use crate::worker::memory_plan::MemoryPlan;
+use crate::worker::readers::{ReadRange, ReadWhat};
+
+/// What every epoch is made with.
+pub(crate) struct EpochSettings {
+    pub(crate) me: LeaseOwner,
+    pub(crate) stores: Stores,
+    pub(crate) clock: SharedClock,
+    pub(crate) encoding: Encoding,
+    pub(crate) memory: MemoryPlan,
+    pub(crate) raw_sink: Option<Arc<dyn RawSink>>,
+    /// Objects that are open at once.
+    pub(crate) open_objects: usize,
+    /// The epoch is due after this time.
+    pub(crate) interval: Duration,
+    /// The epoch is due after this many bytes of input.
+    pub(crate) input_bytes: u64,
+}
+
+/// The open epochs, by group.
+pub(crate) struct OpenEpochs {
+    settings: EpochSettings,
+    open: BTreeMap<usize, OpenEpoch>,
+    /// Epochs that were opened: their numbers.
+    opened: u64,
+}
+
+impl OpenEpochs {
+    pub(crate) fn new(settings: EpochSettings) -> Self {
+        OpenEpochs { settings, open: BTreeMap::new(), opened: 0 }
+    }
+
+    /// The epoch of a group. If it has none, one is opened, with its share of the memory of `groups` groups.
+    pub(crate) fn get_or_open(&mut self, group: usize, groups: usize) -> &mut OpenEpoch {
+        let (settings, opened) = (&self.settings, &mut self.opened);
+        self.open.entry(group).or_insert_with(|| {
+            *opened += 1;
+            OpenEpoch::new(settings, *opened, groups)
+        })
+    }
+
+    pub(crate) fn get_mut(&mut self, group: usize) -> Option<&mut OpenEpoch> {
+        self.open.get_mut(&group)
+    }
+
+    pub(crate) fn take(&mut self, group: usize) -> Option<OpenEpoch> {
+        self.open.remove(&group)
+    }
+
+    /// The groups that have an open epoch.
+    pub(crate) fn groups(&self) -> Vec<usize> {
+        self.open.keys().copied().collect()
+    }
+
+    /// The group whose epoch has records of the shard.
+    pub(crate) fn group_with(&self, key: &ShardKey) -> Option<usize> {
+        self.open.iter().find(|(_, epoch)| epoch.ledger.has(key)).map(|(group, _)| *group)
+    }
+
+    /// Whether a group's epoch has no range of the shard and can't take one, because one decision has `shards_max` at most.
+    /// Shards that were released stay in the epoch until it ends.
+    pub(crate) fn is_full_for(&self, group: usize, key: &ShardKey, shards_max: usize) -> bool {
+        let epoch = self.open.get(&group);
+        epoch.is_some_and(|epoch| !epoch.ledger.has(key) && epoch.ledger.shards() >= shards_max)
+    }
+
+    /// When the first epoch's time is up.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.open.values().map(|epoch| epoch.ledger.begun + self.settings.interval).min()
+    }
+
+    /// The groups whose epochs must be committed now, if the memory is divided among `groups` groups.
+    pub(crate) fn due(&self, groups: usize) -> Vec<usize> {
+        let due = self.open.iter().filter(|(_, epoch)| epoch.is_due(&self.settings, groups));
+        due.map(|(group, _)| *group).collect()
+    }
+
+    /// Whether no epoch is open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Encodes what the drained lanes of the group hold, closes every object, and returns the epoch's manifest.
+    pub(crate) async fn stage(&self, epoch: OpenEpoch, lanes: &mut [LaneSlot]) -> Result<Manifest, WorkerError> {
+        epoch.stage(&self.settings, lanes).await
+    }
+}
+
+/// What a group has read since its last commit.
+pub(crate) struct OpenEpoch {
+    encoding: Encoding,
+    ledger: EpochLedger,
+    objects: Objects,
+    /// Hashes of the partitions that the rows belong to, including those that have no object yet.
+    partitions: HashSet<u64>,
+    /// Raw records on their way to another service.
+    forward: Option<Forward>,
+}
+
+impl OpenEpoch {
+    fn new(settings: &EpochSettings, number: u64, groups: usize) -> Self {
+        let EpochSettings { me, stores, clock, encoding, memory, raw_sink, open_objects, .. } = settings;
+        let lanes = &encoding.lanes;
+        let id = EpochId::new(clock.now_ms(), me, number);
+        let raw = lanes.raw.map(LineCodec::extension);
+        let objects = ObjectsConfig {
+            worker: me.clone(),
+            file_bytes: encoding.file_bytes,
+            open_max: *open_objects,
+            open_bytes_max: memory.open_object_bytes(groups),
+            upload_bytes: memory.upload_bytes(groups),
+            raw_extension: raw.unwrap_or_default(),
+            dead_letter_extension: lanes.letters.extension(),
+        };
+        OpenEpoch {
+            ledger: EpochLedger::new(id.clone(), &lanes.graph, &lanes.datasets, raw.is_some()),
+            objects: Objects::new(stores.clone(), objects, id, &lanes.datasets),
+            partitions: HashSet::new(),
+            forward: raw_sink.clone().map(Forward::new),
+            encoding: encoding.clone(),
+        }
+    }
+
+    /// The shards that the epoch has records of.
+    pub(crate) fn keys(&self) -> Vec<ShardKey> {
+        self.ledger.keys()
+    }
+
+    /// Adds what was read of a shard. Its chunk, if it has one, must go through a lane.
+    pub(crate) async fn add_range(&mut self, range: &ReadRange) -> Result<(), WorkerError> {
+        match &range.what {
+            ReadWhat::End { children } => self.ledger.end(&range.key, &range.from, children.clone()),
+            ReadWhat::Chunk(read) => {
+                let bytes = read.chunk.bytes().len() as u64;
+                self.ledger.read(&range.key, &range.from, read.through.clone(), bytes);
+                if let Some(forward) = &mut self.forward {
+                    forward.push(&read.chunk).await?;
+                }
+            }
+        }
+        if range.is_taken_over {
+            self.ledger.take_over(&range.key);
+        }
+        Ok(())
+    }
+
+    /// Adds what became of a chunk: its counts, and the lines that are complete.
+    pub(crate) async fn add_pushed(&mut self, key: &ShardKey, pushed: Pushed) -> Result<(), WorkerError> {
+        self.ledger.pushed(key, &pushed);
+        self.partitions.extend(&pushed.new_partitions);
+        for member in pushed.members {
+            self.objects.add_lines(member).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds row groups to their partitions' files.
+    pub(crate) async fn add_row_groups(
+        &mut self,
+        encoder: &Encoder,
+        groups: Vec<(OutputTarget, RowGroup)>,
+    ) -> Result<(), WorkerError> {
+        if !groups.is_empty() {
+            self.objects.set_provenance(self.ledger.provenance());
+        }
+        for (target, rows) in groups {
+            self.objects.add_rows(&self.encoding.lanes.datasets, encoder, target, rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns true if the epoch must be committed now: its interval has elapsed, it has read enough input, it has too many
+    /// objects or partitions (each takes memory until the commit), or one of its uploads has failed.
+    fn is_due(&self, settings: &EpochSettings, groups: usize) -> bool {
+        self.ledger.begun.elapsed() >= settings.interval
+            || self.ledger.input_bytes >= settings.input_bytes
+            || self.objects.count() > settings.memory.objects_max(groups)
+            || self.partitions.len() > settings.memory.partitions_max(groups)
+            || self.objects.has_failed()
+    }
+
+    async fn stage(self, settings: &EpochSettings, lanes: &mut [LaneSlot]) -> Result<Manifest, WorkerError> {
+        let OpenEpoch { ledger, mut objects, forward, .. } = self;
+        if let Some(forward) = forward
+            && let Err(error) = forward.finish().await
+        {
+            objects.abort().await;
+            return Err(error.into());
+        }
+        objects.set_provenance(ledger.provenance());
+        if let Err(error) = encode_rest(&settings.encoding, lanes, &mut objects, ledger.provenance()).await {
+            objects.abort().await;
+            return Err(error);
+        }
+        let mut objects = objects.seal().await?;
+        if mutated!(ForgetDeadLetters) {
+            objects.retain(|object| object.kind != ObjectKind::Error);
+        }
+        if mutated!(ForgetRawLines) {
+            objects.retain(|object| object.kind != ObjectKind::Raw);
+        }
+        let (graph, datasets) = (&settings.encoding.lanes.graph, &settings.encoding.lanes.datasets);
+        Ok(ledger.manifest(&settings.me, settings.clock.now_ms(), graph, datasets, objects))
+    }
+
+    /// Aborts all uploads: the epoch never happens.
+    pub(crate) async fn abandon(self) {
+        self.objects.abort().await;
+    }
+}
