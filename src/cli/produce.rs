@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::cli::Usage;
 use crate::cli::args::{ProduceArgs, ProduceKind};
-use crate::cli::logging::bar;
 use crate::cli::produce_stream::put;
+use crate::cli::progress_bar::bar;
 use crate::config::units::{show_bytes, show_count};
 use crate::config::{SourceUrl, shown};
 use crate::produce::{Generator, Kinds, Options, RecordKind};

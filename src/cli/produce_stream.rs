@@ -10,7 +10,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
-use crate::cli::logging::bar;
+use crate::cli::progress_bar::bar;
 use crate::produce::Generator;
 use crate::setup::aws::Aws;
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use checkpoints::LeaseOwner;
+use pipeline::encode::{EncoderConfig, ProducerVersion};
 use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
@@ -16,8 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::RunArgs;
-use crate::cli::logging::Watching;
 use crate::cli::produce::make_sample;
+use crate::cli::progress_bar::RunBar;
 use crate::cli::table::Table;
 use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
@@ -36,7 +37,7 @@ const SAMPLE_RECORDS: u64 = 100_000;
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let config = load(&Overrides {
+    let mut config = load(&Overrides {
         sources: args.source.clone(),
         raw: args.raw.clone(),
         memory: args.memory.clone(),
@@ -72,7 +73,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         None
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let opening = open(&config, key.as_ref(), &clock, args.until_caught_up, known);
+    let opening = open(&mut config, key.as_ref(), &clock, args.until_caught_up, known);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let Components { stores, sources, aws } = opened?;
     // What dead workers left behind goes first: only what certainly can't become visible any more.
@@ -96,10 +97,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
     progress.bytes_total.store(bytes_ahead(&measured, &stores).await, Ordering::Relaxed);
     let begun = Instant::now();
-    let watching = Watching::start(Arc::clone(&progress));
+    let run_bar = RunBar::start(Arc::clone(&progress));
     let giving_back = tokio::spawn(crate::setup::allocator::trim_periodically());
     let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
-    drop(watching);
+    drop(run_bar);
     giving_back.abort();
     listening.abort();
     let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();
@@ -253,7 +254,10 @@ fn configure(
         lanes: Arc::new(lanes),
         threads: config.limits.threads,
         memory: usize::try_from(config.limits.memory)?,
-        zstd_level: config.output.zstd_level,
+        encoder: EncoderConfig {
+            zstd_level: config.output.zstd_level,
+            producer: ProducerVersion::of_build(crate::BUILD),
+        },
         file_bytes: config.output.file_bytes,
         open_objects: config.limits.open_objects,
         epoch_interval: config.commit.interval,

@@ -1,21 +1,19 @@
-//! The commands that look: `graph`, `schema`, `verify`, `status`, `sweep`, `deadletters`, `checkpoints`.
+//! The commands that look: `graph`, `schema`, `verify`, `status`, `sweep`, `deadletters`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use checkpoints::{CheckpointName, Holder, Lease, NamedCheckpoint, ShardKey};
+use checkpoints::{Holder, Lease, ShardKey};
 use pipeline::dataset::SchemaFormat;
 use pipeline::dead_letter::code::Code;
 use pipeline::graph::Graph;
-use pipeline::time::format_rfc3339;
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::{
-    CheckpointsArgs, CheckpointsCommand, DeadlettersArgs, DeadlettersCommand, GraphArgs, GraphFormat, Place,
-    SchemaArgs, SchemaFormatArg, SweepArgs,
+    DeadlettersArgs, DeadlettersCommand, GraphArgs, GraphFormat, Place, SchemaArgs, SchemaFormatArg, SweepArgs,
 };
-use crate::cli::logging::bar;
+use crate::cli::progress_bar::bar;
 use crate::cli::table::{Table, shorten};
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SharedClock, SystemClock};
@@ -320,89 +318,6 @@ pub(crate) async fn deadletters(args: &DeadlettersArgs, json: bool) -> anyhow::R
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) async fn checkpoints(args: &CheckpointsArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let (CheckpointsCommand::List { place }
-    | CheckpointsCommand::Save { place, .. }
-    | CheckpointsCommand::Show { place, .. }
-    | CheckpointsCommand::Delete { place, .. }) = &args.command;
-    let config = load(&place.overrides())?;
-    let stores = open_existing(&config).await?;
-    let named = |name: &str| CheckpointName::new(name).map_err(|error| Usage(error.to_string()));
-    match &args.command {
-        CheckpointsCommand::List { .. } => {
-            let leases = stores.leases.list().await?;
-            let positions = leases.into_iter().map(|lease| (lease.key, lease.checkpoint)).collect::<Vec<_>>();
-            let saved = stores.leases.list_checkpoints().await?;
-            if json {
-                let names: Vec<Value> = saved
-                    .iter()
-                    .map(|one| json!({ "name": one.name.as_str(), "saved_at": show_time(one.at_ms), "shards": one.shards }))
-                    .collect();
-                println!("{}", json!({ "positions": positions_json(&positions), "saved": names }));
-                return Ok(ExitCode::SUCCESS);
-            }
-            print!("{}", positions_table(&positions).render(""));
-            let mut table = Table::new(&["saved as", "at", ">shards"]);
-            for one in saved {
-                table.row([one.name.to_string(), show_time(one.at_ms), show_count(one.shards as u64)]);
-            }
-            if !table.is_empty() {
-                print!("\n{}", table.render(""));
-            }
-        }
-        CheckpointsCommand::Save { name, .. } => {
-            let leases = stores.leases.list().await?;
-            let positions = leases.into_iter().map(|lease| (lease.key, lease.checkpoint)).collect();
-            let checkpoint =
-                NamedCheckpoint { name: named(name)?, at_ms: SystemClock.now_ms().unsigned_abs(), positions };
-            if !stores.leases.save_checkpoint(&checkpoint).await? {
-                return Err(
-                    Usage(format!("there is a checkpoint '{name}' already: delete it, or take another name")).into()
-                );
-            }
-            println!("saved {} positions as {name}", checkpoint.positions.len());
-        }
-        CheckpointsCommand::Show { name, .. } => match stores.leases.get_checkpoint(&named(name)?).await? {
-            Some(found) if json => {
-                let at = show_time(found.at_ms);
-                println!("{}", json!({ "name": name, "saved_at": at, "positions": positions_json(&found.positions) }));
-            }
-            Some(found) => {
-                println!("{name}, saved at {}", show_time(found.at_ms));
-                print!("{}", positions_table(&found.positions).render(""));
-            }
-            None => return Err(Usage(format!("there is no checkpoint '{name}'")).into()),
-        },
-        CheckpointsCommand::Delete { name, .. } => {
-            if !stores.leases.delete_checkpoint(&named(name)?).await? {
-                return Err(Usage(format!("there is no checkpoint '{name}'")).into());
-            }
-            println!("deleted {name}");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn show_time(at_ms: u64) -> String {
-    format_rfc3339(i64::try_from(at_ms).unwrap_or(i64::MAX))
-}
-
-type Positions = [(ShardKey, checkpoints::Position)];
-
-fn positions_table(positions: &Positions) -> Table {
-    let mut table = Table::new(&["stream", "shard", ">position"]);
-    for (key, position) in positions {
-        let (stream, shard) = (shorten(key.stream.as_str(), 40), shorten(key.shard.as_str(), 40));
-        table.row([stream, shard, shorten(&position.to_string(), 24)]);
-    }
-    table
-}
-
-fn positions_json(positions: &Positions) -> Vec<Value> {
-    let one = |(key, position): &(ShardKey, checkpoints::Position)| json!({ "stream": key.stream, "shard": key.shard, "position": position });
-    positions.iter().map(one).collect()
 }
 
 /// Where an edge stands on the way of a record, by the stage that it comes from.

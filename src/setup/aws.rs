@@ -107,20 +107,6 @@ impl Aws {
     }
 }
 
-/// An error with its causes, each by its own text: the SDK's fuller form may show a request or an answer, and what is in it.
-pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if texts.last() != Some(&text) {
-            texts.push(text);
-        }
-        next = cause.source();
-    }
-    texts.join(": ")
-}
-
 /// Counts requests as they go out.
 #[derive(Debug, Clone, Default)]
 pub struct RequestCounter {

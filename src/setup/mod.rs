@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{SharedClock, random_bytes};
 use crate::commit::{CommitError, Stores, has_one_of, newest_manifests};
 use crate::config::{CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, SourceConfig, SourceUrl};
-use crate::lake::{LakeError, LocalStore, ObjectKey, ObjectStore, S3Place, S3Store};
+use crate::lake::{LakeError, LocalStore, ObjectKey, ObjectStore, S3Place, S3Store, SchemaError, number_fields};
 use crate::raw::{FirehoseSink, RawError, RawSink};
 use crate::retry::RetryPolicy;
 use crate::setup::aws::Aws;
@@ -40,6 +40,9 @@ pub enum OpenError {
     /// The raw landing.
     #[error(transparent)]
     Raw(#[from] RawError),
+    /// The field ids of the lake's datasets.
+    #[error(transparent)]
+    Schemas(#[from] SchemaError),
     /// Reading lake or leases.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -78,14 +81,15 @@ pub struct Components {
     pub aws: Option<Aws>,
 }
 
-/// Opens everything that a worker needs. The lake is the first, since what it says of itself may refuse the rest.
+/// Opens everything that a worker needs. The lake is the first, since what it says of itself may refuse the rest. The
+/// fields of the configuration's datasets get their ids in this lake.
 /// `complete`: what the files of a source hold now is all that there will be. `known`: the lake was found to be there; one in
 /// a folder is not made anew if it has gone meanwhile.
 ///
 /// # Errors
 /// Something can't be opened, or the lake was written under another key.
 pub async fn open(
-    config: &Config,
+    config: &mut Config,
     key: Option<&PseudonymKey>,
     clock: &SharedClock,
     complete: bool,
@@ -101,7 +105,9 @@ pub async fn open(
     }
     let (sources, streams) = open_sources(config, &lake, clock, complete, aws.as_ref()).await?;
     let leases = open_leases(config, aws.as_ref(), streams).await?;
-    Ok(Components { stores: Stores::new(lake, leases, RetryPolicy::default()), sources, aws })
+    let stores = Stores::new(lake, leases, RetryPolicy::default());
+    number_fields(&*stores.lake, &mut config.datasets).await?;
+    Ok(Components { stores, sources, aws })
 }
 
 /// Sees to it that checkpoints are not used with a lake that they were not committed in. Makes nothing. Answers whether the
@@ -157,15 +163,23 @@ pub async fn check_lake_matches_checkpoints(config: &Config, aws: Option<&Aws>) 
 /// It can't be opened.
 pub async fn open_existing(config: &Config) -> Result<Stores, OpenError> {
     let aws = load_aws(config).await;
-    let lake: Arc<dyn ObjectStore> = match &config.lake {
-        LakeUrl::Local(folder) if !folder.is_dir() => {
-            return Err(OpenError::Missing(format!("there is no lake {}: name yours with --lake", folder.display())));
-        }
-        LakeUrl::Local(folder) => Arc::new(LocalStore::open_existing(folder)?),
-        LakeUrl::S3(_) => open_lake(config, aws.as_ref()).await?,
-    };
+    let lake = open_existing_lake(config, aws.as_ref()).await?;
     let leases = open_existing_leases(config, aws.as_ref()).await?;
     Ok(Stores::new(lake, leases, RetryPolicy::default()))
+}
+
+/// Opens a lake that must be there, without its lease table.
+///
+/// # Errors
+/// It can't be opened.
+pub async fn open_existing_lake(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    match &config.lake {
+        LakeUrl::Local(folder) if !folder.is_dir() => {
+            Err(OpenError::Missing(format!("there is no lake {}: name yours with --lake", folder.display())))
+        }
+        LakeUrl::Local(folder) => Ok(Arc::new(LocalStore::open_existing(folder)?)),
+        LakeUrl::S3(_) => open_lake(config, aws).await,
+    }
 }
 
 /// Opens a lease table that must be there, only to look at it.

@@ -10,9 +10,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use aws_sdk_kinesis::types::ShardIteratorType;
 use aws_sdk_s3::error::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use checkpoints::error_chain;
 
 use crate::config::{BucketUrl, CheckpointsUrl, Config, KeySource, LakeUrl, RawTo, SourceUrl};
-use crate::setup::aws::{Aws, causes};
+use crate::setup::aws::Aws;
 use crate::source::Mode;
 
 /// The key of an item, an object or an upload that is there only while it is tried.
@@ -109,7 +110,7 @@ where
     if denied.contains(&code.as_str()) || (code.is_empty() && status == Some(403)) {
         return Found::Denied;
     }
-    let mut problem = causes(&error);
+    let mut problem = error_chain(&error);
     problem.truncate(problem.char_indices().nth(160).map_or(problem.len(), |(at, _)| at));
     Found::Failed(problem)
 }
@@ -161,8 +162,6 @@ async fn dynamodb(aws: &Aws, table: &str, tried: &mut Vec<Tried>) {
     let refused = ["ConditionalCheckFailedException", "TransactionCanceledException"];
     let scanned = client.scan().table_name(table).limit(1).send().await;
     note(tried, "dynamodb:Scan", table, judge(scanned, &[], &absent));
-    let got = client.get_item().table_name(table).key("leaseKey", key()).send().await;
-    note(tried, "dynamodb:GetItem", table, judge(got, &[], &absent));
     let keys = aws_sdk_dynamodb::types::KeysAndAttributes::builder()
         .keys([("leaseKey".to_owned(), key())].into_iter().collect())
         .build();

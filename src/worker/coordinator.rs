@@ -96,7 +96,7 @@ impl Coordinator {
         let encoding = Encoding {
             lanes: Arc::clone(&config.lanes),
             compute: config.compute.clone(),
-            zstd_level: config.zstd_level,
+            encoder: config.encoder.clone(),
             file_bytes: config.file_bytes,
         };
         let epochs = EpochSettings {

@@ -78,7 +78,7 @@ impl Shards {
             let Some(row) = self.own_row(&key).await? else { return Ok(()) };
             lease = row;
         }
-        if lease.checkpoint == Position::End {
+        if lease.is_done() {
             let _ = self.lease_commands.send(LeaseCommand::Release(key));
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! Rows become Arrow columns, and those a Parquet file.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -9,6 +10,8 @@ use arrow_array::builder::{
 use arrow_array::{ArrayRef, ListArray, MapArray, RecordBatch, StructArray};
 use arrow_buffer::{NullBufferBuilder, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 
 use crate::plan::{Plan, Source, TimePart};
 use crate::time::{DAY_MS, date_of};
@@ -24,12 +27,34 @@ pub(crate) struct Ingest<'r> {
     pub(crate) event_ms: i64,
 }
 
-/// The schema of a plan's files.
+/// The schema of a plan's files. Fields are numbered from 1, each before those inside it, partition columns included.
 pub(crate) fn schema(plan: &Plan) -> SchemaRef {
-    let columns = plan.columns.iter().filter(|column| column.in_file);
-    let fields: Fields =
-        columns.map(|column| Field::new(&column.name, data_type(&column.source), true)).collect::<Vec<_>>().into();
+    let mut last_id = 0;
+    let mut fields = Vec::new();
+    for column in &plan.columns {
+        let field = numbered(&Field::new(&column.name, data_type(&column.source), true), &mut last_id);
+        if column.in_file {
+            fields.push(field);
+        }
+    }
     Arc::new(Schema::new(fields))
+}
+
+/// A field with its Parquet field id, and ids in everything inside it.
+fn numbered(field: &Field, last_id: &mut i32) -> FieldRef {
+    *last_id += 1;
+    let metadata = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), last_id.to_string())]);
+    let mut all = |fields: &Fields| fields.iter().map(|field| numbered(field, last_id)).collect::<Fields>();
+    let data_type = match field.data_type() {
+        DataType::List(element) => DataType::List(Arc::clone(&all(&vec![Arc::clone(element)].into())[0])),
+        DataType::Struct(members) => DataType::Struct(all(members)),
+        DataType::Map(entries, sorted) => {
+            let DataType::Struct(pair) = entries.data_type() else { unreachable!("a map is of structs") };
+            DataType::Map(Arc::new(entries.as_ref().clone().with_data_type(DataType::Struct(all(pair)))), *sorted)
+        }
+        scalar => scalar.clone(),
+    };
+    Arc::new(field.clone().with_data_type(data_type).with_metadata(metadata))
 }
 
 fn data_type(source: &Source) -> DataType {

@@ -8,6 +8,8 @@
 //! stores how many elements a record has; a **leaf** is one column of values in the file. Two columns that read the same
 //! field share its input.
 
+use std::sync::Arc;
+
 use crate::dataset::definition::{TimeFormat, TimePart};
 use crate::dataset::keys::{AllowList, KeyIndex, Literal};
 use crate::dataset::lookup::LookupTable;
@@ -25,7 +27,7 @@ pub(crate) type LeafId = usize;
 /// A compiled dataset.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) version: String,
     pub(crate) nodes: Vec<Node>,
     pub(crate) inputs: Vec<Input>,

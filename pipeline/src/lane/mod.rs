@@ -21,6 +21,7 @@ use crate::decode::scan::{Fault, Spot};
 use crate::decode::{Decoder, lines};
 use crate::encode::Rows;
 use crate::graph::{Counts, Graph};
+use crate::layout::Folder;
 use crate::line_objects::{LineCodec, LineMember, Lines};
 use crate::time::{DAY_MS, Day, day_of};
 
@@ -330,7 +331,7 @@ fn letter(
     let partition_key = partition_key.map(|(partition_key, key)| key.pseudonym(partition_key.as_bytes()));
     let letter = DeadLetter {
         code,
-        dataset: seen.dataset.map(|dataset| config.datasets.plan(dataset).name.as_str()),
+        dataset: seen.dataset.map(|dataset| &*config.datasets.plan(dataset).name),
         field: field.as_deref(),
         stream: &source.stream,
         shard: &source.shard,
@@ -340,7 +341,7 @@ fn letter(
         arrival_ms: seen.arrival_ms,
         raw: &buffer[seen.bytes.clone()],
     };
-    letters.add(&format!("error/reason={code}/{}", day_folder(seen.arrival_ms)), |out| {
+    letters.add(&Folder::Error { code, day: day_of_ms(seen.arrival_ms) }, |out| {
         letter.write(out);
         1
     });
@@ -355,8 +356,8 @@ fn land_raw(config: &LaneConfig, raw: &mut Lines, seen: &[Seen], buffer: &[u8], 
     };
     for group in seen.chunk_by(joins) {
         let (first, last) = (&group[0], &group[group.len() - 1]);
-        let dataset = first.dataset.map_or("unknown", |dataset| config.datasets.plan(dataset).name.as_str());
-        raw.add(&format!("raw/{dataset}/{}", day_folder(first.arrival_ms)), |out| {
+        let dataset = first.dataset.map(|dataset| Arc::clone(&config.datasets.plan(dataset).name));
+        raw.add(&Folder::Raw { dataset, day: day_of_ms(first.arrival_ms) }, |out| {
             let bytes = &buffer[first.bytes.start..last.bytes.end];
             let begin = out.len();
             out.extend_from_slice(bytes);
@@ -370,9 +371,8 @@ fn land_raw(config: &LaneConfig, raw: &mut Lines, seen: &[Seen], buffer: &[u8], 
     }
 }
 
-fn day_folder(ms: i64) -> String {
-    let Day { year, month, day } = day_of(ms.div_euclid(DAY_MS));
-    format!("year={year:04}/month={month:02}/day={day:02}")
+fn day_of_ms(ms: i64) -> Day {
+    day_of(ms.div_euclid(DAY_MS))
 }
 
 impl crate::dataset::plan::Plan {

@@ -11,13 +11,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup, Rows};
+use pipeline::encode::{EncodeError, Encoder, EncoderConfig, FinishedFile, ParquetFile, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
 use tokio::task::JoinSet;
 
 use crate::worker::WorkerError;
 use crate::worker::compute::{Compute, joined};
-use crate::worker::epoch::objects::{FinishedFile, Objects, OpenUpload, OutputTarget, TakenFile, finish_files};
+use crate::worker::epoch::objects::{Objects, OpenUpload, OutputTarget, TakenFile, finish_files};
 
 /// Partitions, and rows, that one encoding job takes when an epoch ends.
 const JOB_PARTITIONS: usize = 64;
@@ -30,8 +30,8 @@ const SPILL_BYTES: usize = 4 << 20;
 pub(crate) struct Encoding {
     pub(crate) lanes: Arc<LaneConfig>,
     pub(crate) compute: Compute,
-    /// zstd level of Parquet pages.
-    pub(crate) zstd_level: i32,
+    /// How Parquet files are written.
+    pub(crate) encoder: EncoderConfig,
     /// Encoded bytes at which a file is closed.
     pub(crate) file_bytes: u64,
 }
@@ -54,7 +54,7 @@ pub(crate) type EncodedSpill = (Vec<(OutputTarget, RowGroup)>, Option<Spill>);
 
 impl LaneSlot {
     pub(crate) fn new(encoding: &Encoding) -> Result<Self, EncodeError> {
-        let encoder = Encoder::new(&encoding.lanes.datasets, encoding.zstd_level)?;
+        let encoder = Encoder::new(&encoding.lanes.datasets, &encoding.encoder)?;
         Ok(LaneSlot { lane: Lane::new(Arc::clone(&encoding.lanes)), encoder })
     }
 
@@ -75,7 +75,7 @@ impl LaneSlot {
                 spill.next = 0;
                 continue;
             };
-            let target = OutputTarget::Rows { dataset: rows.dataset(), path: Arc::clone(&partition.path) };
+            let target = OutputTarget::Rows { dataset: rows.dataset(), path: partition.path.clone() };
             let group = self.encoder.row_group(rows, spill.next)?;
             bytes += group.bytes();
             groups.push((target, group));
@@ -101,7 +101,7 @@ pub(crate) async fn encode_rest(
     let mut jobs = jobs(&all_rows).into_iter();
     let mut encoders: Vec<Encoder> = Vec::new();
     for _ in 0..slots.len() {
-        encoders.push(Encoder::new(&encoding.lanes.datasets, encoding.zstd_level)?);
+        encoders.push(Encoder::new(&encoding.lanes.datasets, &encoding.encoder)?);
     }
     let mut running: JoinSet<Result<(Encoder, Vec<Encoded>), WorkerError>> = JoinSet::new();
     loop {
@@ -139,7 +139,7 @@ fn jobs(all_rows: &[Rows]) -> Vec<Vec<(OutputTarget, PartitionRows)>> {
     let mut by_target: BTreeMap<OutputTarget, (u64, PartitionRows)> = BTreeMap::new();
     for (index, rows) in all_rows.iter().enumerate() {
         for (number, partition) in rows.partitions().iter().enumerate() {
-            let target = OutputTarget::Rows { dataset: rows.dataset(), path: Arc::clone(&partition.path) };
+            let target = OutputTarget::Rows { dataset: rows.dataset(), path: partition.path.clone() };
             let (count, parts) = by_target.entry(target).or_default();
             *count += partition.rows;
             parts.push((index, number));

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpoints::LeaseOwner;
 use pipeline::dataset::Datasets;
-use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup};
+use pipeline::encode::{EncodeError, Encoder, FinishedFile, ParquetFile, Provenance, RowGroup};
+use pipeline::layout::{Area, DataObject, Folder, PartitionPath};
 use pipeline::line_objects::LineMember;
 use tokio::task::JoinHandle;
 
@@ -47,9 +48,9 @@ pub(crate) struct ObjectsConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum OutputTarget {
     /// Rows of a dataset's partition.
-    Rows { dataset: usize, path: Arc<str> },
+    Rows { dataset: usize, path: PartitionPath },
     /// Lines below `raw/` or `error/`.
-    Lines { folder: String },
+    Lines { folder: Folder },
 }
 
 /// The objects of one epoch.
@@ -165,7 +166,7 @@ impl Objects {
         files: Vec<FinishedFile>,
     ) -> Result<(), WorkerError> {
         let mut continued = taken;
-        for FinishedFile { bytes, rows } in files {
+        for FinishedFile { bytes, rows, .. } in files {
             let mut open = match continued.take() {
                 Some(OpenUpload(open)) => open,
                 None => self.begin(target, None),
@@ -188,14 +189,19 @@ impl Objects {
 
     fn begin(&mut self, target: &OutputTarget, file: Option<ParquetFile>) -> OpenObject {
         self.begun += 1;
-        let (folder, extension) = match target {
+        let folder = match target {
             OutputTarget::Rows { dataset, path } => {
-                (format!("processed/{}/{path}", self.datasets[*dataset]), "parquet")
+                Folder::Processed { dataset: self.datasets[*dataset].as_str().into(), partition: path.clone() }
             }
-            OutputTarget::Lines { folder } if folder.starts_with("raw/") => (folder.clone(), self.config.raw_extension),
-            OutputTarget::Lines { folder } => (folder.clone(), self.config.dead_letter_extension),
+            OutputTarget::Lines { folder } => folder.clone(),
         };
-        let key = ObjectKey::new(format!("{folder}/{}-{:05}.{extension}", self.epoch, self.begun))
+        let extension = match folder.area() {
+            Area::Processed => "parquet",
+            Area::Raw => self.config.raw_extension,
+            Area::Error => self.config.dead_letter_extension,
+        };
+        let (epoch, number) = (self.epoch.to_string(), self.begun);
+        let key = ObjectKey::new(DataObject { folder, epoch, number, extension: extension.to_owned() }.to_string())
             .expect("partition paths are escaped and bounded, and epoch names have plain characters");
         let hint = self.epoch.upload_id(&self.config.worker, self.begun);
         let (part_bytes, budget, failed) = (self.part_bytes(), self.budget.clone(), Arc::clone(&self.failed));
@@ -241,7 +247,7 @@ impl Objects {
     async fn close(&mut self, target: OutputTarget, mut open: OpenObject) -> Result<(), WorkerError> {
         if let Some(file) = open.file.take() {
             let last = file.finish(&self.provenance)?;
-            open.upload.send(last).await;
+            open.upload.send(last.bytes).await;
         }
         self.close_upload(target, open).await;
         Ok(())
@@ -250,7 +256,7 @@ impl Objects {
     async fn close_upload(&mut self, target: OutputTarget, open: OpenObject) {
         let (kind, dataset) = match &target {
             OutputTarget::Rows { dataset, .. } => (ObjectKind::Processed, Some(self.datasets[*dataset].clone())),
-            OutputTarget::Lines { folder } if folder.starts_with("raw/") => (ObjectKind::Raw, None),
+            OutputTarget::Lines { folder } if folder.area() == Area::Raw => (ObjectKind::Raw, None),
             OutputTarget::Lines { .. } => (ObjectKind::Error, None),
         };
         let rows = open.rows;
@@ -332,14 +338,6 @@ impl TakenFile {
 /// The upload of such a file.
 pub(crate) struct OpenUpload(OpenObject);
 
-/// A finished file.
-pub(crate) struct FinishedFile {
-    /// The bytes that its upload does not have yet.
-    pub(crate) bytes: Vec<u8>,
-    /// All rows of the file.
-    pub(crate) rows: u64,
-}
-
 /// Builds the last files of one partition from row groups. The first of them continues `file`.
 pub(crate) fn finish_files(
     datasets: &Datasets,
@@ -359,15 +357,13 @@ pub(crate) fn finish_files(
         };
         growing.append(group)?;
         if growing.bytes_written() as u64 >= file_bytes {
-            let rows = growing.rows();
-            finished.push(FinishedFile { rows, bytes: growing.finish(provenance)? });
+            finished.push(growing.finish(provenance)?);
         } else {
             file = Some(growing);
         }
     }
     if let Some(file) = file {
-        let rows = file.rows();
-        finished.push(FinishedFile { rows, bytes: file.finish(provenance)? });
+        finished.push(file.finish(provenance)?);
     }
     Ok(finished)
 }

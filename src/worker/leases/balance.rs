@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use checkpoints::{Holder, Lease, LeaseOwner, Position, ShardKey};
+use checkpoints::{Holder, Lease, LeaseOwner, ShardKey};
 use mutations::mutated;
 
 /// The fixed weight of a shard: kilobytes per second, and a part of the mean throughput.
@@ -34,14 +34,9 @@ pub(crate) struct Plan {
 
 /// Whether a shard can be read now: it is not done, and its parents are.
 pub(crate) fn is_ready(lease: &Lease, by_key: &HashMap<&ShardKey, &Lease>) -> bool {
-    let done = |row: &Lease| row.checkpoint == Position::End && row.pending.is_none();
-    let parents_done = lease.parents.iter().all(|parent| {
-        let key = ShardKey::new(lease.key.stream.clone(), parent.clone());
-        // A parent without a row is done: the stream had forgotten it before reading began, or its row was removed since.
-        // (`Discovery::add_parents_not_shown` has added the rows that the scan did not show.)
-        by_key.get(&key).is_none_or(|row| done(row))
-    });
-    !done(lease) && (parents_done || mutated!(ChildBeforeParent))
+    // A parent without a row is done: `Discovery::add_parents_not_shown` has read the parents that the scan did not show.
+    let parents_done = lease.parents_done(|key| by_key.get(key).copied());
+    !lease.is_done() && (parents_done || mutated!(ChildBeforeParent))
 }
 
 /// What `me` should take and ask for. `active` are the leases of shards that can be read now.
@@ -126,7 +121,7 @@ fn count(number: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use checkpoints::{NewLease, ShardId, StreamName, ThroughputKbps};
+    use checkpoints::{NewLease, Position, ShardId, StreamName, ThroughputKbps};
     use proptest::prelude::*;
 
     fn owner(number: usize) -> LeaseOwner {

@@ -89,9 +89,9 @@ impl Discovery {
         let of_stream = |lease: &&Lease| lease.key.stream == *stream;
         let (mut unlisted, mut removed) = (Vec::new(), Vec::new());
         for lease in leases.iter().filter(of_stream) {
-            let is_gone = lease.checkpoint == Position::End && lease.pending.is_none() && !listed.contains(&lease.key);
+            let is_gone = lease.is_done() && !listed.contains(&lease.key);
             let mut children = leases.iter().filter(of_stream).filter(|child| child.parents.contains(&lease.key.shard));
-            let is_read = |child: &Lease| child.last_manifest.is_some() || child.checkpoint == Position::End;
+            let is_read = |child: &Lease| child.last_manifest.is_some() || child.is_done();
             if !is_gone || lease.children.is_empty() || !children.all(is_read) {
                 continue;
             }
@@ -121,9 +121,7 @@ impl Discovery {
         while !mutated!(TrustScans) {
             let shown: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
             let unread = leases.iter().filter(|lease| lease.checkpoint.is_start());
-            let parents = unread.flat_map(|lease| {
-                lease.parents.iter().map(|parent| ShardKey::new(lease.key.stream.clone(), parent.clone()))
-            });
+            let parents = unread.flat_map(Lease::parent_keys);
             let not_shown: BTreeSet<ShardKey> = parents.filter(|parent| !shown.contains(parent)).collect();
             self.absent_parents.retain(|parent| not_shown.contains(parent));
             let unknown: Vec<ShardKey> =

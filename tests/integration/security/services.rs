@@ -163,7 +163,7 @@ impl Cloud {
         keys.map(|key| (key[prefix.len()..].to_owned(), self.s3.object(BUCKET, &key).unwrap().to_vec())).collect()
     }
 
-    /// Every item of the lease table and of the named checkpoints beside it.
+    /// Every item of the lease table.
     pub(crate) fn items(&self) -> Vec<Value> {
         let table = format!("{TABLE}{}", self.round.get());
         self.dynamodb.items(&table)

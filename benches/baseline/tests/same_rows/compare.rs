@@ -31,15 +31,15 @@ pub(crate) fn same(ndjson: &[u8], feed: &Feed) -> Landed {
     };
     let shown = |sequence: u64| String::from_utf8_lossy(line(sequence)).into_owned();
     let ours: BTreeMap<u64, &str> =
-        landed.letters.iter().map(|(sequence, code, _)| (*sequence, code.as_str())).collect();
+        landed.dead_letters.iter().map(|(sequence, code, _)| (*sequence, code.as_str())).collect();
     let theirs: BTreeMap<u64, &str> =
         output.rejects.iter().map(|(sequence, code)| (*sequence, code.as_str())).collect();
     for sequence in ours.keys().chain(theirs.keys()) {
         let (ours, theirs) = (ours.get(sequence), theirs.get(sequence));
         assert!(ours == theirs, "product {ours:?}, baseline {theirs:?}: {}", shown(*sequence));
     }
-    assert_eq!(ours.len(), landed.letters.len(), "each reject has one dead letter");
-    for (sequence, _, raw) in &landed.letters {
+    assert_eq!(ours.len(), landed.dead_letters.len(), "each reject has one dead letter");
+    for (sequence, _, raw) in &landed.dead_letters {
         assert_eq!(raw, line(*sequence));
     }
 
@@ -61,7 +61,7 @@ pub(crate) fn same(ndjson: &[u8], feed: &Feed) -> Landed {
     let mut lines: Vec<&[u8]> = ndjson.split(|byte| *byte == b'\n').collect();
     lines.iter_mut().for_each(|line| *line = line.strip_suffix(b"\r").unwrap_or(line));
     lines.retain(|line| !line.trim_ascii().is_empty() || line.contains(&b'\x0c'));
-    assert_eq!(rows + landed.letters.len(), lines.len());
+    assert_eq!(rows + landed.dead_letters.len(), lines.len());
     lines.sort_unstable();
     let mut raw: Vec<&[u8]> = landed.raw.iter().map(Vec::as_slice).collect();
     raw.sort_unstable();
@@ -104,7 +104,8 @@ fn same_batches(ours: &RecordBatch, theirs: &RecordBatch, place: &str, shown: &d
         let differ = |what: &str| format!("{place}: product {ours:?}, baseline {theirs:?}: {what}");
         assert_eq!(ours.name(), theirs.name(), "{}", differ("names"));
         assert!(ours.data_type().equals_datatype(theirs.data_type()), "{}", differ("types"));
-        assert_eq!(ours.data_type(), theirs.data_type(), "{}", differ("names or nullability inside"));
+        assert_eq!(ours.data_type(), theirs.data_type(), "{}", differ("names, nullability or field ids inside"));
+        assert_eq!(ours.metadata(), theirs.metadata(), "{}", differ("field ids"));
         assert_eq!(ours.is_nullable(), theirs.is_nullable(), "{}", differ("nullability"));
     }
     assert_eq!(our_schema.fields().len(), their_schema.fields().len(), "{place}");

@@ -7,7 +7,7 @@ use crate::odd::{assessment, endpoint, event, string};
 use crate::product::{Feed, Landed};
 
 fn codes(landed: &Landed) -> Vec<&str> {
-    landed.letters.iter().map(|(_, code, _)| code.as_str()).collect()
+    landed.dead_letters.iter().map(|(_, code, _)| code.as_str()).collect()
 }
 
 /// A feed with a further dataset, of these columns.

@@ -37,7 +37,7 @@ fn base64(text: &str) -> String {
 fn all_good(records: &[String]) -> Landed {
     let ndjson = records.join("\n");
     let landed = same(ndjson.as_bytes(), &Feed { chunk_bytes: vec![64], ..Feed::default() });
-    assert_eq!(landed.letters, []);
+    assert_eq!(landed.dead_letters, []);
     same(ndjson.as_bytes(), &Feed::default())
 }
 
@@ -45,7 +45,7 @@ fn all_good(records: &[String]) -> Landed {
 fn all_bad(records: &[(String, &str)]) {
     let ndjson = records.iter().map(|(record, _)| record.as_str()).collect::<Vec<_>>().join("\n");
     let landed = same(ndjson.as_bytes(), &Feed::default());
-    let codes: Vec<&str> = landed.letters.iter().map(|(_, code, _)| code.as_str()).collect();
+    let codes: Vec<&str> = landed.dead_letters.iter().map(|(_, code, _)| code.as_str()).collect();
     assert_eq!(codes, records.iter().map(|(_, code)| *code).collect::<Vec<_>>());
 }
 
@@ -412,12 +412,12 @@ fn line_ends_are_those_of_every_system() {
     ] {
         for size in [1, 100, 1 << 20] {
             let landed = same(text.as_bytes(), &Feed { chunk_bytes: vec![size], ..Feed::default() });
-            assert_eq!((landed.files.len(), landed.letters.len()), (3, 0));
+            assert_eq!((landed.files.len(), landed.dead_letters.len()), (3, 0));
         }
     }
     // A carriage return inside a line is white space of JSON; one at its end belongs to the line's end.
     let landed = same(format!("{}\r\r\n{}", records[0], records[1]).as_bytes(), &Feed::default());
-    assert_eq!(landed.letters, []);
+    assert_eq!(landed.dead_letters, []);
     assert!(same(b"", &Feed::default()).files.is_empty());
     assert!(same(b"\r\n \n", &Feed::default()).files.is_empty());
 }
@@ -431,5 +431,5 @@ fn a_record_over_the_limit_is_too_large() {
     let limit = baseline::RECORD_BYTES_MAX;
     let ndjson = [padded(limit), padded(limit + 1)].join("\n");
     let landed = same(ndjson.as_bytes(), &Feed::default());
-    assert_eq!(landed.letters.iter().map(|(_, code, _)| code.as_str()).collect::<Vec<_>>(), ["Decode.TooLarge"]);
+    assert_eq!(landed.dead_letters.iter().map(|(_, code, _)| code.as_str()).collect::<Vec<_>>(), ["Decode.TooLarge"]);
 }

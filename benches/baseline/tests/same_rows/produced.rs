@@ -22,7 +22,7 @@ fn same_rows(kinds: Kinds, count: usize, seeds: std::ops::Range<u64>) {
             ndjson.push(b'\n');
         }
         let landed = same(&ndjson, &feed);
-        let refused: BTreeSet<u64> = landed.letters.iter().map(|(sequence, ..)| *sequence).collect();
+        let refused: BTreeSet<u64> = landed.dead_letters.iter().map(|(sequence, ..)| *sequence).collect();
         assert_eq!(refused, bad, "the records that were made to be bad, and no others");
     }
 }

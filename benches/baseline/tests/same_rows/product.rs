@@ -10,9 +10,10 @@ use bytes::Bytes;
 use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, shipped};
-use pipeline::encode::{Encoder, ParquetFile, Provenance};
+use pipeline::encode::{Encoder, EncoderConfig, FileStats, FinishedFile, ParquetFile, Provenance};
 use pipeline::graph::Graph;
 use pipeline::lane::{Lane, LaneConfig};
+use pipeline::layout::Area;
 use pipeline::line_objects::{LineCodec, LineMember};
 
 /// The key of pseudonyms, on both sides.
@@ -44,8 +45,10 @@ impl Default for Feed {
 pub(crate) struct Landed {
     /// Files by dataset and partition.
     pub(crate) files: BTreeMap<(String, String), Bytes>,
+    /// The statistics of each file, as a manifest has them.
+    pub(crate) stats: BTreeMap<(String, String), FileStats>,
     /// Dead letters: sequence number, code, record.
-    pub(crate) letters: Vec<(u64, String, Vec<u8>)>,
+    pub(crate) dead_letters: Vec<(u64, String, Vec<u8>)>,
     /// Raw lines.
     pub(crate) raw: Vec<Vec<u8>>,
 }
@@ -65,7 +68,7 @@ pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
         datasets,
     });
     let mut lane = Lane::new(Arc::clone(&config));
-    let mut encoder = Encoder::new(&config.datasets, 1).unwrap();
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default()).unwrap();
     let mut open: BTreeMap<(String, String), ParquetFile> = BTreeMap::new();
     let mut landed = Landed::default();
     let mut encode = |lane: &mut Lane| {
@@ -101,8 +104,12 @@ pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
     encode(&mut lane);
     landed.read_lines(lane.take_lines());
     let provenance = Provenance { epoch: "epoch-1".to_owned(), ranges: Some("[\"all\"]".to_owned()) };
-    landed.files = open.into_iter().map(|(key, file)| (key, file.finish(&provenance).unwrap().into())).collect();
-    landed.letters.sort();
+    for (key, file) in open {
+        let FinishedFile { bytes, stats, .. } = file.finish(&provenance).unwrap();
+        landed.stats.insert(key.clone(), stats);
+        landed.files.insert(key, bytes.into());
+    }
+    landed.dead_letters.sort();
     landed
 }
 
@@ -124,18 +131,19 @@ impl Landed {
             flate2::read::MultiGzDecoder::new(member.bytes.as_slice()).read_to_end(&mut text).unwrap();
             let lines: Vec<&[u8]> = text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').collect();
             assert_eq!(lines.len() as u64, member.lines);
-            if member.folder.starts_with("raw/") {
+            if member.folder.area() == Area::Raw {
                 self.raw.extend(lines.into_iter().map(<[u8]>::to_vec));
                 continue;
             }
             for line in lines {
-                let letter: serde_json::Value = serde_json::from_slice(line).unwrap();
-                let code = letter["errorCode"].as_str().unwrap();
-                assert!(member.folder.starts_with(&format!("error/reason={code}/year=")), "{}", member.folder);
-                assert_eq!((&letter["stream"], &letter["shardId"]), (&STREAM.into(), &SHARD.into()));
-                let sequence = letter["sequenceNumber"].as_str().unwrap().parse().unwrap();
-                let raw = BASE64_STANDARD.decode(letter["rawData"].as_str().unwrap()).unwrap();
-                self.letters.push((sequence, code.to_owned(), raw));
+                let dead_letter: serde_json::Value = serde_json::from_slice(line).unwrap();
+                let code = dead_letter["errorCode"].as_str().unwrap();
+                let folder = member.folder.to_string();
+                assert!(folder.starts_with(&format!("error/reason={code}/year=")), "{folder}");
+                assert_eq!((&dead_letter["stream"], &dead_letter["shardId"]), (&STREAM.into(), &SHARD.into()));
+                let sequence = dead_letter["sequenceNumber"].as_str().unwrap().parse().unwrap();
+                let raw = BASE64_STANDARD.decode(dead_letter["rawData"].as_str().unwrap()).unwrap();
+                self.dead_letters.push((sequence, code.to_owned(), raw));
             }
         }
     }

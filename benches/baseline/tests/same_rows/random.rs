@@ -293,7 +293,7 @@ fn every_type_and_rule_gives_the_same_rows() {
         let chunk_bytes = vec![1 << (6 + 3 * (seed % 4)), 5_000];
         let feed = Feed { definitions: definitions(), chunk_bytes, take_every: 11, ..Feed::default() };
         let landed = same(&ndjson, &feed);
-        let refused = landed.letters.len();
+        let refused = landed.dead_letters.len();
         assert!((100..800).contains(&refused), "{refused} refused: enough of both");
     }
 }

@@ -19,6 +19,8 @@ use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::file::statistics::Statistics;
+use pipeline::dataset::{DefinitionText, shipped};
+use pipeline::encode::{Bound, ColumnBounds, ColumnStats};
 use sha2::{Digest, Sha256};
 use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 
@@ -294,8 +296,85 @@ fn produced(kind: RecordKind, count: usize, users: u32) -> Vec<u8> {
     ndjson
 }
 
-fn check_all(landed: &Landed, pseudonyms: &[&str]) -> usize {
+fn check_all(landed: &Landed, definitions: &[DefinitionText], pseudonyms: &[&str]) -> usize {
+    for ((key, file), stats) in landed.files.iter().zip(landed.stats.values()) {
+        let definition = definitions.iter().map(|definition| definition.text.parse::<toml::Table>().unwrap());
+        let definition = definition.into_iter().find(|definition| definition["name"].as_str() == Some(&key.0)).unwrap();
+        check_stats(file, &stats.columns(), &may_have_bounds(&definition));
+    }
     landed.files.values().map(|file| check_file(file, pseudonyms)).sum()
+}
+
+/// The columns whose bounds may leave the file, as the definition has them: those with one value a row that are neither
+/// anonymized nor free-form nor looked up nor unique to a record.
+fn may_have_bounds(definition: &toml::Table) -> BTreeSet<String> {
+    let is_plain = |column: &toml::Table| {
+        let free_form = matches!(column["type"].as_str(), Some("json" | "map" | "list"));
+        let from = column.get("from").and_then(toml::Value::as_str).unwrap_or_default();
+        let unique = column.get("unique").and_then(toml::Value::as_bool).unwrap_or_default();
+        !column.contains_key("anonymize") && !free_form && !unique && !from.starts_with("lookup.")
+    };
+    let tables = |value: &toml::Value| -> Vec<toml::Table> {
+        value.as_array().unwrap().iter().map(|table| table.as_table().unwrap().clone()).collect()
+    };
+    let mut names: BTreeSet<String> =
+        ["ingest_stream", "ingest_shard", "ingest_subsequence", "ingest_arrival_time"].map(str::to_owned).into();
+    for column in tables(&definition["column"]).into_iter().filter(is_plain) {
+        let name = column["name"].as_str().unwrap();
+        let members = column.get("field").map(tables).unwrap_or_default().into_iter().filter(is_plain);
+        names.extend(members.map(|member| format!("{name}.{}", member["name"].as_str().unwrap())));
+        names.insert(name.to_owned());
+    }
+    names
+}
+
+/// The statistics of a file are those of its values, and only columns that may show bounds have any.
+fn check_stats(file: &Bytes, stats: &[ColumnStats], may_have_bounds: &BTreeSet<String>) {
+    let metadata = Arc::clone(open(file).metadata());
+    let schema = metadata.file_metadata().schema_descr();
+    let mut entries = stats.iter();
+    for (leaf, column) in schema.columns().iter().enumerate() {
+        let place = column.path().string();
+        let (mut all, mut levels, mut bytes) = (Vec::new(), 0, 0);
+        for (group, row_group) in metadata.row_groups().iter().enumerate() {
+            let array = read_column(file, group, leaf, None);
+            let (found, count) = values(&array, 0..array.len(), column.name());
+            all.extend(found);
+            levels += count as u64;
+            bytes += row_group.column(leaf).compressed_size();
+        }
+        if all.is_empty() {
+            continue;
+        }
+        let entry = entries.next().unwrap();
+        assert_eq!(entry.field_id, column.self_type().get_basic_info().id(), "{place}");
+        assert_eq!((entry.values, entry.nulls), (levels, levels - all.len() as u64), "{place}");
+        assert_eq!(i64::try_from(entry.bytes).unwrap(), bytes, "{place}");
+        assert_eq!(entry.bounds.is_some(), may_have_bounds.contains(&place), "{place}: {entry:?}");
+        let Some(ColumnBounds { lower, upper, lower_exact, upper_exact }) = &entry.bounds else { continue };
+        let scalar = |bound: &Bound| match bound {
+            Bound::Bool(value) => Scalar::Bool(*value),
+            Bound::Int(value) => Scalar::Int(*value),
+            Bound::Double(value) => Scalar::Double(*value),
+            Bound::Text(text) => Scalar::Text(text.clone().into_bytes()),
+        };
+        let (least, greatest) = range(&all).unwrap();
+        let lower = scalar(lower);
+        assert!(lower <= *least && *lower_exact == (lower == *least), "{place}: {lower:?} bounds {least:?}");
+        match upper.as_ref().map(scalar) {
+            Some(upper) => {
+                assert!(
+                    *greatest <= upper && *upper_exact == (upper == *greatest),
+                    "{place}: {upper:?} bounds {greatest:?}"
+                );
+            }
+            None => {
+                let Scalar::Text(text) = greatest else { panic!("{place} has an upper bound") };
+                assert!(text.starts_with("\u{10ffff}".repeat(16).as_bytes()), "{place} has an upper bound");
+            }
+        }
+    }
+    assert_eq!(entries.next(), None);
 }
 
 const EVENT_PSEUDONYMS: [&str; 5] = ["client_id", "client_cognito_id", "session_id", "endpoint_id", "user_id"];
@@ -304,7 +383,7 @@ const EVENT_PSEUDONYMS: [&str; 5] = ["client_id", "client_cognito_id", "session_
 fn indexes_of_many_pages_bound_their_values() {
     // Of 45,000 rows in one partition: three pages at least, dictionaries that are sorted, and that are not.
     let landed = product::run(&produced(RecordKind::Users, 45_000, 50_000), &Feed::default());
-    let compared = check_all(&landed, &["user_id"]);
+    let compared = check_all(&landed, &shipped(), &["user_id"]);
     assert!(compared > 3 * 12, "{compared} pages were compared");
 }
 
@@ -312,9 +391,9 @@ fn indexes_of_many_pages_bound_their_values() {
 fn indexes_of_many_row_groups_bound_their_values() {
     let feed = Feed { chunk_bytes: vec![100_000], take_every: 6, ..Feed::default() };
     let landed = product::run(&produced(RecordKind::Assessments, 2_500, 900), &feed);
-    check_all(&landed, &["user_id"]);
+    check_all(&landed, &shipped(), &["user_id"]);
     let landed = product::run(&produced(RecordKind::Events, 2_500, 900), &feed);
-    check_all(&landed, &EVENT_PSEUDONYMS);
+    check_all(&landed, &shipped(), &EVENT_PSEUDONYMS);
 }
 
 #[test]
@@ -333,15 +412,15 @@ fn long_texts_are_cut_to_bounds_that_hold() {
     }
     // Each alone in a row group, and all in one.
     let alone = Feed { chunk_bytes: vec![1], take_every: 1, ..Feed::default() };
-    check_all(&product::run(ndjson.as_bytes(), &alone), &EVENT_PSEUDONYMS);
-    check_all(&product::run(ndjson.as_bytes(), &Feed::default()), &EVENT_PSEUDONYMS);
+    check_all(&product::run(ndjson.as_bytes(), &alone), &shipped(), &EVENT_PSEUDONYMS);
+    check_all(&product::run(ndjson.as_bytes(), &Feed::default()), &shipped(), &EVENT_PSEUDONYMS);
 }
 
 #[test]
 fn columns_of_every_shape_have_indexes_that_hold() {
     let feed = Feed { definitions: random::definitions(), take_every: 3, chunk_bytes: vec![40_000], ..Feed::default() };
     let landed = product::run(&random::everything(1, 500), &feed);
-    check_all(&landed, &["pseudonym", "whos.list.element", "items.list.element.who"]);
+    check_all(&landed, &random::definitions(), &["pseudonym", "whos.list.element", "items.list.element.who"]);
 }
 
 #[test]
@@ -350,7 +429,7 @@ fn pseudonyms_that_hardly_repeat_have_a_bloom_filter_too() {
     let ndjson = produced(RecordKind::Users, 24_000, 1_000_000);
     let feed = Feed { take_every: 6, ..Feed::default() };
     let landed = product::run(&ndjson, &feed);
-    check_all(&landed, &["user_id"]);
+    check_all(&landed, &shipped(), &["user_id"]);
 }
 
 #[test]
@@ -358,7 +437,7 @@ fn footers_say_where_a_file_is_from() {
     let landed = product::run(&produced(RecordKind::Users, 50, 50), &Feed::default());
     let reader = open(landed.files.values().next().unwrap());
     let footer = reader.metadata().file_metadata();
-    let definition = &pipeline::dataset::shipped()[2].text;
+    let definition = &shipped()[2].text;
     let hash: String = Sha256::digest(definition).iter().map(|byte| format!("{byte:02x}")).collect();
     let entries: Vec<(&str, &str)> = footer
         .key_value_metadata()
@@ -377,5 +456,5 @@ fn footers_say_where_a_file_is_from() {
             ("shardlake.ranges", "[\"all\"]"),
         ]
     );
-    assert_eq!(footer.created_by(), Some(format!("shardlake {version}").as_str()));
+    assert_eq!(footer.created_by(), Some(format!("shardlake version {version} (build unknown)").as_str()));
 }
