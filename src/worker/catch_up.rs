@@ -123,3 +123,90 @@ async fn is_committed(source: &dyn ShardSource, leases: &[Lease], shards: &mut S
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::Stores;
+    use crate::lake::MemoryStore;
+    use crate::retry::RetryPolicy;
+    use crate::worker::testing::{TestStream, at, key, lease, reader_settings};
+    use checkpoints::{LeaseOwner, ManifestName, MemoryStore as MemoryLeases, Pending};
+    use tokio::sync::mpsc;
+
+    /// The stream has shards `a` and `b` with two records each. This worker reads none of them.
+    struct Parts {
+        stream: TestStream,
+        shards: Shards,
+    }
+
+    fn parts() -> Parts {
+        let stream = TestStream::new(&[("a", 2), ("b", 2)]);
+        let stores = Stores::new(Arc::new(MemoryStore::new()), Arc::new(MemoryLeases::new()), RetryPolicy::default());
+        let (settings, _events) = reader_settings(Arc::new(stream.clone()));
+        let commands = mpsc::unbounded_channel().0;
+        let shards = Shards::new(LeaseOwner::from_random([1; 16]), stores, commands, Arc::default(), settings);
+        Parts { stream, shards }
+    }
+
+    impl Parts {
+        /// Whether a run that has requested a scan has caught up, if the scan shows these leases.
+        async fn has_caught_up(&mut self, leases: &[Lease]) -> bool {
+            let mut catch_up = CatchUp::new(true);
+            assert!(catch_up.request_scan());
+            let sources = [Arc::new(self.stream.clone()) as Arc<dyn ShardSource>];
+            catch_up.judge(leases, &sources, &mut self.shards, true).await;
+            catch_up.is_caught_up()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_has_caught_up_once_every_shard_is_committed_to_its_tip() {
+        let mut parts = parts();
+        assert!(parts.has_caught_up(&[lease("a", at(2)), lease("b", at(2))]).await);
+        assert!(!parts.has_caught_up(&[lease("a", at(2)), lease("b", at(1))]).await, "a record is left");
+        assert!(!parts.has_caught_up(&[lease("a", at(2))]).await, "a row is still to be created");
+        let manifest = ManifestName::new("_intents/1.json").unwrap();
+        let pending = Lease { pending: Some(Pending { through: at(2), manifest }), ..lease("b", at(2)) };
+        assert!(!parts.has_caught_up(&[lease("a", at(2)), pending]).await, "an epoch is pending");
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_failed_is_not_waited_for() {
+        let mut parts = parts();
+        parts.shards.fail(key("b"), "gone".to_owned());
+        assert!(parts.has_caught_up(&[lease("a", at(2)), lease("b", at(1))]).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scans_are_requested_at_most_every_500_ms_unless_something_changes() {
+        let mut parts = parts();
+        let sources = [Arc::new(parts.stream.clone()) as Arc<dyn ShardSource>];
+        let mut catch_up = CatchUp::new(true);
+        assert!(catch_up.request_scan() && !catch_up.request_scan(), "one scan at a time");
+        catch_up.judge(&[lease("a", at(1))], &sources, &mut parts.shards, true).await;
+        assert!(!catch_up.request_scan());
+        tokio::time::advance(RECHECK_AFTER).await;
+        assert!(catch_up.request_scan());
+        catch_up.judge(&[lease("a", at(1))], &sources, &mut parts.shards, true).await;
+        catch_up.on_change();
+        assert!(catch_up.request_scan());
+    }
+
+    #[tokio::test]
+    async fn only_a_requested_scan_of_a_quiet_worker_is_judged() {
+        let mut parts = parts();
+        let sources = [Arc::new(parts.stream.clone()) as Arc<dyn ShardSource>];
+        let leases = [lease("a", at(2)), lease("b", at(2))];
+        let mut catch_up = CatchUp::new(true);
+        catch_up.judge(&leases, &sources, &mut parts.shards, true).await;
+        assert!(!catch_up.is_caught_up(), "no scan was requested after the last commit");
+        catch_up.request_scan();
+        catch_up.judge(&leases, &sources, &mut parts.shards, false).await;
+        assert!(!catch_up.is_caught_up(), "the worker has something to do again");
+        let mut disabled = CatchUp::new(false);
+        disabled.request_scan();
+        disabled.judge(&leases, &sources, &mut parts.shards, true).await;
+        assert!(!disabled.is_caught_up() && !disabled.is_enabled());
+    }
+}

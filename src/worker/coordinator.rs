@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::commit::{Recovered, recover};
 use crate::worker::catch_up::CatchUp;
 use crate::worker::epoch::commit::{EpochEnd, commit_epoch};
 use crate::worker::epoch::encode::Encoding;
@@ -51,8 +50,8 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
     let (reader_event_sender, reader_events) = mpsc::channel(config.threads.max(2));
     let mut coordinator = Coordinator::new(config, progress, lease_commands.clone(), reader_event_sender, throughput);
     let result = coordinator.run(stop, lease_events, reader_events).await;
-    // The order of shutdown: readers, then open epochs (after success there are none), then the leases.
-    coordinator.shards.stop_all().await;
+    // The order of shutdown: readers and recoveries, then open epochs (after success there are none), then the leases.
+    coordinator.shards.shut_down().await;
     for group in coordinator.epochs.groups() {
         if let Err(error) = coordinator.abandon_epoch(group).await {
             tracing::debug!(%error, "failed to abandon an open epoch; its uploads are left to a sweep");
@@ -122,9 +121,9 @@ impl Coordinator {
         }
     }
 
-    /// The loop. It takes, in this order: a request to stop, finished work of the lanes, lease events, the time of an epoch,
-    /// and only then new chunks, and those only while a lane is free. So work that was begun is finished before more is taken
-    /// on, and readers wait.
+    /// The loop. It takes, in this order: a request to stop, finished work of the lanes, finished recoveries, lease events, the
+    /// time of an epoch, and only then new chunks, and those only while a lane is free. So work that was begun is finished
+    /// before more is taken on, and readers wait.
     async fn run(
         &mut self,
         stop: CancellationToken,
@@ -139,11 +138,15 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 () = &mut stopped => {
-                    self.shards.stop_all().await;
+                    self.shards.stop_readers().await;
                     self.commit_all().await?;
                     return self.verdict();
                 }
                 Some(done) = self.lanes.next() => self.lanes.on_lane_done(done, &mut self.epochs).await?,
+                Some(recovery) = self.shards.next_recovery() => {
+                    self.catch_up.on_change();
+                    self.shards.on_recovered(recovery).await?;
+                }
                 event = lease_events.recv() => match event {
                     Some(event) => self.on_lease_event(event).await?,
                     // Without the lease manager the leases expire, and nothing more could be committed.
@@ -220,7 +223,7 @@ impl Coordinator {
                 Ok(())
             }
             LeaseEvent::Snapshot(leases) => {
-                let is_quiet = self.lanes.are_idle() && self.epochs.is_empty();
+                let is_quiet = self.lanes.are_idle() && !self.shards.is_recovering() && self.epochs.is_empty();
                 self.catch_up.judge(&leases, &self.config.sources, &mut self.shards, is_quiet).await;
                 Ok(())
             }
@@ -240,7 +243,8 @@ impl Coordinator {
             return self.on_lost(&lease.key).await;
         }
         self.shards.stop(&lease.key);
-        self.shards.on_gained(lease).await
+        self.shards.on_gained(lease);
+        Ok(())
     }
 
     /// If the open epoch has records of a shard whose lease is lost, it can't be committed any more.
@@ -279,8 +283,7 @@ impl Coordinator {
         let Some(epoch) = self.epochs.take(group) else { return Ok(()) };
         let keys = epoch.keys();
         let manifest = self.epochs.stage(epoch, self.lanes.idle(group)).await?;
-        let stores = self.config.stores.clone();
-        let end = commit_epoch(&stores, manifest).await?;
+        let end = commit_epoch(&self.config.stores, manifest).await?;
         if !matches!(end, EpochEnd::Empty) {
             self.catch_up.on_change();
         }
@@ -291,13 +294,10 @@ impl Coordinator {
                 self.progress.note(|committed| committed.aborted += 1);
                 return if mutated!(ReadOnAfterRefusal) { Ok(()) } else { self.shards.read_again(keys).await };
             }
-            EpochEnd::Unpublished(name) => match recover(&stores, &name).await? {
-                Recovered::Forward(committed) => committed.0,
-                Recovered::Back => {
-                    self.progress.note(|committed| committed.rolled_back += 1);
-                    return self.shards.read_again(keys).await;
-                }
-            },
+            EpochEnd::Unpublished(name) => {
+                self.shards.on_unpublished(&name, keys);
+                return Ok(());
+            }
         };
         self.progress.add_epoch(&committed);
         self.shards.on_committed(&committed);
@@ -321,19 +321,24 @@ impl Coordinator {
 
     // --- the end of the run ---------------------------------------------------------------------------------------------
 
-    /// If the run ends when it has caught up, and this worker has nothing more to read for now: commits everything, and
-    /// requests a scan of all leases.
+    /// If the run ends when it has caught up, and this worker has nothing more to do for now: commits everything, and requests
+    /// a scan of all leases.
     async fn consider_end(&mut self) -> Result<(), WorkerError> {
-        if !self.catch_up.is_enabled() || !self.lanes.are_idle() || !self.shards.are_all_at_tip() {
+        if !self.catch_up.is_enabled() || !self.has_nothing_to_do() {
             return Ok(());
         }
         self.commit_all().await?;
         if mutated!(CaughtUpByItself) {
             self.catch_up.assume_caught_up();
-        } else if self.catch_up.request_scan() {
+        } else if self.has_nothing_to_do() && self.catch_up.request_scan() {
             let _ = self.lease_commands.send(LeaseCommand::Scan);
         }
         Ok(())
+    }
+
+    /// Whether no lane works, no shard is being recovered, and none has anything more to read for now.
+    fn has_nothing_to_do(&self) -> bool {
+        self.lanes.are_idle() && !self.shards.is_recovering() && self.shards.are_all_at_tip()
     }
 }
 

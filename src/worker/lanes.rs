@@ -171,3 +171,85 @@ impl Lanes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::Stores;
+    use crate::lake::MemoryStore;
+    use crate::retry::RetryPolicy;
+    use crate::worker::readers::{ReadRange, ReadWhat};
+    use crate::worker::testing::{encoding, open_epochs, read};
+    use checkpoints::MemoryStore as MemoryLeases;
+
+    struct Parts {
+        lanes: Lanes,
+        epochs: OpenEpochs,
+        lake: MemoryStore,
+        progress: Arc<Progress>,
+    }
+
+    fn parts(threads: usize, memory: usize) -> Parts {
+        let (lake, progress) = (MemoryStore::new(), Arc::new(Progress::default()));
+        let stores = Stores::new(Arc::new(lake.clone()), Arc::new(MemoryLeases::new()), RetryPolicy::default());
+        let memory = MemoryPlan::new(memory, threads);
+        let lanes = Lanes::new(encoding(), threads, memory, BufferPool::default(), Arc::clone(&progress));
+        Parts { lanes, epochs: open_epochs(stores, memory), lake, progress }
+    }
+
+    impl Parts {
+        async fn push(&mut self, range: ReadRange) {
+            self.lanes.ensure_group(range.group).unwrap();
+            self.epochs.get_or_open(range.group, self.lanes.groups()).add_range(&range).await.unwrap();
+            let ReadWhat::Chunk(chunk) = range.what else { panic!() };
+            self.lanes.push(range.group, range.key, range.source, chunk);
+        }
+
+        async fn rows_staged(&mut self, group: usize) -> u64 {
+            let epoch = self.epochs.take(group).unwrap();
+            let manifest = self.epochs.stage(epoch, self.lanes.idle(group)).await.unwrap();
+            manifest.totals.rows.values().sum()
+        }
+    }
+
+    #[tokio::test]
+    async fn all_groups_together_run_as_many_lanes_as_there_are_threads() {
+        let mut parts = parts(2, 64 << 20);
+        assert!(parts.lanes.has_room() && parts.lanes.are_idle());
+        parts.push(read("a", 1).await).await;
+        parts.push(ReadRange { group: 1, ..read("b", 1).await }).await;
+        assert!(!parts.lanes.has_room());
+        assert_eq!((parts.lanes.groups(), parts.lanes.idle(0).len()), (2, 1), "each group has lanes of its own");
+        parts.lanes.drain(0, &mut parts.epochs).await.unwrap();
+        assert!(parts.lanes.has_room());
+        parts.lanes.drain(1, &mut parts.epochs).await.unwrap();
+        assert!(parts.lanes.are_idle() && parts.lanes.next().await.is_none());
+        assert_eq!(parts.progress.records.load(Ordering::Relaxed), 2);
+        assert_eq!((parts.rows_staged(0).await, parts.rows_staged(1).await), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn rows_of_an_abandoned_epoch_do_not_enter_the_next() {
+        let mut parts = parts(2, 64 << 20);
+        parts.push(read("a", 1).await).await;
+        parts.lanes.drain(0, &mut parts.epochs).await.unwrap();
+        parts.push(read("a", 2).await).await;
+        // One lane holds rows, the other one is at work.
+        parts.epochs.take(0).unwrap().abandon().await;
+        parts.lanes.drain(0, &mut parts.epochs).await.unwrap();
+        parts.lanes.forget_rows(0);
+        parts.push(read("a", 1).await).await;
+        parts.lanes.drain(0, &mut parts.epochs).await.unwrap();
+        assert_eq!(parts.rows_staged(0).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_lane_encodes_its_rows_before_the_epoch_ends() {
+        let mut parts = parts(1, 1);
+        parts.push(read("a", 1).await).await;
+        parts.lanes.drain(0, &mut parts.epochs).await.unwrap();
+        assert!(parts.lake.calls().is_empty(), "the file is open, and its first part is not full");
+        assert_eq!(parts.lanes.idle(0)[0].lane.take_rows().len(), 0);
+        assert_eq!(parts.rows_staged(0).await, 1);
+    }
+}

@@ -8,7 +8,7 @@
 //! | part | its state |
 //! | --- | --- |
 //! | `leases` | which leases this worker holds, requests and releases |
-//! | `shards`, `readers` | for each shard that is held: its reader, how far it has read, whether it must be released |
+//! | `shards`, `recoveries`, `readers` | for each shard that is held: the recovery that it waits for, or its reader and how far it has read; whether it must be released |
 //! | `lanes` | which lanes are idle, and the work that is running |
 //! | `epoch` | for each group of shards: what was read since its last commit |
 //! | `catch_up` | how far the run is from being caught up |
@@ -24,6 +24,8 @@
 mod leases;
 
 mod shards;
+
+mod recoveries;
 
 mod readers;
 
@@ -42,6 +44,11 @@ mod catch_up;
 mod coordinator;
 
 mod progress;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

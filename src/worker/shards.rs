@@ -1,22 +1,28 @@
-//! The shards whose leases this worker holds: each is recovered first, then read, and in the end released.
+//! The shards whose leases this worker holds. Each waits until its pending epoch is recovered, is read, and is released.
 //!
-//! Owns: what a lease that is gained means for its shard, the readers, which shards are to be released and why, and which of
-//! them failed. Does not own: leases themselves (`leases`), open epochs (the coordinator). The coordinator ends an epoch that
-//! has records of a shard before the shard is read from another position.
+//! Owns: what a lease that is gained means for its shard, the recoveries and the readers, which shards are to be released and
+//! why, and which of them failed. Does not own: leases themselves (`leases`), open epochs (the coordinator).
+//!
+//! Invariants:
+//!
+//! 1. A shard that waits for a recovery has no reader, and no open epoch has records of it. The coordinator ends such an epoch
+//!    before the shard is read from another position.
+//! 2. After a recovery a shard is read by what its row says then, if this worker still holds the lease.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use checkpoints::{Lease, LeaseOwner, Position, ShardKey, StoreError};
+use checkpoints::{Lease, LeaseOwner, ManifestName, Position, ShardKey};
 use mutations::mutated;
 use tokio::sync::mpsc;
 
-use crate::commit::{CommitError, Manifest, Recovered, Stores, recover};
+use crate::commit::{CommitError, Manifest, Recovered, Stores};
 use crate::worker::WorkerError;
 use crate::worker::leases::LeaseCommand;
 use crate::worker::progress::Progress;
 use crate::worker::reader::ReaderEvent;
 use crate::worker::readers::{ReaderSettings, ReaderUpdate, Readers};
+use crate::worker::recoveries::{FinishedRecovery, Recoveries, Recovery};
 
 /// Why a shard is released. The greater reason counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +38,7 @@ pub(super) struct Shards {
     stores: Stores,
     lease_commands: mpsc::UnboundedSender<LeaseCommand>,
     progress: Arc<Progress>,
+    recoveries: Recoveries,
     readers: Readers,
     /// Shards that are to be released once no open epoch has records of them.
     releases: BTreeMap<ShardKey, Release>,
@@ -47,54 +54,76 @@ impl Shards {
         progress: Arc<Progress>,
         readers: ReaderSettings,
     ) -> Self {
-        let readers = Readers::new(readers);
-        Shards { me, stores, lease_commands, progress, readers, releases: BTreeMap::new(), failed: BTreeMap::new() }
+        Shards {
+            me,
+            recoveries: Recoveries::new(stores.clone()),
+            stores,
+            lease_commands,
+            progress,
+            readers: Readers::new(readers),
+            releases: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        }
     }
 
-    /// A lease is ours, and no open epoch has records of its shard. What is pending is finished first, then the shard is
-    /// read.
-    pub(super) async fn on_gained(&mut self, mut lease: Lease) -> Result<(), WorkerError> {
+    /// This worker holds a lease, and no open epoch has records of its shard. The shard is read, or waits for a recovery.
+    pub(super) fn on_gained(&mut self, lease: Lease) {
         let key = lease.key.clone();
-        while let Some(pending) = lease.pending.clone().filter(|_| !mutated!(SkipRecovery)) {
-            // One epoch is pending on many shards, and is finished for all of them with the first that is gained.
-            let Some(row) = self.own_row(&key).await? else { return Ok(()) };
-            lease = row;
-            if lease.pending.as_ref() != Some(&pending) {
-                continue;
-            }
-            tracing::info!(%key, manifest = %pending.manifest, "finishing an epoch that was left pending");
-            match recover(&self.stores, &pending.manifest).await {
-                Ok(Recovered::Forward(_)) => self.progress.note(|committed| committed.rolled_forward += 1),
-                Ok(Recovered::Back) => self.progress.note(|committed| committed.rolled_back += 1),
-                // The lake fails, not this shard. The worker ends, as it does when it can't finish an epoch of its own. If it
-                // continued, it would keep the lease, and nobody would read the shard.
-                Err(error) if error.is_retryable() || matches!(error, CommitError::Lake(_)) => return Err(error.into()),
-                Err(error) => {
-                    tracing::error!(%key, %error, "failed to recover pending epoch; releasing the shard");
-                    self.abandon(key.clone(), format!("{key}: {error}"));
-                    return Ok(());
-                }
-            }
-            let Some(row) = self.own_row(&key).await? else { return Ok(()) };
-            lease = row;
-        }
-        if lease.is_done() {
+        if let Some(pending) = lease.pending.clone().filter(|_| !mutated!(SkipRecovery)) {
+            self.recoveries.wait_for(pending.manifest, key);
+        } else if lease.is_done() {
             let _ = self.lease_commands.send(LeaseCommand::Release(key));
-            return Ok(());
+        } else {
+            self.failed.remove(&key);
+            self.readers.start(lease);
         }
-        self.failed.remove(&key);
-        self.readers.start(lease);
-        Ok(())
     }
 
-    /// The row of a lease that was gained, if it is still ours.
-    async fn own_row(&self, key: &ShardKey) -> Result<Option<Lease>, StoreError> {
-        let Some(lease) = self.stores.leases_of(vec![key.clone()]).await?.pop() else { return Ok(None) };
-        if lease.holder.is(&self.me) {
-            return Ok(Some(lease));
+    /// A decided epoch of this worker could not be published. It is recovered like any other that is pending.
+    pub(super) fn on_unpublished(&mut self, manifest: &ManifestName, keys: Vec<ShardKey>) {
+        for key in keys {
+            self.stop(&key);
+            self.recoveries.wait_for(manifest.clone(), key);
         }
-        self.disown(&lease);
-        Ok(None)
+    }
+
+    /// Waits for the next recovery that ends; `None` if none is running. May be dropped while it waits.
+    pub(super) async fn next_recovery(&mut self) -> Option<FinishedRecovery> {
+        self.recoveries.next().await
+    }
+
+    /// Continues with the shards that waited for a recovery.
+    ///
+    /// # Errors
+    /// A store failed, and shards wait: the worker ends, as it does when it can't finish a commit. If it continued, it would
+    /// keep the leases, and nobody would read the shards.
+    pub(super) async fn on_recovered(&mut self, recovery: FinishedRecovery) -> Result<(), WorkerError> {
+        let FinishedRecovery { manifest, waiting, result } = recovery;
+        match result {
+            Ok(Recovery::Done(Recovered::Forward(committed))) if committed.0.worker == self.me => {
+                self.progress.add_epoch(&committed.0);
+            }
+            Ok(Recovery::Done(Recovered::Forward(_))) => self.progress.note(|committed| committed.rolled_forward += 1),
+            Ok(Recovery::Done(Recovered::Back)) => self.progress.note(|committed| committed.rolled_back += 1),
+            Ok(Recovery::NotPending) => {}
+            Err(error) if waiting.is_empty() => {
+                tracing::warn!(%manifest, %error, "failed to recover pending epoch; leaving it to the holder of its leases");
+            }
+            Err(error) if error.is_retryable() || matches!(error, CommitError::Lake(_)) => return Err(error.into()),
+            Err(error) => {
+                for key in waiting {
+                    tracing::error!(%key, %manifest, %error, "failed to recover pending epoch; releasing the shard");
+                    self.abandon(key.clone(), format!("{key}: {error}"));
+                }
+                return Ok(());
+            }
+        }
+        self.read_again(waiting).await
+    }
+
+    /// Whether a recovery is running.
+    pub(super) fn is_recovering(&self) -> bool {
+        !self.recoveries.is_empty()
     }
 
     /// Tells the lease manager that a lease is another worker's. The manager may not know: if the lease was taken and came
@@ -110,9 +139,12 @@ impl Shards {
         for key in &keys {
             self.stop(key);
         }
+        if keys.is_empty() {
+            return Ok(());
+        }
         for lease in self.stores.leases_of(keys).await? {
             if lease.holder.is(&self.me) {
-                self.on_gained(lease).await?;
+                self.on_gained(lease);
             } else {
                 self.disown(&lease);
             }
@@ -125,15 +157,22 @@ impl Shards {
         self.readers.reads_from(lease)
     }
 
-    /// Stops reading a shard.
+    /// Stops reading a shard, or waiting for its recovery.
     pub(super) fn stop(&mut self, key: &ShardKey) {
+        self.recoveries.forget(key);
         self.readers.stop(key);
         self.releases.remove(key);
     }
 
-    /// Stops reading all shards.
-    pub(super) async fn stop_all(&mut self) {
+    /// Ends all readers.
+    pub(super) async fn stop_readers(&mut self) {
         self.readers.stop_all().await;
+    }
+
+    /// Ends all readers and recoveries.
+    pub(super) async fn shut_down(&mut self) {
+        self.readers.stop_all().await;
+        self.recoveries.abort_all().await;
     }
 
     /// Takes a reader's event into account. A shard that fails is abandoned.
@@ -172,11 +211,11 @@ impl Shards {
         self.releases.insert(key, Release::Abandoned);
     }
 
-    /// Stops reading the shards that are to be released, and returns them: the coordinator commits their epochs, then calls
+    /// Stops the shards that are to be released, and returns them. The coordinator commits their epochs, then calls
     /// [`Shards::release`] for each.
     pub(super) fn take_releases(&mut self) -> BTreeMap<ShardKey, Release> {
         let releases = std::mem::take(&mut self.releases);
-        releases.keys().for_each(|key| self.readers.stop(key));
+        releases.keys().for_each(|key| self.stop(key));
         releases
     }
 
@@ -214,5 +253,144 @@ impl Shards {
     /// Whether no shard has anything more to read, for now.
     pub(super) fn are_all_at_tip(&self) -> bool {
         self.readers.are_all_at_tip()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::MemoryStore;
+    use crate::retry::RetryPolicy;
+    use crate::source::SourceError;
+    use crate::worker::reader::{ReaderEventKind, ReaderId};
+    use crate::worker::testing::{TestStream, at, key, lease, reader_settings};
+    use checkpoints::{Holder, LeaseStore, MemoryStore as MemoryLeases, NewLease, Pending};
+
+    struct Parts {
+        shards: Shards,
+        leases: MemoryLeases,
+        commands: mpsc::UnboundedReceiver<LeaseCommand>,
+        _events: mpsc::Receiver<ReaderEvent>,
+    }
+
+    fn me() -> LeaseOwner {
+        LeaseOwner::from_random([1; 16])
+    }
+
+    fn parts() -> Parts {
+        let (lease_commands, commands) = mpsc::unbounded_channel();
+        let leases = MemoryLeases::new();
+        let stores = Stores::new(Arc::new(MemoryStore::new()), Arc::new(leases.clone()), RetryPolicy::default());
+        let (settings, events) = reader_settings(Arc::new(TestStream::new(&[("a", 0), ("b", 0)])));
+        Parts {
+            shards: Shards::new(me(), stores, lease_commands, Arc::default(), settings),
+            leases,
+            commands,
+            _events: events,
+        }
+    }
+
+    fn pending() -> Lease {
+        let manifest = ManifestName::new("_intents/20250113T103000Z-w-000001.json").unwrap();
+        Lease { pending: Some(Pending { through: at(9), manifest }), ..lease("a", at(5)) }
+    }
+
+    impl Parts {
+        fn command(&mut self) -> Option<String> {
+            self.commands.try_recv().ok().map(|command| format!("{command:?}"))
+        }
+
+        /// Creates a shard's row, held by `owner`.
+        async fn hold(&self, shard: &str, owner: &LeaseOwner) {
+            self.leases.create(&[NewLease::new(key(shard), at(5))]).await.unwrap();
+            self.leases.take(owner, &key(shard), 0).await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shard_is_read_unless_it_is_done_or_has_an_epoch_pending() {
+        let mut parts = parts();
+        parts.shards.on_gained(lease("b", at(5)));
+        assert!(parts.shards.reads_from(&lease("b", at(5))) && parts.command().is_none());
+        parts.shards.on_gained(lease("a", Position::End));
+        assert!(parts.command().unwrap().starts_with("Release"), "a done shard needs no reader");
+        parts.shards.on_gained(pending());
+        assert!(parts.shards.is_recovering() && !parts.shards.readers.has(&key("a")));
+    }
+
+    #[tokio::test]
+    async fn after_a_recovery_a_shard_is_read_by_its_row_if_the_lease_is_still_held() {
+        let mut parts = parts();
+        parts.hold("a", &me()).await;
+        parts.hold("b", &LeaseOwner::from_random([2; 16])).await;
+        let manifest = pending().pending.unwrap().manifest;
+        let waiting = vec![key("a"), key("b")];
+        let recovery = FinishedRecovery { manifest, waiting, result: Ok(Recovery::NotPending) };
+        parts.shards.on_recovered(recovery).await.unwrap();
+        assert!(parts.shards.readers.has(&key("a")) && !parts.shards.readers.has(&key("b")));
+        assert!(parts.command().unwrap().starts_with("Disown"));
+    }
+
+    #[tokio::test]
+    async fn a_failed_recovery_ends_the_worker_only_if_a_store_failed_and_shards_wait() {
+        let unavailable = || {
+            let (operation, problem) = ("get".to_owned(), "lost".to_owned());
+            CommitError::Lake(crate::lake::LakeError::Unavailable { operation, problem })
+        };
+        let no_intent = || CommitError::NoIntent { name: "x".to_owned() };
+        let cases = [
+            (unavailable(), vec![key("a")], false, vec![]),
+            (unavailable(), vec![], true, vec![]),
+            (no_intent(), vec![key("a")], true, vec![key("a")]),
+        ];
+        for (error, waiting, continues, abandoned) in cases {
+            let mut parts = parts();
+            let manifest = pending().pending.unwrap().manifest;
+            let finished = FinishedRecovery { manifest, waiting, result: Err(error) };
+            assert_eq!(parts.shards.on_recovered(finished).await.is_ok(), continues);
+            assert_eq!(parts.shards.take_releases().into_keys().collect::<Vec<_>>(), abandoned);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_own_epoch_that_cannot_be_published_is_recovered_before_its_shards_are_read_again() {
+        let mut parts = parts();
+        parts.shards.on_gained(lease("a", at(5)));
+        let manifest = pending().pending.unwrap().manifest;
+        parts.shards.on_unpublished(&manifest, vec![key("a")]);
+        assert!(!parts.shards.readers.has(&key("a")));
+        let finished = parts.shards.next_recovery().await.unwrap();
+        assert_eq!((finished.manifest, finished.waiting), (manifest, vec![key("a")]));
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_is_lost_or_released_waits_for_its_recovery_no_longer() {
+        let mut parts = parts();
+        parts.shards.on_gained(pending());
+        parts.shards.request(key("a"));
+        for (key, release) in parts.shards.take_releases() {
+            parts.shards.release(key, release);
+        }
+        assert!(parts.command().unwrap().starts_with("Release"));
+        assert_eq!(parts.shards.next_recovery().await.unwrap().waiting, []);
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_fails_is_abandoned_and_not_waited_for_until_it_is_read_again() {
+        let mut parts = parts();
+        parts.shards.on_gained(lease("a", at(5)));
+        let error = SourceError::Unreadable { place: "a".to_owned(), problem: "gone".to_owned() };
+        let event = ReaderEvent { reader: ReaderId(1), key: key("a"), kind: ReaderEventKind::Failed(error) };
+        parts.shards.on_reader_event(event);
+        parts.shards.request(key("a"));
+        let releases = parts.shards.take_releases();
+        assert_eq!(releases, BTreeMap::from([(key("a"), Release::Abandoned)]), "a request does not weaken it");
+        for (key, release) in releases {
+            parts.shards.release(key, release);
+        }
+        assert!(parts.command().unwrap().starts_with("Abandon"));
+        assert!(parts.shards.has_failed(&key("a")) && parts.shards.problems() == ["can't read a: gone"]);
+        parts.shards.on_gained(Lease { holder: Holder::Held(me()), ..lease("a", at(5)) });
+        assert!(!parts.shards.has_failed(&key("a")));
     }
 }

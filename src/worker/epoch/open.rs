@@ -237,3 +237,110 @@ impl OpenEpoch {
         self.objects.abort().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::{MemoryStore, ObjectStore};
+    use crate::retry::RetryPolicy;
+    use crate::worker::testing::{at, encoding, key, open_epochs, read};
+    use checkpoints::{MemoryStore as MemoryLeases, Position, ShardRange};
+
+    fn epochs(lake: &MemoryStore) -> OpenEpochs {
+        let stores = Stores::new(Arc::new(lake.clone()), Arc::new(MemoryLeases::new()), RetryPolicy::default());
+        open_epochs(stores, MemoryPlan::new(64 << 20, 1))
+    }
+
+    fn end(shard: &str, from: Position) -> ReadRange {
+        let what = ReadWhat::End { children: Vec::new() };
+        ReadRange { key: key(shard), group: 0, source: 0, from, is_taken_over: true, what }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_epoch_is_due_after_its_interval_or_its_input() {
+        let mut epochs = epochs(&MemoryStore::new());
+        assert!(epochs.is_empty() && epochs.deadline().is_none());
+        let begun = Instant::now();
+        epochs.get_or_open(0, 1).add_range(&read("a", 1).await).await.unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        epochs.get_or_open(1, 1).add_range(&read("b", 1).await).await.unwrap();
+        assert_eq!(epochs.deadline(), Some(begun + Duration::from_secs(60)), "the first epoch's");
+        assert!(epochs.due(2).is_empty());
+        let mut number = 2;
+        while epochs.due(2).is_empty() {
+            epochs.get_or_open(1, 1).add_range(&read("b", number).await).await.unwrap();
+            number += 1;
+        }
+        assert_eq!((epochs.due(2), number > 20), (vec![1], true), "a kilobyte has been read");
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(epochs.due(2), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn an_epoch_with_too_many_partitions_is_due() {
+        let mut epochs = epochs(&MemoryStore::new());
+        let partitions_max = epochs.settings.memory.partitions_max(1);
+        let epoch = epochs.get_or_open(0, 1);
+        epoch.partitions.extend(0..partitions_max as u64);
+        assert!(epochs.due(1).is_empty());
+        assert_eq!(epochs.due(2), [0], "two groups have half of the memory each");
+        epochs.get_or_open(0, 1).partitions.insert(u64::MAX);
+        assert_eq!(epochs.due(1), [0]);
+    }
+
+    #[tokio::test]
+    async fn the_group_of_a_shard_is_the_one_whose_epoch_has_records_of_it() {
+        let mut epochs = epochs(&MemoryStore::new());
+        epochs.get_or_open(0, 1).add_range(&read("a", 1).await).await.unwrap();
+        epochs.get_or_open(2, 1).add_range(&read("b", 1).await).await.unwrap();
+        assert_eq!(["a", "b", "c"].map(|shard| epochs.group_with(&key(shard))), [Some(0), Some(2), None]);
+        assert!(epochs.is_full_for(0, &key("c"), 1) && !epochs.is_full_for(0, &key("a"), 1));
+        assert!(!epochs.is_full_for(0, &key("c"), 2) && !epochs.is_full_for(1, &key("c"), 1));
+    }
+
+    /// Adds two records of shard `a`, which go through the lane, and the end of shard `b`.
+    async fn fill(epoch: &mut OpenEpoch, slot: &mut LaneSlot) {
+        for number in 1..3 {
+            let range = read("a", number).await;
+            epoch.add_range(&range).await.unwrap();
+            let ReadWhat::Chunk(chunk) = range.what else { panic!() };
+            let pushed = slot.lane.push(0, chunk.chunk);
+            epoch.add_pushed(&range.key, pushed).await.unwrap();
+        }
+        epoch.add_range(&end("b", at(7))).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_staged_epoch_names_every_range_and_is_not_visible() {
+        let lake = MemoryStore::new();
+        let mut epochs = epochs(&lake);
+        let mut slot = LaneSlot::new(&encoding()).unwrap();
+        fill(epochs.get_or_open(0, 1), &mut slot).await;
+        let epoch = epochs.take(0).unwrap();
+        assert_eq!(epoch.keys(), [key("a"), key("b")]);
+        let manifest = epochs.stage(epoch, &mut [slot]).await.unwrap();
+        let ranges: Vec<_> = manifest.shards.iter().map(|shard| (&shard.key.shard, &shard.range)).collect();
+        let range = |after, through| ShardRange::new(after, through).unwrap();
+        let (a, b) = (range(Position::Beginning, at(2)), range(at(7), Position::End));
+        assert_eq!(ranges, [(&key("a").shard, &a), (&key("b").shard, &b)]);
+        assert_eq!((manifest.shards[0].taken_over, manifest.shards[1].taken_over), (false, true));
+        assert_eq!((manifest.totals.records, manifest.objects.len()), (2, 1));
+        assert!(lake.objects().is_empty() && lake.list_uploads().await.unwrap().len() == 1);
+        assert!(epochs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_epoch_leaves_no_upload() {
+        let lake = MemoryStore::new();
+        let mut epochs = epochs(&lake);
+        let mut slot = LaneSlot::new(&encoding()).unwrap();
+        let epoch = epochs.get_or_open(0, 1);
+        fill(epoch, &mut slot).await;
+        let spill = slot.spill();
+        let (row_groups, _) = slot.encode_some(spill).unwrap();
+        epoch.add_row_groups(&slot.encoder, row_groups).await.unwrap();
+        epochs.take(0).unwrap().abandon().await;
+        let aborted = lake.calls().iter().filter(|(operation, _)| *operation == "abort_upload").count();
+        assert_eq!((aborted, lake.list_uploads().await.unwrap().len()), (1, 0));
+    }
+}
