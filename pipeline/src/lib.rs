@@ -26,5 +26,6 @@ pub mod graph;
 pub mod lane;
 pub mod layout;
 pub mod line_objects;
+pub mod stage;
 pub mod time;
 pub mod toml_reader;

@@ -239,7 +239,7 @@ fn configure(
         key,
         assigned,
         raw,
-        letters: LineCodec::Gzip(1),
+        dead_letters: LineCodec::Gzip(1),
         record_bytes_max: usize::try_from(config.limits.record_bytes)?,
         hash_seed: u64::from_le_bytes(random_bytes()?),
         datasets: config.datasets,

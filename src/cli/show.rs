@@ -7,7 +7,7 @@ use std::sync::Arc;
 use checkpoints::{Holder, Lease, ShardKey};
 use pipeline::dataset::SchemaFormat;
 use pipeline::dead_letter::code::Code;
-use pipeline::graph::Graph;
+use pipeline::graph::{EdgeId, Graph};
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::{
@@ -194,7 +194,7 @@ pub(crate) async fn status(place: &Place, json: bool) -> anyhow::Result<ExitCode
     }
     let mut passed = Table::new(&["passed along", ">records", ">bytes"]);
     let mut edges: Vec<(String, EdgeTotal)> = edges.into_iter().collect();
-    edges.sort_by_key(|(name, _)| place_in_graph(name));
+    edges.sort_by_key(|(id, _)| id.parse::<EdgeId>().ok());
     for (name, EdgeTotal(records, bytes)) in edges {
         passed.row([name, show_count(records), show_bytes(bytes)]);
     }
@@ -318,13 +318,4 @@ pub(crate) async fn deadletters(args: &DeadlettersArgs, json: bool) -> anyhow::R
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Where an edge stands on the way of a record, by the stage that it comes from.
-fn place_in_graph(edge: &str) -> usize {
-    const STAGES: [&str; 9] =
-        ["decode", "validate", "enrich", "anonymize", "batch", "encode", "raw", "dead letters", "commit"];
-    let from = edge.split(" → ").next().unwrap_or(edge);
-    // A source is named by its stream.
-    STAGES.iter().position(|stage| from.split('/').next() == Some(*stage)).map_or(0, |place| place + 1)
 }

@@ -32,6 +32,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use checkpoints::{Lease, ManifestName, Position, ShardId, ShardKey};
+use pipeline::layout;
 use pipeline::time::{format_rfc3339, parse_rfc3339};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -40,8 +41,6 @@ use crate::lake::{LakeError, ObjectKey, ObjectStore, Written};
 
 /// The version of the stored form that this version writes. It reads no other.
 const FORMAT: u32 = 1;
-/// Where named checkpoints are.
-const CHECKPOINTS: &str = "_checkpoints/";
 /// The most characters of a name.
 const NAME_CHARS_MAX: usize = 128;
 
@@ -146,14 +145,12 @@ impl CheckpointName {
 
     /// The key of the checkpoint's object.
     pub fn key(&self) -> ObjectKey {
-        ObjectKey::new(format!("{CHECKPOINTS}{}.json", self.0))
-            .expect("a checkpoint's name is one plain segment of a path")
+        ObjectKey::new(layout::named_checkpoint(&self.0)).expect("a checkpoint's name is one plain segment of a path")
     }
 
     /// The name whose object has this key.
     fn of_key(key: &ObjectKey) -> Option<Self> {
-        let name = key.as_str().strip_prefix(CHECKPOINTS)?.strip_suffix(".json")?;
-        CheckpointName::new(name).ok()
+        CheckpointName::new(layout::name_of_checkpoint(key.as_str())?).ok()
     }
 }
 
@@ -256,7 +253,7 @@ pub async fn list_checkpoints(
     lake: &dyn ObjectStore,
 ) -> Result<(Vec<CheckpointSummary>, Vec<UnreadableCheckpoint>), LakeError> {
     let (mut summaries, mut unreadable) = (Vec::new(), Vec::new());
-    for object in lake.list(CHECKPOINTS).await? {
+    for object in lake.list(layout::CHECKPOINTS).await? {
         let Some(name) = CheckpointName::of_key(&object.key) else {
             let problem = "its key is not the key of a checkpoint".to_owned();
             unreadable.push(UnreadableCheckpoint { key: object.key, problem });

@@ -1,7 +1,7 @@
 //! The field ids of a lake's datasets, in `_schemas/<dataset>/<number>.json`.
 //!
 //! Owns: which of these objects counts, and how a worker adds fields to it. Does not own: which field gets which id, the
-//! form of the object (both: [`FieldIds`]).
+//! content of the objects (both: [`FieldIds`]), their keys ([`layout`]).
 //!
 //! Each object holds every field that the dataset has had so far, and the one with the highest number counts. A worker
 //! reads it when it opens the lake. If the worker's definition has other fields, it writes the next number with

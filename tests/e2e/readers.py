@@ -1,8 +1,9 @@
 """DuckDB, pyarrow and Polars read the lake, find its partitions as Hive does, and agree on every value.
 
-Three lakes: one of many records in few files, one of many small files (columns and pages without any value), and one whose
-partition values need escaping. For each dataset, the rows of the three readers are brought to one form and compared, all of
-them. Then the columns that land unchanged are compared with the input itself.
+Four lakes: one of many records in few files, one of many small files (columns and pages without any value), one whose
+partition values need escaping, and one whose definition changes. For each dataset, the rows of the three readers are brought
+to one form and compared, all of them. Then the columns that land unchanged are compared with the input itself. Every file
+keeps the conventions of docs/formats.md: the name of its writer, field ids, and the unit of times.
 
     python -m e2e.readers
 """
@@ -12,6 +13,7 @@ import datetime
 import json
 import math
 import pathlib
+import re
 import tempfile
 
 import duckdb
@@ -26,12 +28,16 @@ from e2e.common.lake import connect, datasets, dead_letters, parquet_glob, sourc
 SHARD_KEYS = ["ingest_shard", "ingest_sequence"]
 STREAM_KEYS = ["ingest_stream", *SHARD_KEYS]
 
+FIELD_ID = b"PARQUET:field_id"
+# VersionParser.FORMAT of parquet-java, which must match the whole text.
+CREATED_BY = re.compile(r"(.*?)\s+version\s*(?:([^(]*?)\s*(?:\(\s*build\s*([^)]*?)\s*\))?)?")
+
 
 def normal(value):
     """A value in a form that all three readers can be brought to."""
     if isinstance(value, datetime.datetime):
         value = value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)
-        return value.astimezone(datetime.timezone.utc).isoformat(timespec="milliseconds")
+        return value.astimezone(datetime.timezone.utc).isoformat(timespec="microseconds")
     if isinstance(value, datetime.date):
         return value.isoformat()
     if isinstance(value, float):
@@ -130,12 +136,55 @@ def compare_with_input(found, records):
         record = parsed(lines[row["ingest_shard"], row["ingest_sequence"]])
         assert row["event_type"] == record["event_type"]
         at = datetime.datetime.fromtimestamp(record["event_timestamp"] / 1000, datetime.timezone.utc)
-        assert row["event_timestamp"] == at.isoformat(timespec="milliseconds")
+        assert row["event_timestamp"] == at.isoformat(timespec="microseconds")
         assert (row["year"], row["month"], row["day"]) == (f"{at.year}", f"{at.month:02}", f"{at.day:02}")
         device = record.get("device") or {}
         assert row["device_make"] == device.get("make") and row["device_model"] == device.get("model")
         compared += 1
     return compared
+
+
+def fields_of(field, parent=None):
+    """(id, id of the containing field, name, type) of a field and of every field inside it."""
+    identity = int(field.metadata[FIELD_ID])
+    yield identity, parent, field.name, field.type
+    kind = field.type
+    if pyarrow.types.is_map(kind):
+        inside = [kind.key_field, kind.item_field]
+    elif pyarrow.types.is_list(kind):
+        inside = [kind.value_field]
+    else:
+        inside = [kind.field(n) for n in range(kind.num_fields)]
+    for child in inside:
+        yield from fields_of(child, identity)
+
+
+def check_conventions(lake):
+    """Every file names its writer, has the lake's field ids, and has times in UTC microseconds."""
+    times = 0
+    for dataset in datasets(lake):
+        schemas = sorted((pathlib.Path(lake) / "_schemas" / dataset).iterdir())
+        stored = json.loads(schemas[-1].read_text())
+        assert stored["format"] == 1 and stored["dataset"] == dataset, stored
+        known = {field["id"]: (field.get("parent"), field["name"]) for field in stored["fields"]}
+        assert list(known) == list(range(1, len(known) + 1)), f"{dataset}: ids with gaps: {list(known)}"
+        for path in pathlib.Path(lake).glob(f"processed/{dataset}/**/*.parquet"):
+            writer = CREATED_BY.fullmatch(pyarrow.parquet.read_metadata(path).created_by)
+            assert writer and writer[1] == "shardlake" and re.fullmatch(r"\d+\.\d+\.\d+", writer[2]) and writer[3], path
+            fields = [found for field in pyarrow.parquet.read_schema(path) for found in fields_of(field)]
+            assert len({identity for identity, *_ in fields}) == len(fields), f"{path}: an id occurs twice"
+            for identity, parent, name, kind in fields:
+                assert known[identity] == (parent, name), f"{path}: {name} has the id {identity} of {known[identity]}"
+                if pyarrow.types.is_timestamp(kind):
+                    assert (kind.unit, kind.tz) == ("us", "UTC"), f"{path}: {name} is {kind}"
+                    times += 1
+        columns = connect().execute(f"DESCRIBE SELECT * FROM '{parquet_glob(lake, dataset)}'").fetchall()
+        by_duckdb = {name for name, kind, *_ in columns if kind == "TIMESTAMP WITH TIME ZONE"}
+        frame = polars.scan_parquet(f"{lake}/processed/{dataset}/**/*.parquet", hive_partitioning=False)
+        by_polars = {name for name, kind in frame.collect_schema().items() if kind == polars.Datetime("us", "UTC")}
+        assert "ingest_arrival_time" in by_duckdb and by_duckdb == by_polars, (by_duckdb, by_polars)
+    assert times, "no file has a time"
+    return times
 
 
 def check_metadata(lake):
@@ -165,6 +214,7 @@ def many_records(folder):
     compared = compare_with_input(found, records)
     count = sum(map(len, found.values()))
     assert count + len(list(dead_letters(folder / "lake"))) == len(list(source_lines(records)))
+    check_conventions(folder / "lake")
     return f"{count:,} rows agree, {compared:,} compared with the input, {check_metadata(folder / 'lake')} files"
 
 
@@ -195,9 +245,57 @@ def escaped_partitions(folder):
     return f"{len(kinds)} values read back"
 
 
+DEFINITION = """
+name = "orders"
+[[recognize]]
+present = ["/order"]
+[event_time]
+pointer = "/at"
+"""
+
+
+def changed_definitions(folder):
+    """A column keeps its id while others come, go and change their types; times are kept to the microsecond."""
+    lake = folder / "lake"
+    at = datetime.datetime(2025, 1, 15, 23, 59, 59, 123456, datetime.timezone.utc)
+    versions = [
+        {"order": "string", "at": "timestamp", "amount": "int32", "note": "string"},
+        {"order": "string", "at": "timestamp", "amount": "int64", "tags": "list"},
+        {"order": "string", "at": "timestamp", "amount": "int32", "note": "string", "tags": "list"},
+    ]
+    ids, files = {}, set()
+    for number, columns in enumerate(versions):
+        text = DEFINITION
+        for name, kind in columns.items():
+            element = 'element = "string"\n' if kind == "list" else ""
+            text += f'[[column]]\nname = "{name}"\npointer = "/{name}"\ntype = "{kind}"\n{element}'
+        (folder / "orders.toml").write_text(text)
+        (folder / "shardlake.toml").write_text('[[dataset]]\nfile = "orders.toml"\n')
+        records = folder / f"records-{number}"
+        records.mkdir()
+        record = {"order": "o", "at": at.isoformat().replace("+00:00", "789Z"), "amount": number, "note": "n", "tags": ["t"]}
+        (records / "one.ndjson").write_text(json.dumps(record) + "\n")
+        shardlake("run", "--config", "shardlake.toml", "--source", records, "--lake", lake, "--until-caught-up", cwd=folder)
+        written = set(lake.glob("processed/orders/**/*.parquet")) - files
+        files |= written
+        (path,) = written
+        fields = [found for field in pyarrow.parquet.read_schema(path) for found in fields_of(field)]
+        for identity, parent, name, kind in fields:
+            assert ids.setdefault((name, parent, str(kind)), identity) == identity, (name, identity, ids)
+        assert len(set(ids.values())) == len(ids), f"an id means two fields: {ids}"
+        found = {
+            "DuckDB": connect().execute(f"SELECT at FROM '{path}'").fetchone()[0],
+            "pyarrow": pyarrow.parquet.read_table(path, columns=["at"])["at"][0].as_py(),
+            "Polars": polars.read_parquet(path, columns=["at"])["at"][0],
+        }
+        assert all(time == at for time in found.values()), found
+    check_conventions(lake)
+    return f"{len(ids)} fields have ids of their own in {len(files)} files of {len(versions)} definitions"
+
+
 def main():
     print(f"DuckDB {duckdb.__version__}, pyarrow {pyarrow.__version__}, Polars {polars.__version__}")
-    for check in (many_records, small_files, escaped_partitions):
+    for check in (many_records, small_files, escaped_partitions, changed_definitions):
         with tempfile.TemporaryDirectory() as folder:
             print(f"{check.__name__}: {check(pathlib.Path(folder))}", flush=True)
     print("OK")

@@ -1,4 +1,6 @@
-//! Rows become Arrow columns, and those a Parquet file.
+//! Builds Arrow columns from rows.
+//!
+//! Owns: the Arrow schema with its field ids, the builders. Does not own: the Parquet writer (`partition`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use crate::plan::{Plan, Source, TimePart};
 use crate::time::{DAY_MS, date_of};
 use crate::values::{Leaf, Output, Value};
 
-/// What a row has beside the values of its record.
+/// What a row has in addition to the values of its record.
 #[derive(Debug)]
 pub(crate) struct Ingest<'r> {
     pub(crate) stream: &'r str,
@@ -98,7 +100,7 @@ fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
 }
 
-/// The rows of one partition that are not written yet.
+/// The rows of one partition that were not written yet.
 #[derive(Debug)]
 pub(crate) struct Columns {
     schema: SchemaRef,
@@ -112,7 +114,7 @@ impl Columns {
         Columns { schema: Arc::clone(schema), builders, rows: 0 }
     }
 
-    /// Adds a row; `values` are those of the plan's columns, whose values are not computed.
+    /// Adds a row. `values` has one value for each of the plan's columns; those of computed columns are ignored.
     pub(crate) fn append(&mut self, plan: &Plan, values: &[Value], ingest: &Ingest<'_>) {
         let columns = plan.columns.iter().zip(values).filter(|(column, _)| column.in_file);
         for ((column, value), builder) in columns.zip(&mut self.builders) {
@@ -130,7 +132,7 @@ impl Columns {
         self.rows += 1;
     }
 
-    /// The rows, which are forgotten here.
+    /// Takes the rows.
     pub(crate) fn take(&mut self) -> Result<RecordBatch, ArrowError> {
         let arrays = self.builders.iter_mut().map(Builder::finish).collect();
         self.rows = 0;

@@ -69,7 +69,7 @@ pub(crate) fn config(datasets: Datasets, assigned: Option<usize>, record_bytes_m
         key: Some(PseudonymKey::new(&[7; 32]).expect("32 bytes make a key")),
         assigned: vec![assigned],
         raw: Some(LineCodec::Gzip(1)),
-        letters: LineCodec::Gzip(1),
+        dead_letters: LineCodec::Gzip(1),
         record_bytes_max,
         hash_seed: 42,
         datasets,

@@ -530,7 +530,7 @@ type = "string"
 name = "buyers"
 file = "buyers.csv"
 key = "id"
-on = "/buyer"
+on = "buyer"
 "#;
 
     #[test]

@@ -19,9 +19,10 @@
 
 use std::ops::Range;
 
+use crate::columns::batch::Run;
 use crate::columns::leaf::Values;
 use crate::columns::store::{Gathered, GatheredStrings, Packed};
-use crate::columns::table::{Run, Table};
+use crate::columns::table::Table;
 use crate::dataset::plan::{LeafId, Nest, ShapeId};
 
 /// Approximate number of levels in a batch. A gathered level takes about 16 bytes, twenty times as much as a packed one.

@@ -24,9 +24,10 @@ use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result;
 use parquet::schema::types::SchemaDescPtr;
 
+use crate::columns::batch::Run;
 use crate::columns::leaf::Values;
 use crate::columns::partition::PartitionId;
-use crate::columns::table::{Run, Table};
+use crate::columns::table::Table;
 use crate::dataset::Datasets;
 use crate::encode::column::ColumnEncoder;
 use crate::encode::gather::{Column, LeafRows};
@@ -166,7 +167,7 @@ impl Encoder {
         for ((number, leaf), descriptor) in leaves.zip(schema.columns()) {
             let rows = LeafRows::new(table, number, runs);
             let dictionary = match &table.values[number] {
-                Values::Dictionary(dictionary) => Some(dictionary.landed()),
+                Values::Dictionary(dictionary) => Some(dictionary.output()),
                 _ => None,
             };
             columns.push(self.columns.encode(leaf, descriptor, &rows, &mut self.column, dictionary)?);

@@ -147,7 +147,7 @@ impl Setup {
             key: Some(key()),
             assigned: vec![assigned],
             raw: self.raw.then_some(LineCodec::Gzip(1)),
-            letters: LineCodec::Gzip(1),
+            dead_letters: LineCodec::Gzip(1),
             record_bytes_max: self.record_bytes_max,
             hash_seed: 42,
             datasets,
@@ -216,7 +216,7 @@ impl Run {
 
     /// How many records have passed along an edge.
     pub(crate) fn count(&self, edge: &str) -> u64 {
-        let edge = self.config.graph.find_edge(edge).unwrap_or_else(|| panic!("there is no edge {edge}"));
+        let edge = edge.parse().ok().and_then(|id| self.config.graph.find_edge(&id)).expect("the id of an edge");
         self.counts[edge].records
     }
 }

@@ -139,7 +139,7 @@ impl OpenEpoch {
             open_bytes_max: memory.open_object_bytes(groups),
             upload_bytes: memory.upload_bytes(groups),
             raw_extension: raw.unwrap_or_default(),
-            dead_letter_extension: lanes.letters.extension(),
+            dead_letter_extension: lanes.dead_letters.extension(),
         };
         OpenEpoch {
             ledger: EpochLedger::new(id.clone(), &lanes.graph, &lanes.datasets, raw.is_some()),

@@ -1,4 +1,4 @@
-//! The product's data path on NDJSON bytes, in memory.
+//! Runs the product's data path on NDJSON bytes, in memory.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -18,7 +18,7 @@ use pipeline::line_objects::{LineCodec, LineMember};
 
 /// The key of pseudonyms, on both sides.
 pub(crate) const KEY: [u8; 32] = [7; 32];
-/// When records arrived that don't say so themselves: 2026-01-01.
+/// The arrival time of records without one of their own: 2026-01-01.
 pub(crate) const ARRIVAL_MS: i64 = 1_767_225_600_000;
 pub(crate) const STREAM: &str = "file:///ström";
 pub(crate) const SHARD: &str = "a \"b\".ndjson";
@@ -27,9 +27,9 @@ pub(crate) const SHARD: &str = "a \"b\".ndjson";
 #[derive(Debug, Clone)]
 pub(crate) struct Feed {
     pub(crate) definitions: Vec<DefinitionText>,
-    /// Sizes of the chunks, in turn; a chunk ends with a line all the same.
+    /// Approximate sizes of the chunks, in turn. A chunk ends at the end of a line.
     pub(crate) chunk_bytes: Vec<usize>,
-    /// After so many chunks the rows are taken and encoded, so that files have several row groups.
+    /// Rows are encoded after this many chunks, so that files have several row groups.
     pub(crate) take_every: usize,
     pub(crate) base_sequence: u64,
 }
@@ -40,7 +40,7 @@ impl Default for Feed {
     }
 }
 
-/// What came out.
+/// The output of the product.
 #[derive(Debug, Default)]
 pub(crate) struct Landed {
     /// Files by dataset and partition.
@@ -53,7 +53,7 @@ pub(crate) struct Landed {
     pub(crate) raw: Vec<Vec<u8>>,
 }
 
-/// Feeds the product with lines of JSON.
+/// Feeds lines of JSON to the product.
 pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
     let datasets = Datasets::compile(&feed.definitions, &|_, _| Err("no lookups here".into()));
     let datasets = datasets.unwrap_or_else(|problems| panic!("{problems}"));
@@ -62,7 +62,7 @@ pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
         key: Some(PseudonymKey::new(&KEY).unwrap()),
         assigned: vec![None],
         raw: Some(LineCodec::Gzip(1)),
-        letters: LineCodec::Gzip(1),
+        dead_letters: LineCodec::Gzip(1),
         record_bytes_max: baseline::RECORD_BYTES_MAX,
         hash_seed: 42,
         datasets,
@@ -113,7 +113,7 @@ pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
     landed
 }
 
-/// The end of the last whole line within so many bytes, or of the first line if it is longer.
+/// The end of the last whole line within `size` bytes, or of the first line if it is longer.
 fn end_of_chunk(ndjson: &[u8], at: usize, size: usize) -> usize {
     let window = &ndjson[at..ndjson.len().min(at + size)];
     if at + window.len() == ndjson.len() {

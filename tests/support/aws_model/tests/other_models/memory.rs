@@ -1,7 +1,7 @@
 //! The official SDK's requests, answered by a model without a socket.
 //!
 //! Owns: the connector, and the removal of `aws-chunked` framing, whose trailers join the headers. Does not own: retries, which
-//! are off, so that a test sees each refusal.
+//! are off, so that a test sees each error.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-/// An HTTP client of the SDK that asks this model.
+/// An HTTP client of the SDK that calls this model.
 pub(crate) fn client(model: impl Service) -> SharedHttpClient {
     let connector = SharedHttpConnector::new(Connector(Arc::new(model)));
     http_client_fn(move |_, _| connector.clone())

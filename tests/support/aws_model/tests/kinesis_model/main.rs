@@ -1,4 +1,4 @@
-//! The model of Kinesis, its server and the faults, seen through the official SDK.
+//! Tests of the model of Kinesis, of its server and of the faults, through the official SDK.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at what it did not expect")]
 

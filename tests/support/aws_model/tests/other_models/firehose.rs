@@ -1,4 +1,4 @@
-//! Firehose, and DynamoDB's refusals as the official SDK understands them.
+//! Firehose, and DynamoDB's errors as the official SDK parses them.
 
 use aws_model::firehose::Firehose;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
@@ -26,7 +26,7 @@ fn records(bodies: &[Vec<u8>]) -> Vec<Record> {
 }
 
 #[tokio::test]
-async fn records_that_fail_are_named_by_their_place_and_not_taken() {
+async fn failed_records_are_reported_by_their_index_and_not_stored() {
     let model = Firehose::new();
     let client = client(&model);
     let put = |bodies: Vec<Vec<u8>>| {
@@ -46,7 +46,7 @@ async fn records_that_fail_are_named_by_their_place_and_not_taken() {
     model.refuse_batch(1);
     let refused = put(bodies.clone()).await.unwrap_err().into_service_error();
     assert!(refused.is_service_unavailable_exception());
-    // Put again, all of it is there once more: at least once.
+    // Repeated, all of them are stored again: at least once.
     assert_eq!(put(bodies).await.unwrap().failed_put_count(), 0);
     assert_eq!(model.delivered("raw").len(), 6);
 }
@@ -73,7 +73,7 @@ async fn batches_and_records_have_limits() {
 }
 
 #[tokio::test]
-async fn the_sdk_understands_why_a_transaction_was_cancelled() {
+async fn the_sdk_parses_why_a_transaction_was_cancelled() {
     let (model, _) = with_table();
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())

@@ -1,4 +1,4 @@
-//! Splits, merges, changed shard counts: what ends, what begins, what is told of it.
+//! Splits, merges, changed shard counts: which shards end and begin, and what clients see of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_closed_shard_is_read_to_its_end_which_names_its_children() {
+async fn the_end_of_a_closed_shard_names_its_children() {
     for end_with_last_records in [false, true] {
         let world = World::new(1, Settings { end_with_last_records, ..Settings::default() });
         world.put("key", "before").await;
@@ -76,7 +76,7 @@ async fn a_merged_shard_has_two_parents_and_greater_sequence_numbers_than_both()
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused() {
+async fn invalid_splits_and_merges_are_refused() {
     let world = World::new(3, Settings { status_ms: 100, ..Settings::default() });
     let split = |number, at: &str| {
         world.client.split_shard().stream_name(STREAM).shard_to_split(shard(number)).new_starting_hash_key(at)
@@ -133,7 +133,7 @@ async fn a_changed_shard_count_leaves_equal_ranges_and_every_record_in_one_shard
     read_by_lineage(&world, put).await;
 }
 
-/// Reads parents before children, as told by GetRecords alone, and finds every record once, in the order of its key's shard.
+/// Reads parents before children, by GetRecords alone, and finds every record once, in the order of its key's shard.
 async fn read_by_lineage(world: &World, put: usize) {
     let mut ready: Vec<String> = (0..3).map(shard).collect();
     let (mut ended, mut waiting, mut seen) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
@@ -166,7 +166,7 @@ async fn read_by_lineage(world: &World, put: usize) {
 }
 
 #[tokio::test]
-async fn a_closed_shard_past_retention_is_forgotten_and_its_children_keep_its_name() {
+async fn a_closed_shard_past_retention_is_no_longer_listed_and_its_children_keep_its_name() {
     let world = World::new(1, Settings::default());
     world.put("key", "old").await;
     world.clock.advance_ms(HOUR_MS);

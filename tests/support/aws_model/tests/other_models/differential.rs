@@ -1,8 +1,8 @@
-//! One script, answered by the model and by a stand-in of AWS, and compared where stand-ins are known to do as AWS does: items,
+//! One script, answered by the model and by a stand-in of AWS, and compared where stand-ins are known to match AWS: items,
 //! counts, which request is refused with which code, ETags and bytes. Not compared: messages, times, capacities, checksums that
-//! nobody asked for; and not in the script: numbers that are not in their normal form, which moto keeps as they were written.
+//! no request asks for. Not in the script: numbers that are not in their normal form, which moto stores unchanged.
 //!
-//! Run with `AWS_ENDPOINT_URL_DYNAMODB`, `AWS_ENDPOINT_URL_S3`, or `AWS_ENDPOINT_URL` for both, of plain HTTP.
+//! Run with `AWS_ENDPOINT_URL_DYNAMODB`, `AWS_ENDPOINT_URL_S3`, or `AWS_ENDPOINT_URL` for both, with plain HTTP.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -29,7 +29,7 @@ fn encode(text: &str) -> String {
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// Sends a request as it would come to the model.
+/// Sends the request that the model gets.
 fn send(host: &str, service: &str, request: &Request) -> Response {
     let query: Vec<String> =
         request.query.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
@@ -80,7 +80,7 @@ fn send(host: &str, service: &str, request: &Request) -> Response {
     Response { status, headers, body: Bytes::from(body) }
 }
 
-/// What is compared of an answer of DynamoDB.
+/// The compared part of an answer of DynamoDB.
 fn essence(response: &Response) -> Json {
     let body: Json = serde_json::from_slice(&response.body).unwrap();
     if response.status != 200 {
@@ -91,12 +91,12 @@ fn essence(response: &Response) -> Json {
     }
     let mut compared = serde_json::Map::new();
     for name in ["Item", "Attributes", "Count", "ScannedCount", "Responses", "UnprocessedItems"] {
-        // Where there was no item, AWS leaves the attributes out, and LocalStack gives none.
+        // If there was no item, AWS omits the attributes, and LocalStack returns none.
         if let Some(value) = body.get(name).filter(|value| **value != json!({})) {
             compared.insert(name.to_owned(), value.clone());
         }
     }
-    // The order of a scan is each service's own.
+    // Each service has its own order of a scan.
     if let Some(items) = body["Items"].as_array() {
         let mut items: Vec<String> = items.iter().map(Json::to_string).collect();
         items.sort();
@@ -107,7 +107,7 @@ fn essence(response: &Response) -> Json {
 
 #[test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-fn dynamodb_answers_as_a_stand_in_does() {
+fn the_dynamodb_model_answers_like_a_stand_in() {
     let host = endpoint("DYNAMODB");
     let table = format!("differential-{}", std::process::id());
     let model = DynamoDb::new(|| 1_700_000_000_000);
@@ -258,7 +258,7 @@ fn dynamodb_answers_as_a_stand_in_does() {
     assert!(other.is_empty(), "{}", other.join("\n"));
 }
 
-/// What is compared of an answer of S3.
+/// The compared part of an answer of S3.
 fn essence_of_s3(response: &Response) -> BTreeMap<String, String> {
     let mut compared = BTreeMap::from([("status".to_owned(), response.status.to_string())]);
     let text = String::from_utf8_lossy(&response.body).into_owned();
@@ -274,7 +274,7 @@ fn essence_of_s3(response: &Response) -> BTreeMap<String, String> {
             .map(|(value, _)| value.to_owned())
             .collect()
     };
-    // An error's code counts; which further details stand beside it is each service's own.
+    // An error is compared by its code; each service adds details of its own.
     for name in ["Code"].iter().chain(details) {
         let values: Vec<String> = inside(name).into_iter().filter(|value| !value.is_empty()).collect();
         compared.insert((*name).to_owned(), values.join(",").replace("&quot;", "").replace('"', ""));
@@ -294,7 +294,7 @@ fn essence_of_s3(response: &Response) -> BTreeMap<String, String> {
 
 #[test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-fn s3_answers_as_a_stand_in_does() {
+fn the_s3_model_answers_like_a_stand_in() {
     let host = endpoint("S3");
     let bucket = format!("differential-{}", std::process::id());
     let model = S3::new(|| 1_700_000_000_000);
@@ -349,7 +349,7 @@ fn s3_answers_as_a_stand_in_does() {
         ("PUT", "/m", "uploadId=ID&partNumber=1", vec![], b"again".to_vec()),
         ("POST", "/m", "uploadId=ID", none_match(), complete(&[1])),
         ("DELETE", "/m", "uploadId=ID", vec![], vec![]),
-        // What follows an abort is left out: moto fails with 500.
+        // Calls after an abort are left out: moto fails with 500.
         ("PUT", "/copy", "", vec![("x-amz-copy-source", "/BUCKET/k")], vec![]),
         ("GET", "/copy", "", vec![], vec![]),
     ];

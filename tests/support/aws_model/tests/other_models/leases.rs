@@ -1,4 +1,4 @@
-//! What the protocol of leases relies on: conditions that one of many meets, transactions that happen once or not at all,
+//! What the lease protocol relies on: conditions that one of many meets, transactions that take effect once or not at all,
 //! reads that may be stale, and the requests of the Kinesis Client Library.
 
 use std::sync::atomic::Ordering;
@@ -64,7 +64,7 @@ fn of_eight_contenders_for_an_update_exactly_one_wins() {
 }
 
 #[test]
-fn a_transaction_is_all_or_nothing_and_says_why_for_each_item() {
+fn a_transaction_is_all_or_nothing_and_has_a_reason_for_each_item() {
     let (model, _) = with_table();
     for n in 0..100 {
         lease(&model, &n.to_string(), if n == 42 { "other" } else { "me" }, 0);
@@ -97,7 +97,7 @@ fn a_transaction_is_all_or_nothing_and_says_why_for_each_item() {
     assert!(
         model.items(TABLE).iter().all(|row| row["leaseKey"]["S"] == "42" || row["pendingCheckpoint"]["S"] == "100")
     );
-    // Decided twice: refused, since something is pending.
+    // Decided twice: refused, since a manifest is pending.
     let (status, _) = call(&model, "TransactWriteItems", &json!({ "TransactItems": mine }));
     assert_eq!(status, 400);
 }
@@ -123,7 +123,7 @@ fn transactions_have_limits() {
 }
 
 #[test]
-fn put_delete_and_check_stand_in_one_transaction() {
+fn put_delete_and_check_share_a_transaction() {
     let (model, _) = with_table();
     lease(&model, "parent", "me", 1);
     lease(&model, "gone", "me", 1);
@@ -176,7 +176,7 @@ fn a_repeated_transaction_with_its_token_has_no_second_effect() {
 }
 
 #[test]
-fn requests_are_refused_as_they_were_planned_and_write_nothing() {
+fn planned_refusals_happen_and_write_nothing() {
     let (model, _) = with_table();
     lease(&model, "a", "me", 0);
     lease(&model, "b", "me", 0);
@@ -212,7 +212,7 @@ fn requests_are_refused_as_they_were_planned_and_write_nothing() {
 }
 
 #[test]
-fn a_failed_condition_returns_the_item_if_asked() {
+fn a_failed_condition_returns_the_item_on_request() {
     let (model, _) = with_table();
     lease(&model, "a", "other", 7);
     let mut renew = json!({ "TableName": TABLE, "Key": { "leaseKey": { "S": "a" } }, "UpdateExpression": "ADD leaseCounter :1", "ConditionExpression": "leaseOwner = :me",
@@ -229,7 +229,7 @@ fn a_failed_condition_returns_the_item_if_asked() {
 }
 
 #[test]
-fn stale_reads_see_the_past_and_consistent_ones_the_present() {
+fn stale_reads_return_the_past_and_consistent_reads_the_present() {
     let (model, _) = with_table();
     lease(&model, "a", "first", 0);
     let own = |owner: &str| {
@@ -310,7 +310,7 @@ fn an_index_has_only_owned_leases_and_pages_by_its_own_key() {
     assert_eq!(keys, ["0", "1", "2", "3", "4", "5", "6"]);
 }
 
-/// The requests that KCL 3.1.3 sent, as they were recorded, in their order of a lease's life.
+/// The recorded requests of KCL 3.1.3, in the order of a lease's life.
 #[test]
 fn the_kinesis_client_librarys_own_requests_work() {
     let (model, _) = with_table();
@@ -334,7 +334,7 @@ fn the_kinesis_client_librarys_own_requests_work() {
         json!({ "leaseCounter": { "Value": { "N": "1" } }, "checkpointOwner": { "Exists": false } }),
     );
     good(&model, "UpdateItem", &renew);
-    // It prepares a checkpoint with bytes of its own, then sees the shard's end.
+    // It prepares a checkpoint with bytes of its own, then reaches the shard's end.
     good(
         &model,
         "UpdateItem",
@@ -360,7 +360,7 @@ fn the_kinesis_client_librarys_own_requests_work() {
         "endingHashKey": { "S": "113427455640312821154458202477256070484" }, "ownerSwitchesSinceCheckpoint": { "N": "1" },
         "checkpointSubSequenceNumber": { "N": "0" }, "leaseKey": { "S": "s" }, "startingHashKey": { "S": "0" } })
     );
-    // Removing attributes of a lease that is not there makes no lease.
+    // Removing attributes of a missing lease creates none.
     good(
         &model,
         "UpdateItem",

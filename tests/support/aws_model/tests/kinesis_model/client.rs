@@ -1,4 +1,4 @@
-//! A client of the SDK against a fresh model, and short forms of what the tests ask.
+//! A client of the SDK for a fresh model, and short forms of the tests' calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) const BEGINNING_MS: i64 = 1_767_225_600_000;
 /// The stream of every test.
 pub(crate) const STREAM: &str = "stream";
 
-/// A client of what is served at `url`. It never tries twice.
+/// A client of the server at `url`, without retries.
 pub(crate) fn client_of(url: &str) -> Client {
     let config = aws_sdk_kinesis::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -35,12 +35,12 @@ pub(crate) fn client_of(url: &str) -> Client {
     Client::from_conf(config)
 }
 
-/// A model behind HTTP, with a stream in it.
+/// A model behind HTTP, with one stream.
 pub(crate) struct World {
     pub(crate) kinesis: Kinesis,
     pub(crate) clock: ModelClock,
     pub(crate) faults: Arc<Faults>,
-    /// Runs as long as this lives.
+    /// The server runs as long as this lives.
     _server: Server,
     pub(crate) client: Client,
 }
@@ -76,7 +76,7 @@ impl World {
         self.client.get_records().shard_iterator(iterator).send().await.unwrap()
     }
 
-    /// The content of everything that a shard holds.
+    /// The contents of all records of a shard.
     pub(crate) async fn contents(&self, shard: &str) -> Vec<String> {
         contents(&self.get(self.oldest(shard).await).await)
     }
@@ -95,7 +95,7 @@ pub(crate) fn shard(number: u32) -> String {
     format!("shardId-{number:012}")
 }
 
-/// The type and message of an error that the service answered.
+/// The type and message of an error that the service returned.
 pub(crate) fn refusal<T, E: ProvideErrorMetadata>(answer: Result<T, SdkError<E>>) -> (String, String) {
     match answer {
         Ok(_) => panic!("not refused"),

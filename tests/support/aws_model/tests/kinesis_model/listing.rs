@@ -16,7 +16,7 @@ async fn listed(world: &World, kind: ShardFilterType, at_ms: Option<i64>, after:
     shards.shards().iter().map(|shard| shard.shard_id["shardId-".len()..].parse().unwrap()).collect()
 }
 
-/// 0, 1, 2, 3; after an hour 1 is split into 4 and 5; after another, 2 and 3 are merged into 6; then it is 2.5 hours.
+/// Shards 0 to 3. After an hour, 1 is split into 4 and 5; after another, 2 and 3 are merged into 6. It ends at 2.5 hours.
 async fn resharded() -> World {
     let world = World::new(4, Settings::default());
     world.clock.advance_ms(HOUR_MS);
@@ -28,7 +28,7 @@ async fn resharded() -> World {
 }
 
 #[tokio::test]
-async fn each_filter_means_the_shards_of_its_time() {
+async fn each_filter_returns_the_shards_of_its_time() {
     let world = resharded().await;
     let all = vec![0, 1, 2, 3, 4, 5, 6];
     let cases = [
@@ -54,7 +54,7 @@ async fn each_filter_means_the_shards_of_its_time() {
 #[tokio::test]
 async fn the_trim_horizon_moves_with_retention() {
     let world = resharded().await;
-    // Now 25.5 hours: the horizon is at 1.5, behind the split, before the merge.
+    // Now it is 25.5 hours: the horizon is at 1.5, after the split, before the merge.
     world.clock.advance_ms(23 * HOUR_MS);
     assert_eq!(listed(&world, ShardFilterType::FromTrimHorizon, None, None).await, [0, 2, 3, 4, 5, 6]);
     assert_eq!(listed(&world, ShardFilterType::AtTrimHorizon, None, None).await, [0, 2, 3, 4, 5]);
@@ -64,7 +64,7 @@ async fn the_trim_horizon_moves_with_retention() {
 }
 
 #[tokio::test]
-async fn a_filter_without_what_it_needs_is_refused() {
+async fn an_incomplete_filter_is_refused() {
     let world = resharded().await;
     let ask = |filter| world.client.list_shards().stream_name(STREAM).shard_filter(filter).send();
     let bare = |kind| ShardFilter::builder().r#type(kind).build().unwrap();
@@ -78,7 +78,7 @@ async fn a_filter_without_what_it_needs_is_refused() {
 }
 
 #[tokio::test]
-async fn pages_go_on_by_tokens_that_expire() {
+async fn pages_continue_by_tokens_that_expire() {
     let world = resharded().await;
     let filter = ShardFilter::builder().r#type(ShardFilterType::AtTimestamp);
     let filter = filter.timestamp(DateTime::from_millis(BEGINNING_MS + HOUR + 1)).build().unwrap();

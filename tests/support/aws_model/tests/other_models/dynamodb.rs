@@ -9,7 +9,7 @@ use aws_model::http::{Request, Service};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-/// A table as leases have it.
+/// The description of a lease table.
 pub(crate) const TABLE: &str = "leases";
 
 /// A model, and its clock in milliseconds.
@@ -19,7 +19,7 @@ pub(crate) fn model() -> (DynamoDb, Arc<AtomicU64>) {
     (DynamoDb::new(move || now.load(Ordering::Relaxed)), clock)
 }
 
-/// A request of DynamoDB.
+/// A request to DynamoDB.
 pub(crate) fn request(operation: &str, body: &Json) -> Request {
     Request {
         method: "POST".to_owned(),
@@ -30,20 +30,20 @@ pub(crate) fn request(operation: &str, body: &Json) -> Request {
     }
 }
 
-/// The status and the answer.
+/// Sends a request: the status and the answer.
 pub(crate) fn call(model: &DynamoDb, operation: &str, body: &Json) -> (u16, Json) {
     let answer = model.answer(&request(operation, body));
     (answer.status, serde_json::from_slice(&answer.body).unwrap())
 }
 
-/// The answer of a request that must succeed.
+/// The answer to a request that must succeed.
 pub(crate) fn good(model: &DynamoDb, operation: &str, body: &Json) -> Json {
     let (status, answer) = call(model, operation, body);
     assert_eq!(status, 200, "{operation} {body}: {answer}");
     answer
 }
 
-/// Code and message of a request that must be refused.
+/// The code and message of a request that must be refused.
 pub(crate) fn bad(model: &DynamoDb, operation: &str, body: &Json) -> (String, String) {
     let (status, answer) = call(model, operation, body);
     assert_eq!(status, 400, "{operation} {body}: {answer}");
@@ -52,7 +52,7 @@ pub(crate) fn bad(model: &DynamoDb, operation: &str, body: &Json) -> (String, St
     (kind.rsplit_once('#').unwrap().1.to_owned(), message.as_str().unwrap().to_owned())
 }
 
-/// A table with the key `leaseKey` and the index that KCL makes.
+/// A table with the key `leaseKey` and the index that KCL creates.
 pub(crate) fn with_table() -> (DynamoDb, Arc<AtomicU64>) {
     let (model, clock) = model();
     good(
@@ -91,7 +91,7 @@ fn rich() -> Json {
 }
 
 #[test]
-fn conditions_mean_what_the_guide_says() {
+fn conditions_have_the_documented_meaning() {
     let (model, _) = with_table();
     put(&model, &rich());
     let values = json!({
@@ -175,7 +175,7 @@ fn conditions_mean_what_the_guide_says() {
             "{condition}: {answer}"
         );
         assert_eq!(status == 200, holds, "{condition}");
-        // A filter decides likewise.
+        // A filter has the same meaning.
         let expression = body.as_object_mut().unwrap().remove("ConditionExpression").unwrap();
         body.as_object_mut().unwrap().remove("Key");
         body["FilterExpression"] = expression;
@@ -184,7 +184,7 @@ fn conditions_mean_what_the_guide_says() {
 }
 
 #[test]
-fn expressions_that_aws_refuses_are_refused_in_its_words() {
+fn expressions_that_aws_refuses_are_refused_with_its_messages() {
     let (model, _) = with_table();
     let one = json!({ ":v": { "N": "1" } });
     for (condition, names, values, message) in [
@@ -289,7 +289,7 @@ fn expressions_that_aws_refuses_are_refused_in_its_words() {
 }
 
 #[test]
-fn updates_see_the_item_as_it_was_before() {
+fn updates_use_the_item_as_it_was_before() {
     let (model, _) = with_table();
     put(
         &model,
@@ -312,7 +312,7 @@ fn updates_see_the_item_as_it_was_before() {
                         "ss": { "SS": ["q"] }, "m": { "M": { "j": { "N": "1" } } } });
     assert_eq!(answer["Attributes"], after);
     assert_eq!(item(&model, "a"), after);
-    // Lists: elements are removed by their old places; a set that loses its last element is gone.
+    // Lists: elements are removed by their old indexes; a set that loses its last element is removed.
     let answer = good(
         &model,
         "UpdateItem",
@@ -468,7 +468,7 @@ fn keys_are_checked() {
         bad(&model, "GetItem", &json!({ "TableName": "missing", "Key": { "leaseKey": { "S": "a" } } })),
         ("ResourceNotFoundException".to_owned(), "Requested resource not found".to_owned())
     );
-    assert_eq!(bad(&model, "Nonsense", &json!({})).0, "UnknownOperationException");
+    assert_eq!(bad(&model, "NoSuchOperation", &json!({})).0, "UnknownOperationException");
 }
 
 #[test]
@@ -501,7 +501,7 @@ fn a_scan_in_pages_or_segments_sees_every_item_once() {
     assert_eq!((seen.len(), pages), (57, 6));
     assert_eq!(seen.iter().cloned().collect::<BTreeSet<_>>(), all);
     assert_ne!(seen, all.iter().cloned().collect::<Vec<_>>(), "a scan is not in the order of keys");
-    // A page that ends exactly at the end names its end; the next one is empty.
+    // A page that ends at the last item names its end; the next one is empty.
     assert_eq!(scan(json!({ "Limit": 57 })).1, 2);
     let mut parts = Vec::new();
     for segment in 0..4 {
@@ -590,7 +590,7 @@ fn a_query_reads_one_partition_in_order() {
 }
 
 #[test]
-fn batches_do_what_they_can_and_give_back_the_rest() {
+fn batches_process_what_they_can_and_return_the_rest() {
     let (model, _) = with_table();
     let puts: Vec<Json> =
         (0..25).map(|n| json!({ "PutRequest": { "Item": { "leaseKey": { "S": n.to_string() } } } })).collect();
@@ -620,7 +620,7 @@ fn batches_do_what_they_can_and_give_back_the_rest() {
 }
 
 #[test]
-fn projections_and_capacity() {
+fn projections_and_capacity_are_as_documented() {
     let (model, _) = with_table();
     put(&model, &rich());
     let answer = good(
@@ -652,9 +652,9 @@ fn projections_and_capacity() {
 }
 
 #[test]
-fn tables_and_indexes_take_a_while_if_told_so() {
+fn creating_tables_and_indexes_takes_the_configured_time() {
     let (model, clock) = model();
-    model.set_making_ms(5_000);
+    model.set_creation_ms(5_000);
     let create = json!({ "TableName": TABLE, "BillingMode": "PAY_PER_REQUEST", "KeySchema": [{ "AttributeName": "leaseKey", "KeyType": "HASH" }],
                          "AttributeDefinitions": [{ "AttributeName": "leaseKey", "AttributeType": "S" }] });
     assert_eq!(bad(&model, "DescribeTable", &json!({ "TableName": TABLE })).0, "ResourceNotFoundException");

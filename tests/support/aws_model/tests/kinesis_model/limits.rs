@@ -1,4 +1,4 @@
-//! Limits of a shard, where they are switched on.
+//! Limits of a shard, when they are switched on.
 
 use aws_model::kinesis::{Put, Settings};
 use aws_sdk_kinesis::primitives::Blob;
@@ -35,7 +35,7 @@ async fn a_shard_is_read_five_times_a_second() {
 }
 
 #[tokio::test]
-async fn two_mebibytes_a_second_are_read_and_ten_at_once_pause_for_five_seconds() {
+async fn a_shard_returns_two_mebibytes_a_second_and_pauses_five_seconds_after_ten_at_once() {
     let world = World::new(1, reads());
     for _ in 0..12 {
         world.kinesis.put_record(STREAM, Put::new("key", vec![b'x'; (1 << 20) - 3])).unwrap();
@@ -55,7 +55,7 @@ async fn two_mebibytes_a_second_are_read_and_ten_at_once_pause_for_five_seconds(
 }
 
 #[tokio::test]
-async fn a_shard_takes_a_thousand_records_a_second_and_refuses_the_others_alone() {
+async fn a_shard_takes_a_thousand_records_a_second_and_refuses_only_the_others() {
     let world = World::new(1, writes());
     for round in 0..3 {
         let entries = (0..400).map(|_| PutRecordsRequestEntry::builder().partition_key("key").data(Blob::new("x")));
@@ -74,7 +74,7 @@ async fn a_shard_takes_a_thousand_records_a_second_and_refuses_the_others_alone(
 }
 
 #[tokio::test]
-async fn a_shard_takes_a_mebibyte_a_second_and_more_in_one_record_only() {
+async fn a_shard_takes_a_mebibyte_a_second_and_more_only_in_one_record() {
     let world = World::new(1, writes());
     world.kinesis.update_max_record_size(STREAM, 10_240).unwrap();
     let put = |size: usize| {

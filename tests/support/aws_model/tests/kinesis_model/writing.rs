@@ -1,4 +1,4 @@
-//! PutRecord, PutRecords, streams' own operations.
+//! PutRecord, PutRecords, and the operations of streams.
 
 use aws_model::kinesis::{Settings, hash_key};
 use aws_sdk_kinesis::primitives::Blob;
@@ -12,7 +12,7 @@ fn entry(key: &str, data: impl Into<Vec<u8>>) -> PutRecordsRequestEntry {
 
 #[tokio::test]
 #[expect(clippy::cast_possible_truncation, reason = "a time of this century")]
-async fn a_record_comes_back_as_it_was_put_in_the_shard_of_its_hash_key() {
+async fn a_record_is_read_back_unchanged_from_the_shard_of_its_hash_key() {
     let world = World::new(4, Settings::default());
     world.clock.advance_ms(1234);
     let put = world.client.put_record().stream_name(STREAM).partition_key("ä key").data(Blob::new([0, 255, 10]));
@@ -24,12 +24,12 @@ async fn a_record_comes_back_as_it_was_put_in_the_shard_of_its_hash_key() {
     assert_eq!(record.sequence_number, put.sequence_number);
     assert_eq!((record.partition_key.as_deref(), record.data.as_ref()), (Some("ä key"), &[0, 255, 10][..]));
     let arrived = record.approximate_arrival_timestamp.unwrap();
-    // Seconds with a fraction: the SDK's `to_millis` may cut a millisecond off.
+    // Seconds with a fraction: the SDK's `to_millis` may lose a millisecond.
     assert_eq!((arrived.as_secs_f64() * 1000.0).round() as i64, BEGINNING_MS + 1234);
 }
 
 #[tokio::test]
-async fn an_explicit_hash_key_decides_in_place_of_the_partition_key() {
+async fn an_explicit_hash_key_overrides_the_partition_key() {
     let world = World::new(2, Settings::default());
     for (key, number) in [("0", 0), (&u128::MAX.to_string(), 1)] {
         let put = world.client.put_record().stream_name(STREAM).partition_key("same").explicit_hash_key(key);
@@ -68,7 +68,7 @@ async fn sequence_numbers_grow_along_a_shard_and_are_unique_over_the_stream() {
 }
 
 #[tokio::test]
-async fn some_records_of_a_request_fail_and_the_others_are_put() {
+async fn some_records_of_a_request_fail_and_the_others_are_stored() {
     let world = World::new(1, Settings { failed_record_every: std::num::NonZeroU64::new(3), ..Settings::default() });
     let records = (0..6).map(|number| entry("key", number.to_string()));
     let put = world.client.put_records().stream_name(STREAM).set_records(Some(records.collect())).send().await.unwrap();
@@ -79,7 +79,7 @@ async fn some_records_of_a_request_fail_and_the_others_are_put() {
 }
 
 #[tokio::test]
-async fn requests_too_large_are_refused_until_the_stream_allows_larger_records() {
+async fn large_records_are_refused_unless_the_stream_allows_them() {
     let world = World::new(1, Settings::default());
     let many = (0..501).map(|_| entry("key", "x"));
     let put = world.client.put_records().stream_name(STREAM).set_records(Some(many.collect()));
@@ -126,7 +126,7 @@ async fn streams_are_created_described_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_stream_is_found_by_its_arn_too() {
+async fn a_stream_is_also_found_by_its_arn() {
     let world = World::new(1, Settings::default());
     let arn = world.kinesis.describe_stream_summary(STREAM).unwrap().arn;
     world.client.put_record().stream_arn(&arn).partition_key("key").data(Blob::new("x")).send().await.unwrap();

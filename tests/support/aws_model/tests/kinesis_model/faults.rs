@@ -21,7 +21,7 @@ async fn put(world: &World, data: &str) -> Result<(), SdkError<PutRecordError>> 
     put.send().await.map(drop)
 }
 
-/// What is in the stream after one put that met the fault and one that did not.
+/// The contents of the stream after one put that met the fault and one that did not.
 async fn after_two_puts(world: &World, kind: FaultKind) -> (Result<(), SdkError<PutRecordError>>, String) {
     let first = put(world, "a").await;
     put(world, "b").await.unwrap();
@@ -48,7 +48,7 @@ async fn a_refused_call_does_not_take_effect() {
 }
 
 #[tokio::test]
-async fn a_call_that_was_answered_by_an_error_may_have_taken_effect() {
+async fn a_call_that_returned_an_error_may_have_taken_effect() {
     let world = world_with("PutRecord", When::Nth(1), Fault::RefuseAfter(Refusal::internal()));
     let (first, held) = after_two_puts(&world, FaultKind::RefuseAfter).await;
     assert_eq!((refusal(first).0.as_str(), held.as_str()), ("InternalFailure", "ab"));
@@ -92,7 +92,7 @@ async fn a_subscription_is_cut_after_its_first_event() {
 }
 
 #[tokio::test]
-async fn a_call_hangs_until_the_client_gives_up() {
+async fn a_call_hangs_until_the_client_disconnects() {
     for (fault, kind, held) in [(Fault::Hang, FaultKind::Hang, ""), (Fault::HangAfter, FaultKind::HangAfter, "a")] {
         let world = world_with("PutRecord", When::Nth(1), fault);
         let gave_up = tokio::time::timeout(Duration::from_millis(200), put(&world, "a")).await;
@@ -113,7 +113,7 @@ async fn a_call_is_delayed() {
 }
 
 #[tokio::test]
-async fn rules_are_added_while_calls_come_and_touch_what_they_name() {
+async fn rules_can_be_added_at_any_time_and_affect_only_the_calls_that_they_name() {
     let world = World::new(1, Settings::default());
     put(&world, "a").await.unwrap();
     let rule = Rule::new(ServiceName::Kinesis, "*", When::Always, Fault::CutBefore);

@@ -69,7 +69,7 @@ async fn consumers_are_registered_up_to_twenty_and_become_active() {
 }
 
 #[tokio::test]
-async fn a_subscription_brings_what_is_there_and_what_comes() {
+async fn a_subscription_delivers_existing_and_new_records() {
     let world = World::new(1, Settings::default());
     let consumer = registered(&world).await;
     world.put("key", "a").await;
@@ -86,7 +86,7 @@ async fn a_subscription_brings_what_is_there_and_what_comes() {
     assert!(idle.continuation_sequence_number > second.continuation_sequence_number);
     assert!(idle.child_shards.is_none());
 
-    // Where it continues, nothing is missed and nothing comes twice.
+    // After its continuation, no record is missed and none is repeated.
     world.put("key", "c").await;
     let position = StartingPosition::builder().sequence_number(idle.continuation_sequence_number);
     let position = position.r#type(ShardIteratorType::AfterSequenceNumber).build().unwrap();
@@ -95,7 +95,7 @@ async fn a_subscription_brings_what_is_there_and_what_comes() {
 }
 
 #[tokio::test]
-async fn every_starting_position_begins_where_it_says() {
+async fn every_starting_position_begins_at_its_record() {
     let world = World::new(1, Settings::default());
     let consumer = registered(&world).await;
     let number = world.put("key", "a").await;
@@ -120,7 +120,7 @@ async fn every_starting_position_begins_where_it_says() {
 }
 
 #[tokio::test]
-async fn a_second_subscription_is_refused_within_five_seconds_and_takes_over_after() {
+async fn a_second_subscription_is_refused_within_five_seconds_and_takes_over_later() {
     let world = World::new(1, Settings::default());
     let consumer = registered(&world).await;
     let mut first = subscribe(&world, &consumer, at(ShardIteratorType::Latest)).await.unwrap();

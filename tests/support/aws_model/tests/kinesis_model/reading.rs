@@ -11,7 +11,7 @@ use crate::client::{BEGINNING_MS, STREAM, World, contents, refusal, shard};
 const HOUR_MS: u32 = 3_600_000;
 
 #[tokio::test]
-async fn each_kind_of_iterator_begins_where_it_says() {
+async fn each_kind_of_iterator_begins_at_its_record() {
     let world = World::new(1, Settings::default());
     let mut numbers = Vec::new();
     for data in ["a", "b", "c"] {
@@ -45,7 +45,7 @@ async fn each_kind_of_iterator_begins_where_it_says() {
 }
 
 #[tokio::test]
-async fn sequence_numbers_that_are_none_of_the_shard_are_refused() {
+async fn sequence_numbers_of_other_shards_are_refused() {
     let world = World::new(2, Settings::default());
     let asked =
         |kind| world.client.get_shard_iterator().stream_name(STREAM).shard_id(shard(0)).shard_iterator_type(kind);
@@ -86,7 +86,7 @@ async fn sequence_numbers_that_are_none_of_the_shard_are_refused() {
 }
 
 #[tokio::test]
-async fn an_iterator_lives_for_five_minutes_and_may_be_used_again() {
+async fn an_iterator_is_valid_for_five_minutes_and_may_be_used_again() {
     let world = World::new(1, Settings::default());
     world.put("key", "a").await;
     let iterator = world.oldest(&shard(0)).await;
@@ -102,7 +102,7 @@ async fn an_iterator_lives_for_five_minutes_and_may_be_used_again() {
 }
 
 #[tokio::test]
-async fn answers_say_how_far_they_are_behind() {
+async fn answers_contain_how_far_they_are_behind() {
     let world = World::new(1, Settings::default());
     for data in ["a", "b"] {
         world.put("key", data).await;
@@ -123,7 +123,7 @@ async fn answers_say_how_far_they_are_behind() {
 }
 
 #[tokio::test]
-async fn an_answer_may_be_empty_though_records_lie_ahead() {
+async fn an_answer_may_be_empty_although_there_are_records() {
     let world = World::new(1, Settings { empty_answer_every: NonZeroU64::new(2), ..Settings::default() });
     for data in ["a", "b", "c"] {
         world.put("key", data).await;
@@ -141,7 +141,7 @@ async fn an_answer_may_be_empty_though_records_lie_ahead() {
 }
 
 #[tokio::test]
-async fn a_record_may_be_read_only_a_while_after_it_was_put() {
+async fn a_record_may_become_visible_after_a_delay() {
     let world = World::new(1, Settings { visible_after_ms: 300, ..Settings::default() });
     world.put("key", "a").await;
     world.kinesis.configure(|settings| settings.visible_after_ms = 0);
@@ -178,7 +178,7 @@ async fn an_answer_holds_ten_thousand_records_at_most() {
 }
 
 #[tokio::test]
-async fn records_past_retention_vanish_and_places_before_them_mean_the_oldest() {
+async fn records_past_retention_are_trimmed_and_earlier_positions_begin_with_the_oldest() {
     let world = World::new(1, Settings::default());
     let old = world.put("key", "old").await;
     world.clock.advance_ms(2 * HOUR_MS);

@@ -1,8 +1,8 @@
-//! One script of calls, against the model and against a local stand-in of Kinesis, with the same outcome.
+//! One script of calls has the same outcome with the model and with a local stand-in of Kinesis.
 //!
-//! Only what the stand-ins do as AWS does is in the script; what they do not (limits, filters at the trim horizon, ends of
-//! subscriptions) is in the other files of this test. Three shards: where 2^128 is a multiple of their number, kinesis-local
-//! has every shard begin one too low.
+//! The script has only what the stand-ins do as AWS does. The other files of this test have the rest (limits, filters at the
+//! trim horizon, ends of subscriptions). It uses three shards: if 2^128 is a multiple of their number, kinesis-local
+//! begins every shard one too low.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::client::{client_of, contents, refusal, shard};
 
 const MIDDLE_OF_FIRST: &str = "85070591730234615865843651857942052864";
 
-/// What happened, in lines that hold nothing that differs from run to run.
+/// The outcome, in lines without anything that differs from run to run.
 struct Script {
     client: Client,
     stream: String,
@@ -83,7 +83,7 @@ impl Script {
         self.tell(format!("{kind:?}: {names:?}"));
     }
 
-    /// Reads a shard until it ends or brings nothing.
+    /// Reads a shard until it ends or returns no record.
     async fn read(&mut self, number: u32, kind: ShardIteratorType, sequence: Option<&str>) {
         let asked = self.client.get_shard_iterator().stream_name(&self.stream).shard_id(shard(number));
         let asked = asked.shard_iterator_type(kind.clone()).set_starting_sequence_number(sequence.map(str::to_owned));
@@ -98,7 +98,7 @@ impl Script {
                 .iter()
                 .map(|child| (child.shard_id.clone(), child.parent_shards.clone()))
                 .collect();
-            // Which parent comes first is told nowhere.
+            // The order of the parents is not documented.
             children.iter_mut().for_each(|(_, parents)| parents.sort());
             children.sort();
             iterator = answer.next_shard_iterator;
@@ -203,7 +203,7 @@ async fn run(client: Client) -> Vec<String> {
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn the_model_and_a_stand_in_tell_the_same() {
+async fn the_model_and_a_stand_in_have_the_same_outcome() {
     let named = ["AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL"].into_iter().find_map(|name| std::env::var(name).ok());
     let endpoint = named.expect("AWS_ENDPOINT_URL_KINESIS or AWS_ENDPOINT_URL names the stand-in");
     let message = run(client_of(&endpoint)).await;

@@ -1,6 +1,6 @@
-//! What the lease protocol and the commit rely on, checked against the models of DynamoDB, S3 and Firehose.
+//! Tests of the models of DynamoDB, S3 and Firehose: what the lease protocol and the commit rely on.
 //!
-//! Owns: the behaviour of each model by its own requests, by the official SDK through a connector in memory, and side by side
+//! Owns: the behavior of each model with its own requests, with the official SDK through a connector in memory, and side by side
 //! with a stand-in (ignored unless one is running). Does not own: Kinesis, transport and its faults.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]

@@ -1,4 +1,4 @@
-//! The server itself, by hand-written HTTP: routes, framed bodies, heads, its end.
+//! The server itself, with hand-written HTTP: routes, framed bodies, HEAD requests, the server's end.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use aws_model::server::{Server, Services};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Keeps what it is asked, and answers "content".
+/// Keeps its requests, and answers "content".
 #[derive(Clone, Default)]
 struct Listener(Arc<Mutex<Vec<Request>>>);
 
@@ -73,7 +73,7 @@ async fn a_framed_body_is_unframed_and_its_trailers_are_headers() {
     assert_eq!((&seen.body[..], seen.headers["x-amz-checksum-crc32"].as_str()), (&b"hello!"[..], "AAAAAA=="));
     assert!(!seen.headers.contains_key("content-encoding"));
 
-    // The SDK sends it in HTTP's own chunks too.
+    // The SDK also sends it in HTTP chunks.
     served.send(&format!("{head}transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())).await;
     assert_eq!(&served.last().body[..], b"hello!");
 
@@ -83,14 +83,14 @@ async fn a_framed_body_is_unframed_and_its_trailers_are_headers() {
 }
 
 #[tokio::test]
-async fn a_head_has_the_length_and_no_body() {
+async fn the_answer_to_a_head_has_the_length_and_no_body() {
     let served = served(ServiceName::S3);
     let answer = served.send("HEAD /bucket/key HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(answer.contains("content-length: 7\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
 #[tokio::test]
-async fn calls_are_told_apart_as_the_services_do() {
+async fn each_request_is_routed_to_its_service_and_operation() {
     let served = served(ServiceName::S3);
     let cases = [
         ("GET /", "ListBuckets"),
@@ -118,7 +118,7 @@ async fn calls_are_told_apart_as_the_services_do() {
 }
 
 #[tokio::test]
-async fn errors_are_written_as_the_service_writes_them() {
+async fn errors_have_the_form_of_their_service() {
     let served = served(ServiceName::S3);
     served.faults.add(Rule::new(ServiceName::S3, "PutObject", When::Always, Fault::Refuse(Refusal::slow_down())));
     let canceled = Refusal::transaction_canceled(["None", "ConditionalCheckFailed"]);
@@ -147,7 +147,7 @@ async fn a_dropped_server_closes_its_connections() {
     }
     drop(served.server);
     let mut rest = Vec::new();
-    // Closed or reset: in either case nothing came, and nothing will.
+    // Closed or reset: in both cases no bytes arrived, and none will.
     let _ = socket.read_to_end(&mut rest).await;
     assert!(rest.is_empty());
     assert!(TcpStream::connect(&address).await.is_err());

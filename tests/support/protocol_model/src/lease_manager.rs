@@ -1,53 +1,54 @@
-//! What a worker does about leases and readers: the keeper's calls, what the coordinator hears of them, what it reads.
+//! What a worker does about leases and readers: the lease manager's calls, what the coordinator learns of them, what it reads.
 //!
-//! Owns: taking, finding, losing, asking for and letting go of leases, as `src/worker/leases.rs` and `src/worker/shards.rs`
-//! have them; the open epoch. Does not own: the end of an epoch (`worker`).
+//! Owns: taking, finding, losing, asking for and releasing leases, as `src/worker/leases/` has them; the readers and the open
+//! epoch. Does not own: the end of an epoch (`worker`).
 //!
-//! Who counts as dead is not modelled: any worker may take any lease at any time. That is more than any clock allows, and
-//! so no promise rests on one.
+//! Who counts as dead is not modelled: any worker may take any lease at any time. That is more than any clock allows, so no
+//! promise depends on a clock.
 
 use crate::mutation::Mutation;
 use crate::properties::Broken;
-use crate::state::{Epoch, Keep, Mail, Phase, Range, Request, SHARDS, Snapshot, State, bits};
-use crate::world::at;
+use crate::state::{Epoch, LeaseEvent, LeaseView, Phase, Range, Request, SHARDS, Snapshot, State, at, bits};
 use crate::{Grain, Protocol};
 
 impl Protocol {
-    /// Whether the worker may take the lease: it does not think it has it, does not have it, and may read the shard.
+    /// Whether the worker may take the lease: it neither holds it nor believes that it does, and the shard may be read.
     pub(crate) fn may_take(&self, state: &State, name: u8, shard: usize) -> bool {
         let (worker, row) = (&state.workers[at(name)], &state.rows[shard]);
-        worker.keep[shard] == Keep::Not
+        worker.views[shard] == LeaseView::NotHeld
             && !row.holder.is(name)
-            && self.hears_now(state, name)
+            && self.acts_now(state, name)
             && self.is_ready(state, shard)
     }
 
-    /// Whether the worker finds a lease to be its own: handed over, or taken in a request whose answer was lost.
+    /// Whether the worker finds that it holds a lease: it was handed over, or taken by a request whose reply was lost.
     pub(crate) fn may_find(&self, state: &State, name: u8, shard: usize) -> bool {
         let (worker, row) = (&state.workers[at(name)], &state.rows[shard]);
-        worker.keep[shard] == Keep::Not
+        worker.views[shard] == LeaseView::NotHeld
             && row.holder.is(name)
-            && self.hears_now(state, name)
+            && self.acts_now(state, name)
             && self.is_ready(state, shard)
     }
 
-    /// Whether an asker takes itself for the holder.
+    /// Whether a worker that asked for a lease takes itself for its holder.
     pub(crate) fn may_presume(&self, state: &State, name: u8, shard: usize) -> bool {
         let asked = matches!(state.rows[shard].holder, crate::state::Holder::HandingOver(_, to) if to == name);
         self.is(Mutation::AskerDecides)
             && asked
-            && state.workers[at(name)].keep[shard] == Keep::Not
-            && self.hears_now(state, name)
+            && state.workers[at(name)].views[shard] == LeaseView::NotHeld
+            && self.acts_now(state, name)
     }
 
-    /// Whether the worker sees that a lease is not its own any more.
+    /// Whether the worker finds that it no longer holds a lease.
     pub(crate) fn may_lose(&self, state: &State, name: u8, shard: usize) -> bool {
         let (worker, row) = (&state.workers[at(name)], &state.rows[shard]);
-        matches!(worker.keep[shard], Keep::Held | Keep::Asked) && !row.holder.is(name) && self.hears_now(state, name)
+        matches!(worker.views[shard], LeaseView::Held | LeaseView::Asked)
+            && !row.holder.is(name)
+            && self.acts_now(state, name)
     }
 
-    /// In the coarse grain the keeper does nothing while the coordinator is at work.
-    fn hears_now(&self, state: &State, name: u8) -> bool {
+    /// With the coarse grain, the lease manager does nothing while the coordinator is busy.
+    fn acts_now(&self, state: &State, name: u8) -> bool {
         let phase = state.workers[at(name)].phase;
         match self.grain {
             Grain::Fine => !matches!(phase, Phase::End { .. } | Phase::AbortRefused { fails: true, .. }),
@@ -55,83 +56,83 @@ impl Protocol {
         }
     }
 
-    /// `shares::is_ready`.
+    /// `balance::is_ready`.
     fn is_ready(&self, state: &State, shard: usize) -> bool {
         let row = &state.rows[shard];
         let is_done = self.is_at_end(shard, row.checkpoint) && row.pending.is_none();
         !is_done && (self.parent_is_done(state, shard) || self.is(Mutation::ChildBeforeParent))
     }
 
-    /// The keeper has a lease, and tells.
+    /// The worker has a lease, and the lease manager reports it.
     pub(crate) fn gain(&self, state: &mut State, name: u8, shard: usize) {
         let row = state.rows[shard];
         let snapshot = Snapshot { checkpoint: row.checkpoint, is_pending: row.pending.is_some() };
         let worker = &mut state.workers[at(name)];
-        worker.keep[shard] = Keep::Held;
-        worker.mail[shard] = match worker.mail[shard] {
-            Mail::None | Mail::Gained(_) => Mail::Gained(snapshot),
-            Mail::Lost | Mail::LostThenGained(_) => Mail::LostThenGained(snapshot),
+        worker.views[shard] = LeaseView::Held;
+        worker.events[shard] = match worker.events[shard] {
+            LeaseEvent::None | LeaseEvent::Gained(_) => LeaseEvent::Gained(snapshot),
+            LeaseEvent::Lost | LeaseEvent::LostThenGained(_) => LeaseEvent::LostThenGained(snapshot),
         };
         if self.grain == Grain::Coarse {
-            self.hear(state, name, shard);
+            self.on_lease_event(state, name, shard);
         }
     }
 
-    /// The keeper has lost a lease, and tells.
+    /// The worker has lost a lease, and the lease manager reports it.
     pub(crate) fn lose_lease(&self, state: &mut State, name: u8, shard: usize) {
         let worker = &mut state.workers[at(name)];
-        (worker.keep[shard], worker.mail[shard]) = (Keep::Not, Mail::Lost);
+        (worker.views[shard], worker.events[shard]) = (LeaseView::NotHeld, LeaseEvent::Lost);
         if self.grain == Grain::Coarse {
-            self.hear(state, name, shard);
+            self.on_lease_event(state, name, shard);
         }
     }
 
-    /// `shards::not_ours`: the coordinator read a row that is another's, and tells the keeper, who may not know.
-    pub(crate) fn not_ours(&self, state: &mut State, name: u8, shard: u8) {
-        if self.is(Mutation::KeeperIsNotTold) {
+    /// The coordinator found a row in another worker's name. It tells the lease manager, which may not know.
+    pub(crate) fn disown(&self, state: &mut State, name: u8, shard: u8) {
+        if self.is(Mutation::HideDisownedLeases) {
             return;
         }
-        state.workers[at(name)].not_ours |= 1 << shard;
+        state.workers[at(name)].disowned |= 1 << shard;
         if self.grain == Grain::Coarse {
-            self.hear_not_ours(state, name, shard);
+            self.on_disowned(state, name, shard);
         }
     }
 
-    /// The keeper hears of it: should the lease be its own by now, it was gained.
-    pub(crate) fn hear_not_ours(&self, state: &mut State, name: u8, shard: u8) {
+    /// The lease manager learns of it. If the worker holds the lease by now, that is a gain.
+    pub(crate) fn on_disowned(&self, state: &mut State, name: u8, shard: u8) {
         let worker = &mut state.workers[at(name)];
-        worker.not_ours &= !(1 << shard);
-        let keep = &mut worker.keep[at(shard)];
-        if matches!(*keep, Keep::Held | Keep::Asked) {
-            *keep = Keep::Not;
+        worker.disowned &= !(1 << shard);
+        let view = &mut worker.views[at(shard)];
+        if matches!(*view, LeaseView::Held | LeaseView::Asked) {
+            *view = LeaseView::NotHeld;
         }
     }
 
-    /// `shards::hear`.
-    pub(crate) fn hear(&self, state: &mut State, name: u8, shard: usize) {
+    /// The coordinator handles what the lease manager reported.
+    pub(crate) fn on_lease_event(&self, state: &mut State, name: u8, shard: usize) {
         let worker = &mut state.workers[at(name)];
-        let mail = std::mem::take(&mut worker.mail[shard]);
-        let has = worker.ledger[shard].is_there();
-        match mail {
-            Mail::None => {}
-            Mail::Lost => self.lost(state, name, shard),
-            Mail::LostThenGained(snapshot) => {
-                worker.mail[shard] = Mail::Gained(snapshot);
+        let event = std::mem::take(&mut worker.events[shard]);
+        let has = worker.ledger[shard].is_included();
+        match event {
+            LeaseEvent::None => {}
+            LeaseEvent::Lost => self.lost(state, name, shard),
+            LeaseEvent::LostThenGained(snapshot) => {
+                worker.events[shard] = LeaseEvent::Gained(snapshot);
                 self.lost(state, name, shard);
             }
-            Mail::Gained(_) if has && !self.is(Mutation::GainedKeepsBooks) => self.lost(state, name, shard),
-            Mail::Gained(snapshot) if snapshot.is_pending => {
+            LeaseEvent::Gained(_) if has && !self.is(Mutation::GainedKeepsLedger) => self.lost(state, name, shard),
+            LeaseEvent::Gained(snapshot) if snapshot.is_pending => {
                 worker.phase = Phase::Gained { shard: shard as u8, left: 0 };
             }
-            Mail::Gained(snapshot) => self.start_reading(state, name, shard, snapshot.checkpoint),
+            LeaseEvent::Gained(snapshot) => self.start_reading(state, name, shard, snapshot.checkpoint),
         }
     }
 
-    /// `shards::lost`.
+    /// The coordinator handles the loss of a lease.
     fn lost(&self, state: &mut State, name: u8, shard: usize) {
         self.stop_reading(state, name, shard);
         let worker = &mut state.workers[at(name)];
-        if worker.ledger[shard].is_there() {
+        if worker.ledger[shard].is_included() {
             let open = worker.open();
             worker.ledger = [Range::default(); SHARDS];
             let next = self.read_again(state, name, open);
@@ -139,10 +140,10 @@ impl Protocol {
         }
     }
 
-    /// `gained`, once nothing is pending.
+    /// The coordinator handles the gain of a lease on which nothing is pending.
     pub(crate) fn start_reading(&self, state: &mut State, name: u8, shard: usize, checkpoint: u8) {
         if self.is_at_end(shard, checkpoint) {
-            state.workers[at(name)].keep[shard] = Keep::LettingGo;
+            state.workers[at(name)].views[shard] = LeaseView::Releasing;
             return;
         }
         self.stop_reading(state, name, shard);
@@ -157,21 +158,21 @@ impl Protocol {
         }
     }
 
-    /// A chunk, of one record, comes from the shard's reader, or from one that was replaced.
+    /// A chunk of one record arrives from the shard's reader, or from a replaced one.
     pub(crate) fn read(&self, state: &mut State, name: u8, shard: usize, record_after: u8) {
         let worker = &mut state.workers[at(name)];
         let Some(from) = worker.reading[shard] else { return };
         let ledger = &mut worker.ledger[shard];
-        if !ledger.is_there() {
+        if !ledger.is_included() {
             *ledger = Range { after: from, through: from, records: 0 };
         }
         let fits = ledger.through == from;
         (ledger.through, ledger.records) = (record_after + 1, ledger.records | 1 << record_after);
         worker.reading[shard] = Some(record_after + 1);
-        state.check(fits, Broken::NoGapInBooks);
+        state.check(fits, Broken::NoGapInLedger);
     }
 
-    /// The open epoch is to be committed.
+    /// The open epoch ends and its commit begins.
     pub(crate) fn seal(&self, state: &mut State, name: u8) {
         let free = state.epochs.iter().position(|epoch| !epoch.is_used);
         let free = free.expect("there is room for every epoch that the bounds allow");
@@ -181,30 +182,30 @@ impl Protocol {
         worker.phase = Phase::Stage { epoch: free as u8, object: 0 };
     }
 
-    /// Which shards the worker could read a chunk of: a mask.
+    /// Mask of the shards of which the worker can read a chunk.
     pub(crate) fn readable(&self, state: &State, name: u8) -> u8 {
         crate::state::mask(|shard| state.workers[at(name)].reading[shard].is_some_and(|at| at < self.records))
     }
 
-    /// Hands over, or releases, a lease that was asked for and that nothing is open for.
+    /// Stops reading a shard whose lease is requested and for which the epoch has nothing.
     pub(crate) fn hand_over(&self, state: &mut State, name: u8, shard: usize) {
         self.stop_reading(state, name, shard);
-        state.workers[at(name)].keep[shard] = Keep::LettingGo;
+        state.workers[at(name)].views[shard] = LeaseView::Releasing;
     }
 
-    /// The keeper lets go of a lease; again, if it still has it.
-    pub(crate) fn let_go(&self, state: &mut State, name: u8, shard: u8, is_lost: bool) {
+    /// The lease manager releases a lease; again, if the worker still holds it.
+    pub(crate) fn release(&self, state: &mut State, name: u8, shard: u8, is_lost: bool) {
         let request = Request::Release(name, shard);
         if is_lost {
             state.give_up(request);
             return;
         }
         self.arrive(state, request, false);
-        state.workers[at(name)].keep[at(shard)] = Keep::Not;
+        state.workers[at(name)].views[at(shard)] = LeaseView::NotHeld;
     }
 
-    /// Forgets what nobody can see any more: epochs that nothing refers to, and requests that can have no effect. It makes
-    /// states equal that differ only in what has passed.
+    /// Forgets what can no longer be seen: epochs that nothing refers to, and requests that can no longer have an effect. So
+    /// states that differ only in their past become equal.
     pub(crate) fn forget(&self, state: &mut State) {
         for place in 0..state.late.len() {
             if state.late[place].is_some_and(|request| self.is_void(state, request)) {
@@ -231,12 +232,12 @@ impl Protocol {
                 epoch.intent = false;
             }
         }
-        self.file_away(state);
+        self.archive_done(state);
     }
 
-    /// Epochs that are done are kept as one: which of them a record came with makes no difference any more. Those that
-    /// share a record stay apart, to be seen.
-    fn file_away(&self, state: &mut State) {
+    /// Merges finished epochs: it no longer matters to which of them a record belongs. Epochs that share a record stay
+    /// apart, so that the properties see it.
+    fn archive_done(&self, state: &mut State) {
         if self.mutation.is_some() || !self.forgets {
             return;
         }
@@ -257,7 +258,7 @@ impl Protocol {
             };
             let mut both = state.epochs[place];
             let is_apart = (0..SHARDS).all(|shard| both.ranges[shard].records & epoch.ranges[shard].records == 0);
-            if !is_apart || both.objects != epoch.objects || both.standing != epoch.standing {
+            if !is_apart || both.objects != epoch.objects || both.status != epoch.status {
                 continue;
             }
             for (range, other) in both.ranges.iter_mut().zip(epoch.ranges) {
@@ -270,7 +271,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a late request can never have an effect. In doubt it stays.
+    /// Whether a late request can never have an effect. If in doubt, it stays.
     fn is_void(&self, state: &State, request: Request) -> bool {
         use crate::state::Object::{Completing, None, Staged, Visible};
         let object = |epoch: u8, object: u8| state.epochs[at(epoch)].objects[at(object)];

@@ -1,4 +1,4 @@
-//! S3's API by the official SDK: what the commit relies on.
+//! S3's API through the official SDK: what the commit relies on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ fn model() -> (S3, Arc<AtomicU64>) {
     (model, clock)
 }
 
-/// A request past the SDK.
+/// A request without the SDK.
 pub(crate) fn raw(
     model: &S3,
     method: &str,
@@ -81,7 +81,7 @@ async fn part(client: &Client, key: &str, id: &str, number: i32, body: Vec<u8>) 
     CompletedPart::builder().part_number(number).e_tag(part.e_tag.unwrap()).build()
 }
 
-/// The refusal's code, or none.
+/// The error's code, or none.
 async fn complete(client: &Client, key: &str, id: &str, parts: Vec<CompletedPart>) -> Option<String> {
     let request = client.complete_multipart_upload().bucket(BUCKET).key(key).upload_id(id).if_none_match("*");
     let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
@@ -90,7 +90,7 @@ async fn complete(client: &Client, key: &str, id: &str, parts: Vec<CompletedPart
 }
 
 #[tokio::test]
-async fn an_upload_is_seen_once_it_is_completed_and_completed_once() {
+async fn an_upload_is_visible_once_it_is_completed_and_is_completed_once() {
     let (model, _) = model();
     let client = client(&model);
     let id = begin(&client, "a b/é+%2F.parquet").await;
@@ -131,13 +131,13 @@ async fn a_completion_never_replaces_an_object_and_leaves_the_upload() {
     assert_eq!(complete(&client, "k", &two, second.clone()).await.as_deref(), Some("PreconditionFailed"));
     assert_eq!(model.object(BUCKET, "k").unwrap(), "one");
     assert_eq!(model.uploads(BUCKET), [("k".to_owned(), two.clone())]);
-    // Gone by another hand, the same upload can still be completed.
+    // If somebody deletes the object, the same upload can still be completed.
     assert!(model.remove_object(BUCKET, "k"));
     model.conflict_with(1);
     assert_eq!(complete(&client, "k", &two, second.clone()).await.as_deref(), Some("ConditionalRequestConflict"));
     assert_eq!(complete(&client, "k", &two, second).await, None);
     assert_eq!(model.object(BUCKET, "k").unwrap(), "two");
-    // Where a conflict ends the upload, it is unknown afterwards.
+    // If a conflict ends the upload, it is unknown afterwards.
     let id = begin(&client, "l").await;
     let parts = vec![part(&client, "l", &id, 1, b"x".to_vec()).await];
     model.set_conflicts_end_uploads(true);
@@ -147,7 +147,7 @@ async fn a_completion_never_replaces_an_object_and_leaves_the_upload() {
 }
 
 #[tokio::test]
-async fn a_completion_names_each_part_as_it_is() {
+async fn a_completion_must_name_each_part_with_its_tag() {
     let (model, _) = model();
     let client = client(&model);
     let id = begin(&client, "k").await;
@@ -164,7 +164,7 @@ async fn a_completion_names_each_part_as_it_is() {
     ] {
         assert_eq!(complete(&client, "k", &id, parts).await.as_deref(), Some(code));
     }
-    // A part that is sent again replaces the one before.
+    // A repeated part replaces the earlier one.
     let large = part(&client, "k", &id, 1, vec![7; 5 * MIB]).await;
     assert_eq!(complete(&client, "k", &id, vec![small, last.clone()]).await.as_deref(), Some("InvalidPart"));
     let other = complete(&client, "other", &id, vec![large.clone(), last.clone()]).await;
@@ -173,7 +173,7 @@ async fn a_completion_names_each_part_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_aborted_upload_can_not_be_completed() {
+async fn an_aborted_upload_cannot_be_completed() {
     let (model, clock) = model();
     let client = client(&model);
     let id = begin(&client, "k").await;
@@ -192,7 +192,7 @@ async fn an_aborted_upload_can_not_be_completed() {
 }
 
 #[tokio::test]
-async fn puts_are_conditional_and_keep_what_they_were_told() {
+async fn puts_are_conditional_and_store_their_metadata() {
     let (model, _) = model();
     let client = client(&model);
     let put = || {
@@ -233,7 +233,7 @@ async fn puts_are_conditional_and_keep_what_they_were_told() {
 }
 
 #[tokio::test]
-async fn every_algorithm_is_kept_and_answered() {
+async fn every_checksum_algorithm_is_stored_and_returned() {
     let (model, _) = model();
     let client = client(&model);
     for algorithm in [
@@ -266,7 +266,7 @@ async fn every_algorithm_is_kept_and_answered() {
 }
 
 #[test]
-fn a_body_that_is_another_than_was_claimed_is_refused() {
+fn a_body_that_does_not_match_its_checksum_is_refused() {
     let (model, _) = model();
     let put = |headers: &[(&str, &str)]| raw(&model, "PUT", "/lake/k", "", headers, b"body");
     for (headers, code) in [
@@ -317,7 +317,7 @@ fn a_body_that_is_another_than_was_claimed_is_refused() {
 }
 
 #[tokio::test]
-async fn lists_have_every_key_once_and_in_order_whatever_the_pages() {
+async fn listings_have_every_key_once_and_in_order_whatever_the_pages() {
     let (model, _) = model();
     let client = client(&model);
     let mut keys: Vec<String> = (0..23).map(|n| format!("a/{n:02} +%é/x")).collect();
@@ -386,7 +386,7 @@ async fn lists_have_every_key_once_and_in_order_whatever_the_pages() {
 }
 
 #[test]
-fn ranges_are_answered_as_http_says() {
+fn ranges_follow_the_http_specification() {
     let (model, _) = model();
     raw(&model, "PUT", "/lake/k", "", &[], b"0123456789");
     let get = |range: &str| raw(&model, "GET", "/lake/k", "", &[("range", range)], b"");
