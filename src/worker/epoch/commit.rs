@@ -15,7 +15,7 @@ pub(crate) enum EpochEnd {
     /// Nothing was read.
     Empty,
     /// Everything is visible, and all checkpoints have moved.
-    Committed(Manifest),
+    Committed(Box<Manifest>),
     /// The lease store refused the decision. The epoch never happens, and its uploads are aborted.
     Refused,
     /// The epoch is decided, but one of its uploads is gone. Somebody else is finishing it, or it must be rolled back.
@@ -61,5 +61,5 @@ pub(crate) async fn commit_epoch(stores: &Stores, manifest: Manifest) -> Result<
         objects = committed.objects.len(),
         "committed"
     );
-    Ok(EpochEnd::Committed(committed))
+    Ok(EpochEnd::Committed(Box::new(committed)))
 }
