@@ -1,20 +1,25 @@
-//! One worker's wires to the world: every request of the worker goes through them.
+//! The network between one worker and its environment. Every request of the worker goes through it.
 //!
-//! Owns: what becomes of a request: it takes time, is lost before or after its effect, takes effect long after it was given
-//! up, is throttled, refused or never answered; and the worker's power: a worker without power does nothing any more, one
-//! that is asleep sends and hears nothing until it wakes. Does not own: what a request does, nor what a refusal looks like to
-//! the one who asked (`plain`, `aws`). Everything follows from the worker's own generator and the order of its requests.
+//! Owns:
+//!
+//! - what happens to a request: it takes time, is lost before or after its effect, takes effect long after it timed out, is
+//!   throttled, refused, or never answered;
+//! - whether the worker runs: a killed worker does nothing any more, and a paused one neither sends nor receives until it
+//!   resumes.
+//!
+//! Does not own: what a request does, and how an error looks to the caller (`in_memory`, `cloud`). Everything follows from the
+//! worker's own random generator and the order of its requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::faults::{Kind, Tally};
+use crate::faults::{FaultKind, Tally};
 use crate::rng::Rng;
 use crate::trace::Trace;
 
-/// What a request is for.
+/// The service that a request goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
     /// The object store.
@@ -29,21 +34,21 @@ impl Service {
     /// All of them.
     pub const ALL: [Service; 3] = [Service::Lake, Service::Leases, Service::Stream];
 
-    fn parted(self) -> Kind {
-        [Kind::LakeParted, Kind::LeasesParted, Kind::StreamParted][self as usize]
+    fn partitioned(self) -> FaultKind {
+        [FaultKind::LakePartitioned, FaultKind::LeasesPartitioned, FaultKind::StreamPartitioned][self as usize]
     }
 
-    fn throttled(self) -> Kind {
-        [Kind::LakeThrottled, Kind::LeasesThrottled, Kind::StreamThrottled][self as usize]
+    fn throttled(self) -> FaultKind {
+        [FaultKind::LakeThrottled, FaultKind::LeasesThrottled, FaultKind::StreamThrottled][self as usize]
     }
 }
 
-/// Requests in 1,000 that meet each fault.
+/// How many of 1,000 requests meet each fault.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rates {
-    /// Lost before or after their effect, half each.
+    /// Lost, half of them before their effect and half after it.
     pub lost: u64,
-    /// Given up, and carried out later.
+    /// Timed out, and carried out later.
     pub late: u64,
     /// Throttled.
     pub throttled: u64,
@@ -51,28 +56,29 @@ pub struct Rates {
     pub slow: u64,
     /// Never answered.
     pub hung: u64,
-    /// Requests for a page of a list that are slow, beside the slow ones of all.
+    /// Further slow requests among those for a page of a list.
     pub slow_pages: u64,
-    /// Whether some workers fall at a request.
-    pub falls: bool,
+    /// Whether some workers crash or pause at a request.
+    pub crashes: bool,
 }
 
-/// What befalls a worker at one of its requests: every request, and so every wait on the world, is a place to crash at.
+/// The request at which a worker crashes or pauses. A worker waits for its environment only in requests, so these are all
+/// the moments at which it can crash.
 #[derive(Debug, Clone, Copy)]
-pub struct Fall {
-    /// Requests to this service count.
+pub struct CrashPoint {
+    /// Only requests to this service count.
     pub service: Service,
     /// Of these, only the steps of commits.
     pub steps_only: bool,
-    /// Requests that go by before.
+    /// Requests before this one.
     pub after: u64,
-    /// Whether the request takes effect first, and its answer comes too late.
-    pub behind: bool,
-    /// How long the worker stands still; none: it has lost its power.
+    /// Whether the request takes effect first, and its reply arrives too late.
+    pub after_effect: bool,
+    /// How long the worker is paused. None: it is killed.
     pub pause: Option<Duration>,
 }
 
-/// Whether a request is a step of a commit or of a recovery, in either world's words.
+/// Whether a request is a step of a commit or of a recovery, by the names that either environment uses.
 fn is_step(operation: &str) -> bool {
     let steps = [
         "begin_upload",
@@ -94,27 +100,27 @@ fn is_step(operation: &str) -> bool {
     steps.contains(&operation)
 }
 
-/// Why a request brought no answer.
+/// Why a request has no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// Nothing came back.
+pub enum NetworkError {
+    /// It timed out.
     Lost,
-    /// The service had too much to do, or failed. The number chooses among its ways to say so.
+    /// The service was overloaded, or failed. The number chooses one of its error replies.
     Throttled(u64),
-    /// The service refuses for good.
+    /// The service refuses, and a retry would not help.
     Refused,
 }
 
-/// Is told of an effect: on which service, what it was called, and what it was about.
+/// Called after each effect, with the service, the operation, and the key.
 pub type Audit = Box<dyn Fn(Service, &str, &str) + Send + Sync>;
 
-/// What all wires of a fleet share.
+/// What the networks of all workers of a fleet share.
 pub struct Shared {
     /// What occurred.
     pub tally: Arc<Tally>,
-    /// What happened in which order.
+    /// What happened, in order.
     pub trace: Mutex<Trace>,
-    /// Looks at the world after each effect.
+    /// Audits the environment after each effect.
     pub audit: Audit,
 }
 
@@ -124,13 +130,13 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// One worker's wires.
+/// The network of one worker.
 #[derive(Debug)]
-pub struct Wires {
+pub struct Network {
     worker: u32,
     state: Mutex<State>,
     shared: Arc<Shared>,
-    /// Whether this worker is of a later version than the others.
+    /// Whether this worker runs a later version than the others.
     pub later_version: bool,
 }
 
@@ -138,13 +144,11 @@ pub struct Wires {
 struct State {
     rng: Rng,
     rates: Rates,
-    has_power: bool,
-    asleep_until: Option<Instant>,
-    parted_until: [Option<Instant>; 3],
+    is_alive: bool,
+    paused_until: Option<Instant>,
+    partitioned_until: [Option<Instant>; 3],
     refused_until: [Option<Instant>; 3],
-    /// Whether anything was ever refused.
-    was_refused: bool,
-    fall: Option<Fall>,
+    crash_point: Option<CrashPoint>,
     clock_ms: i64,
 }
 
@@ -153,12 +157,12 @@ enum Fate {
     LostBefore,
     LostAfter,
     Late(Duration),
-    Trouble(Trouble),
+    Fails(NetworkError),
     Hangs,
 }
 
-impl Wires {
-    /// The wires of a worker.
+impl Network {
+    /// The network of a worker.
     pub fn new(
         worker: u32,
         rng: Rng,
@@ -170,15 +174,14 @@ impl Wires {
         let state = State {
             rng,
             rates,
-            has_power: true,
-            asleep_until: None,
-            parted_until: [None; 3],
+            is_alive: true,
+            paused_until: None,
+            partitioned_until: [None; 3],
             refused_until: [None; 3],
-            was_refused: false,
-            fall: None,
+            crash_point: None,
             clock_ms,
         };
-        Arc::new(Wires { worker, state: Mutex::new(state), shared, later_version })
+        Arc::new(Network { worker, state: Mutex::new(state), shared, later_version })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -190,42 +193,35 @@ impl Wires {
         &self.shared.tally
     }
 
-    /// The worker is gone: whatever it asks for from now on never happens.
-    pub fn cut(&self) {
-        self.state().has_power = false;
+    /// Kills the worker: no request that it sends from now on has an effect.
+    pub fn kill(&self) {
+        self.state().is_alive = false;
     }
 
-    /// The worker falls at a request to come.
-    pub fn fall(&self, fall: Fall) {
-        self.state().fall = Some(fall);
+    /// Lets the worker crash or pause at a later request.
+    pub fn crash_at(&self, point: CrashPoint) {
+        self.state().crash_point = Some(point);
     }
 
-    /// Whether the worker still runs.
-    pub fn has_power(&self) -> bool {
-        self.state().has_power
+    /// Whether the worker has not been killed.
+    pub fn is_alive(&self) -> bool {
+        self.state().is_alive
     }
 
-    /// The worker stands still for a while.
-    pub fn sleep(&self, time: Duration) {
-        self.state().asleep_until = Some(Instant::now() + time);
+    /// Pauses the worker.
+    pub fn pause(&self, time: Duration) {
+        self.state().paused_until = Some(Instant::now() + time);
     }
 
-    /// A service can't be reached for a while.
-    pub fn part(&self, service: Service, time: Duration) {
-        self.shared.tally.note(service.parted());
-        self.state().parted_until[service as usize] = Some(Instant::now() + time);
+    /// Makes a service unreachable for some time.
+    pub fn partition(&self, service: Service, time: Duration) {
+        self.shared.tally.note(service.partitioned());
+        self.state().partitioned_until[service as usize] = Some(Instant::now() + time);
     }
 
-    /// A service refuses everything for a while.
+    /// Makes a service refuse everything for some time.
     pub fn refuse(&self, service: Service, time: Duration) {
-        let mut state = self.state();
-        state.refused_until[service as usize] = Some(Instant::now() + time);
-        state.was_refused = true;
-    }
-
-    /// Whether anything was ever refused.
-    pub fn was_refused(&self) -> bool {
-        self.state().was_refused
+        self.state().refused_until[service as usize] = Some(Instant::now() + time);
     }
 
     /// Moves the worker's clock.
@@ -233,67 +229,67 @@ impl Wires {
         self.state().clock_ms += by_ms;
     }
 
-    /// How far the worker's clock is off, milliseconds.
+    /// The error of the worker's clock, in milliseconds.
     pub fn clock_ms(&self) -> i64 {
         self.state().clock_ms
     }
 
-    /// No more faults. Whoever sleeps or has no power stays so.
+    /// Ends the faults. A paused or killed worker stays so.
     pub fn heal(&self) {
         let mut state = self.state();
         state.rates = Rates::default();
-        state.fall = None;
-        state.parted_until = [None; 3];
+        state.crash_point = None;
+        state.partitioned_until = [None; 3];
         state.refused_until = [None; 3];
     }
 
-    /// Sends a request, whose effect is `effect`. `operation` is its name, `about` what it is about.
+    /// Sends a request that does `effect`. `operation` is its name, and `about` is the key that it is for.
     pub async fn send<R: Send + 'static>(
         self: &Arc<Self>,
         service: Service,
         operation: &str,
         about: &str,
         effect: impl Future<Output = R> + Send + 'static,
-    ) -> Result<R, Trouble> {
+    ) -> Result<R, NetworkError> {
         let (out, back) = self.delays(operation);
         tokio::time::sleep(out).await;
-        self.be_awake().await;
-        let fall = self.falls(service, operation);
-        if let Some(fall) = fall.filter(|fall| !fall.behind) {
-            self.trace(operation, about, "the worker falls before it");
-            self.fell(fall);
-            self.be_awake().await;
+        self.wait_until_running().await;
+        let crash = self.crashes_at(service, operation);
+        if let Some(crash) = crash.filter(|crash| !crash.after_effect) {
+            self.trace(operation, about, "the worker crashes before it");
+            self.crash(crash);
+            self.wait_until_running().await;
         }
-        let fate = if fall.is_some_and(|fall| fall.behind) { Fate::Arrives } else { self.fate(service) };
-        let message_of = |fate: &'static str| self.trace(operation, about, fate);
+        let fate = if crash.is_some_and(|crash| crash.after_effect) { Fate::Arrives } else { self.fate(service) };
+        let trace = |fate: &'static str| self.trace(operation, about, fate);
         match fate {
             Fate::Arrives => {
-                message_of("");
+                trace("");
                 let result = effect.await;
                 (self.shared.audit)(service, operation, about);
-                if let Some(fall) = fall.filter(|fall| fall.behind) {
-                    message_of("the worker falls behind it");
-                    self.fell(fall);
+                if let Some(crash) = crash.filter(|crash| crash.after_effect) {
+                    trace("the worker crashes after it");
+                    self.crash(crash);
                 }
                 tokio::time::sleep(back).await;
-                self.be_awake().await;
+                self.wait_until_running().await;
                 Ok(result)
             }
             Fate::LostBefore => {
-                message_of("lost before its effect");
+                trace("lost before its effect");
                 tokio::time::sleep(back).await;
-                Err(Trouble::Lost)
+                Err(NetworkError::Lost)
             }
             Fate::LostAfter => {
-                message_of("its answer lost");
+                trace("its reply is lost");
                 effect.await;
                 (self.shared.audit)(service, operation, about);
                 tokio::time::sleep(back).await;
-                self.be_awake().await;
-                Err(Trouble::Lost)
+                self.wait_until_running().await;
+                Err(NetworkError::Lost)
             }
             Fate::Late(time) => {
-                message_of("given up");
+                trace("timed out");
                 let (me, operation, about) = (Arc::clone(self), operation.to_owned(), about.to_owned());
                 tokio::spawn(async move {
                     tokio::time::sleep(time).await;
@@ -301,44 +297,44 @@ impl Wires {
                     effect.await;
                     (me.shared.audit)(service, &operation, &about);
                 });
-                Err(Trouble::Lost)
+                Err(NetworkError::Lost)
             }
-            Fate::Trouble(trouble) => {
-                message_of("refused");
+            Fate::Fails(error) => {
+                trace("refused");
                 tokio::time::sleep(back).await;
-                Err(trouble)
+                Err(error)
             }
             Fate::Hangs => {
-                message_of("never answered");
+                trace("never answered");
                 std::future::pending().await
             }
         }
     }
 
-    /// Whether this is the request at which the worker falls.
-    fn falls(&self, service: Service, operation: &str) -> Option<Fall> {
+    /// The crash point of the worker, if this is the request for it.
+    fn crashes_at(&self, service: Service, operation: &str) -> Option<CrashPoint> {
         let mut state = self.state();
-        let fall = state.fall.as_mut().filter(|fall| fall.service == service)?;
-        if fall.steps_only && !is_step(operation) {
+        let point = state.crash_point.as_mut().filter(|point| point.service == service)?;
+        if point.steps_only && !is_step(operation) {
             return None;
         }
-        if fall.after > 0 {
-            fall.after -= 1;
+        if point.after > 0 {
+            point.after -= 1;
             return None;
         }
-        state.fall.take()
+        state.crash_point.take()
     }
 
-    fn fell(&self, fall: Fall) {
+    fn crash(&self, point: CrashPoint) {
         let mut state = self.state();
-        match fall.pause {
+        match point.pause {
             None => {
-                self.shared.tally.note(Kind::KilledAtRequest);
-                state.has_power = false;
+                self.shared.tally.note(FaultKind::KilledAtRequest);
+                state.is_alive = false;
             }
             Some(time) => {
-                self.shared.tally.note(Kind::PausedAtRequest);
-                state.asleep_until = Some(Instant::now() + time);
+                self.shared.tally.note(FaultKind::PausedAtRequest);
+                state.paused_until = Some(Instant::now() + time);
             }
         }
     }
@@ -348,7 +344,7 @@ impl Wires {
         let is_page = ["list", "Scan", "ListShards", "ListObjectsV2", "ListMultipartUploads"].contains(&operation);
         let slow = state.rates.slow + if is_page { state.rates.slow_pages } else { 0 };
         if state.rng.chance(slow) {
-            self.shared.tally.note(Kind::Slow);
+            self.shared.tally.note(FaultKind::Slow);
             let time = 1_000 + state.rng.below(5_000);
             let out = state.rng.below(time);
             return (Duration::from_millis(out), Duration::from_millis(time - out));
@@ -356,14 +352,14 @@ impl Wires {
         (Duration::from_millis(state.rng.below(12)), Duration::from_millis(state.rng.below(12)))
     }
 
-    /// Waits until the worker is awake; for ever, if it has no power.
-    async fn be_awake(&self) {
+    /// Waits while the worker is paused; for ever, if it was killed.
+    async fn wait_until_running(&self) {
         loop {
-            let (has_power, until) = {
+            let (is_alive, until) = {
                 let state = self.state();
-                (state.has_power, state.asleep_until)
+                (state.is_alive, state.paused_until)
             };
-            if !has_power {
+            if !is_alive {
                 std::future::pending::<()>().await;
             }
             match until {
@@ -378,10 +374,10 @@ impl Wires {
         let now = Instant::now();
         let tally = &self.shared.tally;
         if state.refused_until[service as usize].is_some_and(|until| until > now) {
-            tally.note(Kind::Refused);
-            return Fate::Trouble(Trouble::Refused);
+            tally.note(FaultKind::Refused);
+            return Fate::Fails(NetworkError::Refused);
         }
-        if state.parted_until[service as usize].is_some_and(|until| until > now) {
+        if state.partitioned_until[service as usize].is_some_and(|until| until > now) {
             return Fate::LostBefore;
         }
         let Rates { lost, late, throttled, hung, .. } = state.rates;
@@ -389,24 +385,24 @@ impl Wires {
         let bounds = [lost / 2, lost, lost + late, lost + late + throttled, lost + late + throttled + hung];
         match bounds.iter().position(|bound| drawn < *bound) {
             Some(0) => {
-                tally.note(Kind::LostBefore);
+                tally.note(FaultKind::LostBefore);
                 Fate::LostBefore
             }
             Some(1) => {
-                tally.note(Kind::LostAfter);
+                tally.note(FaultKind::LostAfter);
                 Fate::LostAfter
             }
             Some(2) => {
-                tally.note(Kind::Late);
+                tally.note(FaultKind::Late);
                 let most = state.rng.one_of(&[200, 5_000, 60_000]);
                 Fate::Late(Duration::from_millis(state.rng.below(most)))
             }
             Some(3) => {
                 tally.note(service.throttled());
-                Fate::Trouble(Trouble::Throttled(state.rng.draw()))
+                Fate::Fails(NetworkError::Throttled(state.rng.draw()))
             }
             Some(_) => {
-                tally.note(Kind::Hung);
+                tally.note(FaultKind::Hung);
                 Fate::Hangs
             }
             None => Fate::Arrives,

@@ -1,8 +1,12 @@
-//! What a fleet runs in: a stream, a lease table and a lake, as workers, the auditor and fate see them.
+//! The environment of a fleet: streams, a lease table and a lake, as the workers, the auditor and the fleet see them.
 //!
-//! There are two. `Plain` is the simulation's own, behind the product's three traits: fast, and with faults that no service
-//! shows so plainly. `Cloud` (in `aws`) has the product's real ends of AWS, the official SDK included, over models of Kinesis,
-//! DynamoDB and S3.
+//! Owns: the trait, and the first of its two implementations.
+//!
+//! - [`InMemory`] implements the product's three traits in memory. It is fast, and has faults that services rarely show.
+//! - `Cloud` (in `cloud`) has the product's real AWS clients, including the official SDK, over models of Kinesis, DynamoDB and
+//!   S3.
+//!
+//! Does not own: what happens to a worker's requests (`network`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,38 +20,38 @@ use shardlake::lake::{MemoryStore, ObjectKey};
 use shardlake::retry::RetryPolicy;
 use shardlake::source::ShardSource;
 
-use crate::faults::Kind;
-use crate::plain::{Lake, Leases};
+use crate::faults::FaultKind;
+use crate::in_memory::{NetworkedLake, NetworkedLeases};
+use crate::network::Network;
 use crate::records::Draft;
 use crate::rng::Rng;
-use crate::stream::{SimStream, Wired};
-use crate::wires::Wires;
+use crate::stream::{NetworkedStream, SimStream};
 
-/// Where a record went.
+/// A record, by its shard and position.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct RecordId {
     /// The shard.
     pub key: ShardKey,
-    /// The position behind it.
+    /// Its position.
     pub position: Position,
 }
 
-/// A row of the lease table, as the auditor reads it.
+/// A row of the lease table, as the auditor sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// The shard.
     pub key: ShardKey,
-    /// Who may commit it.
+    /// The worker that may commit it.
     pub holder: Option<String>,
-    /// How far it is committed.
+    /// The position up to which it is committed.
     pub checkpoint: Position,
-    /// What is decided and not finished: the manifest and where it ends.
+    /// The decided and unfinished epoch: its manifest, and the end of its range.
     pub pending: Option<(String, Position)>,
-    /// The shards of the same stream that it came from.
+    /// Its parents in the same stream.
     pub parents: Vec<ShardId>,
 }
 
-/// What a worker is given.
+/// The connections of a worker.
 pub struct Connected {
     /// The streams.
     pub sources: Vec<Arc<dyn ShardSource>>,
@@ -55,61 +59,63 @@ pub struct Connected {
     pub stores: Stores,
 }
 
-/// A world.
+/// An environment.
 #[async_trait]
-pub trait World: Send + Sync {
-    /// The streams' names in the lake. Their shards may have the same ids.
+pub trait Environment: Send + Sync {
+    /// The names of the streams in the lake. Shards of different streams may have the same id.
     fn streams(&self) -> Vec<StreamName>;
 
-    /// Opens everything for a worker; in words, why it could not.
-    async fn connect(&self, wires: &Arc<Wires>, clock: SharedClock) -> Result<Connected, String>;
+    /// Connects a worker. The error says why it failed.
+    async fn connect(&self, network: &Arc<Network>, clock: SharedClock) -> Result<Connected, String>;
 
-    /// Lake and leases without wires.
+    /// Lake and leases without a network, so without faults.
     fn stores(&self) -> Stores;
 
-    /// A visible object's bytes.
+    /// The bytes of a visible object.
     fn object(&self, key: &str) -> Option<Bytes>;
 
     /// The lease table.
     fn rows(&self) -> Vec<Row>;
 
-    /// Puts records: where each went.
-    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(Place, Draft)>;
+    /// Puts records, and returns them with their ids.
+    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)>;
 
-    /// Something happens to a stream that is no fault of anybody's; what, if anything.
-    fn change_stream(&self, rng: &mut Rng) -> Option<Kind>;
+    /// Splits, merges or forgets a shard. Returns what happened, if anything did.
+    fn change_stream(&self, rng: &mut Rng) -> Option<FaultKind>;
 
-    /// The shards that take no more records.
+    /// The shards that accept no more records.
     fn closed_shards(&self) -> Vec<ShardKey>;
 
-    /// Lifecycle rules abort uploads: all of them, or one.
+    /// Aborts uploads, as a lifecycle rule does: all of them, or one.
     fn expire_uploads(&self, rng: &mut Rng);
 
-    /// The next conditional write meets another one, where the world knows such a thing.
+    /// Makes the next conditional write conflict with another one. Returns false if this environment has no such fault.
     fn conflict(&self) -> bool;
 
-    /// What goes on in this world all the time.
-    fn quirks(&self) -> Vec<Kind>;
+    /// Unusual behaviour that lasts for the whole run.
+    fn quirks(&self) -> Vec<FaultKind>;
 
-    /// How long after it was put a record is trimmed, milliseconds, if it ever is.
+    /// The retention of the streams in milliseconds, if they trim records.
     fn retention_ms(&self) -> Option<u64>;
 }
 
-/// The streams that a world has, the first one or both.
+/// The streams of an environment: the first of these, or both.
 pub const STREAMS: [&str; 2] = ["simulated", "another"];
 
-/// The simulation's own world.
+/// The environment in memory.
 #[derive(Debug)]
-pub struct Plain {
+pub struct InMemory {
     lake: MemoryStore,
     leases: MemoryLeases,
     streams: Vec<SimStream>,
+    /// The longest time until a record that was put becomes visible.
     late_ms: u64,
+    /// Whether a scan shows rows as of several times.
     torn: bool,
 }
 
-impl Plain {
-    /// A world of a seed: one shard a decision, two, or as many as there are; metered or not.
+impl InMemory {
+    /// An environment that follows from `rng`: one shard for each decision, two, or any number; metered or not.
     pub fn new(rng: &mut Rng) -> Self {
         let most = rng.one_of(&[1, 2, usize::MAX]);
         let leases = MemoryLeases::new().with_decision_shards_max(most);
@@ -117,22 +123,22 @@ impl Plain {
         let count = if rng.chance(250) { 2 } else { 1 };
         let streams = STREAMS[..count].iter().map(|name| SimStream::new(name, 1 + rng.below(5))).collect();
         let (late_ms, torn) = (rng.one_of(&[0, 0, 400, 3_000]), rng.chance(400));
-        Plain { lake: MemoryStore::new(), leases, streams, late_ms, torn }
+        InMemory { lake: MemoryStore::new(), leases, streams, late_ms, torn }
     }
 }
 
 #[async_trait]
-impl World for Plain {
+impl Environment for InMemory {
     fn streams(&self) -> Vec<StreamName> {
         self.streams.iter().map(|stream| stream.name().clone()).collect()
     }
 
-    async fn connect(&self, wires: &Arc<Wires>, _: SharedClock) -> Result<Connected, String> {
-        let wired = |stream: &SimStream| Wired { wires: Arc::clone(wires), stream: stream.clone() };
-        let sources = self.streams.iter().map(|stream| Arc::new(wired(stream)) as Arc<dyn ShardSource>).collect();
+    async fn connect(&self, network: &Arc<Network>, _: SharedClock) -> Result<Connected, String> {
+        let connected = |stream: &SimStream| NetworkedStream { network: Arc::clone(network), stream: stream.clone() };
+        let sources = self.streams.iter().map(|stream| Arc::new(connected(stream)) as Arc<dyn ShardSource>).collect();
         let stores = Stores::new(
-            Arc::new(Lake { wires: Arc::clone(wires), store: self.lake.clone() }),
-            Arc::new(Leases { wires: Arc::clone(wires), store: self.leases.clone(), torn: self.torn }),
+            Arc::new(NetworkedLake { network: Arc::clone(network), store: self.lake.clone() }),
+            Arc::new(NetworkedLeases { network: Arc::clone(network), store: self.leases.clone(), torn: self.torn }),
             RetryPolicy::default(),
         );
         Ok(Connected { sources, stores })
@@ -158,44 +164,44 @@ impl World for Plain {
         leases.into_iter().map(row).collect()
     }
 
-    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(Place, Draft)> {
+    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)> {
         let open = |stream: &SimStream| {
             let shards = stream.open_shards().into_iter();
             shards.map(|shard| (stream.clone(), shard)).collect::<Vec<_>>()
         };
         let open: Vec<(SimStream, ShardId)> = self.streams.iter().flat_map(open).collect();
         let put = |draft: Draft| {
-            let (stream, shard) = &open[rng.place(open.len())];
+            let (stream, shard) = &open[rng.index(open.len())];
             let late = Duration::from_millis(rng.below(self.late_ms + 1));
             let sequence = stream.put(shard, rng.below(9), draft.bytes.clone(), late);
             let key = ShardKey::new(stream.name().clone(), shard.clone());
-            (Place { key, position: Position::at(sequence.into()) }, draft)
+            (RecordId { key, position: Position::at(sequence.into()) }, draft)
         };
         drafts.into_iter().map(put).collect()
     }
 
-    fn change_stream(&self, rng: &mut Rng) -> Option<Kind> {
-        let stream = &self.streams[rng.place(self.streams.len())];
+    fn change_stream(&self, rng: &mut Rng) -> Option<FaultKind> {
+        let stream = &self.streams[rng.index(self.streams.len())];
         let open = stream.open_shards();
         match rng.below(3) {
             0 if open.len() < 12 => {
-                stream.split(&open[rng.place(open.len())]);
-                Some(Kind::Split)
+                stream.split(&open[rng.index(open.len())]);
+                Some(FaultKind::Split)
             }
             1 if open.len() > 1 => {
-                let left = rng.place(open.len() - 1);
+                let left = rng.index(open.len() - 1);
                 stream.merge(&open[left], &open[left + 1]);
-                Some(Kind::Merged)
+                Some(FaultKind::Merged)
             }
             2 => {
-                // Streams forget shards long after they were read to their ends.
+                // A stream forgets a shard long after it was read to its end.
                 let rows = self.rows();
                 let read = |shard: &ShardId| {
                     let key = ShardKey::new(stream.name().clone(), shard.clone());
                     rows.iter().any(|row| row.key == key && row.checkpoint == Position::End)
                 };
                 let closed = stream.closed_shards().into_iter().find(read)?;
-                stream.unlist(closed).then_some(Kind::Unlisted)
+                stream.unlist(closed).then_some(FaultKind::Unlisted)
             }
             _ => None,
         }
@@ -213,7 +219,7 @@ impl World for Plain {
         if rng.chance(400) {
             self.lake.expire_uploads();
         } else {
-            self.lake.expire_upload(rng.place(1000));
+            self.lake.expire_upload(rng.index(1000));
         }
     }
 
@@ -221,8 +227,8 @@ impl World for Plain {
         false
     }
 
-    fn quirks(&self) -> Vec<Kind> {
-        let quirks = [(self.late_ms > 0, Kind::VisibleLate), (self.torn, Kind::TornLooks)];
+    fn quirks(&self) -> Vec<FaultKind> {
+        let quirks = [(self.late_ms > 0, FaultKind::VisibleLate), (self.torn, FaultKind::TornScans)];
         quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect()
     }
 

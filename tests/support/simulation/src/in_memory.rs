@@ -1,4 +1,7 @@
-//! The stores of the simulation's own world as one worker sees them: a lake and a lease table in memory, behind wires.
+//! The stores of the in-memory environment, as one worker sees them through its network.
+//!
+//! Owns: sending each call of the two store traits as a request, what a lost or refused request looks like to the product, and
+//! scans that take several requests. Does not own: what happens to a request (`network`), the stores themselves.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -14,29 +17,29 @@ use shardlake::lake::{
     UploadInfo, Written,
 };
 
-use crate::wires::{Service, Trouble, Wires};
+use crate::network::{Network, NetworkError, Service};
 
-/// Rows of a page, where a list has pages.
+/// Rows of a page, if scans take several requests.
 const PAGE: usize = 3;
 
-/// Where a row stands in a list that has pages: in no order that means anything.
-fn place_of(key: &ShardKey) -> u64 {
+/// The order of rows in a scan that takes several requests: an arbitrary one.
+fn scan_order(key: &ShardKey) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish()
 }
 
-/// What a later version writes into a manifest beside what this one knows.
+/// What a later version adds to a manifest.
 const LATER: &[u8] = b"{\"of_a_later_version\":[1,{\"x\":null}],";
 
-/// A lake through a worker's wires.
+/// A lake behind a worker's network.
 #[derive(Debug)]
-pub struct Lake {
-    pub(crate) wires: Arc<Wires>,
+pub struct NetworkedLake {
+    pub(crate) network: Arc<Network>,
     pub(crate) store: MemoryStore,
 }
 
-impl Lake {
+impl NetworkedLake {
     /// Sends one request.
     async fn send<T: Send + 'static>(
         &self,
@@ -44,15 +47,15 @@ impl Lake {
         about: &str,
         call: impl Future<Output = Result<T, LakeError>> + Send + 'static,
     ) -> Result<T, LakeError> {
-        match self.wires.send(Service::Lake, operation, about, call).await {
+        match self.network.send(Service::Lake, operation, about, call).await {
             Ok(result) => result,
-            Err(trouble) => {
+            Err(error) => {
                 let operation = format!("{operation} {about}");
-                Err(match trouble {
-                    Trouble::Refused => {
+                Err(match error {
+                    NetworkError::Refused => {
                         LakeError::Refused { operation, problem: "refused by the simulation".to_owned() }
                     }
-                    Trouble::Lost | Trouble::Throttled(_) => {
+                    NetworkError::Lost | NetworkError::Throttled(_) => {
                         LakeError::Unavailable { operation, problem: "lost by the simulation".to_owned() }
                     }
                 })
@@ -60,8 +63,8 @@ impl Lake {
         }
     }
 
-    /// Whether a later version would write here what this one does not know: its own intents, and commit records, which are
-    /// as their intents are.
+    /// Whether a later version writes something here that this one does not know: into its own intents, and into commit
+    /// records, which repeat the bytes of their intents.
     fn writes_later(&self, key: &ObjectKey) -> bool {
         let intent = || {
             let intent = ObjectKey::new(key.as_str().replace("_commits/", "_intents/")).ok()?;
@@ -72,12 +75,12 @@ impl Lake {
     }
 
     fn is_manifest_of_later(&self, key: &ObjectKey) -> bool {
-        self.wires.later_version && (key.as_str().starts_with("_intents/") || key.as_str().starts_with("_commits/"))
+        self.network.later_version && (key.as_str().starts_with("_intents/") || key.as_str().starts_with("_commits/"))
     }
 }
 
 #[async_trait]
-impl ObjectStore for Lake {
+impl ObjectStore for NetworkedLake {
     fn part_bytes_min(&self) -> usize {
         self.store.part_bytes_min()
     }
@@ -124,7 +127,7 @@ impl ObjectStore for Lake {
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
         let (store, at) = (self.store.clone(), key.clone());
         let found = self.send("get", key.as_str(), async move { store.get(&at).await }).await?;
-        // A later version knows what it wrote.
+        // A later version understands what it wrote.
         Ok(found.map(|bytes| match bytes.strip_prefix(LATER) {
             Some(rest) if self.is_manifest_of_later(key) => [b"{", rest].concat().into(),
             _ => bytes,
@@ -147,16 +150,16 @@ impl ObjectStore for Lake {
     }
 }
 
-/// A lease table through a worker's wires.
+/// A lease table behind a worker's network.
 #[derive(Debug)]
-pub struct Leases {
-    pub(crate) wires: Arc<Wires>,
+pub struct NetworkedLeases {
+    pub(crate) network: Arc<Network>,
     pub(crate) store: MemoryLeases,
-    /// Whether a look at several rows sees them at several times, as DynamoDB's scans and batches do.
+    /// Whether reading several rows shows them as of several times, as DynamoDB's scans and batches do.
     pub(crate) torn: bool,
 }
 
-impl Leases {
+impl NetworkedLeases {
     /// Sends one request.
     async fn send<T: Send + 'static>(
         &self,
@@ -164,13 +167,13 @@ impl Leases {
         about: &str,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match self.wires.send(Service::Leases, operation, about, call).await {
+        match self.network.send(Service::Leases, operation, about, call).await {
             Ok(result) => result,
-            Err(Trouble::Refused) => Err(StoreError::Unusable {
+            Err(NetworkError::Refused) => Err(StoreError::Unusable {
                 store: "memory".to_owned(),
                 problem: "refused by the simulation".to_owned(),
             }),
-            Err(Trouble::Lost | Trouble::Throttled(_)) => Err(StoreError::Unavailable {
+            Err(NetworkError::Lost | NetworkError::Throttled(_)) => Err(StoreError::Unavailable {
                 operation: format!("{operation} {about}"),
                 problem: "lost by the simulation".to_owned(),
             }),
@@ -179,7 +182,7 @@ impl Leases {
 }
 
 #[async_trait]
-impl LeaseStore for Leases {
+impl LeaseStore for NetworkedLeases {
     fn is_metered(&self) -> bool {
         self.store.is_metered()
     }
@@ -191,15 +194,15 @@ impl LeaseStore for Leases {
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
         let mut shown: Vec<Lease> = Vec::new();
         loop {
-            // Each page is seen as it is a moment later.
+            // Each page shows its rows as they are a moment later.
             let store = self.store.clone();
             let mut rows = self.send("list", "", async move { store.list().await }).await?;
             if !self.torn {
                 return Ok(rows);
             }
-            rows.sort_by_key(|lease| place_of(&lease.key));
-            let last = shown.last().map(|last| place_of(&last.key));
-            rows.retain(|lease| last.is_none_or(|last| place_of(&lease.key) > last));
+            rows.sort_by_key(|lease| scan_order(&lease.key));
+            let last = shown.last().map(|last| scan_order(&last.key));
+            rows.retain(|lease| last.is_none_or(|last| scan_order(&lease.key) > last));
             let is_last = rows.len() <= PAGE;
             shown.extend(rows.into_iter().take(PAGE));
             if is_last {
@@ -259,7 +262,7 @@ impl LeaseStore for Leases {
     }
 
     async fn advance(&self, manifest: &ManifestName, advances: &[Advance]) -> Result<Vec<AdvanceOutcome>, StoreError> {
-        // One row at a time, as DynamoDB does it: some may advance and others not.
+        // One row at a time, as in DynamoDB: some may advance and others not.
         let mut outcomes = Vec::with_capacity(advances.len());
         for one in advances {
             let (store, name, one) = (self.store.clone(), manifest.clone(), one.clone());
