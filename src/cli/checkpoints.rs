@@ -4,7 +4,6 @@
 //! are in the lake; only `list` and `save` read the lease table, and `list` shows the named ones without it.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use checkpoints::{Lease, Position, ShardKey, StoreError};
 use pipeline::time::format_rfc3339;
@@ -33,8 +32,7 @@ pub(crate) async fn checkpoints(args: &CheckpointsArgs, json: bool) -> anyhow::R
     let name = name.map(CheckpointName::new).transpose().map_err(|error| Usage(error.to_string()))?;
     let config = load(&lake_args.overrides())?;
     let aws = load_aws(&config).await;
-    let lake = open_existing_lake(&config, aws.as_ref()).await?;
-    let lake = Retrying::new(Arc::clone(&lake), RetryPolicy::default());
+    let lake = Retrying::new(open_existing_lake(&config, aws.as_ref()).await?, RetryPolicy::default());
     match (&args.command, name) {
         (CheckpointsCommand::Save { .. }, Some(name)) => save(&config, aws.as_ref(), &lake, name).await,
         (CheckpointsCommand::Show { .. }, Some(name)) => show(&lake, &name, json).await,
