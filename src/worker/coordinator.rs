@@ -173,7 +173,7 @@ impl Coordinator {
             looking: false,
             look_again: None,
             caught_up: false,
-            roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_up_every),
+            roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_ups),
             config,
             progress,
             stop,
