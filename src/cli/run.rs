@@ -24,7 +24,7 @@ use crate::cli::sweep::roll_up_if_due;
 use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
-use crate::commit::log::RollUps;
+use crate::commit::log::RollUpConfig;
 use crate::config::{CheckpointsUrl, Config, LakeUrl, Overrides, SourceUrl};
 use crate::maintenance;
 use crate::raw::RawSink;
@@ -270,7 +270,7 @@ fn configure(
         epoch_input_bytes: config.commit.input_bytes,
         failover: config.leases.failover,
         hand_off: config.leases.hand_off,
-        roll_up_every: RollUps::EVERY,
+        roll_ups: RollUpConfig::default(),
         until_caught_up: args.until_caught_up,
     };
     Ok((worker, lake))

@@ -10,7 +10,7 @@ use crate::cli::output::counted;
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::Stores;
-use crate::commit::log::{RollUps, RolledUp, roll_up};
+use crate::commit::log::{RollUpConfig, RolledUp, roll_up};
 use crate::config::units::parse_duration;
 use crate::maintenance::{self, Swept};
 use crate::setup::open_existing;
@@ -48,7 +48,7 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
 
 /// Writes a roll-up if many commits have none, as where no worker runs for long: its number.
 pub(crate) async fn roll_up_if_due(stores: &Stores) -> Option<u64> {
-    match roll_up(stores, RollUps::EVERY).await {
+    match roll_up(stores, RollUpConfig::default()).await {
         Ok(RolledUp::Written { number, .. }) => Some(number),
         Ok(_) => None,
         Err(error) => {

@@ -52,6 +52,7 @@ mod roll_up;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
 
 use checkpoints::Lease;
 use futures::{StreamExt, stream};
@@ -68,14 +69,12 @@ use crate::lake::ObjectKey;
 
 pub use chains::{Chains, Coverage, Doubt, Overlap};
 pub use fold::{DeadLetterTotal, Fold, Latest, ObjectTotal};
-pub use roll_up::{RollUp, RollUps, RolledUp, newest_roll_up, roll_up};
+pub use roll_up::{RollUp, RollUpConfig, RollUps, RolledUp, newest_roll_up, roll_up};
 
 /// Requests that are in progress at once.
 const CONCURRENT: usize = 16;
 /// How far before the horizon names are listed, if a record is missing after it.
 const STEPS_BACK_MS: [i64; 2] = [3_600_000, 86_400_000];
-/// The horizon is at least this long before the newest epoch of each worker: clocks differ.
-const HORIZON_MARGIN_MS: i64 = 900_000;
 /// How often everything is listed, if records seem to be missing.
 const PASSES_MAX: usize = 4;
 
@@ -178,7 +177,7 @@ pub async fn since(stores: &Stores, cursor: &Cursor) -> Result<Since, CommitErro
         return Err(unreadable.into());
     }
     match gathered.overlaps.pop() {
-        None => Ok(Since { records, cursor: gathered.into_cursor(cursor, &leases) }),
+        None => Ok(Since { records, cursor: gathered.into_cursor(cursor, &leases, RollUpConfig::default().margin) }),
         Some(Overlap { key, epoch, .. }) => Err(CommitError::Overlap { key, epoch: epoch.to_string() }),
     }
 }
@@ -338,8 +337,8 @@ impl Gathered {
     }
 
     /// The cursor after these records, which were added to those of `base`.
-    fn into_cursor(self, base: &Cursor, leases: &[Lease]) -> Cursor {
-        let horizon = self.horizon(leases).or_else(|| base.horizon.clone());
+    fn into_cursor(self, base: &Cursor, leases: &[Lease], margin: Duration) -> Cursor {
+        let horizon = self.horizon(leases, margin).or_else(|| base.horizon.clone());
         let names =
             self.seen.iter().filter(|key| !self.unreadable.contains_key(*key)).filter_map(EpochId::of_commit_key);
         let recent = names.filter(|name| horizon.as_ref().is_none_or(|horizon| *name.as_str() > **horizon)).collect();
@@ -350,14 +349,14 @@ impl Gathered {
     ///
     /// The next epoch of a worker begins after its newest one. So the horizon is the oldest of these, over all workers that hold
     /// leases; a worker that has ended, perhaps one whose clock was wrong, does not count. The margin is for workers that
-    /// have an epoch open and no record here: twice the time that the slowest epoch took.
-    fn horizon(&self, leases: &[Lease]) -> Option<String> {
+    /// have an epoch open and no record here: at least twice the time that the slowest epoch took.
+    fn horizon(&self, leases: &[Lease], margin: Duration) -> Option<String> {
         let holders: HashSet<String> =
             leases.iter().filter_map(|lease| lease.holder.committer()).map(EpochId::worker_part).collect();
         let begun = |epoch: &EpochId| epoch.begun_ms();
         let of_holders = self.newest.iter().filter(|(worker, _)| holders.contains(*worker)).map(|(_, epoch)| epoch);
         let time = of_holders.filter_map(begun).min().or_else(|| self.newest.values().filter_map(begun).max())?;
-        let margin = HORIZON_MARGIN_MS.max(self.slowest_ms.saturating_mul(2));
+        let margin = i64::try_from(margin.as_millis()).unwrap_or(i64::MAX).max(self.slowest_ms.saturating_mul(2));
         Some(EpochId::format_time(time.saturating_sub(margin)))
     }
 }

@@ -116,7 +116,7 @@ impl Coordinator {
             lanes: Lanes::new(encoding, config.threads, memory, buffers, Arc::clone(&progress)),
             epochs: OpenEpochs::new(epochs),
             catch_up: CatchUp::new(config.until_caught_up),
-            roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_up_every),
+            roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_ups),
             config,
             progress,
             lease_commands,

@@ -58,6 +58,7 @@ use pipeline::encode::{EncodeError, EncoderConfig};
 use pipeline::lane::LaneConfig;
 
 use crate::clock::SharedClock;
+use crate::commit::log::RollUpConfig;
 use crate::commit::{CommitError, Stores};
 use crate::lake::LakeError;
 use crate::raw::{RawError, RawSink};
@@ -101,8 +102,8 @@ pub struct WorkerConfig {
     pub failover: Duration,
     /// When a lease may be taken from an owner that was asked for it.
     pub hand_off: Duration,
-    /// Commits of this worker between two roll-ups of the commit log.
-    pub roll_up_every: u64,
+    /// When it writes roll-ups of the commit log.
+    pub roll_ups: RollUpConfig,
     /// Whether to end once every shard has been read to its tip and committed.
     pub until_caught_up: bool,
 }

@@ -80,7 +80,7 @@ impl Environment {
             epoch_input_bytes: 1 << 30,
             failover: Duration::from_secs(5),
             hand_off: Duration::from_secs(8),
-            roll_up_every: 256,
+            roll_ups: crate::commit::log::RollUpConfig::default(),
             until_caught_up,
         };
         let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));

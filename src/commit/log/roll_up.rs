@@ -19,6 +19,7 @@
 //! Limits: 256 MiB of JSON, which is enough for about a million shards.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use bytes::Bytes;
 use checkpoints::LeaseOwner;
@@ -43,6 +44,22 @@ const JSON_BYTES_MAX: u64 = 256 << 20;
 const LISTS_MAX: usize = 3;
 /// Roll-ups that are kept: the newest one, and the one before it for readers that have just listed it.
 const KEPT: u64 = 2;
+
+/// When roll-ups are written, and what they leave to be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RollUpConfig {
+    /// Commits of one worker between two roll-ups.
+    pub every: u64,
+    /// The horizon is at least this long before the newest epoch of each worker, since clocks differ. It only decides how many
+    /// names a reader lists.
+    pub margin: Duration,
+}
+
+impl Default for RollUpConfig {
+    fn default() -> Self {
+        RollUpConfig { every: 256, margin: Duration::from_secs(900) }
+    }
+}
 
 /// What a set of commit records adds up to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,16 +163,16 @@ async fn numbers(stores: &Stores) -> Result<Vec<u64>, LakeError> {
     Ok(listed.iter().filter_map(|object| layout::number_of_roll_up(object.key.as_str())).collect())
 }
 
-/// Writes the next roll-up, if the newest one lacks at least `records_min` records, or cannot be read. Several workers may call
+/// Writes the next roll-up, if the newest one lacks at least `config.every` records, or cannot be read. Several workers may call
 /// it at once.
 ///
 /// # Errors
 /// The stores fail. What was written stays valid.
-pub async fn roll_up(stores: &Stores, records_min: u64) -> Result<RolledUp, CommitError> {
+pub async fn roll_up(stores: &Stores, config: RollUpConfig) -> Result<RolledUp, CommitError> {
     let leases = stores.leases.list().await?;
     let (newest, base) = newest_roll_up(stores).await?;
     let is_newest = base.as_ref().map(|base| base.number) == newest;
-    let records_min = if is_newest { records_min.max(1) } else { 0 };
+    let records_min = if is_newest { config.every.max(1) } else { 0 };
     if newest.is_none() && (stores.lake.list(layout::COMMITS).await?.len() as u64) < records_min {
         // A young lake: no record needs to be read to find out.
         return Ok(RolledUp::NotNeeded);
@@ -173,7 +190,8 @@ pub async fn roll_up(stores: &Stores, records_min: u64) -> Result<RolledUp, Comm
     let epochs = fold.epochs;
     let number = newest.map_or(1, |newest| newest + 1);
     let base_cursor = base_cursor.filter(|_| is_from_base).unwrap_or_default();
-    let next = RollUp { format: FORMAT, number, cursor: gathered.into_cursor(&base_cursor, &leases), fold };
+    let next =
+        RollUp { format: FORMAT, number, cursor: gathered.into_cursor(&base_cursor, &leases, config.margin), fold };
     if stores.lake.put_new(&RollUp::key(number), next.to_bytes()?).await? == Written::KeyTaken {
         return Ok(RolledUp::Outrun);
     }
@@ -195,22 +213,18 @@ async fn remove_before(stores: &Stores, number: u64) -> Result<(), LakeError> {
 #[derive(Debug)]
 pub struct RollUps {
     stores: Stores,
-    every: u64,
+    config: RollUpConfig,
     /// Commits until the next one.
     due_in: u64,
     running: Option<JoinHandle<()>>,
 }
 
 impl RollUps {
-    /// Commits of one worker between two roll-ups.
-    pub const EVERY: u64 = 256;
-
-    /// Roll-ups after every `every` commits of `worker`.
-    pub fn new(stores: Stores, worker: &LeaseOwner, every: u64) -> Self {
-        let every = every.max(1);
+    /// Roll-ups beside `worker`.
+    pub fn new(stores: Stores, worker: &LeaseOwner, config: RollUpConfig) -> Self {
         // Workers that start together write at different times.
         let spread = worker.as_str().bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        RollUps { stores, every, due_in: 1 + spread % every, running: None }
+        RollUps { stores, config, due_in: 1 + spread % config.every.max(1), running: None }
     }
 
     /// Counts a commit. Writes a roll-up in the background if it is time and the one before is finished.
@@ -219,20 +233,21 @@ impl RollUps {
         if self.due_in > 0 {
             return;
         }
-        self.due_in = self.every;
+        self.due_in = self.config.every.max(1);
         if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
             return;
         }
-        // Other workers write them as well: a quarter of the commits may be covered already.
-        let (stores, records_min) = (self.stores.clone(), self.every / 4);
+        // Other workers write roll-ups as well: most of the commits may be covered already.
+        let config = RollUpConfig { every: self.config.every / 4, ..self.config };
+        let stores = self.stores.clone();
         self.running = Some(tokio::spawn(async move {
-            match roll_up(&stores, records_min).await {
+            match roll_up(&stores, config).await {
                 Ok(RolledUp::Written { number, epochs }) => {
                     tracing::info!(number, epochs, "wrote a roll-up of the commit log");
                 }
                 Ok(outcome) => tracing::debug!(?outcome, "wrote no roll-up of the commit log"),
                 Err(error) => {
-                    tracing::warn!(%error, "failed to write a roll-up of the commit log; a later one covers more")
+                    tracing::warn!(%error, "failed to write a roll-up of the commit log; a later one covers more");
                 }
             }
         }));

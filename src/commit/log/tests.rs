@@ -26,6 +26,11 @@ fn worker(number: usize) -> LeaseOwner {
     LeaseOwner::from_random([u8::try_from(number).unwrap() + 1; 16])
 }
 
+/// Roll-ups of at least `every` records, with any number of late ones.
+fn after(every: u64) -> RollUpConfig {
+    RollUpConfig { every, margin: Duration::ZERO }
+}
+
 fn key(shard: &str) -> ShardKey {
     ShardKey::new(StreamName::new("orders").unwrap(), ShardId::new(shard).unwrap())
 }
@@ -258,9 +263,9 @@ async fn run(steps: Vec<Step>) {
             Step::Publish(worker, mask, ends) => history.publish(worker, mask, ends).await,
             Step::Advance(place) => history.advance(place).await,
             Step::RemoveRows => history.remove_rows().await,
-            Step::RollUp => drop(roll_up(&history.stores, 1).await.unwrap()),
+            Step::RollUp => drop(roll_up(&history.stores, after(1)).await.unwrap()),
             Step::TwoRollUps => {
-                let (one, two) = tokio::join!(roll_up(&history.stores, 1), roll_up(&history.stores, 1));
+                let (one, two) = tokio::join!(roll_up(&history.stores, after(1)), roll_up(&history.stores, after(1)));
                 one.and(two).unwrap();
             }
             Step::DamageRollUp => {
@@ -317,8 +322,8 @@ async fn records_that_a_roll_up_covers_are_not_read_again() {
     for _ in 0..100 {
         history.commit(0, 0b11).await;
     }
-    assert_eq!(roll_up(&history.stores, 101).await.unwrap(), RolledUp::NotNeeded);
-    assert_eq!(roll_up(&history.stores, 100).await.unwrap(), RolledUp::Written { number: 1, epochs: 100 });
+    assert_eq!(roll_up(&history.stores, after(101)).await.unwrap(), RolledUp::NotNeeded);
+    assert_eq!(roll_up(&history.stores, after(100)).await.unwrap(), RolledUp::Written { number: 1, epochs: 100 });
     for _ in 0..5 {
         history.commit(1, 0b11).await;
     }
@@ -340,7 +345,7 @@ async fn a_record_whose_name_sorts_before_the_horizon_is_found() {
             history.commit(1, 0b01).await;
             history.now_ms += HOUR;
         }
-        roll_up(&history.stores, 1).await.unwrap();
+        roll_up(&history.stores, after(1)).await.unwrap();
         history.publish(0, 0b10, false).await;
         history.check().await;
         let epochs = history.published[0].epoch.clone();
@@ -353,7 +358,7 @@ async fn a_record_whose_name_sorts_before_the_horizon_is_found() {
             days > 0,
             "what is not far before the horizon is found without reading everything"
         );
-        roll_up(&history.stores, 1).await.unwrap();
+        roll_up(&history.stores, after(1)).await.unwrap();
         assert!(history.check().await.roll_up.is_some(), "the next roll-up covers it");
     }
 }
@@ -363,7 +368,7 @@ async fn a_roll_up_that_cannot_be_read_is_replaced_and_until_then_an_older_one_i
     let mut history = History::new().await;
     for _ in 0..3 {
         history.commit(0, 0b11).await;
-        roll_up(&history.stores, 1).await.unwrap();
+        roll_up(&history.stores, after(1)).await.unwrap();
     }
     let kept: Vec<String> = history.roll_ups().iter().map(ToString::to_string).collect();
     assert_eq!(kept, ["_rollups/00000000000000000002.json.gz", "_rollups/00000000000000000003.json.gz"]);
@@ -371,7 +376,7 @@ async fn a_roll_up_that_cannot_be_read_is_replaced_and_until_then_an_older_one_i
     assert_eq!(history.check().await.roll_up, Some(2));
     history.lake.tamper(&history.roll_ups()[0], Some(Bytes::from_static(b"{}")));
     assert_eq!(history.check().await.roll_up, None);
-    assert_eq!(roll_up(&history.stores, 100).await.unwrap(), RolledUp::Written { number: 4, epochs: 3 });
+    assert_eq!(roll_up(&history.stores, after(100)).await.unwrap(), RolledUp::Written { number: 4, epochs: 3 });
     assert_eq!(history.check().await.roll_up, Some(4));
 }
 
@@ -379,7 +384,7 @@ async fn a_roll_up_that_cannot_be_read_is_replaced_and_until_then_an_older_one_i
 async fn of_two_writers_of_a_roll_up_one_wins() {
     let mut history = History::new().await;
     history.commit(0, 0b11).await;
-    let (one, two) = tokio::join!(roll_up(&history.stores, 1), roll_up(&history.stores, 1));
+    let (one, two) = tokio::join!(roll_up(&history.stores, after(1)), roll_up(&history.stores, after(1)));
     let outcomes = [one.unwrap(), two.unwrap()];
     assert!(outcomes.contains(&RolledUp::Written { number: 1, epochs: 1 }), "{outcomes:?}");
     assert_eq!(history.roll_ups().len(), 1);
@@ -392,7 +397,7 @@ async fn a_lake_with_damaged_records_is_read_in_full_and_gets_no_roll_up() {
     for _ in 0..4 {
         history.commit(0, 0b11).await;
     }
-    roll_up(&history.stores, 1).await.unwrap();
+    roll_up(&history.stores, after(1)).await.unwrap();
     let mut damaged = Vec::new();
     for _ in 0..2 {
         history.commit(0, 0b11).await;
@@ -404,7 +409,7 @@ async fn a_lake_with_damaged_records_is_read_in_full_and_gets_no_roll_up() {
     assert_eq!((log.roll_up, log.fold.epochs), (None, 5));
     assert_eq!(log.unreadable.iter().map(|error| error.name.as_str()).collect::<Vec<_>>(), [damaged.as_str()]);
     assert_eq!(log.chains.gaps(&log.leases).len(), 2);
-    assert_eq!(roll_up(&history.stores, 1).await.unwrap(), RolledUp::Unfit);
+    assert_eq!(roll_up(&history.stores, after(1)).await.unwrap(), RolledUp::Unfit);
     assert!(matches!(since(&history.stores, &Cursor::default()).await, Err(CommitError::Unreadable(_))));
 }
 
@@ -417,7 +422,7 @@ async fn what_another_program_did_is_accepted_once_everything_was_read() {
     history.leases.create(&[new]).await.unwrap();
     history.commit(0, 0b111).await;
     assert_eq!(history.check().await.roll_up, None);
-    roll_up(&history.stores, 1).await.unwrap();
+    roll_up(&history.stores, after(1)).await.unwrap();
     history.commit(0, 0b111).await;
     assert_eq!(history.check().await.roll_up, Some(1));
 }
@@ -425,7 +430,7 @@ async fn what_another_program_did_is_accepted_once_everything_was_read() {
 #[tokio::test]
 async fn a_worker_writes_a_roll_up_after_a_number_of_its_commits() {
     let mut history = History::new().await;
-    let mut roll_ups = RollUps::new(history.stores.clone(), &worker(0), 4);
+    let mut roll_ups = RollUps::new(history.stores.clone(), &worker(0), after(4));
     for _ in 0..12 {
         history.commit(0, 0b11).await;
         roll_ups.maybe_roll_up();
@@ -485,7 +490,7 @@ async fn a_local_lake_is_read_from_its_roll_up() {
     println!("{count} records, the log without a roll-up: {:.2?}", begun.elapsed());
 
     let begun = tokio::time::Instant::now();
-    assert_eq!(roll_up(&stores, 1).await.unwrap(), RolledUp::Written { number: 1, epochs: count });
+    assert_eq!(roll_up(&stores, after(1)).await.unwrap(), RolledUp::Written { number: 1, epochs: count });
     println!("writing the first roll-up: {:.2?}", begun.elapsed());
 
     write(count, count + 100);

@@ -13,6 +13,7 @@ use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
+use shardlake::commit::log::RollUpConfig;
 use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -23,8 +24,8 @@ use crate::faults::FaultKind;
 use crate::network::{CrashPoint, Network, Rates, Service};
 use crate::records::{DEFINITION, FURTHER_COLUMN, RECORD_BYTES_MAX};
 
-/// Commits between two roll-ups: few, so that the few commits of a run are in several.
-const ROLL_UP_EVERY: u64 = 3;
+/// The few commits of a run are in several roll-ups, and those of a clock that is behind are late.
+const ROLL_UPS: RollUpConfig = RollUpConfig { every: 3, margin: Duration::ZERO };
 /// The time within which a record that was put can be read.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -153,7 +154,7 @@ impl Fleet {
                 epoch_input_bytes: 1 << 30,
                 failover: FAILOVER,
                 hand_off: Duration::from_secs(8),
-                roll_up_every: ROLL_UP_EVERY,
+                roll_ups: ROLL_UPS,
                 until_caught_up,
             };
             worker::run(config, counters, stopped.clone()).await.map_err(Failed::Run)?;
