@@ -123,6 +123,22 @@ pub(crate) fn network(value: &[u8]) -> Option<String> {
     })
 }
 
+/// The domain of an e-mail address, in lower case. `None` if the text is not an address `local@domain`. The domain has at least
+/// two labels of letters, digits and inner hyphens, of any script; a label has at most 63 bytes, the domain 253.
+pub(crate) fn email_domain(value: &[u8]) -> Option<String> {
+    let (local, domain) = std::str::from_utf8(value).ok()?.trim().rsplit_once('@')?;
+    let is_label = |label: &str| {
+        let inner = |c: char| c.is_alphanumeric() || c == '-';
+        (1..=63).contains(&label.len()) && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_address = !local.is_empty()
+        && !local.contains(|c: char| c.is_whitespace() || c.is_control())
+        && domain.len() <= 253
+        && domain.contains('.')
+        && domain.split('.').all(is_label);
+    is_address.then(|| domain.to_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,5 +201,33 @@ mod tests {
         ] {
             assert_eq!(network(address.as_bytes()).as_deref(), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn email_addresses_become_domains() {
+        let long_label = format!("a@{}.example", "x".repeat(64));
+        let long_domain = format!("a@{}example", "x.".repeat(124));
+        for (address, expected) in [
+            ("Bob.Smith@Example.COM", Some("example.com")),
+            (" a@mail.example.co.uk\n", Some("mail.example.co.uk")),
+            ("\"a@b\"@example.com", Some("example.com")),
+            ("j@Bücher.example", Some("bücher.example")),
+            ("a@xn--bcher-kva.example", Some("xn--bcher-kva.example")),
+            ("example.com", None),
+            ("@example.com", None),
+            ("a b@example.com", None),
+            ("a@localhost", None),
+            ("a@example..com", None),
+            ("a@example.com.", None),
+            ("a@-example.com", None),
+            ("a@example-.com", None),
+            ("Bob <a@example.com>", None),
+            (&long_label, None),
+            (&long_domain, None),
+            ("", None),
+        ] {
+            assert_eq!(email_domain(address.as_bytes()).as_deref(), expected, "{address}");
+        }
+        assert_eq!(email_domain(b"a@example.\xff"), None);
     }
 }

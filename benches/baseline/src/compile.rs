@@ -278,6 +278,7 @@ fn leaf(kind: Type, column: &ColumnText) -> Result<Leaf, String> {
         Some(Rule::AgeBand { bands }) => Transform::AgeBand(bands.clone()),
         Some(Rule::Region { keep }) => Transform::Region(keep.iter().map(|name| name.to_lowercase()).collect()),
         Some(Rule::TruncateIp) => Transform::TruncateIp,
+        Some(Rule::EmailDomain) => Transform::EmailDomain,
         Some(Rule::TruncateTime { to: Unit::Hour }) => Transform::TruncateTime(3_600_000),
         Some(Rule::TruncateTime { to: Unit::Day }) => Transform::TruncateTime(DAY_MS),
         Some(Rule::Match { pattern }) => Transform::Match(regex(pattern)?),

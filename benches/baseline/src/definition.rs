@@ -152,6 +152,7 @@ pub(crate) enum Rule {
     },
     Drop,
     TruncateIp,
+    EmailDomain,
     TruncateTime {
         #[serde(default)]
         to: Unit,

@@ -58,6 +58,7 @@ pub(crate) enum Transform {
     AgeBand(Vec<i64>),
     Region(Vec<String>),
     TruncateIp,
+    EmailDomain,
     TruncateTime(i64),
     Match(Regex),
 }
@@ -92,6 +93,7 @@ impl Leaf {
                     Transform::Pseudonym => *text = pseudonyms.of(text),
                     Transform::Region(keep) => *value = optional(anonymize::region(text, keep)),
                     Transform::TruncateIp => *value = optional(anonymize::network(text)),
+                    Transform::EmailDomain => *value = optional(anonymize::email_domain(text)),
                     Transform::Match(pattern) if !pattern.is_match(text) => *value = Value::Null,
                     Transform::Match(_) | Transform::Keep | Transform::AgeBand(_) | Transform::TruncateTime(_) => {}
                 }

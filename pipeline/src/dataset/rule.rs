@@ -31,6 +31,8 @@ pub(crate) enum Rule {
     TruncateIp,
     /// A point in time becomes the start of a unit of this many milliseconds.
     TruncateTime(i64),
+    /// An e-mail address becomes its domain, in lower case; any other text becomes null.
+    EmailDomain,
     /// A value that does not match becomes null: coded answers stay, free text goes. `Err`: why the pattern is not valid.
     Match(Result<Pattern, String>),
 }
@@ -48,7 +50,8 @@ pub(crate) enum Effect<'r> {
 
 impl Rule {
     /// The names of the rules in a definition.
-    const NAMES: [&str; 7] = ["pseudonym", "age_band", "region", "drop", "truncate_ip", "truncate_time", "match"];
+    const NAMES: [&str; 8] =
+        ["pseudonym", "age_band", "region", "drop", "truncate_ip", "truncate_time", "email_domain", "match"];
 
     /// Reads a rule from the table `anonymize` of a definition.
     pub(crate) fn read(section: &Section<'_>) -> Option<At<Rule>> {
@@ -73,6 +76,7 @@ impl Rule {
                     return None;
                 }
             },
+            "email_domain" => Rule::EmailDomain,
             "match" => {
                 let pattern = section.required_text("pattern")?.value;
                 Rule::Match(Pattern::new(&pattern).map_err(|problem| invalid_pattern(&pattern, &problem)))
@@ -99,7 +103,12 @@ impl Rule {
         match self {
             Rule::Drop => None,
             Rule::TruncateTime(_) => Some("timestamp_millis"),
-            Rule::Pseudonym | Rule::AgeBand(_) | Rule::Region(_) | Rule::TruncateIp | Rule::Match(_) => Some("string"),
+            Rule::Pseudonym
+            | Rule::AgeBand(_)
+            | Rule::Region(_)
+            | Rule::TruncateIp
+            | Rule::EmailDomain
+            | Rule::Match(_) => Some("string"),
         }
     }
 
@@ -117,6 +126,7 @@ impl Rule {
             Rule::Drop => "dropped columns",
             Rule::TruncateIp => "networks",
             Rule::TruncateTime(_) => "coarser times",
+            Rule::EmailDomain => "e-mail domains",
             Rule::Match(_) => "coded answers",
         }
     }
@@ -126,7 +136,9 @@ impl Rule {
         match self {
             Rule::AgeBand(bands) => Effect::Ages(bands),
             Rule::TruncateTime(unit) => Effect::Times(*unit),
-            Rule::Pseudonym | Rule::Region(_) | Rule::Drop | Rule::TruncateIp | Rule::Match(_) => Effect::Texts,
+            Rule::Pseudonym | Rule::Region(_) | Rule::Drop | Rule::TruncateIp | Rule::EmailDomain | Rule::Match(_) => {
+                Effect::Texts
+            }
         }
     }
 
@@ -136,6 +148,7 @@ impl Rule {
             Rule::Pseudonym => key.map(|key| key.pseudonym(value).to_vec()),
             Rule::Region(keep) => anonymize::region(value, keep).map(String::into_bytes),
             Rule::TruncateIp => anonymize::network(value).map(String::into_bytes),
+            Rule::EmailDomain => anonymize::email_domain(value).map(String::into_bytes),
             Rule::Match(Ok(pattern)) => pattern.is_match(value).then(|| value.to_vec()),
             Rule::Match(Err(_)) | Rule::Drop | Rule::AgeBand(_) | Rule::TruncateTime(_) => None,
         }

@@ -534,7 +534,9 @@ fn a_rule_must_fit_its_type() {
     rule(
         "string",
         "{ rule = \"hash\" }",
-        &["15: unknown rule 'hash'; known: pseudonym, age_band, region, drop, truncate_ip, truncate_time, match"],
+        &[
+            "15: unknown rule 'hash'; known: pseudonym, age_band, region, drop, truncate_ip, truncate_time, email_domain, match",
+        ],
     );
     refused_column(
         "x",

@@ -7,7 +7,8 @@
 //! A new type needs a variant and an arm here. A new input kind also needs an arm in `decode::scan::value`, and a check that
 //! no other type has needs one in `columns::validate`.
 
-use parquet::basic::{LogicalType, TimeUnit, Type as ParquetType};
+use parquet::basic::{LogicalType, TimeUnit, Type as PhysicalType};
+use parquet::schema::types::{PrimitiveTypeBuilder, Type};
 use serde_json::{Value, json};
 
 /// A scalar type of a column.
@@ -42,6 +43,13 @@ pub(crate) struct Spec {
     pub(crate) arrow: Value,
     /// The name in the lake's field ids. Types that are the same in a file have the same name, and a name never changes.
     pub(crate) stored: String,
+}
+
+impl Spec {
+    /// The column or field of this type in a Parquet schema.
+    pub(crate) fn parquet<'n>(&self, name: &'n str) -> PrimitiveTypeBuilder<'n> {
+        Type::primitive_type_builder(name, self.physical.parquet()).with_logical_type(self.logical.clone())
+    }
 }
 
 impl ScalarType {
@@ -275,13 +283,13 @@ pub(crate) enum Physical {
 
 impl Physical {
     /// The physical type in Parquet.
-    pub(crate) fn parquet(self) -> ParquetType {
+    fn parquet(self) -> PhysicalType {
         match self {
-            Physical::Text => ParquetType::BYTE_ARRAY,
-            Physical::Int32 => ParquetType::INT32,
-            Physical::Int64 => ParquetType::INT64,
-            Physical::Double => ParquetType::DOUBLE,
-            Physical::Bool => ParquetType::BOOLEAN,
+            Physical::Text => PhysicalType::BYTE_ARRAY,
+            Physical::Int32 => PhysicalType::INT32,
+            Physical::Int64 => PhysicalType::INT64,
+            Physical::Double => PhysicalType::DOUBLE,
+            Physical::Bool => PhysicalType::BOOLEAN,
         }
     }
 }

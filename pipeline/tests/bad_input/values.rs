@@ -340,6 +340,42 @@ fn personal_values_are_written_only_in_their_coarse_form() {
 }
 
 #[test]
+fn the_rule_email_domain_writes_only_the_domain_of_an_address() {
+    const DEFINITION: &str = r#"
+name = "contacts"
+partition_by = ["year"]
+[event_time]
+pointer = "/at"
+[[column]]
+name = "provider"
+pointer = "/mail"
+type = "string"
+anonymize = { rule = "email_domain" }
+[[column]]
+name = "providers"
+pointer = "/mails"
+type = "list"
+element = "string"
+anonymize = { rule = "email_domain" }
+[[column]]
+name = "unique_provider"
+pointer = "/mail"
+type = "string"
+unique = true
+anonymize = { rule = "email_domain" }
+"#;
+    let record = |mail: &str| json!({"at": "2025-01-13T10:30:00Z", "mail": mail, "mails": ["x@B.example", mail]});
+    let records = ["Bob.Smith@Example.com", "Bob Smith", "eve@example.COM"].map(|mail| record(mail).to_string());
+    let outcome = Setup::of(&[DEFINITION]).assigned("contacts").run().lines(ndjson(&records)).take();
+    let rows = outcome.rows("contacts");
+    let column = |name: &str| rows.iter().map(|row| row[name].clone()).collect::<Vec<_>>();
+    let expected = [json!("example.com"), Value::Null, json!("example.com")];
+    assert_eq!((column("provider"), column("unique_provider")), (expected.to_vec(), expected.to_vec()));
+    assert_eq!(column("providers"), expected.map(|last| json!(["b.example", last])));
+    assert!(!format!("{rows:?}").contains("Bob"));
+}
+
+#[test]
 fn a_partition_value_is_escaped_in_the_path_as_in_hive() {
     let of_type = |kind: &str| {
         let record = json!({"id": "1", "user_id": "u", "type": kind, "timestamp": "2025-01-13T10:30:00Z"}).to_string();

@@ -69,7 +69,9 @@ fn rule(table: &DeTable<'_>) -> Rule {
     let DeValue::Table(rule) = rule else { panic!("a rule must be a table") };
     match text(rule, "rule").as_deref() {
         Some("match") => Rule::Match(Regex::new(&text(rule, "pattern").unwrap()).unwrap()),
-        Some("pseudonym" | "drop" | "age_band" | "region" | "truncate_ip" | "truncate_time") => Rule::Never,
+        Some("pseudonym" | "drop" | "age_band" | "region" | "truncate_ip" | "truncate_time" | "email_domain") => {
+            Rule::Never
+        }
         other => panic!(
             "this test does not know the rule {other:?}; add it to `rule` in tests/integration/security/rules.rs"
         ),
