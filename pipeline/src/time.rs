@@ -1,6 +1,6 @@
-//! Points in time since 1970-01-01T00:00:00Z, without a clock: parsing, formatting, calendar parts.
+//! Points in time since 1970-01-01T00:00:00Z: parsing, formatting, parts of the calendar.
 //!
-//! Owns: RFC 3339 text, calendar days (proleptic Gregorian, UTC). Does not own: what time it is now.
+//! Owns: RFC 3339 text, calendar days (proleptic Gregorian, UTC). Does not own: the clock.
 //!
 //! Rows have microseconds (`us`); everything else has milliseconds (`ms`). Finer fractions are cut off. Limits: years 0000
 //! to 9999, as RFC 3339 has them, which are within 59 bits of microseconds.
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rfc_3339_is_refused() {
+    fn text_that_is_not_rfc_3339_is_refused() {
         for text in [
             "",
             "2025-01-13",

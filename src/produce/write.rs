@@ -5,6 +5,9 @@
 //! through [`Text`]. There is no `format!` and no float: decimals are integers with a scale, so every platform writes
 //! the same digits.
 
+pub(super) use pipeline::time::DAY_MS;
+use pipeline::time::{Day, day_of};
+
 use super::random::mix;
 
 /// Something that can be appended to a record.
@@ -197,9 +200,6 @@ pub(super) fn escape_char(out: &mut Vec<u8>, char: char) {
     }
 }
 
-/// Milliseconds of a day.
-pub(super) const DAY_MS: i64 = 86_400_000;
-
 /// An RFC 3339 time in UTC with milliseconds, `2025-01-13T10:30:00.123Z`, from epoch milliseconds.
 pub(super) struct Utc(pub i64);
 
@@ -235,17 +235,8 @@ pub(super) struct Date(pub i64);
 
 impl Piece for Date {
     fn put(&self, out: &mut Vec<u8>) {
-        // Howard Hinnant's `civil_from_days`: years of 400-year eras that begin on 1 March.
-        let days = self.0 + 719_468;
-        let era = days.div_euclid(146_097);
-        let day_of_era = days.rem_euclid(146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let months_from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * months_from_march + 2) / 5 + 1;
-        let month = if months_from_march < 10 { months_from_march + 3 } else { months_from_march - 9 };
-        let year = year_of_era + era * 400 + i64::from(month <= 2);
-        put!(out; Padded(year as u32, 4), "-", Padded(month as u32, 2), "-", Padded(day as u32, 2));
+        let Day { year, month, day } = day_of(self.0);
+        put!(out; Padded(year.unsigned_abs(), 4), "-", Padded(month, 2), "-", Padded(day, 2));
     }
 }
 

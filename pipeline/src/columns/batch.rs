@@ -19,7 +19,7 @@ pub(crate) struct Run {
     pub(crate) len: u32,
 }
 
-/// Orders the records without a fault by partition, and adds each partition's run in the block of this number.
+/// Orders the records that are not rejected by partition, and adds each partition's run in the block of this number.
 pub(super) fn arrange(
     batch: &mut MicroBatch<'_>,
     partitions: &mut Partitions,
@@ -35,8 +35,8 @@ pub(super) fn arrange(
         .filter_map(|leaf| if let Values::Dictionary(values) = &values[*leaf] { Some(values.output()) } else { None })
         .collect();
     by_partition.clear();
-    for (record, fault) in batch.faults.iter_mut().enumerate() {
-        if fault.is_some() {
+    for (record, rejection) in batch.rejections.iter_mut().enumerate() {
+        if rejection.is_some() {
             continue;
         }
         let values = leaves.iter().map(|leaf| {
@@ -46,7 +46,7 @@ pub(super) fn arrange(
         match partitions.find(event_ms[record], values, &dictionaries) {
             #[expect(clippy::cast_possible_truncation, reason = "a micro-batch is small")]
             Some(partition) => by_partition.push((partition, record as u32)),
-            None => reject(fault, Code::PartitionTooLong, Spot::Leaf(leaves.first().copied().unwrap_or(0))),
+            None => reject(rejection, Code::PartitionTooLong, Spot::Leaf(leaves.first().copied().unwrap_or(0))),
         }
     }
     if !by_partition.is_sorted_by_key(|(partition, _)| *partition) {

@@ -1,7 +1,7 @@
-//! Which partition a row goes to.
+//! The partition of a row.
 //!
-//! Owns: numbering the partitions of a dataset. Does not own: how a partition's path is written (`layout`), where a row's
-//! values come from, what is written there.
+//! Owns: numbering the partitions of a dataset. Does not own: how a partition's path is written (`layout`), where the values of
+//! a row come from, when partitions are written (`lane`).
 
 use crate::columns::intern::Interner;
 use crate::dataset::plan::Partition;
@@ -15,13 +15,13 @@ pub(crate) type PartitionId = u32;
 #[derive(Debug)]
 pub(crate) struct Partitions {
     columns: Vec<Partition>,
-    /// Finest part of a date that is asked for.
+    /// The finest part of a date that the partition depends on.
     grain: Grain,
     /// From (date, first text value), then (so far, next text value), to a number.
     pairs: PairMap,
-    /// What a number of `pairs` stands for: a whole partition, or a part of one.
+    /// For each number of `pairs`: the path, if the number is that of a whole partition.
     paths: Vec<Path>,
-    /// Partitions that were found for the first time, since they were last asked for.
+    /// Partitions that were found for the first time since the last [`Partitions::take_fresh`].
     fresh: Vec<PartitionId>,
     steps: u32,
     last_day: i64,
@@ -74,8 +74,8 @@ impl Partitions {
         })
     }
 
-    /// The partition of a row: its event time, and the dictionary number of each text value (0: null), with the
-    /// dictionaries to read them in. `None` if its path would be too long.
+    /// The partition of a row with this event time. `values` are the dictionary numbers of its text values (0: null), and
+    /// `dictionaries` have the texts. `None` if its path would be too long.
     #[inline]
     pub(crate) fn find(
         &mut self,
@@ -85,12 +85,12 @@ impl Partitions {
     ) -> Option<PartitionId> {
         let date = self.date_code(event_ms.div_euclid(DAY_MS));
         let mut code = date;
-        let mut numbers = [0_u32; TEXTS_MAX];
+        let mut numbers = [0_u32; Partition::TEXTS_MAX];
         let mut count = 0;
         for value in values {
             numbers[count] = value;
             count += 1;
-            // The last step's number is the partition; a step before it only needs to be told from others.
+            // The number of the last step is the partition. The numbers of the steps before it only need to be unique.
             code = self.step(code, value, count);
         }
         if count == 0 {
@@ -110,8 +110,8 @@ impl Partitions {
 
     #[inline]
     fn step(&mut self, code: u32, value: u32, depth: usize) -> u32 {
-        // Numbers of one depth are never asked for at another: the depth is part of the pair by way of `code`, since all
-        // steps number their results from one counter; only the date codes of depth one could collide with them.
+        // All steps number their results from one counter, so `code` also identifies the depth. Only the date codes of depth
+        // one could collide with these numbers; a bit keeps them apart.
         let pair = (u64::from(code) | if depth == 1 { 1 << 31 } else { 0 }) << 32 | u64::from(value);
         let (found, new) = self.pairs.get_or_insert(pair, self.steps);
         if new {
@@ -182,9 +182,6 @@ impl Partitions {
     }
 }
 
-/// Text columns that a dataset may be partitioned by.
-pub(crate) const TEXTS_MAX: usize = 8;
-
 /// A map from pairs of numbers to numbers.
 #[derive(Debug, Default)]
 struct PairMap {
@@ -194,7 +191,7 @@ struct PairMap {
 }
 
 impl PairMap {
-    /// The number of a pair, which becomes `next` if it is new; and whether it is.
+    /// The number of a pair, and whether the pair is new. A new pair gets the number `next`.
     #[inline]
     fn get_or_insert(&mut self, pair: u64, next: u32) -> (u32, bool) {
         if self.len * 2 >= self.slots.len() {
@@ -285,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_may_be_partitioned_by_the_day_alone_and_a_long_value_is_refused() {
+    fn a_dataset_may_be_partitioned_by_the_day_alone_and_a_long_value_has_no_partition() {
         let mut days = Partitions::new(&[Partition::Day]);
         let first = days.find(0, std::iter::empty(), &[]).unwrap();
         assert_eq!(days.find(DAY_MS - 1, std::iter::empty(), &[]), Some(first));
