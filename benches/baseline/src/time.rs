@@ -12,8 +12,8 @@ pub(crate) const DAY_US: i64 = 86_400_000_000;
 const FIRST_MS: i64 = -62_135_596_800_000;
 /// 9999-12-31T23:59:59.999Z.
 const LAST_MS: i64 = 253_402_300_799_999;
-/// 9999-12-31T23:59:59.999999Z.
-const LAST_US: i64 = 253_402_300_799_999_999;
+/// 10000-01-01T00:00:00Z, which is exact as a double.
+const END_US: f64 = 253_402_300_800_000_000.0;
 
 /// Microseconds of RFC 3339 text; finer fractions are cut off. chrono also accepts a minus sign outside of ASCII, which the
 /// RFC does not have.
@@ -44,8 +44,8 @@ pub(crate) fn time_of(value: &Value, format: TimeFormat) -> Result<i64, Code> {
         (TimeFormat::EpochMs, Value::Int(_)) => Err(Code::OutOfRange),
         (TimeFormat::EpochS, Value::Float(seconds)) => {
             let us = (seconds * 1e6).round();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "bounded just before")]
-            if us.abs() <= LAST_US as f64 { Ok(us as i64) } else { Err(Code::OutOfRange) }
+            #[expect(clippy::cast_possible_truncation, reason = "bounded just before")]
+            if us.abs() < END_US { Ok(us as i64) } else { Err(Code::OutOfRange) }
         }
         _ => Err(Code::WrongType),
     }
