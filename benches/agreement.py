@@ -47,7 +47,7 @@ def comparable(column, sql_type, is_json):
     if sql_type.startswith("MAP"):
         return f"list_sort(map_entries({column}))"
     if sql_type.startswith("TIMESTAMP"):
-        return f"epoch_ms({column})"
+        return f"epoch_us({column})"
     return column
 
 

@@ -140,14 +140,14 @@ class Query:
             case "truncate_ip":
                 return network(field)
             case None:
-                return moment(field, rules.get("format")) if rules["type"] == "timestamp_millis" else cast(rules, field)
+                return moment(field, rules.get("format")) if rules["type"] == "timestamp" else cast(rules, field)
             case other:
                 raise NotImplementedError(f"rule {other}")
 
     def column(self, column):
         """The expression of a column of the definition."""
         if column.get("from") == "event_time":
-            return f"{self.event_time}::{'DATE' if column['type'] == 'date32' else 'TIMESTAMP_MS'}"
+            return f"{self.event_time}::{'DATE' if column['type'] == 'date32' else 'TIMESTAMP'}"
         if column.get("from") == "unknown_fields":
             return self.collected(column["allow"])
         if column["type"] == "map":
@@ -209,7 +209,7 @@ class Query:
             self.conditions.append(f"{self.event_time} BETWEEN {first} AND make_timestamp_ms({latest})")
             # DuckDB also accepts times without an offset.
             self.conditions.append(f"({field}[-1] IN ('Z', 'z') OR regexp_matches({field}, '[+-]\\d\\d:\\d\\d$'))")
-        return f"make_timestamp_ms({arrival})::TIMESTAMP_MS"
+        return f"make_timestamp_ms({arrival})::TIMESTAMP"
 
     def select(self, source):
         """The SELECT over a file."""
@@ -249,7 +249,7 @@ class Query:
 
 
 def scalar_type(column):
-    if column["type"] == "timestamp_millis":
+    if column["type"] == "timestamp":
         return "BIGINT" if column.get("format") == "epoch_ms" else "VARCHAR"
     return SCALARS[column["type"]]
 
@@ -260,11 +260,11 @@ def cast(rules, field):
 
 def instant(field):
     """RFC 3339. A cast to TIMESTAMP would ignore the offset."""
-    return f"make_timestamp_ms(epoch_ms(TRY_CAST({field} AS TIMESTAMPTZ)))"
+    return f"make_timestamp(epoch_us(TRY_CAST({field} AS TIMESTAMPTZ)))"
 
 
 def moment(field, form):
-    return f"{f'make_timestamp_ms({field})' if form == 'epoch_ms' else instant(field)}::TIMESTAMP_MS"
+    return f"{f'make_timestamp_ms({field})' if form == 'epoch_ms' else instant(field)}::TIMESTAMP"
 
 
 def matches(field, pattern):

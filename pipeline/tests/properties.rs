@@ -30,7 +30,7 @@ column = [
   { name = "small", pointer = "/small", type = "int32" },
   { name = "double", pointer = "/double", type = "float64" },
   { name = "flag", pointer = "/flag", type = "bool" },
-  { name = "at", pointer = "/at", type = "timestamp_millis", format = "epoch_ms" },
+  { name = "at", pointer = "/at", type = "timestamp", format = "epoch_ms" },
   { name = "text", pointer = "/text", type = "string" },
   { name = "token", pointer = "/token", type = "string", unique = true },
   { name = "numbers", pointer = "/numbers", type = "list", element = "int64" },
@@ -136,6 +136,7 @@ fn expected(thing: &Map<String, Value>, column: &str) -> Value {
             Some(doc) => serde_json::from_str::<Value>(doc).expect("a document is JSON")["value"].take(),
             None => Value::Null,
         },
+        "at" => value("at").as_i64().map_or(Value::Null, |ms| (ms * 1000).into()),
         other => value(other),
     }
 }

@@ -5,7 +5,7 @@ use regex::Regex;
 use crate::anonymize::{self, Pseudonyms};
 use crate::code::Code;
 use crate::definition::TimeFormat;
-use crate::time::{DAY_MS, time_of};
+use crate::time::{DAY_US, time_of};
 
 /// A value: as it was read, and later as it is written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,7 +30,7 @@ pub(crate) enum Output {
     Float64,
     Bool,
     Date32,
-    TimestampMillis,
+    Timestamp,
 }
 
 /// The constraints and the transformation of a value.
@@ -59,6 +59,7 @@ pub(crate) enum Transform {
     Region(Vec<String>),
     TruncateIp,
     EmailDomain,
+    /// Microseconds of the unit.
     TruncateTime(i64),
     Match(Regex),
 }
@@ -69,12 +70,12 @@ impl Leaf {
         match value {
             Value::Null if self.required => return Err(Code::MissingField),
             Value::Null | Value::Bool(_) => {}
-            _ if matches!(self.output, Output::Date32 | Output::TimestampMillis) => {
-                let mut ms = time_of(value, self.format)?;
+            _ if matches!(self.output, Output::Date32 | Output::Timestamp) => {
+                let mut us = time_of(value, self.format)?;
                 if let Transform::TruncateTime(unit) = self.transform {
-                    ms -= ms.rem_euclid(unit);
+                    us -= us.rem_euclid(unit);
                 }
-                *value = Value::Int(if self.output == Output::Date32 { ms.div_euclid(DAY_MS) } else { ms });
+                *value = Value::Int(if self.output == Output::Date32 { us.div_euclid(DAY_US) } else { us });
             }
             Value::Int(number) => {
                 #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]

@@ -9,6 +9,7 @@ use crate::columns::micro_batch::{Buffers, MicroBatch, reject};
 use crate::columns::partition::{PartitionId, Partitions};
 use crate::dataset::plan::{LeafId, Spot};
 use crate::dead_letter::code::Code;
+use crate::time::DAY_US;
 
 /// The rows of one partition in one block.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +29,7 @@ pub(super) fn arrange(
     runs: &mut Vec<Run>,
     buffers: &mut Buffers,
 ) {
-    let Buffers { dense, event_ms, order, by_partition, .. } = buffers;
+    let Buffers { dense, event_us, order, by_partition, .. } = buffers;
     let leaves: Vec<LeafId> = partitions.text_leaves().collect();
     let dictionaries: Vec<&Interner> = leaves
         .iter()
@@ -43,7 +44,7 @@ pub(super) fn arrange(
             let dense = &dense[*leaf];
             if dense.absent { 0 } else { dense.numbers[record] }
         });
-        match partitions.find(event_ms[record], values, &dictionaries) {
+        match partitions.find(event_us[record].div_euclid(DAY_US), values, &dictionaries) {
             #[expect(clippy::cast_possible_truncation, reason = "a micro-batch is small")]
             Some(partition) => by_partition.push((partition, record as u32)),
             None => reject(rejection, Code::PartitionTooLong, Spot::Leaf(leaves.first().copied().unwrap_or(0))),

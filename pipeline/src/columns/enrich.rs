@@ -11,7 +11,7 @@ use crate::dataset::definition::TimePart;
 use crate::dataset::plan::{LeafSource, Plan, PlannedLookup, Spot};
 use crate::dataset::types::ScalarType;
 use crate::dead_letter::code::Code;
-use crate::time::{DAY_MS, day_of};
+use crate::time::{DAY_US, day_of};
 
 /// Which rows of the lookup tables belong to which values.
 #[derive(Debug)]
@@ -107,19 +107,19 @@ fn looked_up(rows: &[u32], cells: &[Option<String>], values: &mut Values, data_t
 
 /// The columns that come from the record's times and from where it was read.
 fn ingest(plan: &Plan, batch: &MicroBatch<'_>, values: &mut [Values], buffers: &mut Buffers) {
-    let Buffers { dense, event_ms, arrival_ms, .. } = buffers;
+    let Buffers { dense, event_us, arrival_us, .. } = buffers;
     for ((leaf, values), dense) in plan.leaves.iter().zip(values).zip(dense) {
         let constant = match &leaf.source {
             LeafSource::Stream => &batch.source.stream,
             LeafSource::Shard => &batch.source.shard,
             LeafSource::EventTime(part) => {
                 dense.values.clear();
-                dense.values.extend(event_ms.iter().map(|ms| time_part(*ms, *part, leaf.data_type)));
+                dense.values.extend(event_us.iter().map(|us| time_part(*us, *part, leaf.data_type)));
                 continue;
             }
             LeafSource::ArrivalTime => {
                 dense.values.clear();
-                dense.values.extend(arrival_ms.iter().map(|ms| time_part(*ms, TimePart::Whole, leaf.data_type)));
+                dense.values.extend(arrival_us.iter().map(|us| time_part(*us, TimePart::Whole, leaf.data_type)));
                 continue;
             }
             LeafSource::SubSequence => {
@@ -138,14 +138,14 @@ fn ingest(plan: &Plan, batch: &MicroBatch<'_>, values: &mut [Values], buffers: &
     }
 }
 
-fn time_part(ms: i64, part: TimePart, data_type: ScalarType) -> i64 {
-    let days = ms.div_euclid(DAY_MS);
+fn time_part(us: i64, part: TimePart, data_type: ScalarType) -> i64 {
+    let days = us.div_euclid(DAY_US);
     match part {
         TimePart::Whole if matches!(data_type, ScalarType::Date32(_)) => days,
-        TimePart::Whole => ms,
+        TimePart::Whole => us,
         TimePart::Year => i64::from(day_of(days).year),
         TimePart::Month => i64::from(day_of(days).month),
         TimePart::Day => i64::from(day_of(days).day),
-        TimePart::Hour => ms.rem_euclid(DAY_MS) / 3_600_000,
+        TimePart::Hour => us.rem_euclid(DAY_US) / 3_600_000_000,
     }
 }

@@ -58,10 +58,10 @@ pub(crate) fn reject(rejection: &mut Option<Rejection>, code: Code, spot: Spot) 
 pub(crate) struct Buffers {
     /// For each leaf of the plan, its values.
     pub(crate) dense: Vec<Dense>,
-    /// For each record, its event time; `i64::MIN` where it has none.
-    pub(crate) event_ms: Vec<i64>,
-    /// For each record, its arrival time.
-    pub(crate) arrival_ms: Vec<i64>,
+    /// For each record, its event time in microseconds; `i64::MIN` where it has none.
+    pub(crate) event_us: Vec<i64>,
+    /// For each record, its arrival time in microseconds.
+    pub(crate) arrival_us: Vec<i64>,
     /// The records that are kept, in the order of their partitions.
     pub(crate) order: Vec<u32>,
     pub(crate) by_partition: Vec<(PartitionId, u32)>,

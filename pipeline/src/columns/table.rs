@@ -73,7 +73,7 @@ impl Table {
 
     /// The arrival time of each record of the last micro-batch, in milliseconds.
     pub(crate) fn arrivals(&self) -> &[i64] {
-        &self.buffers.arrival_ms
+        &self.buffers.arrival_us
     }
 
     /// Memory held by the rows and what belongs to them.

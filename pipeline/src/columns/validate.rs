@@ -14,7 +14,7 @@ use crate::dead_letter::code::Code;
 use crate::decode::scan::Rejection;
 use crate::decode::slots::{Slot, Slots};
 use crate::decode::text;
-use crate::time::{DAY_MS, parse_date, parse_rfc3339};
+use crate::time::{DAY_US, MS_US, parse_date, parse_rfc3339_us};
 
 /// Fills the times and the dense values of every leaf that reads an input.
 pub(super) fn validate(plan: &Plan, batch: &mut MicroBatch<'_>, values: &mut [Values], buffers: &mut Buffers) {
@@ -58,9 +58,10 @@ pub(super) fn validate(plan: &Plan, batch: &mut MicroBatch<'_>, values: &mut [Va
 /// Arrival and event time of every record.
 fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffers) {
     let MicroBatch { records, slots, source, chunk, rejections } = batch;
-    let Buffers { event_ms, arrival_ms, .. } = buffers;
-    arrival_ms.clear();
-    arrival_ms.extend(records.iter().map(|record| record.arrival_ms.unwrap_or(source.arrival_ms)));
+    let Buffers { event_us, arrival_us, .. } = buffers;
+    let us = |ms: i64| ms.saturating_mul(MS_US);
+    arrival_us.clear();
+    arrival_us.extend(records.iter().map(|record| us(record.arrival_ms.unwrap_or(source.arrival_ms))));
     if let Some((input, format)) = plan.arrival_time {
         for slot in &slots.inputs[input] {
             let record = slot.index as usize;
@@ -68,25 +69,27 @@ fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffers) {
                 continue;
             }
             match time_of(*slot, format, chunk, &slots.scratch) {
-                Ok(ms) => arrival_ms[record] = ms,
+                Ok(us) => arrival_us[record] = us,
                 Err(code) => reject(&mut rejections[record], code, Spot::Input(input)),
             }
         }
     }
     let time = &plan.event_time;
-    event_ms.clear();
-    event_ms.resize(records.len(), i64::MIN);
+    event_us.clear();
+    event_us.resize(records.len(), i64::MIN);
     for slot in &slots.inputs[time.input] {
         let record = slot.index as usize;
         match time_of(*slot, time.format, chunk, &slots.scratch) {
-            Ok(ms) => event_ms[record] = ms,
+            Ok(us) => event_us[record] = us,
             Err(code) => reject(&mut rejections[record], code, Spot::Input(time.input)),
         }
     }
-    for (record, ms) in event_ms.iter().enumerate() {
-        if *ms == i64::MIN {
+    for (record, us) in event_us.iter().enumerate() {
+        // The bounds are milliseconds.
+        let (event_ms, arrival_ms) = (us.div_euclid(MS_US), arrival_us[record].div_euclid(MS_US));
+        if *us == i64::MIN {
             reject(&mut rejections[record], Code::MissingField, Spot::Input(time.input));
-        } else if *ms < time.not_before_ms || *ms > arrival_ms[record].saturating_add(time.ahead_max_ms) {
+        } else if event_ms < time.not_before_ms || event_ms > arrival_ms.saturating_add(time.ahead_max_ms) {
             reject(&mut rejections[record], Code::EventTimeOutOfBounds, Spot::Input(time.input));
         }
     }
@@ -214,26 +217,27 @@ fn number(leaf: &Leaf, slot: Slot, chunk: &[u8], scratch: &[u8]) -> Result<i64, 
             if below || above { Err(Code::OutOfRange) } else { Ok(slot.value.cast_signed()) }
         }
         ScalarType::Bool => Ok(slot.value.cast_signed()),
-        ScalarType::Date32(format) => Ok(time_of(slot, format, chunk, scratch)?.div_euclid(DAY_MS)),
-        ScalarType::TimestampMillis(format) => time_of(slot, format, chunk, scratch),
+        ScalarType::Date32(format) => Ok(time_of(slot, format, chunk, scratch)?.div_euclid(DAY_US)),
+        ScalarType::Timestamp(format) => time_of(slot, format, chunk, scratch),
         ScalarType::Json => Err(Code::WrongType),
     }
 }
 
-/// The time of a slot, in milliseconds.
+/// The time of a slot, in microseconds.
 #[inline]
 fn time_of(slot: Slot, format: TimeFormat, chunk: &[u8], scratch: &[u8]) -> Result<i64, Code> {
-    /// The end of year 9999: no time beyond it can be written as RFC 3339.
-    const LAST_MS: i64 = 253_402_300_799_999;
+    /// The end of year 9999, the last one that RFC 3339 has.
+    const END_US: i64 = 253_402_300_800_000_000;
     match format {
         TimeFormat::EpochMs => {
             let ms = slot.value.cast_signed();
-            if (-62_135_596_800_000..=LAST_MS).contains(&ms) { Ok(ms) } else { Err(Code::OutOfRange) }
+            if (-62_135_596_800_000..END_US / MS_US).contains(&ms) { Ok(ms * MS_US) } else { Err(Code::OutOfRange) }
         }
         TimeFormat::EpochS => {
-            let ms = (f64::from_bits(slot.value) * 1000.0).round();
+            // A double has whole microseconds until the year 2242.
+            let us = (f64::from_bits(slot.value) * 1e6).round();
             #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "bounded just before")]
-            if ms.abs() <= LAST_MS as f64 { Ok(ms as i64) } else { Err(Code::OutOfRange) }
+            if us.abs() < END_US as f64 { Ok(us as i64) } else { Err(Code::OutOfRange) }
         }
         TimeFormat::Rfc3339 | TimeFormat::Date => {
             let mut bytes = slot.bytes(chunk, scratch);
@@ -242,12 +246,12 @@ fn time_of(slot: Slot, format: TimeFormat, chunk: &[u8], scratch: &[u8]) -> Resu
                 text::unescape(bytes, &mut unescaped);
                 bytes = &unescaped;
             }
-            let ms = if format == TimeFormat::Rfc3339 {
-                parse_rfc3339(bytes)
+            let us = if format == TimeFormat::Rfc3339 {
+                parse_rfc3339_us(bytes)
             } else {
-                parse_date(bytes).map(|days| days * DAY_MS)
+                parse_date(bytes).map(|days| days * DAY_US)
             };
-            ms.ok_or(Code::BadTimestamp)
+            us.ok_or(Code::BadTimestamp)
         }
     }
 }

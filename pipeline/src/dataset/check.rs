@@ -166,7 +166,7 @@ impl Checker<'_> {
             }
             (Source::EventTime(TimePart::Whole) | Source::ArrivalTime, Kind::Scalar(kind)) => {
                 if !kind.is_time() {
-                    self.report(line, format!("'{name}' is a time: its type is timestamp_millis or date32"));
+                    self.report(line, format!("'{name}' is a time: its type is timestamp or date32"));
                 }
             }
             (Source::EventTime(_), Kind::Scalar(kind)) => {

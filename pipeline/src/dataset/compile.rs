@@ -331,7 +331,7 @@ impl Compiler<'_> {
             (LeafSource::SubSequence, ScalarType::Int64, "Place in its aggregated record; 0 for a plain one."),
             (
                 LeafSource::ArrivalTime,
-                ScalarType::TimestampMillis(TimeFormat::EpochMs),
+                ScalarType::Timestamp(TimeFormat::EpochMs),
                 "When the record arrived in the stream (UTC).",
             ),
         ];

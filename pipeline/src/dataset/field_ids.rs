@@ -216,7 +216,7 @@ mod tests {
             ColumnType::Scalar(ScalarType::Float64),
             ColumnType::Scalar(ScalarType::Bool),
             ColumnType::Scalar(ScalarType::Date32(TimeFormat::Date)),
-            ColumnType::Scalar(ScalarType::TimestampMillis(TimeFormat::EpochMs)),
+            ColumnType::Scalar(ScalarType::Timestamp(TimeFormat::EpochMs)),
         ])
     }
 

@@ -8,13 +8,13 @@
 use crate::anonymize::{self, AgeBands, PseudonymKey};
 use crate::dataset::pattern::Pattern;
 use crate::dataset::types::InputKind;
-use crate::time::DAY_MS;
+use crate::time::DAY_US;
 use crate::toml_reader::{At, Section};
 
 /// First ages of the bands, if a definition does not list them: 0–17, 18–24, 25–34, 35–44, 45–54, 55–64, 65–79, 80+.
 const AGE_BANDS: [i64; 7] = [18, 25, 35, 45, 55, 65, 80];
-/// Milliseconds in an hour.
-const HOUR_MS: i64 = 3_600_000;
+/// Microseconds in an hour.
+const HOUR_US: i64 = 3_600_000_000;
 
 /// What becomes of a personal value before it is written.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub(crate) enum Rule {
     Drop,
     /// An IP address becomes its /24 or /48 network.
     TruncateIp,
-    /// A point in time becomes the start of a unit of this many milliseconds.
+    /// A point in time becomes the start of a unit of this many microseconds.
     TruncateTime(i64),
     /// An e-mail address becomes its domain, in lower case; any other text becomes null.
     EmailDomain,
@@ -44,7 +44,7 @@ pub(crate) enum Effect<'r> {
     Texts,
     /// Each number is an age, and becomes the name of its band.
     Ages(&'r AgeBands),
-    /// Each time becomes the start of a unit of this many milliseconds.
+    /// Each time becomes the start of a unit of this many microseconds.
     Times(i64),
 }
 
@@ -69,8 +69,8 @@ impl Rule {
             "drop" => Rule::Drop,
             "truncate_ip" => Rule::TruncateIp,
             "truncate_time" => match section.text("to").map(|to| to.value).as_deref() {
-                None | Some("hour") => Rule::TruncateTime(HOUR_MS),
-                Some("day") => Rule::TruncateTime(DAY_MS),
+                None | Some("hour") => Rule::TruncateTime(HOUR_US),
+                Some("day") => Rule::TruncateTime(DAY_US),
                 Some(other) => {
                     section.report(at.line, format!("truncate_time goes to \"hour\" or \"day\", not \"{other}\""));
                     return None;
@@ -102,7 +102,7 @@ impl Rule {
     pub(crate) fn applies_to(&self) -> Option<&'static str> {
         match self {
             Rule::Drop => None,
-            Rule::TruncateTime(_) => Some("timestamp_millis"),
+            Rule::TruncateTime(_) => Some("timestamp"),
             Rule::Pseudonym
             | Rule::AgeBand(_)
             | Rule::Region(_)

@@ -205,24 +205,20 @@ fn a_column_has_one_source() {
 fn an_unknown_type_is_refused_with_the_nearest_known_one() {
     refused_column("x", "strings", "", &["14: unknown type 'strings'; did you mean 'string'?"]);
     refused_column("x", "int", "", &["14: unknown type 'int'; did you mean 'int64'?"]);
-    refused_column("x", "timestamp", "", &["14: unknown type 'timestamp'; did you mean 'timestamp_millis'?"]);
+    refused_column("x", "timestamps", "", &["14: unknown type 'timestamps'; did you mean 'timestamp'?"]);
     refused_column(
         "x",
         "varchar",
         "",
-        &[
-            "14: unknown type 'varchar'; known: string, int32, int64, float64, bool, date32, timestamp_millis, json, list, \
-           map, struct",
-        ],
+        &["14: unknown type 'varchar'; known: string, int32, int64, float64, bool, date32, timestamp, json, list, \
+           map, struct"],
     );
     refused_column(
         "x",
         "list",
         "element = \"text\"\n",
-        &[
-            "15: unknown type 'text'; known: string, int32, int64, float64, bool, date32, timestamp_millis, json, list, map, \
-         struct",
-        ],
+        &["15: unknown type 'text'; known: string, int32, int64, float64, bool, date32, timestamp, json, list, map, \
+         struct"],
     );
 }
 
@@ -362,9 +358,9 @@ fn a_computed_column_must_have_the_type_of_its_values() {
     let computed = |from: &str, kind: &str, more: &str| {
         message_of(&format!("{HEAD}[[column]]\nname = \"x\"\nfrom = \"{from}\"\ntype = \"{kind}\"\n{more}"))
     };
-    assert_eq!(computed("event_time", "timestamp_millis", ""), [""; 0]);
-    assert_eq!(computed("event_time", "string", ""), ["12: 'x' is a time: its type is timestamp_millis or date32"]);
-    assert_eq!(computed("arrival_time", "int64", ""), ["12: 'x' is a time: its type is timestamp_millis or date32"]);
+    assert_eq!(computed("event_time", "timestamp", ""), [""; 0]);
+    assert_eq!(computed("event_time", "string", ""), ["12: 'x' is a time: its type is timestamp or date32"]);
+    assert_eq!(computed("arrival_time", "int64", ""), ["12: 'x' is a time: its type is timestamp or date32"]);
     assert_eq!(computed("event_time.year", "int64", ""), ["12: 'x' is a part of a date: its type is int32"]);
     assert_eq!(
         computed("unknown_fields", "string", "allow = [\"a\"]\n"),
@@ -509,18 +505,14 @@ fn a_rule_must_fit_its_type() {
     rule("int32", "{ rule = \"age_band\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
     rule("bool", "{ rule = \"truncate_ip\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
     rule("float64", "{ rule = \"region\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
-    rule(
-        "string",
-        "{ rule = \"truncate_time\" }",
-        &["15: 'x': this rule makes a timestamp_millis; set type = \"timestamp_millis\""],
-    );
+    rule("string", "{ rule = \"truncate_time\" }", &["15: 'x': this rule makes a timestamp; set type = \"timestamp\""]);
     rule(
         "date32",
         "{ rule = \"truncate_time\", to = \"day\" }",
-        &["15: 'x': this rule makes a timestamp_millis; set type = \"timestamp_millis\""],
+        &["15: 'x': this rule makes a timestamp; set type = \"timestamp\""],
     );
     rule(
-        "timestamp_millis",
+        "timestamp",
         "{ rule = \"truncate_time\", to = \"week\" }",
         &["15: truncate_time goes to \"hour\" or \"day\", not \"week\""],
     );

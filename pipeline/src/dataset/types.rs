@@ -20,7 +20,7 @@ pub(crate) enum ScalarType {
     Float64,
     Bool,
     Date32(TimeFormat),
-    TimestampMillis(TimeFormat),
+    Timestamp(TimeFormat),
     Json,
 }
 
@@ -54,8 +54,7 @@ impl Spec {
 
 impl ScalarType {
     /// The names of the types in a definition.
-    pub(crate) const NAMES: [&str; 8] =
-        ["string", "int32", "int64", "float64", "bool", "date32", "timestamp_millis", "json"];
+    pub(crate) const NAMES: [&str; 8] = ["string", "int32", "int64", "float64", "bool", "date32", "timestamp", "json"];
 
     /// The type of a name in a definition; `format` says how a time is written in records.
     pub(crate) fn parse(name: &str, format: Option<TimeFormat>) -> Option<ScalarType> {
@@ -66,7 +65,8 @@ impl ScalarType {
             "float64" => ScalarType::Float64,
             "bool" => ScalarType::Bool,
             "date32" => ScalarType::Date32(format.unwrap_or(TimeFormat::Date)),
-            "timestamp_millis" => ScalarType::TimestampMillis(format.unwrap_or(TimeFormat::Rfc3339)),
+            // `timestamp_millis` was its name before times had microseconds.
+            "timestamp" | "timestamp_millis" => ScalarType::Timestamp(format.unwrap_or(TimeFormat::Rfc3339)),
             "json" => ScalarType::Json,
             _ => return None,
         })
@@ -136,14 +136,15 @@ impl ScalarType {
                 arrow: json!({ "name": "date", "unit": "DAY" }),
                 stored: "date32".into(),
             },
-            ScalarType::TimestampMillis(format) => Spec {
-                name: "timestamp_millis".into(),
+            // Microseconds are the only unit of Iceberg's `timestamptz` and of Delta's `timestamp`.
+            ScalarType::Timestamp(format) => Spec {
+                name: "timestamp".into(),
                 input: format.input(),
                 json_schema: format.json_schema(),
                 physical: Physical::Int64,
-                logical: Some(LogicalType::timestamp(true, TimeUnit::MILLIS)),
+                logical: Some(LogicalType::timestamp(true, TimeUnit::MICROS)),
                 hive: "timestamp".into(),
-                arrow: json!({ "name": "timestamp", "unit": "MILLISECOND", "timezone": "UTC" }),
+                arrow: json!({ "name": "timestamp", "unit": "MICROSECOND", "timezone": "UTC" }),
                 stored: "timestamp".into(),
             },
             // JSON text is a string to every engine that reads the lake; Parquet's own JSON type is not.
@@ -167,7 +168,7 @@ impl ScalarType {
 
     /// Whether its values are points in time.
     pub(crate) fn is_time(self) -> bool {
-        matches!(self, ScalarType::Date32(_) | ScalarType::TimestampMillis(_))
+        matches!(self, ScalarType::Date32(_) | ScalarType::Timestamp(_))
     }
 
     /// Whether it can be the type of a map's values.

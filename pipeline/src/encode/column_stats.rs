@@ -476,7 +476,7 @@ anonymize = { rule = "truncate_ip" }
 [[column]]
 name = "seen_at"
 pointer = "/seen_at"
-type = "timestamp_millis"
+type = "timestamp"
 anonymize = { rule = "truncate_time", to = "hour" }
 [[column]]
 name = "answer"

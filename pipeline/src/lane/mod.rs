@@ -26,7 +26,7 @@ use crate::decode::{Decoder, lines};
 use crate::encode::Rows;
 use crate::lane::land::Landing;
 use crate::line_objects::{LineMember, Lines};
-use crate::time::{DAY_MS, Day, day_of};
+use crate::time::{DAY_MS, Day, MS_US, day_of};
 
 pub use config::{LaneConfig, Pushed};
 
@@ -171,10 +171,10 @@ impl Lane {
         let table = &mut self.tables[dataset];
         let mut batch = MicroBatch { records, slots, source, chunk: buffer, rejections: &mut self.rejections };
         table.add(&mut batch, self.config.key.as_ref());
-        for ((record, rejection), arrival_ms) in records.iter().zip(&self.rejections).zip(table.arrivals()) {
+        for ((record, rejection), arrival_us) in records.iter().zip(&self.rejections).zip(table.arrivals()) {
             let seen = &mut self.seen[record.number as usize];
             seen.rejection = *rejection;
-            seen.arrival_ms = *arrival_ms;
+            seen.arrival_ms = arrival_us.div_euclid(MS_US);
         }
         pushed.denied_keys[dataset] += slots.denied_keys;
         slots.clear();

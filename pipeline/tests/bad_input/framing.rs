@@ -163,10 +163,10 @@ fn records_with_their_own_sequence_numbers_keep_them() {
     assert_eq!(
         found,
         [
-            (json!("7"), json!(0), json!(ARRIVAL_MS)),
-            (json!(long), json!(0), json!(1_736_764_300_000_i64)),
-            (json!(long), json!(1), json!(ARRIVAL_MS)),
-            (json!(long), json!(u32::MAX), json!(ARRIVAL_MS)),
+            (json!("7"), json!(0), json!(ARRIVAL_MS * 1000)),
+            (json!(long), json!(0), json!(1_736_764_300_000_000_i64)),
+            (json!(long), json!(1), json!(ARRIVAL_MS * 1000)),
+            (json!(long), json!(u32::MAX), json!(ARRIVAL_MS * 1000)),
         ]
     );
     assert!(rows.iter().all(|row| row["ingest_stream"] == STREAM && row["ingest_shard"] == SHARD));
@@ -212,7 +212,7 @@ fn a_record_ends_where_its_frame_ends() {
 fn a_record_of_several_lines_is_one_row_and_one_raw_line() {
     let pretty = "{\n  \"event_type\": \"a\",\r\n  \"event_timestamp\": 1736764200123\n}\n";
     let outcome = Setup::shipped().run().frames(&[TestFrame::new(pretty.as_bytes(), "1")]).take();
-    assert_eq!(outcome.row("events")["event_timestamp"], 1_736_764_200_123_i64);
+    assert_eq!(outcome.row("events")["event_timestamp"], 1_736_764_200_123_000_i64);
     assert_eq!(outcome.raw.len(), 1);
     assert_eq!(outcome.raw[0].text, pretty.replace('\n', " ").as_bytes());
 }
@@ -259,7 +259,7 @@ fn the_arrival_time_is_that_of_the_record_else_of_the_field_else_of_the_chunk() 
     let outcome = Setup::shipped().run().frames(&frames).take();
     let arrivals: Vec<i64> =
         outcome.rows("events").iter().map(|row| row["ingest_arrival_time"].as_i64().unwrap()).collect();
-    assert_eq!(arrivals, [day(2), day(1), day(0)]);
+    assert_eq!(arrivals, [day(2), day(1), day(0)].map(|ms| ms * 1000));
     let mut folders: Vec<String> = outcome.raw.iter().map(|line| line.folder.to_string()).collect();
     folders.sort_unstable();
     assert_eq!(

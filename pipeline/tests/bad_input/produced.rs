@@ -96,7 +96,7 @@ fn every_kind_of_bad_record_gets_its_code_and_every_good_record_is_a_row() {
                 RecordKind::Assessments => "completed_at",
                 RecordKind::Users => "updated_at",
             };
-            assert_eq!(row[time], produced.event_ms);
+            assert_eq!(row[time], produced.event_ms * 1000);
         }
         assert!(by_sequence.is_empty(), "every record is in one place");
         for bad in BadKind::ALL.into_iter().filter(|bad| bad.applies_to(kind)) {

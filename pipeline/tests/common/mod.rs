@@ -359,13 +359,13 @@ fn row_value(row: &Row) -> Map<String, Value> {
     row.get_column_iter().map(|(name, field)| (name.clone(), field_value(field))).collect()
 }
 
-/// A value as JSON: times as milliseconds, dates as days since 1970.
+/// A value as JSON: times as microseconds, dates as days since 1970.
 fn field_value(field: &Field) -> Value {
     match field {
         Field::Null => Value::Null,
         Field::Bool(value) => (*value).into(),
         Field::Int(value) | Field::Date(value) => (*value).into(),
-        Field::Long(value) | Field::TimestampMillis(value) => (*value).into(),
+        Field::Long(value) | Field::TimestampMicros(value) => (*value).into(),
         Field::Double(value) => (*value).into(),
         Field::Str(value) => value.as_str().into(),
         Field::Group(row) => Value::Object(row_value(row)),

@@ -181,7 +181,7 @@ fn hive_of_arrow(field: &Value) -> String {
         ("bool", _) => "boolean".to_owned(),
         ("date", _) => "date".to_owned(),
         ("timestamp", _) => {
-            assert_eq!((&kind["unit"], &kind["timezone"]), (&"MILLISECOND".into(), &"UTC".into()));
+            assert_eq!((&kind["unit"], &kind["timezone"]), (&"MICROSECOND".into(), &"UTC".into()));
             "timestamp".to_owned()
         }
         ("list", _) => format!("array<{}>", hive_of_arrow(&children[0])),
@@ -265,7 +265,7 @@ fn an_event_keeps_the_fields_that_athenas_sample_schema_loses() {
     assert_eq!(row["email_headers_truncated"], false);
     assert_eq!(
         (&row["session_start"], &row["session_stop"]),
-        (&1_736_764_100_000_i64.into(), &1_736_764_200_000_i64.into())
+        (&1_736_764_100_000_000_i64.into(), &1_736_764_200_000_000_i64.into())
     );
 }
 
