@@ -141,7 +141,7 @@ pub async fn newest_roll_up(stores: &Stores) -> Result<(Option<u64>, Option<Roll
 
 /// The numbers of all roll-ups, in order.
 
-async fn numbers(stores: &Stores) -> Result<Vec<u64>, CommitError> {
+async fn numbers(stores: &Stores) -> Result<Vec<u64>, LakeError> {
     let listed = stores.lake.list(layout::ROLL_UPS).await?;
     Ok(listed.iter().filter_map(|object| layout::number_of_roll_up(object.key.as_str())).collect())
 }
@@ -177,10 +177,18 @@ pub async fn roll_up(stores: &Stores, records_min: u64) -> Result<RolledUp, Comm
     if stores.lake.put_new(&RollUp::key(number), next.to_bytes()?).await? == Written::KeyTaken {
         return Ok(RolledUp::Outrun);
     }
-    for old in numbers(stores).await?.into_iter().filter(|old| old + KEPT <= number) {
-        stores.lake.delete(&RollUp::key(old)).await?;
+    if let Err(error) = remove_before(stores, number).await {
+        tracing::debug!(%error, "failed to remove old roll-ups; the next writer removes them");
     }
     Ok(RolledUp::Written { number, epochs })
+}
+
+/// Removes the roll-ups that nobody needs once `number` is written.
+async fn remove_before(stores: &Stores, number: u64) -> Result<(), LakeError> {
+    for old in numbers(stores).await?.into_iter().filter(|old| old + KEPT <= number) {
+        stores.lake_once.delete(&RollUp::key(old)).await?;
+    }
+    Ok(())
 }
 
 /// Writes roll-ups beside a worker, one after a number of its own commits.
