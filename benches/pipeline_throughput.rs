@@ -42,7 +42,7 @@ impl Arguments {
                 // What `cargo bench` passes to every bench.
                 "--bench" => {}
                 "--threads" => {
-                    parsed.threads = value()?.parse().map_err(|_| "--threads must be a number".to_owned())?
+                    parsed.threads = value()?.parse().map_err(|_| "--threads must be a number".to_owned())?;
                 }
                 "--raw" => {
                     parsed.raw = match value()?.as_str() {
