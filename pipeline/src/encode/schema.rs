@@ -59,10 +59,7 @@ impl Builder<'_> {
                 group(members.collect::<Result<_>>()?).build()?
             }
             ColumnType::Scalar(scalar) => {
-                let spec = scalar.spec();
-                let builder =
-                    Type::primitive_type_builder(name, spec.physical.parquet()).with_logical_type(spec.logical);
-                builder.with_repetition(repetition).with_id(id).build()?
+                scalar.spec().parquet(name).with_repetition(repetition).with_id(id).build()?
             }
         };
         Ok(Arc::new(field))
