@@ -12,7 +12,7 @@ use crate::dataset::definition::{
 use crate::dataset::pointer::Pointer;
 use crate::dataset::rule::Rule;
 use crate::dataset::types::{ScalarType, TimeFormat};
-use crate::toml_reader::{At, Document, Problems, Scalar, Section, nearest};
+use crate::toml_reader::{At, Document, Problems, Scalar, Section};
 
 /// 2010-01-01T00:00:00Z in milliseconds: the earliest plausible event, unless a definition says otherwise.
 const NOT_BEFORE_MS: i64 = 1_262_304_000_000;
@@ -250,14 +250,7 @@ fn read_kind(section: &Section<'_>) -> Option<Kind> {
 }
 
 fn scalar_type(section: &Section<'_>, at: &At<String>, format: Option<TimeFormat>) -> Option<ScalarType> {
-    let found = ScalarType::parse(&at.value, format);
-    if found.is_none() {
-        let known: Vec<&str> = ScalarType::NAMES.into_iter().chain(["list", "map", "struct"]).collect();
-        let hint = nearest(&at.value, known.iter().copied())
-            .map_or_else(|| format!("known: {}", known.join(", ")), |name| format!("did you mean '{name}'?"));
-        section.report(at.line, format!("unknown type '{}'; {hint}", at.value));
-    }
-    found
+    ScalarType::parse(&at.value, format).map_err(|message| section.report(at.line, message)).ok()
 }
 
 fn read_member(section: Section<'_>) -> Option<Member> {

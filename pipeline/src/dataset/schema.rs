@@ -338,9 +338,11 @@ fn scalar_schema(kind: ScalarType, rules: &FieldRules) -> Value {
             one_of.value.iter().filter_map(|value| if let Scalar::Text(text) = value { Some(text) } else { None });
         schema["enum"] = values.map(|text| json!(text)).collect();
     }
-    let own = schema["type"].take();
-    let mut types = vec![own];
-    if rules.accept_text {
+    let mut types = match schema["type"].take() {
+        Value::Array(types) => types,
+        one => vec![one],
+    };
+    if rules.accept_text && !types.contains(&json!("string")) {
         types.push(json!("string"));
     }
     if !rules.required {

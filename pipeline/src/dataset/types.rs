@@ -11,6 +11,8 @@ use parquet::basic::{LogicalType, TimeUnit, Type as PhysicalType};
 use parquet::schema::types::{PrimitiveTypeBuilder, Type};
 use serde_json::{Value, json};
 
+use crate::toml_reader::nearest;
+
 /// A scalar type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ScalarType {
@@ -57,8 +59,11 @@ impl ScalarType {
     pub(crate) const NAMES: [&str; 8] = ["string", "int32", "int64", "float64", "bool", "date32", "timestamp", "json"];
 
     /// The type of a name in a definition; `format` says how a time is written in records.
-    pub(crate) fn parse(name: &str, format: Option<TimeFormat>) -> Option<ScalarType> {
-        Some(match name {
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the name.
+    pub(crate) fn parse(name: &str, format: Option<TimeFormat>) -> Result<ScalarType, String> {
+        Ok(match name {
             "string" => ScalarType::String,
             "int32" => ScalarType::Int32,
             "int64" => ScalarType::Int64,
@@ -68,7 +73,7 @@ impl ScalarType {
             // `timestamp_millis` was its name before times had microseconds.
             "timestamp" | "timestamp_millis" => ScalarType::Timestamp(format.unwrap_or(TimeFormat::Rfc3339)),
             "json" => ScalarType::Json,
-            _ => return None,
+            _ => return Err(unknown_type(name)),
         })
     }
 
@@ -185,6 +190,16 @@ impl ScalarType {
     pub(crate) fn range(self) -> Option<(f64, f64)> {
         (self == ScalarType::Int32).then_some((f64::from(i32::MIN), f64::from(i32::MAX)))
     }
+}
+
+/// Says that there is no type of this name, and which one may be meant.
+fn unknown_type(name: &str) -> String {
+    let known = || ScalarType::NAMES.into_iter().chain(["list", "map", "struct"]);
+    let hint = nearest(name, known()).map_or_else(
+        || format!("known: {}", known().collect::<Vec<_>>().join(", ")),
+        |meant| format!("did you mean '{meant}'?"),
+    );
+    format!("unknown type '{name}'; {hint}")
 }
 
 /// How a point in time is written in JSON.
@@ -304,7 +319,8 @@ mod tests {
         for name in ScalarType::NAMES {
             assert_eq!(ScalarType::parse(name, None).unwrap().spec().name, name);
         }
-        assert_eq!(ScalarType::parse("text", None), None);
+        assert_eq!(ScalarType::parse("int", None).unwrap_err(), "unknown type 'int'; did you mean 'int64'?");
+        assert!(ScalarType::parse("", None).unwrap_err().ends_with("date32, timestamp, json, list, map, struct"));
         for name in TimeFormat::NAMES {
             assert!(TimeFormat::parse(name).is_some(), "{name}");
         }

@@ -38,9 +38,9 @@
 //! | 4, 5 | least and greatest value, if the column has bounds; `null` if no short text is great enough |
 //! | 6 | left out if both bounds are exact; else 1 if the lower one was shortened, 2 if the upper one was, 3 if both were |
 //!
-//! Bounds are booleans, integers (dates as days, times as microseconds since 1970), doubles (written with a fraction or an
-//! exponent) or texts. Texts have 16 characters at most, as Iceberg truncates them by default; so they have at most 64
-//! bytes. The type of a column is that of its field id in `_schemas/`.
+//! Bounds are booleans, integers as the file stores them (dates as days, times as microseconds since 1970), doubles (written
+//! with a fraction or an exponent) or texts. Texts have 16 characters at most, as Iceberg truncates them by default; so they
+//! have at most 64 bytes. The type of a column is that of its field id in `_schemas/`.
 
 use std::fmt::Write;
 
@@ -86,7 +86,7 @@ pub struct ColumnBounds {
 pub enum Bound {
     /// Of booleans.
     Bool(bool),
-    /// Of integers; of dates, in days since 1970; of times, in microseconds since 1970.
+    /// Of integers and of all that the file stores as integers: dates in days, times in microseconds since 1970.
     Int(i64),
     /// Of doubles; never NaN or infinite.
     Double(f64),
