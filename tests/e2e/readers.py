@@ -3,7 +3,8 @@
 Four lakes: one of many records in few files, one of many small files (columns and pages without any value), one whose
 partition values need escaping, and one whose definition changes. For each dataset, the rows of the three readers are brought
 to one form and compared, all of them. Then the columns that land unchanged are compared with the input itself. Every file
-keeps the conventions of docs/formats.md: the name of its writer, field ids, and the unit of times.
+keeps the conventions of docs/formats.md: the name of its writer, field ids, and the unit of times. What the manifests say of
+each file is compared with the file: partitions, and the statistics of its columns.
 
     python -m e2e.readers
 """
@@ -15,19 +16,22 @@ import math
 import pathlib
 import re
 import tempfile
+import tomllib
 
 import duckdb
 import polars
+import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.parquet
 
-from e2e.common.binary import shardlake
-from e2e.common.lake import connect, datasets, dead_letters, parquet_glob, source_lines
+from e2e.common.binary import ROOT, shardlake
+from e2e.common.lake import commit_records, connect, datasets, dead_letters, parquet_glob, source_lines
 
 # What identifies a row in a lake of one stream, and in a lake of several.
 SHARD_KEYS = ["ingest_shard", "ingest_sequence"]
 STREAM_KEYS = ["ingest_stream", *SHARD_KEYS]
 
+SHIPPED = sorted((ROOT / "pipeline" / "datasets").glob("*.toml"))
 FIELD_ID = b"PARQUET:field_id"
 # VersionParser.FORMAT of parquet-java, which must match the whole text.
 CREATED_BY = re.compile(r"(.*?)\s+version\s*(?:([^(]*?)\s*(?:\(\s*build\s*([^)]*?)\s*\))?)?")
@@ -173,6 +177,11 @@ def check_conventions(lake):
             assert writer and writer[1] == "shardlake" and re.fullmatch(r"\d+\.\d+\.\d+", writer[2]) and writer[3], path
             fields = [found for field in pyarrow.parquet.read_schema(path) for found in fields_of(field)]
             assert len({identity for identity, *_ in fields}) == len(fields), f"{path}: an id occurs twice"
+            columns = pyarrow.parquet.read_metadata(path).schema
+            for column in (columns.column(n) for n in range(len(columns))):
+                if column.logical_type.type == "TIMESTAMP":
+                    stored = (column.physical_type, column.converted_type)
+                    assert stored == ("INT64", "TIMESTAMP_MICROS"), f"{path}: {column.path} is {stored}"
             for identity, parent, name, kind in fields:
                 assert known[identity] == (parent, name), f"{path}: {name} has the id {identity} of {known[identity]}"
                 if pyarrow.types.is_timestamp(kind):
@@ -185,6 +194,119 @@ def check_conventions(lake):
         assert "ingest_arrival_time" in by_duckdb and by_duckdb == by_polars, (by_duckdb, by_polars)
     assert times, "no file has a time"
     return times
+
+
+def leaves_of(path):
+    """(field id, path) of each column of a file, in order, without the groups between the fields."""
+
+    def leaves(field, above):
+        kind = field.type
+        if pyarrow.types.is_map(kind):
+            inside = [kind.key_field, kind.item_field]
+        elif pyarrow.types.is_list(kind):
+            inside = [kind.value_field]
+        else:
+            inside = [kind.field(n) for n in range(kind.num_fields)]
+        if not inside:
+            yield int(field.metadata[FIELD_ID]), (*above, field.name)
+        for child in inside:
+            yield from leaves(child, (*above, field.name))
+
+    return [leaf for field in pyarrow.parquet.read_schema(path) for leaf in leaves(field, ())]
+
+
+def range_of(path, leaf):
+    """The least and the greatest value of a column or of a struct's field, as the manifest writes bounds."""
+    values = pyarrow.parquet.read_table(path, columns=[leaf[0]], partitioning=None)[leaf[0]].combine_chunks()
+    for name in leaf[1:]:
+        values = pyarrow.compute.struct_field(values, name)
+    kind = values.type
+    if pyarrow.types.is_timestamp(kind):
+        values = values.cast("int64")
+    elif pyarrow.types.is_date32(kind):
+        values = values.cast("int32")
+    found = pyarrow.compute.min_max(values).as_py()
+    least, greatest = found["min"], found["max"]
+    if pyarrow.types.is_decimal(kind):
+        least, greatest = (int(value.scaleb(kind.scale)) for value in (least, greatest))
+    return least, greatest
+
+
+def anonymized_columns(definitions):
+    """(dataset, column) of every column, or field of a column, that a rule changes; `column.field` for a field."""
+    found = set()
+    for path in definitions:
+        definition = tomllib.loads(path.read_text())
+        for column in definition["column"]:
+            members = [(f"{column['name']}.{member['name']}", member) for member in column.get("field", [])]
+            for name, part in [(column["name"], column), *members]:
+                if "anonymize" in part:
+                    found.add((definition["name"], name))
+    return found
+
+
+def check_manifests(lake, definitions=SHIPPED):
+    """Every manifest has the partitions and the statistics of its files. Returns the number of bounds compared."""
+    anonymized = anonymized_columns(definitions)
+    bounds = 0
+    files = set(pathlib.Path(lake).glob("processed/**/*.parquet"))
+    for manifest in commit_records(lake):
+        for item in (item for item in manifest["objects"] if item["kind"] == "processed"):
+            path = pathlib.Path(lake) / item["key"]
+            files.remove(path)
+            meta = pyarrow.parquet.read_metadata(path)
+            assert meta.created_by.split()[2] == manifest["version"], (meta.created_by, manifest["version"])
+            assert (meta.num_rows, path.stat().st_size) == (item["rows"], item["bytes"]), path
+            dataset = item["dataset"]
+            version = manifest["definitions"][dataset]["schema_version"]
+            schemas = {int(path.stem): path for path in (pathlib.Path(lake) / "_schemas" / dataset).iterdir()}
+            known = {field["id"] for field in json.loads(schemas[version].read_text())["fields"]}
+
+            dates = {key: pyarrow.int32() for key in ("year", "month", "day")}
+            keys = [part.split("=")[0] for part in item["key"].split("/")[2:-1]]
+            schema = pyarrow.schema([(key, dates.get(key, pyarrow.string())) for key in keys])
+            parsed = pyarrow.dataset.HivePartitioning(schema).parse(str(pathlib.PurePosixPath(item["key"]).parent) + "/")
+            assert pyarrow.dataset.get_partition_keys(parsed) == item["partition"], (item["key"], item["partition"])
+
+            entries = {entry[0]: entry[1:] for entry in item["columns"]}
+            assert len(entries) == len(item["columns"]), f"{path}: a column has two entries"
+            leaves = leaves_of(path)
+            assert len(leaves) == meta.num_columns, path
+            for number, (identity, leaf) in enumerate(leaves):
+                assert identity in known, f"{path}: {leaf} has an id that _schemas/ does not have"
+                chunks = [meta.row_group(group).column(number) for group in range(meta.num_row_groups)]
+                counts = [
+                    sum(chunk.total_compressed_size for chunk in chunks),
+                    sum(chunk.num_values for chunk in chunks),
+                    sum(chunk.statistics.null_count for chunk in chunks),
+                ]
+                entry = entries.pop(identity, None)
+                if counts[1] == counts[2]:
+                    assert entry is None, f"{path}: {leaf} has no values"
+                    continue
+                assert entry[:3] == counts, f"{path}: {leaf} has {counts}, the manifest {entry}"
+                if (dataset, leaf[0]) in anonymized or (dataset, f"{leaf[0]}.{leaf[-1]}") in anonymized:
+                    assert len(entry) == 3, f"{path}: {leaf} is personal and has bounds"
+                if len(entry) > 3:
+                    check_bounds(path, leaf, entry[3:])
+                    bounds += 1
+            assert not entries, f"{path}: the manifest has other columns: {entries}"
+    assert not files, f"no manifest names {files}"
+    assert bounds, "no column has bounds"
+    return bounds
+
+
+def check_bounds(path, leaf, entry):
+    """Bounds are the least and the greatest value; texts may be shortened to 16 characters."""
+    lower, upper, shortened = entry if len(entry) == 3 else (*entry, 0)
+    least, greatest = range_of(path, leaf)
+    assert type(lower) is type(least), f"{path}: {leaf} is of {lower!r}, not {least!r}"
+    if isinstance(least, str):
+        assert lower == least[:16] and bool(shortened & 1) == (lower != least), (path, leaf, lower, least)
+        assert upper is None or greatest <= upper and len(upper) <= 16, (path, leaf, upper, greatest)
+        assert bool(shortened & 2) == (upper != greatest) == (len(greatest) > 16), (path, leaf, upper, greatest)
+    else:
+        assert (lower, upper, shortened) == (least, greatest, 0), (path, leaf, entry, least, greatest)
 
 
 def check_metadata(lake):
@@ -215,7 +337,9 @@ def many_records(folder):
     count = sum(map(len, found.values()))
     assert count + len(list(dead_letters(folder / "lake"))) == len(list(source_lines(records)))
     check_conventions(folder / "lake")
-    return f"{count:,} rows agree, {compared:,} compared with the input, {check_metadata(folder / 'lake')} files"
+    bounds = check_manifests(folder / "lake")
+    files = check_metadata(folder / "lake")
+    return f"{count:,} rows agree, {compared:,} compared with the input, {files} files, {bounds:,} bounds"
 
 
 def small_files(folder):
@@ -227,7 +351,8 @@ def small_files(folder):
         shardlake("run", "--source", records, "--lake", folder / "lake", "--until-caught-up")
     # Each file is a stream of its own, and all shards have one name.
     found = compare(folder / "lake", STREAM_KEYS)
-    return f"{sum(map(len, found.values())):,} rows agree, {check_metadata(folder / 'lake')} files"
+    bounds = check_manifests(folder / "lake")
+    return f"{sum(map(len, found.values())):,} rows agree, {check_metadata(folder / 'lake')} files, {bounds:,} bounds"
 
 
 def escaped_partitions(folder):
@@ -242,6 +367,7 @@ def escaped_partitions(folder):
     shardlake("run", "--source", records, "--lake", folder / "lake", "--until-caught-up")
     found = {row["assessment_id"]: row["type"] for row in compare(folder / "lake")["assessments"]}
     assert found == {f"a{number}": kind for number, kind in enumerate(kinds)}, found
+    check_manifests(folder / "lake")
     return f"{len(kinds)} values read back"
 
 
@@ -275,7 +401,7 @@ def changed_definitions(folder):
         records.mkdir()
         record = {"order": "o", "at": at.isoformat().replace("+00:00", "789Z"), "amount": number, "note": "n", "tags": ["t"]}
         (records / "one.ndjson").write_text(json.dumps(record) + "\n")
-        shardlake("run", "--config", "shardlake.toml", "--source", records, "--lake", lake, "--until-caught-up", cwd=folder)
+        shardlake("run", "--config", folder / "shardlake.toml", "--source", records, "--lake", lake, "--until-caught-up")
         written = set(lake.glob("processed/orders/**/*.parquet")) - files
         files |= written
         (path,) = written
@@ -284,12 +410,13 @@ def changed_definitions(folder):
             assert ids.setdefault((name, parent, str(kind)), identity) == identity, (name, identity, ids)
         assert len(set(ids.values())) == len(ids), f"an id means two fields: {ids}"
         found = {
-            "DuckDB": connect().execute(f"SELECT at FROM '{path}'").fetchone()[0],
+            "DuckDB": connect().execute(f"SELECT \"at\" FROM '{path}'").fetchone()[0],
             "pyarrow": pyarrow.parquet.read_table(path, columns=["at"])["at"][0].as_py(),
             "Polars": polars.read_parquet(path, columns=["at"])["at"][0],
         }
         assert all(time == at for time in found.values()), found
     check_conventions(lake)
+    check_manifests(lake, [folder / "orders.toml"])
     return f"{len(ids)} fields have ids of their own in {len(files)} files of {len(versions)} definitions"
 
 

@@ -76,6 +76,8 @@ pub(crate) struct Objects {
 struct OpenObject {
     upload: Upload,
     file: Option<ParquetFile>,
+    /// Statistics of the file's columns, once it is finished.
+    columns: FileStats,
     rows: u64,
     /// The number of the last addition.
     last_addition: u64,
@@ -166,12 +168,13 @@ impl Objects {
         files: Vec<FinishedFile>,
     ) -> Result<(), WorkerError> {
         let mut continued = taken;
-        for FinishedFile { bytes, rows, .. } in files {
+        for FinishedFile { bytes, rows, stats } in files {
             let mut open = match continued.take() {
                 Some(OpenUpload(open)) => open,
                 None => self.begin(target, None),
             };
             open.rows = rows;
+            open.columns = stats;
             open.upload.send(bytes).await;
             self.close_upload(target.clone(), open).await;
         }
@@ -206,7 +209,7 @@ impl Objects {
         let hint = self.epoch.upload_id(&self.config.worker, self.begun);
         let (part_bytes, budget, failed) = (self.part_bytes(), self.budget.clone(), Arc::clone(&self.failed));
         let upload = Upload::begin(self.stores.clone(), key, hint, part_bytes, budget, failed);
-        OpenObject { upload, file, rows: 0, last_addition: self.additions }
+        OpenObject { upload, file, columns: FileStats::default(), rows: 0, last_addition: self.additions }
     }
 
     /// The number of objects of the epoch so far.
@@ -246,8 +249,9 @@ impl Objects {
 
     async fn close(&mut self, target: OutputTarget, mut open: OpenObject) -> Result<(), WorkerError> {
         if let Some(file) = open.file.take() {
-            let last = file.finish(&self.provenance)?;
-            open.upload.send(last.bytes).await;
+            let FinishedFile { bytes, stats, .. } = file.finish(&self.provenance)?;
+            open.columns = stats;
+            open.upload.send(bytes).await;
         }
         self.close_upload(target, open).await;
         Ok(())
@@ -259,10 +263,10 @@ impl Objects {
             OutputTarget::Lines { folder } if folder.area() == Area::Raw => (ObjectKind::Raw, None),
             OutputTarget::Lines { .. } => (ObjectKind::Error, None),
         };
-        let rows = open.rows;
-        let closed = open.upload.close(move |uploaded| ObjectOfEpoch {
+        let OpenObject { upload, columns, rows, .. } = open;
+        let closed = upload.close(move |uploaded| ObjectOfEpoch {
             partition: ObjectOfEpoch::partition_of(&uploaded.key),
-            columns: FileStats::default(),
+            columns,
             key: uploaded.key,
             kind,
             dataset,

@@ -4,6 +4,7 @@ mod commands;
 mod leases;
 mod refusals;
 mod runs;
+mod statistics;
 
 use std::collections::BTreeMap;
 use std::fs;
