@@ -1,16 +1,17 @@
 """DuckDB, pyarrow and Polars read the lake, find its partitions as Hive does, and agree on every value.
 
-Four lakes: one of many records in few files, one of many small files (columns and pages without any value), one whose
-partition values need escaping, and one whose definition changes. For each dataset, the rows of the three readers are brought
-to one form and compared, all of them. Then the columns that land unchanged are compared with the input itself. Every file
-keeps the conventions of docs/formats.md: the name of its writer, field ids, and the unit of times. What the manifests say of
-each file is compared with the file: partitions, and the statistics of its columns.
+Five lakes: one of many records in few files, one of many small files (columns and pages without any value), one whose
+partition values need escaping, one whose definition changes, and one of decimals. For each dataset, the rows of the three
+readers are brought to one form and compared, all of them. Then the columns that land unchanged are compared with the input
+itself. Every file keeps the conventions of docs/formats.md: the name of its writer, field ids, and the unit of times. What the
+manifests say of each file is compared with the file: partitions, and the statistics of its columns.
 
     python -m e2e.readers
 """
 
 import base64
 import datetime
+import decimal
 import json
 import math
 import pathlib
@@ -420,9 +421,40 @@ def changed_definitions(folder):
     return f"{len(ids)} fields have ids of their own in {len(files)} files of {len(versions)} definitions"
 
 
+def decimals(folder):
+    """Decimals are exact in every reader and in the manifest, whether they come as numbers or as texts."""
+    lake, records = folder / "lake", folder / "records"
+    digits = {"price": (12, 2), "rate": (9, 9), "count": (18, 0)}
+    text = DEFINITION
+    for name, (precision, scale) in digits.items():
+        text += f'[[column]]\nname = "{name}"\npointer = "/{name}"\ntype = "decimal({precision},{scale})"\n'
+    (folder / "orders.toml").write_text(text)
+    (folder / "shardlake.toml").write_text('[[dataset]]\nfile = "orders.toml"\n')
+    rows = [
+        ("4503599627.37", "0.1", "9007199254740993"),
+        ("-9999999999.99", "-0.999999999", "-999999999999999999"),
+        ('"0.30"', "1e-9", "1E17"),
+    ]
+    records.mkdir()
+    with open(records / "one.ndjson", "w") as file:
+        for price, rate, count in rows:
+            line = f'"order":"o","at":"2025-01-15T12:00:00Z","price":{price},"rate":{rate},"count":{count}'
+            file.write("{" + line + "}\n")
+    shardlake("run", "--config", folder / "shardlake.toml", "--source", records, "--lake", lake, "--until-caught-up")
+    expected = [tuple(decimal.Decimal(value.strip('"')) for value in row) for row in rows]
+    for row in compare(lake)["orders"]:
+        assert tuple(row[name] for name in digits) == expected.pop(0), row
+    (path,) = lake.glob("processed/orders/**/*.parquet")
+    schema = pyarrow.parquet.read_schema(path)
+    found = {name: (schema.field(name).type.precision, schema.field(name).type.scale) for name in digits}
+    assert found == digits and not expected, found
+    check_conventions(lake)
+    return f"{check_manifests(lake, [folder / 'orders.toml'])} bounds"
+
+
 def main():
     print(f"DuckDB {duckdb.__version__}, pyarrow {pyarrow.__version__}, Polars {polars.__version__}")
-    for check in (many_records, small_files, escaped_partitions, changed_definitions):
+    for check in (many_records, small_files, escaped_partitions, changed_definitions, decimals):
         with tempfile.TemporaryDirectory() as folder:
             print(f"{check.__name__}: {check(pathlib.Path(folder))}", flush=True)
     print("OK")

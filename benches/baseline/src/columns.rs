@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    ArrayBuilder, BooleanBuilder, Date32Builder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
-    TimestampMicrosecondBuilder,
+    ArrayBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int32Builder, Int64Builder,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow_array::{ArrayRef, ListArray, MapArray, RecordBatch, StructArray};
 use arrow_buffer::{NullBufferBuilder, OffsetBuffer};
@@ -90,6 +90,7 @@ fn scalar_type(leaf: &Leaf) -> DataType {
         Output::Int32 => DataType::Int32,
         Output::Int64 => DataType::Int64,
         Output::Float64 => DataType::Float64,
+        Output::Decimal(digits) => DataType::Decimal128(digits.precision, digits.scale.cast_signed()),
         Output::Bool => DataType::Boolean,
         Output::Date32 => DataType::Date32,
         Output::Timestamp => timestamp(),
@@ -158,6 +159,7 @@ enum Builder {
     Int32(Int32Builder),
     Int64(Int64Builder),
     Float64(Float64Builder),
+    Decimal(Decimal128Builder),
     Bool(BooleanBuilder),
     Date32(Date32Builder),
     Timestamp(TimestampMicrosecondBuilder),
@@ -172,6 +174,7 @@ impl Builder {
             DataType::Int32 => Builder::Int32(Int32Builder::new()),
             DataType::Int64 => Builder::Int64(Int64Builder::new()),
             DataType::Float64 => Builder::Float64(Float64Builder::new()),
+            DataType::Decimal128(..) => Builder::Decimal(Decimal128Builder::new().with_data_type(data_type.clone())),
             DataType::Boolean => Builder::Bool(BooleanBuilder::new()),
             DataType::Date32 => Builder::Date32(Date32Builder::new()),
             DataType::Timestamp(..) => {
@@ -232,6 +235,7 @@ impl Builder {
             (builder, Value::Int(number)) => builder.append_int(*number),
             (Builder::Int32(builder), _) => builder.append_null(),
             (Builder::Int64(builder), _) => builder.append_null(),
+            (Builder::Decimal(builder), _) => builder.append_null(),
             (Builder::Date32(builder), _) => builder.append_null(),
             (Builder::Timestamp(builder), _) => builder.append_null(),
         }
@@ -242,6 +246,7 @@ impl Builder {
         match self {
             Builder::Int32(builder) => builder.append_value(small()),
             Builder::Int64(builder) => builder.append_value(number),
+            Builder::Decimal(builder) => builder.append_value(number.into()),
             Builder::Date32(builder) => builder.append_value(small()),
             Builder::Timestamp(builder) => builder.append_value(number),
             _ => unreachable!("a column of other values gets no whole number"),
@@ -261,6 +266,7 @@ impl Builder {
             Builder::Int32(builder) => ArrayBuilder::finish(builder),
             Builder::Int64(builder) => ArrayBuilder::finish(builder),
             Builder::Float64(builder) => ArrayBuilder::finish(builder),
+            Builder::Decimal(builder) => ArrayBuilder::finish(builder),
             Builder::Bool(builder) => ArrayBuilder::finish(builder),
             Builder::Date32(builder) => ArrayBuilder::finish(builder),
             Builder::Timestamp(builder) => ArrayBuilder::finish(builder),

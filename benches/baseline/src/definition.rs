@@ -122,21 +122,55 @@ pub(crate) struct Column {
 
 /// A type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String")]
 pub(crate) enum Type {
     String,
     Int32,
     Int64,
     Float64,
+    Decimal(Digits),
     Bool,
     Date32,
-    /// `timestamp_millis` was its name before times had microseconds.
-    #[serde(alias = "timestamp_millis")]
     Timestamp,
     Json,
     List,
     Map,
     Struct,
+}
+
+/// The digits of a decimal: all of them, and those after the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Digits {
+    pub(crate) precision: u8,
+    pub(crate) scale: u8,
+}
+
+impl TryFrom<String> for Type {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Ok(match name.as_str() {
+            "string" => Type::String,
+            "int32" => Type::Int32,
+            "int64" => Type::Int64,
+            "float64" => Type::Float64,
+            "bool" => Type::Bool,
+            "date32" => Type::Date32,
+            // `timestamp_millis` was its name before times had microseconds.
+            "timestamp" | "timestamp_millis" => Type::Timestamp,
+            "json" => Type::Json,
+            "list" => Type::List,
+            "map" => Type::Map,
+            "struct" => Type::Struct,
+            other => {
+                let digits = other.strip_prefix("decimal(").and_then(|rest| rest.strip_suffix(')')?.split_once(','));
+                let digits = digits.and_then(|(precision, scale)| {
+                    Some(Digits { precision: precision.trim().parse().ok()?, scale: scale.trim().parse().ok()? })
+                });
+                Type::Decimal(digits.ok_or_else(|| format!("unknown type '{other}'"))?)
+            }
+        })
+    }
 }
 
 /// How a personal value is anonymized.

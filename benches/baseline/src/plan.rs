@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::definition::TimeFormat;
+use crate::definition::{Digits, TimeFormat};
 use crate::values::Leaf;
 
 /// The most keys of one object that a definition may name.
@@ -112,6 +112,8 @@ pub(crate) enum InputKind {
     Text,
     Int,
     Float,
+    /// A number or its text.
+    Decimal(Digits),
     Bool,
 }
 

@@ -1,8 +1,9 @@
 //! A second, slower parser, for the few records that serde_json does not decide.
 //!
-//! These are records that serde_json refuses, and records with a whole number that has a fraction or an exponent, which
-//! serde_json rounds. Its errors do not distinguish the product's codes. It also refuses what is allowed: numbers beyond a
-//! double that nobody reads, and 128 levels of nesting. Here every number keeps its text, except plain whole numbers.
+//! These are records that serde_json refuses, and records with an exact number (whole or decimal) that has a fraction or an
+//! exponent, which serde_json rounds. Its errors do not distinguish the product's codes. It also refuses what is allowed:
+//! numbers beyond a double that nobody reads, and 128 levels of nesting. Here every number keeps its text, except plain whole
+//! numbers.
 //!
 //! The first fault counts, in the order of the text. A document that ends too early is [`Code::Truncated`].
 

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use crate::anonymize::{self, Pseudonyms};
 use crate::code::Code;
-use crate::definition::TimeFormat;
+use crate::definition::{Digits, TimeFormat};
 use crate::time::{DAY_US, time_of};
 
 /// A value: as it was read, and later as it is written.
@@ -28,6 +28,8 @@ pub(crate) enum Output {
     Int32,
     Int64,
     Float64,
+    /// A whole number of units of its last digit.
+    Decimal(Digits),
     Bool,
     Date32,
     Timestamp,
@@ -79,7 +81,11 @@ impl Leaf {
             }
             Value::Int(number) => {
                 #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]
-                self.check_bounds(*number as f64)?;
+                let near = *number as f64;
+                self.check_bounds(match self.output {
+                    Output::Decimal(digits) => near / 10_f64.powi(digits.scale.into()),
+                    _ => near,
+                })?;
                 if self.output == Output::Int32 && i32::try_from(*number).is_err() {
                     return Err(Code::OutOfRange);
                 }

@@ -3,6 +3,7 @@
 //! The walk consumes the tree, so texts are moved and not copied.
 
 use crate::code::Code;
+use crate::definition::Digits;
 use crate::plan::{FIELDS_MAX, Input, InputKind, Node, Object, Others, Read};
 use crate::tree::{Json, write_object};
 use crate::values::Value;
@@ -13,7 +14,7 @@ use crate::{decode, strict};
 pub(crate) struct Walk {
     /// The first fault, in the order of the record.
     pub(crate) fault: Option<Code>,
-    /// True if a whole number was expected and a rounded one was found: [`strict`] must parse the record.
+    /// True if an exact number was expected and a rounded one was found: [`strict`] must parse the record.
     pub(crate) inexact: bool,
     /// True if [`strict`] parsed the record; it must then also parse the documents inside it.
     pub(crate) exact: bool,
@@ -126,9 +127,13 @@ impl Walk {
             (InputKind::Int | InputKind::Float, Json::Text(text)) if input.accept_text => {
                 strict::number(&text).ok_or(Code::WrongType).and_then(|number| self.number(&number, input.kind))
             }
-            (InputKind::Int | InputKind::Float, number @ (Json::Whole(_) | Json::Double(_) | Json::Number(_))) => {
-                self.number(&number, input.kind)
+            (InputKind::Decimal(_), Json::Text(text)) => {
+                strict::number(&text).ok_or(Code::WrongType).and_then(|number| self.number(&number, input.kind))
             }
+            (
+                InputKind::Int | InputKind::Float | InputKind::Decimal(_),
+                number @ (Json::Whole(_) | Json::Double(_) | Json::Number(_)),
+            ) => self.number(&number, input.kind),
             _ => Err(Code::WrongType),
         };
         read.unwrap_or_else(|code| {
@@ -140,8 +145,10 @@ impl Walk {
     fn number(&mut self, number: &Json, kind: InputKind) -> Result<Value, Code> {
         match (kind, number) {
             (InputKind::Int, Json::Whole(number)) => Ok(Value::Int(*number)),
-            (InputKind::Int, Json::Number(text)) => whole(text).map(Value::Int),
-            (InputKind::Int, Json::Double(_)) => {
+            (InputKind::Int, Json::Number(text)) => whole(text, 0).map(Value::Int),
+            (InputKind::Decimal(digits), Json::Whole(number)) => decimal(&number.to_string(), digits),
+            (InputKind::Decimal(digits), Json::Number(text)) => decimal(text, digits),
+            (InputKind::Int | InputKind::Decimal(_), Json::Double(_)) => {
                 self.inexact = true;
                 Ok(Value::Null)
             }
@@ -170,8 +177,17 @@ fn object_text(members: &[(String, Json)]) -> Value {
     Value::Text(text)
 }
 
-/// The exact value of a JSON number, if it is whole.
-fn whole(text: &str) -> Result<i64, Code> {
+/// The exact value of a JSON number, in units of its last digit.
+fn decimal(text: &str, digits: Digits) -> Result<Value, Code> {
+    let units = whole(text, digits.scale.into())?;
+    if units.to_string().trim_start_matches('-').len() > usize::from(digits.precision) && units != 0 {
+        return Err(Code::OutOfRange);
+    }
+    Ok(Value::Int(units))
+}
+
+/// The exact value of a JSON number times 10^`places`, if it is whole.
+fn whole(text: &str, places: i64) -> Result<i64, Code> {
     let (sign, magnitude) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
     let (mantissa, exponent) = magnitude.split_once(['e', 'E']).unwrap_or((magnitude, "0"));
     let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -184,6 +200,7 @@ fn whole(text: &str) -> Result<i64, Code> {
     let exponent = exponent.parse().unwrap_or(if exponent.starts_with('-') { i64::MIN } else { i64::MAX });
     let trailing_zeros = digits.len() - digits.trim_end_matches('0').len();
     let shift = i64::try_from(trailing_zeros).unwrap_or(i64::MAX) - i64::try_from(fraction.len()).unwrap_or(i64::MAX);
+    let shift = shift.saturating_add(places);
     let zeros = u32::try_from(exponent.saturating_add(shift).min(100)).map_err(|_| Code::WrongType)?;
     let value = significant.parse::<i128>().ok().zip(10_i128.checked_pow(zeros));
     let value = value.and_then(|(digits, power)| digits.checked_mul(power)).ok_or(Code::OutOfRange)?;
@@ -193,6 +210,20 @@ fn whole(text: &str) -> Result<i64, Code> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decimals_are_exact() {
+        let digits = Digits { precision: 18, scale: 2 };
+        for (text, expected) in [
+            ("90071992547409.93", Ok(Value::Int(9_007_199_254_740_993))),
+            ("-9999999999999999.99", Ok(Value::Int(-999_999_999_999_999_999))),
+            ("10000000000000000", Err(Code::OutOfRange)),
+            ("0.001", Err(Code::WrongType)),
+            ("1e-2", Ok(Value::Int(1))),
+        ] {
+            assert_eq!(decimal(text, digits), expected, "{text}");
+        }
+    }
 
     #[test]
     fn whole_numbers_are_exact_in_every_spelling() {
@@ -211,7 +242,7 @@ mod tests {
             ("9007199254740992.5", Err(Code::WrongType)),
             ("1e-99999999999999999999", Err(Code::WrongType)),
         ] {
-            assert_eq!(whole(text), expected, "{text}");
+            assert_eq!(whole(text, 0), expected, "{text}");
         }
     }
 }

@@ -216,6 +216,10 @@ fn number(leaf: &Leaf, slot: Slot, chunk: &[u8], scratch: &[u8]) -> Result<i64, 
             let above = leaf.checks.max.is_some_and(|max| value > max);
             if below || above { Err(Code::OutOfRange) } else { Ok(slot.value.cast_signed()) }
         }
+        ScalarType::Decimal { scale, .. } => {
+            let value = slot.value.cast_signed();
+            if leaf.checks.hold_decimal(value, scale) { Ok(value) } else { Err(Code::OutOfRange) }
+        }
         ScalarType::Bool => Ok(slot.value.cast_signed()),
         ScalarType::Date32(format) => Ok(time_of(slot, format, chunk, scratch)?.div_euclid(DAY_US)),
         ScalarType::Timestamp(format) => time_of(slot, format, chunk, scratch),
@@ -261,6 +265,13 @@ impl Checks {
     fn holds(&self, value: i64) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]
         let value = value as f64;
+        self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
+    }
+
+    /// Whether they hold for a whole number of 10^-scale. Only the comparison is one of doubles: it is exact up to 15 digits.
+    fn hold_decimal(&self, value: i64, scale: u8) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]
+        let value = value as f64 / 10_f64.powi(scale.into());
         self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
     }
 }

@@ -206,20 +206,11 @@ fn an_unknown_type_is_refused_with_the_nearest_known_one() {
     refused_column("x", "strings", "", &["14: unknown type 'strings'; did you mean 'string'?"]);
     refused_column("x", "int", "", &["14: unknown type 'int'; did you mean 'int64'?"]);
     refused_column("x", "timestamps", "", &["14: unknown type 'timestamps'; did you mean 'timestamp'?"]);
-    refused_column(
-        "x",
-        "varchar",
-        "",
-        &["14: unknown type 'varchar'; known: string, int32, int64, float64, bool, date32, timestamp, json, list, \
-           map, struct"],
-    );
-    refused_column(
-        "x",
-        "list",
-        "element = \"text\"\n",
-        &["15: unknown type 'text'; known: string, int32, int64, float64, bool, date32, timestamp, json, list, map, \
-         struct"],
-    );
+    let known = "known: string, int32, int64, float64, decimal(P,S), bool, date32, timestamp, json, list, map, struct";
+    refused_column("x", "varchar", "", &[&format!("14: unknown type 'varchar'; {known}")]);
+    refused_column("x", "list", "element = \"text\"\n", &[&format!("15: unknown type 'text'; {known}")]);
+    let digits = "write decimal(P,S), with P digits, 1 to 18, and S of them after the point";
+    refused_column("x", "decimal(2,3)", "", &[&format!("14: 'decimal(2,3)' is not a valid type: {digits}")]);
 }
 
 #[test]

@@ -20,11 +20,19 @@ pub(crate) enum ScalarType {
     Int32,
     Int64,
     Float64,
+    /// An exact number with this many digits, `scale` of them after the point. Its values are whole numbers of 10^-scale.
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Bool,
     Date32(TimeFormat),
     Timestamp(TimeFormat),
     Json,
 }
+
+/// The most digits of a decimal: all numbers of 18 digits fit into 64 bits.
+const DECIMAL_DIGITS_MAX: u8 = 18;
 
 /// What follows from a scalar type.
 #[derive(Debug)]
@@ -50,13 +58,19 @@ pub(crate) struct Spec {
 impl Spec {
     /// The column or field of this type in a Parquet schema.
     pub(crate) fn parquet<'n>(&self, name: &'n str) -> PrimitiveTypeBuilder<'n> {
-        Type::primitive_type_builder(name, self.physical.parquet()).with_logical_type(self.logical.clone())
+        let builder = Type::primitive_type_builder(name, self.physical.parquet());
+        let builder = match &self.logical {
+            Some(LogicalType::Decimal(of)) => builder.with_precision(of.precision).with_scale(of.scale),
+            _ => builder,
+        };
+        builder.with_logical_type(self.logical.clone())
     }
 }
 
 impl ScalarType {
     /// The names of the types in a definition.
-    pub(crate) const NAMES: [&str; 8] = ["string", "int32", "int64", "float64", "bool", "date32", "timestamp", "json"];
+    pub(crate) const NAMES: [&str; 9] =
+        ["string", "int32", "int64", "float64", "decimal(P,S)", "bool", "date32", "timestamp", "json"];
 
     /// The type of a name in a definition; `format` says how a time is written in records.
     ///
@@ -73,7 +87,15 @@ impl ScalarType {
             // `timestamp_millis` was its name before times had microseconds.
             "timestamp" | "timestamp_millis" => ScalarType::Timestamp(format.unwrap_or(TimeFormat::Rfc3339)),
             "json" => ScalarType::Json,
-            _ => return Err(unknown_type(name)),
+            _ => match name.strip_prefix("decimal") {
+                Some(digits) => decimal(digits).ok_or_else(|| {
+                    format!(
+                        "'{name}' is not a valid type: write decimal(P,S), with P digits, 1 to {DECIMAL_DIGITS_MAX}, and S \
+                         of them after the point"
+                    )
+                })?,
+                None => return Err(unknown_type(name)),
+            },
         })
     }
 
@@ -121,6 +143,26 @@ impl ScalarType {
                 arrow: json!({ "name": "floatingpoint", "precision": "DOUBLE" }),
                 stored: "float64".into(),
             },
+            ScalarType::Decimal { precision, scale } => {
+                let name = format!("decimal({precision},{scale})");
+                let bound = 10_i64.pow(u32::from(precision - scale));
+                Spec {
+                    name: name.clone(),
+                    input: InputKind::Decimal { precision, scale },
+                    json_schema: json!({
+                        "type": ["number", "string"],
+                        "description": format!("exact, with at most {scale} digits after the point"),
+                        "exclusiveMinimum": -bound,
+                        "exclusiveMaximum": bound,
+                        "pattern": NUMBER_PATTERN,
+                    }),
+                    physical: if precision <= 9 { Physical::Int32 } else { Physical::Int64 },
+                    logical: Some(LogicalType::decimal(scale.into(), precision.into())),
+                    hive: name.clone(),
+                    arrow: json!({ "name": "decimal", "precision": precision, "scale": scale, "bitWidth": 128 }),
+                    stored: name,
+                }
+            }
             ScalarType::Bool => Spec {
                 name: "bool".into(),
                 input: InputKind::Bool,
@@ -168,7 +210,8 @@ impl ScalarType {
 
     /// Whether `min`, `max` and `accept_text` have a meaning for its values.
     pub(crate) fn is_number(self) -> bool {
-        matches!(self, ScalarType::Int32 | ScalarType::Int64 | ScalarType::Float64)
+        use ScalarType::{Decimal, Float64, Int32, Int64};
+        matches!(self, Int32 | Int64 | Float64 | Decimal { .. })
     }
 
     /// Whether its values are points in time.
@@ -190,6 +233,17 @@ impl ScalarType {
     pub(crate) fn range(self) -> Option<(f64, f64)> {
         (self == ScalarType::Int32).then_some((f64::from(i32::MIN), f64::from(i32::MAX)))
     }
+}
+
+/// A JSON number in a string, as a regular expression.
+const NUMBER_PATTERN: &str = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$";
+
+/// The type of the digits in `decimal(12,2)`, given as `(12,2)`.
+fn decimal(digits: &str) -> Option<ScalarType> {
+    let (precision, scale) = digits.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    let (precision, scale) = (precision.trim().parse().ok()?, scale.trim().parse().ok()?);
+    let is_valid = (1..=DECIMAL_DIGITS_MAX).contains(&precision) && scale <= precision;
+    is_valid.then_some(ScalarType::Decimal { precision, scale })
 }
 
 /// Says that there is no type of this name, and which one may be meant.
@@ -259,6 +313,8 @@ pub(crate) enum InputKind {
     Int,
     /// A number, as the bits of a double.
     Float,
+    /// An exact number or its text, as i64: a whole number of 10^-scale, with at most this many digits.
+    Decimal { precision: u8, scale: u8 },
     /// 0 or 1.
     Bool,
     /// Any value: the place of its JSON text.
@@ -272,7 +328,7 @@ impl InputKind {
     pub(crate) fn in_words(self) -> &'static str {
         match self {
             InputKind::Text => "a string",
-            InputKind::Int | InputKind::Float => "a number",
+            InputKind::Int | InputKind::Float | InputKind::Decimal { .. } => "a number",
             InputKind::Bool => "a boolean",
             InputKind::Json | InputKind::Unknown => "any value",
         }
@@ -280,9 +336,11 @@ impl InputKind {
 
     /// Whether one field can be read as this kind and as another one.
     pub(crate) fn goes_with(self, other: InputKind) -> bool {
-        let number = |kind| matches!(kind, InputKind::Int | InputKind::Float);
+        let number = |kind| matches!(kind, InputKind::Int | InputKind::Float | InputKind::Decimal { .. });
+        let text = |kind| matches!(kind, InputKind::Text | InputKind::Decimal { .. });
         let any = |kind| matches!(kind, InputKind::Json | InputKind::Unknown);
-        self == other || number(self) && number(other) || any(self) || any(other)
+        let both = |is: fn(InputKind) -> bool| is(self) && is(other);
+        self == other || both(number) || both(text) || any(self) || any(other)
     }
 }
 
@@ -314,10 +372,32 @@ impl Physical {
 mod tests {
     use super::*;
 
+    /// A name of each type, and of several decimals.
+    fn examples() -> Vec<String> {
+        let of = |digits: &str| ScalarType::NAMES.map(|name| name.replace("P,S", digits));
+        let mut names = ["12,2", "12,3", "13,2", "9,2", "1,0", "18,18"].map(of).concat();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    #[test]
+    fn a_decimal_has_1_to_18_digits_and_no_more_of_them_after_the_point() {
+        for digits in ["(12,2)", "(12, 2)", "(1,0)", "(18,18)", "(9,0)"] {
+            assert!(ScalarType::parse(&format!("decimal{digits}"), None).is_ok(), "{digits}");
+        }
+        let message = "'decimal(19,2)' is not a valid type: write decimal(P,S), with P digits, 1 to 18, and S of them \
+                       after the point";
+        assert_eq!(ScalarType::parse("decimal(19,2)", None).unwrap_err(), message);
+        for digits in ["", "()", "(12)", "(0,0)", "(2,3)", "(12,-1)", "(12,2", "(12,2,1)", "(a,b)", "(256,2)", "s"] {
+            assert!(ScalarType::parse(&format!("decimal{digits}"), None).is_err(), "{digits}");
+        }
+    }
+
     #[test]
     fn every_type_and_time_format_is_parsed_by_its_name() {
-        for name in ScalarType::NAMES {
-            assert_eq!(ScalarType::parse(name, None).unwrap().spec().name, name);
+        for name in examples() {
+            assert_eq!(ScalarType::parse(&name, None).unwrap().spec().name, name);
         }
         assert_eq!(ScalarType::parse("int", None).unwrap_err(), "unknown type 'int'; did you mean 'int64'?");
         assert!(ScalarType::parse("", None).unwrap_err().ends_with("date32, timestamp, json, list, map, struct"));
@@ -328,8 +408,7 @@ mod tests {
 
     #[test]
     fn types_that_share_a_stored_name_are_the_same_in_a_file() {
-        let specs: Vec<Spec> =
-            ScalarType::NAMES.iter().map(|name| ScalarType::parse(name, None).unwrap().spec()).collect();
+        let specs: Vec<Spec> = examples().iter().map(|name| ScalarType::parse(name, None).unwrap().spec()).collect();
         for (left, right) in specs.iter().flat_map(|left| specs.iter().map(move |right| (left, right))) {
             let in_file = |spec: &Spec| (spec.physical, spec.logical.clone());
             assert_eq!(left.stored == right.stored, in_file(left) == in_file(right), "{} {}", left.name, right.name);

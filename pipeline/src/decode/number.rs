@@ -1,4 +1,4 @@
-//! JSON numbers: whole numbers exactly, doubles correctly rounded.
+//! JSON numbers: whole numbers and decimals exactly, doubles correctly rounded.
 //!
 //! Owns: the grammar of numbers and their values. Does not own: which number a field accepts (`scan::value`), bounds
 //! (`columns::validate`).
@@ -93,6 +93,22 @@ impl Number {
             return self.signed(self.digits);
         }
         self.whole(buffer)
+    }
+
+    /// The number in units of 10^-`scale`, with at most `precision` digits: 12.5 is 1250 for a scale of 2. Exact.
+    ///
+    /// # Errors
+    /// `WrongType` if it has more digits after the point, `OutOfRange` if it has more digits than `precision`.
+    pub(crate) fn to_decimal(self, precision: u8, scale: u8, buffer: &[u8]) -> Result<i64, Code> {
+        let units = Number { scale: self.scale.saturating_sub(scale.into()), ..self };
+        let zeros = u32::try_from(units.scale.saturating_neg()).ok().filter(|_| self.fits);
+        let magnitude =
+            zeros.and_then(|zeros| 10_u64.checked_pow(zeros)).and_then(|power| units.digits.checked_mul(power));
+        let value = match magnitude {
+            Some(magnitude) => units.signed(magnitude)?,
+            None => units.whole(buffer)?,
+        };
+        if value.unsigned_abs() < 10_u64.pow(precision.into()) { Ok(value) } else { Err(Code::OutOfRange) }
     }
 
     fn signed(self, magnitude: u64) -> Result<i64, Code> {
@@ -199,6 +215,43 @@ mod tests {
     }
 
     #[test]
+    fn decimals_keep_every_digit() {
+        for (text, precision, scale, expected) in [
+            ("12.34", 12, 2, Ok(1234)),
+            ("12.3", 12, 2, Ok(1230)),
+            ("-12", 12, 2, Ok(-1200)),
+            ("0.1", 1, 1, Ok(1)),
+            ("-0", 12, 2, Ok(0)),
+            ("-0.00", 12, 2, Ok(0)),
+            ("12.3400", 12, 2, Ok(1234)),
+            ("12.345", 12, 2, Err(Code::WrongType)),
+            ("9999999999.99", 12, 2, Ok(999_999_999_999)),
+            ("-9999999999.99", 12, 2, Ok(-999_999_999_999)),
+            ("10000000000", 12, 2, Err(Code::OutOfRange)),
+            ("9007199254740993", 18, 0, Ok(9_007_199_254_740_993)),
+            ("90071992547409.93", 18, 2, Ok(9_007_199_254_740_993)),
+            ("999999999999999999", 18, 0, Ok(999_999_999_999_999_999)),
+            ("1000000000000000000", 18, 0, Err(Code::OutOfRange)),
+            ("9223372036854775807", 18, 0, Err(Code::OutOfRange)),
+            ("0.000000000000000001", 18, 18, Ok(1)),
+            ("1", 18, 18, Err(Code::OutOfRange)),
+            ("1.2e1", 4, 2, Ok(1200)),
+            ("12e-2", 4, 2, Ok(12)),
+            ("12E-3", 4, 2, Err(Code::WrongType)),
+            ("1e2", 4, 2, Err(Code::OutOfRange)),
+            ("0e999999999", 4, 2, Ok(0)),
+            ("1e-999999999", 4, 2, Err(Code::WrongType)),
+            ("1e999999999", 4, 2, Err(Code::OutOfRange)),
+            ("100000000000000000000000000000e-28", 4, 2, Ok(1000)),
+            ("0.0000000000000000000000000000001", 4, 2, Err(Code::WrongType)),
+            ("123456789012345678901234567890", 18, 2, Err(Code::OutOfRange)),
+        ] {
+            let found = number(text).unwrap().to_decimal(precision, scale, text.as_bytes());
+            assert_eq!(found, expected, "{text} as decimal({precision},{scale})");
+        }
+    }
+
+    #[test]
     fn text_that_is_not_a_json_number_is_refused() {
         for text in ["", "-", "+1", ".5", "1.", "1.e3", "1e", "1e+", "01", "-01", "x"] {
             assert!(number(text).is_err(), "{text}");
@@ -228,6 +281,16 @@ mod tests {
             let read = number(&text).unwrap();
             prop_assert_eq!(read.end, text.len());
             prop_assert_eq!(read.to_f64(text.as_bytes()).unwrap(), text.parse::<f64>().unwrap());
+        }
+
+        #[test]
+        fn every_decimal_round_trips(units in -999_999_999_999_999_999..1_000_000_000_000_000_000_i64, scale in 0_u8..=18) {
+            let (sign, magnitude) = (if units < 0 { "-" } else { "" }, units.unsigned_abs());
+            let one = 10_u64.pow(scale.into());
+            let point = if scale == 0 { String::new() } else { format!(".{:0width$}", magnitude % one, width = scale.into()) };
+            for text in [format!("{sign}{}{point}", magnitude / one), format!("{units}e-{scale}")] {
+                prop_assert_eq!(number(&text).unwrap().to_decimal(18, scale, text.as_bytes()), Ok(units), "{}", text);
+            }
         }
 
         #[test]

@@ -18,6 +18,11 @@ column = [
   { name = "i32", pointer = "/i32", type = "int32" },
   { name = "i64", pointer = "/i64", type = "int64" },
   { name = "f64", pointer = "/f64", type = "float64" },
+  { name = "price", pointer = "/price", type = "decimal(12,2)" },
+  { name = "price_rounded", pointer = "/price", type = "float64", accept_text = true },
+  { name = "tiny", pointer = "/tiny", type = "decimal(2,2)", min = -0.5 },
+  { name = "huge", pointer = "/huge", type = "decimal(18,0)" },
+  { name = "prices", pointer = "/prices", type = "list", element = "decimal(9,4)", max = 100 },
   { name = "flag", pointer = "/flag", type = "bool" },
   { name = "text", pointer = "/text", type = "string" },
   { name = "lenient_int", pointer = "/lenient_int", type = "int64", accept_text = true },
@@ -106,6 +111,34 @@ fn a_number_with_a_zero_fraction_is_a_whole_number() {
         [12, 1000, 12, 15, -3, 0, i64::MAX].map(Value::from)
     );
     assert_eq!(rejections("i64", &["12.5", "1e-1", "0.000001"]), [Code::WrongType; 3]);
+}
+
+#[test]
+fn a_decimal_is_exact_in_every_spelling() {
+    let spellings = ["12.30", "12.3", "1.23e1", "1230E-2", "\"12.30\"", "\"12.3000000000000000000000\"", "0.123e+2"];
+    assert_eq!(column("price", "price", &spellings), ["1230e-2"; 7]);
+    // The nearest doubles of these are other numbers.
+    let exact = ["0.1", "-0.07", "4503599627.37", "9999999999.99", "-9999999999.99", "-0", "0e-999"];
+    let units = ["10e-2", "-7e-2", "450359962737e-2", "999999999999e-2", "-999999999999e-2", "0e-2", "0e-2"];
+    assert_eq!(column("price", "price", &exact), units);
+    assert_eq!(column("tiny", "tiny", &["0.99", "-0.5", "\"1e-2\""]), ["99e-2", "-50e-2", "1e-2"]);
+    let huge = ["999999999999999999", "-999999999999999999", "9007199254740993"];
+    assert_eq!(column("huge", "huge", &huge), huge.map(|units| format!("{units}e-0")));
+    assert_eq!(column("prices", "prices", &["[100,null,-0.0001]"])[0], json!(["1000000e-4", null, "-1e-4"]));
+    assert_eq!(column("price_rounded", "price", &["12.30", "\"0.1\""]), [12.3, 0.1].map(Value::from));
+}
+
+#[test]
+fn a_number_that_a_decimal_cannot_hold_is_rejected_and_never_rounded() {
+    assert_eq!(rejections("price", &["12.345", "\"0.001\"", "1e-3", "12.3000000000000000001"]), [Code::WrongType; 4]);
+    assert_eq!(rejections("price", &["\"\"", "\"12,3\"", "\" 1\"", "\"0x1\"", "true", "[1]"]), [Code::WrongType; 6]);
+    assert_eq!(
+        rejections("price", &["10000000000", "-1e10", "\"1e999\"", "9999999999999999999"]),
+        [Code::OutOfRange; 4]
+    );
+    assert_eq!(rejections("tiny", &["1", "-0.51", "0.999e0"]), [Code::OutOfRange, Code::OutOfRange, Code::WrongType]);
+    assert_eq!(rejections("huge", &["1000000000000000000", "9223372036854775807"]), [Code::OutOfRange; 2]);
+    assert_eq!(rejections("prices", &["[1,100.0001]", "[0.00001]"]), [Code::OutOfRange, Code::WrongType]);
 }
 
 #[test]

@@ -359,7 +359,7 @@ fn row_value(row: &Row) -> Map<String, Value> {
     row.get_column_iter().map(|(name, field)| (name.clone(), field_value(field))).collect()
 }
 
-/// A value as JSON: times as microseconds, dates as days since 1970.
+/// A value as JSON: times as microseconds, dates as days since 1970, decimals as in `1234e-2`.
 fn field_value(field: &Field) -> Value {
     match field {
         Field::Null => Value::Null,
@@ -367,6 +367,14 @@ fn field_value(field: &Field) -> Value {
         Field::Int(value) | Field::Date(value) => (*value).into(),
         Field::Long(value) | Field::TimestampMicros(value) => (*value).into(),
         Field::Double(value) => (*value).into(),
+        Field::Decimal(value) => {
+            let units = value
+                .data()
+                .iter()
+                .skip(1)
+                .fold(i64::from(value.data()[0].cast_signed()), |units, byte| units << 8 | i64::from(*byte));
+            format!("{units}e-{}", value.scale()).into()
+        }
         Field::Str(value) => value.as_str().into(),
         Field::Group(row) => Value::Object(row_value(row)),
         Field::ListInternal(list) => list.elements().iter().map(field_value).collect(),

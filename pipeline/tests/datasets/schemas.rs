@@ -11,7 +11,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::Type;
 use pipeline::dataset::{Datasets, SchemaFormat};
 use pipeline::encode::ProducerVersion;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::{Setup, ndjson};
 
@@ -81,6 +81,9 @@ fn hive_of_parquet(field: &Type) -> String {
                 (PhysicalType::INT32, Some(LogicalType::Date)) => "date",
                 (PhysicalType::INT64, None) => "bigint",
                 (PhysicalType::INT64, Some(LogicalType::Timestamp(_))) => "timestamp",
+                (PhysicalType::INT32 | PhysicalType::INT64, Some(LogicalType::Decimal(of))) => {
+                    return format!("decimal({},{})", of.precision, of.scale);
+                }
                 (PhysicalType::DOUBLE, None) => "double",
                 (PhysicalType::BYTE_ARRAY, Some(LogicalType::String)) => "string",
                 other => panic!("{}: {other:?}", field.name()),
@@ -285,4 +288,43 @@ fn a_file_contains_its_provenance() {
         assert_eq!(value("shardlake.ranges"), None);
         assert_eq!(metadata.created_by(), Some(ProducerVersion::default().as_str()));
     }
+}
+
+#[test]
+fn a_decimal_has_its_digits_in_every_schema() {
+    let definition = r#"
+name = "orders"
+event_time = { pointer = "/at", format = "epoch_ms" }
+recognize = { present = ["/at"] }
+partition_by = ["year"]
+column = [
+  { name = "price", pointer = "/price", type = "decimal(12,2)", min = 0 },
+  { name = "rate", pointer = "/rate", type = "decimal(9, 9)", required = true },
+  { name = "parts", pointer = "/parts", type = "list", element = "decimal(18,0)" },
+]
+"#;
+    let setup = Setup::of(&[definition]);
+    let datasets = setup.datasets();
+    let ddl = schema(&datasets, "orders", SchemaFormat::Athena);
+    let [columns, _] = columns_of_athena(&ddl);
+    let outcome = setup.run().lines(r#"{"at":1736764200123,"price":1.5,"rate":"0.5","parts":[7]}"#).take();
+    let reader = SerializedFileReader::new(outcome.files[0].bytes.clone()).unwrap();
+    let fields = reader.metadata().file_metadata().schema().get_fields();
+    let in_file: Vec<_> = fields.iter().map(|field| (field.name().to_owned(), hive_of_parquet(field))).collect();
+    assert_eq!(columns, in_file);
+    let types: Vec<&str> = columns[..3].iter().map(|(_, hive)| hive.as_str()).collect();
+    assert_eq!(types, ["decimal(12,2)", "decimal(9,9)", "array<decimal(18,0)>"]);
+    let physical: Vec<_> = reader.metadata().file_metadata().schema_descr().columns()[..3].to_vec();
+    let physical = physical.iter().map(|column| (column.physical_type(), column.type_precision(), column.type_scale()));
+    let expected = [(PhysicalType::INT64, 12, 2), (PhysicalType::INT32, 9, 9), (PhysicalType::INT64, 18, 0)];
+    assert_eq!(physical.collect::<Vec<_>>(), expected);
+
+    let records = json_of(&datasets, "orders", SchemaFormat::JsonSchema);
+    assert_eq!(records["properties"]["price"]["type"], json!(["number", "string", "null"]));
+    assert_eq!(records["properties"]["rate"]["type"], json!(["number", "string"]));
+    assert_eq!(records["properties"]["price"]["minimum"], 0);
+    assert_eq!(records["properties"]["price"]["exclusiveMaximum"], 10_000_000_000_i64);
+    let arrow = json_of(&datasets, "orders", SchemaFormat::Arrow);
+    let expected = json!({ "name": "decimal", "precision": 12, "scale": 2, "bitWidth": 128 });
+    assert_eq!(arrow["fields"][0]["type"], expected, "{arrow}");
 }

@@ -5,6 +5,7 @@
 //! | `product` | runs the product's lane and encoder like a worker, in small pieces |
 //! | `compare` | reads the Parquet files of both sides with parquet's own reader and compares them |
 //! | `produced`, `odd`, `random` | records of the sample generator, hand-written and random records |
+//! | `decimals` | random decimals of every precision and scale |
 //! | `differences` | cases in which the two sides once differed |
 //! | `read_back` | statistics, indexes, filters and footers of the product's files |
 
@@ -13,6 +14,7 @@
 mod compare;
 mod product;
 
+mod decimals;
 mod differences;
 mod odd;
 mod produced;

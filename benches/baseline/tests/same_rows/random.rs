@@ -81,6 +81,25 @@ const REAL: [&str; 12] = [
     "5e-324",
     "1e308",
 ];
+/// The last ones have too many digits.
+const DECIMAL: [&str; 16] = [
+    "0",
+    "-0",
+    "0.5",
+    "-12.34",
+    "1.2e3",
+    "1234E-2",
+    "99999.9999",
+    "-99999.9999",
+    "\"0.30\"",
+    "\"-1e2\"",
+    "\"100000.00000\"",
+    "9999999999.00",
+    "9999999999.01",
+    "-9999999999.99",
+    "0.001",
+    "\"1,5\"",
+];
 const TEXT: [&str; 12] = [
     r#""""#,
     r#""a""#,
@@ -227,7 +246,12 @@ fn record(random: &mut Random) -> String {
     let ratios =
         |random: &mut Random| object(random, &[("a", &ratio), ("b", &ratio), ("ab", &ratio), ("c", &any_json)], 0);
     let switches = |random: &mut Random| object(random, &[("on", &plain_flag), ("off", &plain_flag)], 0);
-    let members: [Member<'_>; 41] = [
+    let price = |random: &mut Random| random.pick(&DECIMAL[..10]).to_owned();
+    let any_price = |random: &mut Random| {
+        let from = if random.one_in(9) { &DECIMAL[..] } else { &DECIMAL[..12] };
+        random.pick(from).to_owned()
+    };
+    let members: [Member<'_>; 44] = [
         ("what", &|random| random.pick(&["\"everything\"", r#""alles \"\u00e9\"""#]).to_owned()),
         ("at", &|random| random.pick(&["1736764200.123", "1736764200", "-1.5", "0", "1.7e9", "1767225600"]).to_owned()),
         ("kind", &|random| random.pick(&[r#""a""#, r#""b\/c""#, r#""d é""#, r#""\u0061""#]).to_owned()),
@@ -239,6 +263,9 @@ fn record(random: &mut Random) -> String {
         ("large", &whole),
         ("real", &real),
         ("part", &|random| random.pick(&["0", "-0.5", "1.5", "15e-1", "0.1"]).to_owned()),
+        ("price", &any_price),
+        ("price_text", &|random| random.pick(&["999999999999999999", "\"-9007199254740993\"", "1e17"]).to_owned()),
+        ("prices", &|random| list(random, &price)),
         ("flag", &flag),
         ("date", &date),
         ("instant", &millis),

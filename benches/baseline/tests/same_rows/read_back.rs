@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 use arrow_select::concat::concat_batches;
@@ -98,6 +98,10 @@ fn scalars(array: &ArrayRef) -> Vec<Scalar> {
         DataType::Int32 => array.as_primitive::<Int32Type>().iter().flatten().map(|n| Scalar::Int(n.into())).collect(),
         DataType::Date32 => {
             array.as_primitive::<Date32Type>().iter().flatten().map(|n| Scalar::Int(n.into())).collect()
+        }
+        DataType::Decimal128(..) => {
+            let units = array.as_primitive::<Decimal128Type>().iter().flatten();
+            units.map(|n| Scalar::Int(i64::try_from(n).unwrap())).collect()
         }
         DataType::Int64 => array.as_primitive::<Int64Type>().iter().flatten().map(Scalar::Int).collect(),
         _ => array.as_primitive::<TimestampMicrosecondType>().iter().flatten().map(Scalar::Int).collect(),

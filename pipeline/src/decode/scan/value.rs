@@ -128,6 +128,9 @@ impl<'w> Walk<'w> {
         let value = match self.plan.inputs[input].kind {
             InputKind::Int => number.to_i64(buffer).map(i64::cast_unsigned),
             InputKind::Float => number.to_f64(buffer).map(f64::to_bits),
+            InputKind::Decimal { precision, scale } => {
+                number.to_decimal(precision, scale, buffer).map(i64::cast_unsigned)
+            }
             _ => Err(Code::WrongType),
         };
         match value {
@@ -136,17 +139,17 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// Handles a string instead of a number or boolean, which is accepted only if the definition says so.
+    /// Handles a string instead of a number or boolean, which is accepted for a decimal and if the definition says so.
     fn text_as_other(&mut self, buffer: &[u8], begin: usize, end: usize, input: InputId, index: u32) {
         let planned = &self.plan.inputs[input];
-        if planned.accept_text {
+        if planned.accept_text || matches!(planned.kind, InputKind::Decimal { .. }) {
             let mut text = Vec::with_capacity(end - begin + PADDING);
             text::unescape(&buffer[begin..end], &mut text);
             let length = text.len();
             match (planned.kind, text.as_slice()) {
                 (InputKind::Bool, b"true") => return self.slots.push(input, Slot { value: 1, len: 0, index }),
                 (InputKind::Bool, b"false") => return self.slots.push(input, Slot { value: 0, len: 0, index }),
-                (InputKind::Int | InputKind::Float, _) => {
+                (InputKind::Int | InputKind::Float | InputKind::Decimal { .. }, _) => {
                     text.resize(length + PADDING, 0);
                     if let Ok(number) = number::scan(&text, 0)
                         && number.end == length
