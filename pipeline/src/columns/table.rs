@@ -71,7 +71,7 @@ impl Table {
         self.blocks += 1;
     }
 
-    /// The arrival time of each record of the last micro-batch, in milliseconds.
+    /// The arrival time of each record of the last micro-batch, in microseconds.
     pub(crate) fn arrivals(&self) -> &[i64] {
         &self.buffers.arrival_us
     }
