@@ -10,13 +10,17 @@
 //!
 //! | beside them | purpose |
 //! | --- | --- |
-//! | [`setup`] | opens what the configuration names; AWS clients, permissions, allocator |
+//! | [`setup`] | opens what the configuration names; the key of pseudonyms, permissions, allocator |
+//! | [`settings`] | what a key of the configuration is: how it is read, checked, shown and documented |
+//! | [`lease_stores`] | the kinds of lease stores |
+//! | [`aws`] | clients of AWS, permissions |
 //! | [`inspect`] | what a lake holds, seen from outside: audits, dead letters, leases |
 //! | [`maintenance`] | operations on a lake beside the workers |
 //! | [`raw`] | sends records on as received, to another service |
 //! | [`produce`] | sample records |
 //! | [`clock`], [`retry`] | time, randomness and retries |
 
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod commit;
@@ -26,10 +30,12 @@ pub mod config;
 pub mod fuzzing;
 pub mod inspect;
 pub mod lake;
+pub mod lease_stores;
 pub mod maintenance;
 pub mod produce;
 pub mod raw;
 pub mod retry;
+pub mod settings;
 pub mod setup;
 pub mod source;
 pub mod worker;

@@ -12,12 +12,13 @@ use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, Position, ShardKey};
 use serde_json::{Value, json};
 
 use crate::cli::args::{LeasesArgs, LeasesCommand, Place};
+use crate::cli::output::counted;
 use crate::cli::show::owner;
 use crate::cli::table::{Table, shorten};
 use crate::cli::{Usage, load};
 use crate::clock::random_bytes;
-use crate::config::units::{counted, parse_duration};
 use crate::inspect::leases::{ShardState, alive, findings, states};
+use crate::settings::units::parse_duration;
 use crate::setup::{load_aws, open_existing_leases};
 
 /// How long a holder may take to hand over what it was asked for: it commits first.

@@ -18,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::args::LogFormat;
-use crate::config::units::{counted, show_count};
+use crate::cli::output::{counted, show_count};
 use crate::worker::Progress;
 
 /// The finest level of events that are not our own.

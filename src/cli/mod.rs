@@ -10,6 +10,7 @@ mod config;
 mod init;
 mod leases;
 mod logging;
+mod output;
 mod produce;
 mod produce_stream;
 mod run;
@@ -72,11 +73,7 @@ pub fn main() -> ExitCode {
 
 /// Whether the caller can mend it by calling otherwise: nothing was touched then.
 fn is_usage(error: &anyhow::Error) -> bool {
-    let place = matches!(
-        error.downcast_ref::<OpenError>(),
-        Some(OpenError::Key(_) | OpenError::NotThisLake(_) | OpenError::Missing(_))
-    );
-    place || error.is::<Usage>()
+    error.is::<Usage>() || error.downcast_ref::<OpenError>().is_some_and(OpenError::is_usage)
 }
 
 async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {

@@ -12,10 +12,11 @@ use serde_json::json;
 use crate::cli::Usage;
 use crate::cli::args::{ProduceArgs, ProduceKind};
 use crate::cli::logging::bar;
+use crate::cli::output::{show_bytes, show_count};
 use crate::cli::produce_stream::put;
-use crate::config::units::{show_bytes, show_count};
-use crate::config::{SourceUrl, shown};
 use crate::produce::{Generator, Kinds, Options, RecordKind};
+use crate::settings::url::Url;
+use crate::source::backends::SourceUrl;
 
 pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode> {
     let start_ms = parse_rfc3339_or_date(&args.start)
@@ -33,7 +34,7 @@ pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<Ex
         let SourceUrl::Kinesis(stream) = SourceUrl::parse(&args.to).map_err(Usage)? else {
             unreachable!("the scheme is kinesis");
         };
-        let bytes = put(generator, &stream, args.count, args.rate).await?;
+        let bytes = put(generator, stream.stream(), args.count, args.rate).await?;
         if json {
             println!("{}", json!({ "records": args.count, "bytes": bytes, "to": args.to }));
         } else {
@@ -43,7 +44,7 @@ pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<Ex
     }
     if args.to.contains("://") && !args.to.starts_with("file://") {
         return Err(
-            Usage(format!("'{}': records go to kinesis://STREAM, a file, a folder or -", shown(&args.to))).into()
+            Usage(format!("'{}': records go to kinesis://STREAM, a file, a folder or -", Url::new(&args.to))).into()
         );
     }
     let to = args.to.strip_prefix("file://").unwrap_or(&args.to);

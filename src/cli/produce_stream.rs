@@ -10,9 +10,9 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
+use crate::aws::Aws;
 use crate::cli::logging::bar;
 use crate::produce::Generator;
-use crate::setup::aws::Aws;
 
 /// Records and bytes of one request.
 const BATCH_RECORDS: usize = 500;

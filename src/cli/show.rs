@@ -16,13 +16,14 @@ use crate::cli::args::{
     SchemaArgs, SchemaFormatArg, SweepArgs,
 };
 use crate::cli::logging::bar;
+use crate::cli::output::{counted, show_bytes, show_count};
 use crate::cli::table::{Table, shorten};
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::commit::{EdgeTotal, Stores};
-use crate::config::units::{counted, parse_duration, show_bytes, show_count};
-use crate::config::{Config, LakeUrl, Overrides};
-use crate::setup::{load_aws, open_existing, open_sources};
+use crate::config::{Config, Overrides};
+use crate::settings::units::parse_duration;
+use crate::setup::{load_aws, open_by_name, open_existing, open_sources};
 use crate::source::{Behind, ShardSource};
 use crate::{inspect, maintenance};
 
@@ -34,7 +35,7 @@ pub(crate) fn graph(args: &GraphArgs, json: bool) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|source| source.stream_name().map_or_else(|| source.url.to_string(), str::to_owned))
         .collect();
-    let graph = Graph::new(&names, &config.datasets, config.output.raw.is_some());
+    let graph = Graph::new(&names, &config.datasets, config.worker.output.raw.is_some());
     if json {
         let nodes: Vec<Value> = graph
             .nodes()
@@ -72,12 +73,9 @@ pub(crate) fn schema(args: &SchemaArgs) -> anyhow::Result<ExitCode> {
         SchemaFormatArg::Arrow => SchemaFormat::Arrow,
     };
     // A catalogue needs a place that it can reach: a lake that is not a folder's path is given as it is.
-    let lake = match (&args.place.lake, &config.lake) {
-        (Some(url), _) => url.trim_end_matches('/').to_owned(),
-        (None, LakeUrl::S3(place)) => place.to_string(),
-        (None, LakeUrl::Local(folder)) => {
-            format!("file://{}", folder.canonicalize().unwrap_or_else(|_| folder.clone()).display())
-        }
+    let lake = match &args.place.lake {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => config.lake.backend().catalog_url(),
     };
     print!("{}", config.datasets.schema(dataset, format, &lake));
     Ok(ExitCode::SUCCESS)
@@ -221,23 +219,15 @@ async fn lags(config: &Config, stores: &Stores, clock: &SharedClock, leases: &[L
     let mut lags = BTreeMap::new();
     let aws = load_aws(config).await;
     let opened = open_sources(config, &stores.lake, clock, true, aws.as_ref()).await;
-    let mut sources: Vec<Arc<dyn ShardSource>> = opened.map(|(sources, _)| sources).unwrap_or_default();
-    // Streams that the configuration does not name are found by their own names, if these are URLs of files.
+    let opened = opened.unwrap_or_default().into_iter().map(|opened| opened.source);
+    let mut sources: Vec<Arc<dyn ShardSource>> = opened.collect();
+    // Streams that the configuration does not name are found by their own names, if these are URLs.
     for lease in leases {
-        let stream = lease.key.stream.as_str();
-        if let Some(path) = stream.strip_prefix("file://")
-            && !sources.iter().any(|source| source.stream().as_str() == stream)
+        let stream = &lease.key.stream;
+        if !sources.iter().any(|source| source.stream() == stream)
+            && let Some(source) = open_by_name(stream, &stores.lake, clock).await
         {
-            let settings = crate::source::FilesConfig {
-                complete: true,
-                settle: std::time::Duration::ZERO,
-                record_bytes_max: 1,
-                clock: Arc::clone(clock),
-            };
-            let path = std::path::Path::new(path);
-            if let Ok(source) = crate::source::FileSource::open(path, None, settings, Arc::clone(&stores.lake)) {
-                sources.push(Arc::new(source));
-            }
+            sources.push(source);
         }
     }
     for lease in leases {

@@ -441,7 +441,10 @@ pub(crate) mod tests {
             assert_eq!(problem, format!("its object {key} is not in processed/"));
         }
         for key in ["/etc/passwd", "processed/../_checkpoints.db", "processed//a", "processed/a/"] {
-            assert!(message_of("processed/events/a.parquet", key).unwrap_err().contains("is no object key"), "{key}");
+            assert!(
+                message_of("processed/events/a.parquet", key).unwrap_err().contains("is not a valid object key"),
+                "{key}"
+            );
         }
     }
 
@@ -461,7 +464,10 @@ pub(crate) mod tests {
         let written = Checksum::of(b"").to_string();
         assert!(message_of(&written, "00000000000000ff").is_ok());
         for other in ["+0000000000000ff", "00000000000000FF", "0000000000000ff", "00000000000000fg"] {
-            assert!(message_of(&written, other).unwrap_err().contains("is no checksum of 16 hex digits"), "{other}");
+            assert!(
+                message_of(&written, other).unwrap_err().contains("is not a valid checksum: expected 16 hex digits"),
+                "{other}"
+            );
         }
     }
 

@@ -23,7 +23,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
-pub use lake_guard::{has_one_of, newest_manifests};
+pub use lake_guard::{LakeMatch, match_lake};
 pub use manifest::{
     COMMITS, EdgeTotal, EpochId, FORMAT, INTENTS, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Totals,
     UnreadableManifest,

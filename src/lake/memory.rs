@@ -1,7 +1,7 @@
-//! A lake in memory, with faults on request: for tests and simulation.
+//! A lake in memory with scripted faults, for tests and the simulation.
 //!
-//! Owns: the same semantics as S3 (parts by number, completion never replaces), and a script of faults: the n-th call of an
-//! operation is lost before or after its effect, or the store refuses. Does not own: any randomness or clock.
+//! Owns: the same semantics as S3 (parts by number, completing never replaces), and a script of faults. By it, the n-th call of an
+//! operation is lost before or after its effect, or is refused. Does not own: any randomness or clock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +13,12 @@ use crate::lake::{
     Checksum, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId, UploadInfo, Written,
 };
 
-/// What goes wrong with a call.
+/// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The request is lost before it takes effect.
     LoseBefore,
-    /// The request takes effect, and its reply is lost.
+    /// The request takes effect, and its response is lost.
     LoseAfter,
     /// The store refuses.
     Refuse,
@@ -56,12 +56,12 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a call go wrong: the one of this operation after `skip` others of it.
+    /// Scripts a fault: for the call of this operation that follows `skip` others of it.
     pub fn fail(&self, operation: &'static str, skip: usize, fault: Fault) {
         self.state().script.push_back((operation, skip, fault));
     }
 
-    /// The calls so far: operation and key.
+    /// All calls so far: operation and key.
     pub fn calls(&self) -> Vec<(&'static str, String)> {
         self.state().calls.clone()
     }
@@ -76,7 +76,7 @@ impl MemoryStore {
         self.state().objects.get(key).cloned()
     }
 
-    /// Puts an object there, or changes it, as somebody else might.
+    /// Writes, changes or removes an object, as somebody else might.
     pub fn tamper(&self, key: &ObjectKey, bytes: Option<Bytes>) {
         let mut state = self.state();
         match bytes {
@@ -85,8 +85,8 @@ impl MemoryStore {
         };
     }
 
-    /// Leaves an object out of the next list of what lies beside it, as one of many pages may that was begun before the object
-    /// was there.
+    /// Leaves an object out of the next list of its prefix. A list of several pages may do so if it began before the object
+    /// existed.
     pub fn hide_once(&self, key: &ObjectKey) {
         self.state().hidden = Some(key.clone());
     }
@@ -96,7 +96,7 @@ impl MemoryStore {
         self.state().uploads.clear();
     }
 
-    /// Loses one of the uploads: the `nth`, counted round.
+    /// Loses one of the uploads: the `nth`, modulo their number.
     pub fn expire_upload(&self, nth: usize) {
         let mut state = self.state();
         let count = state.uploads.len().max(1);
@@ -105,7 +105,7 @@ impl MemoryStore {
         }
     }
 
-    /// Runs one call, with its fault if one is scripted.
+    /// Runs one call, with a scripted fault if there is one for it.
     fn call<T>(
         &self,
         operation: &'static str,
@@ -128,7 +128,7 @@ impl MemoryStore {
             None => effect(&mut state),
             Some((place, fault)) => {
                 state.script.remove(place);
-                let problem = "a fault of the test".to_owned();
+                let problem = "scripted fault".to_owned();
                 match fault {
                     Fault::Refuse => Err(LakeError::Refused { operation: operation_text, problem }),
                     Fault::LoseBefore => Err(LakeError::Unavailable { operation: operation_text, problem }),
@@ -151,7 +151,7 @@ impl ObjectStore for MemoryStore {
     async fn begin_upload(&self, key: &ObjectKey, id_hint: &str) -> Result<UploadId, LakeError> {
         self.call("begin_upload", key.as_str(), |state| {
             let id = UploadId(id_hint.to_owned());
-            // One that is asked for twice, the first time in a request that came late, is one upload.
+            // A repeated request begins no second upload.
             if state.begun.insert(id.clone()) {
                 state.uploads.insert(id.clone(), Upload { key: key.clone(), parts: BTreeMap::new() });
             }

@@ -279,7 +279,7 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "can't read shard a of stream s: its reader has panicked, which is a fault of the program"
+            "cannot read shard a of stream s: its reader has panicked, which is a fault of the program"
         );
     }
 }

@@ -55,7 +55,7 @@ NO_SPACE = r"No space left on device|database or disk is full|disk I/O error"
 READ_ONLY = r"Read-only file system|the file is read-only; make it writable"
 FORBIDDEN = r"Permission denied"
 TOO_LARGE = r"File too large"
-GONE = r"No such file or directory|there is no such folder|is not there any more"
+GONE = r"No such file or directory|there is no such folder|does not exist any more"
 ANOTHER = r"were committed in another lake"
 # Seconds after which a worker that met a fault has ended for it.
 SETTLED = 3

@@ -175,7 +175,7 @@ fn a_stream_that_takes_no_further_consumer_is_polled() {
     cloud.put(200);
     let worker = cloud.start(&[]);
     wait_for("everything to be committed", 60, || cloud.committed() == cloud.owed());
-    assert!(worker.log(&cloud).contains("no enhanced fan-out"));
+    assert!(worker.log(&cloud).contains("failed to register the consumer; polling the stream"));
     assert_eq!(cloud.calls(ServiceName::Kinesis, "SubscribeToShard"), 0);
     worker.stop(&cloud);
     cloud.audit();

@@ -234,7 +234,7 @@ fn files_outside_of_a_source_are_not_read_and_what_is_left_out_is_told() {
         "title",
     ] {
         assert!(
-            said.lines().any(|line| line.contains(name) && line.contains("is not read")),
+            said.lines().any(|line| line.contains(name) && line.contains("file skipped")),
             "{name} is not told: {said}"
         );
     }
