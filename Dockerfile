@@ -4,6 +4,8 @@
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
+# What `shardlake --version` calls this build, where the context has no .git directory.
+ARG SHARDLAKE_BUILD
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked && cp target/release/shardlake /usr/local/bin/shardlake
@@ -12,12 +14,12 @@ FROM python:3.13-slim-bookworm AS fill
 COPY localstack/pins-tools.txt /fill/
 RUN pip install --no-cache-dir -r /fill/pins-tools.txt
 COPY --from=build /usr/local/bin/shardlake /usr/local/bin/
-COPY localstack/fill.py localstack/init.py /fill/
+COPY tests/e2e/common/fill.py /fill/
 ENV SHARDLAKE_BIN=/usr/local/bin/shardlake
 USER 65534
 ENTRYPOINT ["python"]
 
-# The last one: what `docker build .` makes.
+# The last stage is what `docker build .` builds.
 FROM debian:bookworm-slim AS worker
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /usr/local/bin/shardlake /usr/local/bin/

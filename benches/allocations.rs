@@ -11,7 +11,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use pipeline::encode::Encoder;
+use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::Lane;
 use shardlake::produce::RecordKind;
 
@@ -106,7 +106,7 @@ fn main() {
         row(name, "cold", pushed.records, &cold);
         let (records, warm) = counted(|| chunks.map(|chunk| lane.push(0, chunk).records).sum::<u64>());
         row(name, "warm", records, &warm);
-        let mut encoder = Encoder::new(&config.datasets, 1).expect("zstd has a level 1");
+        let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default()).expect("zstd has a level 1");
         let (rows, encode) = counted(|| {
             let mut count = 0;
             for rows in lane.take_rows() {

@@ -16,14 +16,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pipeline::chunk::Chunk;
-use pipeline::encode::{EncodeError, Encoder, Provenance, RowGroup, Rows};
+use pipeline::encode::{EncodeError, Encoder, EncoderConfig, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
+use pipeline::layout::PartitionPath;
 use pipeline::line_objects::LineCodec;
 use rustix::time::ClockId;
 use shardlake::produce::RecordKind;
 
 /// Row groups of one partition: dataset, path.
-type Slot = (usize, Arc<str>);
+type Slot = (usize, PartitionPath);
 
 struct Arguments {
     file: Option<String>,
@@ -124,7 +125,7 @@ fn run(config: &Arc<LaneConfig>, chunks: Vec<Chunk>, threads: usize) -> Result<(
         }
         for rows in thread.rows {
             for (place, partition) in rows.partitions().iter().enumerate() {
-                let slot = (rows.dataset(), Arc::clone(&partition.path));
+                let slot = (rows.dataset(), partition.path.clone());
                 parts.entry(slot).or_default().places.push((all_rows.len(), place));
             }
             all_rows.push(rows);
@@ -174,7 +175,7 @@ impl Part {
             file.append(encoder.row_group(&all_rows[place], partition)?)?;
         }
         let rows = file.rows();
-        let bytes = file.finish(&Provenance { epoch: "bench".to_owned(), ranges: None })?;
+        let bytes = file.finish(&Provenance { epoch: "bench".to_owned(), ranges: None })?.bytes;
         Ok((rows, bytes.len() as u64))
     }
 }
@@ -186,7 +187,7 @@ fn push(
     rows_bytes: usize,
 ) -> Result<Pushed, EncodeError> {
     let mut lane = Lane::new(Arc::clone(config));
-    let mut encoder = Encoder::new(&config.datasets, 1)?;
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default())?;
     let mut groups = Vec::new();
     let (mut records, mut raw_bytes) = (0, 0);
     // The worker's buffers go back to its readers; here they are kept, so that no clock sees them go.
@@ -201,7 +202,7 @@ fn push(
         if lane.memory() > rows_bytes {
             for rows in lane.take_rows() {
                 for (place, partition) in rows.partitions().iter().enumerate() {
-                    let slot = (rows.dataset(), Arc::clone(&partition.path));
+                    let slot = (rows.dataset(), partition.path.clone());
                     groups.push((slot, encoder.row_group(&rows, place)?));
                 }
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use pipeline::anonymize::PseudonymKey;
-use pipeline::encode::Encoder;
+use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::Lane;
 use pipeline::line_objects::LineCodec;
 use shardlake::produce::RecordKind;
@@ -70,7 +70,7 @@ fn encode(criterion: &mut Criterion, kind: RecordKind) {
         lane.push(0, chunk);
     }
     let all_rows = lane.take_rows();
-    let mut encoder = Encoder::new(&config.datasets, 1).expect("zstd has a level 1");
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default()).expect("zstd has a level 1");
     let mut group = criterion.benchmark_group("encode");
     group.throughput(Throughput::Bytes(lines.len() as u64));
     group.bench_function(kind.dataset(), |bencher| {

@@ -1,5 +1,5 @@
-// Loaded into the node process of kinesis-local, which has a setting for neither: it listens on loopback only, and ends
-// when whoever started it is gone.
+// Loaded into the node process of kinesis-local, which has no settings for these two: it listens on loopback only, and it ends
+// when its parent process has ended.
 'use strict';
 const net = require('node:net');
 

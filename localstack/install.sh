@@ -1,13 +1,13 @@
-# Sourced by `run` and `fill`: installs the local stack's parts, each once, through pip and npm.
+# Sourced by `run` and `fill`: installs the parts of the local stack, each once, through pip and npm.
 #
-# Owns: .cache/localstack/ and the pins. A part is installed under another name and renamed when it is whole, under a lock:
-# two runs never install at once, and one that was interrupted leaves nothing that looks installed. The name of a part
-# holds a hash of what went into it: other pins make another folder.
+# Owns: .cache/localstack/ and the pins. A part is installed under another name, and renamed when it is complete, under a lock. So
+# two runs never install at once, and an interrupted run leaves nothing that seems to be installed. The name of a part
+# contains a hash of its pins: other pins make another folder.
 
 cache="$(cd "$here/.." && pwd)/.cache/localstack"
 kinesis_version=0.6.2
 
-# The first interpreter of the given versions that runs. (pyenv's shims are there for versions that are not chosen.)
+# The first interpreter of the given versions that works. (pyenv has shims that don't work for versions that are not selected.)
 python_of() {
   local version candidate
   for version in "$@"; do
@@ -21,7 +21,7 @@ python_of() {
   return 1
 }
 
-# once FOLDER COMMAND…: runs `COMMAND FOLDER.making` unless FOLDER is there, and renames what it made.
+# once FOLDER COMMAND…: unless FOLDER exists, runs `COMMAND FOLDER.making` and renames the result.
 once() {
   local folder="$1"
   shift
@@ -33,10 +33,10 @@ once() {
     [ ! -d "$folder" ] || exit 0
     echo "localstack: installing ${folder##*/} (once)" >&2
     rm -rf "$folder.making"
-    # In a shell of its own: `set -e` does not hold in the condition of an `if`.
+    # In a subshell, because `set -e` has no effect in the condition of an `if`.
     (set -e; "$@" "$folder.making") >"$cache/install.log" 2>&1 9>&- || {
       tail -n 30 "$cache/install.log" >&2
-      echo "localstack: ${folder##*/} could not be installed" >&2
+      echo "localstack: failed to install ${folder##*/}" >&2
       exit 1
     }
     mv "$folder.making" "$folder"
@@ -45,8 +45,8 @@ once() {
 
 hash_of() { cat "$@" | cksum | cut -d ' ' -f 1; }
 
-# A virtual environment is not moved: its scripts name its folder. So it is made in place, and the folder that is renamed
-# only says that it is whole.
+# A virtual environment can't be moved, because its scripts contain its path. It is created in place, and the folder that is renamed
+# only marks it as complete.
 make_environment() { # PYTHON ENVIRONMENT [ARGUMENT OF PIP INSTALL…] MARK
   local python="$1" environment="$2" mark="${*: -1}"
   rm -rf "$environment"
@@ -55,7 +55,7 @@ make_environment() { # PYTHON ENVIRONMENT [ARGUMENT OF PIP INSTALL…] MARK
   mkdir -p "$mark"
 }
 
-# boto3, the KPL's aggregates and moto: for the light stack, and for what starts and fills all of them.
+# boto3, the KPL's aggregates and moto: for the light stack, and for starting and filling every stack.
 install_tools() {
   local python pins="$here/pins-tools.txt"
   python="$(python_of 3.13 3.12 3.11 3.10)" || { echo "localstack: needs Python 3.10 or later" >&2; exit 1; }
@@ -63,7 +63,7 @@ install_tools() {
   once "$tools.ready" make_environment "$python" "$tools" -r "$pins"
 }
 
-# kinesis-local, which is a Kinesis: npm's package, no dependencies.
+# kinesis-local, a stand-in for Kinesis: one npm package without dependencies.
 install_kinesis() {
   command -v node >/dev/null && command -v npm >/dev/null || { echo "localstack: needs node and npm" >&2; exit 1; }
   once "$cache/kinesis-$kinesis_version" make_kinesis
@@ -74,8 +74,8 @@ make_kinesis() {
   npm install --prefix "$1" --no-audit --no-fund "kinesis-local@$kinesis_version"
 }
 
-# LocalStack without Docker. 4.14.0 is the last open version; it needs Python 3.13. Versions between 4.9.2 and it don't
-# start on Python 3.11.
+# LocalStack without Docker. 4.14.0 is the last open version; it needs Python 3.13. Of the versions before it, 4.9.2 is the last
+# that starts on Python 3.11.
 install_localstack() {
   local python version pins="$here/pins-localstack.txt"
   if python="$(python_of 3.13)"; then
@@ -92,7 +92,7 @@ install_localstack() {
 }
 
 make_localstack() { # PYTHON VERSION PINS MARK
-  # pip builds a package in its folder, and would leave there what it made.
+  # pip builds a package in its own folder, and would leave the results there.
   rm -rf "$localstack.plugin"
   mkdir "$localstack.plugin"
   cp "$here"/dynamodb_plugin/*.{toml,py} "$localstack.plugin"

@@ -2,11 +2,14 @@
 
     moto_server.py PORT
 
-`moto_server` itself answers requests side by side, and its conditional writes then have two winners now and then. Here a
-request is read whole by a thread of its own, so that a client that stalls holds up nobody, and handled under one lock.
+`moto_server` itself handles requests in parallel, so that two conditional writes may both succeed. Here each request is read by a
+thread of its own, so that a client that stalls delays no other, and is handled under one lock.
 
-Multipart uploads are as S3 has them: one that was aborted is not there, where moto itself fails with 500; and a list says when
-each began, where moto says 2010, so that a sweep would take all of them for old.
+Three faults of moto are fixed here:
+
+- a request for an aborted upload is an error 404, as in S3, instead of 500;
+- a list of uploads says when each began. moto says 2010, so that a sweep would remove all of them;
+- a request that was cut in the middle has no effect.
 """
 
 import datetime
@@ -23,7 +26,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 
-def of_an_upload(method):
+def requires_upload(method):
     @functools.wraps(method)
     def checked(self, bucket_name, multipart_id, *args, **kwargs):
         if multipart_id not in self.get_bucket(bucket_name).multiparts:
@@ -33,26 +36,26 @@ def of_an_upload(method):
     return checked
 
 
-def beginning(method, begun):
+def notes_beginning(method, began):
     @functools.wraps(method)
     def noted(self, *args, **kwargs):
         upload = method(self, *args, **kwargs)
-        begun[upload.id] = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        began[upload.id] = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
         return upload
 
     return noted
 
 
 def patch_uploads():
-    begun = {}
+    began = {}
     for name in ("complete_multipart_upload", "upload_part"):
-        setattr(S3Backend, name, of_an_upload(getattr(S3Backend, name)))
-    S3Backend.create_multipart_upload = beginning(S3Backend.create_multipart_upload, begun)
+        setattr(S3Backend, name, requires_upload(getattr(S3Backend, name)))
+    S3Backend.create_multipart_upload = notes_beginning(S3Backend.create_multipart_upload, began)
     plain = responses.ActionResult
 
     def with_beginnings(result, *args, **kwargs):
         for upload in result.get("Uploads", []) if isinstance(result, dict) else []:
-            upload["Initiated"] = begun[upload["UploadId"]]
+            upload["Initiated"] = began[upload["UploadId"]]
         return plain(result, *args, **kwargs)
 
     responses.ActionResult = with_beginnings
@@ -70,7 +73,7 @@ class OneAtATime:
             length = int(environ.get("CONTENT_LENGTH") or 0)
             body = environ["wsgi.input"].read(length)
             if len(body) < length:
-                # Cut in its middle: it has no effect, where moto would take what has come for all of it.
+                # moto would take the part that arrived for the whole request.
                 start_response("400 Bad Request", [("Connection", "close")])
                 return []
         environ["wsgi.input"] = io.BytesIO(body)
@@ -79,8 +82,8 @@ class OneAtATime:
             return list(self.application(environ, start_response))
 
 
-class Quiet(WSGIRequestHandler):
-    """Keeps connections open."""
+class KeepAlive(WSGIRequestHandler):
+    """Keeps connections open between requests."""
 
     protocol_version = "HTTP/1.1"
 
@@ -89,4 +92,4 @@ if __name__ == "__main__":
     patch_uploads()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = OneAtATime(DomainDispatcherApplication(create_backend_app))
-    run_simple("127.0.0.1", int(sys.argv[1]), application, threaded=True, request_handler=Quiet)
+    run_simple("127.0.0.1", int(sys.argv[1]), application, threaded=True, request_handler=KeepAlive)

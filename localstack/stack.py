@@ -1,13 +1,16 @@
-"""Starts a local AWS stack, runs a command against it, stops the stack, and exits as the command did.
+"""Starts a local AWS stack, runs a command against it, stops the stack, and exits with the command's exit code.
 
     stack.py --kind full|light|docker --cache FOLDER [--port N] -- COMMAND [ARGUMENT…]
 
-Owns: ports (reserved by lock files for as long as the stack runs, so that two stacks never meet), the processes of the
-stack, each in a process group of its own, and the environment of the command. Does not own: installing (`install.sh`).
+Owns: ports (reserved by lock files while the stack runs, so that no two stacks share one); the processes of the stack, each in a process
+group of its own; and the environment of the command. Does not own: installing (`install.sh`).
 
-Order of the end, whatever its cause (the command's end, a signal, a stack that does not start): the command is told
-first and waited for, then the stack, by process group, with SIGTERM and then SIGKILL. Should this process itself be
-killed, the kernel tells the stack (Linux).
+The order of shutdown is always the same, whether the command ended, a signal came, or the stack did not start:
+
+1. the command gets the signal and is waited for;
+2. the process groups of the stack get SIGTERM, and then SIGKILL.
+
+If this process itself is killed, the kernel sends SIGTERM to the stack (Linux).
 """
 
 import argparse
@@ -31,22 +34,22 @@ import boto3
 import botocore.config
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Seconds from the start until the stack must have answered its first requests, and for which COMMAND may go on after it
-# was told to end (a worker has 30 to commit), and a server.
+# Seconds within which the stack must have responded to its first requests; seconds that COMMAND (a worker has 30 to commit) and a
+# server have to end after a signal.
 START, COMMAND_END, SERVER_END = 120, 40, 3
 PORTS = range(4566, 4600)
 SERVICES = ["kinesis", "dynamodb", "s3", "firehose"]
 KINESIS_VERSION = "0.6.2"
-# Shards of all streams of a stack together; resharding and many tests need more than the stand-ins' own limits.
+# Shards of all streams of a stack. Resharding and parallel tests need more than the stand-ins' own limits.
 SHARDS = "2000"
-# What AWS takes seconds for, and kinesis-local half a second each by default.
+# Operations that take AWS seconds, and kinesis-local half a second each by default.
 DURATIONS = ["CREATE_STREAM", "DELETE_STREAM", "REGISTER_STREAM_CONSUMER", "DEREGISTER_STREAM_CONSUMER",
              "START_STREAM_ENCRYPTION", "STOP_STREAM_ENCRYPTION", "MERGE_SHARDS", "SPLIT_SHARD", "UPDATE_SHARD_COUNT",
              "UPDATE_STREAM_MODE"]
 DURATION_MS = "5"
-# kinesis-local spends most of its time collecting garbage; a larger young generation halves it, for some 300 MiB.
+# kinesis-local spends most of its time on garbage collection. A larger young generation halves that, for about 300 MiB.
 NODE_FLAGS = ["--max-semi-space-size=128"]
-# It warns of every request that takes it 100 ms, which are most.
+# By default it warns about every request that takes 100 ms, which most do.
 NODE_QUIET = {"CATS_EFFECT_CPU_STARVATION_CHECK_INTERVAL": "1h"}
 
 
@@ -55,7 +58,7 @@ class Failed(Exception):
 
 
 class Ended(Exception):
-    """A signal came before COMMAND had begun."""
+    """A signal came before COMMAND had started."""
 
 
 class Ports:
@@ -72,7 +75,7 @@ class Ports:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with socket.socket() as probe:
-                    # Without it, connections that have just ended would make a free port look taken.
+                    # Otherwise connections that have just ended would make a free port seem taken.
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(("127.0.0.1", port))
             except OSError:
@@ -84,7 +87,7 @@ class Ports:
 
 
 class Server:
-    """One process of the stack, the leader of a group."""
+    """One process of the stack, the leader of its process group."""
 
     def __init__(self, name, command, environment, folder):
         self.name = name
@@ -98,8 +101,8 @@ class Server:
         lines = self.log.read_text(errors="replace").splitlines()[-25:]
         return "\n".join([f"── the end of {self.log}:" if lines else f"── {self.log} is empty", *lines])
 
-    def tell(self, number):
-        # Until it is waited for, its id and its group's are nobody else's.
+    def signal(self, number):
+        # Before it is waited for, no other process can get its id or its group's.
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
@@ -107,11 +110,11 @@ class Server:
     def stop(self):
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(SERVER_END)
-        self.tell(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self.process.wait()
 
 
-# Made here and not in the child: between fork and exec as little as possible is done.
+# Loaded here and not in the child: the child must do as little as possible between fork and exec.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -132,15 +135,15 @@ class Docker:
         done = subprocess.run([*self.base, "up", "--detach", "localstack"], env=self.environment, stdout=sys.stderr)
         if done.returncode != 0:
             self.stop()
-            raise Failed("docker compose could not start LocalStack")
+            raise Failed("docker compose failed to start LocalStack")
 
     def tail(self):
         done = subprocess.run([*self.base, "logs", "--tail", "25", "localstack"], env=self.environment,
                               capture_output=True, text=True)
         return done.stdout + done.stderr
 
-    def tell(self, number):
-        """Nothing: `stop` does it all."""
+    def signal(self, number):
+        """Does nothing, because `stop` does everything."""
 
     def stop(self):
         subprocess.run([*self.base, "down", "--volumes", "--timeout", "5"], env=self.environment, stdout=sys.stderr,
@@ -152,17 +155,17 @@ class Stack:
         self.kind, self.cache = kind, pathlib.Path(cache)
         runs = self.cache / "runs"
         runs.mkdir(parents=True, exist_ok=True)
-        _forget_old(runs)
+        _remove_old(runs)
         self.folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self.folder.mkdir()
         self.wanted, self.ports, self.servers, self.urls = port, Ports(), [], {}
 
     def start(self):
-        """Starts the servers and makes a first request of each service: it is the slow one."""
-        begun = time.monotonic()
+        """Starts the servers and sends each service its first request, which is slow."""
+        started = time.monotonic()
         {"full": self.start_localstack, "light": self.start_light, "docker": self.start_docker}[self.kind]()
         faults = {}
-        threads = [threading.Thread(target=self.warm, args=(service, begun + START, faults), daemon=True)
+        threads = [threading.Thread(target=self.warm, args=(service, started + START, faults), daemon=True)
                    for service in SERVICES]
         for thread in threads:
             thread.start()
@@ -170,9 +173,9 @@ class Stack:
             thread.join()
         if faults:
             raise Failed("\n".join(f"{service}: {fault}" for service, fault in sorted(faults.items())))
-        places = "LocalStack at " + self.urls["s3"] if self.kind != "light" else \
+        servers = "LocalStack at " + self.urls["s3"] if self.kind != "light" else \
             f"kinesis-local at {self.urls['kinesis']}, moto at {self.urls['s3']}"
-        print(f"localstack: {places}, ready after {time.monotonic() - begun:.1f} s", file=sys.stderr)
+        print(f"localstack: {servers}, ready after {time.monotonic() - started:.1f} s", file=sys.stderr)
 
     def start_light(self):
         kinesis, tls, moto = self.ports.take(self.wanted), self.ports.take(), self.ports.take()
@@ -189,15 +192,15 @@ class Stack:
 
     def start_localstack(self):
         port = self.ports.take(self.wanted)
-        # LocalStack looks for kinesis-local there, and would install another one for each run otherwise.
+        # LocalStack searches for kinesis-local there, and otherwise installs another one for each run.
         library = self.folder / "root" / "var" / "lib" / "localstack" / "lib" / "kinesis-local"
         library.mkdir(parents=True)
         (library / KINESIS_VERSION).symlink_to(self.cache / f"kinesis-{KINESIS_VERSION}")
         python = pathlib.Path(os.environ["SHARDLAKE_LOCALSTACK"]) / "bin" / "python"
         self.servers.append(Server("localstack", [str(python), "-m", "localstack.runtime.main"], {
-            # Not a container, even where it looks like one; everything it writes is in the run's folder.
+            # Not a container, even if it seems to be in one. Everything that it writes is in the folder of this run.
             "OVERRIDE_IN_DOCKER": "0", "FILESYSTEM_ROOT": str(self.folder / "root"),
-            # The default server listens on all interfaces, and cuts off answers of enhanced fan-out at a shard's end.
+            # The default server listens on all interfaces, and truncates responses of enhanced fan-out at a shard's end.
             "GATEWAY_SERVER": "hypercorn", "GATEWAY_LISTEN": f"127.0.0.1:{port}",
             "DISABLE_EVENTS": "1", "SKIP_SSL_CERT_DOWNLOAD": "1", "DNS_ADDRESS": "0",
             "PROVIDER_OVERRIDE_DYNAMODB": "moto", "KINESIS_MOCK_VERSION": KINESIS_VERSION,
@@ -214,7 +217,7 @@ class Stack:
         self.urls = dict.fromkeys(SERVICES, f"http://127.0.0.1:{port}")
 
     def warm(self, service, deadline, faults):
-        """Asks until there is an answer, or a server has ended, or time is up."""
+        """Sends requests until there is a response, or a server has ended, or time is up."""
         ask = {"kinesis": "list_streams", "dynamodb": "list_tables", "s3": "list_buckets",
                "firehose": "list_delivery_streams"}[service]
         client = boto3.client(
@@ -223,11 +226,11 @@ class Stack:
             config=botocore.config.Config(connect_timeout=2, read_timeout=30, retries={"total_max_attempts": 1}))
         while True:
             try:
-                if self.kind != "light":  # A LocalStack that is still loading refuses services for good.
+                if self.kind != "light":  # A LocalStack that is still loading rejects services permanently.
                     urllib.request.urlopen(self.urls[service] + "/_localstack/health", timeout=5).close()
                 getattr(client, ask)()
                 return
-            except Exception as error:  # noqa: BLE001: whatever it is, it is asked again, and told in the end
+            except Exception as error:  # noqa: BLE001: any error is retried, and reported at the end
                 fault = f"{type(error).__name__}: {error}"
             if ended := self.ended():
                 fault = f"{ended.name} ended by itself"
@@ -239,19 +242,19 @@ class Stack:
     def ended(self):
         return next((s for s in self.servers if isinstance(s, Server) and s.process.poll() is not None), None)
 
-    def tell_logs(self):
+    def print_logs(self):
         for server in self.servers:
             print(server.tail(), file=sys.stderr)
 
     def stop(self):
         for server in self.servers:
-            server.tell(signal.SIGTERM)
+            server.signal(signal.SIGTERM)
         for server in self.servers:
             server.stop()
         shutil.rmtree(self.folder / "root", ignore_errors=True)
 
     def environment(self):
-        """The command's environment: the stack, and nothing by which it could reach a real account."""
+        """The command's environment: the stack, and no setting that leads to a real AWS account."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         kept.pop("SHARDLAKE_LOCALSTACK", None)
         kept.update({
@@ -265,15 +268,15 @@ class Stack:
         return kept
 
 
-def _forget_old(runs):
-    """Keeps the logs of the last twenty runs, and of those that may still be running."""
+def _remove_old(runs):
+    """Removes the logs of old runs, except the last twenty and those that may still be running."""
     for old in sorted(runs.iterdir())[:-20]:
         if time.time() - old.stat().st_mtime > 86400:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def run(command, environment, state):
-    """Runs the command; signals that come meanwhile are handed on to it. Its exit code, as a shell tells it."""
+    """Runs the command, and forwards signals to it. Returns its exit code in the form of a shell."""
     try:
         process = subprocess.Popen(command, env=environment)
     except OSError as error:
@@ -286,7 +289,7 @@ def run(command, environment, state):
             return code if code >= 0 else 128 - code
         except subprocess.TimeoutExpired:
             pass
-        if "signalled" in state and time.monotonic() > state["signalled"] + COMMAND_END:
+        if "signaled" in state and time.monotonic() > state["signaled"] + COMMAND_END:
             print(f"localstack: the command did not end in {COMMAND_END} s", file=sys.stderr)
             process.kill()
 
@@ -305,8 +308,8 @@ def main():
         command = state.get("command")
         if command is None:
             raise Ended(number)
-        state.setdefault("signalled", time.monotonic())
-        # A terminal's interrupt has already reached the command, which is in the same process group.
+        state.setdefault("signaled", time.monotonic())
+        # An interrupt from a terminal has already reached the command, which is in the same process group.
         if number != signal.SIGINT or not os.isatty(0):
             command.send_signal(number)
 
@@ -320,10 +323,10 @@ def main():
         if ended := stack.ended():
             print(f"localstack: {ended.name} ended while the command ran", file=sys.stderr)
             code = code or 1
-        if code != 0 and "signalled" not in state:
-            stack.tell_logs()
+        if code != 0 and "signaled" not in state:
+            stack.print_logs()
     except Failed as failed:
-        stack.tell_logs()
+        stack.print_logs()
         print(f"localstack: the stack did not start: {failed}", file=sys.stderr)
         code = 1
     except Ended as ended:

@@ -39,3 +39,7 @@ pub mod settings;
 pub mod setup;
 pub mod source;
 pub mod worker;
+
+/// The commit that this program was built from, or what the environment variable `SHARDLAKE_BUILD` called it; `unknown` in
+/// debug builds. See `build.rs`.
+pub const BUILD: &str = env!("SHARDLAKE_BUILD_ID");

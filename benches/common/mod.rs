@@ -28,7 +28,7 @@ pub(crate) fn lane_config(raw: Option<LineCodec>) -> Arc<LaneConfig> {
         key: Some(PseudonymKey::new(&[7; 32]).expect("32 bytes are enough")),
         assigned: vec![None],
         raw,
-        letters: LineCodec::Gzip(1),
+        dead_letters: LineCodec::Gzip(1),
         record_bytes_max: 10 << 20,
         hash_seed: 42,
         datasets,

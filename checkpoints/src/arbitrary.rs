@@ -1,4 +1,4 @@
-//! Arbitrary values of what is stored, for the round-trip property tests. Compiled for tests only.
+//! Arbitrary values of the stored types, for the round-trip property tests. Compiled for tests only.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ pub(crate) fn position() -> impl Strategy<Value = Position> {
     ]
 }
 
-/// Any text that a name may be, beyond ASCII too.
+/// Any text that is a valid name, also outside ASCII.
 fn name() -> impl Strategy<Value = String> {
     "[^\\p{Cc}]{1,20}"
 }
@@ -48,7 +48,7 @@ fn holder() -> impl Strategy<Value = Holder> {
         Just(Holder::Nobody),
         owner().prop_map(Holder::Held),
         (owner(), owner())
-            .prop_filter("nobody hands over to itself", |(from, to)| from != to)
+            .prop_filter("an owner does not hand over to itself", |(from, to)| from != to)
             .prop_map(|(from, to)| Holder::HandingOver { from, to }),
     ]
 }

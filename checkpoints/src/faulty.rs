@@ -1,8 +1,8 @@
 //! A lease store that loses requests by script: for tests of everything that must survive a lost request or reply.
 //!
 //! [`Faulty`] wraps a store and passes every call on, except those that its [`Script`] names: the n-th call of an operation
-//! is lost before its effect or after it. Both look the same to the caller, which is the point. The script is a handle that
-//! the test keeps; it also remembers every call. There is no randomness in it: a test, or a simulation with a seed, decides.
+//! is lost before its effect or after it. The caller can't tell these two apart. The test keeps the script as a handle; it
+//! also records every call. It has no randomness: a test, or a simulation with a seed, decides what is lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,12 @@ use async_trait::async_trait;
 use crate::decision::{Decision, Verdict};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseOwner, ManifestName, NewLease};
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
 
 /// The calls of a [`LeaseStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "each is the method of its name")]
+#[expect(missing_docs, reason = "each is the method of the same name")]
 pub enum Operation {
     List,
     Get,
@@ -35,13 +34,9 @@ pub enum Operation {
     Register,
     Deregister,
     OwnerIsGone,
-    SaveCheckpoint,
-    ListCheckpoints,
-    GetCheckpoint,
-    DeleteCheckpoint,
 }
 
-/// What becomes of a call. The caller gets [`StoreError::Unavailable`] either way.
+/// How a call is lost. The caller gets [`StoreError::Unavailable`] in both cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// The request is lost: no effect.
@@ -50,18 +45,18 @@ pub enum Fault {
     LoseAfter,
 }
 
-/// A call that was made.
+/// A recorded call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Call {
-    /// Which.
+    /// The operation.
     pub operation: Operation,
-    /// The how-manieth of this operation, from 1.
+    /// The number of this call among those of its operation, from 1.
     pub nth: usize,
-    /// What became of it.
+    /// How it was lost, if it was.
     pub fault: Option<Fault>,
 }
 
-/// Which calls are lost, and which were made. Clones share both.
+/// Which calls are lost, and which calls were made. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
     state: Arc<Mutex<ScriptState>>,
@@ -73,7 +68,7 @@ struct ScriptState {
     calls: Vec<Call>,
 }
 
-/// A store that loses what its script says.
+/// A store that loses the calls that its script names.
 #[derive(Debug)]
 pub struct Faulty<S: ?Sized> {
     script: Script,
@@ -87,7 +82,7 @@ impl Script {
         Self::default()
     }
 
-    /// Loses the `nth` call of `operation`, counted from 1 over all that this script sees.
+    /// Loses the `nth` call of `operation`, counted from 1 over all calls that this script sees.
     pub fn lose(&self, operation: Operation, nth: usize, fault: Fault) {
         self.state().faults.insert((operation, nth), fault);
     }
@@ -103,7 +98,7 @@ impl Script {
         self.state().calls.clone()
     }
 
-    /// How often `operation` was called so far.
+    /// How many calls of `operation` were made so far.
     #[must_use]
     pub fn count(&self, operation: Operation) -> usize {
         self.state().count(operation)
@@ -113,7 +108,7 @@ impl Script {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a call and says what becomes of it.
+    /// Records a call and returns how it is lost.
     fn next(&self, operation: Operation) -> Option<Fault> {
         let mut state = self.state();
         let nth = state.count(operation) + 1;
@@ -222,21 +217,5 @@ impl<S: LeaseStore + ?Sized> LeaseStore for Faulty<S> {
 
     async fn owner_is_gone(&self, owner: &LeaseOwner) -> Result<bool, StoreError> {
         self.call(Operation::OwnerIsGone, self.store.owner_is_gone(owner)).await
-    }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        self.call(Operation::SaveCheckpoint, self.store.save_checkpoint(checkpoint)).await
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        self.call(Operation::ListCheckpoints, self.store.list_checkpoints()).await
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        self.call(Operation::GetCheckpoint, self.store.get_checkpoint(name)).await
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        self.call(Operation::DeleteCheckpoint, self.store.delete_checkpoint(name)).await
     }
 }

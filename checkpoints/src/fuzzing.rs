@@ -1,26 +1,10 @@
-//! What the fuzz targets need of the stores, and nobody else: rows as another program may have written them go in, leases
-//! or errors come out; and what our writes would make of such rows.
+//! What only the fuzz targets need of the stores. They put in rows as another program may have written them, and get leases or
+//! errors. They can also see what our writes do to such rows.
 //!
-//! The stores themselves need a DynamoDB or a file, which is too slow for millions of rows and never gives them the rows of
-//! a stranger. Compiled with the feature `fuzzing` only, and no part of the crate's interface.
+//! The stores themselves need a DynamoDB or a file: that is too slow for millions of rows, and such a store never returns the
+//! rows of another program. Compiled with the feature `fuzzing` only; not a part of the crate's interface.
 //!
-//! It does not own what must hold: that is judged in `fuzz/src/outside`.
+//! It does not own what must hold of them (`fuzz/src/outside`).
 
 pub use crate::dynamodb::fuzzing::{Item, ItemTable, ItemWrite, item_writes};
 pub use crate::sqlite::fuzzing::{Cell, RowTable};
-
-use crate::position::Position;
-use crate::shard::ShardKey;
-
-/// Encodes the positions of a named checkpoint as they are stored.
-pub fn encode_positions(positions: &[(ShardKey, Position)]) -> String {
-    crate::named::encode_positions(positions)
-}
-
-/// Decodes stored positions of a named checkpoint.
-///
-/// # Errors
-/// They are damaged.
-pub fn decode_positions(json: &str) -> Result<Vec<(ShardKey, Position)>, serde_json::Error> {
-    crate::named::decode_positions(json)
-}

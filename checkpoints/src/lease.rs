@@ -1,10 +1,10 @@
 //! One row of the lease table: who holds a shard, how far it is committed, and what is decided but not yet published.
 //!
-//! The row has the shape that the Kinesis Client Library (KCL) 3 gives it, with one attribute of ours, the last manifest.
-//! What may change a row, and on which condition, stands in `store.rs`; how a row is stored stands in `row.rs`. This file
-//! only says what a row *is*.
+//! The row has the shape that the Kinesis Client Library (KCL) 3 gives it, and one attribute of ours, the last manifest.
+//! This file owns what a row *is*. It does not own what may change a row, and on which condition (`store.rs`), or how a row
+//! is stored (`row.rs`).
 //!
-//! Ownership is KCL's pair of attributes, `leaseOwner` and `checkpointOwner`, read as what they mean:
+//! Ownership is KCL's pair of attributes, `leaseOwner` and `checkpointOwner`, with these meanings:
 //!
 //! | `leaseOwner` | `checkpointOwner` | [`Holder`] | who may decide an epoch |
 //! |---|---|---|---|
@@ -12,8 +12,8 @@
 //! | a | absent | `Held(a)` | a |
 //! | b | a | `HandingOver { from: a, to: b }` | a |
 //!
-//! Invariants: the counter only grows, by every renewal and every change of the holder (but not when a hand-off is asked
-//! for); the checkpoint only grows; what is pending ends behind the checkpoint.
+//! Invariants: the counter only grows, with every renewal and every change of the holder (but not when a hand-off is
+//! requested); the checkpoint only grows; a pending manifest ends after the checkpoint.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,20 +23,20 @@ use crate::shard::{ShardId, ShardKey};
 use crate::text::text_newtype;
 
 text_newtype!(
-    /// A worker, by the identity of one process start: 1 to 256 bytes without control characters.
+    /// A worker, identified by one start of its process: 1 to 256 bytes without control characters.
     ///
-    /// A worker of ours makes a new one at every start ([`LeaseOwner::from_random`]) and never shares it: that a process
-    /// which holds a lease is *this* process follows from the name alone. In a table that KCL wrote, any name may stand.
+    /// Our workers make a new one at every start ([`LeaseOwner::from_random`]) and never share it. So the name alone shows
+    /// that *this* process holds a lease. In a table that KCL wrote, a name may be anything.
     LeaseOwner,
     "lease owner",
     256
 );
 
 text_newtype!(
-    /// The manifest of one epoch, by its object key in the lake (`_intents/…json`): 1 to 1,024 bytes without control
+    /// The manifest of one epoch, named by its object key in the lake (`_intents/…json`): 1 to 1,024 bytes without control
     /// characters.
     ///
-    /// A name is used for one decision only and never again, not even when that decision was refused.
+    /// A name is used for one decision only and never again, even if that decision was refused.
     ManifestName,
     "manifest name",
     1_024
@@ -54,24 +54,24 @@ pub struct Lease {
     pub counter: u64,
     /// How far the shard is committed. The next range starts here.
     pub checkpoint: Position,
-    /// The decided epoch that is to be rolled forward before anybody reads on.
+    /// The decided epoch that must be rolled forward before anyone reads on.
     pub pending: Option<Pending>,
-    /// The manifest that moved the checkpoint to where it is; `None` until the first one did.
+    /// The manifest that moved the checkpoint to where it is; `None` before the first commit.
     pub last_manifest: Option<ManifestName>,
-    /// The shards that this one came from: none, 1, or 2 after a merge. They are read to their end first.
+    /// The shards that this one came from: none, 1, or 2 after a merge. They are read to their ends first.
     pub parents: BTreeSet<ShardId>,
-    /// The shards that this one became. Known once its end was reached.
+    /// The shards that this one became. Known once its end is committed.
     pub children: BTreeSet<ShardId>,
-    /// The hash keys that Kinesis sends here, where that is known.
+    /// The hash keys that Kinesis sends to this shard, if known.
     pub hash_range: Option<HashRange>,
-    /// How often the holder changed since the checkpoint last moved. A number that keeps growing is a shard that no
-    /// worker gets through.
+    /// How often the holder changed since the checkpoint last moved. If it keeps growing, no worker manages to commit the
+    /// shard.
     pub owner_switches_since_checkpoint: u64,
-    /// What the holder last measured, for sharing out the work.
+    /// What the holder last measured, for balancing the load.
     pub throughput: ThroughputKbps,
 }
 
-/// What is known of a shard when its row is made.
+/// What is known of a shard when its row is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewLease {
     /// The shard.
@@ -80,18 +80,18 @@ pub struct NewLease {
     pub checkpoint: Position,
     /// The shards that this one came from.
     pub parents: BTreeSet<ShardId>,
-    /// The hash keys that Kinesis sends here, where that is known.
+    /// The hash keys that Kinesis sends to this shard, if known.
     pub hash_range: Option<HashRange>,
 }
 
 /// Who holds a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
-    /// Free to be taken.
+    /// Nobody: it may be taken.
     Nobody,
     /// A worker reads the shard and commits it.
     Held(LeaseOwner),
-    /// A worker was asked to let go. Until it does, or the lease is taken by force, only `from` may commit.
+    /// A worker was asked to hand over. Until it does, or the lease is taken from it, only `from` may commit.
     HandingOver {
         /// The worker that still holds the lease.
         from: LeaseOwner,
@@ -100,10 +100,10 @@ pub enum Holder {
     },
 }
 
-/// A decided epoch's part in one shard, from the decision until the checkpoint is advanced (or rolled back).
+/// A decided epoch's part in one shard, from the decision until the checkpoint advances (or the decision is rolled back).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pending {
-    /// Where the checkpoint goes.
+    /// Where the checkpoint moves to.
     pub through: Position,
     /// The epoch's manifest.
     pub manifest: ManifestName,
@@ -121,7 +121,7 @@ pub struct HashRange {
 pub struct ThroughputKbps(f64);
 
 impl LeaseOwner {
-    /// The identity of a process start: 16 random bytes, handed in, written as a UUID of version 4.
+    /// The identity of a process start: 16 random bytes from the caller, written as a UUID of version 4.
     #[must_use]
     pub fn from_random(random: [u8; 16]) -> Self {
         const VERSION: u128 = 0xf000 << 64;
@@ -129,7 +129,7 @@ impl LeaseOwner {
         let bits = u128::from_be_bytes(random) & !VERSION & !VARIANT | (0x4000 << 64) | (0b10 << 62);
         let hex = format!("{bits:032x}");
         let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
-        Self::new(uuid).expect("36 hex digits and dashes keep the rule of a name")
+        Self::new(uuid).expect("36 hex digits and dashes are a valid name")
     }
 }
 
@@ -143,20 +143,20 @@ impl Holder {
         }
     }
 
-    /// Whether `owner` holds the lease: it renews it and may decide an epoch. (The `to` of a hand-off does not, yet.)
+    /// Whether `owner` holds the lease: it renews it and may decide an epoch. (The `to` of a hand-off does not hold it yet.)
     #[must_use]
     pub fn is(&self, owner: &LeaseOwner) -> bool {
         self.committer() == Some(owner)
     }
 
-    /// Whether the lease is `owner`'s and nobody asked for it.
+    /// Whether `owner` holds the lease and nobody has asked for it.
     pub(crate) fn is_only(&self, owner: &LeaseOwner) -> bool {
         matches!(self, Self::Held(held_by) if held_by == owner)
     }
 }
 
 impl Lease {
-    /// The row as it is made: nobody holds it, nothing is pending, every count is 0.
+    /// The row as it is created: nobody holds it, nothing is pending, every count is 0.
     #[must_use]
     pub fn new(new: NewLease) -> Self {
         Self {
@@ -174,13 +174,34 @@ impl Lease {
         }
     }
 
-    /// Whether `manifest` is decided and waits here to be published and advanced.
+    /// Whether the shard was read to its end and all of it is committed: the checkpoint is [`Position::End`] and nothing is
+    /// pending.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.checkpoint == Position::End && self.pending.is_none()
+    }
+
+    /// The keys of the shards that this one came from.
+    pub fn parent_keys(&self) -> impl Iterator<Item = ShardKey> {
+        self.parents.iter().map(|parent| ShardKey::new(self.key.stream.clone(), parent.clone()))
+    }
+
+    /// Whether all parents [are done](Self::is_done), so that this shard may be read. `row` returns the row of a key.
+    ///
+    /// A parent without a row counts as done: its stream no longer had the shard when reading began, or its row was removed
+    /// because it was done. The caller must make sure that the rows are complete: a scan may miss a row that was created
+    /// while it ran.
+    pub fn parents_done<'l>(&self, row: impl Fn(&ShardKey) -> Option<&'l Lease>) -> bool {
+        self.parent_keys().all(|parent| row(&parent).is_none_or(Lease::is_done))
+    }
+
+    /// Whether `manifest` is decided and still has to be published and advanced.
     #[must_use]
     pub fn is_pending(&self, manifest: &ManifestName) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.manifest == *manifest)
     }
 
-    /// Whether `manifest` is what last moved the checkpoint.
+    /// Whether `manifest` last moved the checkpoint.
     #[must_use]
     pub fn was_advanced_by(&self, manifest: &ManifestName) -> bool {
         self.last_manifest.as_ref() == Some(manifest)
@@ -188,7 +209,7 @@ impl Lease {
 }
 
 impl NewLease {
-    /// A shard without parents and without a known hash range, as a file is one.
+    /// A shard without parents and without a known hash range, such as a file.
     #[must_use]
     pub fn new(key: ShardKey, checkpoint: Position) -> Self {
         Self { key, checkpoint, parents: BTreeSet::new(), hash_range: None }
@@ -216,8 +237,8 @@ impl HashRange {
 }
 
 impl ThroughputKbps {
-    /// A measurement. One that makes no sense (negative, infinite, not a number) counts as no throughput: it only shares
-    /// out work, and nothing is to fail for it.
+    /// A measurement. A value that is negative, infinite or not a number counts as no throughput: it only balances the
+    /// load, and nothing should fail because of it.
     #[must_use]
     pub fn new(kbps: f64) -> Self {
         Self(if kbps.is_finite() && kbps > 0.0 { kbps } else { 0.0 })
@@ -230,7 +251,7 @@ impl ThroughputKbps {
     }
 }
 
-/// Total, because the one value that is not equal to itself is never held.
+/// Total, because NaN, the one value that is not equal to itself, is never held.
 impl Eq for ThroughputKbps {}
 
 impl fmt::Display for Holder {
@@ -246,16 +267,17 @@ impl fmt::Display for Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::StreamName;
 
     #[test]
-    fn an_owner_made_of_random_bytes_is_a_uuid_of_version_4() {
+    fn an_owner_from_random_bytes_is_a_uuid_of_version_4() {
         let owner = |byte| LeaseOwner::from_random([byte; 16]).to_string();
         assert_eq!(owner(0x00), "00000000-0000-4000-8000-000000000000");
         assert_eq!(owner(0xff), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
     #[test]
-    fn only_the_one_who_holds_a_lease_may_commit() {
+    fn only_the_holder_of_a_lease_may_commit() {
         let [a, b] = ["a", "b"].map(|name| LeaseOwner::new(name).unwrap());
         assert!(!Holder::Nobody.is(&a));
         assert!(Holder::Held(a.clone()).is(&a) && !Holder::Held(a.clone()).is(&b));
@@ -264,8 +286,45 @@ mod tests {
         assert!(Holder::Held(a.clone()).is_only(&a) && !handing_over.is_only(&a));
     }
 
+    fn lease(id: &str, parents: &[&str]) -> Lease {
+        let key = ShardKey::new(StreamName::new("orders").unwrap(), ShardId::new(id).unwrap());
+        let parents = parents.iter().map(|parent| ShardId::new(parent).unwrap()).collect();
+        Lease::new(NewLease { parents, ..NewLease::new(key, Position::Beginning) })
+    }
+
     #[test]
-    fn a_measurement_that_makes_no_sense_counts_as_none() {
+    fn a_shard_is_done_when_its_end_is_committed_and_nothing_is_pending() {
+        let mut lease = lease("a", &[]);
+        assert!(!lease.is_done());
+        lease.checkpoint = Position::at(7_u64.into());
+        lease.pending =
+            Some(Pending { through: Position::End, manifest: ManifestName::new("_intents/1.json").unwrap() });
+        assert!(!lease.is_done());
+        lease.checkpoint = Position::End;
+        assert!(!lease.is_done());
+        lease.pending = None;
+        assert!(lease.is_done());
+    }
+
+    #[test]
+    fn parents_are_done_when_each_row_that_exists_is_done() {
+        let child = lease("c", &["a", "b"]);
+        assert_eq!(
+            child.parent_keys().map(|key| key.to_string()).collect::<Vec<_>>(),
+            ["shard a of stream orders", "shard b of stream orders"]
+        );
+        let mut rows = [lease("a", &[]), lease("b", &[])];
+        let done = |rows: &[Lease]| child.parents_done(|key| rows.iter().find(|row| row.key == *key));
+        assert!(!done(&rows));
+        rows[0].checkpoint = Position::End;
+        assert!(!done(&rows));
+        assert!(done(&rows[..1]), "a parent without a row counts as done");
+        rows[1].checkpoint = Position::End;
+        assert!(done(&rows));
+    }
+
+    #[test]
+    fn an_invalid_measurement_counts_as_zero() {
         for kbps in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, -0.0] {
             assert_eq!(ThroughputKbps::new(kbps).get().to_bits(), 0);
         }
@@ -273,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_range_is_not_upside_down() {
+    fn a_hash_range_does_not_end_before_it_starts() {
         assert!(HashRange::new(0, u128::MAX).is_some() && HashRange::new(1, 1).is_some());
         assert!(HashRange::new(2, 1).is_none());
     }

@@ -1,7 +1,7 @@
 //! The lease store in memory: for tests and for the simulation of a fleet.
 //!
 //! A [`MemoryStore`] is a handle; its clones share one table, as workers share one in DynamoDB. Every call takes one lock
-//! and never waits while it holds it. There is no clock and no randomness in it: the same calls in the same order give the
+//! and never waits while it holds it. The store has no clock and no randomness: the same calls in the same order give the
 //! same answers. It keeps nothing when the process ends, and does not know whether an owner is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use crate::decision::{Decision, Verdict};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseOwner, ManifestName, NewLease};
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 use crate::rules::{self, Rows};
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
@@ -28,7 +27,6 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Tables {
     leases: BTreeMap<ShardKey, Lease>,
-    checkpoints: BTreeMap<CheckpointName, NamedCheckpoint>,
     hidden: BTreeSet<ShardKey>,
 }
 
@@ -45,25 +43,25 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// This handle, with another store's limit on the shards of a decision.
+    /// This handle, with a limit on the shards of a decision as another store has it.
     #[must_use]
     pub fn with_decision_shards_max(self, decision_shards_max: usize) -> Self {
         Self { decision_shards_max, ..self }
     }
 
-    /// This handle, whose callers are to ask no more often than they must.
+    /// This handle, as a store whose callers should make as few requests as they can.
     #[must_use]
     pub fn with_metering(self) -> Self {
         Self { metered: true, ..self }
     }
 
-    /// All rows, at once.
+    /// All rows at one moment.
     #[must_use]
     pub fn rows(&self) -> Vec<Lease> {
         self.tables().leases.values().cloned().collect()
     }
 
-    /// Leaves a row out of lists, as one that takes several requests may do, or shows it again.
+    /// Leaves a row out of lists, as a scan of several requests may do, or shows it again.
     pub fn hide(&self, key: &ShardKey, hidden: bool) {
         let mut tables = self.tables();
         if hidden {
@@ -73,7 +71,7 @@ impl MemoryStore {
         }
     }
 
-    /// The tables. A panic while they were locked left them whole: `rules.rs` changes no row before all are checked.
+    /// The tables. A panic while they were locked left them whole: `rules.rs` checks all rows before it changes the first.
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,26 +154,5 @@ impl LeaseStore for MemoryStore {
 
     async fn roll_back(&self, manifest: &ManifestName, keys: &[ShardKey]) -> Result<bool, StoreError> {
         rules::roll_back(&mut self.tables().leases, manifest, keys)
-    }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        let mut tables = self.tables();
-        let absent = !tables.checkpoints.contains_key(&checkpoint.name);
-        if absent {
-            tables.checkpoints.insert(checkpoint.name.clone(), checkpoint.clone());
-        }
-        Ok(absent)
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        Ok(self.tables().checkpoints.values().map(NamedCheckpoint::summary).collect())
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        Ok(self.tables().checkpoints.get(name).cloned())
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        Ok(self.tables().checkpoints.remove(name).is_some())
     }
 }

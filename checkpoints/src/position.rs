@@ -1,24 +1,26 @@
 //! How far a shard was read: sequence numbers, positions and the ranges between two positions.
 //!
-//! A [`Position`] says what is *behind* a reader. `At { sequence, sub }` means: everything up to and including
-//! sub-record `sub` of the record `sequence` (0 for a record that is no aggregate). A [`ShardRange`] is what lies between
-//! two positions, `(after, through]`; ranges of one shard that are laid end to end miss nothing and repeat nothing.
+//! A [`Position`] says what was read. `At { sequence, sub }` means everything up to and including sub-record `sub` of the
+//! record `sequence` (0 for a record that is not an aggregate). A [`ShardRange`] is what is between two positions,
+//! `(after, through]`. Ranges of one shard, laid end to end, have no gap and no overlap.
 //!
-//! This file owns every text form of a position. There are two, and the sentinels `TRIM_HORIZON` and `SHARD_END` stand in
-//! both:
+//! This file owns every text form of a position. There are two, and both have the sentinels `TRIM_HORIZON` and `SHARD_END`:
 //!
 //! | form | where | `Beginning` | `Since { 1736 }` | `Latest` | `At { 4959, 0 }` | `At { 4959, 3 }` | `End` |
 //! |---|---|---|---|---|---|---|---|
 //! | one text | JSON (manifests, named checkpoints), logs | `TRIM_HORIZON` | `AT_TIMESTAMP:1736` | `LATEST` | `4959` | `4959:3` | `SHARD_END` |
 //! | text and number, as the Kinesis Client Library stores them | lease rows | `TRIM_HORIZON`, 0 | `AT_TIMESTAMP`, 1736 | `LATEST`, 0 | `4959`, 0 | `4959`, 3 | `SHARD_END`, 0 |
 //!
-//! `Since` and `Latest` are where a shard's first reading starts. KCL keeps the time of `AT_TIMESTAMP` in its configuration
-//! and ignores the number beside a sentinel; we keep it there, since a time that is not stored would move with every
-//! restart. A row of KCL's has 0 there, and is read from the first record on. `Latest` stands in rows of KCL's only: what it
-//! means changes until the first record is committed.
+//! `Since` and `Latest` are where the first reading of a shard starts. KCL keeps the time of `AT_TIMESTAMP` in its
+//! configuration and ignores the number beside a sentinel. We store the time as that number: a time that is not stored would
+//! move with every restart. A row that KCL wrote has 0 there, and is read from the first record on. Only KCL writes `Latest`:
+//! its meaning changes until the first record is committed.
 //!
-//! Invariants: a position has exactly one text in each form; the order is `Beginning`, `Since` by time, `Latest`, then by
-//! sequence number, then by sub-record, then `End`; a range is never empty.
+//! Invariants:
+//! - A position has exactly one text in each form.
+//! - The order is `Beginning`, `Since` by time, `Latest`, then `At` by sequence number and by sub-record, then `End`.
+//! - A range is never empty.
+//!
 //! Limits: a sequence number has at most 128 digits (Kinesis uses 56, which is more than a `u128` holds).
 
 use std::cmp::Ordering;
@@ -38,7 +40,7 @@ pub const LATEST: &str = "LATEST";
 /// The sentinel of [`Position::End`], in every stored form.
 pub const SHARD_END: &str = "SHARD_END";
 
-/// The place of a record in its shard: decimal digits, compared as a number.
+/// The sequence number of a record in its shard: decimal digits, compared as a number.
 ///
 /// Canonical: no sign, no leading zeros except for `0` itself, at most [`SequenceNumber::DIGITS_MAX`] digits. So equal
 /// numbers are equal texts, and the longer text is the greater number.
@@ -46,7 +48,7 @@ pub const SHARD_END: &str = "SHARD_END";
 #[serde(try_from = "String", into = "String")]
 pub struct SequenceNumber(Box<str>);
 
-/// How far a shard was read, or is to be read.
+/// How far a shard was read, or where reading starts.
 ///
 /// In JSON it is one string: see the table at the top of `position.rs`.
 ///
@@ -68,20 +70,20 @@ pub enum Position {
         /// Milliseconds since 1970.
         ms: u64,
     },
-    /// Behind what was there when reading began.
+    /// After the records that existed when reading began.
     Latest,
-    /// Right behind a record, or behind a sub-record of an aggregate.
+    /// After a record, or after a sub-record of an aggregate.
     At {
         /// The record.
         sequence: SequenceNumber,
-        /// The sub-record, counted from 0; 0 for a record that is no aggregate.
+        /// The sub-record, counted from 0; 0 for a record that is not an aggregate.
         sub: u64,
     },
-    /// Behind the last record of a shard that will get no more.
+    /// After the last record of a shard that will get no more.
     End,
 }
 
-/// A stretch of a shard: everything behind `after`, up to and including `through`. Never empty.
+/// A part of a shard: everything after `after`, up to and including `through`. Never empty.
 ///
 /// In JSON: `{"after":"TRIM_HORIZON","through":"4959:3"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,13 +93,13 @@ pub struct ShardRange {
     through: Position,
 }
 
-/// A range that would hold nothing, or less than nothing.
+/// A range whose end is not after its start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("range ({after}, {through}] is empty: its end must lie behind its start")]
+#[error("range ({after}, {through}] is empty: its end must be after its start")]
 pub struct EmptyRange {
-    /// The start that was given.
+    /// The given start.
     pub after: Position,
-    /// The end that was given.
+    /// The given end.
     pub through: Position,
 }
 
@@ -113,13 +115,13 @@ impl SequenceNumber {
 }
 
 impl Position {
-    /// Whether it is one where a shard's first reading starts: nothing was read of it.
+    /// Returns true if the first reading of a shard starts here, so nothing of the shard was read.
     #[must_use]
     pub fn is_start(&self) -> bool {
         matches!(self, Position::Beginning | Position::Since { .. } | Position::Latest)
     }
 
-    /// The position right behind a record that is no aggregate.
+    /// The position after a record that is not an aggregate.
     #[must_use]
     pub fn at(sequence: SequenceNumber) -> Self {
         Self::At { sequence, sub: 0 }
@@ -147,7 +149,7 @@ impl Position {
         }
     }
 
-    /// Reads the stored form back: the inverse of [`checkpoint`](Self::checkpoint) and
+    /// Decodes the stored form: the inverse of [`checkpoint`](Self::checkpoint) and
     /// [`sub_sequence_number`](Self::sub_sequence_number).
     ///
     /// # Errors
@@ -173,7 +175,7 @@ impl ShardRange {
     ///
     /// # Errors
     ///
-    /// `through` does not lie behind `after`.
+    /// `through` is not after `after`.
     pub fn new(after: Position, through: Position) -> Result<Self, EmptyRange> {
         if through > after { Ok(Self { after, through }) } else { Err(EmptyRange { after, through }) }
     }
@@ -191,7 +193,7 @@ impl ShardRange {
     }
 }
 
-/// A range as it stands in JSON, before it is known to be one.
+/// A range as JSON has it, not yet checked.
 #[derive(Deserialize)]
 struct RangeText {
     after: Position,
@@ -282,7 +284,7 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some((checkpoint, sub_text)) = text.split_once(':') else { return Self::from_stored(text, 0) };
-        // Through `SequenceNumber`, because a number that is read has one text only: no sign, no leading zeros.
+        // Parsed as a `SequenceNumber`, so that a number has one text only: no sign, no leading zeros.
         let sub = SequenceNumber::try_from(sub_text)?.as_str().parse().ok().filter(|sub| *sub != 0_u64);
         let Some(sub) = sub else {
             return Err(InvalidText::new("position", text, "has a sub-record that is 0 or exceeds 64 bits"));

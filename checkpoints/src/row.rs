@@ -1,26 +1,25 @@
-//! A lease as it is stored: the one place that encodes and decodes a row, for every store.
+//! The stored form of a lease: the one place that encodes and decodes a row, for every store.
 //!
-//! A [`StoredLease`] has plain values under the Kinesis Client Library's attribute names, so that KCL's tooling reads a
-//! table of ours and we read one of KCL's. A store moves these values to and from its own columns or attributes and knows
-//! nothing of what they mean.
+//! A [`StoredLease`] has plain values under the Kinesis Client Library's attribute names. So KCL's tools can read our tables,
+//! and we can read KCL's. A store moves these values to and from its own columns or attributes and does not interpret them.
 //!
-//! | attribute | value | there |
+//! | attribute | value | present |
 //! |---|---|---|
 //! | `streamName`, `shardId` | text | always; the key |
-//! | `leaseOwner` | text: the holder, or in a hand-off the next one | unless nobody holds the lease |
-//! | `checkpointOwner` | text: the holder, in a hand-off | during a hand-off |
+//! | `leaseOwner` | text: the holder; during a hand-off, the next holder | unless nobody holds the lease |
+//! | `checkpointOwner` | text: the holder | during a hand-off |
 //! | `leaseCounter` | number | always |
 //! | `checkpoint`, `checkpointSubSequenceNumber` | a position as text and number: see `position.rs` | always |
-//! | `pendingCheckpoint`, `pendingCheckpointSubSequenceNumber` | a position likewise | from decide to advance |
+//! | `pendingCheckpoint`, `pendingCheckpointSubSequenceNumber` | a position, in the same form | from decide to advance |
 //! | `pendingCheckpointState` | text: the manifest's name | with the above |
 //! | `lastManifest` (ours, not KCL's) | text: the manifest that moved `checkpoint` | after the first advance |
 //! | `parentShardId`, `childShardIds` | a set of texts | unless empty |
 //! | `startingHashKey`, `endingHashKey` | decimal texts of 128-bit numbers | if known |
 //! | `ownerSwitchesSinceCheckpoint` | number | always |
-//! | `throughputKBps` | floating-point number | always here; in KCL's rows from the first renewal on |
+//! | `throughputKBps` | floating-point number | always in our rows; in KCL's rows from the first renewal on |
 //!
-//! It does not own what may change a row (`rules.rs`). Decoding never panics: a row that makes no sense is
-//! [`StoreError::Nonsense`] with the shard's name. Numbers are at most `i64::MAX`, as in KCL.
+//! It does not own what may change a row (`rules.rs`). Decoding never panics: a malformed row is
+//! [`StoreError::Malformed`] with the shard's name. Numbers are at most `i64::MAX`, as in KCL.
 
 use crate::error::StoreError;
 use crate::lease::{HashRange, Holder, Lease, LeaseOwner, ManifestName, Pending, ThroughputKbps};
@@ -28,7 +27,7 @@ use crate::position::Position;
 use crate::shard::{ShardId, ShardKey, StreamName};
 use crate::text::InvalidText;
 
-/// A lease row in plain values, named as its attributes are. The table at the top of the file says what they mean.
+/// A lease row in plain values, under the names of its attributes. The table at the top of the file gives their meanings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct StoredLease {
     pub(crate) stream_name: String,
@@ -94,7 +93,7 @@ pub(crate) fn encode(lease: &Lease) -> Result<StoredLease, StoreError> {
 ///
 /// # Errors
 ///
-/// [`StoreError::Nonsense`] if the row makes no sense.
+/// [`StoreError::Malformed`] if the row is malformed.
 pub(crate) fn decode(stored: StoredLease) -> Result<Lease, StoreError> {
     let item = format!("lease of shard {} of stream {}", stored.shard_id, stored.stream_name);
     decode_values(stored).map_err(|problem| StoreError::Malformed { item, problem })
@@ -150,7 +149,7 @@ fn decode_pending(
             through: decode_position(&checkpoint, sub)?,
             manifest: text(ManifestName::new(manifest))?,
         })),
-        _ => Err("only a part of the pending attributes is there".to_owned()),
+        _ => Err("only a part of the pending attributes is present".to_owned()),
     }
 }
 
@@ -161,7 +160,7 @@ fn decode_hash_range(start: Option<String>, end: Option<String>) -> Result<Optio
         (Some(start), Some(end)) => HashRange::new(key(&start)?, key(&end)?)
             .map(Some)
             .ok_or_else(|| format!("startingHashKey {start} is greater than endingHashKey {end}")),
-        _ => Err("only one of startingHashKey and endingHashKey is there".to_owned()),
+        _ => Err("only one of startingHashKey and endingHashKey is present".to_owned()),
     }
 }
 
@@ -186,12 +185,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_lease_survives_being_stored(lease in lease()) {
+        fn a_lease_round_trips(lease in lease()) {
             prop_assert_eq!(decode(encode(&lease).unwrap()).unwrap(), lease);
         }
     }
 
-    /// A row that makes sense, to be spoiled.
+    /// A valid row, for tests to corrupt.
     fn row() -> StoredLease {
         StoredLease {
             stream_name: "orders".into(),
@@ -202,12 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_the_least_possible_makes_sense() {
+    fn a_row_with_only_the_required_attributes_is_valid() {
         assert_eq!(decode(row()).unwrap().checkpoint, Position::at(7_u64.into()));
     }
 
     #[test]
-    fn a_row_that_makes_no_sense_is_an_error_that_names_the_shard() {
+    fn a_malformed_row_is_an_error_that_names_the_shard() {
         let text = |text: &str| Some(text.to_owned());
         let pending = |checkpoint: &str, sub, manifest: &str| StoredLease {
             pending_checkpoint: text(checkpoint),
@@ -215,7 +214,7 @@ mod tests {
             pending_checkpoint_state: text(manifest),
             ..row()
         };
-        let spoiled = [
+        let malformed = [
             StoredLease { checkpoint: "LATEST".into(), checkpoint_sub_sequence_number: 1, ..row() },
             StoredLease { checkpoint: String::new(), ..row() },
             StoredLease { checkpoint_sub_sequence_number: -1, ..row() },
@@ -235,17 +234,17 @@ mod tests {
             StoredLease { starting_hash_key: text("0"), ending_hash_key: text("-1"), ..row() },
             StoredLease { parent_shard_id: vec![String::new()], ..row() },
         ];
-        for stored in spoiled {
+        for stored in malformed {
             let error = decode(stored.clone()).expect_err(&format!("{stored:?} was accepted"));
             assert!(!error.is_retryable());
             let message = error.to_string();
-            assert!(message.starts_with("the stored lease of shard shardId-0 of stream orders makes no sense: "));
+            assert!(message.starts_with("the stored lease of shard shardId-0 of stream orders is malformed: "));
         }
         assert!(decode(StoredLease { stream_name: String::new(), ..row() }).is_err());
     }
 
     #[test]
-    fn a_number_beyond_63_bits_is_refused_and_not_cut() {
+    fn a_number_over_63_bits_is_refused_and_not_truncated() {
         let mut lease = decode(row()).unwrap();
         lease.counter = u64::MAX;
         assert!(matches!(encode(&lease), Err(StoreError::Invalid { .. })));

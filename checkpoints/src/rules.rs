@@ -1,10 +1,9 @@
-//! The conditions and effects of `store.rs` on rows that are at hand: what the memory and the SQLite store do inside their
+//! The conditions and effects of `store.rs` on rows in memory: what the memory store and the SQLite store run inside their
 //! lock or transaction.
 //!
-//! A store lends its rows as [`Rows`] for the time of one call and makes sure that nobody else sees or changes them
-//! meanwhile, and that nothing stays if the call ends with an error. That is all a store adds: both stores mean the same
-//! because they run the same code. (DynamoDB states the same conditions in its own language, and the conformance suite
-//! compares it with this.)
+//! A store lends its rows as [`Rows`] for one call. It makes sure that nobody else sees or changes them during the call, and
+//! that nothing remains of a call that ends with an error. A store adds nothing else, so both stores have the same meaning:
+//! they run the same code. (DynamoDB states the same conditions in its own language; the conformance suite compares it.)
 //!
 //! Every function checks all its rows before it changes the first.
 
@@ -13,19 +12,18 @@ use mutations::mutated;
 use crate::decision::{Decision, Refusal, Verdict, refusal};
 use crate::error::StoreError;
 use crate::lease::{Holder, Lease, LeaseOwner, ManifestName, NewLease, Pending};
-use crate::position::Position;
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, Renewal, RenewalOutcome};
 
-/// The rows of a store, for the time of one call.
+/// The rows of a store, for one call.
 pub(crate) trait Rows {
-    /// How reading and writing a row fails.
+    /// Why reading or writing a row failed.
     type Error: From<StoreError>;
 
     /// The row of `key`.
     fn get(&self, key: &ShardKey) -> Result<Option<Lease>, Self::Error>;
 
-    /// Writes a row, whether there is one of its key or not.
+    /// Writes a row, whether one of its key exists or not.
     fn put(&mut self, lease: Lease) -> Result<(), Self::Error>;
 
     /// Removes the row of `key`.
@@ -111,8 +109,7 @@ pub(crate) fn release<R: Rows>(rows: &mut R, me: &LeaseOwner, key: &ShardKey) ->
 }
 
 pub(crate) fn remove<R: Rows>(rows: &mut R, key: &ShardKey) -> Result<bool, R::Error> {
-    let done = |lease: &Lease| lease.checkpoint == Position::End && lease.pending.is_none();
-    if !rows.get(key)?.is_some_and(|lease| done(&lease)) {
+    if !rows.get(key)?.is_some_and(|lease| lease.is_done()) {
         return Ok(false);
     }
     rows.delete(key)?;
@@ -192,7 +189,7 @@ pub(crate) fn roll_back<R: Rows>(rows: &mut R, manifest: &ManifestName, keys: &[
     Ok(true)
 }
 
-/// A lease with another holder: the counter moves, and the change is counted.
+/// A lease with a new holder: the counter moves, and the change is counted.
 fn given_to(lease: Lease, holder: Holder) -> Lease {
     Lease {
         holder,
@@ -202,13 +199,13 @@ fn given_to(lease: Lease, holder: Holder) -> Lease {
     }
 }
 
-/// That a manifest moves a shard to where the row says that it does.
+/// Checks that a manifest moves a shard to the position at which the row has it pending.
 fn check_through(lease: &Lease, advance: &Advance) -> Result<(), StoreError> {
     match &lease.pending {
         _ if mutated!(AdvanceWhatIsNotPending) => Ok(()),
-        Some(Pending { through, manifest }) if through != advance.through() => Err(StoreError::lease_nonsense(
+        Some(Pending { through, manifest }) if through != advance.through() => Err(StoreError::malformed_lease(
             &lease.key,
-            format!("manifest {manifest} is pending through {through}, but is to be advanced to {}", advance.through()),
+            format!("manifest {manifest} is pending through {through}, but the advance is to {}", advance.through()),
         )),
         Some(_) | None => Ok(()),
     }

@@ -1,8 +1,8 @@
-//! What is read: a stream, a shard of it, and the two together, which is the key of a lease.
+//! What a worker reads: a stream, a shard of it, and the two together, which is the key of a lease.
 //!
-//! A stream is a Kinesis stream's name or the URL of files (`file:///data/in`, `s3://bucket/prefix`); a shard is a Kinesis
-//! shard id (`shardId-000000000000`) or, for files, a path inside that URL (`year=2025/part-0.ndjson`). This crate never
-//! looks into either text.
+//! A stream is a Kinesis stream's name or the URL of files (`file:///data/in`, `s3://bucket/prefix`). A shard is a Kinesis
+//! shard id (`shardId-000000000000`) or, for files, a path inside that URL (`year=2025/part-0.ndjson`). This crate does not
+//! interpret either text.
 //!
 //! Limits: a stream has at most 1,000 bytes and a shard at most 1,024, so that both fit into one DynamoDB key (2,048).
 
@@ -26,7 +26,7 @@ text_newtype!(
     1_024
 );
 
-/// One shard of one stream: what a lease is for.
+/// One shard of one stream: the key of a lease.
 ///
 /// In JSON: `{"stream":"orders","shard":"shardId-000000000000"}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_a_long_and_an_unprintable_name_are_refused_with_the_reason() {
+    fn an_empty_long_or_unprintable_name_is_refused_with_the_reason() {
         let problem = |text: &str| ShardId::new(text).unwrap_err().to_string();
         assert_eq!(problem(""), r#"shard id "" is empty"#);
         assert_eq!(problem("a\nb"), r#"shard id "a\nb" has a control character"#);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_reads_well_in_json_and_on_screen() {
+    fn a_key_has_a_documented_form_in_json_and_on_screen() {
         let key = ShardKey::new(StreamName::new("orders").unwrap(), ShardId::new("shardId-0").unwrap());
         let json = r#"{"stream":"orders","shard":"shardId-0"}"#;
         assert_eq!(serde_json::to_string(&key).unwrap(), json);

@@ -1,18 +1,19 @@
 //! The lease store in an SQLite file: for one machine, with one or more worker processes.
 //!
 //! A [`SqliteStore`] is a handle to one connection; its clones share it, and processes share the file. A call is one
-//! transaction on tokio's pool of blocking threads: it reads rows, runs the code of `rules.rs` on them, writes them back.
+//! transaction on tokio's pool of blocking threads: it reads rows, runs the code of `rules.rs` on them, and writes them back.
 //! Writing transactions begin as `IMMEDIATE`, so they never start on rows that another process is about to change. The file
-//! is in WAL mode with `synchronous = FULL`: a transaction that was answered survives a power failure, and one that was
-//! cut short by a crash leaves nothing.
+//! is in WAL mode with `synchronous = FULL`: an acknowledged transaction survives a power failure, and one that a crash cut
+//! short leaves nothing.
 //!
-//! The parts: `sqlite/schema.rs` opens a file and makes its tables, `sqlite/tables.rs` reads and writes them, and
-//! `sqlite/workers.rs` knows which worker processes are alive. This file owns how a call runs and how SQLite's errors read.
-//! It does not own any condition or effect (`rules.rs`), nor what a row means (`row.rs`).
+//! The parts: `sqlite/schema.rs` opens a file and creates its tables, `sqlite/tables.rs` reads and writes them,
+//! `sqlite/workers.rs` knows which worker processes are alive, and `sqlite/failure.rs` turns SQLite's errors into ours. This
+//! file owns how a call runs. It does not own any condition or effect (`rules.rs`), or what a row means (`row.rs`).
 //!
-//! Limits: a call waits 10 s at most for another process's transaction, then it is [`StoreError::Unavailable`]. The file
-//! must be on a local disk: WAL does not work over a network file system. Numbers in rows end at `i64::MAX`.
+//! Limits: a call waits at most 10 s for another process's transaction; then it is [`StoreError::Unavailable`]. The file
+//! must be on a local disk: WAL does not work over a network file system. Numbers in rows are at most `i64::MAX`.
 
+mod failure;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod schema;
@@ -25,22 +26,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::time::Instant;
 
+use self::failure::{Failure, explain};
 use self::tables::Leases;
 use self::workers::Workers;
 use crate::decision::{Decision, Verdict};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseOwner, ManifestName, NewLease};
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 use crate::rules::{self, Rows};
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
 
-/// How long a call waits for another process's transaction, and an opening for another process's opening.
+/// How long a call waits for another process's transaction, and `open` for another process's `open`.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often an opening tries again meanwhile.
+/// The pause between two attempts of `open`.
 const OPEN_RETRY: Duration = Duration::from_millis(20);
 
 /// A lease store in an SQLite file. Clones share the connection.
@@ -56,37 +57,29 @@ struct File {
     workers: Workers,
 }
 
-/// How work inside a transaction fails.
-enum Failure {
-    /// SQLite refused a statement.
-    Sqlite(rusqlite::Error),
-    /// A rule of ours was broken.
-    Store(StoreError),
-}
-
 impl SqliteStore {
-    /// Opens the store at `path`, and makes the file if there is none. Its folder must be there.
+    /// Opens the store at `path`, and creates the file if there is none. Its directory must exist.
     ///
     /// This and every call need a tokio runtime with its clock.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unusable`] says what is wrong with the file or its folder; [`StoreError::Unavailable`] that other
-    /// processes kept it locked for 10 s.
+    /// - [`StoreError::Unusable`]: something is wrong with the file or its directory.
+    /// - [`StoreError::Unavailable`]: other processes kept the file locked for 10 s.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        // SQLite does not wait for the lock that changes a new file to WAL mode, however long its time-out: so we do.
-        let give_up = Instant::now() + BUSY_TIMEOUT;
+        // SQLite does not wait for the lock that changes a new file to WAL mode, whatever its timeout: so we do.
+        let deadline = Instant::now() + BUSY_TIMEOUT;
         loop {
             let opening = path.to_owned();
             match blocking(move || open(opening, BUSY_TIMEOUT)).await {
-                Err(error) if error.is_retryable() && Instant::now() < give_up => tokio::time::sleep(OPEN_RETRY).await,
+                Err(error) if error.is_retryable() && Instant::now() < deadline => tokio::time::sleep(OPEN_RETRY).await,
                 outcome => return outcome.map(|file| Self { file: Arc::new(file) }),
             }
         }
     }
 
-    /// Runs `work` in a transaction that only reads: all rows as of one moment.
+    /// Runs `work` in a transaction that only reads: all rows are of one moment.
     async fn read<T: Send + 'static>(
         &self,
         operation: String,
@@ -95,7 +88,7 @@ impl SqliteStore {
         self.transact(TransactionBehavior::Deferred, operation, |leases| work(leases)).await
     }
 
-    /// Runs `work` in a transaction that writes: it is kept if `work` succeeds, and leaves nothing if it does not.
+    /// Runs `work` in a transaction that writes: it is committed if `work` succeeds, and leaves nothing otherwise.
     async fn write<T: Send + 'static>(
         &self,
         operation: String,
@@ -112,7 +105,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let file = Arc::clone(&self.file);
         blocking(move || {
-            // A panic in the middle of a transaction has rolled it back, so the connection is as good as before.
+            // A panic inside a transaction has rolled it back, so the connection is usable.
             let mut connection = file.connection.lock().unwrap_or_else(PoisonError::into_inner);
             let transacted = || {
                 let transaction = connection.transaction_with_behavior(behavior)?;
@@ -126,7 +119,7 @@ impl SqliteStore {
     }
 }
 
-/// Runs `work` where it may block.
+/// Runs `work` on the pool of blocking threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
@@ -144,46 +137,6 @@ fn open(path: PathBuf, busy_timeout: Duration) -> Result<File, StoreError> {
     let connection = schema::open(&path, busy_timeout)?;
     let workers = Workers::beside(&path);
     Ok(File { path, connection: Mutex::new(connection), workers })
-}
-
-/// A failure as the caller is to see it.
-fn explain(path: &Path, operation: &str, failure: Failure) -> StoreError {
-    let error = match failure {
-        Failure::Store(error) => return error,
-        Failure::Sqlite(error) => error,
-    };
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Unavailable {
-            operation: operation.to_owned(),
-            problem: format!("{error}; make room ({})", path.display()),
-        },
-        Some(
-            ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::OperationInterrupted
-            | ErrorCode::OutOfMemory
-            | ErrorCode::SystemIoFailure,
-        ) => StoreError::Unavailable {
-            operation: operation.to_owned(),
-            problem: format!("{error} ({})", path.display()),
-        },
-        _ => StoreError::Unusable {
-            store: path.display().to_string(),
-            problem: format!("could not {operation}: {error}"),
-        },
-    }
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 impl fmt::Debug for SqliteStore {
@@ -274,37 +227,16 @@ impl LeaseStore for SqliteStore {
         let (file, owner) = (Arc::clone(&self.file), owner.clone());
         blocking(move || file.workers.is_gone(&owner)).await
     }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        let checkpoint = checkpoint.clone();
-        let operation = format!("save checkpoint {}", checkpoint.name);
-        self.write(operation, move |leases| tables::save_checkpoint(leases.transaction(), &checkpoint)).await
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        let operation = "list the named checkpoints".to_owned();
-        self.read(operation, |leases| tables::list_checkpoints(leases.transaction())).await
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        let name = name.clone();
-        let operation = format!("read checkpoint {name}");
-        self.read(operation, move |leases| tables::get_checkpoint(leases.transaction(), &name)).await
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        let name = name.clone();
-        let operation = format!("delete checkpoint {name}");
-        self.write(operation, move |leases| tables::delete_checkpoint(leases.transaction(), &name)).await
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::Position;
+    use crate::shard::{ShardId, StreamName};
 
     #[tokio::test]
-    async fn a_lock_that_is_not_free_in_time_is_an_error_to_be_retried() {
+    async fn a_lock_that_is_not_free_in_time_is_a_retryable_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checkpoints.db");
         let store = SqliteStore { file: Arc::new(open(path.clone(), Duration::from_millis(20)).unwrap()) };
@@ -314,32 +246,35 @@ mod tests {
         let error = store.renew(&me, &[]).await.unwrap_err();
         assert!(error.is_retryable());
         assert!(error.to_string().starts_with("could not renew the leases of me: database is locked"), "{error}");
-        // Who only reads does not wait.
+        // A read does not wait.
         assert_eq!(store.list().await.unwrap(), []);
         other.execute_batch("ROLLBACK").unwrap();
         assert_eq!(store.renew(&me, &[]).await.unwrap(), []);
     }
 
     #[tokio::test]
-    async fn a_transaction_that_fails_or_panics_leaves_nothing_and_spoils_nothing() {
+    async fn a_transaction_that_fails_or_panics_leaves_nothing_and_the_store_works_on() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path().join("checkpoints.db")).await.unwrap();
-        let insert = "INSERT INTO namedCheckpoints VALUES ('half', 1, 0, '[]')";
-        let failed = store.write("fail".to_owned(), |leases| {
-            leases.transaction().execute(insert, [])?;
+        let half = || {
+            let (stream, shard) = (StreamName::new("orders").unwrap(), ShardId::new("half").unwrap());
+            Lease::new(NewLease::new(ShardKey::new(stream, shard), Position::Beginning))
+        };
+        let failed = store.write("fail".to_owned(), move |leases| {
+            leases.put(half())?;
             leases.transaction().execute("not SQL", [])?;
             Ok(())
         });
         assert!(matches!(failed.await.unwrap_err(), StoreError::Unusable { .. }));
         let panicking = store.clone();
         let panicked = tokio::spawn(async move {
-            let half = |leases: &mut Leases<'_>| -> Result<(), Failure> {
-                leases.transaction().execute(insert, [])?;
+            let work = move |leases: &mut Leases<'_>| -> Result<(), Failure> {
+                leases.put(half())?;
                 panic!("in the middle");
             };
-            panicking.write("panic".to_owned(), half).await
+            panicking.write("panic".to_owned(), work).await
         });
         assert!(panicked.await.unwrap_err().is_panic());
-        assert_eq!(store.list_checkpoints().await.unwrap(), []);
+        assert_eq!(store.list().await.unwrap(), []);
     }
 }

@@ -1,23 +1,23 @@
-//! Names as types: how a text newtype is made, and the one error for a text that is not what it claims to be.
+//! Names as types: the macro that defines a text newtype, and the error for a text that is not valid.
 //!
-//! Every name of this crate (stream, shard, owner, manifest, named checkpoint) is made by [`text_newtype!`], so that all
-//! of them are checked by one constructor, are cheap to clone, and look in JSON as they look on screen.
+//! Every name of this crate (stream, shard, owner, manifest) is defined by [`text_newtype!`]. So each of them is checked by one
+//! constructor, is cheap to clone, and has the same form in JSON and on screen.
 //!
-//! It does not own what each name means or how long it may be: that stands where the name is defined.
+//! It does not own what each name means or how long it may be: each name's definition says so.
 
-/// A text that is not what it claims to be: a name out of its bounds, a sequence number that is no number.
+/// A text that is not valid: a name that is too long, a sequence number with a letter in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?} {problem}")]
 pub struct InvalidText {
-    /// What the text should have been, as in "shard id".
+    /// What the text should be, as in "shard id".
     pub what: &'static str,
-    /// The text, or its beginning when it is long.
+    /// The text, or its beginning if it is long.
     pub text: String,
     /// What is wrong with it, as in "is empty".
     pub problem: String,
 }
 
-/// How much of a refused text its error shows.
+/// How many characters of an invalid text its error shows.
 const SHOWN_CHARS_MAX: usize = 200;
 
 impl InvalidText {
@@ -40,13 +40,8 @@ pub(crate) fn check_name(what: &'static str, text: &str, bytes_max: usize) -> Re
 }
 
 /// Defines a text newtype: `text_newtype!(/// docs. Name, "name in messages", bytes_max)`.
-///
-/// The last argument may be a function `fn(what, text) -> Result<(), InvalidText>` for a stricter rule.
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident, $what:literal, $bytes_max:literal) => {
-        text_newtype!($(#[$doc])* $name, $what, |what, text| $crate::text::check_name(what, text, $bytes_max));
-    };
-    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -56,8 +51,7 @@ macro_rules! text_newtype {
             #[doc = concat!("Checks a ", $what, ".\n\n# Errors\n\nThe text breaks the rule in the type's description.")]
             pub fn new(text: impl AsRef<str>) -> Result<Self, $crate::text::InvalidText> {
                 let text = text.as_ref();
-                let check: fn(&'static str, &str) -> Result<(), $crate::text::InvalidText> = $check;
-                check($what, text)?;
+                $crate::text::check_name($what, text, $bytes_max)?;
                 Ok(Self(text.into()))
             }
 

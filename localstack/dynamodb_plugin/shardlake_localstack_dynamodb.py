@@ -1,7 +1,7 @@
-"""LocalStack's DynamoDB from moto, which LocalStack brings along: its own is a download that needs AWS's licence.
+"""DynamoDB for LocalStack from moto, which LocalStack contains. LocalStack's own DynamoDB is a download under AWS's licence.
 
-Owns: one lock around every request. moto's conditional writes look first and write then; with several threads two of them
-win now and then, and two workers would hold one lease.
+Owns: one lock around every request. moto checks a condition first and writes later, so that with several threads two conditional
+writes may both succeed, and two workers would hold one lease.
 """
 
 import threading

@@ -5,13 +5,13 @@
 //! macro is the constant `false` and nothing of a mutation is compiled into the product.
 //!
 //! Conditions that others imply are not in the list:
-//!
+//! Conditions that other conditions imply are not in the list:
 //! - *Nothing is pending where a decision is made.* A worker finishes what is pending before it reads on. So a decision over
+//! - *Nothing is pending where a decision is made.* A worker finishes a pending epoch before it reads on. So a decision over
 //!   a pending epoch would not begin at the checkpoint, or would not be the holder's.
 //! - *No shard has advanced when an epoch is rolled back.* Its objects would be visible, so none would be missing.
-//! - *A decision that took effect is never taken for refused.* The epoch is found pending, and finished, when its shards are
-//!   read again.
-
+//! - *A worker never takes a decision for refused that took effect.* The epoch is found pending, and finished, when its
+//!   shards are read again.
 /// Lists the mutations once: the enum, [`Mutation::ALL`] and their documentation come from it.
 macro_rules! mutations {
     ($($(#[$doc:meta])* $name:ident,)*) => {

@@ -1,20 +1,103 @@
-//! The stage graph: what a record passes through, as an object built from the configuration.
+//! The stage graph: the logical view of what a record passes through, built from the configuration.
 //!
-//! Owns: the nodes, the edges and what has passed along each edge ([`Counts`]). The lanes count along the graph's edges,
-//! the commit records keep the counts of each epoch, and status adds them up, so that what is drawn is what runs. Does
-//! not own: running.
+//! Owns: the nodes, the edges with their stable ids, and what has passed along each edge ([`Counts`]). Lanes count along the
+//! graph's edges, commit records keep the counts of each epoch, and `status` adds them up. Does not own: running.
 //!
-//! Along an edge before `encode` a record counts with the bytes it arrived with; after it, with the bytes of its object.
+//! It is the logical view: it shows which stages a record passes and in which order. The program runs each stage over a
+//! micro-batch of records, column by column (`columns`), and `commit` outside of this crate.
+//!
+//! Along an edge before `encode`, a record counts with the bytes it arrived with. After `encode`, the bytes are those of
+//! the object that holds it.
 
-use std::fmt::Write;
+use std::fmt;
 use std::ops::{AddAssign, Index, IndexMut};
+use std::str::FromStr;
 
 use crate::dataset::Datasets;
-use crate::dead_letter::code::Stage;
+use crate::layout::Area;
+use crate::stage::Stage;
 
-/// Number of an edge in its graph.
+mod draw;
+
+/// The place of an edge in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EdgeId(usize);
+pub struct EdgeIndex(usize);
+
+/// The stable id of an edge: the stage that it leaves, and through which port. Commit records keep counts by it, so a port or
+/// stage that has once been written keeps its name.
+///
+/// As text it is `stage/port`, or `stage/name/port` where there are several nodes of the stage: `decode/rejected`,
+/// `validate/events/out`, `source/orders/out`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EdgeId {
+    /// The stage that the edge leaves.
+    pub stage: Stage,
+    /// The dataset, or the stream of a source.
+    pub name: Option<String>,
+    /// The port of the stage.
+    pub port: Port,
+}
+
+/// Where an edge leaves its stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Port {
+    /// To the next stage.
+    Out,
+    /// To the dead letters.
+    Rejected,
+    /// From `commit` to `processed/`.
+    Processed,
+    /// From `decode` to the raw landing, and from `commit` to `raw/`.
+    Raw,
+    /// From `commit` to `error/`.
+    Error,
+}
+
+impl Port {
+    const ALL: [Port; 5] = [Port::Out, Port::Rejected, Port::Processed, Port::Raw, Port::Error];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Port::Out => "out",
+            Port::Rejected => "rejected",
+            Port::Processed => "processed",
+            Port::Raw => "raw",
+            Port::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for EdgeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{}/{name}/{}", self.stage, self.port.as_str()),
+            None => write!(f, "{}/{}", self.stage, self.port.as_str()),
+        }
+    }
+}
+
+/// A text that is not a valid id of an edge.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a valid edge id: expected stage/port or stage/name/port")]
+pub struct InvalidEdgeId(String);
+
+impl FromStr for EdgeId {
+    type Err = InvalidEdgeId;
+
+    fn from_str(text: &str) -> Result<EdgeId, InvalidEdgeId> {
+        let parse = || {
+            let (stage, rest) = text.split_once('/')?;
+            // The name of a stream may have slashes of its own.
+            let (name, port) = rest.rsplit_once('/').map_or((None, rest), |(name, port)| (Some(name), port));
+            Some(EdgeId {
+                stage: Stage::from_name(stage)?,
+                name: name.map(str::to_owned),
+                port: Port::ALL.into_iter().find(|known| known.as_str() == port)?,
+            })
+        };
+        parse().ok_or_else(|| InvalidEdgeId(text.to_owned()))
+    }
+}
 
 /// What kind of thing a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +113,7 @@ pub enum NodeKind {
 /// A node of the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Unique name, such as `validate/events`.
+    /// Unique name for people, such as `validate/events`.
     pub name: String,
     /// What it does, in a few words.
     pub detail: String,
@@ -39,27 +122,27 @@ pub struct Node {
 }
 
 /// An edge of the graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge {
+    /// Its stable id.
+    pub id: EdgeId,
     /// Number of the node it leaves.
     pub from: usize,
     /// Number of the node it enters.
     pub to: usize,
-    /// Whether it is the way of records that failed.
+    /// Whether records that failed pass along it.
     pub dead_letters: bool,
 }
 
 /// The edges that the records of one dataset pass.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DatasetEdges {
-    pub(crate) decoded: EdgeId,
-    pub(crate) validated: EdgeId,
-    pub(crate) enriched: EdgeId,
-    pub(crate) anonymized: EdgeId,
-    pub(crate) batched: EdgeId,
-    pub(crate) encoded: EdgeId,
-    pub(crate) landed: EdgeId,
-    pub(crate) refused: [EdgeId; 3],
+#[derive(Debug, Clone)]
+struct DatasetEdges {
+    /// From `decode` to `encode`: each stage's edge to the next one, in their order.
+    passed: Vec<(Stage, EdgeIndex)>,
+    /// The edge to the dead letters of each stage that rejects records.
+    rejected: Vec<(Stage, EdgeIndex)>,
+    encoded: EdgeIndex,
+    processed: EdgeIndex,
 }
 
 /// The compiled graph.
@@ -67,43 +150,46 @@ pub(crate) struct DatasetEdges {
 pub struct Graph {
     nodes: Vec<Node>,
     edges: Vec<Edge>,
-    sources: Vec<EdgeId>,
-    pub(crate) undecoded: EdgeId,
-    pub(crate) datasets: Vec<DatasetEdges>,
-    raw: Option<[EdgeId; 3]>,
-    letters: [EdgeId; 2],
+    sources: Vec<EdgeIndex>,
+    undecoded: EdgeIndex,
+    datasets: Vec<DatasetEdges>,
+    raw: Option<[EdgeIndex; 3]>,
+    dead_letters: [EdgeIndex; 2],
 }
 
 impl Graph {
-    /// The graph of these sources and datasets; `raw`: whether records also land as they came.
+    /// The graph of these sources and datasets. `raw`: whether records are also stored as received.
     pub fn new(sources: &[String], datasets: &Datasets, raw: bool) -> Graph {
         let mut builder = Builder { nodes: Vec::new(), edges: Vec::new() };
-        let decode = builder.node("decode", "JSON, once over the bytes; which dataset", NodeKind::Stage);
-        let letters = builder.node("dead letters", "why, where, and the original bytes", NodeKind::Stage);
+        let decode = builder.node("decode", "JSON, scanned once; which dataset", NodeKind::Stage);
+        let dead_letters = builder.node("dead letters", "why, where, and the original bytes", NodeKind::Stage);
         let commit = builder.node("commit", "stage, describe, decide, publish, advance", NodeKind::Stage);
-        let error = builder.node("error/", "dead letters, by code and arrival day", NodeKind::Sink);
+        let error = builder.node(Area::Error.prefix(), "dead letters, by code and arrival day", NodeKind::Sink);
         let sources = sources
             .iter()
             .map(|source| {
                 let node = builder.node(source, "", NodeKind::Source);
-                builder.edge(node, decode, false)
+                builder.edge(node, decode, (Stage::Source, Some(source), Port::Out))
             })
             .collect();
-        let undecoded = builder.edge(decode, letters, true);
+        let undecoded = builder.edge(decode, dead_letters, (Stage::Decode, None, Port::Rejected));
         let datasets = (0..datasets.plans().len())
-            .map(|dataset| builder.dataset(datasets, dataset, decode, letters, commit))
+            .map(|dataset| builder.dataset(datasets, dataset, decode, dead_letters, commit))
             .collect();
         let raw = raw.then(|| {
             let collect = builder.node("raw", "every record as received", NodeKind::Stage);
-            let sink = builder.node("raw/", "JSON lines, by dataset and arrival day", NodeKind::Sink);
+            let sink = builder.node(Area::Raw.prefix(), "JSON lines, by dataset and arrival day", NodeKind::Sink);
             [
-                builder.edge(decode, collect, false),
-                builder.edge(collect, commit, false),
-                builder.edge(commit, sink, false),
+                builder.edge(decode, collect, (Stage::Decode, None, Port::Raw)),
+                builder.edge(collect, commit, (Stage::Raw, None, Port::Out)),
+                builder.edge(commit, sink, (Stage::Commit, None, Port::Raw)),
             ]
         });
-        let letters = [builder.edge(letters, commit, true), builder.edge(commit, error, true)];
-        Graph { nodes: builder.nodes, edges: builder.edges, sources, undecoded, datasets, raw, letters }
+        let dead_letters = [
+            builder.edge(dead_letters, commit, (Stage::DeadLetters, None, Port::Out)),
+            builder.edge(commit, error, (Stage::Commit, None, Port::Error)),
+        ];
+        Graph { nodes: builder.nodes, edges: builder.edges, sources, undecoded, datasets, raw, dead_letters }
     }
 
     /// The nodes, by number.
@@ -111,20 +197,14 @@ impl Graph {
         &self.nodes
     }
 
-    /// The edges with their numbers.
-    pub fn edges(&self) -> impl Iterator<Item = (EdgeId, Edge)> {
-        self.edges.iter().enumerate().map(|(number, edge)| (EdgeId(number), *edge))
+    /// The edges with their places.
+    pub fn edges(&self) -> impl Iterator<Item = (EdgeIndex, &Edge)> {
+        self.edges.iter().enumerate().map(|(number, edge)| (EdgeIndex(number), edge))
     }
 
-    /// An edge's name in commit records and metrics: `validate/events → enrich/events`.
-    pub fn edge_name(&self, edge: EdgeId) -> String {
-        let Edge { from, to, .. } = self.edges[edge.0];
-        format!("{} → {}", self.nodes[from].name, self.nodes[to].name)
-    }
-
-    /// The edge of a name.
-    pub fn find_edge(&self, name: &str) -> Option<EdgeId> {
-        (0..self.edges.len()).map(EdgeId).find(|edge| self.edge_name(*edge) == name)
+    /// The edge of an id.
+    pub fn find_edge(&self, id: &EdgeId) -> Option<EdgeIndex> {
+        self.edges.iter().position(|edge| edge.id == *id).map(EdgeIndex)
     }
 
     /// Counts that are all zero.
@@ -133,107 +213,47 @@ impl Graph {
     }
 
     /// The edge from a source to the decoder: everything that was read.
-    pub fn source_edge(&self, source: usize) -> EdgeId {
+    pub fn source_edge(&self, source: usize) -> EdgeIndex {
         self.sources[source]
     }
 
-    /// The edges on which a dataset's rows leave the encoder, and land.
-    pub fn row_edges(&self, dataset: usize) -> [EdgeId; 2] {
-        [self.datasets[dataset].encoded, self.datasets[dataset].landed]
+    /// The edges from `encode` to `commit` and from there into `processed/`, for a dataset's rows.
+    pub fn row_edges(&self, dataset: usize) -> [EdgeIndex; 2] {
+        [self.datasets[dataset].encoded, self.datasets[dataset].processed]
     }
 
-    /// The edges into the raw landing, out of it, and into the lake, if it is on.
-    pub fn raw_edges(&self) -> Option<[EdgeId; 3]> {
+    /// The edges into the raw landing, from there to `commit`, and into `raw/`, if the raw landing is on.
+    pub fn raw_edges(&self) -> Option<[EdgeIndex; 3]> {
         self.raw
     }
 
-    /// The edges on which dead letters go to the commit, and land.
-    pub fn letter_edges(&self) -> [EdgeId; 2] {
-        self.letters
+    /// The edges on which dead letters go to `commit`, and into `error/`.
+    pub fn dead_letter_edges(&self) -> [EdgeIndex; 2] {
+        self.dead_letters
     }
 
-    pub(crate) fn refused_edge(&self, dataset: Option<usize>, stage: Stage) -> EdgeId {
-        let Some(dataset) = dataset else { return self.undecoded };
-        let [validate, enrich, batch] = self.datasets[dataset].refused;
-        match stage {
-            Stage::Decode => self.undecoded,
-            Stage::Validate => validate,
-            Stage::Enrich => enrich,
-            Stage::Batch => batch,
+    /// Counts one record of a source along its way, up to the stage that rejected it or to `encode`. The bytes of a dead
+    /// letter are counted when its object is complete.
+    pub(crate) fn count_record(
+        &self,
+        source: usize,
+        dataset: Option<usize>,
+        rejected_at: Option<Stage>,
+        bytes: u64,
+        counts: &mut Counts,
+    ) {
+        counts.add(self.sources[source], 1, bytes);
+        let edges = dataset.map(|dataset| &self.datasets[dataset]);
+        if let Some(stage) = rejected_at {
+            let rejected = edges.and_then(|edges| edges.rejected.iter().find(|(at, _)| *at == stage));
+            counts.add(rejected.map_or(self.undecoded, |(_, edge)| *edge), 1, bytes);
+            counts.add(self.dead_letters[0], 1, 0);
         }
-    }
-
-    /// The graph as lines for people, with what has passed along each edge where counts are given.
-    pub fn text(&self, counts: Option<&Counts>) -> String {
-        let mut out = String::new();
-        let from_width = self.edges.iter().map(|edge| self.nodes[edge.from].name.chars().count()).max().unwrap_or(0);
-        let to_width = self.edges.iter().map(|edge| self.nodes[edge.to].name.chars().count()).max().unwrap_or(0);
-        let mut drawn: Vec<usize> = (0..self.edges.len()).collect();
-        drawn.sort_by_key(|edge| (self.rank(self.edges[*edge].from), self.edges[*edge].dead_letters));
-        for number in drawn {
-            let edge = self.edges[number];
-            let (from, to) = (&self.nodes[edge.from], &self.nodes[edge.to]);
-            let arrow = if edge.dead_letters { "··>" } else { "──>" };
-            let from_name = format!("{:<from_width$}", from.name);
-            let last = match counts {
-                Some(counts) => {
-                    let Count { records, bytes } = counts[EdgeId(number)];
-                    format!("{:<to_width$}  {records:>12} records  {bytes:>15} bytes", to.name)
-                }
-                None if to.detail.is_empty() => to.name.clone(),
-                None => format!("{:<to_width$}  {}", to.name, to.detail),
-            };
-            let _ = writeln!(out, "{from_name}  {arrow}  {}", last.trim_end());
-        }
-        out
-    }
-
-    /// The graph as a Mermaid flowchart.
-    pub fn mermaid(&self) -> String {
-        let mut out = String::from("flowchart LR\n");
-        for (number, node) in self.nodes.iter().enumerate() {
-            let name = node.name.replace('"', "#quot;");
-            let _ = match node.kind {
-                NodeKind::Source => writeln!(out, "  n{number}[(\"{name}\")]"),
-                NodeKind::Stage => writeln!(out, "  n{number}[\"{name}\"]"),
-                NodeKind::Sink => writeln!(out, "  n{number}[/\"{name}\"/]"),
-            };
-        }
-        for edge in &self.edges {
-            let arrow = if edge.dead_letters { "-.->" } else { "-->" };
-            let _ = writeln!(out, "  n{} {arrow} n{}", edge.from, edge.to);
-        }
-        out
-    }
-
-    /// The graph in Graphviz's DOT language.
-    pub fn dot(&self) -> String {
-        let mut out = String::from("digraph shardlake {\n  rankdir=LR;\n");
-        for (number, node) in self.nodes.iter().enumerate() {
-            let shape = match node.kind {
-                NodeKind::Source => "cylinder",
-                NodeKind::Stage => "box",
-                NodeKind::Sink => "folder",
-            };
-            let name = node.name.replace('\\', "\\\\").replace('"', "\\\"");
-            let _ = writeln!(out, "  n{number} [shape={shape}, label=\"{name}\"];");
-        }
-        for edge in &self.edges {
-            let style = if edge.dead_letters { " [style=dashed]" } else { "" };
-            let _ = writeln!(out, "  n{} -> n{}{style};", edge.from, edge.to);
-        }
-        out.push_str("}\n");
-        out
-    }
-
-    /// Where a node stands on the records' way, for listing.
-    fn rank(&self, node: usize) -> usize {
-        let Node { name, kind, .. } = &self.nodes[node];
-        let order =
-            ["decode", "validate/", "enrich/", "anonymize/", "batch/", "encode/", "raw", "dead letters", "commit"];
-        match kind {
-            NodeKind::Source => 0,
-            _ => 1 + order.iter().position(|prefix| name.starts_with(prefix)).unwrap_or(order.len()),
+        for (stage, edge) in edges.iter().flat_map(|edges| &edges.passed) {
+            if rejected_at == Some(*stage) {
+                break;
+            }
+            counts.add(*edge, 1, bytes);
         }
     }
 }
@@ -249,9 +269,11 @@ impl Builder {
         self.nodes.len() - 1
     }
 
-    fn edge(&mut self, from: usize, to: usize, dead_letters: bool) -> EdgeId {
-        self.edges.push(Edge { from, to, dead_letters });
-        EdgeId(self.edges.len() - 1)
+    fn edge(&mut self, from: usize, to: usize, (stage, name, port): (Stage, Option<&str>, Port)) -> EdgeIndex {
+        let dead_letters = port == Port::Rejected || port == Port::Error || stage == Stage::DeadLetters;
+        let id = EdgeId { stage, name: name.map(str::to_owned), port };
+        self.edges.push(Edge { id, from, to, dead_letters });
+        EdgeIndex(self.edges.len() - 1)
     }
 
     fn dataset(
@@ -259,34 +281,38 @@ impl Builder {
         all: &Datasets,
         dataset: usize,
         decode: usize,
-        letters: usize,
+        dead_letters: usize,
         commit: usize,
     ) -> DatasetEdges {
         let plan = all.plan(dataset);
-        let name = &plan.name;
+        let name = &*plan.name;
         let lookups: Vec<&str> = all.lookups(dataset).collect();
         let joined = if lookups.is_empty() { String::new() } else { format!("; lookups: {}", lookups.join(", ")) };
         let partitions: Vec<&str> = all.partition_columns(dataset).collect();
-        let mut stage = |stage: &str, detail: &str| self.node(&format!("{stage}/{name}"), detail, NodeKind::Stage);
-        let validate = stage("validate", "types and constraints");
-        let enrich = stage("enrich", &format!("ingest columns, times{joined}"));
-        let anonymize = stage("anonymize", &plan.rules().join(", "));
-        let batch = stage("batch", &format!("by {}", partitions.join(", ")));
-        let encode = stage("encode", "Parquet");
-        let sink = self.node(&format!("processed/{name}/"), "rows, by event time", NodeKind::Sink);
+        let mut passed = Vec::new();
+        let mut rejected = Vec::new();
+        let mut before = (Stage::Decode, decode);
+        for stage in Stage::ALL.into_iter().filter(|stage| stage.is_per_dataset()) {
+            let detail = match stage {
+                Stage::Validate => "types and constraints".to_owned(),
+                Stage::Enrich => format!("ingest columns, times{joined}"),
+                Stage::Anonymize => plan.rules().join(", "),
+                Stage::Batch => format!("by {}", partitions.join(", ")),
+                _ => "Parquet".to_owned(),
+            };
+            let node = self.node(&format!("{stage}/{name}"), &detail, NodeKind::Stage);
+            passed.push((before.0, self.edge(before.1, node, (before.0, Some(name), Port::Out))));
+            if stage.rejects() {
+                rejected.push((stage, self.edge(node, dead_letters, (stage, Some(name), Port::Rejected))));
+            }
+            before = (stage, node);
+        }
+        let sink = self.node(&format!("{}{name}/", Area::Processed.prefix()), "rows, by event time", NodeKind::Sink);
         DatasetEdges {
-            decoded: self.edge(decode, validate, false),
-            validated: self.edge(validate, enrich, false),
-            enriched: self.edge(enrich, anonymize, false),
-            anonymized: self.edge(anonymize, batch, false),
-            batched: self.edge(batch, encode, false),
-            encoded: self.edge(encode, commit, false),
-            landed: self.edge(commit, sink, false),
-            refused: [
-                self.edge(validate, letters, true),
-                self.edge(enrich, letters, true),
-                self.edge(batch, letters, true),
-            ],
+            passed,
+            rejected,
+            encoded: self.edge(before.1, commit, (before.0, Some(name), Port::Out)),
+            processed: self.edge(commit, sink, (Stage::Commit, Some(name), Port::Processed)),
         }
     }
 }
@@ -312,29 +338,92 @@ impl AddAssign for Count {
 pub struct Counts(Vec<Count>);
 
 impl Counts {
-    /// Counts one record along an edge.
+    /// Counts records along an edge.
     #[inline]
-    pub fn add(&mut self, edge: EdgeId, records: u64, bytes: u64) {
+    pub fn add(&mut self, edge: EdgeIndex, records: u64, bytes: u64) {
         self.0[edge.0] += Count { records, bytes };
     }
 
     /// Adds the counts of the same graph.
     pub fn merge(&mut self, other: &Counts) {
-        assert_eq!(self.0.len(), other.0.len(), "counts of one graph are added up");
+        assert_eq!(self.0.len(), other.0.len(), "both counts are of the same graph");
         self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine += *theirs);
     }
 }
 
-impl Index<EdgeId> for Counts {
+impl Index<EdgeIndex> for Counts {
     type Output = Count;
 
-    fn index(&self, edge: EdgeId) -> &Count {
+    fn index(&self, edge: EdgeIndex) -> &Count {
         &self.0[edge.0]
     }
 }
 
-impl IndexMut<EdgeId> for Counts {
-    fn index_mut(&mut self, edge: EdgeId) -> &mut Count {
+impl IndexMut<EdgeIndex> for Counts {
+    fn index_mut(&mut self, edge: EdgeIndex) -> &mut Count {
         &mut self.0[edge.0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::shipped;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_edge_id_round_trips(
+            stage in prop::sample::select(Stage::ALL.to_vec()),
+            name in prop::option::of("\\PC{0,20}"),
+            port in prop::sample::select(Port::ALL.to_vec()),
+        ) {
+            let id = EdgeId { stage, name, port };
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_edge_id_is_refused() {
+        for text in ["", "validate", "validate/", "validate/events", "valid/out", "decode → validate/events", "/out"]
+        {
+            assert_eq!(text.parse::<EdgeId>(), Err(InvalidEdgeId(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn every_edge_is_found_by_its_id_and_ids_keep_their_spelling() {
+        let no_table = |_: &str, _: &str| Err("there is none".to_owned());
+        let datasets = Datasets::compile(&shipped()[2..], &no_table).unwrap();
+        let graph = Graph::new(&["orders".to_owned()], &datasets, true);
+        let mut ids: Vec<&EdgeId> = graph.edges().map(|(_, edge)| &edge.id).collect();
+        for (index, edge) in graph.edges() {
+            assert_eq!(graph.find_edge(&edge.id), Some(index));
+        }
+        ids.sort();
+        let ids: Vec<String> = ids.into_iter().map(ToString::to_string).collect();
+        // In the order of the stages; lakes hold these names.
+        assert_eq!(
+            ids,
+            [
+                "source/orders/out",
+                "decode/rejected",
+                "decode/raw",
+                "decode/users/out",
+                "validate/users/out",
+                "validate/users/rejected",
+                "enrich/users/out",
+                "enrich/users/rejected",
+                "anonymize/users/out",
+                "batch/users/out",
+                "batch/users/rejected",
+                "encode/users/out",
+                "raw/out",
+                "dead_letters/out",
+                "commit/raw",
+                "commit/error",
+                "commit/users/processed",
+            ]
+        );
     }
 }

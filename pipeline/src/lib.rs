@@ -11,7 +11,7 @@
 //! 7. [`encode`]: columns to Parquet.
 //! 8. [`line_objects`], [`dead_letter`]: the raw landing and the records that failed.
 //!
-//! [`graph`] is the same way as an object that can be drawn and counted along.
+//! [`layout`] has every key of the lake. [`graph`] is the same way as an object that can be drawn and counted along.
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,8 @@ mod decode;
 pub mod encode;
 pub mod graph;
 pub mod lane;
+pub mod layout;
 pub mod line_objects;
+pub mod stage;
 pub mod time;
 pub mod toml_reader;

@@ -11,6 +11,8 @@ use std::io::Write;
 
 use flate2::write::GzEncoder;
 
+use crate::layout::Folder;
+
 /// Bytes of lines that are compressed together.
 const MEMBER_BYTES: usize = 1 << 20;
 /// Bytes of lines that wait, over all destinations.
@@ -48,8 +50,8 @@ impl LineCodec {
 /// A compressed piece of a line object.
 #[derive(Debug)]
 pub struct LineMember {
-    /// Folder of the object, as `raw/events/year=2025/month=01/day=13`.
-    pub folder: String,
+    /// The folder of the object.
+    pub folder: Folder,
     /// How many lines are in it.
     pub lines: u64,
     /// Compressed bytes.
@@ -60,7 +62,7 @@ pub struct LineMember {
 #[derive(Debug)]
 pub(crate) struct Lines {
     codec: LineCodec,
-    waiting: BTreeMap<String, Waiting>,
+    waiting: BTreeMap<Folder, Waiting>,
     waiting_bytes: usize,
     members: Vec<LineMember>,
 }
@@ -77,9 +79,9 @@ impl Lines {
     }
 
     /// Adds lines to a folder's object; `write` appends them, each with its line end, and says how many they are.
-    pub(crate) fn add(&mut self, folder: &str, write: impl FnOnce(&mut Vec<u8>) -> u64) {
+    pub(crate) fn add(&mut self, folder: &Folder, write: impl FnOnce(&mut Vec<u8>) -> u64) {
         if !self.waiting.contains_key(folder) {
-            self.waiting.insert(folder.to_owned(), Waiting::default());
+            self.waiting.insert(folder.clone(), Waiting::default());
         }
         let Some(waiting) = self.waiting.get_mut(folder) else { return };
         let before = waiting.text.len();
@@ -95,7 +97,7 @@ impl Lines {
 
     /// Compresses what most waits for, until half of it is gone.
     fn compress_largest(&mut self) {
-        let mut folders: Vec<(usize, String)> =
+        let mut folders: Vec<(usize, Folder)> =
             self.waiting.iter().map(|(folder, waiting)| (waiting.text.len(), folder.clone())).collect();
         folders.sort_unstable_by(|left, right| right.cmp(left));
         for (_, folder) in folders {
@@ -106,7 +108,7 @@ impl Lines {
         }
     }
 
-    fn compress(&mut self, folder: &str) {
+    fn compress(&mut self, folder: &Folder) {
         if let Some((folder, Waiting { lines, text })) = self.waiting.remove_entry(folder)
             && lines > 0
         {
@@ -122,7 +124,7 @@ impl Lines {
 
     /// Compresses everything that waits, and gives up all members.
     pub(crate) fn flush(&mut self) -> Vec<LineMember> {
-        let folders: Vec<String> = self.waiting.keys().cloned().collect();
+        let folders: Vec<Folder> = self.waiting.keys().cloned().collect();
         folders.iter().for_each(|folder| self.compress(folder));
         self.take_members()
     }
@@ -131,7 +133,12 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::day_of;
     use std::io::Read;
+
+    fn folder(dataset: &str, day: i64) -> Folder {
+        Folder::Raw { dataset: Some(dataset.into()), day: day_of(day) }
+    }
 
     fn decompress(codec: LineCodec, bytes: &[u8]) -> Vec<u8> {
         let mut text = Vec::new();
@@ -149,13 +156,13 @@ mod tests {
             let mut expected = (Vec::new(), Vec::new());
             for n in 0..60_000 {
                 let line = format!("{{\"n\":{n},\"text\":\"a line of some length\"}}\n");
-                lines.add("raw/a", |out| {
+                lines.add(&folder("a", 1), |out| {
                     out.extend_from_slice(line.as_bytes());
                     1
                 });
                 expected.0.extend_from_slice(line.as_bytes());
                 if n % 1000 == 0 {
-                    lines.add("raw/b", |out| {
+                    lines.add(&folder("b", 1), |out| {
                         out.extend_from_slice(line.as_bytes());
                         1
                     });
@@ -163,13 +170,13 @@ mod tests {
                 }
             }
             let members = lines.flush();
-            let object = |folder: &str| {
-                let members: Vec<_> = members.iter().filter(|member| member.folder == folder).collect();
+            let object = |folder: &Folder| {
+                let members: Vec<_> = members.iter().filter(|member| member.folder == *folder).collect();
                 let bytes: Vec<u8> = members.iter().flat_map(|member| member.bytes.clone()).collect();
                 (members.len(), members.iter().map(|member| member.lines).sum::<u64>(), decompress(codec, &bytes))
             };
-            assert_eq!(object("raw/a"), (3, 60_000, expected.0));
-            assert_eq!(object("raw/b"), (1, 60, expected.1));
+            assert_eq!(object(&folder("a", 1)), (3, 60_000, expected.0));
+            assert_eq!(object(&folder("b", 1)), (1, 60, expected.1));
             assert!(lines.flush().is_empty());
         }
     }
@@ -179,7 +186,7 @@ mod tests {
         let mut lines = Lines::new(LineCodec::Gzip(1));
         let mut largest = 0;
         for n in 0..40_000 {
-            lines.add(&format!("raw/a/day={:04}", n % 1000), |out| {
+            lines.add(&folder("a", n % 1000), |out| {
                 out.extend_from_slice(&[b'x'; 1023]);
                 out.push(b'\n');
                 1
@@ -190,7 +197,7 @@ mod tests {
         let members = lines.flush();
         assert_eq!(members.iter().map(|member| member.lines).sum::<u64>(), 40_000);
         assert_eq!(lines.waiting_bytes, 0);
-        let folders: std::collections::BTreeSet<&str> = members.iter().map(|member| member.folder.as_str()).collect();
+        let folders: std::collections::BTreeSet<&Folder> = members.iter().map(|member| &member.folder).collect();
         assert_eq!(folders.len(), 1000);
     }
 }

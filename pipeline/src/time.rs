@@ -4,6 +4,8 @@
 //!
 //! Limits: years 0000 to 9999, as RFC 3339 has them. Fractions finer than a millisecond are cut off.
 
+use std::fmt;
+
 /// Milliseconds in a day.
 pub const DAY_MS: i64 = 86_400_000;
 
@@ -16,6 +18,21 @@ pub struct Day {
     pub month: u32,
     /// Day of the month, 1 to 31.
     pub day: u32,
+}
+
+impl Day {
+    /// Whether the calendar has this day.
+    pub fn is_valid(self) -> bool {
+        day_of(days_of(self)) == self
+    }
+}
+
+impl fmt::Display for Day {
+    /// `2025-01-13`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Day { year, month, day } = self;
+        write!(f, "{year:04}-{month:02}-{day:02}")
+    }
 }
 
 /// The calendar day of a number of days since 1970-01-01.
@@ -49,10 +66,10 @@ pub fn days_of(day: Day) -> i64 {
 
 /// RFC 3339 text with milliseconds and `Z`.
 pub fn format_rfc3339(ms: i64) -> String {
-    let Day { year, month, day } = day_of(ms.div_euclid(DAY_MS));
+    let day = day_of(ms.div_euclid(DAY_MS));
     let rest = ms.rem_euclid(DAY_MS);
     let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1_000)
+    format!("{day}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1_000)
 }
 
 /// Parses RFC 3339 text (`2025-01-13T10:30:00.123+01:00`) to milliseconds. The offset is required, as the RFC has it;

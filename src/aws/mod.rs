@@ -126,21 +126,6 @@ pub enum Created {
     Existed,
 }
 
-/// An error with its causes, each by its own text. The SDK's debug form is not used: it may show a request or a response with
-/// all that is in it.
-pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if texts.last() != Some(&text) {
-            texts.push(text);
-        }
-        next = cause.source();
-    }
-    texts.join(": ")
-}
-
 /// Counts requests when they are sent.
 #[derive(Debug, Clone, Default)]
 pub struct RequestCounter {

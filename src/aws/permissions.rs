@@ -11,8 +11,7 @@ use std::fmt;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-
-use crate::aws::causes;
+use checkpoints::error_chain;
 
 /// The key of an item, an object or an upload that exists only during a trial.
 pub const PROBE: &str = "_shardlake-probe";
@@ -123,7 +122,7 @@ where
     if denied.contains(&code.as_str()) || (code.is_empty() && status == Some(403)) {
         return Found::Denied;
     }
-    let mut problem = causes(&error);
+    let mut problem = error_chain(&error);
     problem.truncate(problem.char_indices().nth(PROBLEM_MAX).map_or(problem.len(), |(at, _)| at));
     Found::Failed(problem)
 }

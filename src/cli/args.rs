@@ -6,9 +6,12 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
 
+/// What `--version` prints.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (build ", env!("SHARDLAKE_BUILD_ID"), ")");
+
 /// Kinesis records into a data lake, each exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "shardlake", version, about, max_term_width = 100)]
+#[command(name = "shardlake", version = VERSION, about, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,

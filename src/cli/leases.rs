@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, Position, ShardKey};
+use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, ShardKey};
 use serde_json::{Value, json};
 
 use crate::cli::args::{LeasesArgs, LeasesCommand, Place};
@@ -103,7 +103,7 @@ async fn list(store: &dyn LeaseStore, watch: Duration, json: bool) -> anyhow::Re
     }
     print!("{}", table.render(""));
     let mut workers: BTreeMap<&LeaseOwner, u64> = BTreeMap::new();
-    for owner in leases.iter().filter(|lease| !is_end(lease)).filter_map(|lease| lease.holder.committer()) {
+    for owner in leases.iter().filter(|lease| !lease.is_done()).filter_map(|lease| lease.holder.committer()) {
         *workers.entry(owner).or_default() += 1;
     }
     let mut table = Table::new(&["worker", ">shards", "counters"]);
@@ -121,10 +121,6 @@ async fn list(store: &dyn LeaseStore, watch: Duration, json: bool) -> anyhow::Re
     }
     println!("{} of {}", counted(leases.len() as u64, "lease"), counted(workers.len() as u64, "worker"));
     Ok(ExitCode::from(u8::from(!findings.is_empty())))
-}
-
-fn is_end(lease: &Lease) -> bool {
-    lease.checkpoint == Position::End
 }
 
 fn row(lease: &Lease, states: &BTreeMap<&ShardKey, ShardState>) -> Value {
@@ -149,7 +145,7 @@ fn inspect(lease: &Lease, leases: &[Lease], json: bool) {
     line("stream", lease.key.stream.to_string(), "");
     line("shard", lease.key.shard.to_string(), "");
     let (holder, meaning) = match &lease.holder {
-        Holder::Nobody if is_end(lease) => ("nobody".to_owned(), "needs no holder any more"),
+        Holder::Nobody if lease.is_done() => ("nobody".to_owned(), "needs no holder any more"),
         Holder::Nobody => ("nobody".to_owned(), "the next worker that has less than its share takes it"),
         Holder::Held(owner) => (owner.to_string(), "reads the shard and commits it"),
         Holder::HandingOver { from, to } => {

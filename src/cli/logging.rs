@@ -1,56 +1,68 @@
-//! Logs, errors and the progress bar.
+//! What goes to stderr: logs, errors and reports of panics.
 //!
-//! Owns: what may be logged at all, whatever `RUST_LOG` asks for. Libraries log what they carry at their finer levels: the
-//! SDK whole requests and answers, with records, keys and signatures in them. So only events of our own crates have levels
-//! below `info`. A panic tells where it happened and never its text, which may quote a value in hand.
+//! Owns: what may be logged at all, whatever `RUST_LOG` asks for. At their finer levels, libraries log the data that they
+//! carry: the SDK logs whole requests and answers, with records, keys and signatures in them. So only events of our own
+//! crates may have levels below `info`. The report of a panic says where it happened and never quotes its message, which
+//! may contain a value. Does not own: the progress bar (`progress_bar`), what commands print (`output`).
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use checkpoints::error_chain;
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::args::LogFormat;
-use crate::cli::output::{counted, show_count};
-use crate::worker::Progress;
 
-/// The finest level of events that are not our own.
-const OF_OTHERS: Level = Level::INFO;
+/// The finest level of events of other crates.
+const FOREIGN_LEVEL_MAX: Level = Level::INFO;
+/// What is logged without `RUST_LOG`.
+const DEFAULT_LEVEL: LevelFilter = LevelFilter::WARN;
 
-/// Whether an event may be logged, whatever is asked for.
+/// Returns true if an event may be logged, whatever is asked for.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let own = target == "shardlake" || target.starts_with("shardlake::") || target.starts_with("shardlake_");
-    own || *metadata.level() <= OF_OTHERS
+    own || *metadata.level() <= FOREIGN_LEVEL_MAX
 }
 
-/// Sends logs to stderr; `RUST_LOG` says which, warnings by default.
+/// Sends logs to stderr. `RUST_LOG` sets the levels by target, such as `warn,shardlake=debug`.
 pub(crate) fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let targets = targets(std::env::var_os("RUST_LOG").map(|value| value.to_string_lossy().into_owned()).as_deref())
+        .unwrap_or_else(|problem| {
+            eprintln!("shardlake: {problem}; logging at level {DEFAULT_LEVEL}");
+            Targets::new().with_default(DEFAULT_LEVEL)
+        });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    let lines = lines.with_filter(filter).with_filter(filter_fn(may_be_logged));
+    let lines = lines.with_filter(targets).with_filter(filter_fn(may_be_logged));
     // A second start, as in a test, keeps the first.
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
-/// Has a panic say where it happened, and nothing else: its text may quote what was in hand, such as a part of a record.
-pub(crate) fn keep_panics_quiet() {
+/// Parses the value of `RUST_LOG`: a comma-separated list of levels and `target=level`.
+fn targets(value: Option<&str>) -> Result<Targets, String> {
+    match value.map(str::trim) {
+        None | Some("") => Ok(Targets::new().with_default(DEFAULT_LEVEL)),
+        Some(value) => value.parse().map_err(|error| {
+            format!("invalid RUST_LOG '{value}': {error}; expected levels by target, such as warn,shardlake=debug")
+        }),
+    }
+}
+
+/// Makes the report of a panic say where it happened, and nothing else: its message may quote a part of a record.
+pub(crate) fn hide_panic_messages() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
         eprintln!(
-            "shardlake: a bug: thread {thread} panicked at {place}; what it was told is left out, since it may hold data"
+            "shardlake: a bug: thread {thread} panicked at {place}; its message is omitted, since it may hold data"
         );
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
             eprintln!("{}", std::backtrace::Backtrace::force_capture());
@@ -58,58 +70,10 @@ pub(crate) fn keep_panics_quiet() {
     }));
 }
 
-/// Tells an error with its causes, once each.
-pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
-    let mut message: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        if !message.iter().any(|known| known.contains(&text)) {
-            message.push(text);
-        }
-    }
-    eprintln!("shardlake: {}", message.join(": "));
+/// Prints an error with its causes, each once.
+pub(crate) fn report_failure(error: &anyhow::Error) -> ExitCode {
+    eprintln!("shardlake: {}", error_chain(error.as_ref()));
     ExitCode::from(1)
-}
-
-/// A bar on a terminal, nothing elsewhere.
-pub(crate) fn bar(total: u64, template: &str) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(total), target).with_style(style)
-}
-
-/// Draws a run's progress until it is dropped.
-pub(crate) struct Watching {
-    task: tokio::task::JoinHandle<()>,
-    bar: ProgressBar,
-}
-
-impl Watching {
-    pub(crate) fn start(progress: Arc<Progress>) -> Self {
-        let bar =
-            bar(progress.bytes_total.load(Ordering::Relaxed), "{bar:30} {percent:>3}%  {binary_bytes_per_sec}  {msg}");
-        let for_task = bar.clone();
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(Duration::from_millis(200));
-            loop {
-                ticks.tick().await;
-                for_task.set_length(progress.bytes_total.load(Ordering::Relaxed));
-                for_task.set_position(progress.bytes_read.load(Ordering::Relaxed));
-                let records = show_count(progress.records.load(Ordering::Relaxed));
-                let commits = counted(progress.epochs.load(Ordering::Relaxed), "commit");
-                for_task.set_message(format!("{records} records, {commits}"));
-            }
-        });
-        Watching { task, bar }
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.task.abort();
-        self.bar.finish_and_clear();
-    }
 }
 
 #[cfg(test)]
@@ -119,13 +83,13 @@ mod tests {
     const CHILD: &str = "SHARDLAKE_TEST_OF_PANICS";
 
     #[test]
-    fn a_panic_tells_its_place_and_not_what_was_in_hand() {
+    fn the_report_of_a_panic_has_its_place_and_not_its_message() {
         if let Ok(value) = std::env::var(CHILD) {
-            keep_panics_quiet();
-            // As a slice out of bounds would quote the text that it cuts.
+            hide_panic_messages();
+            // A slice out of bounds would quote the text that it cuts, likewise.
             panic!("{value} is in hand");
         }
-        let name = "cli::logging::tests::a_panic_tells_its_place_and_not_what_was_in_hand";
+        let name = "cli::logging::tests::the_report_of_a_panic_has_its_place_and_not_its_message";
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "hush-hush").output().unwrap();
         let message = [output.stdout, output.stderr].concat();
@@ -135,5 +99,26 @@ mod tests {
             "{message}"
         );
         assert!(!message.contains("hush-hush"), "{message}");
+    }
+
+    #[test]
+    fn rust_log_sets_levels_by_target() {
+        let would_log =
+            |value: Option<&str>, target: &str, level: Level| targets(value).unwrap().would_enable(target, &level);
+        for value in [None, Some(""), Some(" ")] {
+            assert!(would_log(value, "shardlake::worker", Level::WARN) && !would_log(value, "shardlake", Level::INFO));
+        }
+        let value = Some("shardlake=info,shardlake_checkpoints=debug,error");
+        assert!(would_log(value, "shardlake::worker", Level::INFO) && !would_log(value, "shardlake", Level::DEBUG));
+        assert!(would_log(value, "shardlake_checkpoints::sqlite", Level::DEBUG));
+        assert!(would_log(value, "hyper", Level::ERROR) && !would_log(value, "hyper", Level::WARN));
+    }
+
+    #[test]
+    fn a_bad_rust_log_is_reported() {
+        for value in ["shardlake=loud", "shardlake[span]=info=x", "a=b=c"] {
+            let problem = targets(Some(value)).unwrap_err();
+            assert!(problem.starts_with(&format!("invalid RUST_LOG '{value}': ")), "{problem}");
+        }
     }
 }

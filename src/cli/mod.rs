@@ -6,6 +6,7 @@
 //! Exit codes: 0 done; 1 failed, or found faults; 2 wrong usage or configuration, told before anything is touched.
 
 mod args;
+mod checkpoints;
 mod config;
 mod init;
 mod leases;
@@ -13,6 +14,7 @@ mod logging;
 mod output;
 mod produce;
 mod produce_stream;
+mod progress_bar;
 mod run;
 mod show;
 mod table;
@@ -47,7 +49,7 @@ pub fn main() -> ExitCode {
     };
     crate::setup::allocator::return_large_buffers();
     logging::start_logging(args.log_format);
-    logging::keep_panics_quiet();
+    logging::hide_panic_messages();
     // Lanes have threads of their own: these are for sockets, timers, files and databases.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
@@ -56,7 +58,7 @@ pub fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return logging::failed(&anyhow::Error::new(error).context("could not start")),
+        Err(error) => return logging::report_failure(&anyhow::Error::new(error).context("could not start")),
     };
     let result = runtime.block_on(dispatch(args));
     // What still reads a file is not waited for: nothing that was committed rests on it.
@@ -67,7 +69,7 @@ pub fn main() -> ExitCode {
             eprintln!("shardlake: {error}");
             ExitCode::from(2)
         }
-        Err(error) => logging::failed(&error),
+        Err(error) => logging::report_failure(&error),
     }
 }
 
@@ -86,7 +88,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Status(place) => show::status(&place, args.json).await,
         Command::Sweep(sweep) => show::sweep(&sweep, args.json).await,
         Command::Deadletters(command) => show::deadletters(&command, args.json).await,
-        Command::Checkpoints(command) => show::checkpoints(&command, args.json).await,
+        Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
         Command::Init(command) => init::init(&command, args.json).await,

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use crate::cli::Usage;
 use crate::cli::args::{ProduceArgs, ProduceKind};
-use crate::cli::logging::bar;
 use crate::cli::output::{show_bytes, show_count};
 use crate::cli::produce_stream::put;
+use crate::cli::progress_bar::bar;
 use crate::produce::{Generator, Kinds, Options, RecordKind};
 use crate::settings::url::Url;
 use crate::source::backends::SourceUrl;

@@ -11,7 +11,7 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
 use crate::aws::Aws;
-use crate::cli::logging::bar;
+use crate::cli::progress_bar::bar;
 use crate::produce::Generator;
 
 /// Records and bytes of one request.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use checkpoints::LeaseOwner;
+use pipeline::encode::{EncoderConfig, ProducerVersion};
 use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
@@ -15,9 +16,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::RunArgs;
-use crate::cli::logging::Watching;
 use crate::cli::output::{counted, show_bytes, show_count};
 use crate::cli::produce::make_sample;
+use crate::cli::progress_bar::RunBar;
 use crate::cli::table::Table;
 use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
@@ -36,7 +37,7 @@ const SAMPLE_RECORDS: u64 = 100_000;
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let config = load(&Overrides {
+    let mut config = load(&Overrides {
         sources: args.source.clone(),
         raw: args.raw.clone(),
         memory: args.memory.clone(),
@@ -69,7 +70,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         None
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let opening = open(&config, key.as_ref(), &clock, args.until_caught_up, known);
+    let opening = open(&mut config, key.as_ref(), &clock, args.until_caught_up, known);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let Components { stores, sources, aws } = opened?;
     // What dead workers left behind goes first: only what certainly can't become visible any more.
@@ -94,10 +95,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
     progress.bytes_total.store(bytes_ahead(&measured, &stores).await, Ordering::Relaxed);
     let begun = Instant::now();
-    let watching = Watching::start(Arc::clone(&progress));
+    let run_bar = RunBar::start(Arc::clone(&progress));
     let giving_back = tokio::spawn(crate::setup::allocator::trim_periodically());
     let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
-    drop(watching);
+    drop(run_bar);
     giving_back.abort();
     listening.abort();
     let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();
@@ -162,7 +163,7 @@ fn configure(
         key,
         assigned,
         raw,
-        letters: LineCodec::Gzip(1),
+        dead_letters: LineCodec::Gzip(1),
         record_bytes_max: usize::try_from(config.worker.limits.record_bytes)?,
         hash_seed: u64::from_le_bytes(random_bytes()?),
         datasets: config.datasets,
@@ -177,7 +178,10 @@ fn configure(
         lanes: Arc::new(lanes),
         threads: config.worker.limits.threads,
         memory: usize::try_from(config.worker.limits.memory)?,
-        zstd_level: config.worker.output.zstd_level,
+        encoder: EncoderConfig {
+            zstd_level: config.worker.output.zstd_level,
+            producer: ProducerVersion::of_build(crate::BUILD),
+        },
         file_bytes: config.worker.output.file_bytes,
         open_objects: config.worker.limits.open_objects,
         epoch_interval: config.worker.commit.interval,

@@ -1,22 +1,20 @@
-//! The commands that look: `graph`, `schema`, `verify`, `status`, `sweep`, `deadletters`, `checkpoints`.
+//! The commands that look: `graph`, `schema`, `verify`, `status`, `sweep`, `deadletters`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use checkpoints::{CheckpointName, Holder, Lease, NamedCheckpoint, ShardKey};
+use checkpoints::{Holder, Lease, ShardKey};
 use pipeline::dataset::SchemaFormat;
 use pipeline::dead_letter::code::Code;
-use pipeline::graph::Graph;
-use pipeline::time::format_rfc3339;
+use pipeline::graph::{EdgeId, Graph};
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::{
-    CheckpointsArgs, CheckpointsCommand, DeadlettersArgs, DeadlettersCommand, GraphArgs, GraphFormat, Place,
-    SchemaArgs, SchemaFormatArg, SweepArgs,
+    DeadlettersArgs, DeadlettersCommand, GraphArgs, GraphFormat, Place, SchemaArgs, SchemaFormatArg, SweepArgs,
 };
-use crate::cli::logging::bar;
 use crate::cli::output::{counted, show_bytes, show_count};
+use crate::cli::progress_bar::bar;
 use crate::cli::table::{Table, shorten};
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SharedClock, SystemClock};
@@ -194,7 +192,7 @@ pub(crate) async fn status(place: &Place, json: bool) -> anyhow::Result<ExitCode
     }
     let mut passed = Table::new(&["passed along", ">records", ">bytes"]);
     let mut edges: Vec<(String, EdgeTotal)> = edges.into_iter().collect();
-    edges.sort_by_key(|(name, _)| place_in_graph(name));
+    edges.sort_by_key(|(id, _)| id.parse::<EdgeId>().ok());
     for (name, EdgeTotal(records, bytes)) in edges {
         passed.row([name, show_count(records), show_bytes(bytes)]);
     }
@@ -310,96 +308,4 @@ pub(crate) async fn deadletters(args: &DeadlettersArgs, json: bool) -> anyhow::R
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) async fn checkpoints(args: &CheckpointsArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let (CheckpointsCommand::List { place }
-    | CheckpointsCommand::Save { place, .. }
-    | CheckpointsCommand::Show { place, .. }
-    | CheckpointsCommand::Delete { place, .. }) = &args.command;
-    let config = load(&place.overrides())?;
-    let stores = open_existing(&config).await?;
-    let named = |name: &str| CheckpointName::new(name).map_err(|error| Usage(error.to_string()));
-    match &args.command {
-        CheckpointsCommand::List { .. } => {
-            let leases = stores.leases.list().await?;
-            let positions = leases.into_iter().map(|lease| (lease.key, lease.checkpoint)).collect::<Vec<_>>();
-            let saved = stores.leases.list_checkpoints().await?;
-            if json {
-                let names: Vec<Value> = saved
-                    .iter()
-                    .map(|one| json!({ "name": one.name.as_str(), "saved_at": show_time(one.at_ms), "shards": one.shards }))
-                    .collect();
-                println!("{}", json!({ "positions": positions_json(&positions), "saved": names }));
-                return Ok(ExitCode::SUCCESS);
-            }
-            print!("{}", positions_table(&positions).render(""));
-            let mut table = Table::new(&["saved as", "at", ">shards"]);
-            for one in saved {
-                table.row([one.name.to_string(), show_time(one.at_ms), show_count(one.shards as u64)]);
-            }
-            if !table.is_empty() {
-                print!("\n{}", table.render(""));
-            }
-        }
-        CheckpointsCommand::Save { name, .. } => {
-            let leases = stores.leases.list().await?;
-            let positions = leases.into_iter().map(|lease| (lease.key, lease.checkpoint)).collect();
-            let checkpoint =
-                NamedCheckpoint { name: named(name)?, at_ms: SystemClock.now_ms().unsigned_abs(), positions };
-            if !stores.leases.save_checkpoint(&checkpoint).await? {
-                return Err(
-                    Usage(format!("there is a checkpoint '{name}' already: delete it, or take another name")).into()
-                );
-            }
-            println!("saved {} positions as {name}", checkpoint.positions.len());
-        }
-        CheckpointsCommand::Show { name, .. } => match stores.leases.get_checkpoint(&named(name)?).await? {
-            Some(found) if json => {
-                let at = show_time(found.at_ms);
-                println!("{}", json!({ "name": name, "saved_at": at, "positions": positions_json(&found.positions) }));
-            }
-            Some(found) => {
-                println!("{name}, saved at {}", show_time(found.at_ms));
-                print!("{}", positions_table(&found.positions).render(""));
-            }
-            None => return Err(Usage(format!("there is no checkpoint '{name}'")).into()),
-        },
-        CheckpointsCommand::Delete { name, .. } => {
-            if !stores.leases.delete_checkpoint(&named(name)?).await? {
-                return Err(Usage(format!("there is no checkpoint '{name}'")).into());
-            }
-            println!("deleted {name}");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn show_time(at_ms: u64) -> String {
-    format_rfc3339(i64::try_from(at_ms).unwrap_or(i64::MAX))
-}
-
-type Positions = [(ShardKey, checkpoints::Position)];
-
-fn positions_table(positions: &Positions) -> Table {
-    let mut table = Table::new(&["stream", "shard", ">position"]);
-    for (key, position) in positions {
-        let (stream, shard) = (shorten(key.stream.as_str(), 40), shorten(key.shard.as_str(), 40));
-        table.row([stream, shard, shorten(&position.to_string(), 24)]);
-    }
-    table
-}
-
-fn positions_json(positions: &Positions) -> Vec<Value> {
-    let one = |(key, position): &(ShardKey, checkpoints::Position)| json!({ "stream": key.stream, "shard": key.shard, "position": position });
-    positions.iter().map(one).collect()
-}
-
-/// Where an edge stands on the way of a record, by the stage that it comes from.
-fn place_in_graph(edge: &str) -> usize {
-    const STAGES: [&str; 9] =
-        ["decode", "validate", "enrich", "anonymize", "batch", "encode", "raw", "dead letters", "commit"];
-    let from = edge.split(" → ").next().unwrap_or(edge);
-    // A source is named by its stream.
-    STAGES.iter().position(|stage| from.split('/').next() == Some(*stage)).map_or(0, |place| place + 1)
 }

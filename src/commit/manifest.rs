@@ -11,7 +11,7 @@
 //!  "objects":[{"key":"processed/events/…parquet","kind":"processed","dataset":"events","rows":995,"bytes":81234,
 //!              "crc64nvme":"ae8b14860a799888","upload":"3f2a91c0-1","parts":[{"number":1,"tag":""}]}],
 //!  "totals":{"records":1000,"rows":{"events":995},"dead_letters":{"Decode.Truncated":5},"raw_lines":1000},
-//!  "edges":{"decode → validate/events":[998,1390000]},
+//!  "edges":{"decode/events/out":[998,1390000]},
 //!  "definitions":{"events":"9f86d081…"},"version":"0.1.0"}
 //! ```
 //!
@@ -241,7 +241,7 @@ pub struct Manifest {
     pub objects: Vec<ObjectOfEpoch>,
     /// What the records became.
     pub totals: Totals,
-    /// What passed along the stage graph's edges, by name.
+    /// What passed along the stage graph's edges, by the edges' stable ids.
     pub edges: BTreeMap<String, EdgeTotal>,
     /// The hash of each dataset's definition.
     pub definitions: BTreeMap<String, String>,
@@ -369,7 +369,7 @@ pub(crate) mod tests {
                     shards,
                     objects,
                     totals: Totals { records, rows, dead_letters, raw_lines, denied_keys },
-                    edges: BTreeMap::from([("decode → validate/events".to_owned(), EdgeTotal(records, 7))]),
+                    edges: BTreeMap::from([("decode/events/out".to_owned(), EdgeTotal(records, 7))]),
                     definitions: BTreeMap::from([("events".to_owned(), "00ff".to_owned())]),
                     version: "0.1.0".to_owned(),
                 }

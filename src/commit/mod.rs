@@ -15,6 +15,7 @@
 
 mod lake_guard;
 mod manifest;
+mod named_checkpoint;
 mod protocol;
 mod recover;
 mod retrying_leases;
@@ -27,6 +28,10 @@ pub use lake_guard::{LakeMatch, match_lake};
 pub use manifest::{
     COMMITS, EdgeTotal, EpochId, FORMAT, INTENTS, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Totals,
     UnreadableManifest,
+};
+pub use named_checkpoint::{
+    CheckpointError, CheckpointName, CheckpointSummary, InvalidCheckpointName, NamedCheckpoint, SavedShard,
+    UnreadableCheckpoint, delete_checkpoint, get_checkpoint, list_checkpoints, save_checkpoint,
 };
 pub use protocol::{CommitError, Committed, DecidedEpoch, Intended, Lost, Outcome, Published, Staged, abort_uploads};
 pub use recover::{Recovered, recover};

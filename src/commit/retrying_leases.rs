@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use checkpoints::{
-    Advance, AdvanceOutcome, CheckpointName, Decision, Lease, LeaseOwner, LeaseStore, ManifestName, NamedCheckpoint,
-    NamedCheckpointSummary, NewLease, Renewal, RenewalOutcome, ShardKey, StoreError, Verdict,
+    Advance, AdvanceOutcome, Decision, Lease, LeaseOwner, LeaseStore, ManifestName, NewLease, Renewal, RenewalOutcome,
+    ShardKey, StoreError, Verdict,
 };
 
 use crate::retry::{RetryPolicy, Retryable};
@@ -101,21 +101,5 @@ impl LeaseStore for RetryingLeases {
 
     async fn owner_is_gone(&self, owner: &LeaseOwner) -> Result<bool, StoreError> {
         self.policy.run(|| self.store.owner_is_gone(owner)).await
-    }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        self.store.save_checkpoint(checkpoint).await
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        self.policy.run(|| self.store.list_checkpoints()).await
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        self.policy.run(|| self.store.get_checkpoint(name)).await
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        self.store.delete_checkpoint(name).await
     }
 }

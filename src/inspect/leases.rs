@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use checkpoints::{Holder, Lease, LeaseOwner, Position, ShardKey, StreamName};
+use checkpoints::{Holder, Lease, LeaseOwner, ShardKey, StreamName};
 
 /// What a shard is waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,14 +108,14 @@ pub fn alive(before: &[Lease], after: &[Lease]) -> BTreeSet<LeaseOwner> {
 pub fn states<'l>(leases: &'l [Lease], alive: &BTreeSet<LeaseOwner>) -> BTreeMap<&'l ShardKey, ShardState> {
     let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
     let state = |lease: &Lease| {
-        if is_done(lease) {
+        if lease.is_done() {
             return ShardState::Done;
         }
         match &lease.holder {
             Holder::Held(owner) if alive.contains(owner) => ShardState::Read,
             Holder::HandingOver { from, .. } if alive.contains(from) => ShardState::HandingOver,
             Holder::Held(_) | Holder::HandingOver { .. } => ShardState::Silent,
-            Holder::Nobody if parents_done(lease, &by_key) => ShardState::Free,
+            Holder::Nobody if lease.parents_done(|key| by_key.get(key).copied()) => ShardState::Free,
             Holder::Nobody => ShardState::WaitsForParents,
         }
     };
@@ -132,7 +132,7 @@ pub fn findings(leases: &[Lease]) -> Vec<Finding> {
             findings.push(Finding::Restless { key: key.clone(), switches: lease.owner_switches_since_checkpoint });
         }
         let missing = |child: &&checkpoints::ShardId| {
-            is_done(lease) && !by_key.contains_key(&ShardKey::new(key.stream.clone(), (*child).clone()))
+            lease.is_done() && !by_key.contains_key(&ShardKey::new(key.stream.clone(), (*child).clone()))
         };
         let missing: Vec<String> = lease.children.iter().filter(missing).map(ToString::to_string).collect();
         if !missing.is_empty() {
@@ -148,7 +148,9 @@ pub fn findings(leases: &[Lease]) -> Vec<Finding> {
 
 /// The shards that are read now must have every hash key once.
 fn hash_range(stream: &StreamName, leases: &[Lease], by_key: &HashMap<&ShardKey, &Lease>, findings: &mut Vec<Finding>) {
-    let to_be_read = |lease: &&Lease| lease.key.stream == *stream && !is_done(lease) && parents_done(lease, by_key);
+    let to_be_read = |lease: &&Lease| {
+        lease.key.stream == *stream && !lease.is_done() && lease.parents_done(|key| by_key.get(key).copied())
+    };
     let mut ranges: Vec<(u128, u128, &ShardKey)> = leases
         .iter()
         .filter(to_be_read)
@@ -180,21 +182,10 @@ fn hash_range(stream: &StreamName, leases: &[Lease], by_key: &HashMap<&ShardKey,
     }
 }
 
-fn is_done(lease: &Lease) -> bool {
-    lease.checkpoint == Position::End && lease.pending.is_none()
-}
-
-fn parents_done(lease: &Lease, by_key: &HashMap<&ShardKey, &Lease>) -> bool {
-    lease.parents.iter().all(|parent| {
-        let key = ShardKey::new(lease.key.stream.clone(), parent.clone());
-        by_key.get(&key).is_none_or(|row| is_done(row))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use checkpoints::{HashRange, NewLease, ShardId};
+    use checkpoints::{HashRange, NewLease, Position, ShardId};
 
     const HALF: u128 = u128::MAX / 2;
 

@@ -17,18 +17,13 @@
 //! key, the fingerprint of the first key is in an object of its own, `_lake_key.json`: `{"key_fingerprint":"0f5b1c…"}`.
 
 use bytes::Bytes;
+use pipeline::layout::{COMMITS, LAKE_IDENTITY, LAKE_KEY};
 use serde::{Deserialize, Serialize};
 
 use crate::lake::{LakeError, ObjectKey, ObjectStore};
 
 /// The format of lakes that this version reads and writes.
 pub const FORMAT: u32 = 2;
-/// The key of the object.
-const LAKE: &str = "_lake.json";
-/// The key of the fingerprint in a lake whose first worker had no key.
-const LATER_KEY: &str = "_lake_key.json";
-/// Where commit records are.
-const COMMITS: &str = "_commits/";
 
 /// The stored object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +52,7 @@ pub enum IdentityError {
     },
     /// There are commit records, and no `_lake.json`.
     #[error(
-        "the lake has commit records but no {LAKE}: either an older version of shardlake wrote it (format 1), or the object \
+        "the lake has commit records but no {LAKE_IDENTITY}: either an older version of shardlake wrote it (format 1), or the object \
          was removed. Nothing was changed. If it was removed, restore it. Otherwise start with another --lake and other \
          --checkpoints, and with the original sources or a copy of the old lake's raw/ folder as --source. The files in the \
          old lake can still be queried as they are"
@@ -101,14 +96,14 @@ fn damaged(object: &'static str) -> impl Fn(serde_json::Error) -> IdentityError 
 
 /// Reads `_lake.json`; `None` if the lake is new.
 async fn read(lake: &dyn ObjectStore) -> Result<Option<Identity>, IdentityError> {
-    let Some(bytes) = lake.get(&key(LAKE)).await? else {
+    let Some(bytes) = lake.get(&key(LAKE_IDENTITY)).await? else {
         return if lake.list(COMMITS).await?.is_empty() { Ok(None) } else { Err(IdentityError::Absent) };
     };
-    let AnyFormat { format } = serde_json::from_slice(&bytes).map_err(damaged(LAKE))?;
+    let AnyFormat { format } = serde_json::from_slice(&bytes).map_err(damaged(LAKE_IDENTITY))?;
     if format != FORMAT {
         return Err(IdentityError::Format { found: format });
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged(LAKE))
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged(LAKE_IDENTITY))
 }
 
 /// Checks that this version can read the lake. Changes nothing.
@@ -128,7 +123,7 @@ pub async fn claim(lake: &dyn ObjectStore, fingerprint: Option<&str>) -> Result<
     if read(lake).await?.is_none() {
         let identity = Identity { format: FORMAT, key_fingerprint: fingerprint.map(str::to_owned) };
         let bytes = serde_json::to_vec(&identity).expect("a number and a text are JSON");
-        lake.put_new(&key(LAKE), Bytes::from(bytes)).await?;
+        lake.put_new(&key(LAKE_IDENTITY), Bytes::from(bytes)).await?;
     }
     // Another worker may have been first: what counts is the object that is there now.
     let identity = read(lake).await?;
@@ -144,9 +139,9 @@ pub async fn claim(lake: &dyn ObjectStore, fingerprint: Option<&str>) -> Result<
 async fn claim_later_key(lake: &dyn ObjectStore, fingerprint: &str) -> Result<String, IdentityError> {
     let first = LaterKey { key_fingerprint: fingerprint.to_owned() };
     let bytes = serde_json::to_vec(&first).expect("a text is JSON");
-    lake.put_new(&key(LATER_KEY), Bytes::from(bytes)).await?;
-    let found = lake.get(&key(LATER_KEY)).await?.unwrap_or_default();
-    serde_json::from_slice(&found).map(|found: LaterKey| found.key_fingerprint).map_err(damaged(LATER_KEY))
+    lake.put_new(&key(LAKE_KEY), Bytes::from(bytes)).await?;
+    let found = lake.get(&key(LAKE_KEY)).await?.unwrap_or_default();
+    serde_json::from_slice(&found).map(|found: LaterKey| found.key_fingerprint).map_err(damaged(LAKE_KEY))
 }
 
 #[cfg(test)]
@@ -169,12 +164,12 @@ mod tests {
         check_format(&lake).await.unwrap();
         assert!(lake.objects().is_empty(), "a check writes nothing");
         claim(&lake, Some("a")).await.unwrap();
-        let stored = lake.object(&key(LAKE)).unwrap();
+        let stored = lake.object(&key(LAKE_IDENTITY)).unwrap();
         assert_eq!(stored, r#"{"format":2,"key_fingerprint":"a"}"#);
         claim(&lake, Some("a")).await.unwrap();
         claim(&lake, None).await.unwrap();
         assert_eq!(claim(&lake, Some("b")).await, Err(IdentityError::OtherKey));
-        assert_eq!(lake.object(&key(LAKE)).unwrap(), stored);
+        assert_eq!(lake.object(&key(LAKE_IDENTITY)).unwrap(), stored);
         check_format(&lake).await.unwrap();
     }
 
@@ -182,9 +177,9 @@ mod tests {
     async fn a_lake_begun_without_a_key_takes_the_first_one() {
         let lake = MemoryStore::new();
         claim(&lake, None).await.unwrap();
-        assert_eq!(lake.object(&key(LAKE)).unwrap(), r#"{"format":2}"#);
+        assert_eq!(lake.object(&key(LAKE_IDENTITY)).unwrap(), r#"{"format":2}"#);
         claim(&lake, Some("a")).await.unwrap();
-        assert_eq!(lake.object(&key(LATER_KEY)).unwrap(), r#"{"key_fingerprint":"a"}"#);
+        assert_eq!(lake.object(&key(LAKE_KEY)).unwrap(), r#"{"key_fingerprint":"a"}"#);
         claim(&lake, Some("a")).await.unwrap();
         assert_eq!(claim(&lake, Some("b")).await, Err(IdentityError::OtherKey));
     }
@@ -198,7 +193,10 @@ mod tests {
             (&[("_commits/20250113T103000Z.json", "{}")], IdentityError::Absent),
             (
                 &[("_lake.json", "{}")],
-                IdentityError::Damaged { object: LAKE, problem: "missing field `format` at line 1 column 2".into() },
+                IdentityError::Damaged {
+                    object: LAKE_IDENTITY,
+                    problem: "missing field `format` at line 1 column 2".into(),
+                },
             ),
         ];
         for (objects, expected) in cases {

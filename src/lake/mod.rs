@@ -18,6 +18,8 @@ mod memory;
 mod retrying;
 mod s3;
 
+mod schemas;
+
 pub mod backends;
 pub mod identity;
 pub(crate) mod places;
@@ -38,6 +40,7 @@ pub use local::LocalStore;
 pub use memory::{Fault, MemoryStore};
 pub use retrying::Retrying;
 pub use s3::{Encryption, InvalidS3, S3Location, S3Options, S3Store};
+pub use schemas::{SchemaError, number_fields};
 
 /// The key of an object: a relative path of `/`-separated segments, none of them empty, `.` or `..`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -16,7 +16,6 @@ use crate::settings::url::{Url, is_aws_name};
 pub(super) const PERMISSIONS: &[Permission] = &[
     Permission { action: "dynamodb:DescribeTable", requests: &["DynamoDB.DescribeTable"] },
     Permission { action: "dynamodb:Scan", requests: &["DynamoDB.Scan"] },
-    Permission { action: "dynamodb:GetItem", requests: &["DynamoDB.GetItem"] },
     Permission { action: "dynamodb:BatchGetItem", requests: &["DynamoDB.BatchGetItem"] },
     Permission { action: "dynamodb:PutItem", requests: &["DynamoDB.PutItem"] },
     Permission { action: "dynamodb:UpdateItem", requests: &["DynamoDB.UpdateItem", "DynamoDB.TransactWriteItems"] },
@@ -91,8 +90,6 @@ impl LeaseBackend for DynamoDbUrl {
         let key = || AttributeValue::S(PROBE.to_owned());
         let scanned = client.scan().table_name(table).limit(1).send().await;
         trials.note("dynamodb:Scan", table, scanned, &[], absent);
-        let got = client.get_item().table_name(table).key("leaseKey", key()).send().await;
-        trials.note("dynamodb:GetItem", table, got, &[], absent);
         let keys = KeysAndAttributes::builder().keys([("leaseKey".to_owned(), key())].into_iter().collect()).build();
         if let Ok(keys) = keys {
             let got = client.batch_get_item().request_items(table, keys).send().await;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use checkpoints::{LeaseStore, StoreError, StreamIds};
+use pipeline::layout::LOCAL_CHECKPOINTS;
 
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Aws, Created};
@@ -35,7 +36,7 @@ impl CheckpointsUrl {
 
     /// The database in a local lake.
     pub fn in_lake(folder: &Path) -> Self {
-        CheckpointsUrl::Sqlite(SqliteUrl::new(folder.join("_checkpoints.db")))
+        CheckpointsUrl::Sqlite(SqliteUrl::new(folder.join(LOCAL_CHECKPOINTS)))
     }
 
     /// Reads the URL of a lease store.

@@ -8,8 +8,8 @@ use aws_sdk_firehose::Client;
 use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::Record;
+use checkpoints::error_chain;
 
-use crate::aws::causes;
 use crate::raw::{RawError, RawSink};
 
 /// Bytes of a record with its line end.
@@ -52,9 +52,9 @@ impl FirehoseSink {
                 RawError::Refused { sink, problem: format!("access is denied: the worker needs {action}") }
             }
             Some("InvalidArgumentException" | "InvalidKMSResourceException" | "InvalidSourceException") => {
-                RawError::Refused { sink, problem: causes(error) }
+                RawError::Refused { sink, problem: error_chain(error) }
             }
-            _ => RawError::Unavailable { sink, problem: causes(error) },
+            _ => RawError::Unavailable { sink, problem: error_chain(error) },
         }
     }
 }

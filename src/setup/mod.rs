@@ -21,7 +21,7 @@ use crate::clock::SharedClock;
 use crate::commit::{CommitError, LakeMatch, Stores, match_lake};
 use crate::config::{Config, SourceConfig};
 use crate::lake::identity::{self, IdentityError};
-use crate::lake::{LakeError, ObjectStore};
+use crate::lake::{LakeError, ObjectStore, SchemaError, number_fields};
 use crate::raw::{RawError, RawSink};
 use crate::retry::RetryPolicy;
 use crate::source::backends::{OpenSource, OpenedSource, SourceOptions, SourceUrl};
@@ -47,6 +47,9 @@ pub enum OpenError {
     /// The raw landing.
     #[error(transparent)]
     Raw(#[from] RawError),
+    /// The field ids of the lake's datasets.
+    #[error(transparent)]
+    Schemas(#[from] SchemaError),
     /// Lake or leases could not be read to compare them.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -98,6 +101,7 @@ impl OpenError {
             | OpenError::Leases(_)
             | OpenError::Source(_)
             | OpenError::Raw(_)
+            | OpenError::Schemas(_)
             | OpenError::Commit(_) => false,
         }
     }
@@ -157,13 +161,13 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> R
     }
 }
 
-/// Opens everything that a worker needs. The lake is the first, since its identity may refuse the rest. `complete`: the files of a
-/// source are complete as they are. `known`: the lake exists; a local one is not created again if it was moved in the meantime.
+/// Opens everything that a worker needs. The lake is the first, since its identity may refuse the rest. The fields of the
+/// configuration's datasets get their ids in this lake. `complete`: the files of a source are complete as they are. `known`: the lake exists; a local one is not created again if it was moved in the meantime.
 ///
 /// # Errors
 /// Something cannot be opened, or the lake was written under another key.
 pub async fn open(
-    config: &Config,
+    config: &mut Config,
     key: Option<&PseudonymKey>,
     clock: &SharedClock,
     complete: bool,
@@ -175,7 +179,9 @@ pub async fn open(
     let opened = open_sources(config, &lake, clock, complete, aws.as_ref()).await?;
     let leases = config.checkpoints.backend().open(stream_ids(config, &opened), aws.as_ref()).await?;
     let sources = opened.into_iter().map(|opened| opened.source).collect();
-    Ok(Components { stores: Stores::new(lake, leases, RetryPolicy::CALL), sources, aws })
+    let stores = Stores::new(lake, leases, RetryPolicy::CALL);
+    number_fields(&*stores.lake, &mut config.datasets).await?;
+    Ok(Components { stores, sources, aws })
 }
 
 /// Opens a lake and a lease store that must exist, for looking at them.
@@ -184,11 +190,20 @@ pub async fn open(
 /// One does not exist or cannot be opened, or the lake has another format.
 pub async fn open_existing(config: &Config) -> Result<Stores, OpenError> {
     let aws = load_aws(config).await;
-    let lake = config.lake.backend().open_existing(&config.lake_options, aws.as_ref()).await?;
-    let lake = lake.ok_or_else(|| OpenError::NoLake { lake: config.lake.to_string() })?;
-    identity::check_format(&*lake).await?;
+    let lake = open_existing_lake(config, aws.as_ref()).await?;
     let leases = open_existing_leases(config, aws.as_ref()).await?;
     Ok(Stores::new(lake, leases, RetryPolicy::CALL))
+}
+
+/// Opens a lake that must exist, for looking at it.
+///
+/// # Errors
+/// It does not exist, cannot be opened, or has another format.
+pub async fn open_existing_lake(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    let lake = config.lake.backend().open_existing(&config.lake_options, aws).await?;
+    let lake = lake.ok_or_else(|| OpenError::NoLake { lake: config.lake.to_string() })?;
+    identity::check_format(&*lake).await?;
+    Ok(lake)
 }
 
 /// Opens a lease store that must exist, for looking at it.

@@ -192,7 +192,7 @@ impl Coordinator {
             return Ok(group);
         }
         let idle = (0..self.threads()).map(|_| {
-            let encoder = Encoder::new(&self.config.lanes.datasets, self.config.zstd_level)?;
+            let encoder = Encoder::new(&self.config.lanes.datasets, &self.config.encoder)?;
             Ok(Unit { lane: Lane::new(Arc::clone(&self.config.lanes)), encoder })
         });
         let idle = idle.collect::<Result<Vec<_>, WorkerError>>()?;
@@ -373,7 +373,7 @@ impl Coordinator {
                 open_bytes_max: share,
                 upload_bytes: share,
                 raw_extension: raw.unwrap_or_default(),
-                letters_extension: config.lanes.letters.extension(),
+                letters_extension: config.lanes.dead_letters.extension(),
             };
             let datasets = &config.lanes.datasets;
             Epoch {

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoints::LeaseOwner;
-use pipeline::encode::EncodeError;
+use pipeline::encode::{EncodeError, EncoderConfig};
 use pipeline::lane::LaneConfig;
 
 use crate::clock::SharedClock;
@@ -65,8 +65,8 @@ pub struct WorkerConfig {
     pub threads: usize,
     /// Bytes of memory for records, rows and parts.
     pub memory: usize,
-    /// zstd level of Parquet pages.
-    pub zstd_level: i32,
+    /// How Parquet files are written.
+    pub encoder: EncoderConfig,
     /// Encoded bytes at which a file is closed.
     pub file_bytes: u64,
     /// Objects that are open at once.

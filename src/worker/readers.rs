@@ -82,7 +82,7 @@ impl Coordinator {
             let Some(row) = self.still_ours(&key).await? else { return Ok(()) };
             lease = row;
         }
-        if lease.checkpoint == Position::End {
+        if lease.is_done() {
             let _ = self.lease_commands.send(LeaseCommand::LetGo(key));
             return Ok(());
         }

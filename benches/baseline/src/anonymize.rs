@@ -1,11 +1,13 @@
-//! What becomes of personal values.
+//! Anonymizes personal values.
+//!
+//! Owns: the arithmetic of each rule. Does not own: which rule a column has (`plan`).
 
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Makes pseudonyms: HMAC-SHA256 under a key that is prepared once, the first 128 bits as hex digits.
+/// Makes pseudonyms: the first 128 bits of HMAC-SHA256, as hex digits. The key is prepared once.
 #[derive(Debug, Clone)]
 pub(crate) struct Pseudonyms(Hmac<Sha256>);
 
@@ -24,7 +26,7 @@ impl Pseudonyms {
     }
 }
 
-/// The band of an age; the numbers are the first ages of all bands but the lowest.
+/// The band of an age. The numbers are the first ages of all bands except the lowest.
 pub(crate) fn age_band(age: i64, bands: &[i64]) -> String {
     let next = bands.iter().copied().find(|begin| *begin > age);
     match (bands.iter().copied().rfind(|begin| *begin <= age), next.map(|next| next - 1)) {
@@ -36,7 +38,7 @@ pub(crate) fn age_band(age: i64, bands: &[i64]) -> String {
     }
 }
 
-/// A region that is kept by its name, or its country, or `other`.
+/// The region itself if it is in the list of kept names, else its country, else `other`.
 pub(crate) fn region(text: &str, keep: &[String]) -> Option<String> {
     let text = text.trim();
     if text.is_empty() || keep.contains(&text.to_lowercase()) {
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_become_what_the_contract_says() {
+    fn each_rule_gives_the_documented_values() {
         // RFC 4231, test case 2.
         assert_eq!(Pseudonyms::new(b"Jefe").of("what do ya want for nothing?"), "5bdcc146bf60754e6a042426089575c7");
         let bands = [18, 25, 26, 80];

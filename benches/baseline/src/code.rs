@@ -1,13 +1,13 @@
-//! Why a record was refused: the error codes of the product's dead letters that a record can get without lookup tables.
+//! The error codes of rejected records: those of the product's dead letters, except those of lookup tables.
 //!
-//! A copy of the names, not of the code: an oracle that took them from the product would agree with it by construction.
+//! Owns: a list of names of its own. An oracle that imported them from the product would agree with it by construction.
 
 use std::fmt;
 
-/// Why a record was refused.
+/// Why a record was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
-    /// The bytes are no JSON.
+    /// The bytes are not JSON.
     NotJson,
     /// The bytes are not UTF-8.
     NotUtf8,
@@ -17,15 +17,15 @@ pub enum Code {
     MultipleDocuments,
     /// Something follows the document.
     TrailingBytes,
-    /// The document is no object.
+    /// The document is not an object.
     NotAnObject,
-    /// A key that the definition names is there twice in one object.
+    /// An object has a key twice that the definition names.
     DuplicateKey,
-    /// Half of a surrogate pair: no text.
+    /// A string has half of a surrogate pair.
     UnpairedSurrogate,
-    /// Arrays and objects nested too deeply.
+    /// Arrays and objects are nested too deeply.
     TooDeep,
-    /// More bytes than a record may have.
+    /// The record has too many bytes.
     TooLarge,
     /// A string that should hold a JSON object does not.
     BadEmbeddedJson,
@@ -33,24 +33,24 @@ pub enum Code {
     UnknownDataset,
     /// A required field is absent or null.
     MissingField,
-    /// A value is of another type than the definition says.
+    /// A value has another type than in the definition.
     WrongType,
     /// A number is outside its type or its bounds.
     OutOfRange,
     /// A number is too large for a double.
     NotFinite,
-    /// A string breaks a constraint.
+    /// A string violates a constraint.
     ConstraintViolated,
-    /// A time is not written as the definition says.
+    /// A time is not in the format of the definition.
     BadTimestamp,
-    /// The event time is too long ago or too far ahead of the arrival.
+    /// The event time is too long ago, or too long after the arrival.
     EventTimeOutOfBounds,
     /// A partition value is too long for a path.
     PartitionTooLong,
 }
 
 impl Code {
-    /// The code as it stands in dead letters.
+    /// The code in the form of dead letters.
     pub fn as_str(self) -> &'static str {
         match self {
             Code::NotJson => "DataFormatConversion.ParseError",

@@ -1,5 +1,8 @@
-//! Rows become Arrow columns, and those a Parquet file.
+//! Builds Arrow columns from rows.
+//!
+//! Owns: the Arrow schema with its field ids, the builders. Does not own: the Parquet writer (`partition`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -10,11 +13,13 @@ use arrow_array::{ArrayRef, ListArray, MapArray, RecordBatch, StructArray};
 use arrow_buffer::{NullBufferBuilder, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
+
 use crate::plan::{Plan, Source, TimePart};
 use crate::time::{DAY_MS, date_of};
 use crate::values::{Leaf, Output, Value};
 
-/// What a row has beside the values of its record.
+/// What a row has in addition to the values of its record.
 #[derive(Debug)]
 pub(crate) struct Ingest<'r> {
     pub(crate) stream: &'r str,
@@ -24,12 +29,34 @@ pub(crate) struct Ingest<'r> {
     pub(crate) event_ms: i64,
 }
 
-/// The schema of a plan's files.
+/// The schema of a plan's files. Fields are numbered from 1, each before those inside it, partition columns included.
 pub(crate) fn schema(plan: &Plan) -> SchemaRef {
-    let columns = plan.columns.iter().filter(|column| column.in_file);
-    let fields: Fields =
-        columns.map(|column| Field::new(&column.name, data_type(&column.source), true)).collect::<Vec<_>>().into();
+    let mut last_id = 0;
+    let mut fields = Vec::new();
+    for column in &plan.columns {
+        let field = numbered(&Field::new(&column.name, data_type(&column.source), true), &mut last_id);
+        if column.in_file {
+            fields.push(field);
+        }
+    }
     Arc::new(Schema::new(fields))
+}
+
+/// A field with its Parquet field id, and ids in everything inside it.
+fn numbered(field: &Field, last_id: &mut i32) -> FieldRef {
+    *last_id += 1;
+    let metadata = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), last_id.to_string())]);
+    let mut all = |fields: &Fields| fields.iter().map(|field| numbered(field, last_id)).collect::<Fields>();
+    let data_type = match field.data_type() {
+        DataType::List(element) => DataType::List(Arc::clone(&all(&vec![Arc::clone(element)].into())[0])),
+        DataType::Struct(members) => DataType::Struct(all(members)),
+        DataType::Map(entries, sorted) => {
+            let DataType::Struct(pair) = entries.data_type() else { unreachable!("a map is of structs") };
+            DataType::Map(Arc::new(entries.as_ref().clone().with_data_type(DataType::Struct(all(pair)))), *sorted)
+        }
+        scalar => scalar.clone(),
+    };
+    Arc::new(field.clone().with_data_type(data_type).with_metadata(metadata))
 }
 
 fn data_type(source: &Source) -> DataType {
@@ -73,7 +100,7 @@ fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
 }
 
-/// The rows of one partition that are not written yet.
+/// The rows of one partition that were not written yet.
 #[derive(Debug)]
 pub(crate) struct Columns {
     schema: SchemaRef,
@@ -87,7 +114,7 @@ impl Columns {
         Columns { schema: Arc::clone(schema), builders, rows: 0 }
     }
 
-    /// Adds a row; `values` are those of the plan's columns, whose values are not computed.
+    /// Adds a row. `values` has one value for each of the plan's columns; those of computed columns are ignored.
     pub(crate) fn append(&mut self, plan: &Plan, values: &[Value], ingest: &Ingest<'_>) {
         let columns = plan.columns.iter().zip(values).filter(|(column, _)| column.in_file);
         for ((column, value), builder) in columns.zip(&mut self.builders) {
@@ -105,7 +132,7 @@ impl Columns {
         self.rows += 1;
     }
 
-    /// The rows, which are forgotten here.
+    /// Takes the rows.
     pub(crate) fn take(&mut self) -> Result<RecordBatch, ArrowError> {
         let arrays = self.builders.iter_mut().map(Builder::finish).collect();
         self.rows = 0;

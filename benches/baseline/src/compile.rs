@@ -1,4 +1,4 @@
-//! From definitions to plans.
+//! Compiles definitions to plans.
 
 use regex::Regex;
 
@@ -10,7 +10,7 @@ use crate::plan::{
 use crate::time::{self, DAY_MS};
 use crate::values::{Leaf, Output, Transform};
 
-/// The plan of a definition file.
+/// Compiles a definition file.
 pub(crate) fn compile(text: &str) -> Result<Plan, Error> {
     let definition: Definition = toml::from_str(text)?;
     let name = definition.name.clone();
@@ -205,7 +205,7 @@ fn member_path(member: &ColumnText) -> Result<Vec<String>, String> {
 
 /// The keys of a JSON Pointer.
 fn path(pointer: &str) -> Result<Vec<String>, String> {
-    let keys = pointer.strip_prefix('/').ok_or_else(|| format!("'{pointer}' is no JSON Pointer"))?;
+    let keys = pointer.strip_prefix('/').ok_or_else(|| format!("'{pointer}' is not a JSON Pointer"))?;
     Ok(keys.split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect())
 }
 

@@ -1,4 +1,4 @@
-//! From bytes to trees: the lines of a file, records that come as base64, parsing.
+//! Turns bytes into trees: splits a file into lines, decodes base64 records, parses JSON.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::code::Code;
 use crate::strict;
 use crate::tree::Json;
 
-/// Each line with the offset of its first byte; without line ends (`\n`, `\r\n`), and without blank lines.
+/// Each line that is not blank, with the offset of its first byte and without its line end (`\n`, `\r\n`).
 pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut begin = 0;
     let ends = memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]);
@@ -22,11 +22,11 @@ pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     lines.filter(|(_, line)| !line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')))
 }
 
-/// A record's JSON: the record itself, or what it is the base64 of, as a bare text or as a JSON string, if that begins
-/// with a brace.
+/// A record's JSON: the record itself, or the decoded bytes of base64 text that begin with a brace. The base64 text may be
+/// bare or a JSON string.
 pub(crate) fn unwrap(record: &[u8]) -> Cow<'_, [u8]> {
     let text = record.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(record).trim_ascii();
-    // What base64 makes of a brace and what may follow it: a quote or a space, a line end, another brace.
+    // The base64 of a brace and what may follow it: a quote or a space, a line end, another brace.
     if ![b"ey", b"ew", b"e3"].iter().any(|begin| text.starts_with(*begin)) {
         return Cow::Borrowed(record);
     }
@@ -36,7 +36,7 @@ pub(crate) fn unwrap(record: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Parses one document. Numbers are exact only where they are whole and written so.
+/// Parses one document. Only whole numbers without a fraction or an exponent are exact.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Json, Code> {
     serde_json::from_slice(bytes).or_else(|_| strict::parse(bytes))
 }
@@ -46,14 +46,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_have_their_offsets_and_blank_ones_are_none() {
+    fn lines_have_offsets_and_blank_ones_are_skipped() {
         let found: Vec<_> = lines(b"a\r\n\n \t\r\n b\nc").collect();
         assert_eq!(found, [(0, b"a".as_slice()), (8, b" b"), (11, b"c")]);
         assert_eq!(lines(b"").count(), 0);
     }
 
     #[test]
-    fn wrapped_records_are_unwrapped() {
+    fn base64_records_are_decoded() {
         for (record, expected) in [
             ("eyJhIjoxfQ==", r#"{"a":1}"#),
             ("eyJhIjoxfQ", r#"{"a":1}"#),

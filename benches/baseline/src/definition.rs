@@ -1,6 +1,6 @@
-//! A dataset's definition as its TOML file has it, read by serde.
+//! A dataset's definition, read from its TOML file by serde.
 //!
-//! Unknown keys are refused, so that a key that the format gains later can't be overlooked here. Not supported: lookups.
+//! Unknown keys are refused, so that a new key of the format cannot be overlooked here. Lookups are not supported.
 
 use serde::Deserialize;
 
@@ -23,7 +23,7 @@ pub(crate) struct Definition {
     pub(crate) columns: Vec<Column>,
 }
 
-/// One way to tell a record of the dataset: all conditions hold.
+/// One way to recognize a record of the dataset: all conditions hold.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Recognize {
@@ -35,7 +35,7 @@ pub(crate) struct Recognize {
     pub(crate) equals: std::collections::BTreeMap<String, OneOrMany>,
 }
 
-/// A list of texts, or one alone.
+/// A list of texts, or a single text.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum OneOrMany {
@@ -120,7 +120,7 @@ pub(crate) struct Column {
     pub(crate) pattern: Option<String>,
 }
 
-/// A type by its name.
+/// A type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Type {
@@ -137,7 +137,7 @@ pub(crate) enum Type {
     Struct,
 }
 
-/// What becomes of a personal value.
+/// How a personal value is anonymized.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "rule", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Rule {
@@ -161,7 +161,7 @@ pub(crate) enum Rule {
     },
 }
 
-/// What a time is cut to.
+/// The unit that a time is truncated to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unit {

@@ -1,17 +1,23 @@
-//! Design A, the ordinary way from JSON records to partitioned Parquet: a tree for each record (serde_json), the tree
-//! checked and transformed value by value, Arrow builders, and parquet's `ArrowWriter`, one for each partition.
+//! The usual way from JSON records to partitioned Parquet. It parses each record into a tree (serde_json), checks and
+//! transforms the tree value by value, fills Arrow builders, and writes with one `ArrowWriter` for each partition.
 //!
-//! It is here for two uses. As a **baseline** of the benchmarks it is what a careful engineer writes with the usual
-//! crates: keys and paths are prepared once, texts are moved and not copied, nothing is slow on purpose. As an **oracle**
-//! of the tests it is a second reading of the dataset definitions that shares no code with the product: parser, numbers,
-//! times, pseudonyms and paths are other crates' or its own.
+//! It has two uses:
 //!
-//! It does what the product does to a record: same columns, checks and error codes, same anonymization, partitions and
-//! ingest columns. It does not do: lookups, dead letters and raw landing as files, bloom filters, commits. JSON columns
-//! hold the same values as the product's, but not the same bytes: the product copies, this writes the tree again.
+//! - **Baseline** of the benchmarks: what a careful engineer writes with the usual crates. Keys and paths are prepared once,
+//!   texts are moved and not copied, nothing is slow on purpose.
+//! - **Oracle** of the tests: a second implementation of dataset definitions that shares no code with the product. Parser,
+//!   numbers, times, pseudonyms and paths come from other crates or are written here.
 //!
-//! A record's way: `decode` (lines, base64, parsing; `strict` where serde_json is not exact enough) → `walk` (the tree
-//! along the definition's fields) → `row`, `values` (times, checks, anonymization) → `partition`, `columns` (rows to files).
+//! It does to a record what the product does: same columns, field ids, checks, error codes, anonymization, partitions and
+//! ingest columns. It has no lookups, bloom filters or commits, and writes no dead letters or raw lines. JSON columns have
+//! the same values as the product's but not the same bytes: the product copies them, this crate writes the tree again.
+//!
+//! Stages:
+//!
+//! 1. `decode`: lines, base64, parsing; `strict` parses again what serde_json does not read exactly.
+//! 2. `walk`: takes the definition's fields out of the tree.
+//! 3. `row`, `values`: times, checks, anonymization.
+//! 4. `partition`, `columns`: rows to files.
 
 #![forbid(unsafe_code)]
 
@@ -51,16 +57,16 @@ use crate::walk::Walk;
 
 pub use code::Code;
 
-/// Bytes that a record may have: the product's default.
+/// The most bytes in a record: the product's default.
 pub const RECORD_BYTES_MAX: usize = 10 << 20;
 
 /// Why there is no output.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A definition is no TOML, or not of the format.
-    #[error("a definition can't be read: {0}")]
+    /// A definition is not valid TOML, or does not have the format.
+    #[error("a definition cannot be read: {0}")]
     Toml(#[from] toml::de::Error),
-    /// A definition makes no sense, or asks for what is not supported.
+    /// A definition is contradictory, or uses something that is not supported.
     #[error("dataset '{name}': {message}")]
     Definition {
         /// The dataset.
@@ -68,8 +74,8 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
-    /// Arrow or Parquet can't write a file.
-    #[error("a file can't be written: {0}")]
+    /// Arrow or Parquet cannot write a file.
+    #[error("a file cannot be written: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
 }
 
@@ -82,20 +88,20 @@ pub struct File {
     pub partition: String,
     /// The Parquet file.
     pub bytes: Vec<u8>,
-    /// Its rows.
+    /// The number of rows.
     pub rows: u64,
 }
 
-/// What became of all records.
+/// The result for all records.
 #[derive(Debug)]
 pub struct Output {
     /// Files, by dataset and partition.
     pub files: Vec<File>,
-    /// Refused records by their sequence numbers, and why.
+    /// The sequence number of each rejected record, and the reason.
     pub rejects: Vec<(u64, Code)>,
 }
 
-/// The ordinary way, from bytes to files.
+/// Turns bytes into files.
 #[derive(Debug)]
 pub struct Baseline {
     datasets: Vec<Dataset>,
@@ -120,7 +126,7 @@ struct Origin<'s> {
 }
 
 impl Baseline {
-    /// Ready for records of the datasets that these TOML texts define, the first that recognizes a record first. `key`
+    /// A baseline for the datasets that these TOML texts define. The first dataset that recognizes a record gets it. `key`
     /// is the secret key of pseudonyms.
     ///
     /// # Errors
@@ -135,11 +141,11 @@ impl Baseline {
         Ok(Baseline { datasets, pseudonyms, rejects: Vec::new(), row: Row::default() })
     }
 
-    /// Takes lines of JSON. The sequence number of a record is `base_sequence` plus the offset of its line;
-    /// `arrival_ms` is when records arrived that don't say so themselves, in milliseconds since 1970.
+    /// Adds lines of JSON. The sequence number of a record is `base_sequence` plus the offset of its line. `arrival_ms` is
+    /// the arrival time of records without one of their own, in milliseconds since 1970.
     ///
     /// # Errors
-    /// [`Error::Parquet`]; a bad record is none.
+    /// [`Error::Parquet`]. A bad record is not an error.
     pub fn push(
         &mut self,
         ndjson: &[u8],
@@ -159,7 +165,7 @@ impl Baseline {
         Ok(())
     }
 
-    /// Ends all files.
+    /// Finishes all files.
     ///
     /// # Errors
     /// [`Error::Parquet`].
@@ -175,7 +181,7 @@ impl Baseline {
         Ok(Output { files, rejects: self.rejects })
     }
 
-    /// Reads a record into the row: its dataset, and its times.
+    /// Reads a record into the row. Returns its dataset and its times.
     fn read(&mut self, line: &[u8], origin: Origin<'_>) -> Result<(usize, Times), Code> {
         if line.len() > RECORD_BYTES_MAX {
             return Err(Code::TooLarge);

@@ -1,9 +1,9 @@
-//! `baseline INPUT.ndjson OUT_DIR`: design A as a process of its own, for benchmarks.
+//! `baseline INPUT.ndjson OUT_DIR`: the baseline as a process of its own, for benchmarks.
 //!
-//! Reads a file of JSON lines in pieces of 4 MiB, writes `OUT_DIR/<dataset>/<partition>/part.parquet` by the shipped
-//! definitions (`-` for `OUT_DIR`: writes nothing), and prints one line of JSON: `records`, `rows`, `rejects` (by code),
-//! `input_bytes`, `output_bytes`, `files`, and `cpu_seconds` (user and system time of the whole process until then).
-//! Records that don't say when they arrived arrived when the file was last written.
+//! It reads a file of JSON lines in pieces of 4 MiB and writes `OUT_DIR/<dataset>/<partition>/part.parquet` for the shipped
+//! definitions. With `-` for `OUT_DIR` it writes nothing. It prints one line of JSON: `records`, `rows`, `rejects` by code,
+//! `input_bytes`, `output_bytes`, `files`, and `cpu_seconds` (user and system time of the process). The arrival time of
+//! records without one of their own is the modification time of the file.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -20,7 +20,7 @@ const DEFINITIONS: [&str; 3] = [
     include_str!("../../../pipeline/datasets/assessments.toml"),
     include_str!("../../../pipeline/datasets/users.toml"),
 ];
-/// The key of pseudonyms; nothing here is secret.
+/// The key of pseudonyms, which is not a secret here.
 const KEY: [u8; 32] = [7; 32];
 const PIECE_BYTES: usize = 4 << 20;
 
@@ -61,7 +61,7 @@ fn seconds(seconds: i64, nanoseconds: i64) -> f64 {
     seconds as f64 + nanoseconds as f64 / 1e9
 }
 
-/// Pushes a file's lines, piece by piece; the answer is its size.
+/// Pushes the lines of a file, piece by piece. Returns its size.
 fn push_file(baseline: &mut Baseline, path: &Path) -> Result<u64, Box<dyn Error>> {
     let mut file = File::open(path)?;
     let written = file.metadata()?.modified()?.duration_since(UNIX_EPOCH)?;

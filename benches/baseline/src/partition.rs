@@ -1,4 +1,6 @@
-//! Partitions: a row's path, and the file that is written there.
+//! Writes the file of each partition.
+//!
+//! Owns: the path of a row's partition, the Parquet writer. Does not own: the columns (`columns`).
 
 use std::fmt::Write;
 
@@ -13,12 +15,12 @@ use crate::plan::{Partition, Plan};
 use crate::time::date_of;
 use crate::values::Value;
 
-/// Bytes that a part of a path may have.
+/// The most bytes in a segment of a path.
 const SEGMENT_BYTES_MAX: usize = 255;
-/// Rows that are given to the writer at once.
+/// The number of rows that the writer gets at a time.
 const BATCH_ROWS: usize = 8192;
 
-/// Writes the path of a row's partition; `false` if a part of it would be too long.
+/// Writes the path of a row's partition. Returns `false` if a segment of it would be too long.
 pub(crate) fn write_path(plan: &Plan, event_ms: i64, values: &[Value], path: &mut String) -> bool {
     path.clear();
     let (year, month, day) = date_of(event_ms);
@@ -42,7 +44,7 @@ pub(crate) fn write_path(plan: &Plan, event_ms: i64, values: &[Value], path: &mu
     true
 }
 
-/// A value as Hive's `FileUtils.escapePathName` writes it.
+/// Writes a value as Hive's `FileUtils.escapePathName` does.
 fn escape(text: &str, path: &mut String) {
     if text.is_empty() {
         path.push_str("__HIVE_DEFAULT_PARTITION__");

@@ -1,24 +1,24 @@
-//! A definition made ready: every path and rule resolved once, before the first record.
+//! A compiled definition: every path and rule is resolved once, before the first record.
 //!
-//! Two halves. The **fields** are a tree of the keys that the dataset reads; walking a record along it fills one **slot**
-//! for each thing that is read. The **columns** say what becomes of the slots, in the order of the file.
+//! A plan has two parts. The **fields** are a tree of the keys that the dataset reads; walking a record along this tree
+//! fills one **slot** for each value. The **columns** say how slots become values of the file, in the order of the file.
 
 use std::collections::HashMap;
 
 use crate::definition::TimeFormat;
 use crate::values::Leaf;
 
-/// Keys of one object that a definition may name.
+/// The most keys of one object that a definition may name.
 pub(crate) const FIELDS_MAX: usize = 256;
 
-/// A dataset, ready to be read.
+/// A compiled dataset.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) name: String,
-    /// Ways in which a record can be of the dataset.
+    /// Ways to recognize a record of the dataset.
     pub(crate) ways: Vec<Way>,
     pub(crate) record: Node,
-    /// How many slots a record fills.
+    /// The number of slots of a record.
     pub(crate) slots: usize,
     pub(crate) event_time: Time,
     pub(crate) not_before_ms: i64,
@@ -36,14 +36,14 @@ pub(crate) struct Way {
     pub(crate) equals: Vec<(Vec<String>, Vec<String>)>,
 }
 
-/// A time: where it is and how it is written.
+/// A time: its slot and its format.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Time {
     pub(crate) slot: usize,
     pub(crate) format: TimeFormat,
 }
 
-/// An object, as far as it is read.
+/// An object, with those of its keys that are read.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     pub(crate) fields: HashMap<String, Field>,
@@ -53,7 +53,7 @@ pub(crate) struct Node {
 /// A key of an object.
 #[derive(Debug)]
 pub(crate) struct Field {
-    /// Its number in the object, to tell whether it has been there before.
+    /// Its number in the object, to find duplicates.
     pub(crate) number: usize,
     pub(crate) read: Read,
 }
@@ -61,12 +61,12 @@ pub(crate) struct Field {
 /// What is read at a key.
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// Nothing: the key is known.
+    /// Nothing; the key is only known.
     Nothing,
     Scalars(Vec<(usize, Input)>),
     Json(usize),
     List(usize, Input),
-    /// A list of objects; each element fills `width` slots of its own.
+    /// A list of objects. Each element fills `width` slots of its own.
     Objects {
         slot: usize,
         element: Node,
@@ -79,15 +79,15 @@ pub(crate) enum Read {
 #[derive(Debug, Default)]
 pub(crate) struct Object {
     pub(crate) node: Node,
-    /// Filled if the object is there.
+    /// The slot that is filled if the object is present.
     pub(crate) presence: Option<usize>,
-    /// Filled with the object's text.
+    /// The slot for the object's text.
     pub(crate) json: Option<usize>,
-    /// Whether it may come as a string that holds it.
+    /// Whether it may be inside a string.
     pub(crate) embedded: bool,
 }
 
-/// What becomes of keys that are not among an object's fields.
+/// What happens to keys that are not among an object's fields.
 #[derive(Debug, Default)]
 pub(crate) enum Others {
     #[default]
@@ -98,11 +98,11 @@ pub(crate) enum Others {
     Map { slot: usize, value: Input, allow: Allow },
 }
 
-/// A scalar as it is read.
+/// How a scalar is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Input {
     pub(crate) kind: InputKind,
-    /// Whether a number or boolean may come as a string.
+    /// Whether a number or boolean may be a string.
     pub(crate) accept_text: bool,
 }
 
@@ -115,7 +115,7 @@ pub(crate) enum InputKind {
     Bool,
 }
 
-/// Keys that may land: whole ones, and beginnings (`sms_*`).
+/// Allowed keys: whole keys, and prefixes such as `sms_*`.
 #[derive(Debug)]
 pub(crate) struct Allow(Vec<String>);
 
@@ -137,7 +137,7 @@ impl Allow {
 pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) source: Source,
-    /// Partition columns are not.
+    /// False for partition columns.
     pub(crate) in_file: bool,
 }
 
@@ -158,7 +158,7 @@ pub(crate) enum Source {
     SubSequence,
 }
 
-/// What of the event time a column takes.
+/// The part of the event time that a column has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimePart {
     Instant,
@@ -175,12 +175,12 @@ pub(crate) enum Partition {
     Year,
     Month,
     Day,
-    /// The text of the column of this number.
+    /// The text of the column with this number.
     Text(usize),
 }
 
 impl Node {
-    /// Says what is read at a path. Two readings of one field must go together.
+    /// Adds what is read at a path. Two readings of one field must be compatible.
     pub(crate) fn plant(&mut self, path: &[String], read: Read) -> Result<(), String> {
         let [key, below @ ..] = path else { return Err("an empty path".to_owned()) };
         let number = self.fields.len();

@@ -1,6 +1,6 @@
-//! One record's row: what was read of it, its times, and the values of its columns.
+//! The row of one record: the values that were read, its times, and the values of its columns.
 //!
-//! The order of faults is the product's: what the walk found, then the times, then the columns in their order.
+//! Faults are found in the product's order: first those of the walk, then those of the times, then those of the columns.
 
 use crate::anonymize::Pseudonyms;
 use crate::code::Code;
@@ -11,11 +11,11 @@ use crate::tree::Json;
 use crate::values::Value;
 use crate::walk::Walk;
 
-/// Room for one row, used again for each.
+/// Buffers of one row, reused for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
     slots: Vec<Value>,
-    /// The value of each column; null of a column that is computed.
+    /// The value of each column; null for computed columns.
     pub(crate) values: Vec<Value>,
     /// The path of its partition.
     pub(crate) path: String,
@@ -38,7 +38,7 @@ impl Row {
         walk.object(&plan.record, members, &mut self.slots);
     }
 
-    /// The record's times, if they are not absurd. `arrival_ms` is the source's.
+    /// The times of the record, if they are within bounds. `arrival_ms` is the source's arrival time.
     pub(crate) fn times(&self, plan: &Plan, arrival_ms: i64) -> Result<Times, Code> {
         let arrival = plan.arrival_time.filter(|time| self.slots[time.slot] != Value::Null);
         let arrival_ms = match arrival {
@@ -56,7 +56,7 @@ impl Row {
         Ok(Times { event_ms, arrival_ms })
     }
 
-    /// Makes the columns' values of the slots; the first fault counts, in the order of the columns.
+    /// Turns slots into the values of columns. The first fault counts, in the order of the columns.
     pub(crate) fn apply(&mut self, plan: &Plan, pseudonyms: &Pseudonyms) -> Result<(), Code> {
         self.values.clear();
         for column in &plan.columns {
@@ -67,7 +67,7 @@ impl Row {
     }
 }
 
-/// The value of a column, from what was read; null of a column that is computed.
+/// The value of a column, from the slots; null for a computed column.
 fn column_value(source: &Source, slots: &mut [Value], pseudonyms: &Pseudonyms) -> Result<Value, Code> {
     let mut take = |slot: usize| std::mem::take(&mut slots[slot]);
     let (mut value, required) = match source {
@@ -96,7 +96,7 @@ fn column_value(source: &Source, slots: &mut [Value], pseudonyms: &Pseudonyms) -
         (Source::Struct { members, .. }, Value::Struct(values)) => {
             members.iter().zip(values).try_for_each(|((_, _, leaf), value)| leaf.apply(value, pseudonyms))?;
         }
-        // Each member's rules for all elements, before the next member's.
+        // The rules of each member are applied to all elements before those of the next member.
         (Source::Objects { members, .. }, Value::List(elements)) => {
             for (number, (_, leaf)) in members.iter().enumerate() {
                 for element in elements.iter_mut() {

@@ -1,18 +1,18 @@
-//! A second, slow parser, for the few records that serde_json can't answer for.
+//! A second, slower parser, for the few records that serde_json does not decide.
 //!
-//! Those are: records that it refuses (its errors don't tell the product's codes apart, and it refuses what is allowed:
-//! a number beyond a double where nobody reads it, 128 levels of nesting), and records with a whole number that is
-//! written with a fraction or an exponent, which it has rounded. Here every number but a plain whole one keeps its text.
+//! These are records that serde_json refuses, and records with a whole number that has a fraction or an exponent, which
+//! serde_json rounds. Its errors do not distinguish the product's codes. It also refuses what is allowed: numbers beyond a
+//! double that nobody reads, and 128 levels of nesting. Here every number keeps its text, except plain whole numbers.
 //!
-//! The first fault counts, in the order of the text; a document that breaks off is [`Code::Truncated`].
+//! The first fault counts, in the order of the text. A document that ends too early is [`Code::Truncated`].
 
 use crate::code::Code;
 use crate::tree::Json;
 
-/// How deeply arrays and objects may be nested.
+/// The most levels of nested arrays and objects.
 const DEPTH_MAX: usize = 128;
 
-/// Parses one JSON document that is all of `bytes`.
+/// Parses `bytes` as one JSON document.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Json, Code> {
     let text = std::str::from_utf8(bytes).map_err(|_| Code::NotUtf8)?;
     let mut parser = Parser { text, at: 0 };
@@ -28,7 +28,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Json, Code> {
     }
 }
 
-/// The number that a text is, if it is one and nothing else.
+/// Parses a text as a number, if it is one and nothing else.
 pub(crate) fn number(text: &str) -> Option<Json> {
     let mut parser = Parser { text, at: 0 };
     parser.number().ok().filter(|_| parser.at == text.len())
@@ -97,7 +97,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What stands between brackets, the opening one included.
+    /// Parses what is between brackets, including the opening one.
     fn elements(&mut self, close: u8, mut element: impl FnMut(&mut Self) -> Result<(), Code>) -> Result<(), Code> {
         self.at += 1;
         self.white_space();
@@ -151,13 +151,13 @@ impl Parser<'_> {
         }
         let text = &self.text[begin..self.at];
         Ok(match text.parse() {
-            // -0 is not 0, as a double.
+            // As a double, -0 differs from 0.
             Ok(number) if text != "-0" => Json::Whole(number),
             _ => Json::Number(text.to_owned()),
         })
     }
 
-    /// The string whose opening quote is here.
+    /// Parses the string whose opening quote is next.
     fn string(&mut self) -> Result<String, Code> {
         self.at += 1;
         let mut text = String::new();
@@ -177,7 +177,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The character of the escape whose backslash is here.
+    /// Parses the escape whose backslash is next.
     fn escape(&mut self) -> Result<char, Code> {
         self.at += 1;
         let character = match self.peek() {
@@ -199,7 +199,7 @@ impl Parser<'_> {
         Ok(character)
     }
 
-    /// The character of a `\u` escape, whose digits begin here.
+    /// Parses a `\u` escape whose digits are next.
     fn unicode(&mut self) -> Result<char, Code> {
         let unit = self.code_unit()?;
         if !(0xD800..0xDC00).contains(&unit) {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_what_they_say() {
+    fn numbers_keep_their_text() {
         assert_eq!(number("12"), Some(Json::Whole(12)));
         assert_eq!(number("12.0"), Some(Json::Number("12.0".to_owned())));
         assert_eq!(number("-0"), Some(Json::Number("-0".to_owned())));
@@ -279,7 +279,7 @@ mod tests {
         #[test]
         fn it_accepts_what_serde_json_accepts(text in "[\\[\\]{}:,\"a1 .eE+\\-tfnu\\\\]{0,12}") {
             let theirs = serde_json::from_str::<Json>(&text);
-            // Beyond a double serde_json gives up.
+            // serde_json refuses numbers beyond a double.
             prop_assume!(!theirs.as_ref().is_err_and(|error| error.to_string().contains("out of range")));
             prop_assert_eq!(parse(text.as_bytes()).is_ok(), theirs.is_ok(), "{}", text);
         }

@@ -1,7 +1,7 @@
-//! A record as a tree: what `serde_json::Value` is, but an object keeps all of its members, in order.
+//! A record as a tree, like `serde_json::Value`, but an object keeps all of its members, in order.
 //!
-//! `Value` can't be used itself: it drops the first of two members of one name, and whether a name is there twice is
-//! something that the definitions ask. In cost it is the same: an allocation for each text, key, list and object.
+//! `Value` itself drops the first of two members with the same name, but the definitions need to know duplicates. The cost
+//! is the same: an allocation for each text, key, list and object.
 
 use std::fmt;
 
@@ -12,11 +12,11 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 pub(crate) enum Json {
     Null,
     Bool(bool),
-    /// A whole number, written without fraction or exponent.
+    /// A whole number without a fraction or an exponent.
     Whole(i64),
     /// Any other number, rounded.
     Double(f64),
-    /// A number as it is written: what neither of the others holds, and every number but a whole one from [`strict`].
+    /// The text of a number that is neither of the others. [`strict`] gives the text of every number but whole ones.
     ///
     /// [`strict`]: crate::strict
     Number(String),
@@ -26,7 +26,7 @@ pub(crate) enum Json {
 }
 
 impl Json {
-    /// The member of an object, by the keys on the way to it; of two members of one name, the first.
+    /// The member of an object at a path of keys. Of two members with the same name it is the first.
     pub(crate) fn find<'j>(members: &'j [(String, Json)], path: &[String]) -> Option<&'j Json> {
         let (key, below) = path.split_first()?;
         let (_, value) = members.iter().find(|(name, _)| name == key)?;
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_keeps_both_of_two_members_of_one_name() {
+    fn an_object_keeps_both_members_with_the_same_name() {
         let tree: Json =
             serde_json::from_str(r#"{"b":1,"a":[null,true,-2.5],"b":{"c":18446744073709551615}}"#).unwrap();
         let Json::Object(members) = &tree else { panic!("an object") };

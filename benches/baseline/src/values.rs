@@ -1,4 +1,4 @@
-//! Single values: what they may be, and what becomes of them before they land.
+//! Checks and transforms single values.
 
 use regex::Regex;
 
@@ -7,7 +7,7 @@ use crate::code::Code;
 use crate::definition::TimeFormat;
 use crate::time::{DAY_MS, time_of};
 
-/// A value as it was read, then as it lands.
+/// A value: as it was read, and later as it is written.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) enum Value {
     #[default]
@@ -33,11 +33,11 @@ pub(crate) enum Output {
     TimestampMillis,
 }
 
-/// What holds for a value, and what becomes of it.
+/// The constraints and the transformation of a value.
 #[derive(Debug)]
 pub(crate) struct Leaf {
     pub(crate) output: Output,
-    /// How it is written, if it is a time.
+    /// The format, if it is a time.
     pub(crate) format: TimeFormat,
     pub(crate) required: bool,
     pub(crate) min: Option<f64>,
@@ -50,7 +50,7 @@ pub(crate) struct Leaf {
     pub(crate) transform: Transform,
 }
 
-/// What becomes of a value.
+/// How a value is transformed.
 #[derive(Debug)]
 pub(crate) enum Transform {
     Keep,
@@ -63,7 +63,7 @@ pub(crate) enum Transform {
 }
 
 impl Leaf {
-    /// Checks a value and makes of it what lands.
+    /// Checks a value and transforms it.
     pub(crate) fn apply(&self, value: &mut Value, pseudonyms: &Pseudonyms) -> Result<(), Code> {
         match value {
             Value::Null if self.required => return Err(Code::MissingField),
@@ -108,7 +108,7 @@ impl Leaf {
     }
 
     fn check_text(&self, text: &str) -> Result<(), Code> {
-        // A text has at most as many characters as bytes.
+        // A text has no more characters than bytes.
         let too_long = text.len() > self.max_length && text.chars().count() > self.max_length;
         let too_short = self.min_length > 0 && text.chars().count() < self.min_length;
         let chosen = self.one_of.as_ref().is_none_or(|choices| choices.iter().any(|choice| choice == text));

@@ -1,6 +1,6 @@
-//! A record's tree walked along a plan's fields: what is read goes to its slot, and the first fault is noted.
+//! Walks the tree of a record along the fields of a plan: moves values to their slots and keeps the first fault.
 //!
-//! The tree is used up, so that its texts are moved and not copied.
+//! The walk consumes the tree, so texts are moved and not copied.
 
 use crate::code::Code;
 use crate::plan::{FIELDS_MAX, Input, InputKind, Node, Object, Others, Read};
@@ -13,9 +13,9 @@ use crate::{decode, strict};
 pub(crate) struct Walk {
     /// The first fault, in the order of the record.
     pub(crate) fault: Option<Code>,
-    /// Set where a whole number was asked for and a rounded one was there: the record must be parsed by [`strict`].
+    /// True if a whole number was expected and a rounded one was found: [`strict`] must parse the record.
     pub(crate) inexact: bool,
-    /// Whether the record was parsed by [`strict`], so that documents inside it must be too.
+    /// True if [`strict`] parsed the record; it must then also parse the documents inside it.
     pub(crate) exact: bool,
 }
 
@@ -157,7 +157,7 @@ impl Walk {
     }
 }
 
-/// Whether a key is there twice.
+/// Whether a key occurs twice.
 fn repeats<T>(members: &[(String, T)]) -> bool {
     let mut keys: Vec<&str> = members.iter().map(|(key, _)| key.as_str()).collect();
     keys.sort_unstable();
@@ -170,7 +170,7 @@ fn object_text(members: &[(String, Json)]) -> Value {
     Value::Text(text)
 }
 
-/// The whole number that a JSON number is, exactly.
+/// The exact value of a JSON number, if it is whole.
 fn whole(text: &str) -> Result<i64, Code> {
     let (sign, magnitude) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
     let (mantissa, exponent) = magnitude.split_once(['e', 'E']).unwrap_or((magnitude, "0"));
@@ -180,7 +180,7 @@ fn whole(text: &str) -> Result<i64, Code> {
     if significant.is_empty() {
         return Ok(0);
     }
-    // An exponent of more digits than i64 has is as good as its largest or least one.
+    // An exponent with more digits than i64 has works like the largest or the least i64.
     let exponent = exponent.parse().unwrap_or(if exponent.starts_with('-') { i64::MIN } else { i64::MAX });
     let trailing_zeros = digits.len() - digits.trim_end_matches('0').len();
     let shift = i64::try_from(trailing_zeros).unwrap_or(i64::MAX) - i64::try_from(fraction.len()).unwrap_or(i64::MAX);
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_numbers_are_exact_however_they_are_written() {
+    fn whole_numbers_are_exact_in_every_spelling() {
         for (text, expected) in [
             ("-0", Ok(0)),
             ("0.000e99999999999999999999", Ok(0)),

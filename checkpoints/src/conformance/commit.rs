@@ -1,4 +1,4 @@
-//! The epoch's way into the table: decide, advance, roll back.
+//! An epoch's changes of the table: decide, advance, roll back.
 
 use super::{
     Factory, advances, at, commit, create, decide, decision, first, held, key, manifest, owner, range, refused, row,
@@ -43,7 +43,7 @@ pub async fn a_zombie_cannot_decide(factory: &dyn Factory) {
     assert_eq!(row(others, &key(0)).await.pending, before.pending);
 }
 
-pub async fn a_zombie_that_holds_the_lease_again_cannot_decide_what_others_committed_meanwhile(factory: &dyn Factory) {
+pub async fn a_zombie_that_took_the_lease_back_cannot_decide_what_others_have_committed(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let (zombie, other) = (owner("zombie"), owner("other"));
@@ -56,7 +56,7 @@ pub async fn a_zombie_that_holds_the_lease_again_cannot_decide_what_others_commi
     assert_eq!(verdict, refused([(key(0), RefusalReason::CheckpointAt(at(3)))]));
 }
 
-pub async fn a_decision_is_all_or_nothing_and_names_every_shard_in_its_way(factory: &dyn Factory) {
+pub async fn a_decision_is_all_or_nothing_and_names_every_shard_that_prevents_it(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let me = owner("me");
@@ -116,7 +116,7 @@ pub async fn a_range_starts_at_the_checkpoint_to_the_sub_record(factory: &dyn Fa
     decide(store, &decision(&me, &manifest("two"), from_to(sub(2), sub(3)))).await;
 }
 
-pub async fn a_decision_takes_as_many_shards_as_the_store_says_and_no_more(factory: &dyn Factory) {
+pub async fn a_decision_takes_as_many_shards_as_the_store_states_and_no_more(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let me = owner("me");
@@ -136,7 +136,7 @@ pub async fn a_decision_takes_as_many_shards_as_the_store_says_and_no_more(facto
     commit(store, &decision(&me, &manifest("again"), most.shards().to_vec())).await;
 }
 
-pub async fn an_advance_moves_the_checkpoint_and_clears_what_was_pending(factory: &dyn Factory) {
+pub async fn an_advance_moves_the_checkpoint_and_clears_the_pending_manifest(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let me = owner("me");
@@ -157,7 +157,7 @@ pub async fn an_advance_moves_the_checkpoint_and_clears_what_was_pending(factory
     assert_eq!(row(store, &key(0)).await, expected);
 }
 
-pub async fn anybody_may_finish_a_decided_epoch(factory: &dyn Factory) {
+pub async fn anyone_may_finish_a_decided_epoch(factory: &dyn Factory) {
     let fixture = factory.fresh(2).await;
     let (mine, others) = (fixture.handle(0), fixture.handle(1));
     let me = owner("me");
@@ -208,7 +208,7 @@ pub async fn an_advance_does_nothing_where_its_manifest_is_not_pending(factory: 
     let expected = [
         AdvanceOutcome::NotPending,
         AdvanceOutcome::NotPending,
-        // Another manifest is pending here, but the old one is still what moved the checkpoint.
+        // Another manifest is pending here, but the old one is still the one that moved the checkpoint.
         AdvanceOutcome::WasAdvanced,
         AdvanceOutcome::NotPending,
     ];
@@ -216,7 +216,7 @@ pub async fn an_advance_does_nothing_where_its_manifest_is_not_pending(factory: 
     assert_eq!(store.list().await.unwrap(), before);
 }
 
-pub async fn an_advance_to_another_place_than_was_decided_is_nonsense(factory: &dyn Factory) {
+pub async fn an_advance_to_another_position_than_the_decided_one_is_an_error(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let me = owner("me");
@@ -243,7 +243,7 @@ pub async fn a_shard_that_ends_gets_its_children(factory: &dyn Factory) {
     let last = decision(&me, &manifest("last"), vec![(key(0), end(at(5))), (key(1), end(Position::Beginning))]);
     decide(store, &last).await;
     let children = ["shardId-c", "shardId-d"].map(|id| ShardId::new(id).unwrap());
-    // The second shard ends without children, as a file does.
+    // The second shard ends without children, as a file ends.
     let to_end = [Advance::to_end(key(0), children.clone()), Advance::to_end(key(1), [])];
     assert_eq!(store.advance(last.manifest(), &to_end).await.unwrap(), [AdvanceOutcome::Advanced; 2]);
     let [ended, file] = [row(store, &key(0)).await, row(store, &key(1)).await];
@@ -251,7 +251,7 @@ pub async fn a_shard_that_ends_gets_its_children(factory: &dyn Factory) {
     assert_eq!((file.checkpoint, file.children), (Position::End, [].into()));
 }
 
-pub async fn a_roll_back_leaves_the_checkpoints_and_lets_others_decide(factory: &dyn Factory) {
+pub async fn a_rollback_leaves_the_checkpoints_and_lets_others_decide(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let (me, other) = (owner("me"), owner("other"));
@@ -260,7 +260,7 @@ pub async fn a_roll_back_leaves_the_checkpoints_and_lets_others_decide(factory: 
     let gone = decision(&me, &manifest("gone"), vec![(key(0), range(5, 9)), (key(1), first(9))]);
     let before = store.list().await.unwrap();
     decide(store, &gone).await;
-    // Not by its owner: the lease was taken by another, who found the uploads gone.
+    // Not by its owner: another worker took the lease and found the uploads gone.
     let taken = take(store, &other, &key(0)).await;
     assert!(store.roll_back(gone.manifest(), &gone.keys()).await.unwrap());
     let after = store.list().await.unwrap();
@@ -272,7 +272,7 @@ pub async fn a_roll_back_leaves_the_checkpoints_and_lets_others_decide(factory: 
     commit(store, &decision(&me, &manifest("three"), vec![(key(1), first(9))])).await;
 }
 
-pub async fn a_roll_back_is_refused_once_one_shard_has_advanced(factory: &dyn Factory) {
+pub async fn a_rollback_is_refused_once_one_shard_has_advanced(factory: &dyn Factory) {
     for advanced in [0, 2] {
         let fixture = factory.fresh(1).await;
         let store = fixture.store();
@@ -291,7 +291,7 @@ pub async fn a_roll_back_is_refused_once_one_shard_has_advanced(factory: &dyn Fa
     }
 }
 
-pub async fn a_roll_back_is_refused_where_its_manifest_is_not_pending(factory: &dyn Factory) {
+pub async fn a_rollback_is_refused_where_its_manifest_is_not_pending(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let me = owner("me");
@@ -305,7 +305,7 @@ pub async fn a_roll_back_is_refused_where_its_manifest_is_not_pending(factory: &
     assert_eq!(store.list().await.unwrap(), before);
 }
 
-pub async fn an_advance_after_a_roll_back_does_nothing(factory: &dyn Factory) {
+pub async fn an_advance_after_a_rollback_does_nothing(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let me = owner("me");
@@ -313,7 +313,7 @@ pub async fn an_advance_after_a_roll_back_does_nothing(factory: &dyn Factory) {
     let gone = decision(&me, &manifest("gone"), vec![(key(0), first(5)), (key(1), first(5))]);
     decide(store, &gone).await;
     assert!(store.roll_back(gone.manifest(), &gone.keys()).await.unwrap());
-    // On the one shard another epoch is pending by now.
+    // Another epoch is already pending on one of its shards.
     decide(store, &decision(&me, &manifest("next"), vec![(key(1), first(5))])).await;
     let before = store.list().await.unwrap();
     let outcomes = store.advance(gone.manifest(), &advances(&gone)).await.unwrap();
@@ -321,11 +321,11 @@ pub async fn an_advance_after_a_roll_back_does_nothing(factory: &dyn Factory) {
     assert_eq!(store.list().await.unwrap(), before);
 }
 
-pub async fn epochs_follow_each_other_without_gap(factory: &dyn Factory) {
+pub async fn consecutive_epochs_leave_no_gap(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     create(store, 1).await;
-    // Every epoch by another worker. The numbers grow in digits: as texts, 9 would come after 10.
+    // Each epoch is another worker's. The numbers grow in digits: as texts, 9 would come after 10.
     let mut after = Position::Beginning;
     for (step, through) in
         ["9", "10", "99", "100", "9999999999999999999999", "10000000000000000000000"].iter().enumerate()

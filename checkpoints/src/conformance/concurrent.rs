@@ -1,4 +1,4 @@
-//! Many at once, over several handles: the answers must be those of some order, one after the other.
+//! Many calls at once, over several handles: their answers must be those of some sequential order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::position::{Position, ShardRange};
 use crate::shard::ShardKey;
 use crate::store::{AdvanceOutcome, LeaseStore};
 
-/// Runs `count` tasks at once, each on one of the handles, and gives their answers in the order of the tasks.
+/// Runs `count` tasks at once, each on one of the handles, and returns their answers in the order of the tasks.
 async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     count: usize,
     task: impl Fn(usize) -> F,
@@ -27,7 +27,7 @@ async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-pub async fn of_eight_who_take_a_lease_at_once_one_gets_it(factory: &dyn Factory) {
+pub async fn of_eight_workers_that_take_a_lease_at_once_one_gets_it(factory: &dyn Factory) {
     let fixture = factory.fresh(4).await;
     create(fixture.store(), 1).await;
     for round in 0..10 {
@@ -45,7 +45,7 @@ pub async fn of_eight_who_take_a_lease_at_once_one_gets_it(factory: &dyn Factory
     }
 }
 
-pub async fn of_eight_who_ask_for_a_lease_at_once_one_is_next(factory: &dyn Factory) {
+pub async fn of_eight_workers_that_ask_for_a_lease_at_once_one_is_next(factory: &dyn Factory) {
     let fixture = factory.fresh(4).await;
     held(fixture.store(), &owner("from"), 1).await;
     let asked = at_once(8, |number| {
@@ -79,12 +79,12 @@ pub async fn of_a_decision_and_a_take_at_once_either_may_come_first(factory: &dy
         let after = row(fixture.store(), &key).await;
         assert_eq!(after.holder, Holder::Held(owner("other")));
         assert_eq!(after.is_pending(epoch.manifest()), decided == Verdict::Decided);
-        // Whoever takes the lease sees what was decided before, and nothing is decided after.
+        // The worker that takes the lease sees an earlier decision, and nothing is decided afterwards.
         assert_eq!(taken.pending, after.pending);
     }
 }
 
-pub async fn an_advance_and_a_roll_back_exclude_each_other(factory: &dyn Factory) {
+pub async fn an_advance_and_a_rollback_exclude_each_other(factory: &dyn Factory) {
     let fixture = factory.fresh(2).await;
     let me = owner("me");
     held(fixture.store(), &me, 3).await;
@@ -122,7 +122,7 @@ pub async fn an_advance_and_a_roll_back_exclude_each_other(factory: &dyn Factory
     }
 }
 
-pub async fn many_who_advance_one_epoch_at_once_do_no_harm(factory: &dyn Factory) {
+pub async fn many_concurrent_advances_of_one_epoch_do_no_harm(factory: &dyn Factory) {
     let fixture = factory.fresh(4).await;
     let me = owner("me");
     let shards = held(fixture.store(), &me, 3).await.into_iter().map(|key| (key, first(5))).collect();
@@ -140,16 +140,16 @@ pub async fn many_who_advance_one_epoch_at_once_do_no_harm(factory: &dyn Factory
     }
 }
 
-/// What the next test has: shards, tasks, and epochs that each task commits.
+/// The size of the next test: shards, tasks, and epochs that each task commits.
 const SHARDS: usize = 5;
 const TASKS: usize = 8;
 const EPOCHS: usize = 5;
 
-/// Commits epochs over changing sets of shards that overlap with everybody else's. Gives them.
+/// Commits epochs over changing sets of shards that overlap with those of all other tasks. Returns them.
 async fn commit_overlapping(store: Arc<dyn LeaseStore>, number: usize) -> Vec<Decision> {
     let mut decided = Vec::new();
     for turn in 0..10_000 {
-        // Two to four shards, in changing order, so that locks are asked for in every order.
+        // Two to four shards, in changing order, so that locks are taken in every order.
         let keys: Vec<ShardKey> =
             (0..2 + turn % 3).map(|step| key((number * 3 + turn * 2 + step * (1 + turn % 2)) % SHARDS)).collect();
         let rows = store.get(&keys).await.unwrap();
@@ -177,13 +177,13 @@ async fn commit_overlapping(store: Arc<dyn LeaseStore>, number: usize) -> Vec<De
         if decided.len() == EPOCHS {
             return decided;
         }
-        // A refusal says that somebody else got on, so all get there.
+        // A refusal means that another task made progress, so all tasks finish.
         tokio::task::yield_now().await;
     }
     panic!("task {number} was refused again and again");
 }
 
-pub async fn many_overlapping_decisions_leave_what_some_order_of_them_would(factory: &dyn Factory) {
+pub async fn many_overlapping_decisions_have_the_effect_of_some_sequential_order(factory: &dyn Factory) {
     let fixture = factory.fresh(4).await;
     held(fixture.store(), &owner("me"), SHARDS).await;
     let decided: Vec<Decision> = at_once(TASKS, |number| commit_overlapping(fixture.shared(number), number))
@@ -193,7 +193,7 @@ pub async fn many_overlapping_decisions_leave_what_some_order_of_them_would(fact
         .collect();
     assert_eq!(decided.len(), TASKS * EPOCHS);
 
-    // Per shard, the ranges of the decided epochs are one chain from the beginning to the checkpoint.
+    // For each shard, the ranges of the decided epochs are one chain from the beginning to the checkpoint.
     let mut followers: BTreeMap<ShardKey, BTreeMap<Position, (&Position, &ManifestName)>> = BTreeMap::new();
     for epoch in &decided {
         for (key, range) in epoch.shards() {
@@ -214,7 +214,7 @@ pub async fn many_overlapping_decisions_leave_what_some_order_of_them_would(fact
         assert_eq!((reached, last, length), (&lease.checkpoint, lease.last_manifest.as_ref(), links.len()));
     }
 
-    // And the chains agree on one order: again and again, an epoch whose predecessors are all done can be done.
+    // The chains agree on one order: at any time there is an epoch whose predecessors are all done.
     let mut done: Vec<&ManifestName> = Vec::new();
     while done.len() < order.len() {
         let next = order

@@ -1,11 +1,11 @@
-//! Handing a lease over from one live worker to another, and everything that may come in between.
+//! Handing a lease over from one live worker to another, and everything that may happen in between.
 
 use super::{Factory, at, create, decide, decision, first, held, key, manifest, owner, refused, renewal, row, take};
 use crate::decision::RefusalReason;
 use crate::lease::{Holder, Lease, LeaseOwner};
 use crate::store::{AdvanceOutcome, LeaseStore, RenewalOutcome};
 
-/// A shard that `from` is to hand over to `to`.
+/// A shard that `from` was asked to hand over to `to`.
 async fn asked(store: &dyn LeaseStore) -> (LeaseOwner, LeaseOwner, Lease) {
     let (from, to) = (owner("from"), owner("to"));
     held(store, &from, 1).await;
@@ -23,7 +23,7 @@ pub async fn asking_names_the_next_holder_and_leaves_the_counter(factory: &dyn F
     assert_eq!(row(store, &key(0)).await, Lease { holder, ..before });
 }
 
-pub async fn asking_needs_the_holder_by_name_and_nobody_who_asked_before(factory: &dyn Factory) {
+pub async fn asking_needs_the_current_holder_and_no_earlier_request(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     create(store, 2).await;
@@ -43,7 +43,7 @@ pub async fn asking_needs_the_holder_by_name_and_nobody_who_asked_before(factory
     assert_eq!(row(store, &key(0)).await, asked);
 }
 
-pub async fn the_holder_learns_of_the_asker_when_it_renews_and_stays_alive(factory: &dyn Factory) {
+pub async fn the_holder_learns_of_the_request_when_it_renews_and_stays_alive(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let (from, to, asked) = asked(store).await;
@@ -51,11 +51,11 @@ pub async fn the_holder_learns_of_the_asker_when_it_renews_and_stays_alive(facto
     let outcomes = store.renew(&from, &[renewal(&asked)]).await.unwrap();
     assert_eq!(outcomes, [RenewalOutcome::HandOffAsked { counter, to: to.clone() }]);
     assert_eq!(row(store, &key(0)).await, Lease { counter, ..asked.clone() });
-    // Nobody who saw the old counter can think the holder dead.
+    // A worker that saw the old counter can't take the holder for dead.
     assert_eq!(store.take(&to, &key(0), asked.counter).await.unwrap(), None);
 }
 
-pub async fn the_asker_holds_nothing_until_it_is_given(factory: &dyn Factory) {
+pub async fn the_asker_does_not_hold_the_lease_until_it_is_handed_over(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let (_, to, asked) = asked(store).await;
@@ -103,7 +103,7 @@ pub async fn a_lease_that_is_handed_over_belongs_to_the_asker(factory: &dyn Fact
     decide(store, &by(&to)).await;
 }
 
-pub async fn nothing_is_handed_over_that_nobody_asked_for(factory: &dyn Factory) {
+pub async fn a_lease_that_nobody_asked_for_is_not_handed_over(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     create(store, 2).await;
@@ -138,7 +138,7 @@ pub async fn an_overdue_hand_off_is_ended_by_taking(factory: &dyn Factory) {
             ..asked
         };
         assert_eq!(taken, Some(expected.clone()), "taken by {taker}");
-        // The late hand-over gives nothing away.
+        // The late hand-over has no effect.
         assert!(!store.hand_over(&from, &key(0)).await.unwrap());
         assert_eq!(row(store, &key(0)).await, expected);
         for me in [from, to] {
@@ -149,7 +149,7 @@ pub async fn an_overdue_hand_off_is_ended_by_taking(factory: &dyn Factory) {
     }
 }
 
-pub async fn what_is_pending_survives_a_hand_off(factory: &dyn Factory) {
+pub async fn a_pending_manifest_survives_a_hand_off(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let (from, to, _) = asked(store).await;
@@ -164,7 +164,7 @@ pub async fn what_is_pending_survives_a_hand_off(factory: &dyn Factory) {
     assert_eq!(row(store, &key(0)).await.checkpoint, at(5));
 }
 
-pub async fn counters_only_grow_and_checkpoints_too(factory: &dyn Factory) {
+pub async fn counters_and_checkpoints_only_grow(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let (a, b) = (owner("a"), owner("b"));

@@ -1,4 +1,4 @@
-//! Holding a lease: taking, renewing, letting go.
+//! Holding a lease: taking, renewing, releasing.
 
 use super::{Factory, commit, create, decide, decision, first, held, key, manifest, owner, renewal, row, take};
 use crate::lease::{Holder, Lease, ThroughputKbps};
@@ -16,7 +16,7 @@ pub async fn a_free_lease_is_taken(factory: &dyn Factory) {
     assert_eq!(row(store, &key(0)).await, expected);
 }
 
-pub async fn taking_needs_the_counter_as_it_was_seen(factory: &dyn Factory) {
+pub async fn taking_needs_the_current_counter(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let (me, other) = (owner("me"), owner("other"));
@@ -31,7 +31,7 @@ pub async fn taking_needs_the_counter_as_it_was_seen(factory: &dyn Factory) {
     assert_eq!(row(store, &key(0)).await, before);
 }
 
-pub async fn a_lease_is_taken_from_another_and_the_switch_is_counted(factory: &dyn Factory) {
+pub async fn taking_a_lease_from_another_worker_counts_a_switch(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     held(store, &owner("dead"), 1).await;
@@ -46,7 +46,7 @@ pub async fn a_lease_is_taken_from_another_and_the_switch_is_counted(factory: &d
     assert_eq!(taken, expected);
 }
 
-pub async fn taking_a_lease_that_is_held_already_counts_no_switch(factory: &dyn Factory) {
+pub async fn taking_a_lease_that_one_already_holds_counts_no_switch(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     held(store, &owner("me"), 1).await;
@@ -55,7 +55,7 @@ pub async fn taking_a_lease_that_is_held_already_counts_no_switch(factory: &dyn 
     assert_eq!(taken, Lease { counter: before.counter + 1, ..before });
 }
 
-pub async fn taking_leaves_checkpoint_and_pending_as_they_are(factory: &dyn Factory) {
+pub async fn taking_leaves_the_checkpoint_and_the_pending_manifest(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let me = owner("me");
@@ -69,7 +69,7 @@ pub async fn taking_leaves_checkpoint_and_pending_as_they_are(factory: &dyn Fact
     assert!(taken.is_pending(&manifest("two")));
 }
 
-pub async fn a_renewal_moves_the_counter_and_keeps_the_measurement(factory: &dyn Factory) {
+pub async fn a_renewal_moves_the_counter_and_stores_the_measurement(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     held(store, &owner("me"), 1).await;
@@ -83,14 +83,14 @@ pub async fn a_renewal_moves_the_counter_and_keeps_the_measurement(factory: &dyn
     }
 }
 
-pub async fn a_renewal_after_another_took_the_lease_is_lost(factory: &dyn Factory) {
+pub async fn a_renewal_after_another_worker_took_the_lease_is_lost(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let (me, other) = (owner("me"), owner("other"));
     held(store, &me, 1).await;
     let seen = row(store, &key(0)).await;
     let taken = take(store, &other, &key(0)).await;
-    // Also with the counter as it is now: the counter alone makes nobody the holder.
+    // Also with the current counter: knowing it makes nobody the holder.
     for counter in [seen.counter, taken.counter] {
         let renewal = Renewal { counter, ..renewal(&seen) };
         assert_eq!(store.renew(&me, &[renewal]).await.unwrap(), [RenewalOutcome::Lost]);
@@ -108,7 +108,7 @@ pub async fn a_renewal_of_a_free_or_missing_lease_is_lost(factory: &dyn Factory)
     assert_eq!(row(store, &key(0)).await, free);
 }
 
-pub async fn a_renewal_with_another_counter_changes_nothing_and_tells_the_counter(factory: &dyn Factory) {
+pub async fn a_renewal_with_another_counter_changes_nothing_and_returns_the_counter(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     held(store, &owner("me"), 1).await;
@@ -121,7 +121,7 @@ pub async fn a_renewal_with_another_counter_changes_nothing_and_tells_the_counte
     assert_eq!(row(store, &key(0)).await, before);
 }
 
-pub async fn one_lost_lease_does_not_keep_the_others_from_being_renewed(factory: &dyn Factory) {
+pub async fn one_lost_lease_does_not_prevent_the_renewal_of_the_others(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let me = owner("me");
@@ -143,7 +143,7 @@ pub async fn one_lost_lease_does_not_keep_the_others_from_being_renewed(factory:
     assert_eq!(outcomes, expected);
 }
 
-pub async fn renewing_disturbs_no_commit(factory: &dyn Factory) {
+pub async fn renewing_leaves_a_commit_in_progress_alone(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let me = owner("me");
@@ -180,7 +180,7 @@ pub async fn a_released_lease_is_free_and_only_its_holder_releases_it(factory: &
     assert_eq!(row(store, &key(0)).await, released);
 }
 
-pub async fn nobody_counts_as_gone_who_is_registered(factory: &dyn Factory) {
+pub async fn a_registered_worker_never_counts_as_gone(factory: &dyn Factory) {
     let fixture = factory.fresh(2).await;
     let (mine, others) = (fixture.handle(0), fixture.handle(1));
     let me = owner("registered");

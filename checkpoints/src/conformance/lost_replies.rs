@@ -1,4 +1,4 @@
-//! What a caller knows after a lost request or a lost reply: `decide_once`, and every other call by reading again.
+//! What a caller knows after a lost request or a lost reply: by `decide_once`, and for every other call by a read.
 
 use std::sync::Arc;
 
@@ -6,13 +6,14 @@ use super::{
     Factory, Fixture, advances, at, commit, create, decide, decision, first, held, key, manifest, owner, range,
     renewal, row, take,
 };
-use crate::decision::{Decided, Decision, LeaseStoreExt, RefusalReason};
+use crate::decide_once::{Decided, LeaseStoreExt};
+use crate::decision::{Decision, RefusalReason};
 use crate::faulty::{Fault, Faulty, Operation, Script};
 use crate::lease::{Holder, Lease, LeaseOwner};
 use crate::position::{Position, ShardRange};
 use crate::store::{Advance, AdvanceOutcome, LeaseStore, RenewalOutcome};
 
-/// A worker that loses requests, and an epoch of it over two shards.
+/// A worker that loses requests, and its epoch over two shards.
 struct World {
     fixture: Fixture,
     script: Script,
@@ -32,12 +33,12 @@ impl World {
         Self { fixture, script, mine, me, epoch }
     }
 
-    /// What everybody else sees.
+    /// The store as all other workers see it.
     fn others(&self) -> &dyn LeaseStore {
         self.fixture.store()
     }
 
-    /// Sends the decision, which is lost, and the worker gets no further before others act.
+    /// Sends the decision, which is lost; the worker does nothing more before others act.
     async fn lose_decide(&self, fault: Fault) {
         self.script.lose_next(Operation::Decide, fault);
         assert!(self.mine.decide(&self.epoch).await.unwrap_err().is_retryable());
@@ -74,16 +75,16 @@ pub async fn a_decision_whose_reply_was_lost_is_known_in_the_same_call(factory: 
     assert!(row(world.others(), &key(0)).await.is_pending(world.epoch.manifest()));
 }
 
-pub async fn a_decision_whose_request_was_lost_is_not_known_until_it_is_asked_again(factory: &dyn Factory) {
+pub async fn a_decision_whose_request_was_lost_is_unknown_until_it_is_repeated(factory: &dyn Factory) {
     let world = World::new(factory).await;
     world.script.lose_next(Operation::Decide, Fault::LoseBefore);
-    // The request may still be on its way, so this is no refusal.
+    // The request may still be on its way, so this is not a refusal.
     assert!(world.mine.decide_once(&world.epoch).await.unwrap_err().is_retryable());
     assert_eq!(world.decide_once().await, Decided::Yes);
     assert_eq!(world.decide_once().await, Decided::Yes);
 }
 
-pub async fn a_decision_of_which_even_the_reading_was_lost_is_known_when_it_is_asked_again(factory: &dyn Factory) {
+pub async fn a_decision_whose_reply_and_read_were_lost_is_known_when_it_is_repeated(factory: &dyn Factory) {
     for fault in [Fault::LoseBefore, Fault::LoseAfter] {
         let world = World::new(factory).await;
         world.script.lose_next(Operation::Decide, fault);
@@ -93,7 +94,7 @@ pub async fn a_decision_of_which_even_the_reading_was_lost_is_known_when_it_is_a
     }
 }
 
-pub async fn a_decision_that_another_rolled_forward_is_known_as_decided(factory: &dyn Factory) {
+pub async fn a_decision_that_another_worker_rolled_forward_is_known_as_decided(factory: &dyn Factory) {
     for rolled_forward in [0..0, 0..1, 1..2, 0..2] {
         let world = World::new(factory).await;
         world.lose_decide(Fault::LoseAfter).await;
@@ -113,7 +114,7 @@ pub async fn one_shard_that_still_shows_the_manifest_is_proof_enough(factory: &d
     }
 }
 
-pub async fn a_decision_that_every_shard_has_left_behind_is_for_the_commit_record_to_tell(factory: &dyn Factory) {
+pub async fn a_decision_that_every_shard_has_passed_is_superseded(factory: &dyn Factory) {
     let rolled_forward_and_on = (Fault::LoseAfter, range(5, 9));
     let (others_went_further, others_went_as_far) = ((Fault::LoseBefore, first(9)), (Fault::LoseBefore, first(5)));
     for (fault, next) in [rolled_forward_and_on, others_went_further, others_went_as_far] {
@@ -129,7 +130,7 @@ pub async fn a_decision_that_every_shard_has_left_behind_is_for_the_commit_recor
     }
 }
 
-pub async fn a_decision_whose_shards_are_gone_is_for_the_commit_record_to_tell(factory: &dyn Factory) {
+pub async fn a_decision_whose_rows_are_gone_is_superseded(factory: &dyn Factory) {
     let world = World::new(factory).await;
     world.lose_decide(Fault::LoseAfter).await;
     world.roll_forward(0..2).await;
@@ -144,7 +145,7 @@ pub async fn a_decision_that_never_arrived_is_refused_once_a_lease_is_lost(facto
     let world = World::new(factory).await;
     world.lose_decide(Fault::LoseBefore).await;
     take(world.others(), &owner("other"), &key(1)).await;
-    // Whether the next request is lost too makes no difference.
+    // It makes no difference whether the next request is lost too.
     for lost in [false, true] {
         if lost {
             world.script.lose_next(Operation::Decide, Fault::LoseBefore);
@@ -156,10 +157,10 @@ pub async fn a_decision_that_never_arrived_is_refused_once_a_lease_is_lost(facto
     assert!(world.others().list().await.unwrap().iter().all(|lease| lease.pending.is_none()));
 }
 
-pub async fn a_decision_that_never_arrived_is_refused_though_another_committed_a_part_of_its_records(
+pub async fn a_decision_that_never_arrived_is_refused_although_another_worker_committed_some_of_its_records(
     factory: &dyn Factory,
 ) {
-    // One shard stayed where it was, or went less far than this epoch: no epoch of both can have been committed.
+    // One shard stayed where it was, or went less far than this epoch: so no epoch of both can have been committed.
     for through in [[Some(5), None], [Some(9), None], [None, Some(4)], [Some(4), Some(9)], [Some(5), Some(4)]] {
         let world = World::new(factory).await;
         world.lose_decide(Fault::LoseBefore).await;
@@ -172,7 +173,7 @@ pub async fn a_decision_that_never_arrived_is_refused_though_another_committed_a
     }
 }
 
-pub async fn a_decision_that_another_rolled_back_is_refused(factory: &dyn Factory) {
+pub async fn a_decision_that_another_worker_rolled_back_is_refused(factory: &dyn Factory) {
     let world = World::new(factory).await;
     world.lose_decide(Fault::LoseAfter).await;
     take(world.others(), &owner("other"), &key(0)).await;
@@ -181,10 +182,10 @@ pub async fn a_decision_that_another_rolled_back_is_refused(factory: &dyn Factor
     assert!(world.others().list().await.unwrap().iter().all(|lease| lease.pending.is_none()));
 }
 
-pub async fn a_decision_that_makes_no_sense_is_refused_at_once(factory: &dyn Factory) {
+pub async fn an_invalid_decision_is_refused_at_once(factory: &dyn Factory) {
     let world = World::new(factory).await;
     let epoch = decision(&world.me, &manifest("wrong"), vec![(key(0), range(3, 5)), (key(9), first(5))]);
-    let Decided::No(refusals) = world.mine.decide_once(&epoch).await.unwrap() else { panic!("it makes no sense") };
+    let Decided::No(refusals) = world.mine.decide_once(&epoch).await.unwrap() else { panic!("it is refused") };
     let messages: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     let expected = [
         "shard shardId-000000000000 of stream orders is committed through TRIM_HORIZON",
@@ -193,7 +194,7 @@ pub async fn a_decision_that_makes_no_sense_is_refused_at_once(factory: &dyn Fac
     assert_eq!(messages, expected);
 }
 
-pub async fn a_commit_is_finished_once_whatever_request_of_it_is_lost(factory: &dyn Factory) {
+pub async fn a_commit_is_finished_once_whichever_of_its_requests_is_lost(factory: &dyn Factory) {
     for lost in [Operation::Decide, Operation::Get, Operation::Advance] {
         for fault in [Fault::LoseBefore, Fault::LoseAfter] {
             let world = World::new(factory).await;
@@ -219,7 +220,7 @@ pub async fn a_commit_is_finished_once_whatever_request_of_it_is_lost(factory: &
     }
 }
 
-pub async fn an_advance_tells_who_finished_the_epoch_another_or_nobody(factory: &dyn Factory) {
+pub async fn an_advance_shows_whether_the_epoch_was_finished_by_another_worker(factory: &dyn Factory) {
     let world = World::new(factory).await;
     decide(&world.mine, &world.epoch).await;
     world.roll_forward(0..2).await;
@@ -233,7 +234,7 @@ pub async fn an_advance_tells_who_finished_the_epoch_another_or_nobody(factory: 
     assert_eq!(outcomes, [AdvanceOutcome::NotPending; 2]);
 }
 
-pub async fn a_renewal_whose_reply_was_lost_is_recognised(factory: &dyn Factory) {
+pub async fn a_renewal_whose_reply_was_lost_is_recognized(factory: &dyn Factory) {
     let world = World::new(factory).await;
     let before = row(world.others(), &key(0)).await;
     world.script.lose_next(Operation::Renew, Fault::LoseAfter);
@@ -246,7 +247,7 @@ pub async fn a_renewal_whose_reply_was_lost_is_recognised(factory: &dyn Factory)
     assert_eq!(outcomes, [RenewalOutcome::Renewed { counter: after.counter + 1 }]);
 }
 
-pub async fn every_change_of_the_holder_is_recognised_though_its_reply_was_lost(factory: &dyn Factory) {
+pub async fn every_change_of_the_holder_is_recognized_although_its_reply_was_lost(factory: &dyn Factory) {
     let fixture = factory.fresh(2).await;
     let (script, seen) = (Script::new(), fixture.store());
     let mine = Faulty::new(fixture.shared(1), script.clone());
@@ -281,7 +282,7 @@ pub async fn every_change_of_the_holder_is_recognised_though_its_reply_was_lost(
     assert_eq!(row(seen, &key(0)).await.holder, Holder::Nobody);
 }
 
-pub async fn a_roll_back_whose_reply_was_lost_is_recognised(factory: &dyn Factory) {
+pub async fn a_rollback_whose_reply_was_lost_is_recognized(factory: &dyn Factory) {
     let world = World::new(factory).await;
     decide(&world.mine, &world.epoch).await;
     world.script.lose_next(Operation::RollBack, Fault::LoseAfter);
@@ -292,7 +293,7 @@ pub async fn a_roll_back_whose_reply_was_lost_is_recognised(factory: &dyn Factor
     }
 }
 
-pub async fn the_script_notes_what_was_called_and_what_was_lost(factory: &dyn Factory) {
+pub async fn the_script_records_every_call_and_every_loss(factory: &dyn Factory) {
     let world = World::new(factory).await;
     world.script.lose(Operation::Advance, 2, Fault::LoseBefore);
     for _ in 0..3 {

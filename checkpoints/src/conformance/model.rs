@@ -1,8 +1,8 @@
-//! The memory store as the model: whatever is called in whatever order, every store answers as it does.
+//! The memory store as the model: for any calls in any order, every store gives the same answers.
 //!
-//! The other tests of the suite say what must hold in cases that somebody thought of. This one makes long sequences of
-//! calls on few shards by few workers, mostly sensible and sometimes not, and compares every answer and every row. The
-//! sequences come from fixed seeds, so a failure reproduces.
+//! The other tests of the suite cover cases that somebody thought of. This one makes long sequences of calls by few workers on
+//! few shards. Most calls make sense and some do not. It compares every answer and every row. The sequences come from fixed
+//! seeds, so a failure can be reproduced.
 
 use super::{Factory, at, key, manifest, owner};
 use crate::decision::Decision;
@@ -15,7 +15,7 @@ use crate::store::{Advance, LeaseStore, Renewal};
 
 /// Calls in one sequence.
 const STEPS: usize = 300;
-/// Shards, workers: few, so that they meet often.
+/// Shards and workers: few, so that they collide often.
 const SHARDS: usize = 3;
 const WORKERS: usize = 3;
 
@@ -35,7 +35,7 @@ enum Step {
 }
 
 impl Step {
-    /// The answer as a text. Of an error only its kind counts: its words are the store's own.
+    /// The answer as a text. An error counts by its kind only: each store has its own messages.
     async fn run(&self, store: &dyn LeaseStore) -> String {
         match self {
             Self::Create(new) => answer(store.create(new).await),
@@ -59,7 +59,7 @@ fn answer<T: std::fmt::Debug>(outcome: Result<T, StoreError>) -> String {
     }
 }
 
-/// Random numbers (SplitMix64) and the calls made of them.
+/// Random numbers (SplitMix64) and the calls made from them.
 struct Dice {
     state: u64,
     manifests: Vec<(ManifestName, Vec<(ShardKey, Position)>)>,
@@ -87,19 +87,19 @@ impl Dice {
         owner(&format!("worker-{}", self.below(WORKERS)))
     }
 
-    /// Who holds the lease, mostly.
+    /// The holder of the lease, mostly.
     fn holder(&mut self, lease: &Lease) -> LeaseOwner {
         let holder = lease.holder.committer().filter(|_| self.often(8)).cloned();
         holder.unwrap_or_else(|| self.worker())
     }
 
-    /// The counter as it is, mostly.
+    /// The current counter, mostly.
     fn counter(&mut self, lease: &Lease) -> u64 {
         if self.often(8) { lease.counter } else { (lease.counter + 1).saturating_sub(self.below(3) as u64) }
     }
 
-    /// A position behind another, for a sensible range; sometimes the end.
-    fn behind(&mut self, position: &Position) -> Position {
+    /// A position after another, for a valid range; sometimes the end.
+    fn after(&mut self, position: &Position) -> Position {
         match position {
             _ if self.below(8) == 0 => Position::End,
             Position::Beginning | Position::Since { .. } | Position::Latest => at(1 + self.below(20) as u64),
@@ -121,7 +121,7 @@ impl Dice {
             let mine = lease.holder.is(&me) && lease.pending.is_none();
             if (mine && self.often(8)) || self.below(20) == 0 {
                 let after = if self.often(9) { lease.checkpoint.clone() } else { at(self.below(30) as u64) };
-                let through = self.behind(&after);
+                let through = self.after(&after);
                 shards.push((lease.key.clone(), ShardRange::new(after, through).ok()?));
             }
         }
@@ -152,7 +152,7 @@ impl Dice {
         if leases.len() < SHARDS && self.often(5) {
             return Step::Create(vec![NewLease::new(key(self.below(SHARDS)), Position::Beginning)]);
         }
-        // Without a row, the calls are made up around one that could be there.
+        // If there is no row, the calls are made as if there were one.
         let missing = Lease::new(NewLease::new(key(self.below(SHARDS)), Position::Beginning));
         let leases = if leases.is_empty() { std::slice::from_ref(&missing) } else { leases };
         let lease = leases[self.below(leases.len())].clone();
@@ -190,7 +190,7 @@ impl Dice {
     }
 }
 
-pub async fn any_sequence_of_calls_is_answered_as_the_memory_store_answers_it(factory: &dyn Factory) {
+pub async fn every_sequence_of_calls_gets_the_memory_stores_answers(factory: &dyn Factory) {
     for seed in 1..=3 {
         let fixture = factory.fresh(2).await;
         let model = MemoryStore::new().with_decision_shards_max(fixture.store().decision_shards_max());
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::lease::Holder;
 
-    /// It guards the suite against sequences that get stuck.
+    /// Guards the suite against sequences that get stuck.
     #[tokio::test]
     async fn the_sequences_reach_every_kind_of_state() {
         let (mut pending, mut handing_over, mut ended, mut advanced, mut decided) = (0, 0, 0, 0, 0);

@@ -1,4 +1,4 @@
-//! Rows as such: making, reading and removing them.
+//! Rows as such: creating, reading and removing them.
 
 use super::{Factory, advances, at, commit, create, decide, decision, first, held, key, manifest, owner, row, take};
 use crate::lease::{HashRange, Holder, Lease, NewLease, Pending, ThroughputKbps};
@@ -56,7 +56,7 @@ pub async fn every_part_of_a_row_is_read_back(factory: &dyn Factory) {
     assert_eq!(store.list().await.unwrap(), [expected]);
 }
 
-pub async fn creating_a_row_that_is_there_changes_nothing(factory: &dyn Factory) {
+pub async fn creating_an_existing_row_changes_nothing(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     held(store, &owner("me"), 1).await;
@@ -78,7 +78,7 @@ pub async fn rows_are_listed_in_the_order_of_their_keys(factory: &dyn Factory) {
     assert_eq!(keys, [key(0), key(1), key(2)]);
 }
 
-pub async fn rows_are_read_in_the_order_asked_with_gaps_for_those_missing(factory: &dyn Factory) {
+pub async fn rows_are_read_in_the_requested_order_with_gaps_for_missing_ones(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     create(store, 2).await;
@@ -92,7 +92,7 @@ pub async fn one_shard_id_in_two_streams_is_two_rows(factory: &dyn Factory) {
     let fixture = factory.fresh(1).await;
     let store = fixture.store();
     let of = |stream: &str, shard: &str| ShardKey::new(StreamName::new(stream).unwrap(), ShardId::new(shard).unwrap());
-    // The last two would be one key if the two names were only put together.
+    // The last two would be one key if the two names were only concatenated.
     let keys =
         [of("a", "x"), of("b", "x"), of("file:///data/in", "year=2025/part-0.ndjson"), of("a:b", "c"), of("a", "b:c")];
     for key in &keys {

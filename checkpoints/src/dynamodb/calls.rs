@@ -1,7 +1,7 @@
-//! The calls of the lease store on a DynamoDB table: which requests each sends, and what their answers mean.
+//! The calls of the lease store on a DynamoDB table: which requests each call sends, and what their answers mean.
 //!
-//! The conditions and effects stand in `change.rs`; here a refused condition becomes the answer that `store.rs` promises, by
-//! the item that DynamoDB returns with the refusal, and so of the same moment.
+//! Owns: turning a failed condition into the answer that `store.rs` promises, from the item that DynamoDB returns with the
+//! refusal, which is of the same moment. Does not own: the conditions and effects (`change.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,19 +18,18 @@ use super::{BATCH_KEYS_MAX, DynamoStore, Item, Repeat, Written, all, one_attempt
 use crate::decision::{Decision, Refusal, Verdict, refusal};
 use crate::error::StoreError;
 use crate::lease::{Holder, Lease, LeaseOwner, ManifestName, NewLease};
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary};
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, LeaseStore, Renewal, RenewalOutcome};
 
 /// The most rows in one transaction.
 const TRANSACTION_ROWS_MAX: usize = 100;
-/// How often taking a lease looks again whether its holder is the one who takes it.
+/// How often `take` tries again because the lease changed between a worker that takes it and the one that already holds it.
 const TAKE_ROUNDS_MAX: usize = 4;
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 enum Transacted {
     Done,
-    /// Which rows did not meet their condition, by their place, each as it is if the service tells.
+    /// The rows that did not meet their condition: each one's index, and its item if the service returns it.
     Refused(Vec<(usize, Option<Item>)>),
 }
 
@@ -94,15 +93,15 @@ impl DynamoStore {
                 let through = lease.pending.map(|pending| pending.through.to_string()).unwrap_or_default();
                 let wanted = advance.through();
                 let problem =
-                    format!("manifest {manifest} is pending through {through}, but is to be advanced to {wanted}");
-                Err(StoreError::lease_nonsense(key, problem))
+                    format!("manifest {manifest} is pending through {through}, but the advance is to {wanted}");
+                Err(StoreError::malformed_lease(key, problem))
             }
             Some(lease) if lease.was_advanced_by(manifest) => Ok(AdvanceOutcome::WasAdvanced),
             Some(_) | None => Ok(AdvanceOutcome::NotPending),
         }
     }
 
-    /// One change of one row whose answer is whether the condition held.
+    /// One change of one row. Returns whether the condition held.
     async fn change_one(&self, operation: &str, key: &ShardKey, change: &Change) -> Result<bool, StoreError> {
         let row_key = self.row_key(key).await?;
         let written = self.update(operation, &row_key, change, Repeat::Caller).await?;
@@ -120,7 +119,7 @@ impl DynamoStore {
                 .set_expression_attribute_values(Some(change.values().clone()))
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                 .build()
-                .expect("the table, the key and the update, all that is needed, are there");
+                .expect("the table, the key and the update, all required parts, are set");
             TransactWriteItem::builder().update(update).build()
         };
         let items: Vec<TransactWriteItem> = changes.into_iter().map(update).collect();
@@ -160,8 +159,8 @@ impl LeaseStore for DynamoStore {
         for item in &items {
             let Some(lease) = item::decode(item, &keys)? else { continue };
             if leases.contains_key(&lease.key) {
-                let problem = "there are two rows of it, one under the bare shard id and one behind the stream's id";
-                return Err(StoreError::lease_nonsense(&lease.key, problem));
+                let problem = "it has two rows, one under the bare shard id and one with the stream's id";
+                return Err(StoreError::malformed_lease(&lease.key, problem));
             }
             leases.insert(lease.key.clone(), lease);
         }
@@ -183,7 +182,7 @@ impl LeaseStore for DynamoStore {
     async fn create(&self, leases: &[NewLease]) -> Result<Vec<ShardKey>, StoreError> {
         let row_keys = self.row_keys(&leases.iter().map(|new| &new.key).collect::<Vec<_>>()).await?;
         let mut seen = BTreeSet::new();
-        // A shard that is named twice is made as it is named first.
+        // If a shard is in the list twice, its first entry counts.
         let new = leases.iter().zip(&row_keys).filter(|(new, _)| seen.insert(&new.key));
         let encoded = new.map(|(new, row_key)| Ok((&new.key, item::encode(&Lease::new(new.clone()), row_key)?)));
         let encoded: Vec<(&ShardKey, Item)> = encoded.collect::<Result<_, StoreError>>()?;
@@ -210,13 +209,13 @@ impl LeaseStore for DynamoStore {
                 Written::Refused(item) => item,
             };
             match self.refused_row(key, &row_key, item).await? {
-                // The counter is the one that was seen, so it was the holder: only asking changes it alone.
+                // The counter has not moved, so the holder has not changed; only `ask` changes a row without it.
                 Some(lease) if lease.counter == seen_counter && lease.holder.is_only(me) => how = Take::Again,
                 Some(lease) if lease.counter == seen_counter => how = Take::FromAnother,
                 Some(_) | None => return Ok(None),
             }
         }
-        Err(self.request(&operation, "dynamodb:UpdateItem").unavailable("others kept changing its holder"))
+        Err(self.request(&operation, "dynamodb:UpdateItem").unavailable("other workers kept changing its holder"))
     }
 
     async fn ask(&self, me: &LeaseOwner, key: &ShardKey, from: &LeaseOwner) -> Result<bool, StoreError> {
@@ -232,7 +231,7 @@ impl LeaseStore for DynamoStore {
 
     async fn release(&self, me: &LeaseOwner, key: &ShardKey) -> Result<bool, StoreError> {
         let operation = format!("release {key}");
-        // Somebody may ask in between, but nobody takes a question back: so not in the other order.
+        // Another worker may ask in between, but no worker withdraws its request: so not in the other order.
         Ok(self.change_one(&operation, key, &Change::release(me)).await?
             || self.change_one(&operation, key, &Change::hand_over(me)).await?)
     }
@@ -263,7 +262,7 @@ impl LeaseStore for DynamoStore {
         let operation = format!("decide manifest {manifest}");
         check_rows(&operation, decision.shards().len())?;
         if !manifest.as_str().starts_with(MANIFEST_PREFIX) {
-            // It would be taken for a pending checkpoint of KCL's own.
+            // We would take it for a pending checkpoint of KCL's own.
             let problem = format!("its name does not begin with {MANIFEST_PREFIX}");
             return Err(StoreError::Invalid { operation, problem });
         }
@@ -285,7 +284,7 @@ impl LeaseStore for DynamoStore {
                 }
                 if refusals.is_empty() {
                     let request = self.request(&operation, "dynamodb:UpdateItem");
-                    return Err(request.unavailable("it was refused for a reason that has passed"));
+                    return Err(request.unavailable("it was refused for a reason that no longer applies"));
                 }
                 Ok(Verdict::Refused(refusals))
             }
@@ -311,25 +310,9 @@ impl LeaseStore for DynamoStore {
         let changes = row_keys.into_iter().map(|row_key| (row_key, Change::roll_back(manifest))).collect();
         Ok(matches!(self.transact(&operation, changes).await?, Transacted::Done))
     }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        self.named.save(checkpoint).await
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        self.named.list().await
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        self.named.get(name).await
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        self.named.delete(name).await
-    }
 }
 
-/// That a transaction over so many rows is one that DynamoDB takes.
+/// Checks that DynamoDB takes a transaction over this many rows.
 fn check_rows(operation: &str, rows: usize) -> Result<(), StoreError> {
     if rows > TRANSACTION_ROWS_MAX {
         return Err(StoreError::Invalid {

@@ -1,9 +1,9 @@
 //! What each call of the lease store changes in an item, and on which condition: `store.rs` in DynamoDB's language.
 //!
-//! A [`Change`] is one conditional write: `SET`, `REMOVE` and `ADD` of single attributes, so that attributes which nobody
-//! here knows survive it. No change makes an item: every condition needs an attribute that every lease has.
+//! A [`Change`] is one conditional write: `SET`, `REMOVE` and `ADD` of single attributes, so that unknown attributes survive
+//! it. No change creates an item: every condition needs an attribute that every lease has.
 //!
-//! It does not own sending it, nor what a refused one means (`mod.rs`).
+//! It does not own sending a change, or what a failed condition means (`mod.rs`, `calls.rs`).
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -28,16 +28,16 @@ pub(super) struct Change {
     values: Item,
 }
 
-/// Whether taking a lease changes its holder.
+/// How a lease is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Take {
-    /// Somebody else has it, or nobody, or a hand-off is under way: a switch.
+    /// From another holder, from nobody, or out of a hand-off: this counts as a switch.
     FromAnother,
-    /// Who takes it holds it already: no switch.
+    /// By the worker that already holds it: not a switch.
     Again,
 }
 
-/// No hand-off is under way.
+/// No hand-off is in progress.
 const NOT_ASKED_FOR: &str = "attribute_not_exists(checkpointOwner)";
 
 impl Change {
@@ -50,7 +50,7 @@ impl Change {
             .set(THROUGHPUT, item::throughput(throughput.get()))
     }
 
-    /// [`take`](crate::LeaseStore::take). It also marks a row of KCL's as one of ours.
+    /// [`take`](crate::LeaseStore::take). It also marks a row that KCL wrote as ours.
     pub(super) fn take(me: &LeaseOwner, key: &ShardKey, seen_counter: i64, how: Take) -> Self {
         let change = Self::default().when_is(LEASE_COUNTER, number(seen_counter)).add(LEASE_COUNTER, 1);
         let change = change.set(SHARDLAKE_STREAM, text(key.stream.as_str()));
@@ -67,7 +67,7 @@ impl Change {
         }
     }
 
-    /// [`ask`](crate::LeaseStore::ask), as KCL's leader starts a hand-off.
+    /// [`ask`](crate::LeaseStore::ask), in the way that KCL's leader starts a hand-off.
     pub(super) fn ask(me: &LeaseOwner, from: &LeaseOwner) -> Self {
         Self::default()
             .when_is(LEASE_OWNER, text(from.as_str()))
@@ -76,7 +76,7 @@ impl Change {
             .set(CHECKPOINT_OWNER, text(from.as_str()))
     }
 
-    /// [`hand_over`](crate::LeaseStore::hand_over), as KCL's old owner completes a hand-off.
+    /// [`hand_over`](crate::LeaseStore::hand_over), in the way that KCL's old owner completes a hand-off.
     pub(super) fn hand_over(me: &LeaseOwner) -> Self {
         Self::default()
             .when_is(CHECKPOINT_OWNER, text(me.as_str()))
@@ -86,7 +86,7 @@ impl Change {
             .add(OWNER_SWITCHES, 1)
     }
 
-    /// [`release`](crate::LeaseStore::release) of a lease that nobody asked for, as KCL evicts.
+    /// [`release`](crate::LeaseStore::release) of a lease that nobody asked for, in the way that KCL evicts.
     pub(super) fn release(me: &LeaseOwner) -> Self {
         Self::default()
             .when_is(LEASE_OWNER, text(me.as_str()))
@@ -143,7 +143,7 @@ impl Change {
         Self::default().when_is(PENDING_STATE, item::manifest(manifest)).remove([PENDING, PENDING_SUB, PENDING_STATE])
     }
 
-    /// The whole update, as DynamoDB writes it.
+    /// The whole update in DynamoDB's syntax.
     pub(super) fn update_expression(&self) -> String {
         let clauses = [("SET", self.set.join(", ")), ("REMOVE", self.remove.join(", ")), ("ADD", self.add.join(", "))];
         let written = clauses.iter().filter(|(_, parts)| !parts.is_empty());
@@ -155,7 +155,7 @@ impl Change {
         self.conditions.join(" AND ")
     }
 
-    /// The values that the two name.
+    /// The values that both expressions refer to.
     pub(super) fn values(&self) -> &Item {
         &self.values
     }
@@ -194,7 +194,7 @@ impl Change {
         self.when(format!("{attribute} = {value}"))
     }
 
-    /// The one who may commit is `me`: the table in `lease.rs`.
+    /// `me` is the worker that may commit: see the table in `lease.rs`.
     fn when_held_by(mut self, me: &LeaseOwner) -> Self {
         let me = self.value(text(me.as_str()));
         self.when(format!(
@@ -202,8 +202,8 @@ impl Change {
         ))
     }
 
-    /// Nothing of ours: what KCL has pending is no obstacle. Bytes that begin with the prefix are those from the prefix on and
-    /// before its successor. (`begins_with` would say the same, but moto knows it for texts only.)
+    /// No manifest of ours is pending; KCL's pending checkpoints do not count. Bytes that begin with the prefix are those from
+    /// the prefix up to its successor. (`begins_with` means the same, but moto has it for texts only.)
     fn when_nothing_is_pending(mut self) -> Self {
         let binary = self.value(text("B"));
         let first = self.value(AttributeValue::B(MANIFEST_PREFIX.as_bytes().into()));
@@ -220,11 +220,11 @@ fn sub(key: &ShardKey, position: &Position) -> Result<AttributeValue, StoreError
     count(key, "sub-sequence number", position.sub_sequence_number()).map(number)
 }
 
-/// A number of a row of `key`.
+/// A number for a row of `key`.
 ///
 /// # Errors
 ///
-/// [`StoreError::Invalid`] if it exceeds `i64::MAX`, as no stored number does.
+/// [`StoreError::Invalid`] if it exceeds `i64::MAX`, the largest number in a row.
 pub(super) fn count(key: &ShardKey, what: &str, number: u64) -> Result<i64, StoreError> {
     i64::try_from(number).map_err(|_| StoreError::Invalid {
         operation: format!("change the lease of {key}"),

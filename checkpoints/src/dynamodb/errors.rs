@@ -1,28 +1,27 @@
 //! What an error of DynamoDB means for the caller of the store.
 //!
-//! A condition that does not hold is no error and never gets here (`mod.rs`). Everything else becomes one of the four
-//! [`StoreError`]s by whether the same call may succeed later, and whether somebody must do something first:
+//! A condition that does not hold is not an error and never gets here (`mod.rs`). Everything else becomes one of the four
+//! [`StoreError`]s. It depends on whether the same call may succeed later, and whether somebody must do something first:
 //!
 //! | what happened | error |
 //! |---|---|
 //! | no answer in time, no connection, 5xx, throttling, another transaction on the same rows | `Unavailable` |
-//! | credentials that have expired, which the SDK renews | `Unavailable` |
+//! | expired credentials, which the SDK renews | `Unavailable` |
 //! | a request that breaks one of DynamoDB's rules | `Invalid` |
 //! | no permission, no such table, refused credentials, anything unknown | `Unusable` |
 //!
-//! The texts name the operation, the table and, where permission is missing, the IAM action. They hold what AWS answered,
-//! and neither requests nor credentials.
+//! The messages name the operation, the table and, for a missing permission, the IAM action. They contain what AWS answered,
+//! but neither requests nor credentials.
 
 use std::error::Error;
-use std::fmt::Write;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::CancellationReason;
 
-use crate::error::StoreError;
+use crate::error::{StoreError, error_chain};
 
-/// The codes of errors that pass by themselves.
+/// The codes of errors that may pass.
 const PASSING: [&str; 14] = [
     "ExpiredTokenException",
     "InternalServerError",
@@ -40,10 +39,10 @@ const PASSING: [&str; 14] = [
     "TransactionInProgressException",
 ];
 
-/// A request, for the words of its errors.
+/// What a request is for, for the messages of its errors.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'a> {
-    /// What the caller wanted, as in "take shard 0 of stream orders".
+    /// What the caller asked for, as in "take shard 0 of stream orders".
     pub(super) operation: &'a str,
     /// The IAM action.
     pub(super) action: &'static str,
@@ -51,7 +50,7 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// A failed request as the caller is to see it.
+    /// The error of a failed request, for the caller.
     pub(super) fn explain<E>(&self, error: &SdkError<E, HttpResponse>) -> StoreError
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -63,21 +62,21 @@ impl Request<'_> {
                 let message = refused.err().message().unwrap_or("no message");
                 self.judge(status, code, message)
             }
-            SdkError::ConstructionFailure(_) => self.unusable(&chain(error)),
-            _ => self.unavailable(&chain(error)),
+            SdkError::ConstructionFailure(_) => self.unusable(&error_chain(error)),
+            _ => self.unavailable(&error_chain(error)),
         }
     }
 
-    /// A cancelled transaction in which no condition failed, by its reasons.
+    /// The error of a cancelled transaction in which no condition failed, from its reasons.
     pub(super) fn explain_cancelled(&self, reasons: &[CancellationReason]) -> StoreError {
         let coded =
             reasons.iter().filter_map(|reason| Some((reason.code()?, reason.message().unwrap_or("no message"))));
         let message: Vec<(&str, &str)> = coded.filter(|(code, _)| *code != "None").collect();
-        // A reason that will not pass counts more than one that does.
+        // A reason that stays takes precedence over one that may pass.
         let lasting = message.iter().find(|(code, _)| !PASSING.contains(code));
         match lasting.or(message.first()) {
             Some((code, message)) => self.judge(400, code, message),
-            None => self.unavailable("the transaction was cancelled for no reason that was told"),
+            None => self.unavailable("the transaction was cancelled and no reason was given"),
         }
     }
 
@@ -111,20 +110,6 @@ impl Request<'_> {
     }
 }
 
-/// An error with its causes, each once.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            write!(text, ": {words}").expect("writing to a text never fails");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_may_be_retried_and_nothing_else() {
+    fn exactly_the_errors_that_may_pass_are_retryable() {
         for code in PASSING {
             assert!(REQUEST.judge(400, code, "later").is_retryable(), "{code}");
         }
@@ -149,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_permission_is_named_with_its_table() {
+    fn a_missing_permission_is_reported_with_its_table() {
         let error = REQUEST.judge(400, "AccessDeniedException", "not you").to_string();
         let message = "can't use the checkpoints in DynamoDB table leases: could not take shard 0 of stream orders: \
                     this needs the permission dynamodb:UpdateItem on the table: not you";
@@ -157,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_transaction_is_told_by_its_worst_reason() {
+    fn the_worst_reason_of_a_cancelled_transaction_counts() {
         for code in ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"] {
             assert!(cancelled(&["None", code]).is_retryable(), "{code}");
         }

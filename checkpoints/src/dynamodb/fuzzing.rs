@@ -1,5 +1,5 @@
-//! The fuzz targets' view of a DynamoDB table: items in, leases out, and the writes of every call beside what `rules.rs`
-//! makes of the same lease.
+//! The fuzz targets' view of a DynamoDB table: items in, leases out; and the writes of every call beside what `rules.rs`
+//! does to the same lease.
 //!
 //! It does not own evaluating a write: the model of DynamoDB does that.
 
@@ -18,15 +18,15 @@ use crate::rules::{self, Rows};
 use crate::shard::ShardKey;
 use crate::store::{Advance, AdvanceOutcome, Renewal, RenewalOutcome};
 
-/// An item, as the SDK has it.
+/// An item, in the SDK's type.
 pub type Item = HashMap<String, AttributeValue>;
 
-/// A table whose keys have the forms that its items say.
+/// A table whose items determine the forms of its keys.
 #[derive(Debug)]
 pub struct ItemTable(Keys);
 
 impl ItemTable {
-    /// A table as it is opened: its items say which keys its streams have.
+    /// A table as `open` sees it: its items determine the forms of its streams' keys.
     ///
     /// # Errors
     ///
@@ -39,20 +39,20 @@ impl ItemTable {
         Ok(Self(keys))
     }
 
-    /// The lease of an item; `None` if it is none, or of a stream that was made anew.
+    /// The lease of an item; `None` if it is not a lease, or is of a stream that was created again.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Nonsense`] if the item makes no sense.
+    /// [`StoreError::Malformed`] if the item is malformed.
     pub fn decode(&self, item: &Item) -> Result<Option<Lease>, StoreError> {
         item::decode(item, &self.0)
     }
 
-    /// A lease as a new item, and the key under which it is looked for.
+    /// A lease as a new item, with the key under which the store searches for it.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Invalid`] if DynamoDB takes no such key, or a number exceeds `i64::MAX`.
+    /// [`StoreError::Invalid`] if DynamoDB does not take such a key, or a number exceeds `i64::MAX`.
     pub fn encode(&self, lease: &Lease) -> Result<Item, StoreError> {
         item::encode(lease, &self.0.row_key(&lease.key)?)
     }
@@ -65,11 +65,11 @@ pub struct ItemWrite {
     pub call: &'static str,
     /// Empty if it changes nothing.
     pub update: String,
-    /// On which condition.
+    /// Its condition.
     pub condition: String,
-    /// The values that both name.
+    /// The values that both expressions refer to.
     pub values: Item,
-    /// The lease behind it by the rules of the other stores; `None` if they refuse.
+    /// The lease after it by the rules of the other stores; `None` if they refuse.
     pub expected: Option<Lease>,
 }
 
@@ -136,7 +136,7 @@ pub fn item_writes(lease: &Lease, me: &LeaseOwner) -> Result<Vec<ItemWrite>, Sto
     Ok(writes)
 }
 
-/// One row, for the rules.
+/// One row, for `rules.rs`.
 struct OneRow(Option<Lease>);
 
 impl Rows for OneRow {
@@ -152,12 +152,12 @@ impl Rows for OneRow {
     }
 
     fn delete(&mut self, _: &ShardKey) -> Result<(), StoreError> {
-        // A row that is removed is judged by the condition alone.
+        // A removed row is compared by the condition alone.
         Ok(())
     }
 }
 
-/// The lease as a call leaves it, if the call is not refused.
+/// The lease after a call, if the call is not refused.
 fn after(
     lease: &Lease,
     call: impl FnOnce(&mut OneRow) -> Result<bool, StoreError>,

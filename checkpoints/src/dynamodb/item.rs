@@ -1,23 +1,23 @@
 //! A lease as a DynamoDB item, with KCL's attribute names, types and sentinels: the one place that encodes and decodes it.
 //!
-//! What the values mean stands in `row.rs`. Here they get their types:
+//! `row.rs` has the meaning of the values. Here they get their types:
 //!
 //! | attribute | type |
 //! |---|---|
-//! | `leaseKey`, and `streamName`, `shardId` unless the key is bare (`keys.rs`) | S |
-//! | `shardlakeStream` (ours): our name of the stream, in every row that was ever ours | S |
-//! | `entityType`: `LEASE`, or absent in rows of a KCL before 3.5; an item of another type is no lease | S |
+//! | `leaseKey`; `streamName` and `shardId` unless the key is bare (`keys.rs`) | S |
+//! | `shardlakeStream` (ours): our name of the stream, in every row that we ever wrote | S |
+//! | `entityType`: `LEASE`, or absent in rows of a KCL before 3.5; an item of another type is not a lease | S |
 //! | `leaseOwner`, `checkpointOwner`, `checkpoint`, `pendingCheckpoint`, `lastManifest` (ours) | S |
 //! | `leaseCounter`, `ownerSwitchesSinceCheckpoint`, the two sub-sequence numbers, `throughputKBps` | N |
 //! | `parentShardId`, `childShardIds`: absent when empty | SS |
 //! | `startingHashKey`, `endingHashKey` | S |
 //! | `pendingCheckpointState`: the bytes of the manifest's name | B |
 //!
-//! KCL has pending checkpoints of its own (`prepareCheckpoint`), with any bytes of the application, a number (a bug of
-//! KCL's) or no state at all. They mean nothing to us and are passed over: a pending checkpoint is ours if its state is bytes
+//! KCL has pending checkpoints of its own (`prepareCheckpoint`). Their state is any bytes of the application, a number (a bug
+//! in KCL) or absent. They have no meaning for us and are ignored: a pending checkpoint is ours if its state is bytes
 //! that begin with `_intents/`.
 //!
-//! It does not own how a row changes (`change.rs`). Decoding never panics, and looks at no attribute that is not named here.
+//! It does not own how a row changes (`change.rs`). Decoding never panics, and reads only the attributes that are named here.
 
 use std::collections::HashMap;
 
@@ -52,14 +52,14 @@ const ENDING_HASH_KEY: &str = "endingHashKey";
 
 /// The `entityType` of leases.
 const LEASE: &str = "LEASE";
-/// What the name of every manifest begins with.
+/// The beginning of every manifest's name.
 pub(super) const MANIFEST_PREFIX: &str = "_intents/";
-/// The first text behind all that begin so.
+/// The first text after all those with that beginning.
 pub(super) const MANIFEST_PREFIX_SUCCESSOR: &str = "_intents0";
-/// The least and the greatest number, other than 0, that DynamoDB takes: a throughput beyond is cut.
+/// The least and the greatest number, other than 0, that DynamoDB takes. A throughput outside is clamped.
 const NUMBER_BOUNDS: (f64, f64) = (1e-130, 1e125);
 
-/// An item, as the SDK has it.
+/// An item, in the SDK's type.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
 pub(super) fn text(text: impl Into<String>) -> AttributeValue {
@@ -70,7 +70,7 @@ pub(super) fn number(number: i64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-/// A throughput, which only shares out work: cut to what DynamoDB takes.
+/// A throughput, clamped to what DynamoDB takes: it only balances the load.
 pub(super) fn throughput(kbps: f64) -> AttributeValue {
     let (least, greatest) = NUMBER_BOUNDS;
     let kbps = if kbps < least { 0.0 } else { kbps.min(greatest) };
@@ -82,7 +82,7 @@ pub(super) fn manifest(name: &ManifestName) -> AttributeValue {
     AttributeValue::B(Blob::new(name.as_str()))
 }
 
-/// A set of texts; none if it would be empty, which DynamoDB does not know.
+/// A set of texts; none if it is empty, since DynamoDB has no empty sets.
 pub(super) fn texts(texts: Vec<String>) -> Option<AttributeValue> {
     (!texts.is_empty()).then_some(AttributeValue::Ss(texts))
 }
@@ -116,29 +116,29 @@ pub(super) fn encode(lease: &Lease, row_key: &RowKey) -> Result<Item, StoreError
         (STARTING_HASH_KEY, stored.starting_hash_key.map(text)),
         (ENDING_HASH_KEY, stored.ending_hash_key.map(text)),
         (OWNER_SWITCHES, Some(number(stored.owner_switches_since_checkpoint))),
-        // As KCL: from the first renewal on.
+        // As in KCL: from the first renewal on.
         (THROUGHPUT, (stored.throughput_kbps > 0.0).then(|| throughput(stored.throughput_kbps))),
     ];
     Ok(attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
 }
 
-/// Decodes an item; `None` if it is no lease, or one of a stream that was deleted and made anew.
+/// Decodes an item; `None` if it is not a lease, or is a lease of a stream that was deleted and created again.
 ///
 /// # Errors
 ///
-/// [`StoreError::Nonsense`] if the item makes no sense.
+/// [`StoreError::Malformed`] if the item is malformed.
 pub(super) fn decode(item: &Item, keys: &Keys) -> Result<Option<Lease>, StoreError> {
     let Some(attributes) = key_attributes(item)? else { return Ok(None) };
     let Some(key) = keys.shard(&attributes)? else { return Ok(None) };
     let stored = stored(item, key.stream.to_string(), key.shard.to_string());
-    row::decode(stored.map_err(|problem| StoreError::lease_nonsense(&key, problem))?).map(Some)
+    row::decode(stored.map_err(|problem| StoreError::malformed_lease(&key, problem))?).map(Some)
 }
 
-/// What an item says about its key; `None` if it is no lease.
+/// The attributes that form an item's key; `None` if it is not a lease.
 ///
 /// # Errors
 ///
-/// [`StoreError::Nonsense`] if one of these attributes is no text.
+/// [`StoreError::Malformed`] if one of these attributes is not a text.
 pub(super) fn key_attributes(item: &Item) -> Result<Option<KeyAttributes>, StoreError> {
     let lease_key = item.get(LEASE_KEY).and_then(|key| key.as_s().ok()).cloned().unwrap_or_default();
     let none = KeyAttributes { lease_key, shardlake_stream: None, stream_name: None, shard_id: None };
@@ -151,7 +151,7 @@ pub(super) fn key_attributes(item: &Item) -> Result<Option<KeyAttributes>, Store
     Ok(Some(KeyAttributes { shardlake_stream, stream_name, shard_id, ..none }))
 }
 
-/// The values of a lease, without their meaning.
+/// The values of a lease, not interpreted.
 fn stored(item: &Item, stream_name: String, shard_id: String) -> Result<StoredLease, String> {
     let needed = |name: &str| format!("it has no {name}");
     let number = |name| get_number(item, name);
@@ -182,13 +182,13 @@ fn stored(item: &Item, stream_name: String, shard_id: String) -> Result<StoredLe
     })
 }
 
-/// The manifest that is pending, if what is pending is ours.
+/// The pending manifest, if the pending checkpoint is ours.
 fn get_manifest(item: &Item) -> Result<Option<String>, String> {
     let state = item.get(PENDING_STATE).and_then(|state| state.as_b().ok());
     let ours = state.filter(|state| state.as_ref().starts_with(MANIFEST_PREFIX.as_bytes()));
     ours.map(|state| String::from_utf8(state.as_ref().to_vec()))
         .transpose()
-        .map_err(|_| format!("{PENDING_STATE} is no text"))
+        .map_err(|_| format!("{PENDING_STATE} is not UTF-8"))
 }
 
 pub(super) fn get_text(item: &Item, name: &str) -> Result<Option<String>, String> {
@@ -216,7 +216,7 @@ fn get_texts(item: &Item, name: &str) -> Result<Vec<String>, String> {
 }
 
 fn wrong_type(name: &str, expected: &str) -> String {
-    format!("{name} is no {expected}")
+    format!("{name} is not a {expected}")
 }
 
 #[cfg(test)]

@@ -1,26 +1,26 @@
-//! Which item of the table is which shard's lease: KCL's keys, and the attribute that says whose row it is.
+//! Which item of the table is which shard's lease: KCL's keys, and the attribute that says which stream a row belongs to.
 //!
-//! KCL knows two forms of `leaseKey`. With one stream it is the *bare* shard id; with several it is
-//! `<stream id>:<shard id>`, where the id is `account:stream:creationEpoch` and stands in `streamName` too. When KCL goes
-//! from one stream to several it looks for other keys than before, and so forgets how far it got. Here the *table* says
-//! which form a stream has: once rows stand under a form, they stay.
+//! KCL has two forms of `leaseKey`. With one stream it is the *bare* shard id. With several streams it is
+//! `<stream id>:<shard id>`; the id is `account:stream:creationEpoch` and is also in `streamName`. When a KCL application goes
+//! from one stream to several, it searches for other keys than before, and so forgets how far it got. Here the *table*
+//! determines the form of a stream: rows that have one form keep it.
 //!
 //! | the row has | its stream |
 //! |---|---|
-//! | `shardlakeStream` | that one: every row that was ever ours has it |
-//! | no `shardlakeStream`, a `streamName` that is configured | the stream of that id |
+//! | `shardlakeStream` | that one: every row that we ever wrote has it |
+//! | no `shardlakeStream`, a configured `streamName` | the stream of that id |
 //! | no `shardlakeStream`, another `streamName` | a stream whose name is that id |
-//! | neither | the bare stream; without one the row makes no sense |
+//! | neither | the bare stream; if there is none, the row is malformed |
 //!
-//! A stream without an id (files) stands under its name. In the key, `:` and `%` of a *shard id* are percent-encoded, which
-//! changes no shard id of Kinesis; so a bare key has no colon, the last colon of any other key ends the stream, and no two
-//! shards have one key.
+//! A stream without an id (files) uses its name instead. In the key, `:` and `%` of a *shard id* are percent-encoded, which
+//! changes no shard id of Kinesis. So a bare key has no colon, in any other key the last colon ends the stream, and no two
+//! shards have the same key.
 //!
-//! A stream that was deleted and made anew has a new id. The rows of the old one are passed over: their sequence numbers
-//! mean nothing in the new one.
+//! A stream that was deleted and created again has a new id. The rows of the old one are ignored: their sequence numbers
+//! have no meaning in the new one.
 //!
-//! It does not own reading the table (`mod.rs`), nor the other attributes (`item.rs`).
-//! Limits: a key has at most 2,048 bytes, as DynamoDB has it.
+//! It does not own reading the table (`mod.rs`) or the other attributes (`item.rs`).
+//! Limits: a key has at most 2,048 bytes, DynamoDB's limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,17 +30,17 @@ use crate::shard::{ShardId, ShardKey, StreamName};
 /// The most bytes of a key in DynamoDB.
 const KEY_BYTES_MAX: usize = 2_048;
 
-/// The ids of the streams that are read, for the keys of their leases.
+/// The ids of the configured streams, for the keys of their leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamIds {
     /// The id that KCL gives each Kinesis stream: `account:stream:creationEpoch`, the epoch in seconds.
     pub ids: BTreeMap<StreamName, String>,
-    /// The only Kinesis stream, if there is exactly one: in a table that does not say otherwise, its leases stand under
-    /// their bare shard ids, as KCL's do.
+    /// The only Kinesis stream, if there is exactly one. Unless the table shows otherwise, its leases have their bare shard
+    /// ids as keys, as in KCL.
     pub bare: Option<StreamName>,
 }
 
-/// The attributes of an item that say which shard's lease it is.
+/// The attributes of an item that identify its shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyAttributes {
     pub(super) lease_key: String,
@@ -49,7 +49,7 @@ pub(super) struct KeyAttributes {
     pub(super) shard_id: Option<String>,
 }
 
-/// How a shard's row is found.
+/// How to find the row of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RowKey {
     /// `leaseKey`.
@@ -63,11 +63,11 @@ pub(super) struct RowKey {
 enum Form {
     /// The shard id alone.
     Bare,
-    /// Behind this id: KCL's, or the stream's name.
+    /// The shard id after this stream id: KCL's, or the stream's name.
     Behind(String),
 }
 
-/// The forms of all streams that the configuration or the table named so far.
+/// The forms of all streams in the configuration or the table.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     configured: StreamIds,
@@ -76,7 +76,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// The forms as configured, before the table was looked at.
+    /// The forms as configured, before the table is read.
     pub(super) fn new(configured: StreamIds) -> Self {
         let names = configured.ids.iter().map(|(name, id)| (id.clone(), name.clone())).collect();
         let mut forms: BTreeMap<StreamName, Form> =
@@ -85,11 +85,11 @@ impl Keys {
         Self { configured, names, forms }
     }
 
-    /// The forms as the table has them, where its rows say so.
+    /// Replaces the configured forms by those that the table's rows have.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Nonsense`] if a row is nobody's, or if bare rows are of two streams.
+    /// [`StoreError::Malformed`] if a row belongs to no stream, or if bare rows belong to two streams.
     pub(super) fn learn(&mut self, rows: &[KeyAttributes]) -> Result<(), StoreError> {
         let mut bare: BTreeSet<StreamName> = BTreeSet::new();
         let mut behind: BTreeMap<StreamName, BTreeSet<&str>> = BTreeMap::new();
@@ -114,10 +114,10 @@ impl Keys {
                 self.forms.insert(owner, Form::Bare);
             }
             (None, Some(configured)) if unmarked.is_none() => {
-                // Its rows may be there already, from when there were several streams.
-                let stands_behind = |id: &str| behind.get(&configured).is_some_and(|ids| ids.contains(id));
+                // It may have rows from a time when there were several streams.
+                let has_rows_behind = |id: &str| behind.get(&configured).is_some_and(|ids| ids.contains(id));
                 let forms = [self.id(&configured), configured.to_string()];
-                if let Some(id) = forms.into_iter().find(|id| stands_behind(id)) {
+                if let Some(id) = forms.into_iter().find(|id| has_rows_behind(id)) {
                     self.forms.insert(configured, Form::Behind(id));
                 }
             }
@@ -144,14 +144,14 @@ impl Keys {
         streams.all(|stream| self.forms.contains_key(stream))
     }
 
-    /// Says that a stream which neither the configuration nor the table names stands under its name from here on.
+    /// Fixes the form of streams that neither the configuration nor the table names: their name.
     pub(super) fn settle<'a>(&mut self, streams: impl Iterator<Item = &'a StreamName>) {
         for stream in streams {
             self.forms.entry(stream.clone()).or_insert_with(|| Form::Behind(stream.to_string()));
         }
     }
 
-    /// How a shard's row is found.
+    /// How to find the row of a shard.
     ///
     /// # Errors
     ///
@@ -166,17 +166,17 @@ impl Keys {
         if row_key.lease_key.len() > KEY_BYTES_MAX {
             return Err(StoreError::Invalid {
                 operation: format!("find the lease of {key}"),
-                problem: format!("its key has more than the {KEY_BYTES_MAX} bytes that DynamoDB takes"),
+                problem: format!("its key exceeds DynamoDB's limit of {KEY_BYTES_MAX} bytes"),
             });
         }
         Ok(row_key)
     }
 
-    /// The shard of a row; `None` if the row is of a stream that was deleted and made anew.
+    /// The shard of a row; `None` if the row is of a stream that was deleted and created again.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Nonsense`] if the row contradicts itself, or if it is bare and there is no bare stream.
+    /// [`StoreError::Malformed`] if the row contradicts itself, or if it is bare and there is no bare stream.
     pub(super) fn shard(&self, row: &KeyAttributes) -> Result<Option<ShardKey>, StoreError> {
         let stream = self.stream(row)?;
         let shard = row.shard_id.clone().unwrap_or_else(|| unescape(last_part(&row.lease_key)));
@@ -186,13 +186,13 @@ impl Keys {
             Some(id) => format!("{id}:{}", escape(shard.as_str())),
         };
         if expected != row.lease_key {
-            return Err(malformed(row, format!("by its other attributes its key would be {expected}")));
+            return Err(malformed(row, format!("by its other attributes its key should be {expected}")));
         }
         match (&row.stream_name, self.forms.get(&stream)) {
             (None, Some(Form::Bare)) => {}
             (None, _) => {
                 let problem =
-                    format!("its key is a bare shard id, but bare shard ids are not those of stream {stream}");
+                    format!("its key is a bare shard id, but bare shard ids do not belong to stream {stream}");
                 return Err(malformed(row, problem));
             }
             (Some(id), form) => {
@@ -217,8 +217,8 @@ impl Keys {
             (Some(name), _) => checked(name),
             (None, Some(id)) => self.names.get(id).cloned().map_or_else(|| checked(id), Ok),
             (None, None) => self.bare().cloned().ok_or_else(|| {
-                let problem = "KCL wrote it for its only stream, and no stream is known as that one; start once with \
-                               that stream alone, so that the row is marked as its own";
+                let problem = "KCL wrote it for its only stream, and it is not known which stream that is; start once \
+                               with that stream alone, so that the row is marked as that stream's";
                 malformed(row, problem)
             }),
         }
@@ -228,14 +228,14 @@ impl Keys {
         self.forms.iter().find(|(_, form)| **form == Form::Bare).map(|(stream, _)| stream)
     }
 
-    /// What a stream stands behind if it is not bare.
+    /// The stream id in the keys of a stream that is not bare.
     fn id(&self, stream: &StreamName) -> String {
         self.configured.ids.get(stream).cloned().unwrap_or_else(|| stream.to_string())
     }
 }
 
 impl RowKey {
-    /// The attributes of a row under this key.
+    /// The attributes of a row with this key.
     #[cfg(test)]
     pub(super) fn attributes(&self, key: &ShardKey) -> KeyAttributes {
         KeyAttributes {
@@ -247,7 +247,7 @@ impl RowKey {
     }
 }
 
-/// A row whose key makes no sense.
+/// A row with a malformed key.
 pub(super) fn malformed(row: &KeyAttributes, problem: impl Into<String>) -> StoreError {
     StoreError::Malformed { item: format!("lease under key {}", row.lease_key), problem: problem.into() }
 }

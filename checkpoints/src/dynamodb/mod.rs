@@ -1,22 +1,28 @@
 //! The lease store in a DynamoDB table: for a fleet, in the layout of the Kinesis Client Library (KCL).
 //!
-//! A [`DynamoStore`] takes a table over from KCL, keeps its attributes as KCL has them, and leaves what it does not know as
-//! it is, so that KCL can be started again. The two are not to run at once: KCL's leader gives leases away as it sees fit.
+//! A [`DynamoStore`] can take a table over from KCL. It keeps KCL's attributes in KCL's form and leaves unknown attributes as
+//! they are, so that KCL can be started again. The two must not run at the same time: KCL's leader reassigns leases freely.
 //!
-//! The parts: `keys.rs` knows which item is which shard's, `item.rs` what an item holds, `change.rs` the condition and the
-//! effect of every call, `calls.rs` runs the calls, `named.rs` keeps named checkpoints in a second table, `tables.rs` makes
-//! tables, and `errors.rs` says what a failure means. This file owns how single requests are sent. It does not own the
-//! client: region, credentials, endpoint and the time limit of one attempt are the caller's.
+//! The parts:
+//! - `keys.rs` maps a shard to the key of its item, and back.
+//! - `item.rs` encodes and decodes an item.
+//! - `change.rs` has the condition and the effect of every call.
+//! - `calls.rs` runs the calls.
+//! - `tables.rs` creates the table.
+//! - `errors.rs` says what a failure means.
 //!
-//! # Requests that are repeated
+//! This file owns how single requests are sent. It does not own the client: region, credentials, endpoint and the time limit
+//! of one attempt are the caller's.
 //!
-//! The SDK repeats a request whose reply was lost, by itself. That is right for reads, for transactions (which carry a token)
-//! and where the second answer tells ("renewed already", "advanced already"). Elsewhere the first attempt's effect would make
-//! the second one fail its condition, and a lease that was taken would look refused: those requests are sent once, and a
-//! lost reply is [`StoreError::Unavailable`], which every caller knows how to resolve.
+//! # Which requests are repeated
 //!
-//! Limits: 100 shards in a decision; 16 requests at once in one call; a call over several rows goes on after one of them
-//! failed, and then says so. Reads are consistent.
+//! The SDK repeats a request whose reply was lost. That is right for reads, for transactions (which carry a token) and where
+//! the second answer shows the first one's effect ("already renewed", "already advanced"). For the other requests it is wrong:
+//! the first attempt's effect makes the condition of the second one fail, and a lease that was taken would look refused. Such a
+//! request is sent once. A lost reply is [`StoreError::Unavailable`], which every caller can resolve.
+//!
+//! Limits: 100 shards in a decision; 16 requests at once in one call. A call over several rows continues after one of them
+//! failed, and then returns the error. Reads are consistent.
 
 mod calls;
 mod change;
@@ -25,7 +31,6 @@ mod errors;
 pub(crate) mod fuzzing;
 mod item;
 mod keys;
-mod named;
 mod tables;
 
 use std::collections::{BTreeMap, HashMap};
@@ -45,17 +50,15 @@ use self::errors::Request;
 use self::item::{Item, LEASE_KEY, text};
 pub use self::keys::StreamIds;
 use self::keys::{KeyAttributes, Keys, RowKey};
-use self::named::NamedCheckpoints;
-use self::tables::Kind;
 use crate::error::StoreError;
 use crate::lease::Lease;
 use crate::shard::ShardKey;
 
-/// The most requests that one call has under way.
+/// The most requests that one call has in flight.
 const REQUESTS_MAX: usize = 16;
 /// The most keys in one BatchGetItem.
 const BATCH_KEYS_MAX: usize = 100;
-/// How often a batch that was answered in part is asked for again, and how long before the first time; then twice as long.
+/// How often a batch is sent again for the keys that it left out, and the pause before the first time; then twice as long.
 const BATCH_ROUNDS_MAX: usize = 8;
 const BATCH_PAUSE: Duration = Duration::from_millis(25);
 
@@ -65,18 +68,17 @@ pub struct DynamoStore {
     client: Client,
     table: Arc<str>,
     keys: Arc<RwLock<Keys>>,
-    named: NamedCheckpoints,
 }
 
-/// What became of a conditional write.
+/// The outcome of a conditional write.
 enum Written {
-    /// The item as it is now.
+    /// It was written. The item now.
     Done(Item),
-    /// The condition did not hold. The item as it is, if there is one and the service tells.
+    /// The condition did not hold. The item, if there is one and the service returns it.
     Refused(Option<Item>),
 }
 
-/// Who repeats a request whose reply was lost: see the top of the file.
+/// Who repeats a request whose reply was lost; see the top of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repeat {
     Sdk,
@@ -84,53 +86,52 @@ enum Repeat {
 }
 
 impl DynamoStore {
-    /// Opens the store in `table`, and makes the table if it is not there: paid per request, with KCL's index. Several
+    /// Opens the store in `table`, and creates the table if there is none: billed per request, with KCL's index. Several
     /// workers may do so at once.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unusable`] says what is wrong with the table, or which permission is missing; [`StoreError::Nonsense`]
-    /// that a row is of no known stream; [`StoreError::Unavailable`] that DynamoDB did not answer, or that the table was
-    /// not ready within 2 minutes.
+    /// - [`StoreError::Unusable`]: something is wrong with the table, or a permission is missing.
+    /// - [`StoreError::Malformed`]: a row belongs to no known stream.
+    /// - [`StoreError::Unavailable`]: DynamoDB did not answer, or the table was not ready within 2 minutes.
     pub async fn open(client: Client, table: &str, streams: StreamIds) -> Result<Self, StoreError> {
-        tables::make(&client, table, Kind::Leases).await?;
-        Self::look_into(client, table, streams).await
+        tables::create(&client, table).await?;
+        Self::with_learned_keys(client, table, streams).await
     }
 
-    /// Opens the store in a table that is there, and makes nothing.
+    /// Opens the store in a table that exists, and creates nothing.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open), and [`StoreError::Unusable`] if there is no table.
     pub async fn open_existing(client: Client, table: &str, streams: StreamIds) -> Result<Self, StoreError> {
-        tables::find(&client, table, Kind::Leases).await?;
-        Self::look_into(client, table, streams).await
+        tables::find(&client, table).await?;
+        Self::with_learned_keys(client, table, streams).await
     }
 
-    async fn look_into(client: Client, table: &str, streams: StreamIds) -> Result<Self, StoreError> {
-        let named = NamedCheckpoints::beside(client.clone(), table);
+    async fn with_learned_keys(client: Client, table: &str, streams: StreamIds) -> Result<Self, StoreError> {
         let keys = Arc::new(RwLock::new(Keys::new(streams)));
-        let store = Self { client, table: table.into(), keys, named };
+        let store = Self { client, table: table.into(), keys };
         store.learn_keys().await?;
         Ok(store)
     }
 
-    /// Lets the table say which form its keys have.
+    /// Learns from the table which form its keys have.
     async fn learn_keys(&self) -> Result<(), StoreError> {
         let attributes = [LEASE_KEY, item::SHARDLAKE_STREAM, item::STREAM_NAME, item::SHARD_ID, item::ENTITY_TYPE];
-        let items = self.scan("look at the keys of all leases", Some(attributes.join(", "))).await?;
+        let items = self.scan("read the keys of all leases", Some(attributes.join(", "))).await?;
         let rows = items.iter().filter_map(|item| item::key_attributes(item).transpose());
         let rows: Vec<KeyAttributes> = rows.collect::<Result<_, _>>()?;
         self.keys.write().unwrap_or_else(PoisonError::into_inner).learn(&rows)
     }
 
-    /// The keys, for one look. A panic under the lock left them whole or not yet changed.
+    /// The keys. A panic while they were locked left them whole or unchanged.
     fn keys(&self) -> RwLockReadGuard<'_, Keys> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the rows of these shards are found. A stream that the configuration does not name may have come into the table
-    /// since it was looked at (another worker's manifest may name it), so it is looked at again, once for each stream.
+    /// The keys of the rows of these shards. A stream that the configuration does not name may have come into the table since
+    /// it was last scanned (another worker's manifest may name it). So the table is scanned again, once for each stream.
     async fn row_keys(&self, keys: &[&ShardKey]) -> Result<Vec<RowKey>, StoreError> {
         let streams = || keys.iter().map(|key| &key.stream);
         if !self.keys().know(streams()) {
@@ -149,11 +150,11 @@ impl DynamoStore {
         Request { operation, action, table: &self.table }
     }
 
-    /// Decodes the item that was found where the row of `key` is.
+    /// Decodes the item under the key of `key`'s row.
     fn decode(&self, key: &ShardKey, item: &Item) -> Result<Option<Lease>, StoreError> {
         match item::decode(item, &self.keys())? {
             Some(lease) if lease.key != *key => {
-                Err(StoreError::lease_nonsense(key, format!("its key is taken by {}", lease.key)))
+                Err(StoreError::malformed_lease(key, format!("its key is taken by {}", lease.key)))
             }
             lease => Ok(lease),
         }
@@ -185,7 +186,7 @@ impl DynamoStore {
         let mut pause = BATCH_PAUSE;
         for _ in 0..BATCH_ROUNDS_MAX {
             let keys = KeysAndAttributes::builder().set_keys(Some(asked)).consistent_read(true).build();
-            let keys = keys.expect("the keys, the only part that is needed, are there");
+            let keys = keys.expect("the keys, the only required part, are set");
             let batch = self.client.batch_get_item().request_items(&*self.table, keys);
             let answer = batch.send().await.map_err(|error| request.explain(&error))?;
             for item in answer.responses.into_iter().flat_map(HashMap::into_values).flatten() {
@@ -239,8 +240,8 @@ impl DynamoStore {
         }
     }
 
-    /// The row that refused a change. Where the service does not tell (there is no item, or a stand-in for DynamoDB does not
-    /// know how), it is read.
+    /// The row that refused a change. It is read if the service did not return it: there is no item, or a stand-in for
+    /// DynamoDB does not return items.
     async fn refused_row(
         &self,
         key: &ShardKey,
@@ -261,13 +262,13 @@ impl fmt::Debug for DynamoStore {
     }
 }
 
-/// The setting of a request that must not be repeated by the SDK.
+/// The setting of a request that the SDK must not repeat.
 fn one_attempt() -> aws_sdk_dynamodb::config::Builder {
     aws_sdk_dynamodb::config::Builder::new().retry_config(RetryConfig::disabled())
 }
 
-/// Runs all requests to their end, a few at once. Their answers in order, or an error: one that will not pass before one
-/// that may.
+/// Runs all requests to their end, a few at once. Returns their answers in order, or an error; a permanent one takes
+/// precedence over a retryable one.
 async fn all<T>(requests: Vec<impl Future<Output = Result<T, StoreError>> + Send>) -> Result<Vec<T>, StoreError> {
     let outcomes: Vec<Result<T, StoreError>> = stream::iter(requests).buffered(REQUESTS_MAX).collect().await;
     let lasting = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).find(|error| !error.is_retryable());

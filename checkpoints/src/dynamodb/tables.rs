@@ -1,9 +1,9 @@
-//! The tables as such: making one, waiting until it can be used, and seeing that it is what it should be.
+//! The table itself: creating it, waiting until it is ready, and checking its key.
 //!
-//! Workers start at once, so a table is made by whoever comes first, and the others wait for it. A crash after the request
-//! to make it leaves a table that is being made, which the next start waits for. A table that is there is never changed.
+//! Workers may start at the same time: one of them creates the table, and the others wait for it. A crash after the request
+//! to create it leaves a table in creation, and the next start waits for it. An existing table is never changed.
 //!
-//! Limits: a table that is not ready 2 minutes after it was asked for is [`StoreError::Unavailable`].
+//! Limits: a table that is not ready after 2 minutes is [`StoreError::Unavailable`].
 
 use std::time::Duration;
 
@@ -22,98 +22,76 @@ use super::errors::Request;
 use super::item::{LEASE_KEY, LEASE_OWNER};
 use crate::error::StoreError;
 
-/// KCL 3's index, by which its workers find the leases that were given to them.
+/// KCL 3's index, with which its workers find the leases that were assigned to them.
 const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
-/// The key of the table of named checkpoints.
-pub(super) const CHECKPOINT_NAME: &str = "checkpointName";
 
 /// How long a new table may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often it is looked at meanwhile.
+/// The pause between two checks of a new table.
 const READY_POLL: Duration = Duration::from_millis(500);
 
-/// What a table is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Leases,
-    NamedCheckpoints,
+/// The table as it is created: KCL's key and index, billed per request.
+fn schema(create: CreateTableFluentBuilder) -> Result<CreateTableFluentBuilder, BuildError> {
+    let attribute =
+        |name: &str| AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build();
+    let element = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+    let index = GlobalSecondaryIndex::builder()
+        .index_name(OWNER_INDEX)
+        .key_schema(element(LEASE_OWNER, KeyType::Hash)?)
+        .key_schema(element(LEASE_KEY, KeyType::Range)?)
+        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .build()?;
+    Ok(create
+        .billing_mode(BillingMode::PayPerRequest)
+        .attribute_definitions(attribute(LEASE_KEY)?)
+        .attribute_definitions(attribute(LEASE_OWNER)?)
+        .key_schema(element(LEASE_KEY, KeyType::Hash)?)
+        .global_secondary_indexes(index))
 }
 
-impl Kind {
-    fn key(self) -> &'static str {
-        match self {
-            Self::Leases => LEASE_KEY,
-            Self::NamedCheckpoints => CHECKPOINT_NAME,
-        }
-    }
-
-    fn schema(self, create: CreateTableFluentBuilder) -> Result<CreateTableFluentBuilder, BuildError> {
-        let attribute = |name: &str| {
-            AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build()
-        };
-        let element = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
-        let create = create
-            .billing_mode(BillingMode::PayPerRequest)
-            .attribute_definitions(attribute(self.key())?)
-            .key_schema(element(self.key(), KeyType::Hash)?);
-        match self {
-            Self::NamedCheckpoints => Ok(create),
-            Self::Leases => {
-                let index = GlobalSecondaryIndex::builder()
-                    .index_name(OWNER_INDEX)
-                    .key_schema(element(LEASE_OWNER, KeyType::Hash)?)
-                    .key_schema(element(LEASE_KEY, KeyType::Range)?)
-                    .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
-                    .build()?;
-                Ok(create.attribute_definitions(attribute(LEASE_OWNER)?).global_secondary_indexes(index))
-            }
-        }
-    }
-}
-
-/// Sees that a table is there and can be used. Makes nothing.
-pub(super) async fn find(client: &Client, table: &str, kind: Kind) -> Result<(), StoreError> {
+/// Checks that a table exists and waits until it is ready. Creates nothing.
+pub(super) async fn find(client: &Client, table: &str) -> Result<(), StoreError> {
     match describe(client, table).await? {
-        Some(_) => ready(client, table, kind).await,
+        Some(_) => ready(client, table).await,
         None => Err(unusable(table, "there is no such table in this account and region")),
     }
 }
 
-/// Makes a table if it is not there, and waits until it can be used.
-pub(super) async fn make(client: &Client, table: &str, kind: Kind) -> Result<(), StoreError> {
+/// Creates a table if there is none, and waits until it is ready.
+pub(super) async fn create(client: &Client, table: &str) -> Result<(), StoreError> {
     if describe(client, table).await?.is_none() {
-        let request = Request { operation: "make the table", action: "dynamodb:CreateTable", table };
-        let create = kind.schema(client.create_table().table_name(table)).map_err(|error| StoreError::Invalid {
-            operation: format!("make the table {table}"),
+        let request = Request { operation: "create the table", action: "dynamodb:CreateTable", table };
+        let create = schema(client.create_table().table_name(table)).map_err(|error| StoreError::Invalid {
+            operation: format!("create the table {table}"),
             problem: error.to_string(),
         })?;
         match create.send().await {
             Ok(_) => {}
-            // Another worker was faster, or the reply to an attempt of ours was lost.
+            // Another worker was faster, or the reply to an earlier attempt of ours was lost.
             Err(error) if error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception) => {}
             Err(error) => return Err(request.explain(&error)),
         }
     }
-    ready(client, table, kind).await
+    ready(client, table).await
 }
 
-/// Waits until a table that is there, or about to be, can be used.
-async fn ready(client: &Client, table: &str, kind: Kind) -> Result<(), StoreError> {
-    let give_up = Instant::now() + READY_TIMEOUT;
+/// Waits until a table that exists, or is about to, is ready.
+async fn ready(client: &Client, table: &str) -> Result<(), StoreError> {
+    let deadline = Instant::now() + READY_TIMEOUT;
     loop {
         let state = match describe(client, table).await? {
             Some(found) => match found.table_status() {
-                Some(TableStatus::Active | TableStatus::Updating) => return check(table, &found, kind),
+                Some(TableStatus::Active | TableStatus::Updating) => return check(table, &found),
                 Some(TableStatus::Creating | TableStatus::Deleting) => found.table_status().cloned(),
                 other => {
                     let status = other.map_or("unknown", TableStatus::as_str);
                     return Err(unusable(table, format!("its status is {status}")));
                 }
             },
-            // The answer may come from before it was made.
+            // The answer may be older than the table.
             None => None,
         };
-        if Instant::now() >= give_up {
+        if Instant::now() >= deadline {
             return Err(StoreError::Unavailable {
                 operation: format!("open the DynamoDB table {table}"),
                 problem: format!(
@@ -128,7 +106,7 @@ async fn ready(client: &Client, table: &str, kind: Kind) -> Result<(), StoreErro
 }
 
 async fn describe(client: &Client, table: &str) -> Result<Option<TableDescription>, StoreError> {
-    let request = Request { operation: "look at the table", action: "dynamodb:DescribeTable", table };
+    let request = Request { operation: "describe the table", action: "dynamodb:DescribeTable", table };
     match client.describe_table().table_name(table).send().await {
         Ok(found) => Ok(found.table),
         Err(error) if error.as_service_error().is_some_and(DescribeTableError::is_resource_not_found_exception) => {
@@ -138,9 +116,9 @@ async fn describe(client: &Client, table: &str) -> Result<Option<TableDescriptio
     }
 }
 
-/// That the key is the one that this store uses.
-fn check(table: &str, found: &TableDescription, kind: Kind) -> Result<(), StoreError> {
-    let expected = kind.key();
+/// Checks that the key is the one that this store uses.
+fn check(table: &str, found: &TableDescription) -> Result<(), StoreError> {
+    let expected = LEASE_KEY;
     let is_text = found.attribute_definitions().iter().any(|attribute| {
         attribute.attribute_name() == expected && *attribute.attribute_type() == ScalarAttributeType::S
     });
@@ -149,7 +127,7 @@ fn check(table: &str, found: &TableDescription, kind: Kind) -> Result<(), StoreE
         others => {
             let names: Vec<&str> = others.iter().map(KeySchemaElement::attribute_name).collect();
             let problem = format!(
-                "it is the table of something else: its key is {}, and not the text {expected} alone",
+                "it is not a lease table: its key is {} instead of the text {expected} alone",
                 names.join(" and ")
             );
             Err(unusable(table, problem))

@@ -1,4 +1,4 @@
-//! Positions: their order, their texts, and what is refused as one.
+//! Positions: their order, their text forms, and the texts that are refused.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::arbitrary::{position, sequence_number};
 
 #[test]
-fn sequence_numbers_are_compared_as_numbers_and_not_as_text() {
+fn sequence_numbers_are_compared_as_numbers_not_as_text() {
     let number = |text: &str| SequenceNumber::try_from(text).unwrap();
     assert!(number("9") < number("10"));
     assert!(number("99999999999999999999999999999999999999999") < number("100000000000000000000000000000000000000000"));
@@ -15,7 +15,7 @@ fn sequence_numbers_are_compared_as_numbers_and_not_as_text() {
 }
 
 #[test]
-fn what_is_no_canonical_number_is_no_sequence_number() {
+fn a_text_that_is_not_a_canonical_number_is_not_a_sequence_number() {
     let too_long = "1".repeat(129);
     for text in ["", "-1", "+1", "007", "00", "1.5", "1e3", " 1", "१", "TRIM_HORIZON", &too_long] {
         assert!(SequenceNumber::try_from(text).is_err(), "{text:?} was accepted");
@@ -24,7 +24,7 @@ fn what_is_no_canonical_number_is_no_sequence_number() {
 }
 
 #[test]
-fn positions_read_as_the_table_says() {
+fn positions_have_the_documented_texts() {
     let at = |sub| Position::At { sequence: 4959_u64.into(), sub };
     for (position, text) in [
         (Position::Beginning, "TRIM_HORIZON"),
@@ -62,14 +62,14 @@ fn a_second_spelling_of_a_position_is_refused() {
 }
 
 #[test]
-fn where_to_start_lies_before_every_record() {
+fn a_start_position_is_before_every_record() {
     let starts = [Position::Beginning, Position::Since { ms: 1 }, Position::Since { ms: 2 }, Position::Latest];
     assert!(starts.is_sorted() && starts[3] < Position::at(0_u64.into()));
     assert!(Position::from_stored("LATEST", 1).is_err());
 }
 
 #[test]
-fn a_range_that_holds_nothing_is_refused_also_in_json() {
+fn an_empty_range_is_refused_also_in_json() {
     let one = Position::at(1_u64.into());
     assert!(ShardRange::new(one.clone(), one.clone()).is_err());
     assert!(ShardRange::new(Position::End, one.clone()).is_err());
@@ -81,7 +81,7 @@ fn a_range_that_holds_nothing_is_refused_also_in_json() {
 
 proptest! {
     #[test]
-    fn positions_survive_both_stored_forms(position in position()) {
+    fn a_position_round_trips_through_both_stored_forms(position in position()) {
         prop_assert_eq!(&position.to_string().parse::<Position>().unwrap(), &position);
         let stored = Position::from_stored(position.checkpoint(), position.sub_sequence_number());
         prop_assert_eq!(&stored.unwrap(), &position);
@@ -90,13 +90,13 @@ proptest! {
     }
 
     #[test]
-    fn sequence_numbers_survive_json(number in sequence_number()) {
+    fn a_sequence_number_round_trips_through_json(number in sequence_number()) {
         let json = serde_json::to_string(&number).unwrap();
         prop_assert_eq!(serde_json::from_str::<SequenceNumber>(&json).unwrap(), number);
     }
 
     #[test]
-    fn ranges_survive_json(one in position(), other in position()) {
+    fn a_range_round_trips_through_json(one in position(), other in position()) {
         prop_assume!(one != other);
         let range = ShardRange::new(one.clone().min(other.clone()), one.max(other)).unwrap();
         let json = serde_json::to_string(&range).unwrap();
@@ -104,14 +104,14 @@ proptest! {
     }
 
     #[test]
-    fn the_order_is_that_of_the_numbers(a in any::<u128>(), b in any::<u128>(), sub_a in 0_u64..3, sub_b in 0_u64..3) {
+    fn positions_are_ordered_as_their_numbers(a in any::<u128>(), b in any::<u128>(), sub_a in 0_u64..3, sub_b in 0_u64..3) {
         let at = |number: u128, sub| Position::At { sequence: number.to_string().try_into().unwrap(), sub };
         prop_assert_eq!(at(a, sub_a).cmp(&at(b, sub_b)), (a, sub_a).cmp(&(b, sub_b)));
         prop_assert!(Position::Beginning < at(a, sub_a) && at(a, sub_a) < Position::End);
     }
 
     #[test]
-    fn no_text_makes_parsing_panic(text in "\\PC*", sub in any::<u64>()) {
+    fn parsing_never_panics(text in "\\PC*", sub in any::<u64>()) {
         let _ = text.parse::<Position>();
         let _ = Position::from_stored(&text, sub);
     }

@@ -1,13 +1,14 @@
 //! The fuzz targets' view of the SQLite table: columns of any type in, leases out.
 //!
-//! The real table is `STRICT`, so SQLite itself keeps wrong types out of it; this one has the same columns without that, as
-//! a damaged file or another program's could. It does not own the rows' meaning (`row.rs`).
+//! The real table is `STRICT`, so SQLite keeps wrong types out of it. This one has the same columns without types, as a
+//! damaged file or another program's file could. It does not own the meaning of the rows (`row.rs`).
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params_from_iter};
 
+use super::failure::Failure;
+use super::schema;
 use super::tables::{Leases, list_leases};
-use super::{Failure, schema};
 use crate::error::StoreError;
 use crate::lease::Lease;
 use crate::rules::Rows;
@@ -15,13 +16,13 @@ use crate::rules::Rows;
 /// A value of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// None.
+    /// NULL.
     Null,
     /// A whole number.
     Integer(i64),
     /// A number with a fraction.
     Real(f64),
-    /// A text, which SQLite does not check for being UTF-8.
+    /// A text. SQLite does not check that it is UTF-8.
     Text(Vec<u8>),
     /// Bytes.
     Blob(Vec<u8>),
@@ -46,7 +47,7 @@ pub struct RowTable(Connection);
 impl Default for RowTable {
     fn default() -> Self {
         let connection = Connection::open_in_memory().expect("SQLite opens a database in memory");
-        // Without types and without the rule that each column has something.
+        // Without types and without NOT NULL.
         let types = [(" STRICT, WITHOUT ROWID", ""), (" NOT NULL", ""), (" TEXT", ""), (" INTEGER", ""), (" REAL", "")];
         let tables = types.iter().fold(schema::TABLES.to_owned(), |tables, (from, to)| tables.replace(from, to));
         connection.execute_batch(&tables).expect("the tables are SQL");
@@ -55,7 +56,7 @@ impl Default for RowTable {
 }
 
 impl RowTable {
-    /// How many columns a row has, in the order of the table's definition.
+    /// The number of columns of a row, in the order of the table's definition.
     pub const COLUMNS: usize = 17;
 
     /// Makes this the only row.
@@ -77,7 +78,7 @@ impl RowTable {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Nonsense`] if a row makes no sense.
+    /// [`StoreError::Malformed`] if a row is malformed.
     pub fn list(&self) -> Result<Vec<Lease>, StoreError> {
         list_leases(&self.0).map_err(message_of)
     }

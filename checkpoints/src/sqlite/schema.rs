@@ -1,29 +1,31 @@
-//! Opening an SQLite file as a lease store: what it must be, what is made in a new one, and what a user is told otherwise.
+//! Opening an SQLite file as a lease store: what the file must be, the tables of a new one, and what a user reads otherwise.
 //!
-//! The steps, so that a file which is not ours stays as it is: look at the path; open; read the version; only then switch
-//! to WAL; then, in one transaction, look again and make the tables. A crash in between leaves an empty file or a whole
-//! one, and two processes that open a new file at once make it once.
+//! A file that is not ours must stay as it is. So the steps are: check the path; open; read the version; only then switch to
+//! WAL; then, in one transaction, read the version again and create the tables. A crash in between leaves an empty file or a
+//! complete one. Two processes that open a new file at once create its tables once.
 //!
-//! `application_id` says whose file it is, and `user_version` which layout it has; both are 0 in a new file. A greater
-//! version than [`VERSION`] is a newer program's file and is refused. When the layout changes, the upgrade from each older
+//! `application_id` says whose file it is, and `user_version` which layout it has; both are 0 in a new file. A version
+//! greater than [`VERSION`] is a newer program's and is refused. When the layout changes, the upgrade from each older
 //! version belongs here.
 //!
-//! What the columns of `leases` mean stands in `row.rs`, those of `namedCheckpoints` in `named.rs`.
+//! A file of an earlier version may have the table `namedCheckpoints`: it is not read and not removed.
+//!
+//! It does not own what the columns of `leases` mean (`row.rs`).
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::{Failure, explain};
+use super::failure::{Failure, explain};
 use crate::error::StoreError;
 
-/// What marks a file as ours: "SHLK".
+/// The `application_id` of our files: "SHLK".
 const APPLICATION: i64 = 0x5348_4c4b;
-/// The version of the layout below.
+/// The `user_version` of the layout below.
 const VERSION: i64 = 1;
 
-/// The tables. Texts are compared by their bytes, so an index is in the order of our keys.
+/// The tables. SQLite compares texts by their bytes, so an index has the order of our keys.
 pub(super) const TABLES: &str = "
     CREATE TABLE leases (
         streamName TEXT NOT NULL,
@@ -45,16 +47,9 @@ pub(super) const TABLES: &str = "
         throughputKBps REAL NOT NULL,
         PRIMARY KEY (streamName, shardId)
     ) STRICT, WITHOUT ROWID;
-
-    CREATE TABLE namedCheckpoints (
-        name TEXT NOT NULL PRIMARY KEY,
-        atMs INTEGER NOT NULL,
-        shards INTEGER NOT NULL,
-        positions TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
 ";
 
-/// Opens `path`, and makes the tables if the file is new.
+/// Opens `path`, and creates the tables if the file is new.
 pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, StoreError> {
     check_path(path)?;
     let opened = || {
@@ -65,7 +60,7 @@ pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, St
         if connection.is_readonly("main")? {
             return Err(unusable(path, "the file is read-only; make it writable for this user").into());
         }
-        // In one transaction, or it could see one half of what another process makes.
+        // In one transaction, since another process may be creating the tables.
         is_new(path, &*connection.transaction()?)?;
         let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         if mode != "wal" {
@@ -89,7 +84,7 @@ fn make_tables(path: &Path, connection: &mut Connection) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Whether the tables are still to be made; an error if the file is not one for us.
+/// Whether the tables do not exist yet; an error if the file is not ours.
 fn is_new(path: &Path, connection: &Connection) -> Result<bool, Failure> {
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -99,21 +94,21 @@ fn is_new(path: &Path, connection: &Connection) -> Result<bool, Failure> {
         (APPLICATION, other) => format!(
             "the file has layout {other}, this version knows only layout {VERSION}; use the version that wrote it"
         ),
-        _ => "the file is an SQLite database of something else; choose another path".to_owned(),
+        _ => "the file is an SQLite database of another program; choose another path".to_owned(),
     };
     Err(unusable(path, problem).into())
 }
 
-/// What can be said better before SQLite says it.
+/// Finds problems for which SQLite has no helpful message.
 fn check_path(path: &Path) -> Result<(), StoreError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     if path.is_dir() {
-        Err(unusable(path, "this is a folder; give the path of a file in it"))
+        Err(unusable(path, "this is a directory; give the path of a file in it"))
     } else if !folder.is_dir() {
-        Err(unusable(path, format!("there is no folder {}; make it first", folder.display())))
+        Err(unusable(path, format!("there is no directory {}; create it first", folder.display())))
     } else {
         Ok(())
     }
@@ -126,10 +121,10 @@ fn explain_opening(path: &Path, failure: Failure) -> StoreError {
     };
     match code {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            unusable(path, "the file is no SQLite database, or a damaged one; move it away or choose another path")
+            unusable(path, "the file is not an SQLite database, or is damaged; move it away or choose another path")
         }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-            unusable(path, "this user can't write the file, or can't make files in its folder")
+            unusable(path, "this user can't write the file, or can't create files in its directory")
         }
         _ => explain(path, "open the checkpoints", failure),
     }
@@ -144,10 +139,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_answered_survives_a_power_failure() {
+    fn an_acknowledged_transaction_survives_a_power_failure() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checkpoints.db");
-        // Both for a file that is made and for one that is there.
+        // Both for a new file and for an existing one.
         for _ in 0..2 {
             let connection = open(&path, Duration::ZERO).unwrap();
             let text = |name| connection.pragma_query_value(None, name, |row| row.get::<_, String>(0)).unwrap();

@@ -1,14 +1,14 @@
-//! The tables of an SQLite lease store: reading and writing whole rows, inside a transaction that is already open.
+//! The tables of an SQLite lease store: reading and writing whole rows, inside an open transaction.
 //!
-//! A lease row is moved between SQL values and [`StoredLease`], which knows what they mean; a set of shard ids is a JSON
-//! list. A row whose values have the wrong type, as only another program can write them, is an error that names the shard.
+//! Owns: moving a lease row between SQL values and [`StoredLease`]; a set of shard ids is a JSON list. Does not own: what the
+//! values mean (`row.rs`). A row whose values have the wrong type is an error that names the shard; only another program can
+//! write one.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::error::StoreError;
 use crate::lease::Lease;
-use crate::named::{CheckpointName, NamedCheckpoint, NamedCheckpointSummary, decode_positions, encode_positions};
 use crate::row::{self, StoredLease};
 use crate::rules::Rows;
 use crate::shard::ShardKey;
@@ -19,7 +19,7 @@ const COLUMNS: &str = "streamName, shardId, leaseOwner, checkpointOwner, leaseCo
      lastManifest, parentShardId, childShardIds, startingHashKey, endingHashKey, ownerSwitchesSinceCheckpoint, \
      throughputKBps";
 
-/// The leases, for the time of one transaction.
+/// The leases, for one transaction.
 pub(super) struct Leases<'tx> {
     transaction: &'tx Connection,
 }
@@ -29,7 +29,7 @@ impl<'tx> Leases<'tx> {
         Self { transaction }
     }
 
-    /// The transaction, for the functions below.
+    /// The transaction.
     pub(super) fn transaction(&self) -> &'tx Connection {
         self.transaction
     }
@@ -144,60 +144,6 @@ fn read_list(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<String>> {
     })
 }
 
-pub(super) fn save_checkpoint(transaction: &Connection, checkpoint: &NamedCheckpoint) -> Result<bool, Failure> {
-    let too_large = |_| StoreError::Invalid {
-        operation: format!("save checkpoint {}", checkpoint.name),
-        problem: format!("its time, {} ms, exceeds 63 bits", checkpoint.at_ms),
-    };
-    let at_ms = i64::try_from(checkpoint.at_ms).map_err(too_large)?;
-    let shards = i64::try_from(checkpoint.positions.len()).expect("a list in memory has fewer than 2^63 entries");
-    let insert = "INSERT INTO namedCheckpoints (name, atMs, shards, positions) VALUES (?1, ?2, ?3, ?4) \
-                  ON CONFLICT DO NOTHING";
-    let positions = encode_positions(&checkpoint.positions);
-    Ok(transaction.execute(insert, params![checkpoint.name.as_str(), at_ms, shards, positions])? == 1)
-}
-
-pub(super) fn list_checkpoints(transaction: &Connection) -> Result<Vec<NamedCheckpointSummary>, Failure> {
-    let mut statement = transaction.prepare("SELECT name, atMs, shards FROM namedCheckpoints ORDER BY name")?;
-    let mut rows = statement.query([])?;
-    let mut summaries = Vec::new();
-    while let Some(row) = rows.next()? {
-        let name: String = row.get("name")?;
-        let count = |column: &str| -> Result<u64, Failure> {
-            let number: i64 = row.get(column)?;
-            Ok(u64::try_from(number).map_err(|_| checkpoint_nonsense(&name, format!("{column} is {number}")))?)
-        };
-        let shards = usize::try_from(count("shards")?).map_err(|error| checkpoint_nonsense(&name, error))?;
-        let at_ms = count("atMs")?;
-        let name = CheckpointName::new(&name).map_err(|error| checkpoint_nonsense(&name, error))?;
-        summaries.push(NamedCheckpointSummary { name, at_ms, shards });
-    }
-    Ok(summaries)
-}
-
-pub(super) fn get_checkpoint(
-    transaction: &Connection,
-    name: &CheckpointName,
-) -> Result<Option<NamedCheckpoint>, Failure> {
-    let select = "SELECT atMs, positions FROM namedCheckpoints WHERE name = ?1";
-    let values = |row: &Row<'_>| Ok((row.get("atMs")?, row.get("positions")?));
-    let found: Option<(i64, String)> = transaction.query_row(select, [name.as_str()], values).optional()?;
-    let Some((at_ms, positions)) = found else { return Ok(None) };
-    Ok(Some(NamedCheckpoint {
-        name: name.clone(),
-        at_ms: u64::try_from(at_ms).map_err(|_| checkpoint_nonsense(name, format!("atMs is {at_ms}")))?,
-        positions: decode_positions(&positions).map_err(|error| checkpoint_nonsense(name, error))?,
-    }))
-}
-
-pub(super) fn delete_checkpoint(transaction: &Connection, name: &CheckpointName) -> Result<bool, Failure> {
-    Ok(transaction.execute("DELETE FROM namedCheckpoints WHERE name = ?1", [name.as_str()])? == 1)
-}
-
-fn checkpoint_nonsense(name: impl std::fmt::Display, problem: impl std::fmt::Display) -> StoreError {
-    StoreError::Malformed { item: format!("checkpoint {name}"), problem: problem.to_string() }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -214,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_lease_survives_the_table(first in lease(), second in lease()) {
+        fn a_lease_round_trips_through_the_table(first in lease(), second in lease()) {
             let connection = connection();
             let mut leases = Leases::new(&connection);
             // The second write to the same row must leave nothing of the first.

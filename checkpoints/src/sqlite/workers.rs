@@ -1,20 +1,20 @@
-//! Which worker processes are alive, known from locks that the operating system takes back when a process ends.
+//! Which worker processes are alive. The operating system releases a process's locks when the process ends.
 //!
-//! Beside the database `D` is a folder `D-workers`. A registered worker keeps `<owner>.lock` in it locked for its life.
-//! Whoever gets that lock, or finds no such file, knows that the worker's process has ended: by itself, by a crash, or by
-//! `kill -9`. A stopped process (`SIGSTOP`) keeps its lock. So a restarted run need not wait for the failover time.
+//! Beside the database `D` is a folder `D-workers`. A registered worker keeps `<owner>.lock` in it locked for as long as it
+//! lives. A process that gets that lock, or finds no such file, knows that the worker's process has ended: regularly, by a
+//! crash, or by `kill -9`. A stopped process (`SIGSTOP`) keeps its lock. So a restarted worker need not wait for the failover
+//! time.
 //!
 //! The steps of registering, and what a crash after each leaves:
-//! 1. Make `<owner>.new`. (A file that nothing ever reads.)
+//! 1. Create `<owner>.new`. (A file that nothing ever reads.)
 //! 2. Lock it. (The same.)
 //! 3. Rename it to `<owner>.lock`; a lock belongs to the file, not to its name. (A file without a lock: the owner is gone.)
 //!
-//! So a `.lock` file of a live worker is locked from the moment that it can be seen, and there is no time in which it looks
-//! dead. Asking takes the lock *shared*, so that two who ask at once do not take each other for the worker. Whoever finds an
-//! owner gone deletes its file; that is safe at any time, because an owner's name is never used again, and a worker that
-//! registers clears away all that it finds.
+//! So the `.lock` file of a live worker is locked whenever it is visible, and the worker never looks dead. A check takes the
+//! lock *shared*, so that two checks at once do not take each other for the worker. A check that finds an owner gone deletes its
+//! file. That is always safe, because an owner's name is never used again. A worker that registers deletes all such files.
 //!
-//! It does not own leases: a wrong answer could not break the commit protocol, only take a lease from a live worker.
+//! It does not own leases. A wrong answer could not break the commit protocol; it would only take a lease from a live worker.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -28,7 +28,7 @@ use crate::lease::LeaseOwner;
 /// The extension of a registered worker's file.
 const LOCK: &str = "lock";
 
-/// The workers of one database, and the locks of those that are in this process.
+/// The workers of one database, and the locks of those in this process.
 pub(super) struct Workers {
     folder: PathBuf,
     registered: Mutex<BTreeMap<LeaseOwner, File>>,
@@ -79,22 +79,22 @@ impl Workers {
 
     /// Whether the process of `owner` has ended for certain.
     pub(super) fn is_gone(&self, owner: &LeaseOwner) -> Result<bool, StoreError> {
-        // An owner that can't have registered here: nothing is known of it.
+        // Such an owner can't have registered here, so nothing is known of it.
         let Some(path) = self.path(owner) else { return Ok(false) };
-        if self.is_blind() {
+        if self.folder_is_missing() {
             return Ok(false);
         }
         clear_if_gone(&path).map_err(|error| self.unusable(&error))
     }
 
-    /// Whether the file of a worker of this process can't be found, though nobody deletes what is locked: the folder was moved
-    /// away, or its disk unmounted. Then the files of others are missing as well, and nothing is known of them.
-    fn is_blind(&self) -> bool {
+    /// Whether the file of a worker of this process is missing. Nobody deletes a locked file, so then the folder was moved
+    /// away or its disk unmounted. The files of the other workers are missing too, and nothing is known of them.
+    fn folder_is_missing(&self) -> bool {
         let registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
         registered.keys().any(|me| self.path(me).is_some_and(|path| !path.exists()))
     }
 
-    /// Where the file of `owner` is; `None` if its name is not one for a file.
+    /// The file of `owner`; `None` if its name can't be a file name.
     fn path(&self, owner: &LeaseOwner) -> Option<PathBuf> {
         let plain = owner.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
         plain.then(|| self.folder.join(owner.as_str()).with_extension(LOCK))
@@ -137,7 +137,7 @@ fn clear_if_gone(path: &Path) -> std::io::Result<bool> {
     }
 }
 
-/// Deletes a file that another may have deleted already.
+/// Deletes a file that another process may have deleted already.
 fn delete(path: &Path) -> std::io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registered_worker_is_there_until_it_deregisters_and_leaves_no_file() {
+    fn a_registered_worker_is_alive_until_it_deregisters_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let [mine, others] = [(); 2].map(|()| Workers::beside(&folder.path().join("db")));
         mine.register(&owner("me")).unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn registering_clears_away_the_gone_and_leaves_the_living() {
+    fn registering_deletes_the_files_of_dead_workers_only() {
         let folder = tempfile::tempdir().unwrap();
         let [living, gone, next] = [(); 3].map(|()| Workers::beside(&folder.path().join("db")));
         living.register(&owner("living")).unwrap();
@@ -185,19 +185,19 @@ mod tests {
     }
 
     #[test]
-    fn one_who_asks_is_not_taken_for_the_worker_by_another_who_asks() {
+    fn two_checks_at_once_do_not_take_each_other_for_the_worker() {
         let folder = tempfile::tempdir().unwrap();
         let workers = Workers::beside(&folder.path().join("db"));
         let path = workers.path(&owner("dead")).unwrap();
         fs::create_dir(&workers.folder).unwrap();
-        let asking = File::create_new(&path).unwrap();
-        asking.lock_shared().unwrap();
+        let checking = File::create_new(&path).unwrap();
+        checking.lock_shared().unwrap();
         assert!(workers.is_gone(&owner("dead")).unwrap());
         assert!(!path.exists());
     }
 
     #[test]
-    fn nobody_is_gone_for_one_whose_own_file_is_gone() {
+    fn no_worker_is_gone_while_the_folder_of_locks_is_missing() {
         let folder = tempfile::tempdir().unwrap();
         let [one, two] = [(); 2].map(|()| Workers::beside(&folder.path().join("db")));
         one.register(&owner("one")).unwrap();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_never_registered_is_gone_unless_it_could_not_have() {
+    fn an_owner_that_never_registered_is_gone_unless_its_name_could_not_register() {
         let folder = tempfile::tempdir().unwrap();
         let workers = Workers::beside(&folder.path().join("db"));
         assert!(workers.is_gone(&owner("stranger")).unwrap());
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_registered_by_one_process_which_may_repeat_it() {
+    fn only_one_process_registers_a_name_and_may_repeat_it() {
         let folder = tempfile::tempdir().unwrap();
         let [one, two] = [(); 2].map(|()| Workers::beside(&folder.path().join("db")));
         one.register(&owner("me")).unwrap();

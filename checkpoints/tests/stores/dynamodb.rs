@@ -1,12 +1,15 @@
-//! The conformance suite on the DynamoDB store, twice: with one stream, whose rows stand under bare shard ids, and with
+//! The conformance suite on the DynamoDB store, twice: with one stream, whose rows have bare shard ids as keys, and with
 //! several. Every handle has a client of its own, as another process has.
 //!
-//! The server is whatever the SDK's environment names (`AWS_ENDPOINT_URL`, `AWS_REGION`, credentials). Each test has a table
-//! of its own, which stays behind: the server of a test keeps nothing.
+//! The server is the one that the SDK's environment names (`AWS_ENDPOINT_URL`, `AWS_REGION`, credentials). Each test has a
+//! table of its own and does not delete it: the test server keeps nothing.
 //!
-//! Where moto is the server, it differs from AWS in this: its conditional writes are atomic only while it serves one request
-//! at a time (the tests of what happens at once need that), it never answers with a conflict of transactions, leaves no key
-//! of a batch unprocessed, and knows no tokens of requests. `dynamodb_faults.rs` has what of that a script can show.
+//! If the server is moto, it differs from AWS:
+//! - Its conditional writes are atomic only while it serves one request at a time; the concurrent tests need that.
+//! - It never answers with a conflict of transactions, and leaves no key of a batch unprocessed.
+//! - It does not know the tokens of requests.
+//!
+//! `dynamodb_faults.rs` tests, by script, what moto can't show.
 
 use std::sync::Arc;
 
@@ -21,7 +24,7 @@ pub(crate) fn id(stream: &str) -> String {
     format!("000000000000:{stream}:1795423056")
 }
 
-/// Streams of these names; if there is only one, it is the bare one.
+/// Streams of these names; if there is only one, its keys are bare.
 pub(crate) fn streams(names: &[&str]) -> StreamIds {
     let name = |name: &str| StreamName::new(name).unwrap();
     let bare = if let [only] = names { Some(name(only)) } else { None };

@@ -1,7 +1,7 @@
-//! The DynamoDB store and a service that fails: what is told, what is repeated and by whom.
+//! The DynamoDB store and a service that fails: what is reported, what is repeated and by whom.
 //!
-//! The service is a script of answers behind a socket of this machine, so these tests need no server and lose what they want.
-//! The answers have the form of AWS's own; their texts are made up.
+//! The service is a script of answers behind a socket of this machine, so these tests need no server and can lose any reply.
+//! The answers have AWS's form; their texts are made up.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -18,7 +18,7 @@ use checkpoints::{
 
 use crate::dynamodb::streams;
 
-/// The answers of opening a table that is there and empty.
+/// The answers to opening a table that exists and is empty.
 const OPENING: [(u16, &str); 3] = [(200, DESCRIBED), (200, DESCRIBED), (200, r#"{"Items":[]}"#)];
 const DESCRIBED: &str = r#"{"Table":{"TableName":"leases","TableStatus":"ACTIVE",
     "KeySchema":[{"AttributeName":"leaseKey","KeyType":"HASH"}],
@@ -27,10 +27,10 @@ const BROKEN: (u16, &str) = (500, r#"{"__type":"com.amazon.coral#InternalServerE
 const REFUSED: (u16, &str) =
     (400, r#"{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException","message":"no"}"#);
 
-/// A service that gives these answers, one to each request, and then no more.
+/// A service that gives these answers, one for each request, and then none.
 struct Service {
     client: Client,
-    /// What was asked for, in order, as "UpdateItem".
+    /// The requested operations in order, as "UpdateItem".
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -76,13 +76,13 @@ impl Service {
         Self { client: Client::from_conf(config), asked }
     }
 
-    /// What was asked for since the table was opened.
+    /// The operations that were requested since the table was opened.
     fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().iter().skip(OPENING.len()).cloned().collect()
     }
 }
 
-/// A store that is open, and what the service answers from then on.
+/// An open store, and the answers that the service gives from then on.
 async fn opened(answers: &[(u16, &str)]) -> (Service, DynamoStore) {
     let all = OPENING.iter().chain(answers).map(|(status, body)| (*status, (*body).to_owned())).collect();
     let service = Service::new(all);
@@ -109,7 +109,7 @@ fn epoch() -> checkpoints::Decision {
 
 #[tokio::test]
 async fn a_write_whose_second_attempt_would_look_refused_is_sent_once() {
-    // Each is answered as a service does that may have carried it out. Were it repeated, it would be told that it is refused.
+    // A service that may have carried out each request answers so. A repeated request would look refused.
     let (service, store) = opened(&[BROKEN; 5]).await;
     assert!(store.take(&me(), &key(0), 7).await.unwrap_err().is_retryable());
     assert!(store.ask(&me(), &key(0), &LeaseOwner::new("other").unwrap()).await.unwrap_err().is_retryable());
@@ -120,7 +120,7 @@ async fn a_write_whose_second_attempt_would_look_refused_is_sent_once() {
 }
 
 #[tokio::test]
-async fn a_write_whose_second_attempt_tells_is_repeated() {
+async fn a_write_whose_second_attempt_shows_the_effect_of_the_first_is_repeated() {
     let renewed = format!(
         r#"{{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException","message":"no","Item":{}}}"#,
         item("me", "")
@@ -133,7 +133,7 @@ async fn a_write_whose_second_attempt_tells_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_does_not_show_its_item_is_read_up() {
+async fn a_refusal_without_its_item_is_resolved_by_a_read() {
     let last = r#","lastManifest":{"S":"_intents/one.json"}"#;
     let read = format!(r#"{{"Responses":{{"leases":[{}]}},"UnprocessedKeys":{{}}}}"#, item("other", last));
     let (service, store) = opened(&[REFUSED, (200, &read)]).await;
@@ -151,7 +151,7 @@ async fn keys_that_were_not_processed_are_asked_for_again() {
     let rows = store.get(&[key(0), key(0)]).await.unwrap();
     assert!(rows.iter().flatten().all(|lease| lease.holder == Holder::Held(me())) && rows.len() == 2);
     assert_eq!(service.asked(), ["BatchGetItem"; 3]);
-    // And not for ever.
+    // But not forever.
     let (service, store) = opened(&[(200, none); 8]).await;
     assert!(store.get(&[key(0)]).await.unwrap_err().is_retryable());
     assert_eq!(service.asked().len(), 8);
@@ -188,7 +188,7 @@ async fn a_cancelled_transaction_is_a_refusal_only_if_a_condition_failed() {
 }
 
 #[tokio::test]
-async fn a_missing_permission_is_told_with_its_action_and_its_table() {
+async fn a_missing_permission_is_reported_with_its_action_and_its_table() {
     let denied = r#"{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"user x may not"}"#;
     let (_service, store) = opened(&[(400, denied)]).await;
     let message = "can't use the checkpoints in DynamoDB table leases: could not list the leases: this needs the \
@@ -197,12 +197,12 @@ async fn a_missing_permission_is_told_with_its_action_and_its_table() {
 }
 
 #[tokio::test]
-async fn a_service_that_does_not_answer_may_be_asked_again() {
+async fn a_service_that_does_not_answer_is_a_retryable_error() {
     // The service gives no answer and is gone: its port is closed.
     let service = Service::new(Vec::new());
     let error = DynamoStore::open(service.client, "leases", StreamIds::default()).await.unwrap_err();
     assert!(error.is_retryable(), "{error:?}");
     let message = error.to_string();
-    assert!(message.starts_with("could not look at the table: ") && message.len() < 400, "{message}");
+    assert!(message.starts_with("could not describe the table: ") && message.len() < 400, "{message}");
     assert!(!message.contains("secret-text"), "{message}");
 }

@@ -1,6 +1,6 @@
-//! The DynamoDB store and its tables: those that KCL wrote, those of several streams, and what a user is told about a bad one.
+//! The DynamoDB store and its tables: those that KCL wrote, those of several streams, and what a user reads about a bad one.
 //!
-//! The leases of `kcl-lease-items.json` were written by a KCL; what is put beside them here says so where it is made up.
+//! A KCL wrote the leases of `kcl-lease-items.json`. Whatever is made up beside them says so.
 
 use std::collections::HashMap;
 
@@ -58,7 +58,7 @@ async fn raw(client: &Client, table: &str, lease_key: &str) -> Item {
     get.send().await.unwrap().item.unwrap()
 }
 
-/// A table of KCL's: made by the store, filled by KCL.
+/// A table of KCL's: the store creates it, KCL's items fill it.
 async fn kcl_table(client: &Client, items: Vec<Item>) -> String {
     let table = table();
     DynamoStore::open(client.clone(), &table, StreamIds::default()).await.unwrap();
@@ -90,21 +90,21 @@ async fn commit(store: &DynamoStore, key: &ShardKey, name: &str, through: Positi
     assert_eq!(store.advance(epoch.manifest(), &advances).await.unwrap(), [AdvanceOutcome::Advanced]);
 }
 
-/// Behind any record that a KCL of the fixture has seen.
+/// After every record that a KCL of the fixture has seen.
 fn later() -> Position {
     Position::At { sequence: "59680484650097126270655887085907518179847457199764799538".try_into().unwrap(), sub: 2 }
 }
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn a_table_of_kcl_is_read_and_taken_over_and_what_is_unknown_survives() {
+async fn a_table_of_kcl_is_read_and_taken_over_and_unknown_attributes_survive() {
     let client = client().await;
     let mut items = kcl_items("single");
     // KCL has no such attribute today.
     items[1].insert("attributeOfTheFuture".to_owned(), text("kept"));
     let before = items[1].clone();
     let table = kcl_table(&client, items).await;
-    // As KCL 3.5 keeps them in the same table (made up from its source).
+    // As KCL 3.5 has them in the same table (made up from its source).
     let leader = [("leaseKey", "Leader"), ("entityType", "LEADER"), ("ownerName", "w1"), ("leaseDuration", "120000")];
     let metrics = [("leaseKey", "w1"), ("entityType", "WORKER_METRIC_STATS")];
     let others = [&leader[..], &metrics[..]];
@@ -129,18 +129,18 @@ async fn a_table_of_kcl_is_read_and_taken_over_and_what_is_unknown_survives() {
         ("leaseCounter".to_owned(), AttributeValue::N("40".to_owned())),
         ("checkpoint".to_owned(), text(later().checkpoint())),
         ("checkpointSubSequenceNumber".to_owned(), AttributeValue::N("2".to_owned())),
-        // What is ours.
+        // Our attributes.
         ("shardlakeStream".to_owned(), text("orders")),
         ("lastManifest".to_owned(), text("_intents/one.json")),
     ]);
     assert_eq!(raw(&client, &table, "shardId-000000000003").await, expected);
-    // A hand-off of KCL's is ended by force.
+    // A hand-off in progress of KCL's ends when the lease is taken.
     assert_eq!(take(&store, &owner("me"), &key("orders", 1)).await.holder, Holder::Held(owner("me")));
 }
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn a_pending_checkpoint_of_kcl_is_no_obstacle_whatever_its_state() {
+async fn a_pending_checkpoint_of_kcl_does_not_prevent_a_decision_whatever_its_state() {
     let client = client().await;
     let states = [
         None,
@@ -190,7 +190,7 @@ async fn streams_of_one_table_have_their_own_leases_and_share_a_decision() {
     }
     let epoch = Decision::new(me, manifest("all"), shards).unwrap();
     assert_eq!(store.decide(&epoch).await.unwrap(), Verdict::Decided);
-    // A worker that was told of none of these streams can still finish the epoch: the table says how their rows are found.
+    // A worker that knows none of these streams can still finish the epoch: the table shows how to find their rows.
     let stranger = DynamoStore::open_existing(client, &table, StreamIds::default()).await.unwrap();
     let advances: Vec<Advance> = epoch.keys().into_iter().map(|key| Advance::new(key, later())).collect();
     assert_eq!(stranger.advance(epoch.manifest(), &advances).await.unwrap(), [AdvanceOutcome::Advanced; 4]);
@@ -199,7 +199,7 @@ async fn streams_of_one_table_have_their_own_leases_and_share_a_decision() {
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn a_stream_that_comes_into_the_table_later_is_found_by_those_who_did_not_know_of_it() {
+async fn a_stream_added_to_the_table_later_is_found_by_a_store_that_did_not_know_it() {
     let client = client().await;
     let table = table();
     let old = DynamoStore::open(client.clone(), &table, streams(&["orders"])).await.unwrap();
@@ -230,7 +230,7 @@ async fn the_only_stream_keeps_its_bare_keys_when_a_second_one_is_added() {
         assert_eq!(raw(&client, &table, "shardId-000000000003").await["shardlakeStream"], text("orders"));
         raw(&client, &table, &format!("{}:shardId-000000000003", id("users"))).await;
 
-        // And when only the second one is left, its keys stay as they are, too.
+        // When only the second one is left, its keys stay as they are, too.
         let users = DynamoStore::open(client.clone(), &table, streams(&["users"])).await.unwrap();
         assert_eq!(users.list().await.unwrap(), both.list().await.unwrap());
         assert_eq!(users.get(&[key("users", 3)]).await.unwrap()[0].as_ref().unwrap().checkpoint, later());
@@ -239,7 +239,7 @@ async fn the_only_stream_keeps_its_bare_keys_when_a_second_one_is_added() {
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn rows_of_kcl_for_its_only_stream_need_that_stream_to_be_known() {
+async fn rows_of_kcl_for_its_only_stream_need_that_stream_to_be_configured() {
     let client = client().await;
     let table = kcl_table(&client, kcl_items("single")).await;
     let error = DynamoStore::open(client, &table, streams(&["orders", "users"])).await.unwrap_err();
@@ -249,7 +249,7 @@ async fn rows_of_kcl_for_its_only_stream_need_that_stream_to_be_known() {
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn a_new_table_that_many_open_at_once_is_made_once() {
+async fn a_new_table_that_many_open_at_once_is_created_once() {
     let table = table();
     let openings = (0..8).map(|_| {
         let table = table.clone();
@@ -266,7 +266,7 @@ async fn a_new_table_that_many_open_at_once_is_made_once() {
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn a_missing_table_is_told_and_not_made() {
+async fn a_missing_table_is_reported_and_not_created() {
     let (client, table) = (client().await, table());
     let error = DynamoStore::open_existing(client.clone(), &table, streams(&["orders"])).await.unwrap_err();
     let message = format!(
@@ -278,7 +278,7 @@ async fn a_missing_table_is_told_and_not_made() {
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn a_table_of_something_else_is_told_and_left_as_it_is() {
+async fn a_table_that_is_not_a_lease_table_is_reported_and_left_as_it_is() {
     let (client, table) = (client().await, table());
     let photo = AttributeDefinition::builder().attribute_name("photo").attribute_type(ScalarAttributeType::S);
     let element = KeySchemaElement::builder().attribute_name("photo").key_type(KeyType::Hash);
@@ -287,12 +287,12 @@ async fn a_table_of_something_else_is_told_and_left_as_it_is() {
     create.send().await.unwrap();
     let error = DynamoStore::open(client, &table, streams(&["orders"])).await.unwrap_err();
     assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
-    assert!(error.to_string().ends_with("its key is photo, and not the text leaseKey alone"), "{error}");
+    assert!(error.to_string().ends_with("its key is photo instead of the text leaseKey alone"), "{error}");
 }
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn a_manifest_that_would_be_taken_for_something_of_kcl_is_refused() {
+async fn a_manifest_that_kcl_could_have_written_is_refused() {
     let (client, table) = (client().await, table());
     let store = DynamoStore::open(client, &table, streams(&["orders"])).await.unwrap();
     store.create(&[NewLease::new(key("orders", 0), Position::Beginning)]).await.unwrap();

@@ -1,5 +1,5 @@
-//! The stores as their users see them: all pass the conformance suite, SQLite keeps its promises about files and processes,
-//! and DynamoDB those about tables that KCL wrote.
+//! The stores as their users see them. All pass the conformance suite, SQLite keeps its promises about files and processes,
+//! and DynamoDB keeps those about tables that KCL wrote.
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod dynamodb;

@@ -1,4 +1,4 @@
-//! The conformance suite on the SQLite store. Every handle opens the file anew, as another process does.
+//! The conformance suite on the SQLite store. Every handle opens the file by itself, as another process does.
 
 use std::sync::Arc;
 

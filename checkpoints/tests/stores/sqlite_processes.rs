@@ -1,7 +1,7 @@
 //! The SQLite store among processes: contention, and processes that are killed or stopped at the worst time.
 //!
-//! A test that needs a second process starts itself once more, with a role and a database in its environment. The child
-//! says on its standard output how far it got, and ends when its standard input is closed: with its parent, at the latest.
+//! A test that needs a second process starts its own binary again, with a role and a database in its environment. The child
+//! reports its progress on its standard output. It ends when its standard input is closed, at the latest with its parent.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,8 +16,8 @@ use rusqlite::Connection;
 /// The child's database and its name, in its environment.
 const DATABASE: &str = "SHARDLAKE_TEST_DATABASE";
 const NAME: &str = "SHARDLAKE_TEST_NAME";
-/// What a child's words to its parent begin with, among the words of the test's harness.
-const WORD: &str = "child: ";
+/// The beginning of a child's reports, to distinguish them from the test harness's output.
+const REPORT: &str = "child: ";
 
 /// A child process; killed when the test is done with it.
 struct Process {
@@ -27,7 +27,7 @@ struct Process {
 }
 
 impl Process {
-    /// Starts `test` of this file once more, as the child `name`.
+    /// Starts `test` of this file again, as the child `name`.
     fn start(test: &str, name: &str, database: &Path) -> Self {
         Self::run(Command::new(std::env::current_exe().unwrap()), test, name, database)
     }
@@ -40,20 +40,20 @@ impl Process {
         Self { input: child.stdin.take(), output, child }
     }
 
-    /// The child's next word.
-    fn hear(&mut self) -> String {
+    /// The child's next report.
+    fn next_report(&mut self) -> String {
         let mut line = String::new();
         while self.output.read_line(&mut line).unwrap() > 0 {
-            if let Some((_, word)) = line.trim_end().split_once(WORD) {
-                return word.to_owned();
+            if let Some((_, report)) = line.trim_end().split_once(REPORT) {
+                return report.to_owned();
             }
             line.clear();
         }
-        panic!("the child ended without a word");
+        panic!("the child ended without a report");
     }
 
-    /// Lets the child go on.
-    fn go(&mut self) {
+    /// Lets the child continue.
+    fn proceed(&mut self) {
         self.input.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
@@ -68,7 +68,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Waits for the child, which ends well.
+    /// Waits for the child, which must succeed.
     fn finish(mut self) {
         drop(self.input.take());
         assert!(self.child.wait().unwrap().success());
@@ -87,12 +87,12 @@ fn child() -> Option<(PathBuf, String)> {
     Some((std::env::var_os(DATABASE)?.into(), std::env::var(NAME).ok()?))
 }
 
-/// A child's word to its parent.
-fn say(word: &str) {
-    println!("{WORD}{word}");
+/// Reports to the parent.
+fn report(what: &str) {
+    println!("{REPORT}{what}");
 }
 
-/// Waits until the parent lets the child go on; ends the child if the parent has ended.
+/// Waits until the parent lets the child continue; ends the child if the parent has ended.
 fn wait_for_parent() {
     if std::io::stdin().read(&mut [0]).unwrap() == 0 {
         std::process::exit(0);
@@ -107,16 +107,16 @@ async fn lease(store: &SqliteStore, number: usize) -> Lease {
     store.get(&[key(number)]).await.unwrap().remove(0).unwrap()
 }
 
-/// The child of the tests below that want a live worker: registers, takes the first lease, and waits.
+/// The child of the tests below that need a live worker: registers, takes the first lease, and waits.
 async fn be_a_worker(database: PathBuf, name: &str) {
     let store = SqliteStore::open(database).await.unwrap();
     store.register(&owner(name)).await.unwrap();
     take(&store, &owner(name), &key(0)).await;
-    say("working");
+    report("working");
     wait_for_parent();
     assert!(store.release(&owner(name), &key(0)).await.unwrap());
     store.deregister(&owner(name)).await.unwrap();
-    say("done");
+    report("done");
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn of_two_processes_that_want_every_lease_each_lease_goes_to_one() {
     const LEASES: usize = 40;
     if let Some((database, name)) = child() {
         let store = SqliteStore::open(database).await.unwrap();
-        say("ready");
+        report("ready");
         wait_for_parent();
         let mut won = 0;
         for number in 0..LEASES {
@@ -133,7 +133,7 @@ async fn of_two_processes_that_want_every_lease_each_lease_goes_to_one() {
                 won += usize::from(store.take(&owner(&name), &key(number), seen.counter).await.unwrap().is_some());
             }
         }
-        say(&won.to_string());
+        report(&won.to_string());
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -143,13 +143,13 @@ async fn of_two_processes_that_want_every_lease_each_lease_goes_to_one() {
     let test = "of_two_processes_that_want_every_lease_each_lease_goes_to_one";
     let mut workers = ["one", "two"].map(|name| Process::start(test, name, &database));
     for worker in &mut workers {
-        assert_eq!(worker.hear(), "ready");
+        assert_eq!(worker.next_report(), "ready");
     }
     for worker in &mut workers {
-        worker.go();
+        worker.proceed();
     }
     let won = workers.map(|mut worker| {
-        let won: usize = worker.hear().parse().unwrap();
+        let won: usize = worker.next_report().parse().unwrap();
         worker.finish();
         won
     });
@@ -171,17 +171,17 @@ async fn a_worker_that_was_killed_is_gone_at_once_and_its_lease_can_be_taken() {
     create(&store, 1).await;
     let test = "a_worker_that_was_killed_is_gone_at_once_and_its_lease_can_be_taken";
     let mut worker = Process::start(test, "worker", &database);
-    assert_eq!(worker.hear(), "working");
+    assert_eq!(worker.next_report(), "working");
     assert!(!store.owner_is_gone(&owner("worker")).await.unwrap());
     worker.kill();
-    // Eight ask at once: none takes another's asking for the worker.
-    let asking: Vec<_> = (0..8)
+    // Eight checks at once: none takes another check for the worker.
+    let checks: Vec<_> = (0..8)
         .map(|_| {
             let store = store.clone();
             tokio::spawn(async move { store.owner_is_gone(&owner("worker")).await.unwrap() })
         })
         .collect();
-    for answer in asking {
+    for answer in checks {
         assert!(answer.await.unwrap());
     }
     let seen = lease(&store, 0).await;
@@ -191,7 +191,7 @@ async fn a_worker_that_was_killed_is_gone_at_once_and_its_lease_can_be_taken() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_is_not_gone_and_goes_on_when_it_is_continued() {
+async fn a_worker_that_is_stopped_is_not_gone_and_works_on_when_it_is_continued() {
     if let Some((database, name)) = child() {
         return be_a_worker(database, &name).await;
     }
@@ -199,14 +199,14 @@ async fn a_worker_that_is_stopped_is_not_gone_and_goes_on_when_it_is_continued()
     let database = folder.path().join("checkpoints.db");
     let store = SqliteStore::open(&database).await.unwrap();
     create(&store, 1).await;
-    let test = "a_worker_that_is_stopped_is_not_gone_and_goes_on_when_it_is_continued";
+    let test = "a_worker_that_is_stopped_is_not_gone_and_works_on_when_it_is_continued";
     let mut worker = Process::start(test, "worker", &database);
-    assert_eq!(worker.hear(), "working");
+    assert_eq!(worker.next_report(), "working");
     worker.signal("-STOP");
     assert!(!store.owner_is_gone(&owner("worker")).await.unwrap());
     worker.signal("-CONT");
-    worker.go();
-    assert_eq!(worker.hear(), "done");
+    worker.proceed();
+    assert_eq!(worker.next_report(), "done");
     assert!(store.owner_is_gone(&owner("worker")).await.unwrap());
     assert_eq!(lease(&store, 0).await.holder, Holder::Nobody);
     assert_eq!(std::fs::read_dir(folder.path().join("checkpoints.db-workers")).unwrap().count(), 0);
@@ -218,13 +218,13 @@ async fn a_crash_between_two_statements_of_a_transaction_leaves_nothing_of_it() 
     const LEASES: usize = 2_000;
     if let Some((database, _)) = child() {
         let half = Connection::open(database).unwrap();
-        // What a decision writes, up to its middle; with a cache so small that the rows reach the file on the way.
+        // The first half of what a decision writes, with a cache so small that the rows reach the file meanwhile.
         half.execute_batch(
             "PRAGMA cache_size = 1; BEGIN IMMEDIATE; UPDATE leases SET pendingCheckpoint = '5', \
              pendingCheckpointSubSequenceNumber = 0, pendingCheckpointState = 'half' WHERE shardId < 'shardId-000000001000'",
         )
         .unwrap();
-        say("half done");
+        report("half done");
         return wait_for_parent();
     }
     let folder = tempfile::tempdir().unwrap();
@@ -240,7 +240,7 @@ async fn a_crash_between_two_statements_of_a_transaction_leaves_nothing_of_it() 
     assert_eq!(log(), 0);
     let test = "a_crash_between_two_statements_of_a_transaction_leaves_nothing_of_it";
     let mut half = Process::start(test, "half", &database);
-    assert_eq!(half.hear(), "half done");
+    assert_eq!(half.next_report(), "half done");
     assert!(log() > 0, "the half decision has not reached the file");
     assert_eq!(store.list().await.unwrap(), before);
     half.kill();
@@ -252,7 +252,7 @@ async fn a_crash_between_two_statements_of_a_transaction_leaves_nothing_of_it() 
 }
 
 #[tokio::test]
-async fn a_worker_killed_in_the_middle_of_its_commits_leaves_whole_epochs_and_loses_none_that_was_answered() {
+async fn a_worker_killed_during_its_commits_leaves_whole_epochs_and_loses_no_acknowledged_one() {
     const SHARDS: usize = 3;
     let epoch = |leases: &[Lease], number: u64| {
         let range = |lease: &Lease| ShardRange::new(lease.checkpoint.clone(), at(number)).unwrap();
@@ -264,15 +264,15 @@ async fn a_worker_killed_in_the_middle_of_its_commits_leaves_whole_epochs_and_lo
         for number in first.parse().unwrap().. {
             let epoch = epoch(&store.list().await.unwrap(), number);
             assert_eq!(store.decide(&epoch).await.unwrap(), Verdict::Decided);
-            say(&number.to_string());
+            report(&number.to_string());
             store.advance(epoch.manifest(), &advances(&epoch)).await.unwrap();
         }
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("checkpoints.db");
-    let test = "a_worker_killed_in_the_middle_of_its_commits_leaves_whole_epochs_and_loses_none_that_was_answered";
-    let mut answered = 0;
+    let test = "a_worker_killed_during_its_commits_leaves_whole_epochs_and_loses_no_acknowledged_one";
+    let mut acknowledged = 0;
     for round in 0..8 {
         let store = SqliteStore::open(&database).await.unwrap();
         if round == 0 {
@@ -281,11 +281,11 @@ async fn a_worker_killed_in_the_middle_of_its_commits_leaves_whole_epochs_and_lo
         for number in 0..SHARDS {
             take(&store, &owner("worker"), &key(number)).await;
         }
-        // Alone with the file, so that the next one to open it also recovers it.
+        // The only connection, so that the next one to open the file also recovers it.
         drop(store);
-        let mut worker = Process::start(test, &(answered + 1).to_string(), &database);
+        let mut worker = Process::start(test, &(acknowledged + 1).to_string(), &database);
         for _ in 0..=5 * round {
-            answered = worker.hear().parse().unwrap();
+            acknowledged = worker.next_report().parse().unwrap();
         }
         worker.kill();
 
@@ -302,8 +302,8 @@ async fn a_worker_killed_in_the_middle_of_its_commits_leaves_whole_epochs_and_lo
         }
         let Position::At { sequence, .. } = lease(&store, 0).await.checkpoint else { panic!("nothing is committed") };
         let committed: u64 = sequence.as_str().parse().unwrap();
-        assert!(committed >= answered, "epoch {answered} was answered, but only {committed} is there");
-        answered = committed;
+        assert!(committed >= acknowledged, "epoch {acknowledged} was acknowledged, but only {committed} is there");
+        acknowledged = committed;
         let check: String =
             Connection::open(&database).unwrap().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(check, "ok");
@@ -311,12 +311,12 @@ async fn a_worker_killed_in_the_middle_of_its_commits_leaves_whole_epochs_and_lo
 }
 
 #[tokio::test]
-async fn a_file_or_folder_that_this_user_cannot_write_is_told() {
+async fn a_file_or_directory_that_this_user_cannot_write_is_reported() {
     if let Some((database, _)) = child() {
         for path in [database.clone(), database.with_file_name("new.db")] {
             let error = SqliteStore::open(path).await.expect_err("it can't be written");
             assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
-            say(&error.to_string());
+            report(&error.to_string());
         }
         return;
     }
@@ -328,15 +328,16 @@ async fn a_file_or_folder_that_this_user_cannot_write_is_told() {
     let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     mode(&database, 0o444);
     mode(folder.path(), 0o555);
-    // A superuser may write anything, so as one the child is somebody else.
+    // A superuser may write anything, so the child runs as another user.
     let mut command = Command::new(program);
     if std::fs::metadata(&database).unwrap().uid() == 0 {
         command.uid(65_534).gid(65_534);
     }
-    let mut child = Process::run(command, "a_file_or_folder_that_this_user_cannot_write_is_told", "", &database);
-    let messages = [child.hear(), child.hear()];
+    let test = "a_file_or_directory_that_this_user_cannot_write_is_reported";
+    let mut child = Process::run(command, test, "", &database);
+    let messages = [child.next_report(), child.next_report()];
     child.finish();
     mode(folder.path(), 0o755);
     assert!(messages[0].ends_with("the file is read-only; make it writable for this user"), "{messages:?}");
-    assert!(messages[1].ends_with("this user can't write the file, or can't make files in its folder"), "{messages:?}");
+    assert!(messages[1].ends_with("can't write the file, or can't create files in its directory"), "{messages:?}");
 }

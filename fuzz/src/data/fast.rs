@@ -40,7 +40,7 @@ thread_local! {
 impl Kept {
     fn new(assigned: usize) -> Self {
         // Without raw lines, and with the letters in a form that costs little.
-        let config = LaneConfig { raw: None, letters: LineCodec::Zstd(-50), ..config_of(assigned) };
+        let config = LaneConfig { raw: None, dead_letters: LineCodec::Zstd(-50), ..config_of(assigned) };
         Kept { lane: Lane::new(Arc::new(config)), rows: 0, chunks: 0 }
     }
 

@@ -15,6 +15,7 @@ use pipeline::dead_letter::code::Code;
 use pipeline::encode::{Encoder, Provenance};
 use pipeline::graph::Graph;
 use pipeline::lane::{Lane, LaneConfig};
+use pipeline::layout::Area;
 use pipeline::line_objects::{LineCodec, LineMember};
 use serde_json::Value;
 
@@ -68,7 +69,7 @@ pub(crate) fn config(datasets: Datasets, assigned: Option<usize>, record_bytes_m
         key: Some(PseudonymKey::new(&[7; 32]).expect("32 bytes make a key")),
         assigned: vec![assigned],
         raw: Some(LineCodec::Gzip(1)),
-        letters: LineCodec::Gzip(1),
+        dead_letters: LineCodec::Gzip(1),
         record_bytes_max,
         hash_seed: 42,
         datasets,
@@ -131,7 +132,7 @@ pub(crate) fn run(config: &Arc<LaneConfig>, encoder: &mut Encoder, chunks: Vec<C
     let rows = rows(config, encoder, &mut lane);
     let (mut letters, mut raw) = (BTreeMap::new(), Vec::new());
     for member in members {
-        let is_raw = member.folder.starts_with("raw/");
+        let is_raw = member.folder.area() == Area::Raw;
         for line in lines_of(&member) {
             if is_raw {
                 raw.push(line);
@@ -150,12 +151,12 @@ fn rows(config: &LaneConfig, encoder: &mut Encoder, lane: &mut Lane) -> BTreeMap
     let mut found = BTreeMap::new();
     for rows in lane.take_rows() {
         for (place, partition) in rows.partitions().iter().enumerate() {
-            assert!(!partition.path.chars().any(char::is_control), "{:?} can't be in a key", partition.path);
-            assert!(partition.path.len() <= 800, "{} leaves no room in a key", partition.path);
+            assert!(!partition.path.as_str().chars().any(char::is_control), "{:?} can't be in a key", partition.path);
+            assert!(partition.path.as_str().len() <= 800, "{} leaves no room in a key", partition.path);
             let group = encoder.row_group(&rows, place).expect("rows can be encoded");
             let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the schema is one of Parquet");
             file.append(group).expect("a row group of the file's schema");
-            let bytes = file.finish(&Provenance::default()).expect("a file with rows");
+            let bytes = file.finish(&Provenance::default()).expect("a file with rows").bytes;
             let before = found.len();
             let reader = SerializedFileReader::new(Bytes::from(bytes)).expect("the file can be opened");
             for row in reader.get_row_iter(None).expect("the file can be read") {

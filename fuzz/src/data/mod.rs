@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use pipeline::chunk::{Chunk, Damage, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, SchemaFormat, shipped};
 use pipeline::dead_letter::code::Code;
-use pipeline::encode::Encoder;
+use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::LaneConfig;
 
 use judge::Verdict;
@@ -48,7 +48,7 @@ fn shipped_config() -> &'static Arc<LaneConfig> {
 thread_local! {
     /// Kept from input to input: its buffers must not show in what it encodes.
     static ENCODER: RefCell<Encoder> =
-        RefCell::new(Encoder::new(&shipped_config().datasets, 1).expect("zstd has a level 1"));
+        RefCell::new(Encoder::new(&shipped_config().datasets, &EncoderConfig::default()).expect("zstd has a level 1"));
 }
 
 /// Lines of JSON, of any dataset: each line in one chunk with the others, and again in a chunk of its own.
@@ -243,7 +243,8 @@ fn put_to_work(datasets: Datasets, text: &str) {
         assert!(drawn.contains("decode"));
     }
     let records = judge::records_for(text);
-    let mut encoder = Encoder::new(&config.datasets, 1).expect("the schema of what compiles is one of Parquet");
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default())
+        .expect("the schema of what compiles is one of Parquet");
     let data: Vec<u8> = records.iter().flat_map(|record| [record.as_bytes(), b"\n"].concat()).collect();
     let out = lane::run(&config, &mut encoder, vec![lane::chunk(data, Framing::Lines { base: 0 })]);
     assert_eq!(out.rows.len() + out.letters.len(), records.len(), "each record is in one row or one dead letter");

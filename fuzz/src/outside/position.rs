@@ -1,12 +1,13 @@
 //! Texts of positions, ranges, names and keys.
 
-use checkpoints::fuzzing::{decode_positions, encode_positions};
-use checkpoints::{CheckpointName, Position, SequenceNumber, ShardRange};
+use checkpoints::{Position, SequenceNumber, ShardRange};
+use serde_json::Value;
+use shardlake::commit::{CheckpointName, NamedCheckpoint};
 use shardlake::lake::{Checksum, ObjectKey};
 
 use super::manifest::manifest_name;
 
-/// Lines, each as everything of which a text is stored; and all of them as the positions of a named checkpoint.
+/// Lines, each as everything of which a text is stored; and all of them as a named checkpoint.
 pub fn position(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let lines: Vec<&str> = text.split('\n').take(12).collect();
@@ -25,7 +26,7 @@ pub fn position(data: &[u8]) {
         if let Ok(checksum) = line.parse::<Checksum>() {
             assert_eq!(checksum.to_string(), *line, "a checksum has one text");
         }
-        if let Ok(name) = CheckpointName::new(line) {
+        if let Ok(name) = CheckpointName::new(*line) {
             assert!(name.as_str() == *line && line.is_ascii() && line.len() <= 128);
         }
         if let Ok(range) = serde_json::from_str::<ShardRange>(line) {
@@ -35,8 +36,24 @@ pub fn position(data: &[u8]) {
         }
     }
     in_order(&positions);
-    if let Ok(positions) = decode_positions(text) {
-        assert_eq!(decode_positions(&encode_positions(&positions)).ok(), Some(positions));
+    named_checkpoint(data);
+}
+
+/// The bytes of a named checkpoint, where one of its name would be.
+fn named_checkpoint(data: &[u8]) {
+    let name = serde_json::from_slice(data).ok().and_then(|value: Value| value["name"].as_str().map(str::to_owned));
+    let name = name.and_then(|name| CheckpointName::new(name).ok());
+    let name = name.unwrap_or_else(|| CheckpointName::new("1").expect("a plain name"));
+    match NamedCheckpoint::from_bytes(&name, data) {
+        Ok(read) => {
+            assert_eq!(read.name, name);
+            assert_eq!(
+                NamedCheckpoint::from_bytes(&name, &read.to_bytes()).as_ref(),
+                Ok(&read),
+                "it comes back as it is"
+            );
+        }
+        Err(refused) => assert!(refused.key == name.key() && !refused.problem.is_empty()),
     }
 }
 

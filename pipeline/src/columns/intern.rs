@@ -146,6 +146,11 @@ impl Interner {
         &self.bytes[at as usize..at as usize + len as usize]
     }
 
+    /// The values in the order of their numbers, without the first `skipped` ones.
+    pub(crate) fn values_from(&self, skipped: usize) -> impl Iterator<Item = &[u8]> {
+        self.spans[skipped..].iter().map(|(at, len)| &self.bytes[*at as usize..*at as usize + *len as usize])
+    }
+
     /// How many distinct values there are.
     pub(crate) fn len(&self) -> usize {
         self.spans.len()

@@ -1,25 +1,12 @@
-//! Which partition a row goes to, and what the partition's path is.
+//! Which partition a row goes to.
 //!
-//! Owns: numbering the partitions of a dataset, and Hive's path syntax (`type=skills/year=2025/month=01`). Does not own:
-//! where a row's values come from, what is written there.
-//!
-//! Path values are percent-encoded as Hive's `FileUtils.escapePathName` does it; null and the empty string are
-//! `__HIVE_DEFAULT_PARTITION__`. Limits: 255 bytes a path segment, as file systems have it, and 800 bytes a path.
-//!
-//! Beyond Hive: the control characters U+0080 to U+009F, which a terminal may obey, line separators, and what turns the
-//! direction of text (U+202A to U+202E, U+2066 to U+2069) are written as the escaped bytes of their UTF-8. DuckDB, pyarrow
-//! and Polars read them back as they were, Hive and Spark as one character a byte. A value that is the name of the default
-//! partition is no null: its first byte is escaped.
+//! Owns: numbering the partitions of a dataset. Does not own: how a partition's path is written (`layout`), where a row's
+//! values come from, what is written there.
 
 use crate::columns::intern::Interner;
 use crate::dataset::plan::Partition;
+use crate::layout::{PartitionPath, PathValue};
 use crate::time::{DAY_MS, Day, day_of};
-
-/// Bytes of a path segment: what ext4, XFS, APFS and NTFS allow for a name.
-const SEGMENT_BYTES_MAX: usize = 255;
-
-/// Bytes of a path: an S3 key may have 1,024, and there is a lake before the path and a file's name after it.
-const PATH_BYTES_MAX: usize = 800;
 
 /// The number of a partition in its table.
 pub(crate) type PartitionId = u32;
@@ -33,12 +20,22 @@ pub(crate) struct Partitions {
     /// From (date, first text value), then (so far, next text value), to a number.
     pairs: PairMap,
     /// What a number of `pairs` stands for: a whole partition, or a part of one.
-    paths: Vec<Option<String>>,
+    paths: Vec<Path>,
     /// Partitions that were found for the first time, since they were last asked for.
     fresh: Vec<PartitionId>,
     steps: u32,
     last_day: i64,
     last_code: u32,
+}
+
+/// What is known of a partition's path.
+#[derive(Debug)]
+enum Path {
+    /// No row has asked for it yet, or it is only a part of a partition.
+    NotBuilt,
+    /// It would be longer than a path may be.
+    TooLong,
+    Built(PartitionPath),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,14 +96,16 @@ impl Partitions {
         if count == 0 {
             code = self.step(date, 0, 1);
         }
-        if self.paths[code as usize].is_none() {
-            let path = self.path(event_ms, &numbers[..count], dictionaries).unwrap_or_default();
-            if !path.is_empty() {
-                self.fresh.push(code);
-            }
-            self.paths[code as usize] = Some(path);
+        if matches!(self.paths[code as usize], Path::NotBuilt) {
+            self.paths[code as usize] = match self.path(event_ms, &numbers[..count], dictionaries) {
+                Some(path) => {
+                    self.fresh.push(code);
+                    Path::Built(path)
+                }
+                None => Path::TooLong,
+            };
         }
-        self.paths[code as usize].as_deref().is_some_and(|path| !path.is_empty()).then_some(code)
+        matches!(self.paths[code as usize], Path::Built(_)).then_some(code)
     }
 
     #[inline]
@@ -117,7 +116,7 @@ impl Partitions {
         let (found, new) = self.pairs.get_or_insert(pair, self.steps);
         if new {
             self.steps += 1;
-            self.paths.push(None);
+            self.paths.push(Path::NotBuilt);
         }
         found
     }
@@ -139,34 +138,33 @@ impl Partitions {
         self.last_code
     }
 
-    fn path(&self, event_ms: i64, values: &[u32], dictionaries: &[&Interner]) -> Option<String> {
-        let day = day_of(event_ms.div_euclid(DAY_MS));
+    fn path(&self, event_ms: i64, values: &[u32], dictionaries: &[&Interner]) -> Option<PartitionPath> {
+        let Day { year, month, day } = day_of(event_ms.div_euclid(DAY_MS));
         let mut texts = values.iter().zip(dictionaries);
-        let mut path = String::new();
-        for column in &self.columns {
-            let segment = match column {
-                Partition::Year => format!("year={:04}", day.year),
-                Partition::Month => format!("month={:02}", day.month),
-                Partition::Day => format!("day={:02}", day.day),
-                Partition::Text { name, .. } => {
+        let columns = self.columns.iter().map(|column| {
+            let value = match column {
+                Partition::Year => PathValue::Number(year.unsigned_abs()),
+                Partition::Month => PathValue::Number(month),
+                Partition::Day => PathValue::Number(day),
+                Partition::Text { .. } => {
                     let value = texts.next().filter(|(number, _)| **number != 0).map(|(number, all)| all.get(*number));
-                    format!("{name}={}", escape(value.unwrap_or_default()))
+                    PathValue::Text(value.unwrap_or_default())
                 }
             };
-            if segment.len() > SEGMENT_BYTES_MAX {
-                return None;
-            }
-            if !path.is_empty() {
-                path.push('/');
-            }
-            path.push_str(&segment);
-        }
-        (path.len() <= PATH_BYTES_MAX).then_some(path)
+            (column.name(), value)
+        });
+        PartitionPath::new(columns)
     }
 
-    /// The path of a partition that [`Partitions::find`] gave.
-    pub(crate) fn path_of(&self, partition: PartitionId) -> &str {
-        self.paths[partition as usize].as_deref().unwrap_or_default()
+    /// The path of a partition that [`Partitions::find`] returned.
+    ///
+    /// # Panics
+    /// If it is the number of anything else.
+    pub(crate) fn path_of(&self, partition: PartitionId) -> &PartitionPath {
+        match &self.paths[partition as usize] {
+            Path::Built(path) => path,
+            Path::NotBuilt | Path::TooLong => panic!("{partition} is not the number of a partition"),
+        }
     }
 
     /// The partitions that were found for the first time since the last call.
@@ -176,56 +174,16 @@ impl Partitions {
 
     pub(crate) fn memory(&self) -> usize {
         self.pairs.slots.len() * 16
-            + self.paths.iter().map(|path| 24 + path.as_ref().map_or(0, String::len)).sum::<usize>()
+            + self
+                .paths
+                .iter()
+                .map(|path| size_of::<Path>() + if let Path::Built(path) = path { path.as_str().len() } else { 0 })
+                .sum::<usize>()
     }
 }
 
 /// Text columns that a dataset may be partitioned by.
 pub(crate) const TEXTS_MAX: usize = 8;
-
-/// What stands for null, and for the empty text.
-const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
-
-/// A value as Hive writes it into a path.
-pub(crate) fn escape(value: &[u8]) -> String {
-    if value.is_empty() {
-        return NULL.to_owned();
-    }
-    if value == NULL.as_bytes() {
-        return format!("%5F{}", &NULL[1..]);
-    }
-    let mut escaped = String::with_capacity(value.len());
-    for character in String::from_utf8_lossy(value).chars() {
-        match character {
-            '\0'..='\x1F'
-            | '\x7F'
-            | '"'
-            | '#'
-            | '%'
-            | '\''
-            | '*'
-            | '/'
-            | ':'
-            | '='
-            | '?'
-            | '\\'
-            | '{'
-            | '}'
-            | '['
-            | ']'
-            | '^'
-            | '<'
-            | '>'
-            | '|' => escaped.push_str(&format!("%{:02X}", u32::from(character))),
-            '\u{80}'..='\u{9F}' | '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => {
-                let mut bytes = [0; 4];
-                character.encode_utf8(&mut bytes).bytes().for_each(|byte| escaped.push_str(&format!("%{byte:02X}")));
-            }
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
 
 /// A map from pairs of numbers to numbers.
 #[derive(Debug, Default)]
@@ -295,7 +253,7 @@ mod tests {
         let (odd, _) = types.intern(b"a/b=c d");
         let mut find = |time: &str, kind: u32| {
             let found = partitions.find(ms(time), [kind].into_iter(), &[&types]).unwrap();
-            (found, partitions.path_of(found).to_owned())
+            (found, partitions.path_of(found).to_string())
         };
         let first = find("2025-01-13T00:00:00Z", skills);
         assert_eq!(first.1, "type=skills/year=2025/month=01");
@@ -304,29 +262,6 @@ mod tests {
         assert_eq!(find("2025-01-13T00:00:00Z", odd).1, "type=a%2Fb%3Dc d/year=2025/month=01");
         assert_eq!(find("2025-01-13T00:00:00Z", 0).1, "type=__HIVE_DEFAULT_PARTITION__/year=2025/month=01");
         assert_eq!(find("2025-01-01T00:00:00Z", skills), first);
-    }
-
-    #[test]
-    fn a_path_reads_back_as_its_value_and_turns_no_text_around() {
-        let decoded = |path: &str| {
-            let (mut bytes, mut rest) = (Vec::new(), path.as_bytes());
-            while let [first, after @ ..] = rest {
-                let is_escape = *first == b'%';
-                let digits = || u8::from_str_radix(std::str::from_utf8(&after[..2]).unwrap(), 16).unwrap();
-                bytes.push(if is_escape { digits() } else { *first });
-                rest = if is_escape { &after[2..] } else { after };
-            }
-            bytes
-        };
-        for value in ["..", "a%2Fb", "\u{0}\u{7f}\u{9b}", "x\u{202E}gpj.exe\u{2066}\u{2029}", "é/ü=ö", NULL] {
-            let path = escape(value.as_bytes());
-            assert!(!path.contains('/') && path != NULL, "{path:?}");
-            assert!(
-                !path.chars().any(|c| c.is_control() || matches!(c, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}'))
-            );
-            assert_eq!(decoded(&path), value.as_bytes(), "{path}");
-        }
-        assert_eq!(escape(b""), NULL);
     }
 
     #[test]
@@ -340,7 +275,7 @@ mod tests {
             for &a in &numbers {
                 for &b in &numbers {
                     let found = partitions.find(day * DAY_MS, [a, b].into_iter(), &[&values, &values]).unwrap();
-                    let path = partitions.path_of(found).to_owned();
+                    let path = partitions.path_of(found).to_string();
                     assert_eq!(path, format!("a=v{}/day={:02}/b=v{}", a - 1, day + 1, b - 1));
                     assert!(seen.insert(found, path).is_none());
                 }

@@ -13,14 +13,12 @@ use crate::dataset::definition::{
 use crate::dataset::pattern::Pattern;
 use crate::dataset::personal::looks_personal;
 use crate::dataset::pointer::Pointer;
+use crate::layout::{DATE_PARTS, RESERVED_DATASETS};
 use crate::toml_reader::{At, Problem, Problems, Scalar, nearest};
 
 /// Columns that every file has beside the definition's own.
 pub(crate) const INGEST_COLUMNS: [&str; 5] =
     ["ingest_stream", "ingest_shard", "ingest_sequence", "ingest_subsequence", "ingest_arrival_time"];
-
-/// Partition columns that come from the event time.
-pub(crate) const DATE_PARTS: [&str; 3] = ["year", "month", "day"];
 
 /// All that is wrong with a definition; `file` is for messages.
 pub(crate) fn check(file: &str, definition: &Definition) -> Problems {
@@ -69,7 +67,7 @@ impl Checker<'_> {
 
     fn names(&mut self, definition: &Definition) {
         let name = &definition.name;
-        if !is_name(&name.value) || name.value == "analytics" || name.value == "unknown" {
+        if !is_name(&name.value) || RESERVED_DATASETS.contains(&name.value.as_str()) {
             self.report(name.line, format!("'{}' can't name a dataset: {NAME_RULE}", name.value));
         }
         let mut seen: HashMap<&str, usize> = HashMap::new();

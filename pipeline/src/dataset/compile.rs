@@ -8,7 +8,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::dataset::check::{DATE_PARTS, INGEST_COLUMNS};
+use crate::dataset::check::INGEST_COLUMNS;
 use crate::dataset::definition::{
     Column, Definition, FieldRules, Kind, Member, ScalarKind, Source, TimeField, TimeFormat,
 };
@@ -22,6 +22,7 @@ use crate::dataset::pointer::Pointer;
 use crate::dataset::recognize::Markers;
 use crate::dataset::rules::{checks, field_input, is_drop, output_type, scalar_input, transform};
 use crate::dataset::tree::{Draft, Target};
+use crate::layout::DATE_PARTS;
 use crate::toml_reader::{At, Problem, Problems};
 
 /// Gives the lookup table of a file and key column, or a sentence why there is none.
@@ -96,7 +97,7 @@ impl Compiler<'_> {
         }
         let lookups: Vec<PlannedLookup> = self.lookups.into_iter().flatten().collect();
         Ok(Plan {
-            name: definition.name.value.clone(),
+            name: definition.name.value.as_str().into(),
             version: version(text, &lookups),
             nodes,
             inputs: self.inputs,

@@ -18,6 +18,7 @@ pub(crate) mod lookup;
 mod rules;
 mod tree;
 
+mod field_ids;
 pub(crate) mod keys;
 pub(crate) mod plan;
 pub(crate) mod recognize;
@@ -29,9 +30,11 @@ use std::sync::Arc;
 use crate::dataset::definition::Definition;
 use crate::dataset::plan::{Plan, Transform};
 use crate::dataset::recognize::Markers;
+use crate::layout::Area;
 use crate::toml_reader::{Problem, Problems};
 
 pub use compile::Tables;
+pub use field_ids::{FieldIds, InvalidFieldIds};
 pub use lookup::LookupTable;
 pub use schema::SchemaFormat;
 
@@ -60,6 +63,16 @@ pub struct Datasets {
     plans: Vec<Arc<Plan>>,
     definitions: Vec<Definition>,
     markers: Markers,
+    schemas: Vec<Schema>,
+}
+
+/// How a lake knows the fields of one dataset.
+#[derive(Debug)]
+struct Schema {
+    /// The id of every field, in the order of [`FieldIds::assign`].
+    field_ids: Vec<i32>,
+    /// The version of the lake's field ids that has them all; 0 if there is no lake.
+    version: u32,
 }
 
 impl Datasets {
@@ -104,7 +117,13 @@ impl Datasets {
                 Err(found) => problems.extend(found),
             }
         }
-        if problems.is_empty() { Ok(Datasets { plans, definitions, markers }) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let schema =
+            |plan: &Arc<Plan>| Schema { field_ids: FieldIds::new(&*plan.name).assign(&plan.columns), version: 0 };
+        let schemas = plans.iter().map(schema).collect();
+        Ok(Datasets { plans, definitions, markers, schemas })
     }
 
     /// The name that a definition gives, as far as it can be read.
@@ -114,17 +133,38 @@ impl Datasets {
 
     /// The number of the dataset of a name.
     pub fn find(&self, name: &str) -> Option<usize> {
-        self.plans.iter().position(|plan| plan.name == name)
+        self.plans.iter().position(|plan| *plan.name == *name)
     }
 
     /// The datasets' names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.plans.iter().map(|plan| plan.name.as_str())
+        self.plans.iter().map(|plan| &*plan.name)
     }
 
     /// The hash of a dataset's definition and of the lookup tables it is joined to, in hex.
     pub fn version(&self, dataset: usize) -> &str {
         &self.plans[dataset].version
+    }
+
+    /// Gives the fields of a dataset their ids in `ids`, to which new fields are added. Without this call a dataset's
+    /// fields are numbered from 1.
+    pub fn number_fields(&mut self, dataset: usize, ids: &mut FieldIds) {
+        self.schemas[dataset].field_ids = ids.assign(&self.plans[dataset].columns);
+    }
+
+    /// Sets the version of the lake's field ids that the dataset's fields were numbered with.
+    pub fn set_schema_version(&mut self, dataset: usize, version: u32) {
+        self.schemas[dataset].version = version;
+    }
+
+    /// The version of the lake's field ids that the dataset's fields were numbered with; 0 if there is no lake.
+    pub fn schema_version(&self, dataset: usize) -> u32 {
+        self.schemas[dataset].version
+    }
+
+    /// The id of every field of a dataset: each before those inside it, partition columns included.
+    pub(crate) fn field_ids(&self, dataset: usize) -> &[i32] {
+        &self.schemas[dataset].field_ids
     }
 
     /// A dataset's partition columns.
@@ -147,7 +187,12 @@ impl Datasets {
     /// A dataset's schema for the outside world; `lake` is where the lake is, without a final slash.
     pub fn schema(&self, dataset: usize, format: SchemaFormat, lake: &str) -> String {
         let plan = &self.plans[dataset];
-        schema::render(&self.definitions[dataset], plan, format, &format!("{lake}/processed/{}/", plan.name))
+        schema::render(
+            &self.definitions[dataset],
+            plan,
+            format,
+            &format!("{lake}/{}{}/", Area::Processed.prefix(), plan.name),
+        )
     }
 
     pub(crate) fn plan(&self, dataset: usize) -> &Arc<Plan> {

@@ -8,6 +8,8 @@
 //! stores how many elements a record has; a **leaf** is one column of values in the file. Two columns that read the same
 //! field share its input.
 
+use std::sync::Arc;
+
 use crate::dataset::definition::{TimeFormat, TimePart};
 use crate::dataset::keys::{AllowList, KeyIndex, Literal};
 use crate::dataset::lookup::LookupTable;
@@ -25,7 +27,7 @@ pub(crate) type LeafId = usize;
 /// A compiled dataset.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) version: String,
     pub(crate) nodes: Vec<Node>,
     pub(crate) inputs: Vec<Input>,
@@ -58,6 +60,33 @@ impl Plan {
         }
         rules
     }
+
+    /// The JSON Pointer of the field that a fault is at; of a computed column its name.
+    pub(crate) fn pointer_of(&self, spot: Spot) -> Option<String> {
+        match spot {
+            Spot::Record => None,
+            Spot::Input(input) => Some(self.inputs[input].pointer.clone()),
+            Spot::Field(node, field) => Some(self.nodes[node].fields[field].pointer.clone()),
+            Spot::Node(node) => Some(self.nodes[node].pointer.clone()).filter(|pointer| !pointer.is_empty()),
+            Spot::Shape(shape) => Some(self.shapes[shape].pointer.clone()),
+            Spot::Leaf(leaf) => Some(match self.leaves[leaf].source {
+                LeafSource::Input(input) => self.inputs[input].pointer.clone(),
+                _ => self.leaves[leaf].name.clone(),
+            }),
+        }
+    }
+}
+
+/// Where in a record a fault is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spot {
+    Record,
+    Input(InputId),
+    /// A field of a node.
+    Field(NodeId, usize),
+    Node(NodeId),
+    Shape(ShapeId),
+    Leaf(LeafId),
 }
 
 /// An object of the record, as far as the dataset reads it.

@@ -5,10 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::dataset::check::DATE_PARTS;
 use crate::dataset::definition::{Definition, FieldRules, Kind, Rule, ScalarKind, Source, TimeFormat};
 use crate::dataset::plan::{ColumnType, Plan};
 use crate::dataset::pointer::Pointer;
+use crate::layout::DATE_PARTS;
 use crate::toml_reader::{At, Scalar};
 
 /// Which schema.
@@ -140,7 +140,7 @@ fn glue(definition: &Definition, plan: &Plan, location: &str) -> Value {
     let parameters: Map<String, Value> =
         table_properties(plan, location).into_iter().map(|(key, value)| (key, Value::String(value))).collect();
     json!({
-        "Name": plan.name,
+        "Name": *plan.name,
         "Description": definition.description,
         "TableType": "EXTERNAL_TABLE",
         "Parameters": parameters,

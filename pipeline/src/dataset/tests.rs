@@ -784,8 +784,8 @@ fn the_shipped_definitions_compile_and_say_what_they_are() {
     assert!(datasets.names().eq(["events", "assessments", "users"]));
     for (number, text) in texts.iter().enumerate() {
         let plan = datasets.plan(number);
-        assert!(text.file.starts_with(&plan.name), "{}", text.file);
-        assert_eq!(Datasets::name_of(&text.file, &text.text).as_deref(), Some(plan.name.as_str()));
+        assert!(text.file.starts_with(&*plan.name), "{}", text.file);
+        assert_eq!(Datasets::name_of(&text.file, &text.text).as_deref(), Some(&*plan.name));
         let definition = Definition::parse(&text.file, &text.text).unwrap();
         assert!(!definition.description.is_empty() && !definition.recognize.is_empty());
         assert_eq!(plan.event_time.not_before_ms, 1_262_304_000_000);

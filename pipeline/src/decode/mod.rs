@@ -15,8 +15,9 @@ pub(crate) mod text;
 use std::ops::Range;
 
 use crate::dataset::Datasets;
+use crate::dataset::plan::Spot;
 use crate::dead_letter::code::Code;
-use crate::decode::scan::{Fault, Scanned, Scanner, Spot};
+use crate::decode::scan::{Fault, Scanned, Scanner};
 use crate::decode::slots::Slots;
 use crate::decode::text::PADDING;
 

@@ -1,15 +1,17 @@
-//! One column's values become pages, with their dictionary and bloom filter.
+//! Encodes the values of one column as pages, with their dictionary and bloom filter.
 //!
-//! Owns: the choice of encoding, the cut into pages, compression. Does not own: what is noted of the pages (`chunk`), the
-//! file around them (`file`).
+//! Owns: the choice of the encoding, page boundaries, compression. Does not own: the metadata of pages and column chunk
+//! (`column_chunk`), the file around them (`file`).
 //!
-//! Why not parquet's own column writers: they take whole values and build each dictionary again by hashing every value
-//! of every row, which costs more than all the rest of the pipeline. Here the dictionary is known since decoding, so a
-//! row costs a table look-up. What is written is plain Parquet, and the crate still writes headers and footer.
+//! The parquet crate's column writers are not used. They take whole values and build each dictionary by hashing every value
+//! of every row, which costs more than the rest of the pipeline. Here the dictionary exists since decoding, so a row costs
+//! a table look-up. The result is ordinary Parquet, and the crate still writes page headers and the footer.
+//!
+//! Encodings are those of Parquet's `Encodings.md`:
 //!
 //! | values | encoding |
 //! | --- | --- |
-//! | text that repeats | dictionary, sorted where it is small |
+//! | text that repeats | dictionary, sorted if it is small |
 //! | text that hardly repeats | `DELTA_LENGTH_BYTE_ARRAY`; sequence numbers `DELTA_BYTE_ARRAY` |
 //! | whole numbers, dates, times | `DELTA_BINARY_PACKED` |
 //! | doubles | dictionary if few differ, else `PLAIN` |
@@ -28,33 +30,33 @@ use parquet::schema::types::ColumnDescPtr;
 
 use crate::columns::intern::Interner;
 use crate::dataset::plan::{Leaf, LeafSource, Physical, Transform};
-use crate::encode::chunk::Chunk;
+use crate::encode::column_chunk::ColumnChunk;
 use crate::encode::delta::{self, Width};
 use crate::encode::gather::{Column, LeafRows, Levels};
 use crate::encode::levels;
 use crate::encode::stats::Bounds;
 
-/// Rows of a page at most: what readers skip by.
+/// The most rows in a page: readers skip page by page.
 const PAGE_ROWS: usize = 20_000;
-/// Bytes of a page's values, roughly, before compression.
+/// Approximate size of a page before compression.
 const PAGE_BYTES: usize = 1 << 20;
-/// Distinct values up to which a dictionary is sorted: pages then have exact bounds at no cost.
+/// The most values in a sorted dictionary. The ids of a sorted one give each page exact bounds at no cost.
 const SORTED_MAX: usize = 4096;
-/// Different doubles of a column up to which they get a dictionary.
+/// The most values in a dictionary of doubles.
 const DOUBLES_MAX: usize = 1 << 16;
-/// False positives of a bloom filter: in so many row groups a person is looked for in vain. One per cent would make
-/// files of many pseudonyms some two per cent larger.
+/// False positives of a bloom filter: the share of row groups that are read in vain for a person who is not in them. At
+/// one per cent, files of many pseudonyms would be about two per cent larger.
 const BLOOM_FPP: f64 = 0.05;
 
-/// Reused buffers and the compressor of one encoder.
+/// The compressor of one encoder, and buffers that it reuses.
 pub(crate) struct ColumnEncoder {
     compressor: zstd::bulk::Compressor<'static>,
     level: i32,
     body: Vec<u8>,
     packed: Vec<u8>,
     scratch: Vec<i64>,
-    /// For each number of the leaf's dictionary, its place in the file's plus one; all 0 between columns.
-    places: Vec<u32>,
+    /// For each number of the leaf's dictionary, its position in the file's dictionary plus one. All 0 between columns.
+    positions: Vec<u32>,
     /// The leaf's numbers in the order of the file's dictionary.
     dictionary: Vec<u32>,
 }
@@ -65,7 +67,7 @@ impl std::fmt::Debug for ColumnEncoder {
     }
 }
 
-/// The values of a column chunk as its pages take them.
+/// The values of a column chunk, in the form that its pages need.
 enum Body<'v> {
     /// Dictionary ids and their width in bits.
     Ids(u32),
@@ -99,31 +101,37 @@ impl ColumnEncoder {
             body: Vec::new(),
             packed: Vec::new(),
             scratch: Vec::new(),
-            places: Vec::new(),
+            positions: Vec::new(),
             dictionary: Vec::new(),
         })
     }
 
-    /// Encodes a leaf's rows. `landed` is its dictionary, if it has one; `column` is room to gather them in.
+    /// Encodes a leaf's rows. `dictionary` has the leaf's values, if they are interned; `column` is a reused buffer.
     pub(crate) fn encode(
         &mut self,
         leaf: &Leaf,
         descriptor: &ColumnDescPtr,
         rows: &LeafRows<'_>,
         column: &mut Column,
-        landed: Option<&Interner>,
+        dictionary: Option<&Interner>,
     ) -> Result<(Bytes, ColumnCloseResult)> {
-        let mut chunk = Chunk::new(descriptor);
-        match landed {
-            Some(landed) => self.encode_dictionary(leaf, rows, column, landed, &mut chunk)?,
+        let mut chunk = ColumnChunk::new(descriptor);
+        match dictionary {
+            Some(dictionary) => self.encode_interned(leaf, rows, column, dictionary, &mut chunk)?,
             None if leaf.physical == Physical::Float64 => self.encode_doubles(rows, column, &mut chunk)?,
             None => self.encode_plain(leaf, rows, column, &mut chunk)?,
         }
         chunk.finish(leaf.physical, self.level)
     }
 
-    /// A column without a dictionary.
-    fn encode_plain(&mut self, leaf: &Leaf, rows: &LeafRows<'_>, column: &mut Column, chunk: &mut Chunk) -> Result<()> {
+    /// Encodes values that are not interned.
+    fn encode_plain(
+        &mut self,
+        leaf: &Leaf,
+        rows: &LeafRows<'_>,
+        column: &mut Column,
+        chunk: &mut ColumnChunk,
+    ) -> Result<()> {
         let mut filter = match leaf.transform {
             Transform::Pseudonym => Some(new_filter(rows.texts())?),
             _ => None,
@@ -154,54 +162,54 @@ impl ColumnEncoder {
         Ok(())
     }
 
-    /// A text column with a dictionary: the file's holds only values that these rows use.
-    fn encode_dictionary(
+    /// Encodes interned texts. The file's dictionary has only the values that these rows use.
+    fn encode_interned(
         &mut self,
         leaf: &Leaf,
         rows: &LeafRows<'_>,
         column: &mut Column,
-        landed: &Interner,
-        chunk: &mut Chunk,
+        interned: &Interner,
+        chunk: &mut ColumnChunk,
     ) -> Result<()> {
-        self.places.resize(self.places.len().max(landed.len() + 1), 0);
+        self.positions.resize(self.positions.len().max(interned.len() + 1), 0);
         self.dictionary.clear();
         let mut values = 0;
         for batch in 0..rows.batches() {
             column.gather(rows, batch);
             values += column.ids.len();
             for id in &column.ids {
-                let place = &mut self.places[*id as usize];
-                if *place == 0 {
+                let position = &mut self.positions[*id as usize];
+                if *position == 0 {
                     self.dictionary.push(*id);
-                    *place = u32::try_from(self.dictionary.len()).map_err(|_| too_many())?;
+                    *position = u32::try_from(self.dictionary.len()).map_err(|_| too_many())?;
                 }
             }
         }
         if matches!(leaf.transform, Transform::Pseudonym) {
             let mut filter = new_filter(self.dictionary.len())?;
-            self.dictionary.iter().for_each(|number| filter.insert(landed.get(*number)));
+            self.dictionary.iter().for_each(|number| filter.insert(interned.get(*number)));
             chunk.bloom = Some(filter);
         }
         let distinct = self.dictionary.len();
         let written = if distinct > 1000 && distinct * 4 > values * 3 {
-            self.encode_without_dictionary(leaf, rows, column, landed, chunk)
+            self.encode_without_dictionary(leaf, rows, column, interned, chunk)
         } else {
-            self.encode_with_dictionary(leaf, rows, column, landed, chunk)
+            self.encode_with_dictionary(leaf, rows, column, interned, chunk)
         };
         for number in &self.dictionary {
-            self.places[*number as usize] = 0;
+            self.positions[*number as usize] = 0;
         }
         written
     }
 
-    /// Most values stand once: a dictionary would only add ids to them.
+    /// Encodes interned texts most of which occur once: a dictionary would only add ids to them.
     fn encode_without_dictionary(
         &mut self,
         leaf: &Leaf,
         rows: &LeafRows<'_>,
         column: &mut Column,
-        landed: &Interner,
-        chunk: &mut Chunk,
+        interned: &Interner,
+        chunk: &mut ColumnChunk,
     ) -> Result<()> {
         for batch in 0..rows.batches() {
             if rows.batches() > 1 {
@@ -210,7 +218,7 @@ impl ColumnEncoder {
             column.texts.clear();
             column.lengths.clear();
             for id in &column.ids {
-                let text = landed.get(*id);
+                let text = interned.get(*id);
                 column.texts.extend_from_slice(text);
                 column.lengths.push(u32::try_from(text.len()).map_err(|_| too_many())?);
             }
@@ -225,24 +233,24 @@ impl ColumnEncoder {
         leaf: &Leaf,
         rows: &LeafRows<'_>,
         column: &mut Column,
-        landed: &Interner,
-        chunk: &mut Chunk,
+        interned: &Interner,
+        chunk: &mut ColumnChunk,
     ) -> Result<()> {
         let distinct = self.dictionary.len();
         let sorted = distinct <= SORTED_MAX;
         if sorted {
-            self.dictionary.sort_unstable_by_key(|number| landed.get(*number));
-            for (place, number) in (1..).zip(&self.dictionary) {
-                self.places[*number as usize] = place;
+            self.dictionary.sort_unstable_by_key(|number| interned.get(*number));
+            for (position, number) in (1..).zip(&self.dictionary) {
+                self.positions[*number as usize] = position;
             }
         }
         self.body.clear();
         for number in &self.dictionary {
-            let value = landed.get(*number);
+            let value = interned.get(*number);
             self.body.extend_from_slice(&u32::try_from(value.len()).map_err(|_| too_many())?.to_le_bytes());
             self.body.extend_from_slice(value);
         }
-        let texts: Vec<&[u8]> = self.dictionary.iter().map(|number| landed.get(*number)).collect();
+        let texts: Vec<&[u8]> = self.dictionary.iter().map(|number| interned.get(*number)).collect();
         chunk.bounds = Bounds::of_texts(texts.iter().copied());
         if distinct > 0 {
             self.dictionary_page(distinct, sorted, chunk)?;
@@ -253,15 +261,15 @@ impl ColumnEncoder {
             if rows.batches() > 1 {
                 column.gather(rows, batch);
             }
-            column.ids.iter_mut().for_each(|id| *id = self.places[*id as usize] - 1);
+            column.ids.iter_mut().for_each(|id| *id = self.positions[*id as usize] - 1);
             self.pages(&column.levels, &column.ids, &Body::Ids(width), leaf.physical, page_texts, chunk)?;
         }
         Ok(())
     }
 
-    /// Doubles get a dictionary if a sample shows that few differ.
-    fn encode_doubles(&mut self, rows: &LeafRows<'_>, column: &mut Column, chunk: &mut Chunk) -> Result<()> {
-        let mut places: HashMap<i64, u32, Mix> = HashMap::default();
+    /// Encodes doubles, with a dictionary if a sample has few different values.
+    fn encode_doubles(&mut self, rows: &LeafRows<'_>, column: &mut Column, chunk: &mut ColumnChunk) -> Result<()> {
+        let mut positions: HashMap<i64, u32, Mix> = HashMap::default();
         let mut distinct: Vec<i64> = Vec::new();
         let mut repeats = true;
         for batch in 0..rows.batches() {
@@ -273,7 +281,7 @@ impl ColumnEncoder {
             if repeats {
                 for value in &column.numbers {
                     let next = u32::try_from(distinct.len()).map_err(|_| too_many())?;
-                    if *places.entry(*value).or_insert(next) == next {
+                    if *positions.entry(*value).or_insert(next) == next {
                         distinct.push(*value);
                     }
                 }
@@ -299,7 +307,7 @@ impl ColumnEncoder {
             }
             if repeats {
                 column.ids.clear();
-                column.ids.extend(column.numbers.iter().map(|value| places[value]));
+                column.ids.extend(column.numbers.iter().map(|value| positions[value]));
                 self.pages(&column.levels, &column.ids, &Body::Ids(width), Physical::Float64, &[], chunk)?;
             } else {
                 let body = Body::Doubles(&column.numbers);
@@ -309,7 +317,7 @@ impl ColumnEncoder {
         Ok(())
     }
 
-    fn dictionary_page(&mut self, distinct: usize, is_sorted: bool, chunk: &mut Chunk) -> Result<()> {
+    fn dictionary_page(&mut self, distinct: usize, is_sorted: bool, chunk: &mut ColumnChunk) -> Result<()> {
         let page = Page::DictionaryPage {
             buf: self.compress()?,
             num_values: u32::try_from(distinct).map_err(|_| too_many())?,
@@ -326,7 +334,7 @@ impl ColumnEncoder {
         Ok(Bytes::copy_from_slice(&self.packed))
     }
 
-    /// Cuts the rows into pages and writes them. `texts`: the sorted dictionary, for each page's bounds.
+    /// Cuts the rows into pages and writes them. `texts` is the dictionary, if it is sorted, for the bounds of each page.
     fn pages(
         &mut self,
         all: &Levels,
@@ -334,7 +342,7 @@ impl ColumnEncoder {
         body: &Body<'_>,
         physical: Physical,
         texts: &[&[u8]],
-        chunk: &mut Chunk,
+        chunk: &mut ColumnChunk,
     ) -> Result<()> {
         let bytes_a_row = match body {
             Body::Ids(width) => all.count * *width as usize / 8 / all.rows.max(1),
@@ -350,8 +358,7 @@ impl ColumnEncoder {
             let values = value..value + all.values_in(levels.clone());
             self.body.clear();
             write_levels(all, levels.clone(), &mut self.body);
-            // A page without values has no encoding: there may not even be a dictionary, and some readers want one as soon as
-            // a page speaks of it.
+            // A page without values names PLAIN: there may be no dictionary, and some readers require one if a page names it.
             let encoding = if values.is_empty() { Encoding::PLAIN } else { body.encoding() };
             let bounds = match body {
                 _ if values.is_empty() => None,
@@ -372,7 +379,7 @@ impl ColumnEncoder {
                 Body::Bools(bools) => {
                     let bools = &bools[values.clone()];
                     levels::pack(bools.iter().map(|bit| u64::from(*bit != 0)), bools.len(), 1, &mut self.body);
-                    Bounds::of_numbers(bools)
+                    Bounds::of_bools(bools)
                 }
                 Body::Texts { bytes, lengths, prefixed } => {
                     let lengths = &lengths[values.clone()];
@@ -392,7 +399,7 @@ impl ColumnEncoder {
                 rep_level_encoding: Encoding::RLE,
                 statistics: None,
             };
-            chunk.note_page(bounds.as_ref(), physical, (levels.len(), values.len()), last_row - first_row);
+            chunk.add_page(bounds.as_ref(), physical, (levels.len(), values.len()), last_row - first_row);
             chunk.write(page, self.body.len())?;
             value = values.end;
             first_row = last_row;
@@ -401,7 +408,8 @@ impl ColumnEncoder {
     }
 }
 
-/// Levels of a data page of version 1: each as its length in four bytes, then the hybrid encoding.
+/// Writes the levels of a data page of version 1: for each kind, its length in four bytes, then the hybrid encoding
+/// (Parquet's `Encodings.md`, "RLE").
 fn write_levels(all: &Levels, range: Range<usize>, out: &mut Vec<u8>) {
     let mut write = |encode: &dyn Fn(&mut Vec<u8>)| {
         let at = out.len();
@@ -421,7 +429,7 @@ fn write_levels(all: &Levels, range: Range<usize>, out: &mut Vec<u8>) {
     }
 }
 
-/// An empty filter for so many different values.
+/// An empty filter for this many different values.
 fn new_filter(values: usize) -> Result<Sbbf> {
     Sbbf::new_with_ndv_fpp(values.max(1) as u64, BLOOM_FPP)
 }
@@ -430,7 +438,7 @@ fn too_many() -> ParquetError {
     ParquetError::General("a row group holds more than 2^32 values or bytes of a column".to_owned())
 }
 
-/// A fast hash for the bits of doubles; the values come from the column itself, the table lives for one chunk.
+/// A fast hash of the bits of doubles. Its table lives for one column chunk, so collisions cost time and nothing else.
 #[derive(Default, Clone, Copy)]
 struct Mix;
 

@@ -1,7 +1,10 @@
-//! The delta encodings of the Parquet format.
+//! Encodes numbers and texts with Parquet's delta encodings.
 //!
-//! Format: <https://parquet.apache.org/docs/file-format/data-pages/encodings/> (`DELTA_BINARY_PACKED`,
-//! `DELTA_LENGTH_BYTE_ARRAY`, `DELTA_BYTE_ARRAY`). Blocks of 128 values in four miniblocks of 32.
+//! Owns: `DELTA_BINARY_PACKED`, `DELTA_LENGTH_BYTE_ARRAY` and `DELTA_BYTE_ARRAY`. Does not own: which column gets which
+//! (`column`).
+//!
+//! Source: <https://parquet.apache.org/docs/file-format/data-pages/encodings/>. Blocks have 128 values in four miniblocks
+//! of 32.
 
 use crate::encode::levels::{pack, write_varint};
 
@@ -9,7 +12,7 @@ const BLOCK: usize = 128;
 const MINIBLOCKS: usize = 4;
 const MINIBLOCK: usize = BLOCK / MINIBLOCKS;
 
-/// Width of the numbers that a column holds: differences wrap around in it.
+/// The width of a column's numbers. Differences wrap around within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Width {
     Bits32,
@@ -67,7 +70,7 @@ pub(crate) fn encode_texts(lengths: &[u32], bytes: &[u8], scratch: &mut Vec<i64>
     out.extend_from_slice(bytes);
 }
 
-/// Appends texts as `DELTA_BYTE_ARRAY`: what each shares with the one before it, then the rest.
+/// Appends texts as `DELTA_BYTE_ARRAY`: the length of the prefix that each shares with the one before it, then the rest.
 pub(crate) fn encode_prefixed(lengths: &[u32], bytes: &[u8], scratch: &mut Vec<i64>, out: &mut Vec<u8>) {
     scratch.clear();
     let mut suffix_lengths = Vec::with_capacity(lengths.len());

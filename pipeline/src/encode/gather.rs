@@ -1,29 +1,41 @@
-//! The values of one leaf in one partition, put together from the runs of all blocks, with their Parquet levels.
+//! Gathers the values of one leaf in one partition from the runs of all blocks, with their Parquet levels.
 //!
-//! They are put together in batches, since they take many times the memory then: a batch is some 16 MiB at most, however
-//! large a partition is (unless a single run of 512 rows is larger).
+//! Owns: reading runs of packed values, definition and repetition levels. Does not own: how values are packed
+//! (`columns::store`), how they are encoded (`column`).
 //!
-//! Definition levels of the shapes that a plan has: flat 0–1; a struct's field 0–2; a list's element 0–3 (no list,
-//! empty list, null, value); a map's key 0–2, its value 0–3. Repetition levels: 0 begins a row, 1 goes on.
+//! Gathered values take many times the memory of packed ones, so they are gathered in batches. A batch takes about 16 MiB
+//! at most, however large the partition is, unless a single run of 512 rows is larger.
+//!
+//! Levels follow Parquet's `LogicalTypes.md` ("Nested Types") and the Dremel paper that it cites:
+//!
+//! | leaf | definition levels |
+//! | --- | --- |
+//! | flat | 0 null, 1 value |
+//! | member of a struct | 0 no struct, 1 null, 2 value |
+//! | element of a list, value of a map | 0 no list, 1 empty list, 2 null, 3 value |
+//! | key of a map | 0 no map, 1 empty map, 2 key |
+//!
+//! Repetition level 0 begins a row, 1 continues it.
 
 use std::ops::Range;
 
+use crate::columns::batch::Run;
 use crate::columns::leaf::Values;
 use crate::columns::store::{Gathered, GatheredStrings, Packed};
-use crate::columns::table::{Run, Table};
+use crate::columns::table::Table;
 use crate::dataset::plan::{LeafId, Nest, ShapeId};
 
-/// Levels of a batch, roughly: a gathered level takes some 16 bytes, twenty times what it takes in a table.
+/// Approximate number of levels in a batch. A gathered level takes about 16 bytes, twenty times as much as a packed one.
 const BATCH_LEVELS: usize = 1 << 18;
-/// Bytes of texts of a batch, roughly.
+/// Approximate bytes of text in a batch.
 const BATCH_TEXT_BYTES: usize = 2 << 20;
 
-/// The values of one leaf in one partition, in batches that are gathered one after the other.
+/// The values of one leaf in one partition, divided into batches.
 pub(crate) struct LeafRows<'r> {
     table: &'r Table,
     leaf: LeafId,
     runs: &'r [Run],
-    /// Where each batch's runs end.
+    /// For each batch, the end of its runs.
     ends: Vec<usize>,
 }
 
@@ -31,7 +43,7 @@ impl<'r> LeafRows<'r> {
     pub(crate) fn new(table: &'r Table, leaf: LeafId, runs: &'r [Run]) -> Self {
         let mut ends = Vec::new();
         let mut size = 0;
-        // Texts that hardly repeat are long or short: their mean says how many make a batch.
+        // Texts that hardly repeat may be long: fewer of them make a batch.
         let level_size = match &table.values[leaf] {
             values @ (Values::Texts(_) | Values::Sequences { .. }) => {
                 let mean_bytes = values.memory() / table.rows.max(1);
@@ -39,10 +51,10 @@ impl<'r> LeafRows<'r> {
             }
             _ => 1,
         };
-        for (place, run) in runs.iter().enumerate() {
+        for (index, run) in runs.iter().enumerate() {
             let levels = run.len as usize + elements(table, leaf, run).map_or(0, |range| range.len());
             if size > 0 && size + levels * level_size > BATCH_LEVELS {
-                ends.push(place);
+                ends.push(index);
                 size = 0;
             }
             size += levels * level_size;
@@ -60,7 +72,7 @@ impl<'r> LeafRows<'r> {
         &self.runs[begin..self.ends[batch]]
     }
 
-    /// How many texts there are, nulls left out, of a leaf that has no dictionary.
+    /// The number of texts, without nulls, of a leaf that has no dictionary.
     pub(crate) fn texts(&self) -> usize {
         let Values::Texts(texts) = &self.table.values[self.leaf] else { return 0 };
         let mut lengths = Gathered::default();
@@ -73,22 +85,23 @@ impl<'r> LeafRows<'r> {
     }
 }
 
-/// The elements of a run's rows in their block, if the leaf's values are elements.
+/// The elements of a run's rows in their block, if the leaf is repeated.
 fn elements(table: &Table, leaf: LeafId, run: &Run) -> Option<Range<usize>> {
     let packed = &table.shapes[table.plan.leaves[leaf].nest.repeated()?];
-    let begin = run.start.checked_sub(1).map_or(0, |before| to_place(packed.get(run.block as usize, before as usize)));
-    Some(begin..to_place(packed.get(run.block as usize, (run.start + run.len) as usize - 1)))
+    let begin =
+        run.start.checked_sub(1).map_or(0, |before| element_end(packed.get(run.block as usize, before as usize)));
+    Some(begin..element_end(packed.get(run.block as usize, (run.start + run.len) as usize - 1)))
 }
 
-/// A leaf's levels and values.
+/// The levels and values of a leaf.
 #[derive(Debug, Default)]
 pub(crate) struct Column {
     pub(crate) levels: Levels,
-    /// Numbers of the leaf's dictionary that are not null.
+    /// Numbers in the leaf's dictionary, without nulls.
     pub(crate) ids: Vec<u32>,
-    /// Numbers that are not null.
+    /// Numbers, without nulls.
     pub(crate) numbers: Vec<i64>,
-    /// Texts that are not null, end to end, and their lengths.
+    /// Texts without nulls, concatenated, and their lengths.
     pub(crate) texts: Vec<u8>,
     pub(crate) lengths: Vec<u32>,
     scratch: Scratch,
@@ -98,27 +111,27 @@ pub(crate) struct Column {
 #[derive(Debug, Default)]
 pub(crate) struct Levels {
     pub(crate) rows: usize,
-    /// How many levels (values and nulls) there are.
+    /// The number of levels: values and nulls.
     pub(crate) count: usize,
     pub(crate) max_definition: u8,
-    /// Empty: every value is there.
+    /// Empty if no value is null.
     pub(crate) definition: Vec<u8>,
-    /// Empty: no level repeats.
+    /// Empty if the leaf is not repeated.
     pub(crate) repetition: Vec<u8>,
-    /// Where each row's levels begin; empty: row n at n.
+    /// For each row, the index of its first level; empty if row n has level n.
     pub(crate) row_begins: Vec<usize>,
 }
 
 impl Levels {
     /// The levels of the rows `from..to`.
     pub(crate) fn range(&self, from: usize, to: usize) -> Range<usize> {
-        let place = |row: usize| {
+        let begin = |row: usize| {
             if self.row_begins.is_empty() { row } else { self.row_begins.get(row).copied().unwrap_or(self.count) }
         };
-        place(from)..place(to)
+        begin(from)..begin(to)
     }
 
-    /// How many of these levels have a value.
+    /// The number of these levels that have a value.
     pub(crate) fn values_in(&self, levels: Range<usize>) -> usize {
         if self.definition.is_empty() {
             return levels.len();
@@ -160,7 +173,8 @@ impl Column {
         }
     }
 
-    /// Reads the values of these runs; afterwards `scratch.valid` tells which are there (empty: all).
+    /// Reads the values of these runs. Afterwards `scratch.valid` says which of them are not null; it is empty if none is
+    /// null.
     fn values(&mut self, values: &Values, runs: impl Iterator<Item = (u32, usize, usize)>) {
         let Scratch { gathered, strings, valid, .. } = &mut self.scratch;
         gathered.clear();
@@ -260,7 +274,7 @@ impl Column {
             let mut from = range(run).start;
             for value in &self.scratch.shape.values {
                 levels.row_begins.push(levels.definition.len());
-                let to = to_place(*value);
+                let to = element_end(*value);
                 if to == from {
                     levels.repetition.push(0);
                     levels.definition.push(u8::from(value & 1 == 1));
@@ -289,8 +303,8 @@ fn read_runs(packed: &Packed, runs: &[Run], out: &mut Gathered) {
     }
 }
 
-/// A row's element end, from how it is kept.
-fn to_place(value: i64) -> usize {
+/// The end of a row's elements, from the packed form of a shape.
+fn element_end(value: i64) -> usize {
     usize::try_from(value >> 1).unwrap_or(0)
 }
 

@@ -1,10 +1,12 @@
-//! The RLE / bit-packing hybrid of the Parquet format, for levels and dictionary ids.
+//! Encodes levels and dictionary ids with Parquet's hybrid of run lengths and bit packing.
 //!
-//! Format: <https://parquet.apache.org/docs/file-format/data-pages/encodings/> ("Run Length Encoding / Bit-Packing
-//! Hybrid"). A run of eight or more equal values is run-length encoded; everything between is bit-packed in groups of
-//! eight, the last group padded with zeros.
+//! Owns: the hybrid encoding, bit packing, variable-length integers. Does not own: what is encoded (`column`).
+//!
+//! Source: <https://parquet.apache.org/docs/file-format/data-pages/encodings/> ("Run Length Encoding / Bit-Packing
+//! Hybrid"). A run of eight or more equal values is written as a run length. Everything between is bit-packed in groups of
+//! eight, the last one padded with zeros.
 
-/// Bits that hold every value up to `max`.
+/// The number of bits that every value up to `max` fits in.
 pub(crate) fn bit_width(max: u32) -> u32 {
     u32::BITS - max.leading_zeros()
 }
@@ -47,14 +49,14 @@ fn begins_run<T: Copy + PartialEq>(values: &[T]) -> bool {
     values.first_chunk::<8>().is_some_and(|group| group[1..].iter().all(|value| *value == group[0]))
 }
 
-/// Appends values of `width` bits each in groups of eight, lowest bits first, the last group padded with zeros.
+/// Appends values of `width` bits each in groups of eight, lowest bits first. The last group is padded with zeros.
 fn pack_groups<T: Copy + Into<u32>>(values: &[T], width: u32, out: &mut Vec<u8>) {
     let groups = values.len().div_ceil(8);
     if width > 16 {
         return pack(values.iter().map(|value| u64::from((*value).into())), groups * 8, width, out);
     }
-    // A group of eight has as many bytes as a value has bits: two halves of 64 bits at most, written as 16 bytes of which
-    // the next group overwrites what is too many.
+    // A group of eight values has as many bytes as a value has bits. Each half fits in 64 bits. A group is written as 16
+    // bytes; the next group overwrites those that are too many.
     let mut at = out.len();
     let end = at + groups * width as usize;
     out.resize(end + 16, 0);
@@ -77,7 +79,7 @@ fn pack_groups<T: Copy + Into<u32>>(values: &[T], width: u32, out: &mut Vec<u8>)
     out.truncate(end);
 }
 
-/// Appends `count` values of `width` bits each, lowest bits first; values that the iterator lacks are 0.
+/// Appends `count` values of `width` bits each, lowest bits first. Values that the iterator lacks are 0.
 pub(crate) fn pack(values: impl Iterator<Item = u64>, count: usize, width: u32, out: &mut Vec<u8>) {
     if width == 0 {
         return;
@@ -102,7 +104,7 @@ pub(crate) fn pack(values: impl Iterator<Item = u64>, count: usize, width: u32, 
     out.resize(end, 0);
 }
 
-/// Appends an unsigned LEB128 number.
+/// Appends an unsigned integer as LEB128.
 pub(crate) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);
@@ -145,8 +147,8 @@ mod tests {
                 for n in 0..length * 8 {
                     let mut value = 0;
                     for bit in 0..width as usize {
-                        let place = n * width as usize + bit;
-                        value |= u32::from(bytes[place / 8] >> (place % 8) & 1) << bit;
+                        let at = n * width as usize + bit;
+                        value |= u32::from(bytes[at / 8] >> (at % 8) & 1) << bit;
                     }
                     values.push(value);
                 }

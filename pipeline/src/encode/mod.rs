@@ -1,14 +1,16 @@
-//! Columns become Parquet.
+//! Encodes columns as Parquet.
 //!
-//! Owns: row groups of one partition out of the rows of a lane, and files out of row groups. Pure: rows in, bytes out. An
-//! [`Encoder`] borrows rows, so that several can encode different partitions of the same rows at once.
+//! Owns: turning the rows of one partition into a row group, and row groups into a file. Does not own: when rows are
+//! encoded, where bytes are stored (the worker). Pure: rows in, bytes out. An [`Encoder`] borrows rows, so several encoders
+//! can encode different partitions of the same rows at once.
 
 mod schema;
 
 mod gather;
 
-mod chunk;
 mod column;
+mod column_chunk;
+mod column_stats;
 mod delta;
 mod levels;
 mod stats;
@@ -22,22 +24,25 @@ use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result;
 use parquet::schema::types::SchemaDescPtr;
 
+use crate::columns::batch::Run;
 use crate::columns::leaf::Values;
 use crate::columns::partition::PartitionId;
-use crate::columns::table::{Run, Table};
+use crate::columns::table::Table;
 use crate::dataset::Datasets;
 use crate::encode::column::ColumnEncoder;
 use crate::encode::gather::{Column, LeafRows};
+use crate::layout::PartitionPath;
 
-pub use file::{ParquetFile, Provenance, RANGES_MAX};
+pub use column_stats::{Bound, ColumnBounds, ColumnStats, FileStats, InvalidStats};
+pub use file::{FinishedFile, ParquetFile, ProducerVersion, Provenance, RANGES_MAX};
 pub use parquet::errors::ParquetError as EncodeError;
 
-/// Rows of one dataset that a lane gave up, by partition.
+/// Rows of one dataset, taken from a lane, by partition.
 #[derive(Debug)]
 pub struct Rows {
     dataset: usize,
     table: Table,
-    /// Runs in the order of their partitions.
+    /// Runs, sorted by partition.
     runs: Vec<Run>,
     partitions: Vec<RowsOfPartition>,
 }
@@ -46,8 +51,8 @@ pub struct Rows {
 #[derive(Debug, Clone)]
 pub struct RowsOfPartition {
     /// The partition's path: `type=skills/year=2025/month=01`.
-    pub path: Arc<str>,
-    /// How many rows.
+    pub path: PartitionPath,
+    /// The number of rows.
     pub rows: u64,
     runs: std::ops::Range<usize>,
 }
@@ -57,16 +62,16 @@ impl Rows {
         let mut runs = std::mem::take(&mut table.runs);
         runs.sort_by_key(|run| run.partition);
         let mut partitions: Vec<(PartitionId, std::ops::Range<usize>)> = Vec::new();
-        for (place, run) in runs.iter().enumerate() {
+        for (index, run) in runs.iter().enumerate() {
             match partitions.last_mut() {
-                Some((partition, range)) if *partition == run.partition => range.end = place + 1,
-                _ => partitions.push((run.partition, place..place + 1)),
+                Some((partition, range)) if *partition == run.partition => range.end = index + 1,
+                _ => partitions.push((run.partition, index..index + 1)),
             }
         }
         let partitions = partitions
             .into_iter()
             .map(|(partition, range)| RowsOfPartition {
-                path: table.partitions.path_of(partition).into(),
+                path: table.partitions.path_of(partition).clone(),
                 rows: runs[range.clone()].iter().map(|run| u64::from(run.len)).sum(),
                 runs: range,
             })
@@ -90,46 +95,68 @@ impl Rows {
     }
 }
 
-/// One encoded row group, ready to be put into a file.
+/// An encoded row group, ready to be appended to a file.
 #[derive(Debug)]
 pub struct RowGroup {
-    /// Its rows.
+    /// The number of rows.
     pub rows: u64,
     columns: Vec<(Bytes, ColumnCloseResult)>,
 }
 
 impl RowGroup {
-    /// Bytes of its columns.
+    /// Bytes of all columns together.
     pub fn bytes(&self) -> usize {
         self.columns.iter().map(|(bytes, _)| bytes.len()).sum()
     }
 }
 
-/// Encodes row groups; one for each thread that encodes.
+/// How files are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncoderConfig {
+    /// zstd level of pages, 1 to 19.
+    pub zstd_level: i32,
+    /// The program that the files name as their writer.
+    pub producer: ProducerVersion,
+}
+
+impl Default for EncoderConfig {
+    fn default() -> Self {
+        EncoderConfig { zstd_level: 1, producer: ProducerVersion::default() }
+    }
+}
+
+/// Encodes row groups. Each thread has its own.
 #[derive(Debug)]
 pub struct Encoder {
+    producer: ProducerVersion,
     schemas: Vec<SchemaDescPtr>,
+    /// For each dataset and column, whether the bounds of its values may leave the file.
+    bounded: Vec<Arc<[bool]>>,
     columns: ColumnEncoder,
     column: Column,
 }
 
 impl Encoder {
-    /// An encoder for these datasets, with zstd at this level.
+    /// An encoder for these datasets.
     ///
     /// # Errors
-    /// A level that zstd does not have.
-    pub fn new(datasets: &Datasets, zstd_level: i32) -> Result<Self> {
+    /// zstd does not have this level.
+    pub fn new(datasets: &Datasets, config: &EncoderConfig) -> Result<Self> {
         Ok(Encoder {
-            schemas: datasets.plans().iter().map(|plan| schema::schema(plan)).collect::<Result<_>>()?,
-            columns: ColumnEncoder::new(zstd_level)?,
+            producer: config.producer.clone(),
+            schemas: (0..datasets.plans().len())
+                .map(|dataset| schema::schema(datasets.plan(dataset), datasets.field_ids(dataset)))
+                .collect::<Result<_>>()?,
+            bounded: datasets.plans().iter().map(|plan| column_stats::bounded_columns(plan).into()).collect(),
+            columns: ColumnEncoder::new(config.zstd_level)?,
             column: Column::default(),
         })
     }
 
-    /// Encodes the rows of one partition (by its place in [`Rows::partitions`]) as one row group.
+    /// Encodes the rows of one partition, given by its index in [`Rows::partitions`], as one row group.
     ///
     /// # Errors
-    /// Only what should never happen: more than 2^32 values of a column in a row group.
+    /// A column has more than 2^32 values or bytes in the row group.
     pub fn row_group(&mut self, rows: &Rows, partition: usize) -> Result<RowGroup> {
         let RowsOfPartition { rows: count, runs, .. } = &rows.partitions[partition];
         let runs = &rows.runs[runs.clone()];
@@ -139,20 +166,20 @@ impl Encoder {
         let mut columns = Vec::with_capacity(schema.num_columns());
         for ((number, leaf), descriptor) in leaves.zip(schema.columns()) {
             let rows = LeafRows::new(table, number, runs);
-            let landed = match &table.values[number] {
-                Values::Dictionary(dictionary) => Some(dictionary.landed()),
+            let dictionary = match &table.values[number] {
+                Values::Dictionary(dictionary) => Some(dictionary.output()),
                 _ => None,
             };
-            columns.push(self.columns.encode(leaf, descriptor, &rows, &mut self.column, landed)?);
+            columns.push(self.columns.encode(leaf, descriptor, &rows, &mut self.column, dictionary)?);
         }
         Ok(RowGroup { rows: *count, columns })
     }
 
-    /// An empty file for rows of a dataset.
+    /// An empty file for the rows of a dataset.
     ///
     /// # Errors
-    /// Only what should never happen: a schema that Parquet does not take.
+    /// Parquet refuses the schema, which is a bug.
     pub fn file(&self, datasets: &Datasets, dataset: usize) -> Result<ParquetFile> {
-        ParquetFile::new(datasets.plan(dataset), &self.schemas[dataset])
+        ParquetFile::new(datasets.plan(dataset), &self.schemas[dataset], &self.bounded[dataset], &self.producer)
     }
 }

@@ -1,22 +1,28 @@
-//! Least and greatest values, for statistics and page indexes.
+//! The least and greatest values of pages and column chunks, for statistics and page indexes.
 //!
-//! Texts are compared as unsigned bytes and cut to 64 bytes: a lower bound may be cut anywhere, an upper bound is cut
-//! and counted up by one, as the format allows. Zeros of doubles get the sign that the format asks for.
+//! Owns: computing, widening and shortening bounds. Does not own: which columns have bounds outside of the file
+//! (`column_stats`).
+//!
+//! Source: `Statistics` and `ColumnOrder` in `parquet.thrift`. Texts are compared as unsigned bytes. Bounds of texts have
+//! at most 64 bytes: a longer lower bound is cut, a longer upper bound is cut and its last character increased. A lower
+//! bound of zero is -0.0 and an upper bound is +0.0, as the source demands.
 
 use parquet::data_type::ByteArray;
 use parquet::file::statistics::{Statistics, ValueStatistics};
 
 use crate::dataset::plan::Physical;
 
-/// Bytes of a text's bound.
+/// The most bytes in a bound of texts.
 const TEXT_BOUND_BYTES: usize = 64;
 
-/// The least and the greatest of some values.
+/// The least and the greatest of a set of values.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Bounds {
+    Bools(bool, bool),
     Numbers(i64, i64),
     Doubles(f64, f64),
-    /// Cut to size; `None` as upper bound where no short one exists. The flags tell whether each is exact.
+    /// At most [`TEXT_BOUND_BYTES`] long. There is no upper bound if no short text is great enough. The flags are true if
+    /// the bound is a value of the column.
     Texts {
         min: Vec<u8>,
         max: Option<Vec<u8>>,
@@ -26,11 +32,17 @@ pub(crate) enum Bounds {
 }
 
 impl Bounds {
+    /// Bounds of booleans, given as 0 and 1.
+    pub(crate) fn of_bools(values: &[i64]) -> Option<Bounds> {
+        let all = |value: i64| values.iter().all(|other| *other == value);
+        (!values.is_empty()).then(|| Bounds::Bools(all(1), !all(0)))
+    }
+
     pub(crate) fn of_numbers(values: &[i64]) -> Option<Bounds> {
         Some(Bounds::Numbers(*values.iter().min()?, *values.iter().max()?))
     }
 
-    /// Of doubles given as their bits; there is no NaN among them, since JSON has none.
+    /// Bounds of doubles, given as their bits. None of them is NaN, because JSON has no NaN.
     pub(crate) fn of_doubles(bits: &[i64]) -> Option<Bounds> {
         let doubles = bits.iter().map(|bits| f64::from_bits(bits.cast_unsigned()));
         let (min, max) = doubles.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| {
@@ -64,9 +76,30 @@ impl Bounds {
         }))
     }
 
-    /// Makes the bounds hold for other values as well.
+    /// The bounds in the statistics of a column chunk.
+    pub(crate) fn of_statistics(statistics: &Statistics) -> Option<Bounds> {
+        Some(match statistics {
+            Statistics::Boolean(of) => Bounds::Bools(*of.min_opt()?, *of.max_opt()?),
+            Statistics::Int32(of) => Bounds::Numbers((*of.min_opt()?).into(), (*of.max_opt()?).into()),
+            Statistics::Int64(of) => Bounds::Numbers(*of.min_opt()?, *of.max_opt()?),
+            Statistics::Double(of) => Bounds::Doubles(*of.min_opt()?, *of.max_opt()?),
+            Statistics::ByteArray(of) => Bounds::Texts {
+                min: of.min_opt()?.data().to_vec(),
+                max: of.max_opt().map(|max| max.data().to_vec()),
+                min_exact: of.min_is_exact(),
+                max_exact: of.max_is_exact(),
+            },
+            _ => return None,
+        })
+    }
+
+    /// Extends the bounds to those of other values.
     pub(crate) fn widen(&mut self, other: &Bounds) {
         match (self, other) {
+            (Bounds::Bools(min, max), Bounds::Bools(low, high)) => {
+                *min &= low;
+                *max |= high;
+            }
             (Bounds::Numbers(min, max), Bounds::Numbers(low, high)) => {
                 *min = (*min).min(*low);
                 *max = (*max).max(*high);
@@ -83,7 +116,7 @@ impl Bounds {
                     min.clone_from(low);
                     *min_exact = *low_exact;
                 }
-                // No upper bound at all is above every bound.
+                // No upper bound means that it is above every bound.
                 if max.is_some() && (high.is_none() || *high > *max) {
                     max.clone_from(high);
                     *max_exact = *high_exact;
@@ -93,9 +126,11 @@ impl Bounds {
         }
     }
 
-    /// Both bounds as a page index has them. A text without a short upper bound gets the highest one of its length.
+    /// Both bounds in the form of a page index. Where texts have no short upper bound, it is the greatest bytes of the most
+    /// length.
     pub(crate) fn to_bytes(&self, physical: Physical) -> (Vec<u8>, Vec<u8>) {
         match self {
+            Bounds::Bools(min, max) => (vec![u8::from(*min)], vec![u8::from(*max)]),
             Bounds::Numbers(min, max) => (number(*min, physical), number(*max, physical)),
             Bounds::Doubles(min, max) => {
                 (negative_zero(*min).to_le_bytes().to_vec(), positive_zero(*max).to_le_bytes().to_vec())
@@ -109,7 +144,6 @@ impl Bounds {
 
 fn number(value: i64, physical: Physical) -> Vec<u8> {
     match physical {
-        Physical::Bool => vec![u8::from(value != 0)],
         #[expect(clippy::cast_possible_truncation, reason = "the column's values are 32 bits wide")]
         Physical::Int32 | Physical::Date32 => (value as i32).to_le_bytes().to_vec(),
         _ => value.to_le_bytes().to_vec(),
@@ -124,7 +158,7 @@ fn positive_zero(value: f64) -> f64 {
     if value == 0.0 { 0.0 } else { value }
 }
 
-/// A text cut to the size of a bound, between characters.
+/// A text, cut between characters to the length of a bound.
 fn cut(text: &[u8]) -> &[u8] {
     if text.len() <= TEXT_BOUND_BYTES {
         return text;
@@ -136,20 +170,18 @@ fn cut(text: &[u8]) -> &[u8] {
     &text[..end]
 }
 
-/// A short text that is not less than this one and all that begin like it; `None` if there is none.
+/// A short text that is not less than this one; `None` if there is none.
 fn cut_up(text: &[u8]) -> Option<Vec<u8>> {
     if text.len() <= TEXT_BOUND_BYTES {
         return Some(text.to_vec());
     }
-    let text = std::str::from_utf8(cut(text)).ok()?;
-    let mut characters: Vec<char> = text.chars().collect();
-    while let Some(last) = characters.pop() {
-        // The next character that takes no more bytes keeps the bound valid UTF-8.
-        let next =
-            (u32::from(last) + 1..).map_while(|next| (next <= 0x10_FFFF).then_some(next)).find_map(char::from_u32);
-        if let Some(next) = next {
-            characters.push(next);
-            return Some(characters.into_iter().collect::<String>().into_bytes());
+    let mut kept = std::str::from_utf8(cut(text)).ok()?.to_owned();
+    while let Some(last) = kept.pop() {
+        // The next valid character keeps the bound valid UTF-8. It may have one byte more than the last one.
+        let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
+        if let Some(next) = next.filter(|next| kept.len() + next.len_utf8() <= TEXT_BOUND_BYTES) {
+            kept.push(next);
+            return Some(kept.into_bytes());
         }
     }
     None
@@ -159,8 +191,8 @@ fn cut_up(text: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn statistics(bounds: Option<&Bounds>, physical: Physical, nulls: u64) -> Statistics {
     let nulls = Some(nulls);
     match (physical, bounds) {
-        (Physical::Bool, Some(Bounds::Numbers(min, max))) => {
-            Statistics::boolean(Some(*min != 0), Some(*max != 0), None, nulls, false)
+        (Physical::Bool, Some(Bounds::Bools(min, max))) => {
+            Statistics::boolean(Some(*min), Some(*max), None, nulls, false)
         }
         (Physical::Bool, _) => Statistics::boolean(None, None, None, nulls, false),
         #[expect(clippy::cast_possible_truncation, reason = "the column's values are 32 bits wide")]
@@ -204,6 +236,7 @@ mod tests {
                 prop_assert!(min.as_slice() <= text.as_bytes() && text.as_bytes() <= max.as_slice());
             }
             prop_assert!(std::str::from_utf8(&min).is_ok());
+            prop_assert!(min.len() <= TEXT_BOUND_BYTES && max.len() <= TEXT_BOUND_BYTES);
             let Bounds::Texts { min_exact, max_exact, .. } = bounds else { panic!("texts") };
             let least = texts.iter().min().unwrap();
             prop_assert_eq!(min_exact, min == least.as_bytes());

@@ -1,69 +1,34 @@
 //! One lane of the pipeline: chunks go in; rows by partition, raw lines and dead letters come out.
 //!
-//! A worker has as many lanes as it has processor cores for them. A lane is pure and single-threaded: no I/O, no clock,
-//! no locks. It owns the rows that it holds and tells how much memory they take; when they are encoded is its owner's
-//! decision ([`Lane::take_rows`]).
+//! Owns: the rows and lines of one processor core, and the order in which a chunk's records are decoded, become columns and
+//! are counted. A worker has as many lanes as it has cores for them. Does not own: the stages (`decode`, `columns`), when
+//! rows are encoded, which its owner decides ([`Lane::take_rows`]).
 //!
-//! Invariant: every record of every chunk that was pushed is either in exactly one row or in exactly one dead letter of
-//! what the lane gives out, and, with raw landing, in exactly one raw line.
+//! A lane is pure and single-threaded: no I/O, no clock, no locks. It reports how much memory its rows take.
+//!
+//! Invariant: every record of every pushed chunk is in exactly one row or exactly one dead letter of what the lane gives
+//! out. With raw landing, it is also in exactly one raw line.
+
+mod config;
+
+mod land;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::anonymize::PseudonymKey;
-use crate::chunk::{Chunk, Damage, Frame, Framing, Source};
-use crate::columns::table::{BATCH_RECORDS, Record, Sequence, Table};
-use crate::dataset::Datasets;
-use crate::dead_letter::DeadLetter;
+use crate::chunk::{Chunk, Damage, Framing, Source};
+use crate::columns::micro_batch::{BATCH_RECORDS, MicroBatch, Record, Sequence};
+use crate::columns::table::Table;
 use crate::dead_letter::code::Code;
-use crate::decode::scan::{Fault, Spot};
+use crate::decode::scan::Fault;
 use crate::decode::{Decoder, lines};
 use crate::encode::Rows;
-use crate::graph::{Counts, Graph};
-use crate::line_objects::{LineCodec, LineMember, Lines};
+use crate::lane::land::Landing;
+use crate::line_objects::{LineMember, Lines};
 use crate::time::{DAY_MS, Day, day_of};
 
-/// What a lane needs to know, shared by all lanes of a worker.
-#[derive(Debug)]
-pub struct LaneConfig {
-    /// The datasets.
-    pub datasets: Datasets,
-    /// The graph whose edges are counted.
-    pub graph: Graph,
-    /// The secret key of pseudonyms.
-    pub key: Option<PseudonymKey>,
-    /// For each source of the graph, the dataset that all its records are of, if its configuration says so.
-    pub assigned: Vec<Option<usize>>,
-    /// Raw landing, and how it is compressed.
-    pub raw: Option<LineCodec>,
-    /// How dead letters are compressed.
-    pub letters: LineCodec,
-    /// Bytes that a record may have.
-    pub record_bytes_max: usize,
-    /// Seed of the dictionaries' hashes; never shows in the output.
-    pub hash_seed: u64,
-}
-
-/// What became of a pushed chunk.
-#[derive(Debug)]
-pub struct Pushed {
-    /// Records in it.
-    pub records: u64,
-    /// What passed along the graph's edges.
-    pub counts: Counts,
-    /// Dead letters, by code.
-    pub dead_letters: Vec<(Code, u64)>,
-    /// Keys of free-form objects that were not on an allow-list, by dataset.
-    pub denied_keys: Vec<u64>,
-    /// Line members that are complete.
-    pub members: Vec<LineMember>,
-    /// Hashes of the partitions, over all datasets, that the lane's rows had none of before: as many objects more, unless other
-    /// lanes have them too.
-    pub new_partitions: Vec<u64>,
-    /// The chunk's buffer, empty, to be filled again.
-    pub buffer: Vec<u8>,
-}
+pub use config::{LaneConfig, Pushed};
 
 /// A record of the chunk in hand.
 #[derive(Debug, Clone)]
@@ -83,9 +48,10 @@ pub struct Lane {
     tables: Vec<Table>,
     /// For each dataset, the records whose slots wait to become columns.
     waiting: Vec<Vec<Record>>,
+    /// The records of the chunk in hand.
     seen: Vec<Seen>,
     raw: Option<Lines>,
-    letters: Lines,
+    dead_letters: Lines,
     faults: Vec<Option<Fault>>,
 }
 
@@ -99,13 +65,13 @@ impl Lane {
             waiting: plans.iter().map(|_| Vec::new()).collect(),
             seen: Vec::new(),
             raw: config.raw.map(Lines::new),
-            letters: Lines::new(config.letters),
+            dead_letters: Lines::new(config.dead_letters),
             faults: Vec::new(),
             config,
         }
     }
 
-    /// Takes a chunk of the source number `source`.
+    /// Takes a chunk of the source with this number.
     pub fn push(&mut self, source_number: usize, chunk: Chunk) -> Pushed {
         let (source, framing, mut buffer) = chunk.into_parts();
         let mut pushed = Pushed {
@@ -156,12 +122,13 @@ impl Lane {
                 pushed.new_partitions.push(hasher.finish());
             }
         }
-        self.tell(source_number, &source, &framing, &buffer, &mut pushed);
+        self.report(source_number, &source, &framing, &buffer, &mut pushed);
         buffer.clear();
         pushed.buffer = buffer;
         pushed
     }
 
+    /// Decodes one record; its slots wait until there are enough of them for a micro-batch.
     fn record(
         &mut self,
         mut record: Record,
@@ -202,7 +169,8 @@ impl Lane {
         self.faults.clear();
         self.faults.resize(records.len(), None);
         let table = &mut self.tables[dataset];
-        table.add(slots, records, source, buffer, self.config.key.as_ref(), &mut self.faults);
+        let mut batch = MicroBatch { records, slots, source, chunk: buffer, faults: &mut self.faults };
+        table.add(&mut batch, self.config.key.as_ref());
         for ((record, fault), arrival_ms) in records.iter().zip(&self.faults).zip(table.arrivals()) {
             let seen = &mut self.seen[record.number as usize];
             seen.fault = *fault;
@@ -213,35 +181,33 @@ impl Lane {
         records.clear();
     }
 
-    /// Counts the chunk's records, writes its dead letters and its raw lines.
-    fn tell(&mut self, source_number: usize, source: &Source, framing: &Framing, buffer: &[u8], pushed: &mut Pushed) {
+    /// Counts the chunk's records, and writes its dead letters and its raw lines.
+    fn report(&mut self, source_number: usize, source: &Source, framing: &Framing, buffer: &[u8], pushed: &mut Pushed) {
         let config = Arc::clone(&self.config);
         let graph = &config.graph;
+        let landing = Landing { config: &config, source, framing, buffer };
         let mut by_code: Vec<u64> = vec![0; Code::ALL.len()];
         for (number, seen) in self.seen.iter().enumerate() {
-            let bytes = seen.bytes.len() as u64;
-            pushed.records += 1;
-            pushed.counts.add(graph.source_edge(source_number), 1, bytes);
             let code = seen.damage.or(seen.fault.map(|fault| fault.code));
-            count_record(graph, seen.dataset, code, bytes, &mut pushed.counts);
+            let bytes = seen.bytes.len() as u64;
+            graph.count_record(source_number, seen.dataset, code.map(Code::stage), bytes, &mut pushed.counts);
+            pushed.records += 1;
             if let Some(code) = code {
-                let place = Code::ALL.iter().position(|known| *known == code).unwrap_or(0);
-                by_code[place] += 1;
-                letter(&config, &mut self.letters, seen, code, source, framing, number, buffer);
+                by_code[code as usize] += 1;
+                landing.dead_letter(seen, number, code, &mut self.dead_letters);
             }
         }
         pushed.dead_letters = Code::ALL.into_iter().zip(by_code).filter(|(_, count)| *count > 0).collect();
         if let (Some(raw), Some([into, ..])) = (&mut self.raw, graph.raw_edges()) {
-            let whole_lines = matches!(framing, Framing::Lines { .. });
-            land_raw(&config, raw, &self.seen, buffer, whole_lines);
+            landing.raw(&self.seen, raw);
             let bytes = self.seen.iter().map(|seen| seen.bytes.len() as u64).sum();
             pushed.counts.add(into, self.seen.len() as u64, bytes);
             pushed.members.extend(raw.take_members());
         }
-        pushed.members.extend(self.letters.take_members());
+        pushed.members.extend(self.dead_letters.take_members());
     }
 
-    /// Bytes of memory that the lane holds for rows. Lines that wait are bounded by themselves.
+    /// Bytes of memory that the lane holds for rows. The lines that wait are bounded on their own.
     pub fn memory(&self) -> usize {
         self.tables.iter().map(Table::memory).sum()
     }
@@ -261,133 +227,16 @@ impl Lane {
     /// Gives up all lines, compressed.
     pub fn take_lines(&mut self) -> Vec<LineMember> {
         let mut members = self.raw.as_mut().map(Lines::flush).unwrap_or_default();
-        members.extend(self.letters.flush());
+        members.extend(self.dead_letters.flush());
         members
     }
 
-    /// Forgets everything that the lane holds: the epoch never happened.
+    /// Discards everything that the lane holds, as if the epoch had not begun.
     pub fn forget(&mut self) {
         *self = Lane::new(Arc::clone(&self.config));
     }
 }
 
-/// Counts one record along its way.
-fn count_record(graph: &Graph, dataset: Option<usize>, code: Option<Code>, bytes: u64, counts: &mut Counts) {
-    use crate::dead_letter::code::Stage;
-    let refused_at = code.map(Code::stage);
-    if let Some(stage) = refused_at {
-        counts.add(graph.refused_edge(dataset, stage), 1, bytes);
-        let [to_commit, _] = graph.letter_edges();
-        counts.add(to_commit, 1, 0);
-    }
-    let Some(dataset) = dataset else { return };
-    let edges = &graph.datasets[dataset];
-    if refused_at == Some(Stage::Decode) {
-        return;
-    }
-    counts.add(edges.decoded, 1, bytes);
-    if refused_at == Some(Stage::Validate) {
-        return;
-    }
-    counts.add(edges.validated, 1, bytes);
-    if refused_at == Some(Stage::Enrich) {
-        return;
-    }
-    counts.add(edges.enriched, 1, bytes);
-    counts.add(edges.anonymized, 1, bytes);
-    if refused_at.is_none() {
-        counts.add(edges.batched, 1, bytes);
-    }
-}
-
-fn letter(
-    config: &LaneConfig,
-    letters: &mut Lines,
-    seen: &Seen,
-    code: Code,
-    source: &Source,
-    framing: &Framing,
-    number: usize,
-    buffer: &[u8],
-) {
-    let numbered;
-    let frame: Option<&Frame> = match framing {
-        Framing::Records(frames) => frames.get(number),
-        Framing::Lines { .. } => None,
-    };
-    let sequence = match (framing, frame) {
-        (_, Some(frame)) => &*frame.sequence,
-        (Framing::Lines { base }, None) => {
-            numbered = (base + seen.bytes.start as u64).to_string();
-            &numbered
-        }
-        (Framing::Records(_), None) => "",
-    };
-    let field =
-        seen.dataset.zip(seen.fault).and_then(|(dataset, fault)| config.datasets.plan(dataset).spot(fault.spot));
-    // A partition key often is somebody's id or address: its pseudonym finds the same records, and tells nothing.
-    let partition_key = frame.and_then(|frame| frame.partition_key.as_deref()).zip(config.key.as_ref());
-    let partition_key = partition_key.map(|(partition_key, key)| key.pseudonym(partition_key.as_bytes()));
-    let letter = DeadLetter {
-        code,
-        dataset: seen.dataset.map(|dataset| config.datasets.plan(dataset).name.as_str()),
-        field: field.as_deref(),
-        stream: &source.stream,
-        shard: &source.shard,
-        sequence,
-        sub_sequence: frame.map_or(0, |frame| frame.sub_sequence),
-        partition_key: partition_key.as_ref().and_then(|pseudonym| std::str::from_utf8(pseudonym).ok()),
-        arrival_ms: seen.arrival_ms,
-        raw: &buffer[seen.bytes.clone()],
-    };
-    letters.add(&format!("error/reason={code}/{}", day_folder(seen.arrival_ms)), |out| {
-        letter.write(out);
-        1
-    });
-}
-
-/// Writes every record of the chunk as one raw line; neighbours that go to the same object are copied in one piece.
-fn land_raw(config: &LaneConfig, raw: &mut Lines, seen: &[Seen], buffer: &[u8], whole_lines: bool) {
-    let target = |seen: &Seen| (seen.dataset, seen.arrival_ms.div_euclid(DAY_MS));
-    let joins = |left: &Seen, right: &Seen| {
-        let adjacent = whole_lines && left.bytes.end + 1 == right.bytes.start && buffer[left.bytes.end] == b'\n';
-        adjacent && target(left) == target(right)
-    };
-    for group in seen.chunk_by(joins) {
-        let (first, last) = (&group[0], &group[group.len() - 1]);
-        let dataset = first.dataset.map_or("unknown", |dataset| config.datasets.plan(dataset).name.as_str());
-        raw.add(&format!("raw/{dataset}/{}", day_folder(first.arrival_ms)), |out| {
-            let bytes = &buffer[first.bytes.start..last.bytes.end];
-            let begin = out.len();
-            out.extend_from_slice(bytes);
-            if !whole_lines {
-                // A line end between a document's tokens is white space; a record is one line.
-                out[begin..].iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
-            }
-            out.push(b'\n');
-            group.len() as u64
-        });
-    }
-}
-
-fn day_folder(ms: i64) -> String {
-    let Day { year, month, day } = day_of(ms.div_euclid(DAY_MS));
-    format!("year={year:04}/month={month:02}/day={day:02}")
-}
-
-impl crate::dataset::plan::Plan {
-    /// The field that a fault is at, as a JSON Pointer.
-    fn spot(&self, spot: Spot) -> Option<String> {
-        match spot {
-            Spot::Record => None,
-            Spot::Input(input) => Some(self.inputs[input].pointer.clone()),
-            Spot::Field(node, field) => Some(self.nodes[node].fields[field].pointer.clone()),
-            Spot::Node(node) => Some(self.nodes[node].pointer.clone()).filter(|pointer| !pointer.is_empty()),
-            Spot::Shape(shape) => Some(self.shapes[shape].pointer.clone()),
-            Spot::Leaf(leaf) => Some(match self.leaves[leaf].source {
-                crate::dataset::plan::LeafSource::Input(input) => self.inputs[input].pointer.clone(),
-                _ => self.leaves[leaf].name.clone(),
-            }),
-        }
-    }
+fn day_of_ms(ms: i64) -> Day {
+    day_of(ms.div_euclid(DAY_MS))
 }

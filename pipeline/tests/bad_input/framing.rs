@@ -239,7 +239,7 @@ fn a_source_that_is_of_one_dataset_needs_nothing_to_be_recognized_by() {
     let outcome = Setup::shipped().assigned("assessments").run().lines(records).take();
     assert_eq!(both(&outcome), (1, vec![Code::MissingField, Code::NotAnObject, Code::Truncated, Code::MissingField]));
     assert!(outcome.letters.iter().all(|letter| letter.dataset.as_deref() == Some("assessments")));
-    assert!(outcome.raw.iter().all(|line| line.folder.starts_with("raw/assessments/")));
+    assert!(outcome.raw.iter().all(|line| line.folder.to_string().starts_with("raw/assessments/")));
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn the_arrival_time_is_the_records_own_then_the_fields_then_the_chunks() {
     let arrivals: Vec<i64> =
         outcome.rows("events").iter().map(|row| row["ingest_arrival_time"].as_i64().unwrap()).collect();
     assert_eq!(arrivals, [day(2), day(1), day(0)]);
-    let mut folders: Vec<&str> = outcome.raw.iter().map(|line| line.folder.as_str()).collect();
+    let mut folders: Vec<String> = outcome.raw.iter().map(|line| line.folder.to_string()).collect();
     folders.sort_unstable();
     assert_eq!(
         folders,

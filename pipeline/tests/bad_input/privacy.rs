@@ -112,7 +112,7 @@ fn nothing_about_a_dead_letter_holds_a_value_of_the_record() {
             let mut run = Setup::shipped().run();
             run.lines(ndjson(&spoilt(kind, document)));
             let members = run.lane.take_lines();
-            let folders: Vec<String> = members.iter().map(|member| member.folder.clone()).collect();
+            let folders: Vec<String> = members.iter().map(|member| member.folder.to_string()).collect();
             assert!(folders.iter().all(|folder| !folder.contains("marker")), "{folders:?}");
             run.keep(members);
             let outcome = run.take();

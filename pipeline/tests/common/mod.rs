@@ -21,9 +21,10 @@ use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Frame, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, shipped};
 use pipeline::dead_letter::code::Code;
-use pipeline::encode::{Encoder, Provenance};
+use pipeline::encode::{Encoder, EncoderConfig, Provenance};
 use pipeline::graph::{Counts, Graph};
 use pipeline::lane::{Lane, LaneConfig, Pushed};
+use pipeline::layout::{Area, Folder};
 use pipeline::line_objects::{LineCodec, LineMember};
 use serde_json::{Map, Value};
 
@@ -146,7 +147,7 @@ impl Setup {
             key: Some(key()),
             assigned: vec![assigned],
             raw: self.raw.then_some(LineCodec::Gzip(1)),
-            letters: LineCodec::Gzip(1),
+            dead_letters: LineCodec::Gzip(1),
             record_bytes_max: self.record_bytes_max,
             hash_seed: 42,
             datasets,
@@ -209,13 +210,13 @@ impl Run {
         self.members.extend(self.lane.take_lines());
         let files = encode_all(&self.config, &mut self.lane);
         let lines: Vec<Line> = std::mem::take(&mut self.members).iter().flat_map(lines_of).collect();
-        let (errors, raw): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.folder.starts_with("error/"));
+        let (errors, raw): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.folder.area() == Area::Error);
         Outcome { files, raw, letters: errors.into_iter().map(|line| Letter::read(&line)).collect() }
     }
 
     /// How many records have passed along an edge.
     pub(crate) fn count(&self, edge: &str) -> u64 {
-        let edge = self.config.graph.find_edge(edge).unwrap_or_else(|| panic!("there is no edge {edge}"));
+        let edge = edge.parse().ok().and_then(|id| self.config.graph.find_edge(&id)).expect("the id of an edge");
         self.counts[edge].records
     }
 }
@@ -327,7 +328,7 @@ pub(crate) struct File {
 
 /// Encodes all rows that a lane holds, one file for each partition, and reads them back.
 pub(crate) fn encode_all(config: &LaneConfig, lane: &mut Lane) -> Vec<File> {
-    let mut encoder = Encoder::new(&config.datasets, 1).expect("zstd has a level 1");
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default()).expect("zstd has a level 1");
     let names: Vec<&str> = config.datasets.names().collect();
     let mut files = Vec::new();
     for rows in lane.take_rows() {
@@ -336,7 +337,8 @@ pub(crate) fn encode_all(config: &LaneConfig, lane: &mut Lane) -> Vec<File> {
             assert_eq!(group.rows, partition.rows);
             let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the schema is one");
             file.append(group).expect("a row group of the same schema");
-            let bytes = Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file"));
+            let bytes =
+                Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file").bytes);
             let read = read_rows(&bytes);
             assert_eq!(read.len() as u64, partition.rows, "a file has the rows that it was given");
             let dataset = names[rows.dataset()].to_owned();
@@ -382,7 +384,7 @@ fn field_value(field: &Field) -> Value {
 /// A line of a line object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Line {
-    pub(crate) folder: String,
+    pub(crate) folder: Folder,
     pub(crate) text: Vec<u8>,
 }
 
@@ -424,9 +426,9 @@ impl Letter {
         assert_eq!(text("errorMessage").as_deref(), Some(code.message()));
         assert_eq!(text("stage").as_deref(), Some(code.stage().as_str()));
         assert_eq!((text("stream").as_deref(), value["attemptsMade"].as_u64()), (Some(STREAM), Some(1)));
-        assert!(line.folder.starts_with(&format!("error/reason={code}/year=")), "{}", line.folder);
+        assert!(matches!(line.folder, Folder::Error { code: found, .. } if found == code), "{}", line.folder);
         Letter {
-            folder: line.folder.clone(),
+            folder: line.folder.to_string(),
             code,
             stage: text("stage").unwrap_or_default(),
             dataset: text("dataset"),

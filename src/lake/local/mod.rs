@@ -24,14 +24,13 @@ use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pipeline::layout::STAGING;
 
 use crate::lake::{
     Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
     UploadInfo, Written,
 };
 
-/// Where uploads are staged, below the lake.
-const STAGING: &str = "_staging";
 /// From this many written names on, the whole file system is synced at once.
 const SYNC_ALL_FROM: usize = 64;
 

@@ -7,9 +7,10 @@ use aws_sdk_s3::types::{
     AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, BucketLocationConstraint, CreateBucketConfiguration,
     ExpirationStatus, LifecycleRule, LifecycleRuleFilter,
 };
+use checkpoints::error_chain;
 
 use crate::aws::permissions::{PROBE, Permission, Trials};
-use crate::aws::{Aws, Created, causes};
+use crate::aws::{Aws, Created};
 use crate::lake::backends::{LakeBackend, LakeOptions};
 use crate::lake::{Encryption, LakeError, ObjectStore, S3Location, S3Options, S3Store};
 use crate::settings::{Fallback, Key, Kind};
@@ -209,12 +210,12 @@ impl LakeBackend for S3Location {
             CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(region)).build()
         });
         let created = client.create_bucket().bucket(bucket).set_create_bucket_configuration(location).send().await;
-        created.map_err(|error| causes(&error))?;
+        created.map_err(|error| error_chain(&error))?;
         let rules = BucketLifecycleConfiguration::builder().rules(abort_old_uploads(self.prefix())).build();
         let rules = rules.expect("it has a rule");
         let put =
             client.put_bucket_lifecycle_configuration().bucket(bucket).lifecycle_configuration(rules).send().await;
-        put.map_err(|error| causes(&error))?;
+        put.map_err(|error| error_chain(&error))?;
         Ok(Some(Created::Made))
     }
 }

@@ -10,6 +10,7 @@ use std::error::Error;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use checkpoints::error_chain;
 
 use crate::lake::LakeError;
 use crate::lake::s3::S3Location;
@@ -83,9 +84,9 @@ where
     let unavailable = |problem: String, operation: String| LakeError::Unavailable { operation, problem };
     match error {
         SdkError::ServiceError(_) => {}
-        SdkError::ConstructionFailure(_) => return LakeError::Refused { operation, problem: chain(error) },
+        SdkError::ConstructionFailure(_) => return LakeError::Refused { operation, problem: error_chain(error) },
         SdkError::DispatchFailure(failure) => {
-            let problem = chain(error);
+            let problem = error_chain(error);
             // The SDK reports a failure to sign as a failure to send.
             if credentials_are_missing(error) {
                 let problem = format!("there are no usable AWS credentials ({problem}); {GIVE_CREDENTIALS}");
@@ -98,7 +99,7 @@ where
             };
         }
         // It timed out or was interrupted, and may have taken effect.
-        _ => return unavailable(chain(error), operation),
+        _ => return unavailable(error_chain(error), operation),
     }
     let status = status(error).unwrap_or_default();
     let code = code(error).unwrap_or_default();
@@ -158,20 +159,6 @@ fn said<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> String {
 
 fn header<'a, E>(error: &'a SdkError<E, HttpResponse>, name: &'static str) -> Option<&'a str> {
     error.raw_response().and_then(|response| response.headers().get(name))
-}
-
-/// An error and its causes, each once.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut message: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if !message.iter().any(|before| before.contains(&text)) {
-            message.push(text);
-        }
-        next = error.source();
-    }
-    message.join(": ")
 }
 
 /// Whether there are no credentials, or none that can be read. A credential service that fails is another case: it may be

@@ -39,13 +39,14 @@ use aws_sdk_s3::types::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
 use bytes::Bytes;
+use checkpoints::error_chain;
 use percent_encoding::percent_decode_str;
 
 use crate::lake::{
     Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
     UploadInfo, Written,
 };
-use errors::{Call, chain, code, lake_error, status};
+use errors::{Call, code, lake_error, status};
 use options::Checked;
 
 pub use options::{Encryption, InvalidS3, S3Location, S3Options};
@@ -390,7 +391,7 @@ fn is_taken<E: ProvideErrorMetadata>(error: &Failure<E>) -> bool {
 
 /// A download that ended early, or whose bytes do not match their checksum.
 fn cut_off(key: &ObjectKey, error: &(dyn std::error::Error + 'static)) -> LakeError {
-    LakeError::Unavailable { operation: format!("read {key}"), problem: chain(error) }
+    LakeError::Unavailable { operation: format!("read {key}"), problem: error_chain(error) }
 }
 
 /// Milliseconds since 1970. A time that S3 does not return counts as far in the future, so that nothing seems old.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use checkpoints::{ShardId, StreamName};
+use pipeline::layout;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -74,13 +75,9 @@ impl Registry {
         Registry::new(Arc::clone(&self.lake), self.stream.clone(), self.shard.clone())
     }
 
-    fn folder(&self) -> String {
-        let short = |text: &str| Sha256::digest(text)[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        format!("_sources/{}/{}/", short(self.stream.as_str()), short(self.shard.as_str()))
-    }
-
     fn key(&self, number: usize) -> ObjectKey {
-        ObjectKey::new(format!("{}{number:08}.json", self.folder())).expect("hex digits and a number are a plain path")
+        let key = layout::registry_entry(self.stream.as_str(), self.shard.as_str(), number);
+        ObjectKey::new(key).expect("hex digits and a number are a plain path")
     }
 
     fn error(&self, error: &LakeError) -> SourceError {

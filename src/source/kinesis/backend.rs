@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_kinesis::operation::create_stream::CreateStreamError;
 use aws_sdk_kinesis::types::{ShardIteratorType, StreamMode, StreamModeDetails, StreamStatus};
-use checkpoints::StreamName;
+use checkpoints::{StreamName, error_chain};
 use pipeline::time::{format_rfc3339, parse_rfc3339};
 use tokio::time::Instant;
 
 use crate::aws::permissions::{Permission, Trials};
-use crate::aws::{Aws, Created, causes};
+use crate::aws::{Aws, Created};
 use crate::settings::url::{Url, is_aws_name};
 use crate::settings::{Fallback, Key, Kind};
 use crate::source::backends::{OpenSource, OpenedSource, SourceBackend, SourceOptions};
@@ -248,12 +248,12 @@ impl SourceBackend for KinesisUrl {
             Err(error) if error.as_service_error().is_some_and(CreateStreamError::is_resource_in_use_exception) => {
                 Created::Existed
             }
-            Err(error) => return Err(causes(&error)),
+            Err(error) => return Err(error_chain(&error)),
         };
         let deadline = Instant::now() + ACTIVE_WITHIN;
         loop {
             let answer = client.describe_stream_summary().stream_name(stream).send().await;
-            let answer = answer.map_err(|error| causes(&error))?;
+            let answer = answer.map_err(|error| error_chain(&error))?;
             let status = answer.stream_description_summary().map(|summary| summary.stream_status().clone());
             if status == Some(StreamStatus::Active) {
                 return Ok(Some(created));

@@ -7,6 +7,7 @@ use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::event_stream::RawMessage;
+use checkpoints::error_chain;
 
 use crate::retry::Retryable;
 use crate::source::SourceError;
@@ -47,7 +48,7 @@ impl Failure {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let SdkError::ServiceError(service) = error else {
-            let problem = format!("{operation}: {}", causes(error));
+            let problem = format!("{operation}: {}", error_chain(error));
             return match error {
                 SdkError::ConstructionFailure(_) => Failure::Refused(problem),
                 _ => Failure::Unavailable(problem),
@@ -66,7 +67,7 @@ impl Failure {
                 let (code, message) = (event.err().code(), event.err().message());
                 Failure::of_code(operation, code, message, true)
             }
-            error => Failure::Unavailable(format!("{operation}: {}", causes(error))),
+            error => Failure::Unavailable(format!("{operation}: {}", error_chain(error))),
         }
     }
 
@@ -113,18 +114,6 @@ impl Failure {
             SourceError::Unreadable { place, problem }
         }
     }
-}
-
-/// An error and its causes by their own texts. The SDK's debug form shows a response, which contains records.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message += ": ";
-        message += &error.to_string();
-        cause = error.source();
-    }
-    message
 }
 
 impl Retryable for Failure {

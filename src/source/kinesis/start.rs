@@ -13,13 +13,12 @@
 //!
 //! Owns: the object. Does not own: what a position means to a reader (`cursor`).
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use checkpoints::{Position, StreamName};
+use pipeline::layout;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::clock::SharedClock;
 use crate::lake::{LakeError, ObjectKey, ObjectStore};
@@ -28,8 +27,6 @@ use crate::source::SourceError;
 
 /// The format's number.
 const FORMAT: u32 = 1;
-/// The most bytes of an escaped name that a key has unabridged.
-const PLAIN_NAME_MAX: usize = 300;
 
 /// Where the first reading of a stream starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,23 +131,7 @@ pub(super) async fn settle(
 }
 
 fn key(stream: &StreamName) -> ObjectKey {
-    let mut name = String::new();
-    for byte in stream.as_str().bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
-            name.push(char::from(byte));
-        } else {
-            let _ = write!(name, "%{byte:02X}");
-        }
-    }
-    if name.len() > PLAIN_NAME_MAX {
-        // No other name contains a tilde.
-        name.truncate(PLAIN_NAME_MAX / 2);
-        name.push('~');
-        for byte in &Sha256::digest(stream.as_str())[..16] {
-            let _ = write!(name, "{byte:02x}");
-        }
-    }
-    ObjectKey::new(format!("_sources/{name}.json")).expect("an escaped name is a valid segment")
+    ObjectKey::new(layout::stream_start(stream.as_str())).expect("an escaped name is a valid segment")
 }
 
 #[cfg(test)]

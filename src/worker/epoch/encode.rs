@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup, Rows};
+use pipeline::encode::{EncodeError, Encoder, FinishedFile, ParquetFile, Provenance, RowGroup, Rows};
 use pipeline::lane::{Lane, LaneConfig};
 use tokio::task::JoinSet;
 
-use crate::worker::epoch::objects::{FinishedFile, Objects, OpenUpload, Slot, TakenFile, finish_files};
+use crate::worker::epoch::objects::{Objects, OpenUpload, Slot, TakenFile, finish_files};
 use crate::worker::{WorkerConfig, WorkerError};
 
 /// Partitions, and rows, that one encoding job takes when an epoch ends.
@@ -54,7 +54,7 @@ impl Unit {
                 spill.next = 0;
                 continue;
             };
-            let slot = Slot::Rows { dataset: rows.dataset(), path: Arc::clone(&partition.path) };
+            let slot = Slot::Rows { dataset: rows.dataset(), path: partition.path.clone() };
             let group = self.encoder.row_group(rows, spill.next)?;
             bytes += group.bytes();
             groups.push((slot, group));
@@ -80,7 +80,7 @@ pub(crate) async fn encode_rest(
     let mut jobs = jobs(&all_rows).into_iter();
     let mut encoders: Vec<Encoder> = Vec::new();
     for _ in 0..units.len() {
-        encoders.push(Encoder::new(&config.lanes.datasets, config.zstd_level)?);
+        encoders.push(Encoder::new(&config.lanes.datasets, &config.encoder)?);
     }
     let mut running: JoinSet<Result<(Encoder, Vec<Encoded>), WorkerError>> = JoinSet::new();
     loop {
@@ -118,7 +118,7 @@ fn jobs(all_rows: &[Rows]) -> Vec<Vec<(Slot, Places)>> {
     let mut by_slot: BTreeMap<Slot, (u64, Places)> = BTreeMap::new();
     for (place, rows) in all_rows.iter().enumerate() {
         for (number, partition) in rows.partitions().iter().enumerate() {
-            let slot = Slot::Rows { dataset: rows.dataset(), path: Arc::clone(&partition.path) };
+            let slot = Slot::Rows { dataset: rows.dataset(), path: partition.path.clone() };
             let (count, places) = by_slot.entry(slot).or_default();
             *count += partition.rows;
             places.push((place, number));

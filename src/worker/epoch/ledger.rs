@@ -150,7 +150,7 @@ impl EpochLedger {
         let totals = Totals { rows: by_name(&self.rows), denied_keys: by_name(&self.denied), ..self.totals };
         let edges = graph
             .edges()
-            .map(|(edge, _)| (graph.edge_name(edge), EdgeTotal(self.counts[edge].records, self.counts[edge].bytes)))
+            .map(|(index, edge)| (edge.id.to_string(), EdgeTotal(self.counts[index].records, self.counts[index].bytes)))
             .filter(|(_, total)| *total != EdgeTotal::default())
             .collect();
         let shards = self
@@ -200,7 +200,7 @@ impl EpochLedger {
                     [out, landed]
                 }
                 ObjectKind::Error => {
-                    let [into, landed] = graph.letter_edges();
+                    let [into, landed] = graph.dead_letter_edges();
                     // Its records were counted when they failed; only now their bytes are known.
                     self.counts.add(into, 0, object.bytes);
                     self.counts.add(landed, object.rows, object.bytes);

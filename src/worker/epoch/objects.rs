@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpoints::LeaseOwner;
 use pipeline::dataset::Datasets;
-use pipeline::encode::{EncodeError, Encoder, ParquetFile, Provenance, RowGroup};
+use pipeline::encode::{EncodeError, Encoder, FinishedFile, ParquetFile, Provenance, RowGroup};
+use pipeline::layout::{Area, DataObject, Folder, PartitionPath};
 use pipeline::line_objects::LineMember;
 use tokio::task::JoinHandle;
 
@@ -43,9 +44,9 @@ pub(crate) struct ObjectsConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Slot {
     /// Rows of a dataset's partition.
-    Rows { dataset: usize, path: Arc<str> },
+    Rows { dataset: usize, path: PartitionPath },
     /// Lines below `raw/` or `error/`.
-    Lines { folder: String },
+    Lines { folder: Folder },
 }
 
 /// The objects of one epoch.
@@ -159,7 +160,7 @@ impl Objects {
         files: Vec<FinishedFile>,
     ) -> Result<(), WorkerError> {
         let mut going_on = taken;
-        for FinishedFile { bytes, rows } in files {
+        for FinishedFile { bytes, rows, .. } in files {
             let mut open = match going_on.take() {
                 Some(OpenUpload(open)) => open,
                 None => self.begin(slot, None),
@@ -182,12 +183,19 @@ impl Objects {
 
     fn begin(&mut self, slot: &Slot, file: Option<ParquetFile>) -> Open {
         self.begun += 1;
-        let (folder, extension) = match slot {
-            Slot::Rows { dataset, path } => (format!("processed/{}/{path}", self.datasets[*dataset]), "parquet"),
-            Slot::Lines { folder } if folder.starts_with("raw/") => (folder.clone(), self.config.raw_extension),
-            Slot::Lines { folder } => (folder.clone(), self.config.letters_extension),
+        let folder = match slot {
+            Slot::Rows { dataset, path } => {
+                Folder::Processed { dataset: self.datasets[*dataset].as_str().into(), partition: path.clone() }
+            }
+            Slot::Lines { folder } => folder.clone(),
         };
-        let key = ObjectKey::new(format!("{folder}/{}-{:05}.{extension}", self.epoch, self.begun))
+        let extension = match folder.area() {
+            Area::Processed => "parquet",
+            Area::Raw => self.config.raw_extension,
+            Area::Error => self.config.letters_extension,
+        };
+        let (epoch, number) = (self.epoch.to_string(), self.begun);
+        let key = ObjectKey::new(DataObject { folder, epoch, number, extension: extension.to_owned() }.to_string())
             .expect("partition paths are escaped and bounded, and epochs' names are plain");
         let hint = self.epoch.upload_id(&self.config.worker, self.begun);
         let (part_bytes, budget, failed) = (self.part_bytes(), self.budget.clone(), Arc::clone(&self.failed));
@@ -231,7 +239,7 @@ impl Objects {
     async fn close(&mut self, slot: Slot, mut open: Open) -> Result<(), WorkerError> {
         if let Some(file) = open.file.take() {
             let last = file.finish(&self.provenance)?;
-            open.upload.send(last).await;
+            open.upload.send(last.bytes).await;
         }
         self.close_upload(slot, open).await;
         Ok(())
@@ -240,7 +248,7 @@ impl Objects {
     async fn close_upload(&mut self, slot: Slot, open: Open) {
         let (kind, dataset) = match &slot {
             Slot::Rows { dataset, .. } => (ObjectKind::Processed, Some(self.datasets[*dataset].clone())),
-            Slot::Lines { folder } if folder.starts_with("raw/") => (ObjectKind::Raw, None),
+            Slot::Lines { folder } if folder.area() == Area::Raw => (ObjectKind::Raw, None),
             Slot::Lines { .. } => (ObjectKind::Error, None),
         };
         let rows = open.rows;
@@ -322,14 +330,6 @@ impl TakenFile {
 /// The upload of a file that is being finished elsewhere.
 pub(crate) struct OpenUpload(Open);
 
-/// A file that was finished.
-pub(crate) struct FinishedFile {
-    /// The bytes that were not yet taken.
-    pub(crate) bytes: Vec<u8>,
-    /// All rows of the file.
-    pub(crate) rows: u64,
-}
-
 /// Builds the last files of one partition from row groups: `file` goes on where it left off.
 pub(crate) fn finish_files(
     datasets: &Datasets,
@@ -349,15 +349,13 @@ pub(crate) fn finish_files(
         };
         growing.append(group)?;
         if growing.bytes_written() as u64 >= file_bytes {
-            let rows = growing.rows();
-            finished.push(FinishedFile { rows, bytes: growing.finish(provenance)? });
+            finished.push(growing.finish(provenance)?);
         } else {
             file = Some(growing);
         }
     }
     if let Some(file) = file {
-        let rows = file.rows();
-        finished.push(FinishedFile { rows, bytes: file.finish(provenance)? });
+        finished.push(file.finish(provenance)?);
     }
     Ok(finished)
 }

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use checkpoints::{Holder, Lease, LeaseOwner, Position, ShardKey};
+use checkpoints::{Holder, Lease, LeaseOwner, ShardKey};
 use mutations::mutated;
 
 /// What a shard counts beside its throughput: kilobytes a second, and a part of the mean.
@@ -31,14 +31,9 @@ pub(crate) struct Plan {
 
 /// Whether a shard is to be read now: not at its end, and its parents' ends are committed.
 pub(crate) fn is_ready(lease: &Lease, by_key: &HashMap<&ShardKey, &Lease>) -> bool {
-    let done = |row: &Lease| row.checkpoint == Position::End && row.pending.is_none();
-    let parents_done = lease.parents.iter().all(|parent| {
-        let key = ShardKey::new(lease.key.stream.clone(), parent.clone());
-        // A parent without a row is one that the stream had forgotten when reading began, or whose row was removed since: the
-        // keeper has asked for it by its key.
-        by_key.get(&key).is_none_or(|row| done(row))
-    });
-    !done(lease) && (parents_done || mutated!(ChildBeforeParent))
+    // A parent that a scan missed was read by its key: one without a row is done.
+    let parents_done = lease.parents_done(|key| by_key.get(key).copied());
+    !lease.is_done() && (parents_done || mutated!(ChildBeforeParent))
 }
 
 /// Judges by the leases that are ready to be read.
@@ -123,7 +118,7 @@ fn count(number: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use checkpoints::{NewLease, ShardId, StreamName, ThroughputKbps};
+    use checkpoints::{NewLease, Position, ShardId, StreamName, ThroughputKbps};
     use proptest::prelude::*;
 
     fn owner(number: usize) -> LeaseOwner {

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use checkpoints::{Lease, Position, ShardKey, StoreError, StreamName};
+use checkpoints::{Lease, ShardKey, StoreError, StreamName};
 use tokio::time::Instant;
 
 use crate::worker::leases::manager::LeaseManager;
@@ -55,9 +55,9 @@ impl LeaseManager {
         let of_stream = |lease: &&Lease| lease.key.stream == *stream;
         let (mut again, mut removed) = (Vec::new(), Vec::new());
         for lease in leases.iter().filter(of_stream) {
-            let done = lease.checkpoint == Position::End && lease.pending.is_none() && !listed.contains(&lease.key);
+            let done = lease.is_done() && !listed.contains(&lease.key);
             let mut children = leases.iter().filter(of_stream).filter(|child| child.parents.contains(&lease.key.shard));
-            let read = |child: &Lease| child.last_manifest.is_some() || child.checkpoint == Position::End;
+            let read = |child: &Lease| child.last_manifest.is_some() || child.is_done();
             if !done || lease.children.is_empty() || !children.all(read) {
                 continue;
             }

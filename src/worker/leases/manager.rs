@@ -247,9 +247,7 @@ impl LeaseManager {
         while !mutated!(TrustScans) {
             let shown: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
             let unread = leases.iter().filter(|lease| lease.checkpoint.is_start());
-            let parents = unread.flat_map(|lease| {
-                lease.parents.iter().map(|parent| ShardKey::new(lease.key.stream.clone(), parent.clone()))
-            });
+            let parents = unread.flat_map(Lease::parent_keys);
             let not_shown: BTreeSet<ShardKey> = parents.filter(|parent| !shown.contains(parent)).collect();
             self.state.absent_parents.retain(|parent| not_shown.contains(parent));
             let asked: Vec<ShardKey> =

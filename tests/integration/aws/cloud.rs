@@ -12,15 +12,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use aws_model::account::Account;
 use aws_model::clock::ModelClock;
 use aws_model::dynamodb::DynamoDb;
 use aws_model::faults::{Faults, ServiceName};
 use aws_model::firehose::Firehose;
-use aws_model::http::{Request, Service};
 use aws_model::kinesis::{Kinesis, Placed, Put, Settings};
 use aws_model::s3::S3;
-use aws_model::server::{Server, Services};
-use bytes::Bytes;
+use aws_model::server::Server;
 use serde_json::Value;
 
 use crate::records::{Draft, Fate};
@@ -133,29 +132,13 @@ impl Cloud {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let entered = runtime.enter();
         let clock = clock();
-        let kinesis = Kinesis::new(clock.clone(), Settings { read_limits: true, ..Settings::default() });
-        let millis = |clock: &ModelClock| {
-            let clock = clock.clone();
-            move || u64::try_from(clock.now_ms()).unwrap()
-        };
-        let (dynamodb, s3, firehose) = (DynamoDb::new(millis(&clock)), S3::new(millis(&clock)), Firehose::new());
+        let account = Account::new(&clock, Settings { read_limits: true, ..Settings::default() });
         let faults = Arc::new(Faults::new(0));
-        let services = Services::new()
-            .with(ServiceName::Kinesis, kinesis.clone())
-            .with(ServiceName::DynamoDb, dynamodb.clone())
-            .with(ServiceName::S3, s3.clone())
-            .with(ServiceName::Firehose, firehose.clone());
-        let server = Server::start(services, Arc::clone(&faults));
+        let server = account.serve(&faults);
         drop(entered);
+        let Account { kinesis, dynamodb, s3, firehose } = account;
         kinesis.create_stream(STREAM, Some(shards)).unwrap();
-        let bucket = Request {
-            method: "PUT".to_owned(),
-            path: format!("/{BUCKET}"),
-            query: BTreeMap::new(),
-            headers: BTreeMap::new(),
-            body: Bytes::new(),
-        };
-        assert_eq!(s3.answer(&bucket).status, 200);
+        s3.create_bucket(BUCKET);
         let cloud = Cloud {
             kinesis,
             dynamodb,

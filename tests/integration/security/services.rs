@@ -1,18 +1,15 @@
 //! Models of Kinesis, DynamoDB, S3 and Firehose behind one server, and what was put into the stream.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_model::account::Account;
 use aws_model::clock::ModelClock;
 use aws_model::dynamodb::DynamoDb;
 use aws_model::faults::{Fault, Faults, Refusal, Rule, ServiceName, When};
-use aws_model::firehose::Firehose;
-use aws_model::http::{Request, Service};
 use aws_model::kinesis::{Kinesis, Put, Settings};
 use aws_model::s3::S3;
-use aws_model::server::{Server, Services};
-use bytes::Bytes;
+use aws_model::server::Server;
 use md5::{Digest, Md5};
 use serde_json::Value;
 
@@ -47,30 +44,14 @@ impl Cloud {
         let entered = runtime.enter();
         let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
         let clock = ModelClock::tokio(now_ms);
-        let millis = |clock: &ModelClock| {
-            let clock = clock.clone();
-            move || u64::try_from(clock.now_ms()).unwrap()
-        };
-        let kinesis = Kinesis::new(clock.clone(), Settings::default());
-        let (dynamodb, s3, firehose) = (DynamoDb::new(millis(&clock)), S3::new(millis(&clock)), Firehose::new());
-        firehose.create("raw");
+        let account = Account::new(&clock, Settings::default());
         let faults = Arc::new(Faults::new(0));
-        let services = Services::new()
-            .with(ServiceName::Kinesis, kinesis.clone())
-            .with(ServiceName::DynamoDb, dynamodb.clone())
-            .with(ServiceName::S3, s3.clone())
-            .with(ServiceName::Firehose, firehose);
-        let server = Server::start(services, Arc::clone(&faults));
+        let server = account.serve(&faults);
         drop(entered);
+        let Account { kinesis, dynamodb, s3, firehose } = account;
+        firehose.create("raw");
         kinesis.create_stream(STREAM, Some(2)).unwrap();
-        let bucket = Request {
-            method: "PUT".to_owned(),
-            path: format!("/{BUCKET}"),
-            query: BTreeMap::new(),
-            headers: BTreeMap::new(),
-            body: Bytes::new(),
-        };
-        assert_eq!(s3.answer(&bucket).status, 200);
+        s3.create_bucket(BUCKET);
         let url = server.url();
         let round = std::cell::Cell::new(0);
         Cloud { kinesis, dynamodb, s3, faults, url, round, _server: server, _runtime: runtime }
@@ -163,7 +144,7 @@ impl Cloud {
         keys.map(|key| (key[prefix.len()..].to_owned(), self.s3.object(BUCKET, &key).unwrap().to_vec())).collect()
     }
 
-    /// Every item of the lease table and of the named checkpoints beside it.
+    /// Every item of the lease table.
     pub(crate) fn items(&self) -> Vec<Value> {
         let table = format!("{TABLE}{}", self.round.get());
         self.dynamodb.items(&table)

@@ -273,3 +273,30 @@ fn positions_are_saved_under_a_name() {
     place.ok(&["checkpoints", "delete", "before", "--lake", "lake"]);
     assert!(!place.ok(&["checkpoints", "list", "--lake", "lake"]).contains("before"));
 }
+
+#[test]
+fn saved_positions_outlive_the_lease_table() {
+    let place = Place::new();
+    place.write("in/a.ndjson", &assessment(0));
+    place.ok(&["run", "--source", "in", "--lake", "lake", "--until-caught-up"]);
+    place.ok(&["checkpoints", "save", "before", "--lake", "lake"]);
+    let message = place.fails(2, &["checkpoints", "save", "before", "--lake", "lake"]);
+    assert!(message.contains("there is a checkpoint 'before' already"), "{message}");
+    for file in ["_checkpoints.db", "_checkpoints.db-wal", "_checkpoints.db-shm"] {
+        let _ = fs::remove_file(place.path("lake").join(file));
+    }
+    let list = place.json(&["checkpoints", "list", "--lake", "lake"]);
+    assert_eq!((&list["positions"], &list["saved"][0]["name"]), (&serde_json::Value::Null, &"before".into()), "{list}");
+    let text = place.ok(&["checkpoints", "list", "--lake", "lake"]);
+    assert!(text.contains("before") && text.contains("the current positions are not known"), "{text}");
+    let shown = place.json(&["checkpoints", "show", "before", "--lake", "lake"]);
+    let end = (assessment(0).len() - 1).to_string();
+    assert_eq!(
+        (&shown["positions"][0]["shard"], &shown["positions"][0]["position"]),
+        (&"a.ndjson".into(), &end.into())
+    );
+    assert!(place.fails(2, &["checkpoints", "save", "after", "--lake", "lake"]).contains("_checkpoints.db"));
+    place.ok(&["checkpoints", "delete", "before", "--lake", "lake"]);
+    assert!(!place.path("lake/_checkpoints/before.json").exists());
+    assert!(!place.path("lake/_checkpoints.db").exists(), "no command made a new lease table");
+}

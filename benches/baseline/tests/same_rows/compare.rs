@@ -1,4 +1,4 @@
-//! Comparing what the product and the baseline made of the same lines.
+//! Compares the outputs of the product and the baseline for the same lines.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::product::{self, ARRIVAL_MS, Feed, KEY, Landed, SHARD, STREAM};
 
-/// Columns that hold JSON: the product copies the text, the baseline writes it again.
+/// Columns of JSON text: the product copies the text, the baseline writes it again.
 const JSON_COLUMNS: [&str; 3] = ["extra", "whole", "raw_json"];
 
-/// Runs both sides on these lines and compares everything. The answer is the product's side.
+/// Runs both sides on these lines and compares everything. Returns the output of the product.
 pub(crate) fn same(ndjson: &[u8], feed: &Feed) -> Landed {
     let landed = product::run(ndjson, feed);
     let definitions: Vec<&str> = feed.definitions.iter().map(|definition| definition.text.as_str()).collect();
@@ -31,15 +31,15 @@ pub(crate) fn same(ndjson: &[u8], feed: &Feed) -> Landed {
     };
     let shown = |sequence: u64| String::from_utf8_lossy(line(sequence)).into_owned();
     let ours: BTreeMap<u64, &str> =
-        landed.letters.iter().map(|(sequence, code, _)| (*sequence, code.as_str())).collect();
+        landed.dead_letters.iter().map(|(sequence, code, _)| (*sequence, code.as_str())).collect();
     let theirs: BTreeMap<u64, &str> =
         output.rejects.iter().map(|(sequence, code)| (*sequence, code.as_str())).collect();
     for sequence in ours.keys().chain(theirs.keys()) {
         let (ours, theirs) = (ours.get(sequence), theirs.get(sequence));
         assert!(ours == theirs, "product {ours:?}, baseline {theirs:?}: {}", shown(*sequence));
     }
-    assert_eq!(ours.len(), landed.letters.len(), "each reject has one dead letter");
-    for (sequence, _, raw) in &landed.letters {
+    assert_eq!(ours.len(), landed.dead_letters.len(), "each reject has one dead letter");
+    for (sequence, _, raw) in &landed.dead_letters {
         assert_eq!(raw, line(*sequence));
     }
 
@@ -57,19 +57,19 @@ pub(crate) fn same(ndjson: &[u8], feed: &Feed) -> Landed {
         rows += ours.num_rows();
     }
 
-    // Nothing is lost and nothing is twice: rows and dead letters are all lines, and so is the raw landing.
+    // Nothing is lost or duplicated: rows and dead letters together are all lines, and so are the raw lines.
     let mut lines: Vec<&[u8]> = ndjson.split(|byte| *byte == b'\n').collect();
     lines.iter_mut().for_each(|line| *line = line.strip_suffix(b"\r").unwrap_or(line));
     lines.retain(|line| !line.trim_ascii().is_empty() || line.contains(&b'\x0c'));
-    assert_eq!(rows + landed.letters.len(), lines.len());
+    assert_eq!(rows + landed.dead_letters.len(), lines.len());
     lines.sort_unstable();
     let mut raw: Vec<&[u8]> = landed.raw.iter().map(Vec::as_slice).collect();
     raw.sort_unstable();
-    assert!(raw == lines, "the raw landing is the input");
+    assert!(raw == lines, "the raw lines are the input");
     landed
 }
 
-/// A partition's path as a reader understands it: Hive escapes what it must, and more may be escaped.
+/// A partition's path with its escapes decoded. Hive escapes some characters; the product may escape more.
 fn decoded(path: &str) -> String {
     let mut parts = path.split('%');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
@@ -98,18 +98,19 @@ fn sequences(batch: &RecordBatch) -> Vec<u64> {
     column.iter().map(|sequence| sequence.unwrap().parse().unwrap()).collect()
 }
 
-fn same_batches(ours: &RecordBatch, theirs: &RecordBatch, place: &str, shown: &dyn Fn(u64) -> String) {
+fn same_batches(ours: &RecordBatch, theirs: &RecordBatch, context: &str, shown: &dyn Fn(u64) -> String) {
     let (our_schema, their_schema) = (ours.schema(), theirs.schema());
     for (ours, theirs) in our_schema.fields().iter().zip(their_schema.fields()) {
-        let differ = |what: &str| format!("{place}: product {ours:?}, baseline {theirs:?}: {what}");
+        let differ = |what: &str| format!("{context}: product {ours:?}, baseline {theirs:?}: {what}");
         assert_eq!(ours.name(), theirs.name(), "{}", differ("names"));
         assert!(ours.data_type().equals_datatype(theirs.data_type()), "{}", differ("types"));
-        assert_eq!(ours.data_type(), theirs.data_type(), "{}", differ("names or nullability inside"));
+        assert_eq!(ours.data_type(), theirs.data_type(), "{}", differ("names, nullability or field ids inside"));
+        assert_eq!(ours.metadata(), theirs.metadata(), "{}", differ("field ids"));
         assert_eq!(ours.is_nullable(), theirs.is_nullable(), "{}", differ("nullability"));
     }
-    assert_eq!(our_schema.fields().len(), their_schema.fields().len(), "{place}");
+    assert_eq!(our_schema.fields().len(), their_schema.fields().len(), "{context}");
     let sequences = sequences(ours);
-    assert_eq!(sequences, self::sequences(theirs), "{place}");
+    assert_eq!(sequences, self::sequences(theirs), "{context}");
     for (number, field) in our_schema.fields().iter().enumerate() {
         let (mut ours, mut theirs) = (Arc::clone(ours.column(number)), Arc::clone(theirs.column(number)));
         if JSON_COLUMNS.contains(&field.name().as_str()) {
@@ -120,14 +121,14 @@ fn same_batches(ours: &RecordBatch, theirs: &RecordBatch, place: &str, shown: &d
         }
         let row = (0..ours.len()).find(|row| *ours.slice(*row, 1) != *theirs.slice(*row, 1)).unwrap();
         let (ours, theirs) = (ours.slice(row, 1), theirs.slice(row, 1));
-        panic!("{place} {}: product {ours:?}, baseline {theirs:?}: {}", field.name(), shown(sequences[row]));
+        panic!("{context} {}: product {ours:?}, baseline {theirs:?}: {}", field.name(), shown(sequences[row]));
     }
 }
 
-/// JSON texts without their spelling.
+/// JSON texts in a normal form.
 fn plain_json(column: &ArrayRef) -> ArrayRef {
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).map(|value| value.to_string());
-    // serde_json takes no number beyond a double; both sides keep such a one as it is written.
+    // serde_json refuses a number beyond a double; both sides keep its text.
     let plain = |text: &str| parse(text).or_else(|_| parse(&text.replace("1e999", "\"1e999\""))).unwrap_or(text.into());
     Arc::new(column.as_string::<i32>().iter().map(|text| text.map(plain)).collect::<StringArray>())
 }

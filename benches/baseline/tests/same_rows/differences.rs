@@ -1,4 +1,4 @@
-//! What the two sides have been found to differ in, each with the reason why this side is held to be right.
+//! Cases in which the two sides once differed, each with the reason for the result that both now give.
 
 use pipeline::dataset::{DefinitionText, shipped};
 
@@ -7,10 +7,10 @@ use crate::odd::{assessment, endpoint, event, string};
 use crate::product::{Feed, Landed};
 
 fn codes(landed: &Landed) -> Vec<&str> {
-    landed.letters.iter().map(|(_, code, _)| code.as_str()).collect()
+    landed.dead_letters.iter().map(|(_, code, _)| code.as_str()).collect()
 }
 
-/// A feed with a further dataset, of these columns.
+/// A feed with an additional dataset that has these columns.
 fn with_dataset(head: &str, columns: &str) -> Feed {
     let text = format!(
         "name = \"more\"\npartition_by = [\"day\"]\n[event_time]\npointer = \"/at\"\nformat = \"epoch_ms\"\n{head}\n{columns}"
@@ -21,8 +21,8 @@ fn with_dataset(head: &str, columns: &str) -> Feed {
 }
 
 #[test]
-fn a_raw_control_character_inside_a_string_is_no_json_even_if_the_string_holds_json() {
-    // RFC 8259, section 7. Between the tokens of the inner document a tab is white space, but the outer string ends there.
+fn a_raw_control_character_in_a_string_is_invalid_even_if_the_string_contains_json() {
+    // RFC 8259, section 7: a tab is white space between the tokens of the inner document, but invalid in the outer string.
     let spaced = [
         "{\\\"Id\\\":\t\\\"e\\\"}",
         "{\t\\\"Id\\\":\\\"e\\\"}",
@@ -35,8 +35,8 @@ fn a_raw_control_character_inside_a_string_is_no_json_even_if_the_string_holds_j
 }
 
 #[test]
-fn a_document_inside_a_string_is_looked_at_only_if_it_is_one() {
-    // One fault each, of the inner document's syntax: no value of a wrong type is there.
+fn a_document_in_a_string_is_read_only_if_it_is_valid() {
+    // One fault each, in the syntax of the inner document: its values are not read, so no type is wrong.
     let documents = [r#"{"User":x}"#, r#"{"EffectiveDate":2025-01-13}"#, r#"{"Id":1,}"#, r#"{"Id":1"#];
     let records: Vec<String> = documents.iter().map(|text| endpoint(&string(text))).collect();
     let landed = same(records.join("\n").as_bytes(), &Feed::default());
@@ -44,24 +44,24 @@ fn a_document_inside_a_string_is_looked_at_only_if_it_is_one() {
 }
 
 #[test]
-fn a_number_in_a_string_may_be_spelled_with_escapes() {
-    // RFC 8259, section 8.3: a string is what it says once unescaped.
+fn a_number_in_a_string_may_have_escapes() {
+    // RFC 8259, section 8.3: strings are compared after unescaping.
     let record = event(r#","attributes":{"number_of_message_parts":"\u0031"}"#);
     let landed = same(record.as_bytes(), &Feed::default());
     assert_eq!(codes(&landed), [""; 0]);
 }
 
 #[test]
-fn a_key_that_lands_in_unknown_fields_may_not_be_there_twice() {
-    // The definition names it (`allow`), and a JSON text with a key twice means something else to every reader.
+fn a_key_collected_as_an_unknown_field_may_not_occur_twice() {
+    // The definition names it (`allow`), and readers disagree on a JSON text with a duplicate key.
     let record = assessment(r#","device":"ios","device":"web""#);
     let landed = same(record.as_bytes(), &Feed::default());
     assert_eq!(codes(&landed), ["Decode.DuplicateKey"]);
 }
 
 #[test]
-fn a_required_list_map_or_struct_must_be_there() {
-    // The JSON Schema that is given to producers says so, too.
+fn a_required_list_map_or_struct_must_be_present() {
+    // So says the JSON Schema for producers.
     let recognize = "[[recognize]]\npresent = [\"/more\"]\n";
     let columns = [
         "type = \"list\"\nelement = \"int64\"",
@@ -79,8 +79,8 @@ fn a_required_list_map_or_struct_must_be_there() {
 }
 
 #[test]
-fn a_dataset_does_not_change_what_is_good_in_another() {
-    // `more` looks into `/colour` to recognize its records; of an event nobody reads `colour` or `score`.
+fn a_dataset_does_not_change_what_is_valid_in_another() {
+    // `more` reads `/colour` to recognize its records; no column of an event reads `colour` or `score`.
     let feed = with_dataset(
         "[[recognize]]\npresent = [\"/colour/hue\"]\n",
         "[[column]]\nname = \"c\"\npointer = \"/c\"\ntype = \"string\"\n",

@@ -1,10 +1,14 @@
-//! The product and the baseline read the same bytes: every row, every value, every reject must be the same.
+//! The product and the baseline read the same bytes; every row, value and reject must be the same.
 //!
-//! `product` runs the product's lane and encoder as a worker would, in small pieces; `compare` reads both sides' Parquet
-//! with parquet's own reader and compares. `produced` feeds records of the sample generator, `odd` hand-written ones;
-//! `read_back` looks at what is beside the values in the product's files: statistics, indexes, filters, footers.
+//! | module | content |
+//! | --- | --- |
+//! | `product` | runs the product's lane and encoder like a worker, in small pieces |
+//! | `compare` | reads the Parquet files of both sides with parquet's own reader and compares them |
+//! | `produced`, `odd`, `random` | records of the sample generator, hand-written and random records |
+//! | `differences` | cases in which the two sides once differed |
+//! | `read_back` | statistics, indexes, filters and footers of the product's files |
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 mod compare;
 mod product;

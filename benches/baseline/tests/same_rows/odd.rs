@@ -1,14 +1,14 @@
-//! Hand-written records, for what the generator does not write.
+//! Hand-written records: what the sample generator does not write.
 
 use crate::compare::{by_sequence, same};
 use crate::product::{Feed, Landed};
 
-/// An assessment with these further members; none of them may be one of `id`, `user_id`, `type`, `timestamp`.
+/// An assessment with these additional members, none of them `id`, `user_id`, `type` or `timestamp`.
 pub(crate) fn assessment(members: &str) -> String {
     format!(r#"{{"id":"a-1","user_id":"u-1","type":"skills","timestamp":"2025-01-13T10:30:00Z"{members}}}"#)
 }
 
-/// An event with these further members.
+/// An event with these additional members.
 pub(crate) fn event(members: &str) -> String {
     format!(r#"{{"event_type":"_session.start","event_timestamp":1736764200123{members}}}"#)
 }
@@ -18,12 +18,12 @@ pub(crate) fn endpoint(endpoint: &str) -> String {
     event(&format!(r#","client_context":{{"custom":{{"legacy_identifier":"l","endpoint":{endpoint}}}}}"#))
 }
 
-/// A user with these further members.
+/// A user with these additional members.
 fn user(members: &str) -> String {
     format!(r#"{{"user_id":"u-1","updated_at":"2025-01-13T10:30:00.5+01:00"{members}}}"#)
 }
 
-/// A JSON string that holds this text.
+/// This text as a JSON string.
 pub(crate) fn string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -33,19 +33,19 @@ fn base64(text: &str) -> String {
     base64::prelude::BASE64_STANDARD.encode(text)
 }
 
-/// All of them good on both sides, in one chunk and in many.
+/// Both sides accept all of them, in one chunk and in many.
 fn all_good(records: &[String]) -> Landed {
     let ndjson = records.join("\n");
     let landed = same(ndjson.as_bytes(), &Feed { chunk_bytes: vec![64], ..Feed::default() });
-    assert_eq!(landed.letters, []);
+    assert_eq!(landed.dead_letters, []);
     same(ndjson.as_bytes(), &Feed::default())
 }
 
-/// All of them refused, each with this code.
+/// Both sides reject all of them with this code.
 fn all_bad(records: &[(String, &str)]) {
     let ndjson = records.iter().map(|(record, _)| record.as_str()).collect::<Vec<_>>().join("\n");
     let landed = same(ndjson.as_bytes(), &Feed::default());
-    let codes: Vec<&str> = landed.letters.iter().map(|(_, code, _)| code.as_str()).collect();
+    let codes: Vec<&str> = landed.dead_letters.iter().map(|(_, code, _)| code.as_str()).collect();
     assert_eq!(codes, records.iter().map(|(_, code)| *code).collect::<Vec<_>>());
 }
 
@@ -58,7 +58,7 @@ fn spelling_does_not_matter() {
     let escaped = r#"{"\u0069d":"\u0061-1","user_i\u0064":"u\u002d1","t\u0079pe":"skill\u0073","score":73.5,"timestamp":"2025-01-13\u005410:30:00Z","answer\u0073":[{"\u0071uestion":"q\u0031","answer":"\u0041"}],"d\u0065vice":"\u0069os"}"#;
     let records = [plain, spaced, shuffled, escaped].map(str::to_owned);
     let landed = all_good(&records);
-    // Not only the same on both sides, but the same in every row.
+    // All rows are the same, too.
     let rows = by_sequence(landed.files.into_values().next().unwrap());
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
         if !["ingest_sequence", "extra"].contains(&field.name().as_str()) {
@@ -68,7 +68,7 @@ fn spelling_does_not_matter() {
 }
 
 #[test]
-fn absent_null_and_empty_are_told_apart() {
+fn absent_null_and_empty_are_distinguished() {
     all_good(&[
         assessment(""),
         assessment(r#","answers":null,"score":null,"duration":null,"user_age":null,"user_region":null,"device":null"#),
@@ -152,7 +152,7 @@ fn an_endpoint_comes_in_every_form() {
 }
 
 #[test]
-fn wrapped_records_are_read() {
+fn base64_records_are_read() {
     let record = event(r#","attributes":{"screen":"home"}"#);
     let spaced = format!("{{ {}", &record[1..]);
     let broken = format!("{{\n{}", &record[1..]);
@@ -289,7 +289,7 @@ fn texts_of_every_kind_survive() {
 }
 
 #[test]
-fn times_are_read_as_rfc_3339_has_them() {
+fn times_are_read_as_rfc_3339_defines_them() {
     let good = [
         "2025-01-13T10:30:00Z",
         "2025-01-13t10:30:00z",
@@ -356,7 +356,7 @@ fn duplicates_count_where_the_definition_names_the_key() {
 }
 
 #[test]
-fn faults_of_form_have_their_codes() {
+fn faults_of_syntax_have_their_codes() {
     let parse = "DataFormatConversion.ParseError";
     let wrong = "DataFormatConversion.MalformedData";
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -401,7 +401,7 @@ fn faults_of_form_have_their_codes() {
 }
 
 #[test]
-fn line_ends_are_those_of_every_system() {
+fn line_ends_of_every_system_are_read() {
     let records = [assessment(""), event(""), user("")];
     for text in [
         records.join("\r\n"),
@@ -412,12 +412,12 @@ fn line_ends_are_those_of_every_system() {
     ] {
         for size in [1, 100, 1 << 20] {
             let landed = same(text.as_bytes(), &Feed { chunk_bytes: vec![size], ..Feed::default() });
-            assert_eq!((landed.files.len(), landed.letters.len()), (3, 0));
+            assert_eq!((landed.files.len(), landed.dead_letters.len()), (3, 0));
         }
     }
-    // A carriage return inside a line is white space of JSON; one at its end belongs to the line's end.
+    // A carriage return inside a line is JSON white space; one before the line feed belongs to the line end.
     let landed = same(format!("{}\r\r\n{}", records[0], records[1]).as_bytes(), &Feed::default());
-    assert_eq!(landed.letters, []);
+    assert_eq!(landed.dead_letters, []);
     assert!(same(b"", &Feed::default()).files.is_empty());
     assert!(same(b"\r\n \n", &Feed::default()).files.is_empty());
 }
@@ -431,5 +431,5 @@ fn a_record_over_the_limit_is_too_large() {
     let limit = baseline::RECORD_BYTES_MAX;
     let ndjson = [padded(limit), padded(limit + 1)].join("\n");
     let landed = same(ndjson.as_bytes(), &Feed::default());
-    assert_eq!(landed.letters.iter().map(|(_, code, _)| code.as_str()).collect::<Vec<_>>(), ["Decode.TooLarge"]);
+    assert_eq!(landed.dead_letters.iter().map(|(_, code, _)| code.as_str()).collect::<Vec<_>>(), ["Decode.TooLarge"]);
 }

@@ -7,7 +7,7 @@ use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 use crate::compare::same;
 use crate::product::Feed;
 
-/// Both sides on `count` records of each seed.
+/// Runs both sides on `count` records of each seed.
 fn same_rows(kinds: Kinds, count: usize, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let mut generator = Generator::new(Options { seed, kinds, bad_ratio: 0.05, ..Options::default() }).unwrap();
@@ -22,12 +22,12 @@ fn same_rows(kinds: Kinds, count: usize, seeds: std::ops::Range<u64>) {
             ndjson.push(b'\n');
         }
         let landed = same(&ndjson, &feed);
-        let refused: BTreeSet<u64> = landed.letters.iter().map(|(sequence, ..)| *sequence).collect();
+        let refused: BTreeSet<u64> = landed.dead_letters.iter().map(|(sequence, ..)| *sequence).collect();
         assert_eq!(refused, bad, "the records that were made to be bad, and no others");
     }
 }
 
-/// Ways to cut the same bytes: records straddle micro-batches, chunks and row groups differently.
+/// Ways to cut the same bytes, with different boundaries of micro-batches, chunks and row groups.
 fn feeds(seed: u64) -> Feed {
     let (chunk_bytes, take_every) = match seed % 3 {
         0 => (vec![1 << 20], usize::MAX),

@@ -1,4 +1,4 @@
-//! The product's data path on NDJSON bytes, in memory.
+//! Runs the product's data path on NDJSON bytes, in memory.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -10,14 +10,15 @@ use bytes::Bytes;
 use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, shipped};
-use pipeline::encode::{Encoder, ParquetFile, Provenance};
+use pipeline::encode::{Encoder, EncoderConfig, FileStats, FinishedFile, ParquetFile, Provenance};
 use pipeline::graph::Graph;
 use pipeline::lane::{Lane, LaneConfig};
+use pipeline::layout::Area;
 use pipeline::line_objects::{LineCodec, LineMember};
 
 /// The key of pseudonyms, on both sides.
 pub(crate) const KEY: [u8; 32] = [7; 32];
-/// When records arrived that don't say so themselves: 2026-01-01.
+/// The arrival time of records without one of their own: 2026-01-01.
 pub(crate) const ARRIVAL_MS: i64 = 1_767_225_600_000;
 pub(crate) const STREAM: &str = "file:///ström";
 pub(crate) const SHARD: &str = "a \"b\".ndjson";
@@ -26,9 +27,9 @@ pub(crate) const SHARD: &str = "a \"b\".ndjson";
 #[derive(Debug, Clone)]
 pub(crate) struct Feed {
     pub(crate) definitions: Vec<DefinitionText>,
-    /// Sizes of the chunks, in turn; a chunk ends with a line all the same.
+    /// Approximate sizes of the chunks, in turn. A chunk ends at the end of a line.
     pub(crate) chunk_bytes: Vec<usize>,
-    /// After so many chunks the rows are taken and encoded, so that files have several row groups.
+    /// Rows are encoded after this many chunks, so that files have several row groups.
     pub(crate) take_every: usize,
     pub(crate) base_sequence: u64,
 }
@@ -39,18 +40,20 @@ impl Default for Feed {
     }
 }
 
-/// What came out.
+/// The output of the product.
 #[derive(Debug, Default)]
 pub(crate) struct Landed {
     /// Files by dataset and partition.
     pub(crate) files: BTreeMap<(String, String), Bytes>,
+    /// The statistics of each file, as a manifest has them.
+    pub(crate) stats: BTreeMap<(String, String), FileStats>,
     /// Dead letters: sequence number, code, record.
-    pub(crate) letters: Vec<(u64, String, Vec<u8>)>,
+    pub(crate) dead_letters: Vec<(u64, String, Vec<u8>)>,
     /// Raw lines.
     pub(crate) raw: Vec<Vec<u8>>,
 }
 
-/// Feeds the product with lines of JSON.
+/// Feeds lines of JSON to the product.
 pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
     let datasets = Datasets::compile(&feed.definitions, &|_, _| Err("no lookups here".into()));
     let datasets = datasets.unwrap_or_else(|problems| panic!("{problems}"));
@@ -59,13 +62,13 @@ pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
         key: Some(PseudonymKey::new(&KEY).unwrap()),
         assigned: vec![None],
         raw: Some(LineCodec::Gzip(1)),
-        letters: LineCodec::Gzip(1),
+        dead_letters: LineCodec::Gzip(1),
         record_bytes_max: baseline::RECORD_BYTES_MAX,
         hash_seed: 42,
         datasets,
     });
     let mut lane = Lane::new(Arc::clone(&config));
-    let mut encoder = Encoder::new(&config.datasets, 1).unwrap();
+    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default()).unwrap();
     let mut open: BTreeMap<(String, String), ParquetFile> = BTreeMap::new();
     let mut landed = Landed::default();
     let mut encode = |lane: &mut Lane| {
@@ -101,12 +104,16 @@ pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
     encode(&mut lane);
     landed.read_lines(lane.take_lines());
     let provenance = Provenance { epoch: "epoch-1".to_owned(), ranges: Some("[\"all\"]".to_owned()) };
-    landed.files = open.into_iter().map(|(key, file)| (key, file.finish(&provenance).unwrap().into())).collect();
-    landed.letters.sort();
+    for (key, file) in open {
+        let FinishedFile { bytes, stats, .. } = file.finish(&provenance).unwrap();
+        landed.stats.insert(key.clone(), stats);
+        landed.files.insert(key, bytes.into());
+    }
+    landed.dead_letters.sort();
     landed
 }
 
-/// The end of the last whole line within so many bytes, or of the first line if it is longer.
+/// The end of the last whole line within `size` bytes, or of the first line if it is longer.
 fn end_of_chunk(ndjson: &[u8], at: usize, size: usize) -> usize {
     let window = &ndjson[at..ndjson.len().min(at + size)];
     if at + window.len() == ndjson.len() {
@@ -124,18 +131,19 @@ impl Landed {
             flate2::read::MultiGzDecoder::new(member.bytes.as_slice()).read_to_end(&mut text).unwrap();
             let lines: Vec<&[u8]> = text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').collect();
             assert_eq!(lines.len() as u64, member.lines);
-            if member.folder.starts_with("raw/") {
+            if member.folder.area() == Area::Raw {
                 self.raw.extend(lines.into_iter().map(<[u8]>::to_vec));
                 continue;
             }
             for line in lines {
-                let letter: serde_json::Value = serde_json::from_slice(line).unwrap();
-                let code = letter["errorCode"].as_str().unwrap();
-                assert!(member.folder.starts_with(&format!("error/reason={code}/year=")), "{}", member.folder);
-                assert_eq!((&letter["stream"], &letter["shardId"]), (&STREAM.into(), &SHARD.into()));
-                let sequence = letter["sequenceNumber"].as_str().unwrap().parse().unwrap();
-                let raw = BASE64_STANDARD.decode(letter["rawData"].as_str().unwrap()).unwrap();
-                self.letters.push((sequence, code.to_owned(), raw));
+                let dead_letter: serde_json::Value = serde_json::from_slice(line).unwrap();
+                let code = dead_letter["errorCode"].as_str().unwrap();
+                let folder = member.folder.to_string();
+                assert!(folder.starts_with(&format!("error/reason={code}/year=")), "{folder}");
+                assert_eq!((&dead_letter["stream"], &dead_letter["shardId"]), (&STREAM.into(), &SHARD.into()));
+                let sequence = dead_letter["sequenceNumber"].as_str().unwrap().parse().unwrap();
+                let raw = BASE64_STANDARD.decode(dead_letter["rawData"].as_str().unwrap()).unwrap();
+                self.dead_letters.push((sequence, code.to_owned(), raw));
             }
         }
     }

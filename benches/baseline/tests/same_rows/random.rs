@@ -1,7 +1,7 @@
-//! Random records, as many as a test has time for: of a definition that uses everything, and sample records with
-//! damage. Of several faults in a record the same one must count on both sides.
+//! Random records: of a definition that uses every feature, and damaged sample records. If a record has several faults,
+//! both sides must report the same one.
 //!
-//! `BASELINE_SEEDS=100..200` in the environment looks longer and elsewhere.
+//! The environment variable `BASELINE_SEEDS=100..200` chooses other seeds, or more of them.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use shardlake::produce::{Generator, Options};
 use crate::compare::same;
 use crate::product::Feed;
 
-/// The seeds to try: `few`, unless the environment says otherwise.
+/// The seeds to try: `few`, or those of the environment.
 fn seeds(few: Range<u64>) -> Range<u64> {
     let asked = std::env::var("BASELINE_SEEDS").ok();
     let asked = asked.as_deref().and_then(|text| text.split_once(".."));
@@ -44,7 +44,7 @@ impl Random {
 }
 
 impl Random {
-    /// Picks the last one, which is bad, seldom.
+    /// Picks one of them; the last one, which is bad, rarely.
     fn seldom_last<'t>(&mut self, from: &[&'t str]) -> &'t str {
         let bad = self.one_in(20);
         if bad { from[from.len() - 1] } else { self.pick(&from[..from.len() - 1]) }
@@ -91,7 +91,7 @@ const TEXT: [&str; 12] = [
     r#""x\ny""#,
     r#""b/c""#,
     r#""\/""#,
-    r#""long enough to be refused""#,
+    r#""long enough to be rejected""#,
     r#""12""#,
     r#""true""#,
 ];
@@ -123,7 +123,7 @@ const INSTANTS: [&str; 5] = [
 const MILLIS: [&str; 5] = ["1736764200123", "-1", "0", "1736764200123.0", "253402300800000"];
 const SECONDS: [&str; 5] = ["1736764200.123", "-0.0005", "1736764200", "1.7367642001235e9", "253402300800"];
 
-/// A member of an object: its name as it is written, and what makes its value.
+/// A member of an object: the text of its name, and a function that makes its value.
 type Member<'m> = (&'m str, &'m dyn Fn(&mut Random) -> String);
 
 /// An object of some of these members, in random order.
@@ -272,13 +272,13 @@ fn record(random: &mut Random) -> String {
     object(random, &members, 3)
 }
 
-/// Records of the dataset that uses everything.
+/// Records of the dataset that uses every feature.
 pub(crate) fn everything(seed: u64, count: usize) -> Vec<u8> {
     let mut random = Random(seed);
     (0..count).flat_map(|_| (record(&mut random) + "\n").into_bytes()).collect()
 }
 
-/// The shipped definitions, and the one that uses everything.
+/// The shipped definitions, and the one that uses every feature.
 pub(crate) fn definitions() -> Vec<DefinitionText> {
     let text = include_str!("everything.toml").to_owned();
     let mut all = shipped();
@@ -293,12 +293,12 @@ fn every_type_and_rule_gives_the_same_rows() {
         let chunk_bytes = vec![1 << (6 + 3 * (seed % 4)), 5_000];
         let feed = Feed { definitions: definitions(), chunk_bytes, take_every: 11, ..Feed::default() };
         let landed = same(&ndjson, &feed);
-        let refused = landed.letters.len();
-        assert!((100..800).contains(&refused), "{refused} refused: enough of both");
+        let rejected = landed.dead_letters.len();
+        assert!((100..800).contains(&rejected), "{rejected} rejected: enough of both kinds");
     }
 }
 
-/// Damages a record: a few bytes replaced, doubled, cut out or brought from elsewhere.
+/// Damages a record: replaces, duplicates or removes a few bytes, or copies some from elsewhere.
 fn damage(random: &mut Random, record: &mut Vec<u8>) {
     const PIECES: [&str; 28] = [
         "\"", "\\", "{", "}", "[", "]", ",", ":", "0", "1e5", "-", ".", "null", "true", "\\u00e9", "\\ud83d",
@@ -325,7 +325,7 @@ fn damage(random: &mut Random, record: &mut Vec<u8>) {
 }
 
 #[test]
-fn damaged_records_are_refused_by_both_or_by_none() {
+fn damaged_records_are_rejected_by_both_sides_or_by_neither() {
     for seed in seeds(0..3) {
         let mut random = Random(seed);
         let mut generator = Generator::new(Options { seed, ..Options::default() }).unwrap();

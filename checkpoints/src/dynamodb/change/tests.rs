@@ -1,4 +1,4 @@
-//! Tests of the changes as DynamoDB reads them. What they mean together is the conformance suite's.
+//! Tests of the changes in DynamoDB's syntax. The conformance suite tests what they do together.
 
 use super::*;
 use crate::shard::StreamName;
@@ -36,7 +36,7 @@ fn named(expression: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_value_is_used_and_every_value_that_is_used_is_there() {
+fn every_value_is_used_and_every_used_value_is_given() {
     for change in all() {
         let mut used = named(&(change.update_expression() + " " + &change.condition_expression()));
         used.sort();
@@ -48,8 +48,8 @@ fn every_value_is_used_and_every_value_that_is_used_is_there() {
 }
 
 #[test]
-fn no_change_holds_where_there_is_no_item() {
-    // Each has a part that needs an attribute, and its parts are joined by AND.
+fn no_change_applies_to_a_missing_item() {
+    // Each condition has a part that needs an attribute, and its parts are joined by AND.
     for change in all() {
         let needs = |condition: &String| !condition.starts_with('(') && condition.contains(" = ");
         assert!(change.conditions.iter().any(needs) || change.conditions[0].contains(" = "), "{change:?}");
@@ -71,7 +71,7 @@ fn no_change_touches_one_attribute_twice() {
 }
 
 #[test]
-fn a_change_reads_as_dynamodb_writes_it() {
+fn a_change_has_the_documented_syntax() {
     let renewed = Change::renew(&owner("me"), 7, ThroughputKbps::new(1.5));
     assert_eq!(renewed.update_expression(), "SET throughputKBps = :v3 ADD leaseCounter :v2");
     assert_eq!(
@@ -84,7 +84,7 @@ fn a_change_reads_as_dynamodb_writes_it() {
 }
 
 #[test]
-fn a_number_that_no_row_holds_is_refused() {
+fn a_number_that_a_row_cannot_hold_is_refused() {
     let too_far = Position::At { sequence: 1_u64.into(), sub: u64::MAX };
     let range = ShardRange::new(Position::Beginning, too_far.clone()).unwrap();
     let manifest = ManifestName::new("_intents/1.json").unwrap();

@@ -1,4 +1,4 @@
-//! Tests of the item: the round trip, KCL's own items, and items that make no sense.
+//! Tests of the item: the round trip, KCL's own items, and malformed items.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::lease::{Holder, LeaseOwner, Pending, ThroughputKbps};
 use crate::position::Position;
 use crate::shard::{ShardId, ShardKey, StreamName};
 
-/// A lease as a store of ours writes it: its manifests begin as all of ours do.
+/// A lease as our stores write it: its manifests have the beginning that all of ours have.
 fn ours(lease: Lease) -> Lease {
     let named = |name: &ManifestName| ManifestName::new(format!("{MANIFEST_PREFIX}{name}")).unwrap();
     let pending = lease
@@ -23,7 +23,7 @@ fn ours(lease: Lease) -> Lease {
 
 proptest! {
     #[test]
-    fn a_lease_survives_being_an_item(lease in lease(), bare in any::<bool>(), id in any::<bool>()) {
+    fn a_lease_round_trips_through_an_item(lease in lease(), bare in any::<bool>(), id in any::<bool>()) {
         let lease = ours(lease);
         let stream = lease.key.stream.clone();
         let ids = id.then(|| (stream.clone(), "000000000000:a:1".to_owned())).into_iter().collect();
@@ -33,7 +33,7 @@ proptest! {
     }
 
     #[test]
-    fn a_throughput_is_a_number_that_dynamodb_takes(kbps in any::<f64>()) {
+    fn every_throughput_becomes_a_number_that_dynamodb_takes(kbps in any::<f64>()) {
         let AttributeValue::N(text) = throughput(ThroughputKbps::new(kbps).get()) else { panic!("it is a number") };
         let digits = text.split('e').next().unwrap().bytes().filter(u8::is_ascii_digit).count();
         prop_assert!(digits <= 38, "{}", text);
@@ -46,7 +46,7 @@ fn orders() -> Keys {
     Keys::new(StreamIds { bare: Some(StreamName::new("orders").unwrap()), ..StreamIds::default() })
 }
 
-/// What KCL wrote: see the file.
+/// An item that KCL wrote: see the file.
 fn kcl_item(of: &str, number: usize) -> Item {
     let fixture: serde_json::Value = serde_json::from_str(include_str!("../../../tests/kcl-lease-items.json")).unwrap();
     let typed = |value: &serde_json::Value| match value.as_object().unwrap().iter().next().unwrap() {
@@ -84,7 +84,7 @@ fn a_lease_of_kcl_for_one_of_several_streams_is_read_without_its_pending_checkpo
 }
 
 #[test]
-fn an_item_of_another_entity_is_no_lease() {
+fn an_item_of_another_entity_is_not_a_lease() {
     for entity in ["STREAM", "LEADER", "CLIENT_VERSION_MIGRATION", "TABLE_MIGRATION", "WORKER_METRIC_STATS"] {
         let item = [(LEASE_KEY.to_owned(), text("x")), (ENTITY_TYPE.to_owned(), text(entity))].into();
         assert_eq!(decode(&item, &orders()).unwrap(), None);
@@ -92,11 +92,11 @@ fn an_item_of_another_entity_is_no_lease() {
 }
 
 #[test]
-fn an_item_that_makes_no_sense_is_an_error_that_names_its_shard() {
+fn a_malformed_item_is_an_error_that_names_its_shard() {
     let pending = [(PENDING, text("8")), (PENDING_SUB, number(0)), (PENDING_STATE, text("x"))];
     assert!(decode(&with(&pending), &orders()).unwrap().unwrap().pending.is_none());
     let ours = (PENDING_STATE, AttributeValue::B(Blob::new("_intents/1.json")));
-    let spoiled = [
+    let malformed = [
         vec![(LEASE_COUNTER, text("39"))],
         vec![(LEASE_COUNTER, AttributeValue::N("1.5".to_owned()))],
         vec![(LEASE_COUNTER, number(-1))],
@@ -108,11 +108,11 @@ fn an_item_that_makes_no_sense_is_an_error_that_names_its_shard() {
         vec![ours, (PENDING, text("8")), (PENDING_SUB, number(0))],
         vec![(PENDING_STATE, AttributeValue::B(Blob::new(b"_intents/\xff")))],
     ];
-    for attributes in spoiled {
+    for attributes in malformed {
         let error = decode(&with(&attributes), &orders()).expect_err(&format!("{attributes:?} was accepted"));
         let message = error.to_string();
-        let message = "the stored lease of shard shardId-000000000003 of stream orders makes no sense: ";
-        assert!(message.starts_with(message), "{attributes:?}: {message}");
+        let beginning = "the stored lease of shard shardId-000000000003 of stream orders is malformed: ";
+        assert!(message.starts_with(beginning), "{attributes:?}: {message}");
     }
     for missing in [LEASE_COUNTER, CHECKPOINT, CHECKPOINT_SUB] {
         let mut item = kcl_item("single", 1);

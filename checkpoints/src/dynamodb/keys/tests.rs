@@ -1,4 +1,4 @@
-//! Tests of the keys: no two shards have one, each is read back, and the table's forms stay.
+//! Tests of the keys: no two shards have the same one, each is read back, and the table's forms stay.
 
 use proptest::prelude::*;
 
@@ -45,7 +45,7 @@ proptest! {
     }
 
     #[test]
-    fn no_two_shards_have_one_key(one in "[a:%3A]{1,4}", shard in "[a:%3A]{1,4}", other in "[a:%3A]{1,4}", of in "[a:%3A]{1,4}") {
+    fn no_two_shards_have_the_same_key(one in "[a:%3A]{1,4}", shard in "[a:%3A]{1,4}", other in "[a:%3A]{1,4}", of in "[a:%3A]{1,4}") {
         let (one, other) = (key(&one, &shard), key(&other, &of));
         let bare = Keys::new(ids(&[], Some(one.stream.as_str())));
         for keys in [Keys::new(StreamIds::default()), bare] {
@@ -56,7 +56,7 @@ proptest! {
 }
 
 #[test]
-fn keys_are_those_of_kcl() {
+fn keys_have_the_form_of_kcl() {
     let lease_key = |keys: &Keys, of: &str| keys.row_key(&key(of, "shardId-000000000000")).unwrap().lease_key;
     let alone = Keys::new(ids(&[("orders", ORDERS_ID)], Some("orders")));
     assert_eq!(lease_key(&alone, "orders"), "shardId-000000000000");
@@ -93,7 +93,7 @@ fn bare_rows_of_a_stream_stay_bare_whatever_is_configured() {
 }
 
 #[test]
-fn rows_behind_an_id_stay_there_when_their_stream_is_the_only_one_left() {
+fn rows_behind_a_stream_id_stay_there_when_their_stream_is_the_only_one_left() {
     for row in [
         ours(&Keys::new(ids(&[("orders", ORDERS_ID)], None)), &key("orders", "shardId-0")),
         kcl(&format!("{ORDERS_ID}:shardId-0"), Some(ORDERS_ID)),
@@ -117,7 +117,7 @@ fn a_stream_that_is_not_configured_is_found_as_the_table_has_it() {
 }
 
 #[test]
-fn rows_of_a_stream_that_was_made_anew_are_passed_over() {
+fn rows_of_a_stream_that_was_created_again_are_ignored() {
     let old = ours(&Keys::new(ids(&[("orders", ORDERS_ID)], None)), &key("orders", "shardId-0"));
     for bare in [None, Some("orders")] {
         let mut keys = Keys::new(ids(&[("orders", "000000000000:orders:1795423999")], bare));
@@ -128,13 +128,13 @@ fn rows_of_a_stream_that_was_made_anew_are_passed_over() {
 }
 
 #[test]
-fn a_row_of_kcl_is_of_the_stream_that_has_its_id_or_is_bare() {
+fn a_row_of_kcl_belongs_to_the_stream_of_its_id_or_to_the_bare_one() {
     let mut keys = Keys::new(ids(&[("orders", ORDERS_ID)], None));
     let row = kcl(&format!("{ORDERS_ID}:shardId-0"), Some(ORDERS_ID));
     let other = kcl("0:users:1:shardId-0", Some("0:users:1"));
     keys.learn(&[row.clone(), other.clone()]).unwrap();
     assert_eq!(keys.shard(&row).unwrap(), Some(key("orders", "shardId-0")));
-    // Of a stream that is not configured: under its id as its name, which is how its rows are found, too.
+    // Of a stream that is not configured: the id is its name, and its rows are found by that too.
     assert_eq!(keys.shard(&other).unwrap(), Some(key("0:users:1", "shardId-0")));
     assert_eq!(keys.row_key(&key("0:users:1", "shardId-0")).unwrap().lease_key, other.lease_key);
 
@@ -147,7 +147,7 @@ fn a_row_of_kcl_is_of_the_stream_that_has_its_id_or_is_bare() {
 }
 
 #[test]
-fn rows_that_contradict_themselves_are_told() {
+fn rows_that_contradict_themselves_are_reported() {
     let mut keys = Keys::new(ids(&[], Some("orders")));
     let marked = |name: &str| KeyAttributes { shardlake_stream: Some(name.to_owned()), ..kcl("shardId-0", None) };
     let error = keys.learn(&[marked("orders"), marked("users")]).unwrap_err();

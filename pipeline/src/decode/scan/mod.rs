@@ -22,23 +22,11 @@ mod nested;
 
 mod inner;
 
-use crate::dataset::plan::{InputId, NodeId, Plan, ShapeId};
+use crate::dataset::plan::{Plan, Spot};
 use crate::dead_letter::code::Code;
 use crate::decode::skip::{self, white_space};
 use crate::decode::slots::{Place, Slots};
 use crate::decode::text::TextFault;
-
-/// Where in a record a fault is, for its message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Spot {
-    Record,
-    Input(InputId),
-    Field(NodeId, usize),
-    /// An object of the decode tree.
-    Node(NodeId),
-    Shape(ShapeId),
-    Leaf(usize),
-}
 
 /// What is wrong with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

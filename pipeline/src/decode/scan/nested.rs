@@ -8,10 +8,10 @@
 //! some seventy bytes of slots, values and pages: without a limit, a record of nothing but items would take more memory than
 //! its size says.
 
-use crate::dataset::plan::{Action, InputId, NodeId, ShapeId};
+use crate::dataset::plan::{Action, InputId, NodeId, ShapeId, Spot};
 use crate::dead_letter::code::Code;
 use crate::decode::scan::inner::{broken, gap};
-use crate::decode::scan::{Spot, Stop, Walk};
+use crate::decode::scan::{Stop, Walk};
 use crate::decode::skip::{self, DEPTH_MAX, white_space};
 use crate::decode::slots::{Place, ShapeSlot, Slot};
 use crate::decode::text::{self, PADDING};

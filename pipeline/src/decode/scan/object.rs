@@ -8,10 +8,10 @@
 use std::borrow::Cow;
 
 use crate::dataset::keys::AllowList;
-use crate::dataset::plan::{InputId, MapInputs, NodeId, Unknown};
+use crate::dataset::plan::{InputId, MapInputs, NodeId, Spot, Unknown};
 use crate::dead_letter::code::Code;
 use crate::decode::scan::inner::{colon, gap};
-use crate::decode::scan::{Spot, Stop, Walk, next_in_order};
+use crate::decode::scan::{Stop, Walk, next_in_order};
 use crate::decode::skip::DEPTH_MAX;
 use crate::decode::slots::{ShapeSlot, Slot};
 use crate::decode::text;

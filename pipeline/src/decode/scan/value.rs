@@ -4,11 +4,11 @@
 //! number or boolean, and the values by which datasets are told apart. Does not own: arrays, objects, JSON text
 //! (`nested`), what a number is (`number`), constraints (`columns`).
 
-use crate::dataset::plan::{Action, Field, InputId, InputKind};
+use crate::dataset::plan::{Action, Field, InputId, InputKind, Spot};
 use crate::dead_letter::code::Code;
 use crate::decode::number::{self, Number};
 use crate::decode::scan::inner::{broken, gap};
-use crate::decode::scan::{Spot, Stop, Walk};
+use crate::decode::scan::{Stop, Walk};
 use crate::decode::skip;
 use crate::decode::slots::Slot;
 use crate::decode::text::{self, PADDING};

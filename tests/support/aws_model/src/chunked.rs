@@ -2,21 +2,21 @@
 //!
 //! Format: `HEX-SIZE[;chunk-signature=…]CRLF DATA CRLF … 0[;…]CRLF NAME:VALUE CRLF … CRLF`, as S3's reference describes under
 //! "streaming upload" for `STREAMING-AWS4-HMAC-SHA256-PAYLOAD`, `…-TRAILER` and `STREAMING-UNSIGNED-PAYLOAD-TRAILER`. Does not
-//! own: signatures and checksums; nothing is verified here.
+//! own: signatures and checksums, which it does not verify.
 
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
-/// Whether the headers say that the body is framed.
+/// Whether the headers declare that the body is framed.
 pub(crate) fn is_framed(headers: &BTreeMap<String, String>) -> bool {
     let framed_encoding =
         headers.get("content-encoding").is_some_and(|names| names.split(',').any(|name| name.trim() == "aws-chunked"));
     framed_encoding || headers.get("x-amz-content-sha256").is_some_and(|sum| sum.starts_with("STREAMING-"))
 }
 
-/// Removes the framing from `body`; `None` if it is broken off or malformed. Trailers join `headers`, and `aws-chunked`
-/// leaves `content-encoding`, as S3 stores it.
+/// Removes the framing from `body`; `None` if it is cut off or malformed. Trailers join `headers`, and `aws-chunked` is removed
+/// from `content-encoding`: S3 stores the object so.
 pub(crate) fn unframe(body: &Bytes, headers: &mut BTreeMap<String, String>) -> Option<Bytes> {
     let mut rest = body.clone();
     let mut whole = BytesMut::with_capacity(body.len());
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn the_encoding_goes_where_nothing_else_was_in_it() {
+    fn a_content_encoding_of_aws_chunked_alone_is_removed() {
         let mut headers = headers("aws-chunked");
         assert_eq!(unframe(&Bytes::from_static(b"0\r\n\r\n"), &mut headers).as_deref(), Some(&b""[..]));
         assert!(!headers.contains_key("content-encoding"));
     }
 
     #[test]
-    fn a_body_broken_off_is_no_body() {
+    fn a_body_that_is_cut_off_is_refused() {
         for broken in [&b"5\r\nhel"[..], b"", b"5\r\nhello", b"x\r\n", b"2\r\nhello\r\n0\r\n\r\n"] {
             assert_eq!(unframe(&Bytes::copy_from_slice(broken), &mut headers("aws-chunked")), None, "{broken:?}");
         }

@@ -1,6 +1,6 @@
 //! The models' time: milliseconds since 1970, either moved by hand or taken from tokio's clock.
 //!
-//! Invariant: it never goes back. Does not own: the wall clock, which no model reads.
+//! Invariant: it never moves back. Does not own: the wall clock, which no model reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ enum Kind {
 }
 
 impl ModelClock {
-    /// A clock that stands at `start_ms` until it is moved.
+    /// A clock that shows `start_ms` until it is moved.
     pub fn manual(start_ms: i64) -> Self {
         ModelClock(Kind::Manual(Arc::new(watch::Sender::new(start_ms))))
     }
 
-    /// A clock that shows `start_ms` now and runs as tokio's does: paused, where tokio's is paused. Whoever reads it must
-    /// be in the same runtime, since each runtime pauses for itself.
+    /// A clock that shows `start_ms` now and runs as tokio's clock does: it is paused while tokio's is paused. Its readers must
+    /// be in the same runtime, since each runtime pauses separately.
     pub fn tokio(start_ms: i64) -> Self {
         ModelClock(Kind::Tokio { start_ms, began: Instant::now() })
     }
@@ -40,10 +40,10 @@ impl ModelClock {
         }
     }
 
-    /// Moves a manual clock on.
+    /// Moves a manual clock forward.
     ///
     /// # Panics
-    /// If it is tokio's, which tokio's own `advance` moves.
+    /// If it is tokio's clock, which tokio's own `advance` moves.
     pub fn advance_ms(&self, by_ms: u32) {
         match &self.0 {
             Kind::Manual(now) => now.send_modify(|now| *now += i64::from(by_ms)),

@@ -1,11 +1,11 @@
-//! What goes wrong between a client and a model: a plan of rules, scripted and seeded.
+//! Faults between a client and a model: a plan of rules, scripted and seeded.
 //!
-//! Owns: which call meets which fault, in what order, and the count of what happened. Does not own: carrying a fault out:
-//! the server does it on the wire, an in-process user may draw from the same plan.
+//! Owns: which call meets which fault, in what order, and counts of what happened. Does not own: carrying a fault out. The
+//! server does that on the wire; an in-process user may draw from the same plan.
 //!
 //! Every rule counts the calls that match it from the moment it was added; the first rule that fires decides the call. A
-//! rule with a probability draws from a generator of its own, seeded by the plan's seed and the rule's number, so that the
-//! same calls in the same order meet the same faults, whatever other rules there are.
+//! rule with a probability has a generator of its own, seeded by the plan's seed and the rule's number. So the same calls in the
+//! same order meet the same faults, whatever other rules there are.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -57,7 +57,7 @@ impl Refusal {
         Self::new(400, "ExpiredIteratorException", "Iterator expired.")
     }
 
-    /// DynamoDB's answer to a transaction that it did not do: one reason for each action.
+    /// DynamoDB's answer to a cancelled transaction: one reason for each action.
     pub fn transaction_canceled<'a>(reasons: impl IntoIterator<Item = &'a str>) -> Self {
         let reasons: Vec<String> = reasons.into_iter().map(str::to_owned).collect();
         let message = format!(
@@ -71,22 +71,22 @@ impl Refusal {
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The model never hears of the call; this is answered.
+    /// The model does not see the call; this is the answer.
     Refuse(Refusal),
-    /// The call waits, then goes on.
+    /// The call waits, then proceeds.
     Delay(Duration),
-    /// The model never hears of the call, and nothing is answered until the client gives up.
+    /// The model does not see the call, and there is no answer until the client disconnects.
     Hang,
-    /// The model never hears of the call; the connection is cut.
+    /// The model does not see the call; the connection is cut.
     CutBefore,
     /// The call takes effect; the connection is cut.
     CutAfter,
-    /// The call takes effect; this is answered.
+    /// The call takes effect; this is the answer.
     RefuseAfter(Refusal),
-    /// The call takes effect, and nothing is answered until the client gives up.
+    /// The call takes effect, and there is no answer until the client disconnects.
     HangAfter,
     /// The call takes effect; the connection is cut in the middle of the answer's body, or after its first event. An answer
-    /// without a body is cut altogether.
+    /// without a body is not sent at all.
     CutBody,
 }
 
@@ -130,19 +130,19 @@ impl Fault {
 /// Which of the calls that match a rule it fires on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {
-    /// Each.
+    /// All of them.
     Always,
     /// This one, counted from 1.
     Nth(u64),
-    /// The first so many.
+    /// The first n.
     First(u64),
-    /// Each so-manieth.
+    /// Every n-th.
     Every(u64),
     /// Each with this probability, 0 to 1.
     Probability(f64),
 }
 
-/// What is to happen to which calls.
+/// A fault, and the calls that it is for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     service: ServiceName,
@@ -158,7 +158,7 @@ impl Rule {
         Rule { service, operation: operation.to_owned(), touching: None, when, fault }
     }
 
-    /// Only calls whose path or body holds this text: a bucket's key, a table's name.
+    /// Only calls whose path or body contains this text: a bucket's key, a table's name.
     #[must_use]
     pub fn touching(mut self, text: &str) -> Self {
         self.touching = Some(text.to_owned());
@@ -174,7 +174,7 @@ impl Rule {
     }
 }
 
-/// A plan of faults. Shared by threads; rules may be added while calls come in.
+/// A plan of faults. Threads share it; rules may be added at any time.
 #[derive(Debug)]
 pub struct Faults {
     seed: u64,
@@ -197,12 +197,12 @@ struct Planned {
 }
 
 impl Faults {
-    /// No faults as yet; those with a probability will draw from `seed`.
+    /// No faults yet; those with a probability will draw from `seed`.
     pub fn new(seed: u64) -> Self {
         Faults { seed, state: Mutex::default() }
     }
 
-    /// Adds a rule behind those there are.
+    /// Adds a rule after the existing ones.
     pub fn add(&self, rule: Rule) {
         let mut state = self.state();
         let random = self.seed ^ (state.added.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -225,12 +225,12 @@ impl Faults {
         self.state().happened.get(&kind).copied().unwrap_or(0)
     }
 
-    /// How many calls came, faulty ones too, by service and operation.
+    /// How many calls came, including faulty ones, by service and operation.
     pub fn calls(&self) -> BTreeMap<(ServiceName, String), u64> {
         self.state().calls.clone()
     }
 
-    /// Counts a call and says what is to go wrong with it. `touches` says whether its path or body holds a text.
+    /// Counts a call and returns its fault. `touches` says whether its path or body contains a text.
     pub fn draw(&self, service: ServiceName, operation: &str, touches: &dyn Fn(&str) -> bool) -> Option<Fault> {
         let mut state = self.state();
         *state.calls.entry((service, operation.to_owned())).or_default() += 1;
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_faults_and_about_as_many_as_asked_for() {
+    fn the_same_seed_gives_the_same_faults_at_about_the_given_rate() {
         let run = |seed| {
             let faults = Faults::new(seed);
             faults.add(Rule::new(ServiceName::S3, "*", When::Probability(0.25), Fault::Hang));

@@ -1,8 +1,8 @@
-//! A model of Amazon Data Firehose, as far as records are put into it directly.
+//! A model of Amazon Data Firehose, for records that are put into it directly.
 //!
-//! Owns: PutRecordBatch with its limits and partial failures, DescribeDeliveryStream, and what was taken, in order, to be read
-//! in-process. Delivery is at least once: a batch whose answer is lost is there, and is there twice once it was repeated. Does
-//! not own: delivery to S3, transport and its faults.
+//! Owns: PutRecordBatch with its limits and partial failures, DescribeDeliveryStream, and the accepted records in order, for
+//! tests to read. Delivery is at least once: a batch whose reply was lost is stored, and is stored twice when it is repeated.
+//! Does not own: delivery to S3, transport and its faults.
 //!
 //! Limits: 500 records and 4 MiB a batch, 1,000 KiB a record before base64.
 
@@ -21,7 +21,7 @@ const RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const RECORD_BYTES_MAX: usize = 1_000 * 1024;
 
-/// A Firehose; clones are the same one.
+/// A Firehose; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Firehose {
     state: Arc<Mutex<State>>,
@@ -43,7 +43,7 @@ struct Refused {
 }
 
 impl Firehose {
-    /// One without delivery streams.
+    /// A Firehose without delivery streams.
     pub fn new() -> Self {
         Self::default()
     }
@@ -52,26 +52,26 @@ impl Firehose {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a delivery stream.
+    /// Creates a delivery stream.
     pub fn create(&self, name: &str) {
         self.lock().streams.entry(name.to_owned()).or_default();
     }
 
-    /// Lets records of the `nth` batch from now on (the next is 1) fail, by their places in it.
+    /// Makes records of the `nth` batch from now on (the next is 1) fail, by their indexes in it.
     pub fn fail_records(&self, nth: u64, places: impl IntoIterator<Item = usize>) {
         let mut state = self.lock();
         let at = state.batches + nth;
         state.failing.entry(at).or_default().extend(places);
     }
 
-    /// Refuses the `nth` batch from now on with `ServiceUnavailableException`; nothing of it is taken.
+    /// Refuses the `nth` batch from now on with `ServiceUnavailableException`; none of its records is stored.
     pub fn refuse_batch(&self, nth: u64) {
         let mut state = self.lock();
         let at = state.batches + nth;
         state.unavailable.insert(at);
     }
 
-    /// The records that a delivery stream took, in order.
+    /// The records that a delivery stream has stored, in order.
     pub fn delivered(&self, name: &str) -> Vec<Bytes> {
         self.lock().streams.get(name).cloned().unwrap_or_default()
     }

@@ -1,13 +1,13 @@
-//! What a model sees of HTTP: a request, and the answer to it.
+//! HTTP as a model sees it: a request, and the answer to it.
 //!
-//! Does not own: sockets (`server`), which service a request is for (`route`), what goes wrong on the way (`faults`).
+//! Does not own: sockets (`server`), which service a request is for (`route`), faults of the network (`faults`).
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-/// A request, as it came.
+/// A request, as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// `GET`, `PUT`, …
@@ -39,7 +39,7 @@ pub struct Streamed {
     pub status: u16,
     /// Headers by name.
     pub headers: Vec<(String, String)>,
-    /// The body, a piece at a time; each piece is sent at once. Dropped when the reader goes away.
+    /// The body in pieces; each piece is sent immediately. Dropped when the client disconnects.
     pub body: BoxStream<'static, Bytes>,
 }
 
@@ -57,8 +57,8 @@ pub trait Service: Send + Sync + 'static {
     /// Answers one request.
     fn answer(&self, request: &Request) -> Response;
 
-    /// Answers a request of the kind whose answer grows while it is read, or refuses it; `None` for every other kind, which
-    /// then goes to [`Service::answer`]. Asked first.
+    /// Answers a request whose answer grows while it is read, or refuses it; `None` for every other request, which then goes
+    /// to [`Service::answer`]. Called first.
     fn stream(&self, _request: &Request) -> Option<Result<Streamed, Response>> {
         None
     }

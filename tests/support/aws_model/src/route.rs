@@ -1,7 +1,7 @@
 //! Which service and operation a request is for.
 //!
-//! JSON services name themselves in `X-Amz-Target`; everything else is S3, whose operations are told by method, path and
-//! query, as its reference lists them. Does not own: whether the operation exists: a model refuses what it does not know.
+//! JSON services name themselves in `X-Amz-Target`. Everything else is S3, whose operations follow from method, path and query,
+//! as its reference lists them. Does not own: whether the operation exists; a model refuses what it does not know.
 
 use crate::http::Request;
 

@@ -1,8 +1,8 @@
 //! The models behind one HTTP endpoint, for the official SDK.
 //!
-//! Owns: sockets, what HTTP is to a model, and carrying faults out on the wire. Does not own: which call meets a fault
-//! (`faults`), what is answered (the models). HTTP/1.1 on loopback, no TLS, no signatures checked. A client that goes away
-//! ends its call: one that hangs, and a stream.
+//! Owns: sockets, translating HTTP for the models, and carrying faults out on the wire. Does not own: which call meets a fault
+//! (`faults`), and what is answered (the models). HTTP/1.1 on loopback, no TLS, no check of signatures. A client that
+//! disconnects ends its call, even one that hangs or streams.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -26,7 +26,7 @@ use crate::faults::{Fault, Faults, Refusal};
 use crate::http::{Request, Response, Service, Streamed};
 use crate::route::{ServiceName, route};
 
-/// How long the piece before a cut has to leave the machine.
+/// How long the piece before a cut has to leave this machine.
 const BEFORE_CUT: Duration = Duration::from_millis(20);
 
 /// The connection is cut on purpose.
@@ -43,12 +43,12 @@ impl std::error::Error for Cut {}
 
 type Body = UnsyncBoxBody<Bytes, Cut>;
 
-/// The models that a server serves. A service without one is answered by 501.
+/// The models that a server serves. The answer for a service without a model is 501.
 #[derive(Clone, Default)]
 pub struct Services(BTreeMap<ServiceName, Arc<dyn Service>>);
 
 impl Services {
-    /// None yet.
+    /// Without models.
     pub fn new() -> Self {
         Self::default()
     }
@@ -60,7 +60,7 @@ impl Services {
         self
     }
 
-    /// Answers one request, which takes effect with this call: for a client in the same process.
+    /// Answers one request, which takes effect with this call. For a client in the same process.
     pub fn answer(&self, request: &Request) -> Answer {
         let (service, _) = route(request);
         let Some(model) = self.0.get(&service) else {
@@ -73,7 +73,7 @@ impl Services {
             None => {
                 let mut response = model.answer(request);
                 if request.method == "HEAD" {
-                    // The length of what a GET would bring stays in the headers.
+                    // The headers keep the length of the answer to a GET.
                     if !response.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
                         response.headers.push(("content-length".to_owned(), response.body.len().to_string()));
                     }
@@ -93,7 +93,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves on a free port of loopback, in the runtime that this is called in.
+    /// Serves on a free port of loopback, in the current runtime.
     ///
     /// # Panics
     /// Outside a tokio runtime, or if loopback has no free port.
@@ -106,7 +106,7 @@ impl Server {
         Server { address, accepts: tokio::spawn(accept(listener, shared)).abort_handle() }
     }
 
-    /// Where it is: `http://127.0.0.1:PORT`.
+    /// Its URL: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -137,10 +137,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn serve(socket: TcpStream, shared: Arc<Shared>) {
-    // A socket that can't be told this is closed already; serving it finds that out.
+    // If this fails, the socket is closed already; serving it finds that out.
     let _ = socket.set_nodelay(true);
     let service = hyper::service::service_fn(|request| shared.call(request));
-    // A connection ends with an error when the client goes away and when it is cut on purpose: both are wanted.
+    // A connection ends with an error when the client disconnects and when it is cut on purpose: both are intended.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
 }
 
@@ -180,15 +180,15 @@ impl Shared {
     }
 }
 
-/// Never returns; the caller is dropped when the client goes away.
+/// Never returns; the caller is dropped when the client disconnects.
 async fn forever() -> hyper::Response<Body> {
     std::future::pending().await
 }
 
-/// What a model answers.
+/// A model's answer.
 #[derive(Debug)]
 pub enum Answer {
-    /// All of it is there.
+    /// A complete one.
     Whole(Response),
     /// It grows while it is read.
     Streamed(Streamed),
@@ -204,7 +204,7 @@ impl Answer {
         }
     }
 
-    /// The answer's beginning, and then the end of the connection.
+    /// The beginning of the answer, and then the end of the connection.
     fn cut(self) -> Result<hyper::Response<Body>, Cut> {
         let (status, mut headers, beginning) = match self {
             Answer::Whole(response) if response.body.is_empty() => return Err(Cut),
@@ -241,7 +241,7 @@ fn built(status: u16, headers: &[(String, String)], body: Body) -> hyper::Respon
     response.body(body).expect("a model sets valid headers")
 }
 
-/// An error as the service writes it.
+/// An error in the service's own form.
 pub fn refused(service: ServiceName, refusal: &Refusal) -> Response {
     let Refusal { status, code, message, reasons } = refusal;
     if service == ServiceName::S3 {
@@ -267,17 +267,17 @@ pub fn refused(service: ServiceName, refusal: &Refusal) -> Response {
     Response { status: *status, headers, body: body.to_string().into() }
 }
 
-/// Reads a request to its end. A client that goes away first is a cut connection.
+/// Reads a request to its end. If the client disconnects first, the connection is cut.
 async fn read(request: hyper::Request<Incoming>) -> Result<Result<Request, Response>, Cut> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
     Ok(understood(&head.method, &head.uri, &head.headers, body))
 }
 
-/// A request as the models see it, from what came over the wire; or the answer to one that is none.
+/// A request for the models, from what came over the wire; or the answer to an invalid one.
 ///
 /// # Errors
-/// Its body does not have the length that its headers promise.
+/// Its body does not have the length that its headers state.
 pub fn understood(
     method: &hyper::Method,
     uri: &hyper::Uri,

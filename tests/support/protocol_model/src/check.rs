@@ -1,7 +1,7 @@
 //! The configurations that are checked, and how.
 //!
-//! Owns: their bounds; which model shows what a mutation breaks, and which property says so. Does not own: printing
-//! (`main`), the properties (`properties`).
+//! Owns: their bounds; which model exposes a mutation, and which property fails. Does not own: printing (`main`), the
+//! properties (`properties`).
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
 
@@ -13,21 +13,21 @@ use crate::{Action, Family, Grain, Mutation, Protocol};
 /// A configuration with its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// What it looks at.
+    /// Its name on the command line.
     pub name: &'static str,
     /// The model.
     pub protocol: Protocol,
-    /// What its bounds keep from being reached, by the numbers of `SOMETIMES`.
+    /// What its bounds make unreachable, by the numbers of `SOMETIMES`.
     pub never: &'static [&'static str],
-    /// Whether it is also searched for states from which no way leads to the end.
-    pub is_alive_checked: bool,
-    /// Whether it takes minutes: then it is for the command line, and not for every test run.
+    /// Whether it is also searched for states from which no path leads to the end.
+    pub checks_liveness: bool,
+    /// Whether it takes minutes: then it runs only on the command line, not in every test run.
     pub is_long: bool,
 }
 
-/// The least: two workers, two shards of one record, one object an epoch, no fault but that leases are stolen at any time.
-pub const LEAST: Protocol = Protocol {
-    family: Family::Strangers,
+/// The smallest: two workers, two shards of one record, one object for each epoch, no faults but unlimited steals.
+pub const SMALLEST: Protocol = Protocol {
+    family: Family::Unrelated,
     grain: Grain::Coarse,
     records: 1,
     objects: 1,
@@ -38,7 +38,7 @@ pub const LEAST: Protocol = Protocol {
     renames: true,
 };
 
-/// What only deaths and steals do not reach.
+/// What can't be reached with deaths and steals alone.
 const NO_FAULTS: [&str; 7] = ["S6", "S7", "S8", "S9", "S10", "S11", "S12"];
 
 impl Case {
@@ -54,30 +54,30 @@ impl Case {
     }
 }
 
-/// All configurations, those for every test run first.
+/// All configurations; those of every test run come first.
 pub fn cases() -> Vec<Case> {
-    let least = LEAST.faults;
-    let case = |name, protocol, never| Case { name, protocol, never, is_alive_checked: false, is_long: false };
-    let alive = |case: Case| Case { is_alive_checked: true, ..case };
+    let least = SMALLEST.faults;
+    let case = |name, protocol, never| Case { name, protocol, never, checks_liveness: false, is_long: false };
+    let alive = |case: Case| Case { checks_liveness: true, ..case };
     let long = |case: Case| Case { is_long: true, ..case };
-    let family = Protocol { family: Family::ParentAndChild, records: 2, ..LEAST };
-    let fine = Protocol { grain: Grain::Fine, ..LEAST };
+    let family = Protocol { family: Family::ParentAndChild, records: 2, ..SMALLEST };
+    let fine = Protocol { grain: Grain::Fine, ..SMALLEST };
     let expiring = Faults { expiries: 1, steals: 1, ..least };
     vec![
-        alive(case("deaths", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..LEAST }, &NO_FAULTS)),
+        alive(case("deaths", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..SMALLEST }, &NO_FAULTS)),
         alive(case(
             "late requests",
-            Protocol { faults: Faults { losses: 1, steals: 2, ..least }, ..LEAST },
+            Protocol { faults: Faults { losses: 1, steals: 2, ..least }, ..SMALLEST },
             &["S8", "S9", "S10", "S11", "S12"],
         )),
         alive(case(
             "roll back",
-            Protocol { faults: Faults { expiries: 1, steals: 1, ..least }, objects: 2, ..LEAST },
+            Protocol { faults: Faults { expiries: 1, steals: 1, ..least }, objects: 2, ..SMALLEST },
             &["S6", "S7", "S11", "S12"],
         )),
-        alive(case("chain", Protocol { records: 2, ..LEAST }, &NO_FAULTS)),
+        alive(case("chain", Protocol { records: 2, ..SMALLEST }, &NO_FAULTS)),
         alive(case("family", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..family }, &NO_FAULTS[..6])),
-        alive(case("keeper", Protocol { faults: Faults { steals: 2, ..least }, ..fine }, &NO_FAULTS)),
+        alive(case("lease manager", Protocol { faults: Faults { steals: 2, ..least }, ..fine }, &NO_FAULTS)),
         alive(case(
             "hand-over",
             Protocol { faults: Faults { asks: 1, steals: 1, ..least }, ..fine },
@@ -88,54 +88,54 @@ pub fn cases() -> Vec<Case> {
             Protocol {
                 family: Family::ParentAndChild,
                 faults: Faults { losses: 1, asks: 1, steals: 2, ..least },
-                ..LEAST
+                ..SMALLEST
             },
             &["S10"],
         )),
         long(alive(case(
             "comes back, strangers",
-            Protocol { faults: Faults { losses: 1, asks: 1, steals: 2, ..least }, ..LEAST },
+            Protocol { faults: Faults { losses: 1, asks: 1, steals: 2, ..least }, ..SMALLEST },
             &["S10", "S12"],
         ))),
         long(alive(case(
             "deaths, any steals",
-            Protocol { faults: Faults { deaths: 1, ..least }, ..LEAST },
+            Protocol { faults: Faults { deaths: 1, ..least }, ..SMALLEST },
             &NO_FAULTS,
         ))),
         long(alive(case(
             "late, any steals",
-            Protocol { faults: Faults { losses: 1, ..least }, ..LEAST },
+            Protocol { faults: Faults { losses: 1, ..least }, ..SMALLEST },
             &["S10", "S11", "S12"],
         ))),
         long(alive(case(
             "roll back, any steals",
-            Protocol { faults: Faults { expiries: 1, ..least }, objects: 2, ..LEAST },
+            Protocol { faults: Faults { expiries: 1, ..least }, objects: 2, ..SMALLEST },
             &["S6", "S7", "S11", "S12"],
         ))),
         long(case(
             "deaths, late",
-            Protocol { faults: Faults { deaths: 1, losses: 1, steals: 1, ..least }, ..LEAST },
+            Protocol { faults: Faults { deaths: 1, losses: 1, steals: 1, ..least }, ..SMALLEST },
             &["S8", "S9", "S10", "S11", "S12"],
         )),
-        long(case("2 deaths", Protocol { faults: Faults { deaths: 2, steals: 1, ..least }, ..LEAST }, &NO_FAULTS)),
+        long(case("2 deaths", Protocol { faults: Faults { deaths: 2, steals: 1, ..least }, ..SMALLEST }, &NO_FAULTS)),
         long(case(
             "2 late",
-            Protocol { faults: Faults { losses: 2, steals: 2, ..least }, ..LEAST },
+            Protocol { faults: Faults { losses: 2, steals: 2, ..least }, ..SMALLEST },
             &["S9", "S10", "S11", "S12"],
         )),
         long(case(
             "chain, late",
-            Protocol { faults: Faults { losses: 1, steals: 2, ..least }, records: 2, ..LEAST },
+            Protocol { faults: Faults { losses: 1, steals: 2, ..least }, records: 2, ..SMALLEST },
             &["S8", "S9", "S10", "S11", "S12"],
         )),
         long(case(
             "roll back, late",
-            Protocol { faults: Faults { losses: 1, ..expiring }, objects: 2, ..LEAST },
+            Protocol { faults: Faults { losses: 1, ..expiring }, objects: 2, ..SMALLEST },
             &["S7", "S11", "S12"],
         )),
         long(case(
             "roll back, deaths",
-            Protocol { faults: Faults { deaths: 1, ..expiring }, objects: 2, ..LEAST },
+            Protocol { faults: Faults { deaths: 1, ..expiring }, objects: 2, ..SMALLEST },
             &["S6", "S7", "S11", "S12"],
         )),
         long(case(
@@ -144,12 +144,20 @@ pub fn cases() -> Vec<Case> {
             &["S8", "S9", "S10", "S11"],
         )),
         long(case(
-            "keeper, late",
+            "lease manager, late",
             Protocol { faults: Faults { losses: 1, steals: 2, ..least }, ..fine },
             &["S8", "S9", "S10", "S11", "S12"],
         )),
-        long(case("keeper, deaths", Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..fine }, &NO_FAULTS)),
-        long(case("keeper, chain", Protocol { faults: Faults { steals: 2, ..least }, records: 2, ..fine }, &NO_FAULTS)),
+        long(case(
+            "lease manager, deaths",
+            Protocol { faults: Faults { deaths: 1, steals: 1, ..least }, ..fine },
+            &NO_FAULTS,
+        )),
+        long(case(
+            "lease manager, chain",
+            Protocol { faults: Faults { steals: 2, ..least }, records: 2, ..fine },
+            &NO_FAULTS,
+        )),
         long(alive(case(
             "hand-over, late",
             Protocol { faults: Faults { losses: 1, asks: 1, steals: 1, ..least }, ..fine },
@@ -161,15 +169,15 @@ pub fn cases() -> Vec<Case> {
 /// What a check found.
 #[derive(Debug)]
 pub struct Outcome {
-    /// States that differ, but for names.
+    /// States that differ in more than names.
     pub unique: usize,
-    /// Steps of the longest of the shortest paths.
+    /// The length of the longest of the shortest paths.
     pub depth: usize,
-    /// Properties that do not hold.
+    /// Properties that fail.
     pub failed: Vec<&'static str>,
     /// What should have been reached and was not.
     pub unreached: Vec<&'static str>,
-    /// How many of the properties of what must be reached are.
+    /// How many of the states that must be reached were.
     pub reached: usize,
 }
 
@@ -191,7 +199,7 @@ pub fn check(case: &Case, threads: usize) -> Outcome {
     Outcome { unique: checker.unique_state_count(), depth: checker.max_depth(), failed, unreached, reached }
 }
 
-/// A shortest way to where the property of this number is broken, or any property.
+/// A shortest path to a state in which the property of this number fails, or any property.
 pub fn counterexample(model: Protocol, number: Option<&str>) -> Option<(&'static str, Path<State, Action>)> {
     let is_wanted = |name: &str| number.is_none_or(|number| name.split(':').next() == Some(number));
     let wanted = model.properties().into_iter().map(|property| property.name).filter(|name| is_wanted(name)).collect();
@@ -200,7 +208,7 @@ pub fn counterexample(model: Protocol, number: Option<&str>) -> Option<(&'static
     found.min_by_key(|(name, path)| (path.clone().into_actions().len(), *name))
 }
 
-/// The property that a mutation breaks, and the steps to where it does; none for one that a graph shows.
+/// The property that fails under a mutation, and the length of the path to it; no length for one about the whole graph.
 pub fn caught(mutation: Mutation) -> Option<(&'static str, Option<usize>)> {
     let model = mutated(mutation);
     if expected(mutation) == "L" {
@@ -210,33 +218,35 @@ pub fn caught(mutation: Mutation) -> Option<(&'static str, Option<usize>)> {
     counterexample(model, number).map(|(property, path)| (property, Some(path.into_actions().len())))
 }
 
-/// A model in which the mutation shows.
+/// A model that exposes the mutation.
 pub fn mutated(mutation: Mutation) -> Protocol {
-    let faults = LEAST.faults;
+    let faults = SMALLEST.faults;
     let lossy = Faults { losses: 1, ..faults };
     let expiring = Faults { expiries: 1, ..faults };
     let model = match mutation {
-        Mutation::AskerDecides => Protocol { faults: Faults { asks: 1, ..faults }, ..LEAST },
+        Mutation::AskerDecides => Protocol { faults: Faults { asks: 1, ..faults }, ..SMALLEST },
         Mutation::SkipCheckpoint
         | Mutation::SkipPending
         | Mutation::RemoveIntentOfRefused
-        | Mutation::LostIsRefused => Protocol { faults: Faults { steals: 2, ..lossy }, ..LEAST },
-        Mutation::AdvanceOnOwnership => Protocol { faults: lossy, records: 2, ..LEAST },
-        Mutation::PublishLost | Mutation::TornByPending => Protocol { faults: expiring, ..LEAST },
+        | Mutation::LostIsRefused => Protocol { faults: Faults { steals: 2, ..lossy }, ..SMALLEST },
+        Mutation::AdvanceOnOwnership => Protocol { faults: lossy, records: 2, ..SMALLEST },
+        Mutation::PublishLost | Mutation::TornByPending => Protocol { faults: expiring, ..SMALLEST },
         Mutation::RollBackWithoutAbort => {
-            Protocol { faults: Faults { expiries: 1, steals: 1, ..lossy }, objects: 2, ..LEAST }
+            Protocol { faults: Faults { expiries: 1, steals: 1, ..lossy }, objects: 2, ..SMALLEST }
         }
         Mutation::DeleteAfterRollBack | Mutation::AbortNothing | Mutation::RollBackAnyway => {
-            Protocol { faults: Faults { steals: 1, ..expiring }, objects: 2, ..LEAST }
+            Protocol { faults: Faults { steals: 1, ..expiring }, objects: 2, ..SMALLEST }
         }
-        Mutation::SlowCompletion => Protocol { faults: Faults { steals: 1, ..lossy }, ..LEAST },
-        Mutation::ResumeWithoutRecovery => Protocol { faults: Faults { deaths: 1, steals: 1, ..faults }, ..LEAST },
-        Mutation::ReadersLiveOn => Protocol { records: 2, ..LEAST },
-        Mutation::ChildBeforeParent => Protocol { family: Family::ParentAndChild, ..LEAST },
-        Mutation::KeeperIsNotTold => {
-            Protocol { family: Family::ParentAndChild, faults: Faults { asks: 1, steals: 2, ..lossy }, ..LEAST }
+        Mutation::SlowCompletion => Protocol { faults: Faults { steals: 1, ..lossy }, ..SMALLEST },
+        Mutation::ResumeWithoutRecovery => Protocol { faults: Faults { deaths: 1, steals: 1, ..faults }, ..SMALLEST },
+        Mutation::ReadersLiveOn => Protocol { records: 2, ..SMALLEST },
+        Mutation::ChildBeforeParent => Protocol { family: Family::ParentAndChild, ..SMALLEST },
+        Mutation::HideDisownedLeases => {
+            Protocol { family: Family::ParentAndChild, faults: Faults { asks: 1, steals: 2, ..lossy }, ..SMALLEST }
         }
-        Mutation::GainedKeepsBooks => Protocol { grain: Grain::Fine, faults: Faults { steals: 2, ..faults }, ..LEAST },
+        Mutation::GainedKeepsLedger => {
+            Protocol { grain: Grain::Fine, faults: Faults { steals: 2, ..faults }, ..SMALLEST }
+        }
         Mutation::SkipHolder
         | Mutation::DecideRowByRow
         | Mutation::PublishBeforeDecide
@@ -244,17 +254,17 @@ pub fn mutated(mutation: Mutation) -> Protocol {
         | Mutation::AdvanceBeforePublish
         | Mutation::AdvanceBeforeRecord
         | Mutation::GoneIsLost
-        | Mutation::CompleteReplaces => LEAST,
+        | Mutation::CompleteReplaces => SMALLEST,
     };
-    // Paths are to be read: names stay.
+    // Paths are for reading: names stay.
     let is_path = !matches!(expected(mutation), "L" | NOTHING);
     Protocol { mutation: Some(mutation), renames: !is_path, ..model }
 }
 
-/// What notices a rule that is not needed.
+/// What fails without a redundant rule.
 pub const NOTHING: &str = "nothing";
 
-/// The number of the property that notices a mutation.
+/// The number of the property that fails under a mutation.
 pub fn expected(mutation: Mutation) -> &'static str {
     match mutation {
         Mutation::SkipHolder => "C4",
@@ -269,10 +279,10 @@ pub fn expected(mutation: Mutation) -> &'static str {
         Mutation::PublishLost | Mutation::GoneIsLost => "A2",
         Mutation::RollBackWithoutAbort | Mutation::DeleteAfterRollBack | Mutation::SlowCompletion => "A6",
         Mutation::CompleteReplaces => "A7",
-        Mutation::ResumeWithoutRecovery | Mutation::KeeperIsNotTold => "L",
+        Mutation::ResumeWithoutRecovery | Mutation::HideDisownedLeases => "L",
         Mutation::ReadersLiveOn => "A8",
         Mutation::ChildBeforeParent => "P",
-        Mutation::GainedKeepsBooks => "W",
+        Mutation::GainedKeepsLedger => "W",
         Mutation::TornByPending => "T",
         Mutation::AbortNothing | Mutation::RollBackAnyway | Mutation::LostIsRefused => NOTHING,
     }

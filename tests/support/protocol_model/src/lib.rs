@@ -1,48 +1,56 @@
 //! The commit and lease protocol as a model whose states are all searched, with `stateright`.
 //!
-//! Owns: the protocol, as `checkpoints/`, `src/commit/` and `src/worker/` have it, at the grain of single requests; the
-//! numbered invariants as properties; mutations, by which the model is itself checked. Does not own: any code of the
-//! product, of which it knows nothing. So it says that the protocol is right, not that the code follows it: for that, the
-//! names here are those of the code, to be read side by side, and the simulation runs the code itself.
+//! Owns: the protocol, as `checkpoints/`, `src/commit/` and `src/worker/` have it, at the granularity of single requests; the
+//! numbered invariants as properties; and mutations, which check the model itself. Does not own: any code of the product, and
+//! it uses none. So the model shows that the protocol is right, not that the code follows it. Its names are those of the code,
+//! so that both can be read side by side. The simulation runs the code itself.
 //!
 //! # What is modelled
 //!
-//! - Workers: the coordinator's steps from reading to `advance`, `recover` with both its looks, roll back with its reads of
-//!   the rows one by one, `decide_once` with its judgement by rows; the keeper that takes, finds, loses, asks for and lets go
-//!   of leases beside it.
+//! - Workers: the coordinator's steps from reading to `advance`; `recover` with both its checks; the rollback with its reads of
+//!   the rows one by one; `decide_once` with its judgement by rows. Beside it, the lease manager takes, finds, loses, asks for
+//!   and releases leases.
 //! - The lease table: `decide`, `advance` (row by row), `roll_back`, `take`, `ask`, `hand_over`, `release`, `renew`, each
 //!   with its condition. A counter is not kept as a number: it only voids a `take` that saw an older one.
 //! - The lake: uploads, which are completed at most once; intents; commit records; the lifecycle rule that aborts uploads.
-//! - Time: none. A lease may be taken at any moment, from a worker that lives as from one that is dead; a worker may stop
-//!   between any two requests for as long as it likes.
-//! - Requests: answered; or given up, by a sender that goes on or has died, and then taking effect at any later moment or
-//!   never. That is a request lost before its effect, one lost after it, and one that is late.
+//! - Time: none. A lease may be taken at any moment, from a live worker as from a dead one. A worker may stop between any two
+//!   requests for as long as it likes.
+//! - Requests: answered, or timed out. The sender of a request that timed out continues or has died. The request takes effect
+//!   at any later moment or never. That covers a request lost before its effect, one lost after it, and a late one.
 //! - Processes: killed before, during or after any request; ended by an error or a stop; started again under a new name.
 //!
 //! # What is bounded
 //!
-//! Two workers at a time, two shards, one record or two a shard (a chunk is one record), one object or two an epoch. Deaths,
-//! lost requests, lost uploads and asks: as many as the configuration says (`check::cases`). Steals from a worker that lives
-//! are not bounded where it says "any". All else is exhaustive: the order of everything, how often an epoch is refused, read
-//! again and recovered, how often a dead worker's lease changes hands.
+//! Two workers at a time, two shards, one or two records for each shard (a chunk is one record), one or two objects for each
+//! epoch. The configuration limits deaths, lost requests, lost uploads and requests for a hand-off (`check::cases`). Steals from
+//! live workers are unlimited if it says "any". Everything else is exhaustive: the order of all steps, how often an epoch is
+//! refused, read again and recovered, how often a dead worker's lease changes hands.
 //!
-//! With [`Grain::Coarse`] leases come and go only between commits, as a worker notices it, though they are taken from it at
-//! any time; and an epoch is read and ended in one step. With [`Grain::Fine`] neither is so.
+//! With [`Grain::Coarse`], a worker notices changes of its leases only between commits, though they are taken from it at any
+//! time; and an epoch is read and ended in one step. With [`Grain::Fine`], neither holds.
 //!
 //! # What makes the search smaller
 //!
-//! States that differ only in names are one; epochs that nothing refers to and requests that can have no effect any more are
-//! forgotten. (A test compares the verdict with the one without.) A request, its effect and its answer are one step: between
-//! them its sender only waits. States are told apart by `stateright`'s 64-bit fingerprint, as it always does: of 10⁶ states,
-//! one might be taken for another with a chance of 3 in 10⁸.
+//! - States that differ only in names are one.
+//! - Epochs that nothing refers to, and requests that can no longer have an effect, are forgotten. (A test compares the verdict
+//!   with the one without this.)
+//! - A request, its effect and its answer are one step: its sender only waits between them.
+//!
+//! `stateright` distinguishes states by a 64-bit fingerprint. Among 10⁶ states, the chance that one is taken for another is
+//! 3 in 10⁸.
 //!
 //! # What is left out
 //!
-//! Records that are bad (their position moves all the same), raw landing by way of another service, groups of more than one
-//! decision, `sweep` (its age exceeds any request's life), rows of shards that a stream has forgotten, looks at the table that
-//! do not show every row, named checkpoints, the judgement who should take which lease, and what a worker does in another's
-//! name (`farewell`). Staging is assumed to be seen by nobody before the intent names it. The stores are assumed to keep the
-//! promises of `src/lake/mod.rs` and `checkpoints/src/store.rs`; `Mutation::SlowCompletion` shows what one of them is needed for.
+//! - Bad records: their position moves in the same way.
+//! - The raw landing through another service.
+//! - Groups of more than one decision.
+//! - `sweep`: its age exceeds the life of any request.
+//! - Rows of shards that a stream has forgotten, and scans of the table that do not return every row.
+//! - Named checkpoints.
+//! - Which worker should take which lease, and what a worker does in another worker's name when it shuts down.
+//!
+//! Nobody sees what is staged before the intent names it. The stores are assumed to keep the promises of `src/lake/mod.rs`
+//! and `checkpoints/src/store.rs`; `Mutation::SlowCompletion` shows what one of them is needed for.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -56,7 +64,7 @@ mod world;
 
 mod worker;
 
-mod keeper;
+mod lease_manager;
 
 pub mod properties;
 
@@ -68,30 +76,30 @@ pub mod check;
 
 pub mod liveness;
 
-pub mod words;
+pub mod narrative;
 
 use stateright::{Model, Property};
 
 pub use crate::mutation::Mutation;
 use crate::state::{
-    EPOCHS, Epoch, Faults, Holder, Keep, LATE, Life, Mail, Object, Phase, Request, Row, SHARDS, State, WORKERS, Worker,
-    bits,
+    EPOCHS, Epoch, Faults, Holder, LATE, LeaseEvent, LeaseView, Life, Object, Phase, Request, Row, SHARDS, State,
+    WORKERS, Worker, at, bits,
 };
-use crate::world::{at, void_takes};
+use crate::world::void_takes;
 
 /// How the two shards are related.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Not at all. They have no end.
-    Strangers,
-    /// The second came from the first, which has an end.
+    Unrelated,
+    /// The second is the child of the first, which has an end.
     ParentAndChild,
 }
 
-/// How finely a worker is divided.
+/// How finely a worker's work is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
-    /// Leases come and go while an epoch is committed, and the coordinator hears of it late. An epoch is open between
+    /// Leases come and go while an epoch is committed, and the coordinator learns of it late. An epoch may stay open between
     /// two chunks.
     Fine,
     /// Leases come and go, and chunks are read, only between commits.
@@ -103,19 +111,19 @@ pub enum Grain {
 pub struct Protocol {
     /// How the shards are related.
     pub family: Family,
-    /// How finely a worker is divided.
+    /// How finely a worker's work is divided.
     pub grain: Grain,
     /// Records of each shard.
     pub records: u8,
     /// Objects of each epoch.
     pub objects: usize,
-    /// Processes that run at once.
+    /// Processes that run at the same time.
     pub workers: usize,
     /// Faults that may happen.
     pub faults: Faults,
     /// The rule that is left out.
     pub mutation: Option<Mutation>,
-    /// Whether late requests that can have no effect any more are forgotten.
+    /// Whether late requests that can no longer have an effect are forgotten.
     pub forgets: bool,
     /// Whether workers and epochs are renamed after each step, so that states that differ only in names are one.
     pub renames: bool,
@@ -128,53 +136,53 @@ pub enum Action {
     Start(u8),
     /// A process is killed.
     Kill(u8),
-    /// A process fails or is stopped: it lets go of its leases, and ends.
+    /// A process fails or is stopped: it releases its leases, and ends.
     Fail(u8),
     /// The coordinator's next request is answered; the number tells which of several.
     Step(u8, u8),
-    /// The coordinator's next request is given up. It may arrive later.
+    /// The coordinator's next request times out. It may arrive later.
     Lose(u8, u8),
     /// The rows could not be read, and the decision is sent again.
     DecideAgain(u8),
-    /// A request that was given up arrives.
+    /// A request that timed out arrives.
     Arrive(Request),
     /// A lease is taken.
     Take(u8, u8),
-    /// A lease is taken, and the answer lost.
-    TakeUnheard(u8, u8),
-    /// A lease is to be taken, and the request given up.
+    /// A lease is taken, and the reply is lost.
+    TakeReplyLost(u8, u8),
+    /// A request to take a lease times out.
     TakeLost(u8, u8),
-    /// A worker finds that a lease is its own.
+    /// A lease manager finds that its worker holds a lease.
     Find(u8, u8),
-    /// A worker finds that a lease is not its own any more.
+    /// A lease manager finds that its worker no longer holds a lease.
     LoseLease(u8, u8),
     /// A worker asks for a lease.
     Ask(u8, u8),
-    /// A worker asks for a lease, and gives the request up.
+    /// A worker asks for a lease, and the request times out.
     AskLost(u8, u8),
-    /// A worker finds that it is asked for a lease.
-    HearAsked(u8, u8),
-    /// A lease that was asked for is let go, as nothing is open for it.
+    /// A worker learns that another asks for one of its leases.
+    OnAsked(u8, u8),
+    /// A worker hands over a requested lease for which its epoch has nothing.
     HandOver(u8, u8),
-    /// The keeper lets go of a lease.
-    LetGo(u8, u8),
-    /// The request that lets go of a lease is given up.
-    LetGoLost(u8, u8),
+    /// The lease manager releases a lease.
+    Release(u8, u8),
+    /// The lease manager's request to release a lease times out.
+    ReleaseLost(u8, u8),
     /// The holder renews, so that the counter moves.
     Renew(u8, u8),
-    /// The coordinator hears what the keeper told of a lease.
-    Hear(u8, u8),
-    /// The keeper hears that the coordinator found a lease to be another's.
-    HearNotOurs(u8, u8),
+    /// The coordinator receives what the lease manager reported about a lease.
+    OnLeaseEvent(u8, u8),
+    /// The lease manager learns that the coordinator found a lease in another worker's name.
+    OnDisowned(u8, u8),
     /// A chunk of the shard is read.
     Read(u8, u8),
-    /// A chunk of a reader that was replaced is read.
+    /// A chunk of a replaced reader is read.
     ReadStale(u8, u8),
-    /// The open epoch is to be committed. Coarse: first a chunk of each of these shards is read.
+    /// The open epoch is committed. Coarse: first a chunk of each of these shards is read.
     Commit(u8, u8),
     /// The bucket's lifecycle rule aborts an upload.
     Expire(u8, u8),
-    /// An object becomes visible at last.
+    /// An object that was completed slowly becomes visible.
     Appear(u8, u8),
 }
 
@@ -274,7 +282,7 @@ impl Protocol {
                 if may_steal(state, shard) {
                     actions.push(Action::Take(name, number));
                     if faults.losses > 0 {
-                        actions.extend([Action::TakeUnheard(name, number), Action::TakeLost(name, number)]);
+                        actions.extend([Action::TakeReplyLost(name, number), Action::TakeLost(name, number)]);
                     }
                 }
                 if faults.asks > 0 && matches!(state.rows[shard].holder, Holder::Held(_)) {
@@ -290,31 +298,33 @@ impl Protocol {
             if self.may_lose(state, name, shard) {
                 actions.push(Action::LoseLease(name, number));
             }
-            let keep = worker.keep[shard];
-            if keep == Keep::Held && matches!(state.rows[shard].holder, Holder::HandingOver(from, _) if from == name) {
-                actions.push(Action::HearAsked(name, number));
+            let view = worker.views[shard];
+            if view == LeaseView::Held
+                && matches!(state.rows[shard].holder, Holder::HandingOver(from, _) if from == name)
+            {
+                actions.push(Action::OnAsked(name, number));
             }
             let is_idle = worker.phase == Phase::Idle;
-            if keep == Keep::Asked && is_idle && !worker.ledger[shard].is_there() {
+            if view == LeaseView::Asked && is_idle && !worker.ledger[shard].is_included() {
                 actions.push(Action::HandOver(name, number));
             }
-            if keep == Keep::LettingGo && (is_idle || self.grain == Grain::Fine) {
-                actions.push(Action::LetGo(name, number));
+            if view == LeaseView::Releasing && (is_idle || self.grain == Grain::Fine) {
+                actions.push(Action::Release(name, number));
                 if faults.losses > 0 {
-                    actions.push(Action::LetGoLost(name, number));
+                    actions.push(Action::ReleaseLost(name, number));
                 }
             }
             if state.late.iter().flatten().any(|late| matches!(late, Request::Take(_, of) if *of == number))
-                && keep != Keep::Not
+                && view != LeaseView::NotHeld
                 && state.rows[shard].holder.is(name)
             {
                 actions.push(Action::Renew(name, number));
             }
-            if worker.mail[shard] != Mail::None && is_idle {
-                actions.push(Action::Hear(name, number));
+            if worker.events[shard] != LeaseEvent::None && is_idle {
+                actions.push(Action::OnLeaseEvent(name, number));
             }
-            if worker.not_ours >> shard & 1 == 1 {
-                actions.push(Action::HearNotOurs(name, number));
+            if worker.disowned >> shard & 1 == 1 {
+                actions.push(Action::OnDisowned(name, number));
             }
             if worker.stale[shard].is_some()
                 && is_idle
@@ -360,7 +370,7 @@ impl Protocol {
                 self.arrive(state, Request::Take(name, shard), false);
                 self.gain(state, name, at(shard));
             }
-            Action::TakeUnheard(name, shard) => {
+            Action::TakeReplyLost(name, shard) => {
                 steal(state, shard);
                 state.faults.losses -= 1;
                 self.arrive(state, Request::Take(name, shard), false);
@@ -383,16 +393,16 @@ impl Protocol {
                     self.arrive(state, request, false);
                 }
             }
-            Action::HearAsked(name, shard) => state.workers[at(name)].keep[at(shard)] = Keep::Asked,
+            Action::OnAsked(name, shard) => state.workers[at(name)].views[at(shard)] = LeaseView::Asked,
             Action::HandOver(name, shard) => self.hand_over(state, name, at(shard)),
-            Action::LetGo(name, shard) => self.let_go(state, name, shard, false),
-            Action::LetGoLost(name, shard) => {
+            Action::Release(name, shard) => self.release(state, name, shard, false),
+            Action::ReleaseLost(name, shard) => {
                 state.faults.losses -= 1;
-                self.let_go(state, name, shard, true);
+                self.release(state, name, shard, true);
             }
             Action::Renew(_, shard) => void_takes(state, shard),
-            Action::Hear(name, shard) => self.hear(state, name, at(shard)),
-            Action::HearNotOurs(name, shard) => self.hear_not_ours(state, name, shard),
+            Action::OnLeaseEvent(name, shard) => self.on_lease_event(state, name, at(shard)),
+            Action::OnDisowned(name, shard) => self.on_disowned(state, name, shard),
             Action::Read(name, shard) => {
                 if let Some(after) = state.workers[at(name)].reading[at(shard)] {
                     self.read(state, name, at(shard), after);
@@ -418,7 +428,7 @@ impl Protocol {
     }
 }
 
-/// Whether the shard's lease is free, its holder dead, or another steal allowed.
+/// Whether the shard's lease is free, its holder is dead, or another steal is allowed.
 pub(crate) fn may_steal(state: &State, shard: usize) -> bool {
     state.faults.steals > 0 || !is_held_by_living(state, shard)
 }

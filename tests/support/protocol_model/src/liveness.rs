@@ -1,10 +1,11 @@
-//! From every state a way leads to the end: a search of the whole graph, forwards and then backwards.
+//! From every state a path leads to the end: a search of the whole graph, forwards and then backwards.
 //!
-//! `stateright`'s `eventually` asks about every path, and knows no fairness: a worker that takes a lease again and again
-//! would be a counterexample. What is asked here is what a fleet needs: wherever faults have led, and whoever works on, there
-//! is a way without further faults at whose end every record of every shard is committed. So nothing ever gets stuck.
+//! `stateright`'s `eventually` is about every path and has no fairness: a worker that takes a lease again and again would be a
+//! counterexample. Here the question is what a fleet needs: from every state that faults have led to, and whichever worker
+//! continues, there is a path without further faults at whose end every record of every shard is committed. So nothing ever
+//! gets stuck.
 //!
-//! Owns: the search. States are told apart by 128 bits of two hashes.
+//! Owns: the search. It distinguishes states by 128 bits of two hashes.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,7 +22,7 @@ pub struct Graph {
     pub states: usize,
     /// States in which everything is committed.
     pub goals: usize,
-    /// States from which no way leads there though a process runs, or may start.
+    /// States from which no path leads there although a process runs or may start.
     pub stuck: usize,
     /// One of them.
     pub example: Option<Box<State>>,
@@ -46,7 +47,7 @@ pub fn search(model: &Protocol) -> Graph {
         if state.all_committed(model.records) {
             goals.push(number);
         }
-        // Where all processes have died, and no further name is left, the bound ends the world.
+        // If all processes have died and no name is left, the bounds end the search here.
         over[number as usize] = state.workers.iter().all(|worker| worker.life == Life::Dead) || state.broken != 0;
         actions.clear();
         model.actions(&state, &mut actions);
@@ -80,7 +81,7 @@ pub fn search(model: &Protocol) -> Graph {
     Graph { states: numbers.len(), goals: goals.len(), stuck: example_of.len(), example: example.map(Box::new) }
 }
 
-/// The state of this number: the same search again.
+/// Finds the state of this number by the same search.
 fn find(model: &Protocol, wanted: u32) -> Option<State> {
     let mut numbers: HashMap<u128, u32> = HashMap::new();
     let mut open: Vec<(u32, State)> = Vec::new();
@@ -103,7 +104,7 @@ fn find(model: &Protocol, wanted: u32) -> Option<State> {
     None
 }
 
-/// Whether it is a fault, and not the way on.
+/// Whether the action is a fault, not progress.
 fn is_fault(action: Action) -> bool {
     matches!(
         action,
@@ -111,11 +112,11 @@ fn is_fault(action: Action) -> bool {
             | Action::Fail(_)
             | Action::Lose(..)
             | Action::Arrive(_)
-            | Action::TakeUnheard(..)
+            | Action::TakeReplyLost(..)
             | Action::TakeLost(..)
             | Action::Ask(..)
             | Action::AskLost(..)
-            | Action::LetGoLost(..)
+            | Action::ReleaseLost(..)
             | Action::Expire(..)
             | Action::Appear(..)
     )

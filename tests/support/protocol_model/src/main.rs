@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use protocol_model::check::{self, Case};
 use protocol_model::liveness::{self, Graph};
 use protocol_model::properties::{ALWAYS, LIVENESS};
-use protocol_model::{Mutation, words};
+use protocol_model::{Mutation, narrative};
 
 const USAGE: &str = "usage: check [NAME] | mutations | counterexample MUTATION";
 
@@ -49,12 +49,12 @@ fn check_all(only: Option<&str>) -> bool {
         };
         println!("{:<22} {:<66} {:>10} {:>6}  {verdict}", case.name, case.bounds(), outcome.unique, outcome.depth);
         all &= holds;
-        if case.is_alive_checked {
+        if case.checks_liveness {
             let Graph { states, stuck, goals, example } = liveness::search(&case.protocol);
             let verdict = if stuck == 0 { "holds".to_owned() } else { format!("FAILED: {stuck} states are stuck") };
             println!("{:<22} {LIVENESS}: {verdict} ({states} states, {goals} of them at the end)", "");
             if let Some(state) = example {
-                println!("{}", words::picture(&state));
+                println!("{}", narrative::describe_state(&state));
             }
             all &= stuck == 0;
         }
@@ -62,7 +62,7 @@ fn check_all(only: Option<&str>) -> bool {
     all
 }
 
-/// Every mutation, and the property that notices it.
+/// Every mutation, and the property that fails under it.
 fn mutations() -> bool {
     println!("{:<26} {:>5}  caught by", "mutation", "steps");
     let mut all = true;
@@ -76,27 +76,22 @@ fn mutations() -> bool {
     }
     for mutation in Mutation::REDUNDANT {
         let caught = check::caught(mutation);
-        println!(
-            "{:<26} {:>5}  {}",
-            mutation.name(),
-            "",
-            caught.map_or("nothing: a second lock on the door", |it| it.0)
-        );
+        println!("{:<26} {:>5}  {}", mutation.name(), "", caught.map_or("nothing: redundant", |it| it.0));
         all &= caught.is_none();
     }
     all
 }
 
-/// The path to where a mutation is noticed.
+/// The path to the state that exposes a mutation.
 fn counterexample(mutation: Mutation) -> bool {
     let protocol = check::mutated(mutation);
     if check::expected(mutation) == "L" {
         let graph = liveness::search(&protocol);
         println!(
-            "{LIVENESS}\nstates from which no way leads to the end: {}, of {}. One of them:",
+            "{LIVENESS}\nstates from which no path leads to the end: {} of {}. One of them:",
             graph.stuck, graph.states
         );
-        graph.example.iter().for_each(|state| println!("{}", words::picture(state)));
+        graph.example.iter().for_each(|state| println!("{}", narrative::describe_state(state)));
         return graph.stuck > 0;
     }
     let Some((property, path)) = check::counterexample(protocol, Some(check::expected(mutation))) else {
@@ -106,8 +101,8 @@ fn counterexample(mutation: Mutation) -> bool {
     println!("{} breaks: {property}\n", mutation.name());
     for (number, (state, action)) in (1..).zip(path.into_vec()) {
         match action {
-            Some(action) => println!("{number:>3}. {}", words::sentence(&protocol, &state, action)),
-            None => println!("\nThen:\n{}", words::picture(&state)),
+            Some(action) => println!("{number:>3}. {}", narrative::sentence(&protocol, &state, action)),
+            None => println!("\nThen:\n{}", narrative::describe_state(&state)),
         }
     }
     true

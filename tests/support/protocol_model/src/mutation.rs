@@ -1,61 +1,61 @@
-//! The protocol's rules, each left out in turn: the model must notice.
+//! The rules of the protocol, each left out in turn: the model must find each.
 //!
-//! Owns: which rule a mutation breaks, and which property says so. Does not own: how it is broken (`world`, `worker`).
+//! Owns: the list of mutations. Does not own: which property fails (`check`), and how a rule is broken (`world`, `worker`).
 
 /// A rule that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutation {
-    /// The decision does not ask who holds the leases.
+    /// The decision does not check who holds the leases.
     SkipHolder,
-    /// The one who asked for a lease counts as its holder.
+    /// The worker that asked for a lease counts as its holder.
     AskerDecides,
-    /// The decision does not ask where the checkpoints are.
+    /// The decision does not check where the checkpoints are.
     SkipCheckpoint,
-    /// The decision does not ask whether something is pending.
+    /// The decision does not check whether something is pending.
     SkipPending,
-    /// The decision is a write per row, no transaction.
+    /// The decision is one write for each row, not a transaction.
     DecideRowByRow,
     /// Objects are completed before the decision.
     PublishBeforeDecide,
     /// The intent is written after the decision.
     DecideBeforeIntent,
-    /// The intent of a refused epoch is removed at once.
+    /// The intent of a refused epoch is removed immediately.
     RemoveIntentOfRefused,
-    /// Checkpoints are advanced before objects are completed.
+    /// Checkpoints move before objects are completed.
     AdvanceBeforePublish,
-    /// Checkpoints are advanced as soon as the objects are there, before the commit record.
+    /// Checkpoints move once the objects are complete, before the commit record is written.
     AdvanceBeforeRecord,
-    /// A checkpoint is advanced if the worker holds the lease, whatever is pending.
+    /// The holder of a lease can move its checkpoint, whatever is pending.
     AdvanceOnOwnership,
-    /// An epoch is published without an upload that is gone.
+    /// An epoch is published although one of its uploads is gone.
     PublishLost,
-    /// Publishing stops at the first upload that is gone, and a roll back does not abort the others.
+    /// Publishing stops at the first upload that is gone, and a rollback does not abort the others.
     RollBackWithoutAbort,
-    /// An upload that is gone counts as lost, whether its object is there or not.
+    /// An upload that is gone counts as lost, even if its object exists.
     GoneIsLost,
-    /// A roll back deletes objects after its transaction.
+    /// A rollback deletes objects after its transaction.
     DeleteAfterRollBack,
-    /// An upload can be completed again, and replaces the object.
+    /// An upload can be completed a second time, and replaces the object.
     CompleteReplaces,
-    /// A lease with something pending is read on.
+    /// A shard is read although an epoch is pending on its lease.
     ResumeWithoutRecovery,
-    /// Chunks of readers that were replaced are taken.
+    /// Chunks of replaced readers are accepted.
     ReadersLiveOn,
     /// A child is read before its parent's end is committed.
     ChildBeforeParent,
-    /// The store breaks its promise: a request that arrives late takes the upload away, and makes the object visible later.
+    /// The store breaks a promise: a late request takes the upload away, and its object becomes visible later.
     SlowCompletion,
-    /// A lease that is gained does not end an open epoch that has records of its shard.
-    GainedKeepsBooks,
-    /// The keeper is not told of a lease that the coordinator finds to be another's.
-    KeeperIsNotTold,
-    /// Rows that were read one by one, some pending and some not, prove an epoch torn.
+    /// A gained lease does not end an open epoch that has records of its shard.
+    GainedKeepsLedger,
+    /// The coordinator does not report a lease that it finds in another worker's name.
+    HideDisownedLeases,
+    /// Rows that were read one by one, some pending and some not, prove that an epoch is torn.
     TornByPending,
-    /// A roll back aborts no uploads, though publishing tries them all.
+    /// A rollback aborts no uploads, since publishing has tried them all.
     AbortNothing,
-    /// A roll back asks of no row, and takes the decision back wherever it is pending.
+    /// A rollback checks no row, and undoes the decision wherever it is pending.
     RollBackAnyway,
-    /// A decision without an answer is taken for refused, and no row is read.
+    /// A decision without a reply counts as refused, and no row is read.
     LostIsRefused,
 }
 
@@ -82,12 +82,12 @@ impl Mutation {
         Mutation::ReadersLiveOn,
         Mutation::ChildBeforeParent,
         Mutation::SlowCompletion,
-        Mutation::GainedKeepsBooks,
-        Mutation::KeeperIsNotTold,
+        Mutation::GainedKeepsLedger,
+        Mutation::HideDisownedLeases,
         Mutation::TornByPending,
     ];
 
-    /// Rules that can be left out: by the others, nothing goes wrong. They are a second lock on the door.
+    /// Redundant rules: if one of them is left out alone, no property fails.
     pub const REDUNDANT: [Mutation; 3] = [Mutation::AbortNothing, Mutation::RollBackAnyway, Mutation::LostIsRefused];
 
     /// The mutation of this name.

@@ -1,31 +1,31 @@
-//! What the model's world is made of: lease rows, epochs and their objects in the lake, workers, requests under way.
+//! The state of the model: lease rows, epochs and their objects in the lake, workers, requests in flight.
 //!
-//! Owns: plain values, small enough that millions fit. Does not own: what changes them (`world`, `worker`).
+//! Owns: plain values, small enough that millions fit into memory. Does not own: what changes them (`world`, `worker`).
 //!
 //! Everything is an index: worker names, shards, epochs, objects. A record is a position of a shard, from 1; `through` of a
-//! range is its last record. A `u8` that is called a mask has a bit per shard or object.
+//! range is its last record. A `u8` that is called a mask has one bit for each shard or object.
 
 use std::hash::{Hash, Hasher};
 
-/// Names of workers. A process that ends never comes back under its name.
+/// Names of workers. A process that has ended never comes back under its name.
 pub const WORKERS: usize = 4;
 /// Shards, and so rows of the lease table.
 pub const SHARDS: usize = 2;
-/// Objects of an epoch, each of which holds every record of it, as Parquet and raw lines do.
+/// Objects of an epoch. Each holds every record of the epoch, as Parquet and raw lines do.
 pub const OBJECTS: usize = 2;
-/// Epochs that somebody still remembers.
+/// Epochs that something still refers to.
 pub const EPOCHS: usize = 7;
-/// Requests that were given up and may still arrive.
+/// Requests that timed out and may still arrive.
 pub const LATE: usize = 6;
 
-/// A lease row: `checkpoints/src/lease.rs`. Counters stand in `Request::Take`.
+/// A lease row: `checkpoints/src/lease.rs`. Counters are in `Request::Take`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row {
     /// Who holds it.
     pub holder: Holder,
     /// How far it is committed.
     pub checkpoint: u8,
-    /// The decided epoch that was not advanced here.
+    /// The decided epoch that has not advanced here.
     pub pending: Option<u8>,
     /// The epoch that moved the checkpoint here.
     pub last: Option<u8>,
@@ -38,12 +38,12 @@ pub enum Holder {
     Nobody,
     /// A worker.
     Held(u8),
-    /// The first, asked by the second.
+    /// The first holds it, the second has asked for it.
     HandingOver(u8, u8),
 }
 
 impl Holder {
-    /// Who may decide.
+    /// The worker that may decide.
     pub fn committer(self) -> Option<u8> {
         match self {
             Holder::Nobody => None,
@@ -57,7 +57,7 @@ impl Holder {
     }
 }
 
-/// A shard's part of an epoch: `(after, through]`, and the records that really were read, as bits.
+/// A shard's part of an epoch: `(after, through]`, and the records that were really read, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Range {
     /// Where it begins.
@@ -70,17 +70,17 @@ pub struct Range {
 
 impl Range {
     /// Whether the shard is in the epoch.
-    pub fn is_there(self) -> bool {
+    pub fn is_included(self) -> bool {
         self.through > self.after
     }
 
-    /// The records that the positions promise.
-    pub fn promised(self) -> u8 {
+    /// The records between the two positions.
+    pub fn expected_records(self) -> u8 {
         ((1u8 << self.through) - 1) & !((1u8 << self.after) - 1)
     }
 }
 
-/// An upload and the object that it becomes. Of a key there is one upload.
+/// An upload and the object that it becomes. There is one upload for each key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Object {
     /// Not begun.
@@ -88,7 +88,7 @@ pub enum Object {
     None,
     /// Uploaded, invisible.
     Staged,
-    /// The upload is gone, the object not there yet. Only where completing takes its time.
+    /// The upload is gone, but the object is not visible yet. Only if completing is slow.
     Completing,
     /// Completed.
     Visible,
@@ -98,26 +98,26 @@ pub enum Object {
     Deleted,
 }
 
-/// What really is true of an epoch. No worker reads it.
+/// What is really true of an epoch. No worker reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Standing {
+pub enum Status {
     /// Not decided.
     #[default]
     Undecided,
     /// In effect.
     Decided,
-    /// Taken back.
+    /// Undone.
     RolledBack,
 }
 
-/// An epoch: manifest, objects, intent, commit record. The last three fields are the judge's.
+/// An epoch: manifest, objects, intent, commit record. Only the properties read the last three fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch {
-    /// Whether anybody or anything remembers it.
+    /// Whether something refers to it.
     pub is_used: bool,
-    /// Whose it is.
+    /// The worker that it belongs to.
     pub owner: u8,
-    /// What it has of each shard.
+    /// Its range of each shard.
     pub ranges: [Range; SHARDS],
     /// Its objects.
     pub objects: [Object; OBJECTS],
@@ -126,17 +126,17 @@ pub struct Epoch {
     /// Whether the commit record is in the lake.
     pub record: bool,
     /// What is true of it.
-    pub standing: Standing,
+    pub status: Status,
     /// Whether it was ever rolled back.
     pub was_rolled_back: bool,
-    /// Mask of the shards that it was advanced on.
+    /// Mask of the shards on which it has advanced.
     pub advanced: u8,
 }
 
 impl Epoch {
-    /// Mask of the shards that it has a range of.
+    /// Mask of its shards.
     pub fn shards(&self) -> u8 {
-        mask(|shard| self.ranges[shard].is_there())
+        mask(|shard| self.ranges[shard].is_included())
     }
 
     /// Whether an object is in this state.
@@ -145,95 +145,100 @@ impl Epoch {
     }
 }
 
-/// Mask of the shards for which it holds.
+/// Mask of the shards that meet the condition.
 pub fn mask(holds: impl Fn(usize) -> bool) -> u8 {
     (0..SHARDS).filter(|shard| holds(*shard)).fold(0, |mask, shard| mask | 1 << shard)
 }
 
-/// The places of a mask.
+/// An index.
+pub(crate) fn at(index: u8) -> usize {
+    usize::from(index)
+}
+
+/// The bits of a mask.
 pub fn bits(mask: u8) -> impl Iterator<Item = u8> {
     (0..8).filter(move |bit| mask >> bit & 1 == 1)
 }
 
-/// What a worker's keeper knows of a lease.
+/// What a worker's lease manager knows of a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Keep {
-    /// Not ours, as far as it knows.
+pub enum LeaseView {
+    /// The worker does not hold it.
     #[default]
-    Not,
-    /// Ours.
+    NotHeld,
+    /// The worker holds it.
     Held,
-    /// Ours, and another asked for it.
+    /// The worker holds it, and another worker has asked for it.
     Asked,
-    /// Being let go.
-    LettingGo,
+    /// The worker is releasing it.
+    Releasing,
 }
 
-/// What the keeper told the coordinator of a lease, and the coordinator has not yet heard.
+/// What the lease manager reported about a lease and the coordinator has not handled yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Mail {
+pub enum LeaseEvent {
     /// Nothing.
     #[default]
     None,
     /// It is lost.
     Lost,
-    /// It is ours, and this was its row then.
+    /// It is gained, with the row of that moment.
     Gained(Snapshot),
     /// It was lost, then gained.
     LostThenGained(Snapshot),
 }
 
-/// A lease row as it was.
+/// A lease row at an earlier moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Snapshot {
     /// Its checkpoint.
     pub checkpoint: u8,
-    /// Whether something was pending.
+    /// Whether an epoch was pending.
     pub is_pending: bool,
 }
 
-/// What is done once a pending epoch was brought to an end.
+/// What follows when a pending epoch is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Then {
-    /// It was the worker's own: go on reading.
+    /// It was the worker's own: continue reading.
     Own,
-    /// It was found pending on this lease: read the shard; then the shards of the mask.
+    /// It was found pending on this lease: read the shard, then the shards of the mask.
     Gained(u8, u8),
 }
 
-/// Which attempt at publishing it is.
+/// Which attempt to publish it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Attempt {
     /// The worker's own, after the decision.
     Own,
     /// `recover`.
     Recover,
-    /// `recover`, after it looked again.
+    /// `recover`, after its second check.
     Again,
 }
 
-/// Where a worker's coordinator is. What follows is the request that is under way or comes next.
+/// What a worker's coordinator is doing: the request that is in flight or comes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the names of the fields are those of the requests")]
+#[expect(missing_docs, reason = "the fields have the names of the requests' parameters")]
 pub enum Phase {
-    /// Between two selects.
+    /// Waiting in its loop.
     #[default]
     Idle,
     /// Step 1: upload this object.
     Stage { epoch: u8, object: u8 },
     /// Step 2: write the intent.
-    Describe { epoch: u8 },
+    WriteIntent { epoch: u8 },
     /// Step 3.
     Decide { epoch: u8 },
-    /// Step 3, refused or not answered: the rows of `left` are to be read.
+    /// Step 3 was refused or timed out: the rows of `left` have to be read.
     Judge { epoch: u8, left: u8, in_effect: bool, all_moved_on: bool, is_refused: bool },
-    /// The uploads of an epoch that did not happen are aborted; then shards are read again, or the worker ends.
+    /// The uploads of an abandoned epoch are aborted; then shards are read again, or the worker ends.
     AbortRefused { epoch: u8, object: u8, fails: bool },
-    /// Rows of these shards are read, those that are held are gained.
+    /// The rows of these shards are read; those that the worker holds count as gained.
     ReadAgain { left: u8 },
-    /// A lease with something pending: its row is read.
+    /// A lease on which an epoch is pending: its row is read.
     Gained { shard: u8, left: u8 },
-    /// Step 4: these uploads are to be completed, these objects to be looked for.
+    /// Step 4: the uploads of `left` have to be completed, the objects of `look` have to be checked.
     Publish { epoch: u8, left: u8, look: u8, is_lost: bool, attempt: Attempt, then: Then },
     /// Step 4: write the commit record.
     Record { epoch: u8, then: Then },
@@ -245,17 +250,17 @@ pub enum Phase {
     FindRecord { epoch: u8, is_second: bool, then: Then },
     /// Recovery: is there an intent?
     FindIntent { epoch: u8, then: Then },
-    /// Roll back: the rows of `left` are to be read, before or after the transaction.
+    /// Rollback: the rows of `left` have to be read, before or after the transaction.
     Rows { epoch: u8, left: u8, everywhere: bool, pending: bool, advanced: bool, is_after: bool, then: Then },
-    /// Roll back: abort this object's upload.
+    /// Rollback: abort this object's upload.
     Abort { epoch: u8, object: u8, then: Then },
-    /// Roll back: delete this object.
+    /// Rollback: delete this object.
     Delete { epoch: u8, object: u8, then: Then },
-    /// Roll back: the transaction.
+    /// Rollback: the transaction.
     RollBack { epoch: u8, then: Then },
-    /// Roll back: somebody else brought it to an end; is there a commit record?
+    /// Rollback: another worker finished the epoch; is there a commit record?
     Settle { epoch: u8, pending: bool, advanced: bool, then: Then },
-    /// The worker ends, and lets go of these.
+    /// The worker ends, and releases these leases.
     End { left: u8 },
 }
 
@@ -276,19 +281,19 @@ pub enum Life {
 pub struct Worker {
     /// Whether it runs.
     pub life: Life,
-    /// Where its coordinator is.
+    /// What its coordinator is doing.
     pub phase: Phase,
-    /// What its keeper knows.
-    pub keep: [Keep; SHARDS],
-    /// What the keeper told the coordinator.
-    pub mail: [Mail; SHARDS],
-    /// Mask of the leases that the coordinator told the keeper are not its own, and the keeper has not yet heard.
-    pub not_ours: u8,
-    /// Where each reader is.
+    /// What its lease manager knows.
+    pub views: [LeaseView; SHARDS],
+    /// What the lease manager reported to the coordinator.
+    pub events: [LeaseEvent; SHARDS],
+    /// Mask of the leases that the coordinator reported as another worker's and the lease manager has not handled yet.
+    pub disowned: u8,
+    /// The position of each reader.
     pub reading: [Option<u8>; SHARDS],
     /// The open epoch.
     pub ledger: [Range; SHARDS],
-    /// A chunk of a reader that was replaced, in the channel. Only where such chunks are taken.
+    /// A chunk of a replaced reader, still in the channel. Only if such chunks are accepted.
     pub stale: [Option<u8>; SHARDS],
 }
 
@@ -298,7 +303,7 @@ impl Phase {
         match self {
             Phase::Idle | Phase::ReadAgain { .. } | Phase::Gained { .. } | Phase::End { .. } => None,
             Phase::Stage { epoch, .. }
-            | Phase::Describe { epoch }
+            | Phase::WriteIntent { epoch }
             | Phase::Decide { epoch }
             | Phase::Judge { epoch, .. }
             | Phase::AbortRefused { epoch, .. }
@@ -320,7 +325,7 @@ impl Phase {
 impl Worker {
     /// Mask of the shards of the open epoch.
     pub fn open(&self) -> u8 {
-        mask(|shard| self.ledger[shard].is_there())
+        mask(|shard| self.ledger[shard].is_included())
     }
 }
 
@@ -331,7 +336,7 @@ pub enum Request {
     PutIntent(u8),
     /// Epoch.
     Decide(u8),
-    /// One shard's part of a decision. Only where the decision is no transaction.
+    /// One shard's part of a decision. Only if the decision is not a transaction.
     DecideOne(u8, u8),
     /// Epoch, object.
     Complete(u8, u8),
@@ -341,16 +346,16 @@ pub enum Request {
     Delete(u8, u8),
     /// Epoch.
     PutRecord(u8),
-    /// Epoch, shard, and who asks, which matters to nobody but a mutation.
+    /// Epoch, shard, and the worker that sends it, which only a mutation uses.
     Advance(u8, u8, u8),
     /// Epoch.
     RemoveIntent(u8),
     /// Epoch.
     RollBack(u8),
-    /// Worker, shard. Its condition is the counter that was seen; so it is gone from the state once the counter moves, and
-    /// counters themselves need not be kept.
+    /// Worker, shard. Its condition is the counter that the worker saw. It leaves the state once the counter moves, so
+    /// counters need not be stored.
     Take(u8, u8),
-    /// Worker, shard, the holder that is asked.
+    /// Worker, shard, the current holder.
     Ask(u8, u8, u8),
     /// Worker, shard.
     Release(u8, u8),
@@ -375,7 +380,7 @@ impl Request {
     }
 }
 
-/// So many that they are not counted.
+/// This number of faults is not limited and not counted.
 pub const UNBOUNDED: u8 = u8::MAX;
 
 /// How many faults may still happen.
@@ -383,17 +388,17 @@ pub const UNBOUNDED: u8 = u8::MAX;
 pub struct Faults {
     /// Processes that are killed, stopped, or end with an error.
     pub deaths: u8,
-    /// Requests that are given up by a sender that lives on.
+    /// Requests that time out, of a sender that continues.
     pub losses: u8,
     /// Uploads that the bucket's lifecycle rule aborts.
     pub expiries: u8,
-    /// Hand-offs that are asked for.
+    /// Requests for a hand-off.
     pub asks: u8,
-    /// Leases that are taken from a worker that lives. [`UNBOUNDED`] of them are not counted.
+    /// Leases that are taken from a live worker. [`UNBOUNDED`] of them are not counted.
     pub steals: u8,
 }
 
-/// The whole world.
+/// The state of everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct State {
     /// The lease table.
@@ -402,7 +407,7 @@ pub struct State {
     pub epochs: [Epoch; EPOCHS],
     /// The processes.
     pub workers: [Worker; WORKERS],
-    /// Requests that nobody waits for any more, in order.
+    /// Requests that timed out and may still arrive, in order.
     pub late: [Option<Request>; LATE],
     /// Faults that may still happen.
     pub faults: Faults,
@@ -410,7 +415,7 @@ pub struct State {
     pub broken: u16,
 }
 
-/// Most places are empty: what is in an empty one need not be hashed.
+/// Most entries are empty: the contents of an empty one need not be hashed.
 impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         (self.rows, self.faults, self.broken).hash(hasher);
@@ -433,17 +438,17 @@ impl Hash for State {
 }
 
 impl State {
-    /// A request that nobody waits for any more.
+    /// A request times out.
     ///
     /// # Panics
-    /// If there is no room: then the bounds are wrong, and the check would not be exhaustive.
+    /// If there is no room: then the bounds are wrong, and the search would not be exhaustive.
     pub fn give_up(&mut self, request: Request) {
         let free = self.late.iter_mut().find(|late| late.is_none());
         *free.expect("there is room for every request that the bounds allow") = Some(request);
         self.late.sort_unstable_by_key(|late| (late.is_none(), *late));
     }
 
-    /// Mask of the rows for which it holds.
+    /// Mask of the rows that meet the condition.
     pub fn rows_where(&self, holds: impl Fn(&Row) -> bool) -> u8 {
         mask(|shard| holds(&self.rows[shard]))
     }

@@ -1,15 +1,14 @@
 //! States that differ only in names are one.
 //!
-//! Owns: renaming workers and epochs into an order that depends on what they are and not on what they are called. Where two
-//! can't be told apart by what is looked at, their order stays: the check does more than it must, never less.
+//! Owns: renaming workers and epochs into an order that depends on their contents and not on their names. If the order can't
+//! tell two of them apart, they keep theirs: then the search does more than it must, never less.
 
-use crate::state::{EPOCHS, Epoch, Holder, Life, Phase, Request, SHARDS, State, WORKERS, Worker};
-use crate::world::at;
+use crate::state::{EPOCHS, Epoch, Holder, Life, Phase, Request, SHARDS, State, WORKERS, Worker, at};
 
 /// The state with workers and epochs renamed.
 pub(crate) fn representative(state: &State) -> State {
     let mut order: [usize; WORKERS] = std::array::from_fn(|name| name);
-    let keys: [_; WORKERS] = std::array::from_fn(|name| looks(state, name));
+    let keys: [_; WORKERS] = std::array::from_fn(|name| identity(state, name));
     order.sort_by(|one, other| keys[*one].cmp(&keys[*other]));
     let mut named = [0_u8; WORKERS];
     for (new, old) in order.iter().enumerate() {
@@ -34,7 +33,7 @@ pub(crate) fn representative(state: &State) -> State {
             Request::Take(worker, shard) => Request::Take(named[at(worker)], shard),
             Request::Ask(worker, shard, from) => Request::Ask(named[at(worker)], shard, named[at(from)]),
             Request::Release(worker, shard) => Request::Release(named[at(worker)], shard),
-            // Only a mutation asks who it is.
+            // Only a mutation uses the worker.
             Request::Advance(epoch, shard, _) => Request::Advance(epoch, shard, 0),
             other => other,
         };
@@ -43,8 +42,8 @@ pub(crate) fn representative(state: &State) -> State {
     with_epochs_in_order(renamed)
 }
 
-/// What a worker is, without names.
-fn looks(state: &State, name: usize) -> (Worker, [u8; SHARDS], Option<Epoch>, usize) {
+/// The contents of a worker, without names.
+fn identity(state: &State, name: usize) -> (Worker, [u8; SHARDS], Option<Epoch>, usize) {
     let mut worker = state.workers[name];
     if worker.life == Life::NotYet {
         return (worker, [0; SHARDS], None, 0);
@@ -116,12 +115,12 @@ fn with_epochs_in_order(state: State) -> State {
     ordered
 }
 
-/// The same phase, of another epoch.
+/// The same phase, for another epoch.
 fn with_epoch(mut phase: Phase, to: u8) -> Phase {
     match &mut phase {
         Phase::Idle | Phase::ReadAgain { .. } | Phase::Gained { .. } | Phase::End { .. } => {}
         Phase::Stage { epoch, .. }
-        | Phase::Describe { epoch }
+        | Phase::WriteIntent { epoch }
         | Phase::Decide { epoch }
         | Phase::Judge { epoch, .. }
         | Phase::AbortRefused { epoch, .. }

@@ -1,20 +1,21 @@
 //! What a worker does: the coordinator's steps, one request each.
 //!
-//! Owns: the order of the steps and what follows from each answer, as `src/commit/` and `src/worker/committing.rs` have
-//! them. Does not own: effects of requests (`world`), leases and readers (`keeper`).
+//! Owns: the order of the steps and what follows from each answer, as `src/commit/` and `src/worker/epoch/commit.rs` have
+//! them. Does not own: effects of requests (`world`), leases and readers (`lease_manager`).
 //!
-//! A step is a request with its effect and its answer in one: between them the worker only waits, so others may as well come
-//! before or after. A request without an answer is `lose`; it may arrive at any later time, or never. A worker may be killed
-//! before and after every step.
+//! A step is a request with its effect and its answer in one: the worker only waits between them, so the others' steps may as
+//! well come before or after. A request without an answer is `lose`; it may arrive at any later time, or never. A worker may be
+//! killed before and after every step.
 
 use crate::Protocol;
 use crate::mutation::Mutation;
 use crate::properties::Broken;
-use crate::state::{Attempt, Keep, Life, OBJECTS, Object, Phase, Request, Standing, State, Then, Worker, bits, mask};
-use crate::world::at;
+use crate::state::{
+    Attempt, LeaseView, Life, OBJECTS, Object, Phase, Request, State, Status, Then, Worker, at, bits, mask,
+};
 
 impl Protocol {
-    /// The requests that a worker may send next, by number: of several at once, any may be first.
+    /// The requests that a worker may send next, as a mask: if it sends several at once, any may be first.
     pub(crate) fn choices(&self, phase: Phase) -> u8 {
         match phase {
             Phase::Idle => 0,
@@ -31,7 +32,7 @@ impl Protocol {
     /// The request of a choice, if it changes something.
     pub(crate) fn request(&self, state: &State, name: u8, choice: u8) -> Option<Request> {
         Some(match state.workers[at(name)].phase {
-            Phase::Describe { epoch } => Request::PutIntent(epoch),
+            Phase::WriteIntent { epoch } => Request::PutIntent(epoch),
             Phase::Decide { epoch } if self.is(Mutation::DecideRowByRow) => {
                 let decided = state.rows_where(|row| row.pending == Some(epoch));
                 let left = state.epochs[at(epoch)].shards() & !decided;
@@ -60,7 +61,7 @@ impl Protocol {
         self.enter(state, name, next);
     }
 
-    /// The request is given up, and the worker goes on.
+    /// The request times out, and the worker continues.
     pub(crate) fn lose(&self, state: &mut State, name: u8, choice: u8) {
         let Some(request) = self.request(state, name, choice) else { return };
         state.give_up(request);
@@ -69,17 +70,17 @@ impl Protocol {
                 Phase::AbortRefused { epoch, object: 0, fails: false }
             }
             Phase::Decide { epoch } => self.judge(state, epoch),
-            // These are not repeated: a sweep does what they failed to do, others take what was not let go.
+            // These are not repeated: a sweep does what they failed to do, and other workers take what was not released.
             phase @ (Phase::AbortRefused { .. } | Phase::RemoveIntent { .. } | Phase::End { .. }) => {
                 self.after(state, name, phase, choice, true)
             }
-            // All else is.
+            // All others are.
             phase => phase,
         };
         self.enter(state, name, next);
     }
 
-    /// What is under way when a worker dies may still arrive.
+    /// Requests in flight when a worker dies may still arrive.
     pub(crate) fn leave(&self, state: &mut State, name: u8) {
         let phase = state.workers[at(name)].phase;
         for choice in bits(self.choices(phase)) {
@@ -89,19 +90,19 @@ impl Protocol {
         }
     }
 
-    /// The worker can't go on, and ends: `coordinator::run` after an error or a stop.
+    /// The worker ends after an error or a stop.
     pub(crate) fn fail(&self, state: &mut State, name: u8) {
         self.leave(state, name);
         let worker = &mut state.workers[at(name)];
-        (worker.ledger, worker.reading, worker.mail, worker.not_ours) = Default::default();
+        (worker.ledger, worker.reading, worker.events, worker.disowned) = Default::default();
         let next = match worker.phase {
-            Phase::Describe { epoch } => Phase::AbortRefused { epoch, object: 0, fails: true },
+            Phase::WriteIntent { epoch } => Phase::AbortRefused { epoch, object: 0, fails: true },
             _ => ending(worker),
         };
         self.enter(state, name, next);
     }
 
-    /// What comes after an answer. `held`: whether the request's condition held.
+    /// The phase after an answer. `held`: whether the request's condition held.
     fn after(&self, state: &mut State, name: u8, phase: Phase, choice: u8, held: bool) -> Phase {
         let bit = 1 << choice;
         match phase {
@@ -113,14 +114,14 @@ impl Protocol {
                 } else if self.is(Mutation::DecideBeforeIntent) {
                     Phase::Decide { epoch }
                 } else {
-                    Phase::Describe { epoch }
+                    Phase::WriteIntent { epoch }
                 }
             }
-            Phase::Describe { epoch } => match self.mutation {
+            Phase::WriteIntent { epoch } => match self.mutation {
                 Some(Mutation::DecideBeforeIntent | Mutation::PublishBeforeDecide) => self.publish(epoch),
                 _ => Phase::Decide { epoch },
             },
-            Phase::Decide { epoch } if held => self.undertaken(state, epoch),
+            Phase::Decide { epoch } if held => self.decided(state, epoch),
             Phase::Decide { epoch } => self.judge(state, epoch),
             Phase::Judge { epoch, left, in_effect, all_moved_on, is_refused } => {
                 let (row, range) = (state.rows[at(choice)], state.epochs[at(epoch)].ranges[at(choice)]);
@@ -129,7 +130,7 @@ impl Protocol {
                 let refuses = !row.holder.is(name) || row.pending.is_some() || row.checkpoint != range.after;
                 let is_refused = is_refused || refuses;
                 match left & !bit {
-                    0 if in_effect => self.undertaken(state, epoch),
+                    0 if in_effect => self.decided(state, epoch),
                     0 if all_moved_on || is_refused => Phase::AbortRefused { epoch, object: 0, fails: false },
                     0 => Phase::Decide { epoch },
                     left => Phase::Judge { epoch, left, in_effect, all_moved_on, is_refused },
@@ -151,28 +152,28 @@ impl Protocol {
             Phase::ReadAgain { left } => {
                 let (row, left) = (state.rows[at(choice)], left & !bit);
                 if !row.holder.is(name) {
-                    self.not_ours(state, name, choice);
-                    return gone_on(left);
+                    self.disown(state, name, choice);
+                    return read_again_or_idle(left);
                 }
                 if row.pending.is_some() {
                     return Phase::Gained { shard: choice, left };
                 }
                 self.start_reading(state, name, at(choice), row.checkpoint);
-                gone_on(left)
+                read_again_or_idle(left)
             }
             Phase::Gained { shard, left } => {
                 let row = state.rows[at(shard)];
                 match row.pending {
                     _ if !row.holder.is(name) => {
-                        self.not_ours(state, name, shard);
-                        gone_on(left)
+                        self.disown(state, name, shard);
+                        read_again_or_idle(left)
                     }
                     Some(epoch) if !self.is(Mutation::ResumeWithoutRecovery) => {
                         Phase::FindRecord { epoch, is_second: false, then: Then::Gained(shard, left) }
                     }
                     _ => {
                         self.start_reading(state, name, at(shard), row.checkpoint);
-                        gone_on(left)
+                        read_again_or_idle(left)
                     }
                 }
             }
@@ -258,7 +259,7 @@ impl Protocol {
                     return ending(&state.workers[at(name)]);
                 }
                 if pending {
-                    // Rows are not read at one time: some were read before another worker's roll back, some after it.
+                    // Rows are not read at one time: some were read before another worker's rollback, some after it.
                     return Phase::FindRecord { epoch, is_second: false, then };
                 }
                 self.rolled_back(state, name, epoch, then)
@@ -267,7 +268,7 @@ impl Protocol {
         }
     }
 
-    /// A worker that has nothing left to do in its phase.
+    /// Enters a phase; a worker that has nothing left to do ends.
     fn enter(&self, state: &mut State, name: u8, phase: Phase) {
         let worker = &mut state.workers[at(name)];
         worker.phase = phase;
@@ -276,7 +277,7 @@ impl Protocol {
         }
     }
 
-    // --- what follows ---------------------------------------------------------------------------------------------------
+    // --- the next phase -------------------------------------------------------------------------------------------------
 
     fn judge(&self, state: &State, epoch: u8) -> Phase {
         let left = state.epochs[at(epoch)].shards();
@@ -284,12 +285,12 @@ impl Protocol {
     }
 
     /// The epoch is decided.
-    fn undertaken(&self, state: &State, epoch: u8) -> Phase {
+    fn decided(&self, state: &State, epoch: u8) -> Phase {
         let decided = &state.epochs[at(epoch)];
         let left = decided.shards() & !state.rows_where(|row| row.pending == Some(epoch));
         match self.mutation {
             Some(Mutation::DecideRowByRow) if left != 0 && decided.advanced == 0 => Phase::Decide { epoch },
-            Some(Mutation::DecideBeforeIntent) => Phase::Describe { epoch },
+            Some(Mutation::DecideBeforeIntent) => Phase::WriteIntent { epoch },
             Some(Mutation::AdvanceBeforePublish) => self.advancing(state, epoch, Then::Own),
             _ => self.publish(epoch),
         }
@@ -304,7 +305,7 @@ impl Protocol {
         Phase::Publish { epoch, left, look: 0, is_lost: false, attempt, then }
     }
 
-    /// An upload was completed, or found gone, or its object was looked for.
+    /// An upload was completed or found gone, or its object was checked.
     fn after_publish(
         &self,
         state: &State,
@@ -318,13 +319,13 @@ impl Protocol {
             return (left & !bit, if held { look } else { look | bit }, is_lost);
         }
         let object = at(choice) - OBJECTS;
-        let is_there = !self.is(Mutation::GoneIsLost) && state.epochs[at(epoch)].objects[object] == Object::Visible;
-        (left, look & !(1_u8 << object), is_lost || !is_there)
+        let is_included = !self.is(Mutation::GoneIsLost) && state.epochs[at(epoch)].objects[object] == Object::Visible;
+        (left, look & !(1_u8 << object), is_lost || !is_included)
     }
 
     /// Every upload was completed, or is lost.
     fn published(&self, state: &State, epoch: u8, is_lost: bool, attempt: Attempt, then: Then) -> Phase {
-        let is_undecided = state.epochs[at(epoch)].standing == Standing::Undecided;
+        let is_undecided = state.epochs[at(epoch)].status == Status::Undecided;
         match attempt {
             _ if !is_lost || self.is(Mutation::PublishLost) => match self.mutation {
                 Some(Mutation::PublishBeforeDecide) if is_undecided => Phase::Decide { epoch },
@@ -361,7 +362,7 @@ impl Protocol {
             let is_read = state.workers[at(name)].reading[shard].is_some();
             if is_read && self.is_at_end(shard, state.epochs[at(epoch)].ranges[shard].through) {
                 self.stop_reading(state, name, shard);
-                state.workers[at(name)].keep[shard] = Keep::LettingGo;
+                state.workers[at(name)].views[shard] = LeaseView::Releasing;
             }
         }
         Phase::Idle
@@ -375,15 +376,15 @@ impl Protocol {
         }
     }
 
-    /// `read_again`.
+    /// The shards of an abandoned epoch are read again.
     pub(crate) fn read_again(&self, state: &mut State, name: u8, shards: u8) -> Phase {
         bits(shards).for_each(|shard| self.stop_reading(state, name, at(shard)));
-        gone_on(shards)
+        read_again_or_idle(shards)
     }
 }
 
-/// The shards that are still to be gained.
-fn gone_on(left: u8) -> Phase {
+/// The next phase while these shards have to be read again.
+fn read_again_or_idle(left: u8) -> Phase {
     if left == 0 { Phase::Idle } else { Phase::ReadAgain { left } }
 }
 
@@ -395,7 +396,7 @@ fn after_gained(then: Then) -> Phase {
     }
 }
 
-/// The end of a worker: what it holds is let go.
+/// The worker ends and releases what it holds.
 fn ending(worker: &Worker) -> Phase {
-    Phase::End { left: mask(|shard| matches!(worker.keep[shard], Keep::Held | Keep::Asked)) }
+    Phase::End { left: mask(|shard| matches!(worker.views[shard], LeaseView::Held | LeaseView::Asked)) }
 }

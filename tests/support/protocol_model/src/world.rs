@@ -1,16 +1,16 @@
 //! What requests do: the lease table's conditional writes, and the lake's calls.
 //!
-//! Owns: each request's condition and effect, as `checkpoints/src/rules.rs` and `src/lake/mod.rs` have them, and the
-//! judgement whether an effect keeps the invariants. That judgement is written apart from the conditions, so that leaving a
-//! condition out is seen. Does not own: who sends what (`worker`).
+//! Owns: each request's condition and effect, as `checkpoints/src/rules.rs` and `src/lake/mod.rs` have them, and the check
+//! that an effect keeps the invariants. That check is written separately from the conditions, so that a condition that is
+//! left out is found. Does not own: who sends what (`worker`).
 
 use crate::mutation::Mutation;
 use crate::properties::Broken;
-use crate::state::{Holder, Object, Request, Standing, State, bits};
+use crate::state::{Holder, Object, Request, State, Status, at, bits};
 use crate::{Family, Protocol};
 
 impl Protocol {
-    /// The request arrives. Answers whether its condition held.
+    /// The request arrives. Returns whether its condition held.
     pub(crate) fn arrive(&self, state: &mut State, request: Request, is_late: bool) -> bool {
         match request {
             Request::PutIntent(epoch) => state.epochs[at(epoch)].intent = true,
@@ -60,8 +60,8 @@ impl Protocol {
                 || self.is(Mutation::SkipHolder)
                 || (self.is(Mutation::AskerDecides) && asked);
             let is_free = row.pending.is_none() || self.is(Mutation::SkipPending);
-            let is_there = row.checkpoint == range.after || self.is(Mutation::SkipCheckpoint);
-            if !(may && is_free && is_there) {
+            let is_included = row.checkpoint == range.after || self.is(Mutation::SkipCheckpoint);
+            if !(may && is_free && is_included) {
                 return false;
             }
         }
@@ -69,14 +69,14 @@ impl Protocol {
             let (row, range) = (state.rows[at(shard)], decided.ranges[at(shard)]);
             let asked = matches!(row.holder, Holder::HandingOver(_, to) if to == decided.owner);
             state.check(row.holder.is(decided.owner) || asked, Broken::HolderDecides);
-            state.check(row.holder.is(decided.owner) || !asked, Broken::AskedOneHolds);
+            state.check(row.holder.is(decided.owner) || !asked, Broken::AskedWorkerHolds);
             state.check(row.pending.is_none(), Broken::OnePending);
             state.check(row.checkpoint == range.after, Broken::Chain);
-            state.check(range.records == range.promised(), Broken::ReadWhatIsCommitted);
+            state.check(range.records == range.expected_records(), Broken::ReadWhatIsCommitted);
             state.check(self.parent_is_done(state, at(shard)), Broken::ParentFirst);
             state.rows[at(shard)].pending = Some(epoch);
         }
-        state.epochs[at(epoch)].standing = Standing::Decided;
+        state.epochs[at(epoch)].status = Status::Decided;
         true
     }
 
@@ -114,12 +114,12 @@ impl Protocol {
         state.check(rolled.advanced == 0, Broken::NeverBoth);
         let is_gone = rolled.has(Object::Aborted) || rolled.has(Object::Deleted);
         let is_clean = !rolled.has(Object::Staged) && !rolled.has(Object::Visible);
-        state.check(is_gone && is_clean, Broken::RollBackInOrder);
+        state.check(is_gone && is_clean, Broken::RollbackInOrder);
         for shard in bits(pending & needed) {
             state.rows[at(shard)].pending = None;
         }
         let rolled = &mut state.epochs[at(epoch)];
-        (rolled.standing, rolled.was_rolled_back) = (Standing::RolledBack, true);
+        (rolled.status, rolled.was_rolled_back) = (Status::RolledBack, true);
         true
     }
 
@@ -135,7 +135,7 @@ impl Protocol {
         true
     }
 
-    /// `shares::is_ready`'s part about parents. (A mutation changes who may be read, not what is right.)
+    /// The part of `balance::is_ready` about parents. (A mutation changes which shards are read, not what is right.)
     pub(crate) fn parent_is_done(&self, state: &State, shard: usize) -> bool {
         let parent = &state.rows[0];
         shard == 0
@@ -148,13 +148,13 @@ impl Protocol {
         shard == 0 && self.family == Family::ParentAndChild && checkpoint == self.records
     }
 
-    /// Whether this rule is left out.
+    /// Whether this mutation is on.
     pub(crate) fn is(&self, mutation: Mutation) -> bool {
         self.mutation == Some(mutation)
     }
 }
 
-/// Another holder: the counter moves, so every `take` that saw the old one is void.
+/// A new holder: the counter moves, so every `take` that saw the old one is void.
 fn changes_holder(state: &mut State, shard: u8, holder: Holder) {
     state.rows[at(shard)].holder = holder;
     void_takes(state, shard);
@@ -168,9 +168,4 @@ pub(crate) fn void_takes(state: &mut State, shard: u8) {
         }
     }
     state.late.sort_unstable_by_key(|late| (late.is_none(), *late));
-}
-
-/// An index.
-pub(crate) fn at(index: u8) -> usize {
-    usize::from(index)
 }

@@ -1,31 +1,35 @@
-//! The protocol holds in every state; each rule that is left out is noticed.
+//! The protocol holds in every state, and leaving out any rule makes a property fail.
 //!
-//! Owns: the configurations that are searched in every test run. The longer ones are searched by the command line
-//! (`docs/model.md`).
+//! Owns: the configurations that every test run searches. The command line searches the longer ones (`docs/model.md`).
 
-use protocol_model::check::{self, Case, LEAST, NOTHING};
+use protocol_model::check::{self, Case, NOTHING, SMALLEST};
 use protocol_model::liveness;
 use protocol_model::properties::{ALWAYS, SOMETIMES};
 use protocol_model::state::Faults;
-use protocol_model::{Mutation, Protocol, words};
+use protocol_model::{Mutation, Protocol, narrative};
 
 fn case(name: &str) -> Case {
     check::cases().into_iter().find(|case| case.name == name && !case.is_long).expect("a configuration of this name")
 }
 
-/// Every property holds in every state, and what is to be reached is.
+/// Every property holds in every state, and everything that must be reached is.
 fn holds(name: &str) {
     let case = case(name);
     let outcome = check::check(&case, 1);
     assert_eq!((&outcome.failed, &outcome.unreached), (&vec![], &vec![]), "{name}: {outcome:?}");
-    assert_eq!(outcome.reached + case.never.len(), SOMETIMES.len(), "{name} reaches more than it is said to");
+    assert_eq!(outcome.reached + case.never.len(), SOMETIMES.len(), "{name} reaches more than its list says");
 }
 
-/// From every state a way leads to the end.
-fn never_gets_stuck(name: &str) {
+/// From every state a path leads to the end.
+fn reaches_the_end(name: &str) {
     let graph = liveness::search(&case(name).protocol);
     assert!(graph.goals > 0, "{name}: {graph:?}");
-    assert_eq!(graph.stuck, 0, "{name}: {}", graph.example.map(|state| words::picture(&state)).unwrap_or_default());
+    assert_eq!(
+        graph.stuck,
+        0,
+        "{name}: {}",
+        graph.example.map(|state| narrative::describe_state(&state)).unwrap_or_default()
+    );
 }
 
 macro_rules! configurations {
@@ -34,7 +38,7 @@ macro_rules! configurations {
             $(#[test] fn $test() { super::holds($name); })*
         }
         mod leads_to_the_end_from_every_state {
-            $(#[test] fn $test() { super::never_gets_stuck($name); })*
+            $(#[test] fn $test() { super::reaches_the_end($name); })*
         }
         #[test]
         fn every_short_configuration_is_searched() {
@@ -51,22 +55,23 @@ configurations! {
     roll_back: "roll back",
     chain: "chain",
     family: "family",
-    keeper: "keeper",
+    lease_manager: "lease manager",
     hand_over: "hand-over",
     comes_back: "comes back",
 }
 
-/// The mutation is noticed, by the property that it is said to break.
-fn is_noticed(mutation: Mutation) {
-    let (property, _) = check::caught(mutation).unwrap_or_else(|| panic!("nothing notices {}", mutation.name()));
+/// Under the mutation the expected property fails.
+fn is_caught(mutation: Mutation) {
+    let (property, _) =
+        check::caught(mutation).unwrap_or_else(|| panic!("no property fails under {}", mutation.name()));
     let number = check::expected(mutation);
     assert!(property.starts_with(&format!("{number}:")), "{} breaks {property}, not {number}", mutation.name());
 }
 
-macro_rules! noticed {
+macro_rules! caught_by_a_property {
     ($($test:ident: $mutation:ident,)*) => {
-        mod each_rule_that_is_left_out_is_noticed {
-            $(#[test] fn $test() { super::is_noticed(super::Mutation::$mutation); })*
+        mod leaving_out_a_rule_makes_a_property_fail {
+            $(#[test] fn $test() { super::is_caught(super::Mutation::$mutation); })*
         }
         #[test]
         fn every_rule_is_left_out_once() {
@@ -75,7 +80,7 @@ macro_rules! noticed {
     };
 }
 
-noticed! {
+caught_by_a_property! {
     skip_holder: SkipHolder,
     asker_decides: AskerDecides,
     skip_checkpoint: SkipCheckpoint,
@@ -96,38 +101,38 @@ noticed! {
     readers_live_on: ReadersLiveOn,
     child_before_parent: ChildBeforeParent,
     slow_completion: SlowCompletion,
-    gained_keeps_books: GainedKeepsBooks,
-    keeper_is_not_told: KeeperIsNotTold,
+    gained_keeps_ledger: GainedKeepsLedger,
+    hide_disowned_leases: HideDisownedLeases,
     torn_by_pending: TornByPending,
 }
 
-/// Should one of these ever be noticed, it has become a rule, and belongs among the others.
-mod a_second_lock_is_not_needed {
+/// If a property ever fails under one of these, it is no longer redundant and belongs to the others.
+mod a_redundant_rule_is_not_needed {
     use protocol_model::Mutation;
 
     #[test]
     fn abort_nothing() {
-        super::is_not_noticed(Mutation::REDUNDANT[0]);
+        super::is_not_caught(Mutation::REDUNDANT[0]);
     }
 
     #[test]
     fn roll_back_anyway() {
-        super::is_not_noticed(Mutation::REDUNDANT[1]);
+        super::is_not_caught(Mutation::REDUNDANT[1]);
     }
 
     #[test]
     fn lost_is_refused() {
-        super::is_not_noticed(Mutation::REDUNDANT[2]);
+        super::is_not_caught(Mutation::REDUNDANT[2]);
     }
 }
 
-fn is_not_noticed(mutation: Mutation) {
+fn is_not_caught(mutation: Mutation) {
     assert_eq!((check::expected(mutation), check::caught(mutation)), (NOTHING, None), "{}", mutation.name());
 }
 
 #[test]
-fn every_property_is_broken_by_some_mutation() {
-    // Those that no single rule guards, each with the reason.
+fn every_property_fails_under_some_mutation() {
+    // Those that no single rule guards, with the reason.
     let by_several = [
         "C1.2", // A checkpoint that is not where a range begins breaks C1.1 first.
         "C3.2", // An upload that is gone can't be published, so nothing could be advanced.
@@ -140,7 +145,7 @@ fn every_property_is_broken_by_some_mutation() {
 }
 
 #[test]
-fn everything_that_is_to_be_reached_is_reached_in_some_configuration() {
+fn everything_that_must_be_reached_is_reached_in_some_configuration() {
     let cases = check::cases();
     for (name, _) in SOMETIMES {
         let number = name.split_once(':').expect("it has a number").0;
@@ -148,16 +153,16 @@ fn everything_that_is_to_be_reached_is_reached_in_some_configuration() {
     }
 }
 
-/// Forgetting and renaming make the search smaller, and must not make it blind.
+/// Forgetting and renaming make the search smaller, and must not hide anything.
 #[test]
-fn without_forgetting_and_renaming_the_verdict_is_the_same() {
-    let faults = Faults { losses: 1, steals: 1, ..LEAST.faults };
-    let small = Protocol { faults, ..LEAST };
+fn forgetting_and_renaming_do_not_change_the_verdict() {
+    let faults = Faults { losses: 1, steals: 1, ..SMALLEST.faults };
+    let small = Protocol { faults, ..SMALLEST };
     let never = &["S7", "S8", "S9", "S10", "S11", "S12"];
     let mut sizes = Vec::new();
     for (forgets, renames) in [(true, true), (true, false), (false, true)] {
         let protocol = Protocol { forgets, renames, ..small };
-        let case = Case { name: "small", protocol, never, is_alive_checked: false, is_long: false };
+        let case = Case { name: "small", protocol, never, checks_liveness: false, is_long: false };
         let outcome = check::check(&case, 1);
         assert_eq!((&outcome.failed, &outcome.unreached), (&vec![], &vec![]), "{outcome:?}");
         sizes.push(outcome.unique);
@@ -166,15 +171,15 @@ fn without_forgetting_and_renaming_the_verdict_is_the_same() {
 }
 
 #[test]
-fn a_counterexample_is_told_in_words() {
+fn a_counterexample_is_written_in_plain_english() {
     let mutation = Mutation::SkipHolder;
     let protocol = check::mutated(mutation);
     let (_, path) = check::counterexample(protocol, Some(check::expected(mutation))).expect("a counterexample");
     let message: Vec<String> = path
         .into_vec()
         .into_iter()
-        .filter_map(|(state, action)| Some(words::sentence(&protocol, &state, action?)))
+        .filter_map(|(state, action)| Some(narrative::sentence(&protocol, &state, action?)))
         .collect();
     let last = message.last().expect("a step");
-    assert!(last.ends_with("has its request answered: to decide epoch 0"), "{last}");
+    assert!(last.ends_with("gets the answer to its request to decide epoch 0"), "{last}");
 }

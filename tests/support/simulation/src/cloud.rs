@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_model::account::Account;
 use aws_model::clock::ModelClock;
 use aws_model::dynamodb::DynamoDb;
 use aws_model::faults::Refusal;
@@ -73,10 +74,6 @@ impl Cloud {
     /// A world of a seed. `trims`: some of its records are so old that they will be trimmed while they are read.
     pub async fn new(rng: &mut Rng, trims: bool) -> Self {
         let clock = ModelClock::tokio(1_767_225_600_000);
-        let millis = || {
-            let clock = clock.clone();
-            move || u64::try_from(clock.now_ms()).unwrap_or(0)
-        };
         let torn = rng.chance(400);
         let page = 1 + rng.place(4);
         let settings = Settings {
@@ -93,14 +90,15 @@ impl Cloud {
             (torn, Kind::TornLooks),
         ];
         let quirks = quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect();
-        let kinesis = Kinesis::new(clock.clone(), settings);
+        let account = Account::new(&clock, settings);
+        let services = account.services();
+        let Account { kinesis, dynamodb, s3, .. } = account;
         let count = if rng.chance(250) { 2 } else { 1 };
         let streams: Vec<StreamName> = STREAMS[..count].iter().map(|name| stream_name(name)).collect();
         for stream in &streams {
             let shards = 1 + u32::try_from(rng.below(4)).expect("a small number");
             kinesis.create_stream(stream.as_str(), Some(shards)).expect("a new stream");
         }
-        let (dynamodb, s3) = (DynamoDb::new(millis()), S3::new(millis()));
         // What is not asked for as consistent is seen as it was a while ago.
         dynamodb.set_stale_writes(rng.one_of(&[0, 5, 100]));
         if torn {
@@ -108,19 +106,8 @@ impl Cloud {
             dynamodb.set_batch_max(Some(page));
             s3.set_page_max(Some(page * 3));
         }
-        let bucket = Request {
-            method: "PUT".to_owned(),
-            path: format!("/{BUCKET}"),
-            query: BTreeMap::new(),
-            headers: BTreeMap::new(),
-            body: Bytes::new(),
-        };
-        s3.answer(&bucket);
+        s3.create_bucket(BUCKET);
         s3.set_conflicts_end_uploads(rng.chance(300));
-        let services = Services::new()
-            .with(ServiceName::Kinesis, kinesis.clone())
-            .with(ServiceName::DynamoDb, dynamodb.clone())
-            .with(ServiceName::S3, s3.clone());
         let aws = aws(services.clone(), None);
         let ids = ids(&streams, BTreeMap::new());
         let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.expect("a model answers");

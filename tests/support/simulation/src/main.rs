@@ -16,6 +16,10 @@ use mutations::Mutation;
 use simulation::Violation;
 use simulation::faults::Tally;
 use simulation::fleet::Summary;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Whole fleets of Shardlake in one process, under paused time, from one seed.
 #[derive(Debug, Parser)]
@@ -38,7 +42,7 @@ struct Args {
     trace: bool,
     /// What the workers log, as in RUST_LOG: shardlake=info; use it with one seed
     #[arg(long)]
-    log: Option<String>,
+    log: Option<Targets>,
     /// Go on after a violation
     #[arg(long)]
     keep_going: bool,
@@ -60,11 +64,10 @@ fn mutation(name: &str) -> Result<Mutation, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(log) = &args.log {
-        let message = tracing_subscriber::fmt().with_env_filter(log).without_time().with_writer(std::io::stderr);
-        message.init();
-    }
-    if args.log.is_none() {
+    if let Some(targets) = &args.log {
+        let lines = tracing_subscriber::fmt::layer().without_time().with_writer(std::io::stderr);
+        tracing_subscriber::registry().with(lines.with_filter(targets.clone())).init();
+    } else {
         // What panics in a run is told as a violation of its seed.
         std::panic::set_hook(Box::new(|_| {}));
     }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use checkpoints::{
-    Advance, AdvanceOutcome, CheckpointName, Decision, Lease, LeaseOwner, LeaseStore, ManifestName,
-    MemoryStore as MemoryLeases, NamedCheckpoint, NamedCheckpointSummary, NewLease, Renewal, RenewalOutcome, ShardKey,
-    StoreError, Verdict,
+    Advance, AdvanceOutcome, Decision, Lease, LeaseOwner, LeaseStore, ManifestName, MemoryStore as MemoryLeases,
+    NewLease, Renewal, RenewalOutcome, ShardKey, StoreError, Verdict,
 };
 use shardlake::lake::{
     Checksum, Completion, LakeError, MemoryStore, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
@@ -273,21 +272,5 @@ impl LeaseStore for Leases {
     async fn roll_back(&self, manifest: &ManifestName, keys: &[ShardKey]) -> Result<bool, StoreError> {
         let (store, name, keys) = (self.store.clone(), manifest.clone(), keys.to_vec());
         self.send("roll_back", manifest.as_str(), async move { store.roll_back(&name, &keys).await }).await
-    }
-
-    async fn save_checkpoint(&self, checkpoint: &NamedCheckpoint) -> Result<bool, StoreError> {
-        self.store.save_checkpoint(checkpoint).await
-    }
-
-    async fn list_checkpoints(&self) -> Result<Vec<NamedCheckpointSummary>, StoreError> {
-        self.store.list_checkpoints().await
-    }
-
-    async fn get_checkpoint(&self, name: &CheckpointName) -> Result<Option<NamedCheckpoint>, StoreError> {
-        self.store.get_checkpoint(name).await
-    }
-
-    async fn delete_checkpoint(&self, name: &CheckpointName) -> Result<bool, StoreError> {
-        self.store.delete_checkpoint(name).await
     }
 }

@@ -235,7 +235,7 @@ impl World for Plain {
 pub async fn steal(stores: &Stores, key: &ShardKey, thief: &LeaseOwner) -> bool {
     let Ok(rows) = stores.leases.get(std::slice::from_ref(key)).await else { return false };
     let Some(Some(lease)) = rows.into_iter().next() else { return false };
-    if lease.holder.is(thief) || lease.checkpoint == Position::End {
+    if lease.holder.is(thief) || lease.is_done() {
         return false;
     }
     matches!(stores.leases.take(thief, key, lease.counter).await, Ok(Some(_)))

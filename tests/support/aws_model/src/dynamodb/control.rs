@@ -1,6 +1,6 @@
 //! CreateTable, DescribeTable, UpdateTable, DeleteTable, ListTables.
 //!
-//! Owns: tables and indexes as they are made; both can take a while (`DynamoDb::set_making_ms`), as on AWS. Does not own:
+//! Owns: creating and deleting tables and indexes; both can take time (`DynamoDb::set_creation_ms`), as on AWS. Does not own:
 //! items.
 
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ fn index(request: &Request, attributes: &BTreeMap<String, String>, active_from_m
     Ok(Index { name, schema, projection, active_from_ms })
 }
 
-/// Makes a table.
+/// Creates a table.
 pub(super) fn create(state: &mut State, request: &Request) -> Result<Json, Refused> {
     let name = table_name(request)?.to_owned();
     let attributes = attributes(request)?;
@@ -109,7 +109,7 @@ pub(super) fn create(state: &mut State, request: &Request) -> Result<Json, Refus
     Ok(json!({ "TableDescription": message }))
 }
 
-/// Tells what a table is.
+/// Describes a table.
 pub(super) fn describe(state: &State, request: &Request) -> Result<Json, Refused> {
     let name = table_name(request)?;
     let table = state
@@ -119,7 +119,7 @@ pub(super) fn describe(state: &State, request: &Request) -> Result<Json, Refused
     Ok(json!({ "Table": description(table, state.now_ms) }))
 }
 
-/// Removes a table.
+/// Deletes a table.
 pub(super) fn delete(state: &mut State, request: &Request) -> Result<Json, Refused> {
     let name = table_name(request)?;
     let table = state
@@ -142,7 +142,7 @@ pub(super) fn delete(state: &mut State, request: &Request) -> Result<Json, Refus
     Ok(json!({ "TableDescription": message }))
 }
 
-/// Adds or removes one index; other settings are taken as they are.
+/// Adds or removes one index; other settings are accepted unchecked.
 pub(super) fn update(state: &mut State, request: &Request) -> Result<Json, Refused> {
     let name = table_name(request)?;
     let (now_ms, making_ms) = (state.now_ms, state.making_ms);
@@ -194,7 +194,7 @@ pub(super) fn update(state: &mut State, request: &Request) -> Result<Json, Refus
     Ok(json!({ "TableDescription": description(table, now_ms) }))
 }
 
-/// Names of tables, a page at a time.
+/// The names of tables, in pages.
 pub(super) fn list(state: &State, request: &Request) -> Result<Json, Refused> {
     let limit = usize::try_from(count(request, "Limit", 1, 100)?.unwrap_or(100)).unwrap_or(100);
     let after = text(request, "ExclusiveStartTableName")?.unwrap_or_default();

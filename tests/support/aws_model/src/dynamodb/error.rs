@@ -1,6 +1,6 @@
-//! Refusals with DynamoDB's own `__type` and words.
+//! Errors with DynamoDB's own `__type` and messages.
 //!
-//! Owns: the JSON form of an error, and the errors that the model gives. Does not own: when they are given.
+//! Owns: the JSON form of an error, and the model's errors. Does not own: when they occur.
 
 use bytes::Bytes;
 use serde_json::{Map, Value as Json, json};
@@ -35,7 +35,7 @@ impl Refused {
         &self.message
     }
 
-    /// The item that a failed condition met, if the request asked for it.
+    /// Adds the item that failed the condition, if the request asks for it.
     #[must_use]
     pub fn with_item(mut self, item: Option<&Item>) -> Self {
         if let Some(item) = item {
@@ -44,16 +44,16 @@ impl Refused {
         self
     }
 
-    /// The item that [`Self::with_item`] put in.
+    /// The item that [`Self::with_item`] added.
     pub fn item(&self) -> Option<&Json> {
         self.fields.get("Item")
     }
 
-    /// As DynamoDB answers it.
+    /// The answer as DynamoDB sends it.
     pub fn response(&self) -> Response {
         let mut body = self.fields.clone();
         body.insert("__type".to_owned(), json!(format!("{}#{}", self.namespace, self.code)));
-        // AWS's own spelling differs from error to error.
+        // AWS's spelling differs from error to error.
         let upper = matches!(
             self.code,
             "TransactionCanceledException" | "IdempotentParameterMismatchException" | "SerializationException"
@@ -74,27 +74,27 @@ pub fn answer(status: u16, body: &Json) -> Response {
     Response { status, headers, body }
 }
 
-/// The request makes no sense.
+/// The request is invalid.
 pub fn validation(message: impl Into<String>) -> Refused {
     Refused::new(400, "com.amazon.coral.validate", "ValidationException", message)
 }
 
-/// The request is not of the form of the API.
+/// The request does not have the form of the API.
 pub fn serialization(message: impl Into<String>) -> Refused {
     Refused::new(400, "com.amazon.coral.service", "SerializationException", message)
 }
 
-/// No such operation.
+/// There is no such operation.
 pub fn unknown_operation() -> Refused {
     Refused::new(400, "com.amazon.coral.service", "UnknownOperationException", "")
 }
 
-/// The table, or its index, is not there.
+/// There is no such table or index.
 pub fn not_found(message: impl Into<String>) -> Refused {
     Refused::new(400, DYNAMODB, "ResourceNotFoundException", message)
 }
 
-/// The table is there already, or is being made, changed or removed.
+/// The table exists, or is being created, changed or deleted.
 pub fn in_use(message: impl Into<String>) -> Refused {
     Refused::new(400, DYNAMODB, "ResourceInUseException", message)
 }
@@ -104,17 +104,17 @@ pub fn limit_exceeded(message: impl Into<String>) -> Refused {
     Refused::new(400, DYNAMODB, "LimitExceededException", message)
 }
 
-/// A condition that does not hold.
+/// The condition does not hold.
 pub fn condition_failed() -> Refused {
     Refused::new(400, DYNAMODB, "ConditionalCheckFailedException", "The conditional request failed")
 }
 
-/// A transaction is at work on the item.
+/// A transaction is in progress on the item.
 pub fn transaction_conflict() -> Refused {
     Refused::new(400, DYNAMODB, "TransactionConflictException", "Transaction is ongoing for the item")
 }
 
-/// The transaction of this token is still at work.
+/// The transaction of this token is still in progress.
 pub fn transaction_in_progress() -> Refused {
     Refused::new(
         400,
@@ -134,12 +134,12 @@ pub fn parameter_mismatch() -> Refused {
     )
 }
 
-/// The account asks too much.
+/// The account exceeds its request limit.
 pub fn throttling() -> Refused {
     Refused::new(400, DYNAMODB, "ThrottlingException", "Rate of requests exceeds the allowed throughput.")
 }
 
-/// The table, or one of its partitions, is asked too much.
+/// The table, or one of its partitions, exceeds its throughput.
 pub fn throughput_exceeded() -> Refused {
     Refused::new(
         400,
@@ -150,7 +150,7 @@ pub fn throughput_exceeded() -> Refused {
     )
 }
 
-/// The account asks too much of the control plane, or of its tables.
+/// The account exceeds the limits of the control plane or of its tables.
 pub fn request_limit_exceeded() -> Refused {
     Refused::new(
         400,
@@ -160,12 +160,12 @@ pub fn request_limit_exceeded() -> Refused {
     )
 }
 
-/// DynamoDB's own fault.
+/// An internal error of DynamoDB.
 pub fn internal() -> Refused {
     Refused::new(500, DYNAMODB, "InternalServerError", "Internal server error")
 }
 
-/// A transaction that did not happen: a reason per item, in their order.
+/// A cancelled transaction: one reason for each item, in their order.
 pub fn transaction_canceled(reasons: &[Reason]) -> Refused {
     let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.as_str()).collect();
     let mut refused = Refused::new(
@@ -186,17 +186,17 @@ pub struct Reason {
     pub code: String,
     /// The message; none with the code `None`.
     pub message: Option<String>,
-    /// The item, where the request asked for it.
+    /// The item, if the request asks for it.
     pub item: Option<Json>,
 }
 
 impl Reason {
-    /// This item was in order.
+    /// This item was not refused.
     pub fn none() -> Self {
         Reason { code: "None".to_owned(), message: None, item: None }
     }
 
-    /// With a code and a message.
+    /// Refused, with a code and a message.
     pub fn new(code: &str, message: &str) -> Self {
         Reason { code: code.to_owned(), message: Some(message.to_owned()), item: None }
     }

@@ -1,7 +1,7 @@
-//! Conditions and updates as they were asked for before there were expressions, as the Kinesis Client Library still does.
+//! Conditions and updates in the form that is older than expressions; the Kinesis Client Library still uses it.
 //!
 //! Owns: `Expected`, `KeyConditions`, `QueryFilter`, `ScanFilter`, `AttributeUpdates` and `AttributesToGet`, translated into
-//! the trees of `expression`. Does not own: anything those trees mean.
+//! the trees of `expression`. Does not own: the meaning of those trees.
 
 use serde_json::{Map, Value as Json};
 
@@ -11,10 +11,10 @@ use super::value::Value;
 
 type Request = Map<String, Json>;
 
-/// Old and new parameters in one request are refused.
+/// Refuses old and new parameters in one request.
 ///
 /// # Errors
-/// If the request has one of both.
+/// If the request has both kinds.
 pub(super) fn not_both(request: &Request, old: &[&str], new: &[&str]) -> Result<(), Refused> {
     let given = |names: &[&str]| -> Vec<String> {
         names.iter().filter(|name| request.contains_key(**name)).map(|name| (*name).to_owned()).collect()
@@ -31,10 +31,10 @@ pub(super) fn not_both(request: &Request, old: &[&str], new: &[&str]) -> Result<
     )))
 }
 
-/// Reads a map of conditions.
+/// Parses a map of conditions.
 ///
 /// # Errors
-/// If one of them makes no sense.
+/// If one of them is invalid.
 pub(super) fn conditions(request: &Request, parameter: &str) -> Result<Option<Condition>, Refused> {
     let Some(given) = request.get(parameter).filter(|given| !given.is_null()) else { return Ok(None) };
     let given = given.as_object().ok_or_else(|| serialization("Expected a map"))?;
@@ -114,10 +114,10 @@ fn condition(name: &str, expected: &Json) -> Result<Condition, Refused> {
     }
 }
 
-/// Reads `AttributeUpdates`.
+/// Parses `AttributeUpdates`.
 ///
 /// # Errors
-/// If one of them makes no sense.
+/// If one of them is invalid.
 pub(super) fn updates(request: &Request) -> Result<Option<Update>, Refused> {
     let Some(given) = request.get("AttributeUpdates").filter(|given| !given.is_null()) else { return Ok(None) };
     let given = given.as_object().ok_or_else(|| serialization("Expected a map"))?;
@@ -155,7 +155,7 @@ pub(super) fn updates(request: &Request) -> Result<Option<Update>, Refused> {
     Ok(Some(update))
 }
 
-/// Reads `AttributesToGet`.
+/// Parses `AttributesToGet`.
 pub(super) fn projection(request: &Request) -> Option<Vec<Path>> {
     let names = request.get("AttributesToGet")?.as_array()?;
     Some(names.iter().filter_map(Json::as_str).map(Path::attribute).collect())

@@ -1,12 +1,12 @@
 //! A model of DynamoDB.
 //!
-//! Owns: the JSON API by which Shardlake and the Kinesis Client Library keep leases: tables with global secondary indexes,
-//! reads, conditional writes, transactions, with AWS's limits, messages and errors; and switches for what a test can't wait
-//! for: writes and transactions that AWS cancels, reads that are stale, batches that are done in part, tables that take a
-//! while. Does not own: transport, and faults of transport (an answer that is lost).
+//! Owns: the JSON API with which Shardlake and the Kinesis Client Library keep leases: tables with global secondary indexes,
+//! reads, conditional writes and transactions, with AWS's limits, messages and errors. It also has switches for what a test can't
+//! wait for: writes and transactions that AWS cancels, stale reads, batches that are processed in part, tables that take
+//! time to create. Does not own: transport and its faults (a lost reply).
 //!
-//! Every request is answered under one lock, so the model is serializable; all it does follows from the requests and the clock
-//! that is handed in. Not modelled: streams, backups, TTL, PartiQL, local secondary indexes, provisioned limits.
+//! Every request is answered under one lock, so the model is serializable. The requests and the given clock determine everything
+//! that it does. Not modelled: streams, backups, TTL, PartiQL, local secondary indexes, provisioned limits.
 
 mod control;
 pub mod error;
@@ -34,17 +34,17 @@ use write::Verb;
 
 const TARGET: &str = "DynamoDB_20120810.";
 
-/// A DynamoDB; clones are the same one.
+/// A DynamoDB; clones share it.
 #[derive(Clone)]
 pub struct DynamoDb {
     state: Arc<Mutex<State>>,
     now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
-/// Why AWS would refuse a write that is in order.
+/// Why AWS may refuse a valid write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Another transaction is at work on an item: `TransactionConflict`, or `TransactionConflictException` for a single write.
+    /// Another transaction is in progress on an item: `TransactionConflict`, or `TransactionConflictException` for a single write.
     TransactionConflict,
     /// A transaction is cancelled with `ThrottlingError`; a single write gets `ThrottlingException`.
     Throttling,
@@ -52,21 +52,21 @@ pub enum Refusal {
     ThroughputExceeded,
     /// The account's limit: `RequestLimitExceeded` for the whole request.
     RequestLimitExceeded,
-    /// `TransactionInProgressException`: the token's first request is still at work. For transactions; a single write gets
+    /// `TransactionInProgressException`: the token's first request is still in progress. For transactions; a single write gets
     /// `TransactionConflictException`.
     InProgress,
     /// `InternalServerError`, 500. Nothing was written.
     Internal,
 }
 
-/// Requests of one kind, counted, and which of them are refused.
+/// Counts requests of one kind, and knows which of them are refused.
 #[derive(Debug, Default)]
 struct Refusals {
     seen: u64,
     planned: BTreeMap<u64, (usize, Refusal)>,
 }
 
-/// A transaction that happened.
+/// A transaction that took effect.
 #[derive(Debug)]
 struct Remembered {
     at_ms: u64,
@@ -94,7 +94,7 @@ impl fmt::Debug for DynamoDb {
 }
 
 impl DynamoDb {
-    /// An empty one; `now_ms` tells the milliseconds since 1970.
+    /// An empty DynamoDB; `now_ms` returns the milliseconds since 1970.
     pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         DynamoDb { state: Arc::default(), now_ms: Arc::new(now_ms) }
     }
@@ -111,45 +111,45 @@ impl DynamoDb {
         writes.planned.insert(writes.seen + nth, (0, refusal));
     }
 
-    /// Refuses the `nth` transaction from now on (the next is 1); its reason stands at `item`, counted from 0, or at the last
+    /// Refuses the `nth` transaction from now on (the next is 1). The reason is that of `item`, counted from 0, or of the last
     /// item if there are fewer.
     pub fn refuse_transaction(&self, nth: u64, item: usize, refusal: Refusal) {
         let transactions = &mut self.lock().transactions;
         transactions.planned.insert(transactions.seen + nth, (item, refusal));
     }
 
-    /// Lets eventually consistent reads see the state that was `writes` writes of the table ago, 1,000 at most; 0 is the newest.
+    /// Lets eventually consistent reads see the table as it was `writes` writes ago, at most 1,000; 0 is the newest state.
     pub fn set_stale_writes(&self, writes: usize) {
         self.lock().stale_writes = writes;
     }
 
-    /// Lets a batch do so many of its items and give back the rest as unprocessed; `None` does all.
+    /// Lets a batch process this number of its items and return the rest as unprocessed; `None` processes all.
     pub fn set_batch_max(&self, items: Option<usize>) {
         self.lock().batch_max = items;
     }
 
-    /// Ends pages of scans and queries after so many items, as if these were a megabyte: what goes on meanwhile shows in the
-    /// pages behind.
+    /// Limits pages of scans and queries to this number of items, as if these were a megabyte. Concurrent changes are visible in the
+    /// later pages.
     pub fn set_page_max(&self, items: Option<usize>) {
         self.lock().page_max = items;
     }
 
-    /// How long tables and indexes take to be made from now on.
-    pub fn set_making_ms(&self, ms: u64) {
+    /// How long creating a table or an index takes from now on.
+    pub fn set_creation_ms(&self, ms: u64) {
         self.lock().making_ms = ms;
     }
 
-    /// All items of a table in the order of a scan, in their JSON form; none if there is no such table.
+    /// All items of a table in the order of a scan, as JSON; none if there is no such table.
     pub fn items(&self, table: &str) -> Vec<Json> {
         let state = self.lock();
         let entries = state.tables.get(table).map(|table| table.entries(None, 0)).unwrap_or_default();
         entries.iter().map(|entry| value::item_to_json(&entry.item)).collect()
     }
 
-    /// Puts an item, given in its JSON form, past everything that checks writes.
+    /// Stores an item, given as JSON, without the checks of a write.
     ///
     /// # Errors
-    /// If it is no item of this table.
+    /// If it is not an item of this table.
     pub fn put_past_checks(&self, table: &str, item: &Json) -> Result<(), Refused> {
         let mut state = self.lock();
         let item: Item = item_from_json(item)?;

@@ -1,7 +1,7 @@
-//! Numbers as DynamoDB has them.
+//! DynamoDB's numbers.
 //!
 //! Owns: decimal numbers of up to 38 significant digits with magnitudes from 1E-130 to 9.99…E+125, their one normal form
-//! (`01.50` is `1.5`), order, and exact sums. Does not own: what a sum is asked for. A sum that needs more than 38 digits is
+//! (`01.50` is `1.5`), order, and exact sums. Does not own: what a sum is for. A sum that needs more than 38 digits is
 //! refused here; what DynamoDB does with it is not documented.
 //!
 //! Source: "Supported data types and naming rules", Number.
@@ -9,7 +9,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-/// Most significant digits.
+/// The most significant digits.
 const DIGITS_MAX: usize = 38;
 
 /// A number: `0.d1d2d3… × 10^point`, without leading or trailing zeros; zero has no digits.
@@ -20,21 +20,21 @@ pub struct Number {
     point: i32,
 }
 
-/// Why a text or a sum is no number.
+/// Why a text or a sum is not a valid number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NumberError {
-    /// Not a decimal number at all.
+    /// It is not a decimal number.
     Malformed,
-    /// More than 38 significant digits.
+    /// It has more than 38 significant digits.
     TooPrecise,
-    /// Magnitude of 1E+126 or more.
+    /// Its magnitude is 1E+126 or more.
     Overflow,
-    /// Magnitude below 1E-130.
+    /// Its magnitude is below 1E-130.
     Underflow,
 }
 
 impl NumberError {
-    /// DynamoDB's words.
+    /// DynamoDB's message.
     pub fn message(self, text: &str) -> String {
         match self {
             Self::Malformed if text.is_empty() => "The parameter cannot be converted to a numeric value".to_owned(),
@@ -63,10 +63,10 @@ impl Number {
         Self::normal(false, digits, point).unwrap_or_else(|_| Self::zero())
     }
 
-    /// Reads `-12.5e3`.
+    /// Parses `-12.5e3`.
     ///
     /// # Errors
-    /// If the text is no number that DynamoDB stores.
+    /// If DynamoDB can't store the number.
     pub fn parse(text: &str) -> Result<Self, NumberError> {
         let (negative, rest) = match text.as_bytes().first() {
             Some(b'-') => (true, &text[1..]),
@@ -124,7 +124,7 @@ impl Number {
     /// The exact sum.
     ///
     /// # Errors
-    /// If it is no number that DynamoDB stores.
+    /// If DynamoDB can't store it.
     pub fn plus(&self, other: &Self) -> Result<Self, NumberError> {
         let top = self.point.max(other.point).saturating_add(1);
         let places = |number: &Self| i32::try_from(number.digits.len()).unwrap_or(i32::MAX) - number.point;
@@ -152,7 +152,7 @@ impl Number {
         Self::normal(negative, sum.iter().map(|digit| u8::try_from(*digit).unwrap_or(0)).collect(), top)
     }
 
-    /// Bytes that the number takes in an item: one for every two digits, and one more.
+    /// The bytes of the number in an item: one for every two digits, and one more.
     pub fn size(&self) -> usize {
         self.digits.len().div_ceil(2) + 1 + usize::from(self.negative)
     }

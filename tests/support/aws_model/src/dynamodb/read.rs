@@ -1,6 +1,6 @@
 //! GetItem, BatchGetItem, TransactGetItems, Query, Scan.
 //!
-//! Owns: which items a request sees, in which order, in which pages. Does not own: how stale they are (`table`).
+//! Owns: which items a request returns, in which order, in which pages. Does not own: how stale they are (`table`).
 //!
 //! Limits: a page of 1 MB or `Limit` items, before the filter; 100 items in a batch or a transaction.
 
@@ -20,7 +20,7 @@ use super::value::{Item, Value, item_from_json, item_size, item_to_json};
 use super::write::consistent;
 use super::{State, legacy};
 
-/// Bytes that one page reads.
+/// The bytes that one page reads.
 const PAGE_BYTES: usize = 1024 * 1024;
 
 fn answered(item: &Item, paths: Option<&Vec<Path>>) -> Json {
@@ -52,7 +52,7 @@ pub(super) fn get(state: &State, request: &Request) -> Result<Json, Refused> {
     Ok(answer)
 }
 
-/// Up to 100 items, each read by itself.
+/// Up to 100 items, each read separately.
 pub(super) fn batch_get(state: &State, request: &Request) -> Result<Json, Refused> {
     let tables = request
         .get("RequestItems")
@@ -236,10 +236,10 @@ fn index_of<'a>(state: &State, table: &'a Table, request: &Request) -> Result<Op
     Ok(Some(index))
 }
 
-/// How a page is cut.
+/// The limits of a page.
 struct Page {
     forward: bool,
-    /// Items at most, beside what the request says.
+    /// The most items, in addition to the request's own limit.
     most: Option<usize>,
 }
 
@@ -271,7 +271,7 @@ fn page(
         if filter.is_none_or(|filter| holds(filter, &entry.item)) {
             found.push(Arc::clone(&entry.item));
         }
-        // A page that `Limit` ends names its end, even where nothing follows, as on AWS.
+        // As on AWS, a page that ends at `Limit` names its end even if nothing follows.
         let full = bytes >= PAGE_BYTES || most.is_some_and(|most| scanned >= most);
         if scanned == limit || (full && place + 1 < entries.len()) {
             last = Some(table.key_attributes(index, &entry.item));
@@ -292,7 +292,7 @@ fn page(
     Ok(answer)
 }
 
-/// Whether it is one equality on the partition key and at most one condition on the sort key.
+/// Checks that it is one equality on the partition key and at most one condition on the sort key.
 fn key_condition(schema: &Schema, key: &Condition) -> Result<(), Refused> {
     let mut parts = Vec::new();
     conjunction(key, &mut parts);

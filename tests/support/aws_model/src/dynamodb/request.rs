@@ -1,6 +1,6 @@
-//! What requests have in common.
+//! The parts that requests have in common.
 //!
-//! Owns: parameters by name and type, and the capacity that an answer tells. Does not own: operations.
+//! Owns: parameters by name and type, and the capacity in an answer. Does not own: operations.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -27,7 +27,7 @@ pub(super) fn flag(request: &Request, name: &str) -> bool {
     request.get(name).and_then(Json::as_bool).unwrap_or(false)
 }
 
-/// One of the values, the first if it is missing.
+/// One of the values; the first if it is missing.
 pub(super) fn choice<'a>(request: &'a Request, name: &str, of: &[&'a str]) -> Result<&'a str, Refused> {
     let Some(given) = text(request, name)? else { return Ok(of.first().copied().unwrap_or("")) };
     if of.contains(&given) {
@@ -74,7 +74,7 @@ pub(super) fn item(request: &Request, name: &str) -> Result<Item, Refused> {
     }
 }
 
-/// The name of the table; an ARN ends with it.
+/// The name of the table, given as a name or at the end of an ARN.
 pub(super) fn table_name(request: &Request) -> Result<&str, Refused> {
     let name = text(request, "TableName")?.ok_or_else(|| {
         validation(
@@ -104,7 +104,7 @@ pub(super) fn objects<'a>(request: &'a Request, name: &str) -> Result<Vec<&'a Re
     }
 }
 
-/// A condition, filter or key condition of a request, in its new form or its old one.
+/// A condition, filter or key condition of a request, in the new form or the old one.
 pub(super) fn condition(
     request: &Request,
     kind: Kind,
@@ -117,7 +117,7 @@ pub(super) fn condition(
     }
 }
 
-/// Which attributes are answered; `None` for all.
+/// The attributes to return; `None` for all.
 pub(super) fn projection(request: &Request, placeholders: &mut Placeholders) -> Result<Option<Vec<Path>>, Refused> {
     match text(request, Kind::Projection.parameter())? {
         Some(expression) => parse::projection(expression, placeholders).map(Some),
@@ -125,17 +125,17 @@ pub(super) fn projection(request: &Request, placeholders: &mut Placeholders) -> 
     }
 }
 
-/// Units of capacity that reading so many bytes takes, in halves.
+/// The units of capacity for reading these bytes, in halves.
 pub(super) fn read_halves(bytes: usize, consistent: bool) -> usize {
     bytes.div_ceil(4096).max(1) * if consistent { 2 } else { 1 }
 }
 
-/// Units of capacity that writing so many bytes takes, in halves.
+/// The units of capacity for writing these bytes, in halves.
 pub(super) fn write_halves(bytes: usize) -> usize {
     bytes.div_ceil(1024).max(1) * 2
 }
 
-/// `ConsumedCapacity` of one table, if it was asked for.
+/// `ConsumedCapacity` of one table, if the request asks for it.
 pub(super) fn capacity(
     request: &Request,
     table: &str,
@@ -158,7 +158,7 @@ pub(super) fn capacity(
 }
 
 impl State {
-    /// The table, if it can be read and written.
+    /// The table, if it is ready.
     pub(super) fn table(&self, name: &str) -> Result<&Table, Refused> {
         let found = self.tables.get(name).filter(|table| table.active_from_ms <= self.now_ms);
         found.ok_or_else(|| super::error::not_found("Requested resource not found"))

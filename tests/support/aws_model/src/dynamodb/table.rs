@@ -1,9 +1,9 @@
-//! A table: its keys, its items, its indexes, and what it held some writes ago.
+//! A table: its keys, its items, its indexes, and its state some writes ago.
 //!
-//! Owns: key schemas and what they refuse, the order of items, index entries (made from the items when asked: an index is
-//! never behind by itself), and the history by which eventually consistent reads are stale. Does not own: conditions.
+//! Owns: key schemas and what they refuse, the order of items, index entries (computed from the items for each read: an index is
+//! never behind by itself), and the history for stale, eventually consistent reads. Does not own: conditions.
 //!
-//! Limits: an item 400 KB, a partition key 2,048 bytes, a sort key 1,024 bytes; the last 1,000 writes are remembered.
+//! Limits: an item has 400 KB, a partition key 2,048 bytes, a sort key 1,024 bytes; the last 1,000 writes are remembered.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::error::{Refused, validation};
 use super::number::Number;
 use super::value::{Item, Value, item_size};
 
-/// Largest item, in bytes.
+/// The largest item, in bytes.
 pub(super) const ITEM_BYTES_MAX: usize = 400 * 1024;
-/// Writes that are remembered.
+/// The number of remembered writes.
 const HISTORY: usize = 1_000;
 
-/// A value that keys may have.
+/// A value of a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scalar {
     N(Number),
@@ -44,7 +44,7 @@ impl Scalar {
     }
 }
 
-/// A key, in the order of a scan: partition keys by a hash, as on AWS, so that nobody relies on their order.
+/// A key, in the order of a scan: partition keys by a hash, as on AWS, so that no code relies on their order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     slot: u64,
@@ -53,7 +53,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// Which of `total` segments of a scan it lies in.
+    /// The segment of a scan that it belongs to, of `total`.
     pub(super) fn segment(&self, total: u64) -> u64 {
         u64::try_from((u128::from(self.slot) * u128::from(total)) >> 64).unwrap_or(0)
     }
@@ -92,7 +92,7 @@ impl Schema {
         self.parts().any(|part| part.name == name)
     }
 
-    /// The key of an item; `None` if it lacks one of the attributes, or has it with another type.
+    /// The key of an item; `None` if one of the attributes is missing or has another type.
     pub(super) fn key(&self, item: &Item) -> Option<Key> {
         let scalar =
             |part: &KeyPart| item.get(&part.name).filter(|value| value.type_name() == part.kind).and_then(Scalar::of);
@@ -105,7 +105,7 @@ impl Schema {
     }
 }
 
-/// What an index has of an item.
+/// The attributes of an item that an index has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Projection {
     KeysOnly,
@@ -137,7 +137,7 @@ pub(super) struct Table {
     history: VecDeque<(Key, Option<Arc<Item>>)>,
 }
 
-/// Where an item stands in a table or an index, and the item.
+/// An item with its place in a table or an index.
 pub(super) struct Entry {
     pub(super) at: (Key, Option<Key>),
     pub(super) item: Arc<Item>,
@@ -171,7 +171,7 @@ impl Table {
         self.items.values().map(|item| item_size(item)).sum()
     }
 
-    /// The item, as it was `stale` writes ago.
+    /// The item as it was `stale` writes ago.
     pub(super) fn get(&self, key: &Key, stale: usize) -> Option<Arc<Item>> {
         let newest = self.history.len().saturating_sub(stale);
         let undone = self.history.iter().skip(newest).find(|(changed, _)| changed == key);
@@ -181,7 +181,7 @@ impl Table {
         }
     }
 
-    /// Puts an item, or removes it.
+    /// Stores an item, or removes it.
     pub(super) fn set(&mut self, key: Key, item: Option<Item>) {
         let before = match item {
             Some(item) => self.items.insert(key.clone(), Arc::new(item)),
@@ -225,13 +225,13 @@ impl Table {
         item.iter().filter(|(name, _)| kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// The key attributes of an item, those of the index too: where a page ended.
+    /// The key attributes of an item, including those of the index: the end of a page.
     pub(super) fn key_attributes(&self, index: Option<&Index>, item: &Item) -> Item {
         let has = |name: &String| self.schema.has(name) || index.is_some_and(|index| index.schema.has(name));
         item.iter().filter(|(name, _)| has(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// Where a page goes on.
+    /// The place where a page continues.
     pub(super) fn position(&self, index: Option<&Index>, key: &Item) -> Result<(Key, Option<Key>), Refused> {
         let invalid = || validation("The provided starting key is invalid");
         let own = self.schema.key(key).ok_or_else(invalid)?;
@@ -248,7 +248,7 @@ impl Table {
         }
     }
 
-    /// The key that a request names.
+    /// The key in a request.
     pub(super) fn requested_key(&self, key: &Item) -> Result<Key, Refused> {
         let found = self.schema.key(key).filter(|_| key.len() == self.schema.parts().count());
         let found = found.ok_or_else(|| validation("The provided key element does not match the schema"))?;
@@ -256,7 +256,7 @@ impl Table {
         Ok(found)
     }
 
-    /// The key of an item that is to be stored, and whether indexes can have the item.
+    /// The key of a new item; refuses an item that an index could not have.
     pub(super) fn item_key(&self, item: &Item) -> Result<Key, Refused> {
         for part in self.schema.parts() {
             match item.get(&part.name) {
@@ -282,7 +282,7 @@ impl Table {
         self.schema.key(item).ok_or_else(|| validation("The provided key element does not match the schema"))
     }
 
-    /// Refuses what an index could not have.
+    /// Refuses an item that an index could not have.
     pub(super) fn index_keys(&self, item: &Item) -> Result<(), Refused> {
         for index in &self.indexes {
             for part in index.schema.parts() {
@@ -326,7 +326,7 @@ impl Table {
                 )));
             }
             if value.size() > max {
-                // The missing space is AWS's.
+                // The missing space is in AWS's message too.
                 return Err(validation(format!(
                     "One or more parameter values were invalid: Size of {word} has exceeded the maximum size limit of{max} \
                      bytes"

@@ -1,11 +1,11 @@
 //! TransactWriteItems.
 //!
-//! Owns: all or nothing. Every item is judged against the state before; only if all are in order is anything stored, under
-//! one lock, so no reader sees a part. A refusal tells a reason per item, in their order. A transaction that happened is
+//! Owns: all or nothing. Every item is checked against the state before; only if none is refused is anything stored, under
+//! one lock, so no reader sees a part. A refusal has one reason for each item, in their order. A transaction that took effect is
 //! remembered by its `ClientRequestToken` for 10 minutes: repeated, it has no effect and the same answer; with other
 //! parameters it is refused. Does not own: single writes (`write`).
 //!
-//! Limits: 100 items, 4 MB, no item twice.
+//! Limits: 100 items, 4 MB, each item once.
 
 use serde_json::{Value as Json, json};
 
@@ -19,7 +19,7 @@ use super::{Remembered, State};
 pub(super) const TOKEN_MS: u64 = 10 * 60 * 1000;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Writes all of them, or none.
+/// Writes all items, or none.
 pub(super) fn transact_write(state: &mut State, request: &Request) -> Result<Json, Refused> {
     let entries = objects(request, "TransactItems")?;
     if entries.is_empty() || entries.len() > 100 {
@@ -80,7 +80,7 @@ pub(super) fn transact_write(state: &mut State, request: &Request) -> Result<Jso
     }
     let mut halves: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
     for (write, judged) in writes.iter().zip(judged) {
-        // Prepared and committed: a transaction's write costs twice.
+        // A transaction prepares and commits: each write costs twice.
         *halves.entry(write.table.clone()).or_default() += 2 * write_halves(judged.bytes());
         write.store(state, judged);
     }

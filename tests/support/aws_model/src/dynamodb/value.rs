@@ -1,6 +1,6 @@
 //! Attribute values: their JSON form, their size, their types.
 //!
-//! Owns: `{"S": "x"}` ↔ [`Value`], with what DynamoDB refuses (empty sets, duplicates in sets, numbers that are none, two
+//! Owns: `{"S": "x"}` ↔ [`Value`], with what DynamoDB refuses (empty sets, duplicates in sets, invalid numbers, two
 //! types in one value), and sizes as DynamoDB counts them. Does not own: which values a key may have (`table`).
 //!
 //! Limits: nesting of 32 levels.
@@ -17,7 +17,7 @@ use super::number::Number;
 /// An item, or the content of a map.
 pub type Item = BTreeMap<String, Value>;
 
-/// Deepest nesting of a value.
+/// The deepest nesting of a value.
 const NESTING_MAX: usize = 32;
 
 /// A value of an attribute.
@@ -46,7 +46,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The type as in requests: `S`, `SS`, `BOOL`, …
+    /// The type in requests: `S`, `SS`, `BOOL`, …
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::S(_) => "S",
@@ -62,7 +62,7 @@ impl Value {
         }
     }
 
-    /// The type as in messages about update expressions: `STRING`, `LIST`, …
+    /// The type in messages about update expressions: `STRING`, `LIST`, …
     pub fn long_type_name(&self) -> &'static str {
         match self {
             Self::S(_) => "STRING",
@@ -78,7 +78,7 @@ impl Value {
         }
     }
 
-    /// Reads a value of a request.
+    /// Parses a value of a request.
     ///
     /// # Errors
     /// If DynamoDB refuses it.
@@ -128,7 +128,7 @@ impl Value {
         })
     }
 
-    /// The value as answers have it.
+    /// The value for an answer.
     pub fn to_json(&self) -> Json {
         match self {
             Self::S(text) => json!({ "S": text }),
@@ -144,7 +144,7 @@ impl Value {
         }
     }
 
-    /// Bytes that the value counts in an item's size.
+    /// The bytes that the value adds to an item's size.
     pub fn size(&self) -> usize {
         match self {
             Self::S(text) => text.len(),
@@ -160,12 +160,12 @@ impl Value {
     }
 }
 
-/// Bytes of an item: names and values.
+/// The bytes of an item: names and values.
 pub fn item_size(item: &Item) -> usize {
     item.iter().map(|(name, value)| name.len() + value.size()).sum()
 }
 
-/// Reads an item.
+/// Parses an item.
 ///
 /// # Errors
 /// If a value is refused.
@@ -178,7 +178,7 @@ fn read_item(json: &Json, depth: usize) -> Result<Item, Refused> {
     fields.iter().map(|(name, value)| Ok((name.clone(), Value::read(value, depth)?))).collect()
 }
 
-/// The item as answers have it.
+/// The item for an answer.
 pub fn item_to_json(item: &Item) -> Json {
     Json::Object(item.iter().map(|(name, value)| (name.clone(), value.to_json())).collect::<Map<_, _>>())
 }

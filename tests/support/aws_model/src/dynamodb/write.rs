@@ -1,7 +1,7 @@
 //! PutItem, UpdateItem, DeleteItem, BatchWriteItem.
 //!
-//! Owns: the way of one write, also inside a transaction: read from the request and checked against the table ([`Write::of`]),
-//! judged against the item as it is ([`Write::judge`]), and only then stored. Does not own: transactions.
+//! Owns: the steps of one write, also inside a transaction: parsed and checked against the table ([`Write::of`]),
+//! checked against the current item ([`Write::judge`]), and only then stored. Does not own: transactions.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::table::{ITEM_BYTES_MAX, Key, Table};
 use super::value::{Item, item_from_json, item_size, item_to_json};
 use super::{State, legacy};
 
-/// What a write does.
+/// The kinds of writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Put,
@@ -29,23 +29,23 @@ pub(super) struct Write {
     pub(super) table: String,
     pub(super) key: Key,
     verb: Verb,
-    /// The item to put, or the key.
+    /// The item to store, or the key.
     given: Item,
     update: Update,
-    /// An old-style update that removes only makes no item.
+    /// An old-style update that only removes attributes creates no item.
     makes_no_item: bool,
     condition: Option<Condition>,
     tell_item: bool,
 }
 
-/// What the write would do.
+/// The effect of a write.
 pub(super) struct Judged {
     pub(super) before: Option<Arc<Item>>,
     pub(super) after: Option<Item>,
 }
 
 impl Judged {
-    /// Bytes that are written: those of the larger of both items.
+    /// The written bytes: those of the larger item, before or after.
     pub(super) fn bytes(&self) -> usize {
         let before = self.before.as_ref().map_or(0, |item| item_size(item));
         before.max(self.after.as_ref().map_or(0, item_size))
@@ -53,7 +53,7 @@ impl Judged {
 }
 
 impl Write {
-    /// Reads a write.
+    /// Parses a write.
     pub(super) fn of(state: &State, verb: Verb, request: &Request) -> Result<Self, Refused> {
         let name = table_name(request)?;
         legacy::not_both(
@@ -87,7 +87,7 @@ impl Write {
         Ok(Write { table: name.to_owned(), key, verb, given, update, makes_no_item, condition, tell_item })
     }
 
-    /// Judges the write against the item as it is now. Nothing is changed.
+    /// Checks the write against the current item. Changes nothing.
     pub(super) fn judge(&self, table: &Table) -> Result<Judged, Refused> {
         let before = table.get(&self.key, 0);
         let empty = Item::new();
@@ -113,7 +113,7 @@ impl Write {
         Ok(Judged { before, after })
     }
 
-    /// Stores what was judged.
+    /// Stores the effect of a checked write.
     pub(super) fn store(&self, state: &mut State, judged: Judged) {
         let gone_before_and_after = judged.before.is_none() && judged.after.is_none();
         if self.verb == Verb::Check || gone_before_and_after {
@@ -136,7 +136,7 @@ impl Write {
     }
 }
 
-/// One write of its own.
+/// A single write.
 pub(super) fn write(state: &mut State, verb: Verb, request: &Request) -> Result<Json, Refused> {
     let values = choice(request, "ReturnValues", &["NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW"])?;
     if verb != Verb::Update && !matches!(values, "NONE" | "ALL_OLD") {
@@ -156,7 +156,7 @@ pub(super) fn write(state: &mut State, verb: Verb, request: &Request) -> Result<
     Ok(answer)
 }
 
-/// Up to 25 puts and deletes, each by itself.
+/// Up to 25 puts and deletes, each separately.
 pub(super) fn batch_write(state: &mut State, request: &Request) -> Result<Json, Refused> {
     let tables = request
         .get("RequestItems")
@@ -212,7 +212,7 @@ pub(super) fn batch_write(state: &mut State, request: &Request) -> Result<Json, 
     Ok(answer)
 }
 
-/// Whether reads are to be of the newest state.
+/// Whether the reads must return the newest state.
 pub(super) fn consistent(request: &Request) -> bool {
     flag(request, "ConsistentRead")
 }

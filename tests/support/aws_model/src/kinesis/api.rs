@@ -1,4 +1,4 @@
-//! What is asked of the model in-process, and what it answers: plain types, no JSON.
+//! Calls of the model in-process and their answers: plain types, no JSON.
 
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -7,30 +7,30 @@ use bytes::Bytes;
 
 use super::sequence::SequenceNumber;
 
-/// What the model does beyond storing records. [`Settings::default`] is a stream without limits and without surprises.
+/// Limits, and behavior that AWS leaves open. [`Settings::default`] is a stream without limits or surprises.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Refuse more than 5 reads a second or 2 MiB a second of a shard; after an answer of 10 MiB, for 5 seconds.
     pub read_limits: bool,
     /// Refuse more than 1,000 records a second or 1 MiB a second into a shard.
     pub write_limits: bool,
-    /// How long a record that was put can't be read yet.
+    /// For how long a new record can't be read.
     pub visible_after_ms: u32,
-    /// Each so-manieth GetRecords of a shard brings no record though some lie ahead; its MillisBehindLatest says so.
+    /// Every n-th GetRecords of a shard returns no record although there are some; its MillisBehindLatest shows it.
     pub empty_answer_every: Option<NonZeroU64>,
-    /// Each so-manieth record of PutRecords fails.
+    /// Every n-th record of PutRecords fails.
     pub failed_record_every: Option<NonZeroU64>,
-    /// How long a stream stays CREATING and UPDATING. A reshard shows at once; until then no other is allowed.
+    /// How long a stream stays CREATING or UPDATING. A reshard is visible immediately; no other is allowed until then.
     pub status_ms: u32,
     /// How long a consumer stays CREATING.
     pub consumer_status_ms: u32,
-    /// A closed shard's last records and its end come in one answer, not the end in an answer of its own.
+    /// A closed shard's last records and its end come in one answer instead of two.
     pub end_with_last_records: bool,
-    /// Shards of a page of ListShards at most, whatever was asked for.
+    /// The most shards in a page of ListShards, whatever the request says.
     pub shards_page_max: Option<NonZeroUsize>,
 }
 
-/// A refusal.
+/// A refused call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// Its type.
@@ -56,7 +56,7 @@ impl Error {
         Self::new(ErrorKind::ResourceInUse, message)
     }
 
-    /// AWS's validation of members, which comes before any look at the stream.
+    /// AWS's validation of parameters, which comes before the stream is read.
     pub(super) fn constraint(value: impl fmt::Display, member: &str, constraint: &str) -> Self {
         Self::new(
             ErrorKind::Validation,
@@ -75,7 +75,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The types of refusals.
+/// The types of refused calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "they are AWS's own names")]
 pub enum ErrorKind {
@@ -111,40 +111,40 @@ impl ErrorKind {
     }
 }
 
-/// A result of the model.
+/// The result of a call.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A record to put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Put {
-    /// Decides the shard, by its MD5.
+    /// Its MD5 chooses the shard.
     pub partition_key: String,
-    /// Decides the shard instead.
+    /// Chooses the shard instead.
     pub explicit_hash_key: Option<u128>,
     /// The content.
     pub data: Bytes,
 }
 
 impl Put {
-    /// A record whose partition key decides.
+    /// A record whose partition key chooses the shard.
     pub fn new(partition_key: impl Into<String>, data: impl Into<Bytes>) -> Self {
         Put { partition_key: partition_key.into(), explicit_hash_key: None, data: data.into() }
     }
 }
 
-/// Where a record went.
+/// Where a record was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
     /// The shard.
     pub shard: String,
-    /// Its number there.
+    /// Its sequence number.
     pub sequence: SequenceNumber,
 }
 
 /// A record as it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its number.
+    /// Its sequence number.
     pub sequence: SequenceNumber,
     /// When it arrived, ms since 1970.
     pub arrived_ms: i64,
@@ -159,30 +159,30 @@ pub struct Record {
 pub enum Start {
     /// With the oldest record.
     TrimHorizon,
-    /// With what comes from now on.
+    /// With the records from now on.
     Latest,
-    /// With this number.
+    /// With this sequence number.
     At(String),
-    /// Behind this number.
+    /// After this sequence number.
     After(String),
-    /// With what arrived at this time or later, ms since 1970.
+    /// With the records that arrived at this time or later, ms since 1970.
     Timestamp(i64),
 }
 
-/// What GetRecords answers.
+/// The answer of GetRecords.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
     /// The records.
     pub records: Vec<Record>,
-    /// Where to read on; `None` at the shard's end.
+    /// Where to continue; `None` at the shard's end.
     pub next_iterator: Option<String>,
-    /// How far the answer is behind the newest record that can be read.
+    /// How far the answer is behind the newest readable record.
     pub millis_behind_latest: i64,
     /// At the shard's end, its children.
     pub children: Vec<Child>,
 }
 
-/// A shard that follows one that ended.
+/// A child of a shard that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Child {
     /// Its name.
@@ -193,7 +193,7 @@ pub struct Child {
     pub hash_keys: (u128, u128),
 }
 
-/// A shard as it is listed.
+/// A shard as ListShards returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardInfo {
     /// Its name.
@@ -204,16 +204,16 @@ pub struct ShardInfo {
     pub adjacent_parent: Option<String>,
     /// Its first and last hash key.
     pub hash_keys: (u128, u128),
-    /// The number that all its records are above.
+    /// All its records have greater sequence numbers.
     pub starting: SequenceNumber,
-    /// Once it is closed, the number that all its records are below.
+    /// Once it is closed: all its records have smaller sequence numbers.
     pub ending: Option<SequenceNumber>,
 }
 
 /// Which shards are listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ShardFilter {
-    /// Every one that is not trimmed away.
+    /// All that are not trimmed.
     #[default]
     FromTrimHorizon,
     /// Those that were open at the trim horizon.
@@ -237,7 +237,7 @@ pub struct ShardPage {
     pub next_token: Option<String>,
 }
 
-/// A stream in numbers.
+/// A stream's summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "they are AWS's own names")]
 pub struct StreamSummary {
@@ -263,12 +263,12 @@ pub struct ConsumerInfo {
     pub stream_arn: String,
 }
 
-/// What a subscription brings.
+/// An event of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubscriptionEvent {
     /// The records.
     pub records: Vec<Record>,
-    /// Where to subscribe again after; `None` at the shard's end.
+    /// Where to subscribe again; `None` at the shard's end.
     pub continuation: Option<SequenceNumber>,
     /// As in [`Chunk`].
     pub millis_behind_latest: i64,

@@ -25,10 +25,10 @@ impl Consumer {
 }
 
 impl Kinesis {
-    /// Registers a consumer. It is CREATING in the answer, and ACTIVE after a while.
+    /// Registers a consumer. It is CREATING in the answer, and becomes ACTIVE later.
     ///
     /// # Errors
-    /// If there is one of that name, or there are 20.
+    /// If the name is taken, or there are 20 consumers.
     pub fn register_consumer(&self, stream: &str, name: &str) -> Result<ConsumerInfo> {
         self.change(|state, now_ms| {
             let (wait_ms, account) = (i64::from(state.settings.consumer_status_ms), state.account.clone());
@@ -52,7 +52,7 @@ impl Kinesis {
     /// A consumer by its name.
     ///
     /// # Errors
-    /// If it is not there.
+    /// If there is none.
     pub fn describe_consumer(&self, stream: &str, name: &str) -> Result<ConsumerInfo> {
         self.look(|state, now_ms| state.consumer_info(stream, name, now_ms))
     }
@@ -60,7 +60,7 @@ impl Kinesis {
     /// All consumers of a stream, by name.
     ///
     /// # Errors
-    /// If the stream is not there.
+    /// If there is no such stream.
     pub fn list_consumers(&self, stream: &str) -> Result<Vec<ConsumerInfo>> {
         self.look(|state, now_ms| {
             let names: Vec<String> = state.stream(stream, now_ms)?.consumers.keys().cloned().collect();
@@ -68,10 +68,10 @@ impl Kinesis {
         })
     }
 
-    /// Removes a consumer at once; its subscriptions end.
+    /// Removes a consumer immediately; its subscriptions end.
     ///
     /// # Errors
-    /// If it is not there.
+    /// If there is none.
     pub fn deregister_consumer(&self, stream: &str, name: &str) -> Result<()> {
         self.change(|state, now_ms| {
             state.consumer_info(stream, name, now_ms)?;
@@ -80,7 +80,7 @@ impl Kinesis {
         })
     }
 
-    /// The stream and the name that a consumer's ARN means.
+    /// The stream and the name of a consumer's ARN.
     ///
     /// # Errors
     /// If there is no such consumer: ARNs of consumers end with the second of their registration.

@@ -1,6 +1,6 @@
 //! A subscription as an event stream (`application/vnd.amazon.eventstream`).
 //!
-//! Owns: frames: `initial-response`, `SubscribeToShardEvent`, exceptions. Does not own: what is in an event (`json`).
+//! Owns: frames (`initial-response`, `SubscribeToShardEvent`, exceptions). Does not own: the contents of an event (`json`).
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};

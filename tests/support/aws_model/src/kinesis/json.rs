@@ -1,6 +1,6 @@
 //! Kinesis as JSON 1.1 over HTTP.
 //!
-//! Owns: which operations there are, their members' names, base64, times as seconds with a fraction, errors as
+//! Owns: the operations, their parameters' names, base64, times as seconds with a fraction, errors as
 //! `{"__type": …, "message": …}` with status 400 (500 for a failure). Does not own: what an operation does.
 
 use base64::Engine as _;
@@ -226,14 +226,14 @@ impl Kinesis {
     }
 }
 
-/// The members of a request.
+/// The parameters of a request.
 struct Input(Map<String, Value>);
 
 impl Input {
     fn read(request: &Request) -> Result<Self> {
         match serde_json::from_slice(&request.body) {
             Ok(Value::Object(members)) => Ok(Input(members)),
-            _ => Err(Error::new(ErrorKind::Serialization, "the body is no JSON object")),
+            _ => Err(Error::new(ErrorKind::Serialization, "the body is not a JSON object")),
         }
     }
 
@@ -245,7 +245,7 @@ impl Input {
         self.text(member).ok_or_else(|| Error::constraint("null", member, "not be null"))
     }
 
-    /// The stream's name, given as such or as an ARN.
+    /// The stream's name, given as a name or as an ARN.
     fn stream(&self) -> Result<&str> {
         match self.text("StreamName") {
             Some(name) => Ok(name),
@@ -258,7 +258,7 @@ impl Input {
     }
 
     fn integer<T: TryFrom<i64>>(&self, member: &str) -> Result<Option<T>> {
-        let wrong = || Error::new(ErrorKind::Serialization, format!("{member} is no number in range"));
+        let wrong = || Error::new(ErrorKind::Serialization, format!("{member} is not a number in range"));
         match self.0.get(member) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => value.as_i64().and_then(|value| T::try_from(value).ok()).map(Some).ok_or_else(wrong),
@@ -272,7 +272,7 @@ impl Input {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match value.as_f64() {
                 Some(seconds) => Ok(Some((seconds * 1000.0).round() as i64)),
-                None => Err(Error::new(ErrorKind::Serialization, format!("{member} is no time"))),
+                None => Err(Error::new(ErrorKind::Serialization, format!("{member} is not a time"))),
             },
         }
     }
@@ -284,7 +284,7 @@ fn put(members: &Map<String, Value>) -> Result<Put> {
     Ok(Put {
         partition_key: input("PartitionKey").unwrap_or("").to_owned(),
         explicit_hash_key: input("ExplicitHashKey").map(hash_key_of).transpose()?,
-        data: data.map_err(|_| Error::new(ErrorKind::Serialization, "Data is no base64"))?.into(),
+        data: data.map_err(|_| Error::new(ErrorKind::Serialization, "Data is not base64"))?.into(),
     })
 }
 
@@ -411,7 +411,7 @@ pub(super) fn event(event: &SubscriptionEvent) -> Value {
     written
 }
 
-/// A refusal.
+/// A refused call.
 pub(super) fn error(error: &Error) -> Value {
     json!({ "__type": error.kind.name(), "message": error.message })
 }

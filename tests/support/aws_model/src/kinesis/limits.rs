@@ -1,4 +1,4 @@
-//! Limits of a second: so many calls or records, so many bytes in any 1,000 ms.
+//! Limits per second: of calls or records, and of bytes, in any 1,000 ms.
 //!
 //! Does not own: what is refused when one is reached (`shard`).
 
@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 const SECOND_MS: i64 = 1000;
 
-/// What went through in the last second. Exact, not a bucket: no 1,000 ms ever hold more than the limits.
+/// What passed in the last second. Exact, not a token bucket: no 1,000 ms ever exceed the limits.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
     count_max: u64,
@@ -21,7 +21,7 @@ impl Window {
         Window { count_max, bytes_max, went: VecDeque::new(), bytes: 0, blocked_until_ms: i64::MIN }
     }
 
-    /// Whether one more, of `bytes`, may go through at `now_ms`. Something larger than the limit itself may, alone.
+    /// Whether one more, of `bytes`, may pass at `now_ms`. One that exceeds the limit by itself may pass alone.
     pub(super) fn admits(&mut self, now_ms: i64, bytes: u64) -> bool {
         while let Some((at_ms, old)) = self.went.front().copied().filter(|(at_ms, _)| at_ms + SECOND_MS <= now_ms) {
             debug_assert!(at_ms <= now_ms);
@@ -33,12 +33,12 @@ impl Window {
             && (self.bytes == 0 || self.bytes + bytes <= self.bytes_max)
     }
 
-    /// Whether one more of unknown size may go through: if the bytes are not used up.
+    /// Whether one more of unknown size may pass: if the bytes are not used up.
     pub(super) fn admits_any(&mut self, now_ms: i64) -> bool {
         self.admits(now_ms, 0) && self.bytes < self.bytes_max
     }
 
-    /// Notes that `bytes` went through. More than a second's worth blocks for as many seconds as it is worth.
+    /// Records that `bytes` passed. A multiple of the limit blocks for that number of seconds.
     pub(super) fn note(&mut self, now_ms: i64, bytes: u64) {
         self.went.push_back((now_ms, bytes));
         self.bytes += bytes;

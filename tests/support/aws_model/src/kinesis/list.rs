@@ -15,7 +15,7 @@ use super::{Kinesis, State};
 const RESULTS_MAX: usize = 10_000;
 const RESULTS_DEFAULT: usize = 1000;
 
-/// A page that was begun.
+/// A listing in progress.
 struct Token {
     stream: String,
     made_ms: i64,
@@ -56,10 +56,10 @@ impl Token {
 }
 
 impl Kinesis {
-    /// The first page of a stream's shards, up to `limit` of them (1,000 where none is given), behind `after` if given.
+    /// The first page of a stream's shards: up to `limit` of them (default 1,000), after `after` if given.
     ///
     /// # Errors
-    /// If the stream is not there, or the filter means no time or no shard.
+    /// If there is no such stream, or the filter has no valid time or shard.
     pub fn list_shards(
         &self,
         stream: &str,
@@ -73,7 +73,7 @@ impl Kinesis {
         })
     }
 
-    /// The page that a token asks for.
+    /// The page of a token.
     ///
     /// # Errors
     /// If the token is malformed or older than 300 s, or the stream is gone.
@@ -146,7 +146,7 @@ fn meant(stream: &Stream, filter: &ShardFilter, now_ms: i64) -> Result<Meant> {
     })
 }
 
-/// The number in a shard's name; the shard need not be there.
+/// The number in a shard's name; the shard need not exist.
 fn number(shard: &str) -> Result<u32> {
     let parsed = shard.strip_prefix("shardId-").and_then(|digits| digits.parse().ok());
     parsed

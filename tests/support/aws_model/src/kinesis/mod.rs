@@ -4,8 +4,8 @@
 //! limits of each, in-process ([`Kinesis`]'s methods) and as JSON 1.1 ([`crate::http::Service`]). Does not own: time, which
 //! is handed in; faults of the network (`faults`); encryption, tags, metrics, resource policies.
 //!
-//! What is known of AWS is kept: sequence numbers' layout, error types, messages where they are known. Where AWS leaves
-//! room, [`Settings`] chooses, so that a consumer can be shown each possibility.
+//! The model keeps what is known of AWS: the layout of sequence numbers, error types, messages where known. Where AWS leaves
+//! the behavior open, [`Settings`] chooses, so that a test can show a consumer each possibility.
 
 mod api;
 mod consumers;
@@ -36,12 +36,12 @@ pub use subscription::Subscription;
 
 use crate::clock::ModelClock;
 
-/// The model. Clones are the same model.
+/// The model. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Kinesis {
     clock: ModelClock,
     state: Arc<Mutex<State>>,
-    /// Moves whenever something was put or changed: subscriptions wait on it.
+    /// Changes with every put and every other change: subscriptions wait for it.
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -51,9 +51,9 @@ struct State {
     region: String,
     settings: Settings,
     streams: BTreeMap<String, stream::Stream>,
-    /// Makes texts that are handed out differ: iterators, tokens, request ids.
+    /// Makes returned texts unique: iterators, tokens, request ids.
     nonce: u64,
-    /// Records that PutRecords was given.
+    /// Records in all PutRecords calls so far.
     offered: u64,
 }
 
@@ -93,13 +93,13 @@ impl Kinesis {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does one call that reads, at one moment.
+    /// Runs one reading call, at one moment.
     fn look<T>(&self, call: impl FnOnce(&mut State, i64) -> T) -> T {
         let now_ms = self.clock.now_ms();
         call(&mut self.lock(), now_ms)
     }
 
-    /// Does one call that may change something, at one moment, and wakes subscriptions.
+    /// Runs one call that may change something, at one moment, and wakes subscriptions.
     fn change<T>(&self, call: impl FnOnce(&mut State, i64) -> T) -> T {
         let done = self.look(call);
         self.changes.send_modify(|version| *version += 1);

@@ -1,7 +1,7 @@
 //! GetShardIterator and GetRecords.
 //!
-//! Owns: iterators as text, where each kind of start is in a shard, and what an answer holds. Does not own: which records
-//! can be read (`shard`). An iterator names a place in a shard's log and when it was made; it lives for 300 s and may be used
+//! Owns: iterators as text, the position of each kind of start, and the contents of an answer. Does not own: which records
+//! can be read (`shard`). An iterator contains a place in a shard's log and its own age. It is valid for 300 s and may be used
 //! any number of times.
 
 use base64::Engine as _;
@@ -16,7 +16,7 @@ use super::{Kinesis, State};
 pub(super) const LIFETIME_MS: i64 = 300_000;
 const RECORDS_MAX: usize = 10_000;
 
-/// A place in a shard, as it is handed out.
+/// A place in a shard, as clients get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Iterator {
     stream: String,
@@ -51,7 +51,7 @@ impl Kinesis {
     /// An iterator at `start` of a shard.
     ///
     /// # Errors
-    /// If the stream or the shard is not there, the sequence number is none of this shard's, or the time lies ahead.
+    /// If there is no such stream or shard, the sequence number is of another shard, or the time is in the future.
     pub fn shard_iterator(&self, stream: &str, shard: &str, start: &Start) -> Result<String> {
         self.look(|state, now_ms| {
             let (number, ordinal) = state.place(stream, shard, start, now_ms)?;
@@ -62,7 +62,7 @@ impl Kinesis {
         })
     }
 
-    /// Up to `limit` records (10,000 where none is given) from an iterator on, 10 MiB at most.
+    /// Up to `limit` records (default 10,000) from an iterator on, 10 MiB at most.
     ///
     /// # Errors
     /// If the iterator is malformed or older than 300 s, the shard is gone, or its limit is reached.
@@ -72,7 +72,7 @@ impl Kinesis {
 }
 
 impl State {
-    /// The number of a shard, and the place in it that `start` means.
+    /// The number of a shard, and the place of `start` in it.
     pub(super) fn place(&mut self, stream: &str, shard: &str, start: &Start, now_ms: i64) -> Result<(u32, u64)> {
         let account = self.account.clone();
         let found = self.shard(stream, shard, now_ms)?;
@@ -153,7 +153,7 @@ impl State {
     }
 }
 
-/// Reads a sequence number and checks that it is the shard's.
+/// Parses a sequence number and checks that it is the shard's.
 fn issued(shard: &Shard, stream: &str, account: &str, text: &str) -> Result<SequenceNumber> {
     let name = shard.name();
     let used = format!(

@@ -1,8 +1,8 @@
 //! SplitShard, MergeShards, UpdateShardCount.
 //!
 //! Owns: closing parents and opening their children. Does not own: how a stream's shards are numbered in time (`shard`).
-//! UpdateShardCount splits at every boundary of the wanted ranges and merges what lies between two; shards that come about on
-//! the way close at once, without a record, as they do on AWS.
+//! UpdateShardCount splits at every boundary of the target ranges and merges what is between two. Shards that arise on
+//! the way close immediately, without a record, as they do on AWS.
 
 use super::api::{Error, Result};
 use super::shard::Shard;
@@ -13,7 +13,7 @@ impl Kinesis {
     /// Splits a shard: the second child begins with `at`.
     ///
     /// # Errors
-    /// If the shard is not there or closed, the stream is not ACTIVE, or `at` leaves a child nearly without keys.
+    /// If there is no such open shard, the stream is not ACTIVE, or `at` leaves a child with fewer than two keys.
     pub fn split_shard(&self, stream: &str, shard: &str, at: u128) -> Result<()> {
         self.change(|state, now_ms| {
             let number = state.open_shard(stream, shard, now_ms)?;
@@ -36,7 +36,7 @@ impl Kinesis {
     /// Merges two open shards, the lower one named first.
     ///
     /// # Errors
-    /// If one is not there or closed, they are not adjacent, or the stream is not ACTIVE.
+    /// If one of them is missing or closed, they are not adjacent, or the stream is not ACTIVE.
     pub fn merge_shards(&self, stream: &str, shard: &str, adjacent: &str) -> Result<()> {
         self.change(|state, now_ms| {
             let numbers = [state.open_shard(stream, shard, now_ms)?, state.open_shard(stream, adjacent, now_ms)?];
@@ -55,10 +55,10 @@ impl Kinesis {
         })
     }
 
-    /// Changes the number of open shards to `target`, all of equal ranges. Answers the number before.
+    /// Changes the number of open shards to `target`, all of equal ranges. Returns the number before.
     ///
     /// # Errors
-    /// If `target` is less than half or more than double of what there is, or the stream is not ACTIVE or on demand.
+    /// If `target` is less than half or more than double the current number, or the stream is not ACTIVE or is on demand.
     pub fn update_shard_count(&self, stream: &str, target: u32) -> Result<usize> {
         self.change(|state, now_ms| {
             let status_ms = state.settings.status_ms;
@@ -109,7 +109,7 @@ impl Stream {
         self.child(&[low, high], keys, now_ms)
     }
 
-    /// Opens a child and closes its parents at the moment at which it opens.
+    /// Opens a child and closes its parents at the same moment.
     fn child(&mut self, parents: &[u32], hash_keys: (u128, u128), now_ms: i64) -> u32 {
         let number = self.next_shard;
         self.next_shard += 1;

@@ -1,14 +1,25 @@
 //! Sequence numbers as Kinesis writes them: 188 bits, 56 decimal digits.
 //!
-//! Layout (that of version 2, as kinesalite took it apart), from the highest bit: `2` (4 bits), the shard's creation in
-//! seconds (36), the shard's number modulo 16 (4), the record's index in the shard (64), zeros (8), the record's arrival in
-//! seconds (36), the shard's number (32), the version `2` (4). So numbers grow along a shard, differ between shards, and a
-//! child, created at least a second after its parents, has greater ones than they. A shard's index 0 is its starting number,
-//! which no record has. Does not own: which number a record gets (`shard`).
+//! Layout (version 2, as kinesalite decoded it), from the highest bit:
+//!
+//! | bits | contents |
+//! |---|---|
+//! | 4 | `2` |
+//! | 36 | the shard's creation, in seconds |
+//! | 4 | the shard's number modulo 16 |
+//! | 64 | the record's index in the shard |
+//! | 8 | zeros |
+//! | 36 | the record's arrival, in seconds |
+//! | 32 | the shard's number |
+//! | 4 | the version `2` |
+//!
+//! So numbers grow along a shard and differ between shards. A child is created at least a second after its parents, so its
+//! numbers are greater than theirs. A shard's index 0 is its starting number, which no record has. Does not own: which number a
+//! record gets (`shard`).
 
 use std::fmt;
 
-/// A sequence number. Ordered as its digits are.
+/// A sequence number, in the order of its digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceNumber {
     high: u64,
@@ -29,7 +40,7 @@ impl SequenceNumber {
         Self::new(created_s, shard, INDEX_OF_END, closed_s)
     }
 
-    /// The number written as decimal digits; `None` if these are no sequence number of Kinesis.
+    /// Parses decimal digits; `None` if they are not a sequence number of Kinesis.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 56 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
@@ -92,7 +103,7 @@ mod tests {
         }
     }
 
-    /// A number that Kinesis's own documentation gives as an example.
+    /// An example from Kinesis's documentation.
     #[test]
     fn a_number_of_aws_is_read() {
         let text = "49546986683135544286507457936321625675700192471156785154";

@@ -1,9 +1,9 @@
-//! One shard: its log of records, its limits, what of it can be read, and how it ages.
+//! One shard: its log of records, its limits, which records can be read, and how it ages.
 //!
-//! Owns: which number a record gets, which records an answer holds, and trimming. Does not own: which shard a record goes to
-//! (`stream`), iterators (`read`), children's making (`reshard`).
+//! Owns: a record's sequence number, the records of an answer, and trimming. Does not own: which shard a record goes to
+//! (`stream`), iterators (`read`), creating children (`reshard`).
 //!
-//! A place in the log is an *ordinal*: how many records were put before. Ordinals are never used again, so a place stays
+//! A place in the log is an *ordinal*: the number of earlier records. Ordinals are never used again, so a place stays
 //! valid when older records are trimmed. The record of ordinal `n` has index `n + 1` in its sequence number.
 
 use std::collections::VecDeque;
@@ -37,7 +37,7 @@ pub(super) struct Shard {
     pub(super) children: Vec<Child>,
     pub(super) writes: Window,
     pub(super) reads: Window,
-    /// GetRecords answers that could have brought a record.
+    /// GetRecords answers so far that could contain a record.
     pub(super) answers: u64,
     first: u64,
     log: VecDeque<Stored>,
@@ -55,20 +55,20 @@ impl Stored {
     }
 }
 
-/// What lies at a place of the log.
+/// What is at a place of the log.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) records: Vec<Record>,
     pub(super) bytes: usize,
-    /// The place behind the records.
+    /// The place after the records.
     pub(super) next: u64,
     pub(super) millis_behind_latest: i64,
-    /// The shard is closed, and nothing lies behind.
+    /// The shard is closed, and there are no more records.
     pub(super) is_end: bool,
 }
 
 impl Shard {
-    /// A shard that opens at `now_ms`, or a moment after its parents did.
+    /// A shard that opens at `now_ms`, or shortly after its parents did.
     pub(super) fn open(number: u32, parents: &[&Shard], hash_keys: (u128, u128), now_ms: i64) -> Self {
         let created_ms = parents.iter().map(|parent| parent.created_ms + 1).fold(now_ms, i64::max);
         let created_s = parents.iter().map(|parent| parent.created_s + 1).fold(seconds(created_ms), u64::max);
@@ -100,17 +100,17 @@ impl Shard {
         self.is_open() && (self.hash_keys.0..=self.hash_keys.1).contains(&hash_key)
     }
 
-    /// The number that all records are above.
+    /// All records have greater sequence numbers.
     pub(super) fn starting(&self) -> SequenceNumber {
         self.sequence_at(0, self.created_ms)
     }
 
-    /// A number at or above that of the record before the ordinal, and below that of the record at it.
+    /// A number from that of the record before the ordinal up to, not including, that of the record at it.
     pub(super) fn sequence_at(&self, ordinal: u64, now_ms: i64) -> SequenceNumber {
         SequenceNumber::new(self.created_s, self.number, ordinal, seconds(now_ms))
     }
 
-    /// Whether the number is one of this shard, be it a record's or not.
+    /// Whether the number belongs to this shard, with or without a record.
     pub(super) fn issued(&self, sequence: SequenceNumber) -> bool {
         sequence.shard() == self.number && sequence.created_s() == self.created_s
     }
@@ -127,7 +127,7 @@ impl Shard {
         sequence
     }
 
-    /// The place behind the newest record.
+    /// The place after the newest record.
     pub(super) fn end(&self) -> u64 {
         self.first + self.log.len() as u64
     }
@@ -137,7 +137,7 @@ impl Shard {
         self.first
     }
 
-    /// The place of the first record for which `is_before` no longer holds.
+    /// The place of the first record for which `is_before` is false.
     pub(super) fn place(&self, is_before: impl Fn(&Record) -> bool) -> u64 {
         self.first + self.log.partition_point(|stored| is_before(&stored.record)) as u64
     }
@@ -151,7 +151,7 @@ impl Shard {
         self.log.get(usize::try_from(ordinal.checked_sub(self.first)?).ok()?)
     }
 
-    /// What can be read at `now_ms` from a place on. Records come in order: one that can't be read yet hides those behind.
+    /// What can be read at `now_ms` from a place on. Records come in order: one that can't be read yet hides all later ones.
     pub(super) fn read(&self, from: u64, records_max: usize, now_ms: i64) -> Page {
         let from = from.max(self.first);
         let (mut records, mut bytes, mut next) = (Vec::new(), 0, from);
@@ -173,7 +173,7 @@ impl Shard {
         Page { records, bytes, next, millis_behind_latest, is_end }
     }
 
-    /// Forgets what arrived before `horizon_ms`; says whether the shard itself is forgotten.
+    /// Trims records that arrived before `horizon_ms`. Returns whether the shard itself is gone.
     pub(super) fn trim(&mut self, horizon_ms: i64) -> bool {
         while self.log.front().is_some_and(|oldest| oldest.record.arrived_ms < horizon_ms) {
             self.log.pop_front();

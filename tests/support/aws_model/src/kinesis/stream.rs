@@ -1,4 +1,4 @@
-//! One stream: its shards, its consumers, its age. Streams' own operations: create, delete, describe, retention.
+//! One stream: its shards, its consumers, its age; and the operations create, delete, describe, retention.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ impl Stream {
         }
     }
 
-    /// The oldest time of which anything is kept.
+    /// The oldest time of which records are kept.
     pub(super) fn horizon_ms(&self, now_ms: i64) -> i64 {
         (now_ms - i64::from(self.retention_hours) * HOUR_MS).max(self.created_ms)
     }
@@ -80,7 +80,7 @@ pub fn hash_key(partition_key: &str) -> u128 {
     u128::from_be_bytes(Md5::digest(partition_key.as_bytes()).into())
 }
 
-/// First and last hash keys of `count` equal ranges.
+/// The first and last hash keys of `count` equal ranges.
 pub(super) fn uniform(count: u32) -> Vec<(u128, u128)> {
     let parts = u128::from(count);
     let size = match (u128::MAX / parts, u128::MAX % parts) {
@@ -110,7 +110,7 @@ impl State {
         Ok(stream)
     }
 
-    /// The stream, if it can be changed.
+    /// The stream, if it may be changed now.
     pub(super) fn active(&mut self, name: &str, now_ms: i64) -> Result<&mut Stream> {
         let account = self.account.clone();
         let stream = self.stream(name, now_ms)?;
@@ -127,7 +127,7 @@ impl Kinesis {
     /// Creates a stream; `shards` `None`: on demand, with 4.
     ///
     /// # Errors
-    /// If there is one of that name, or `shards` is 0.
+    /// If the name is taken, or `shards` is 0.
     pub fn create_stream(&self, name: &str, shards: Option<u32>) -> Result<()> {
         self.change(|state, now_ms| {
             if shards == Some(0) {
@@ -157,10 +157,10 @@ impl Kinesis {
         })
     }
 
-    /// Deletes a stream at once.
+    /// Deletes a stream immediately.
     ///
     /// # Errors
-    /// If it is not there, or has consumers and `with_consumers` does not say that they may go.
+    /// If there is none, or it has consumers and `with_consumers` is false.
     pub fn delete_stream(&self, name: &str, with_consumers: bool) -> Result<()> {
         self.change(|state, now_ms| {
             let account = state.account.clone();
@@ -172,15 +172,15 @@ impl Kinesis {
         })
     }
 
-    /// Names of all streams.
+    /// The names of all streams.
     pub fn list_streams(&self) -> Vec<String> {
         self.lock().streams.keys().cloned().collect()
     }
 
-    /// A stream in numbers.
+    /// A stream's summary.
     ///
     /// # Errors
-    /// If it is not there.
+    /// If there is none.
     pub fn describe_stream_summary(&self, name: &str) -> Result<StreamSummary> {
         self.look(|state, now_ms| {
             let arn = state.arn(name);
@@ -199,18 +199,18 @@ impl Kinesis {
         })
     }
 
-    /// All shards of a stream that are not trimmed away.
+    /// All shards of a stream that are not trimmed.
     ///
     /// # Errors
-    /// If the stream is not there.
+    /// If there is no such stream.
     pub fn shards(&self, name: &str) -> Result<Vec<ShardInfo>> {
         self.look(|state, now_ms| Ok(state.stream(name, now_ms)?.shards.values().map(Shard::info).collect()))
     }
 
-    /// Sets how long records are kept; `longer` says which of the two operations asks.
+    /// Sets how long records are kept; `longer` says which of the two operations it is.
     ///
     /// # Errors
-    /// If that is no increase or no decrease, or not between 24 and 8,760 hours.
+    /// If it is not an increase (or a decrease), or not between 24 and 8,760 hours.
     pub fn set_retention(&self, name: &str, hours: u32, longer: bool) -> Result<()> {
         self.change(|state, now_ms| {
             let stream = state.active(name, now_ms)?;
@@ -236,7 +236,7 @@ impl Kinesis {
     /// Sets the largest record, in KiB.
     ///
     /// # Errors
-    /// If that is not between 1,024 and 10,240.
+    /// If it is not between 1,024 and 10,240.
     pub fn update_max_record_size(&self, name: &str, kib: usize) -> Result<()> {
         self.change(|state, now_ms| {
             if !(1024..=10_240).contains(&kib) {
@@ -250,7 +250,7 @@ impl Kinesis {
 }
 
 impl Error {
-    /// A quota is reached.
+    /// The error of a reached quota.
     pub(super) fn limit(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::LimitExceeded, message)
     }

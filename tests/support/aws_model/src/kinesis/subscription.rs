@@ -1,11 +1,11 @@
-//! SubscribeToShard: a session that brings records as they come.
+//! SubscribeToShard: a session that delivers records as they arrive.
 //!
-//! Owns: who may subscribe when, and what a session brings until it ends. Does not own: how events are framed (`events`).
+//! Owns: who may subscribe when, and what a session delivers until it ends. Does not own: how events are framed (`events`).
 //!
-//! A session ends after 5 minutes; at the shard's end, after an event with the children and without a continuation; with an
-//! error, when another subscription of the same consumer and shard takes over or the consumer or stream is gone. A second
-//! subscription within 5 s of the last is refused. While nothing comes, an event without records is sent every 5 s (AWS sends
-//! such events too; how often is not documented). A consumer has its own throughput: no limit slows a session.
+//! A session ends after 5 minutes, or at the shard's end, after an event with the children and without a continuation. It ends
+//! with an error when another subscription of the same consumer and shard takes over, or the consumer or stream is deleted. A second
+//! subscription within 5 s of the last is refused. While no records arrive, an empty event is sent every 5 s (AWS sends
+//! such events too, at an undocumented interval). A consumer has its own throughput: no limit slows a session.
 
 use super::Kinesis;
 use super::api::{Error, Result, Start, SubscriptionEvent};
@@ -29,10 +29,10 @@ pub struct Subscription {
     over: bool,
 }
 
-/// What a session does next.
+/// The next step of a session.
 enum Next {
     Bring(SubscriptionEvent),
-    /// Until this time, unless something changes before.
+    /// Waits until this time, or until something changes.
     Wait(i64),
     Over,
 }
@@ -41,8 +41,8 @@ impl Kinesis {
     /// Subscribes a consumer to a shard.
     ///
     /// # Errors
-    /// If stream, consumer or shard is not there, the consumer is not ACTIVE, its last subscription to the shard is less than
-    /// 5 s old, or `start` is refused as an iterator's would be.
+    /// If there is no such stream, consumer or shard, the consumer is not ACTIVE, its last subscription to the shard is less than
+    /// 5 s old, or `start` is invalid for an iterator too.
     pub fn subscribe(&self, stream: &str, consumer: &str, shard: &str, start: &Start) -> Result<Subscription> {
         let (shard, number, ordinal, now_ms) = self.change(|state, now_ms| {
             let (shard, ordinal) = state.place(stream, shard, start, now_ms)?;
@@ -87,14 +87,14 @@ impl Subscription {
     /// Once, if the session ends with an error.
     pub async fn next(&mut self) -> Option<Result<SubscriptionEvent>> {
         while !self.over {
-            // Before looking, so that nothing that changes after the look is missed.
+            // Subscribe to changes before reading the state, so that no change is missed.
             let mut changes = self.kinesis.changes.subscribe();
             match self.step() {
                 Ok(Next::Bring(event)) => return Some(Ok(event)),
                 Ok(Next::Over) => self.over = true,
                 Ok(Next::Wait(until_ms)) => {
                     tokio::select! {
-                        // The model lives as long as this session: waiting for a change can't fail.
+                        // The model lives as long as this session, so waiting for a change can't fail.
                         _ = changes.changed() => {}
                         () = self.kinesis.clock.wait_until(until_ms) => {}
                     }
@@ -136,7 +136,7 @@ impl Subscription {
             }
             self.ordinal = page.next;
             self.next_event_ms = now_ms + IDLE_EVENT_MS;
-            // The end has an event of its own, which brings no record.
+            // The end is an event of its own, without records.
             let ends = page.is_end && page.records.is_empty();
             self.over = ends;
             Ok(Next::Bring(SubscriptionEvent {

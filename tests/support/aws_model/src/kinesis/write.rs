@@ -1,6 +1,6 @@
 //! PutRecord and PutRecords.
 //!
-//! Owns: what is refused, and which of many records fail alone. Does not own: numbering (`shard`).
+//! Owns: what is refused, and which records of a batch fail alone. Does not own: numbering (`shard`).
 
 use super::api::{Error, ErrorKind, Placed, Put, Result};
 use super::stream::hash_key;
@@ -14,7 +14,7 @@ impl Kinesis {
     /// Puts one record.
     ///
     /// # Errors
-    /// If the stream is not there, the record is too large, or the shard's limit is reached.
+    /// If there is no such stream, the record is too large, or the shard's limit is reached.
     pub fn put_record(&self, stream: &str, put: Put) -> Result<Placed> {
         self.change(|state, now_ms| {
             check_key(&put)?;
@@ -23,10 +23,10 @@ impl Kinesis {
         })
     }
 
-    /// Puts up to 500 records; each may fail for itself.
+    /// Puts up to 500 records; each may fail separately.
     ///
     /// # Errors
-    /// If the stream is not there, there are none or too many, or one is too large: then none is put.
+    /// If there is no such stream, there are no records or too many, or one is too large. Then none is stored.
     pub fn put_records(&self, stream: &str, puts: Vec<Put>) -> Result<Vec<Result<Placed>>> {
         self.change(|state, now_ms| {
             if puts.is_empty() || puts.len() > RECORDS_MAX {
@@ -74,7 +74,7 @@ impl State {
     }
 }
 
-/// A limit of a shard is reached.
+/// The error of a shard's reached limit.
 pub(super) fn rate_exceeded(shard: &str, stream: &str, account: &str) -> Error {
     let message = format!("Rate exceeded for shard {shard} in stream {stream} under account {account}.");
     Error::new(ErrorKind::ProvisionedThroughputExceeded, message)
@@ -83,7 +83,7 @@ pub(super) fn rate_exceeded(shard: &str, stream: &str, account: &str) -> Error {
 fn check_key(put: &Put) -> Result<()> {
     match put.partition_key.chars().count() {
         0 => Err(Error::constraint("", "partitionKey", "have length greater than or equal to 1")),
-        // The key itself is left out: it may be personal.
+        // Without the key itself, which may be personal.
         count if count > PARTITION_KEY_MAX => {
             Err(Error::constraint("…", "partitionKey", "have length less than or equal to 256"))
         }

@@ -1,7 +1,7 @@
 //! Checksums of objects and parts.
 //!
-//! Owns: the five algorithms, what a request claims about its body (headers, and trailers, which the transport puts among the
-//! headers), and the refusal of a body that is another one. Does not own: which checksum an object keeps (`objects`,
+//! Owns: the five algorithms, what a request claims about its body (headers, and trailers, which the transport adds to the
+//! headers), and refusing a body that does not match. Does not own: which checksum an object keeps (`objects`,
 //! `multipart`).
 
 use base64::Engine;
@@ -25,7 +25,7 @@ pub(super) const ALL: [Algorithm; 5] =
     [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme, Algorithm::Sha1, Algorithm::Sha256];
 
 impl Algorithm {
-    /// As in `x-amz-checksum-algorithm`.
+    /// Its name in `x-amz-checksum-algorithm`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Crc32 => "CRC32",
@@ -45,7 +45,7 @@ impl Algorithm {
         ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
     }
 
-    /// Whether the checksum of a whole object made of parts can be told.
+    /// Whether it can be the checksum of a whole object that is made of parts.
     pub(super) fn is_crc(self) -> bool {
         matches!(self, Self::Crc32 | Self::Crc32c | Self::Crc64Nvme)
     }
@@ -79,7 +79,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The checksum that a request carries, whatever of.
+/// The checksum in a request, of whatever it is.
 pub(super) fn claimed(request: &Request) -> Result<Option<(Algorithm, String)>, Refused> {
     let mut claims =
         ALL.into_iter().filter_map(|algorithm| Some((algorithm, request.headers.get(&algorithm.header())?.clone())));
@@ -97,7 +97,7 @@ pub(super) fn claimed(request: &Request) -> Result<Option<(Algorithm, String)>, 
     Ok(claim)
 }
 
-/// Checks all that a request claims about its body. The checksum that it carries.
+/// Checks everything that a request claims about its body. Returns its checksum.
 pub(super) fn verify(request: &Request) -> Result<Option<(Algorithm, String)>, Refused> {
     let bad = |what: &str| {
         Refused::new(400, "BadDigest", format!("The {what} you specified did not match the calculated checksum."))
@@ -157,7 +157,7 @@ pub(super) fn verify(request: &Request) -> Result<Option<(Algorithm, String)>, R
 mod tests {
     use super::*;
 
-    /// Check values of the catalogue of CRCs and of FIPS 180, over `123456789`.
+    /// Check values from the catalogue of CRCs and from FIPS 180, over `123456789`.
     #[test]
     fn checksums_are_the_published_ones() {
         let sums = ALL.map(|algorithm| hex(&algorithm.sum(b"123456789")));

@@ -1,11 +1,11 @@
-//! S3's refusals: status, code, message.
+//! S3's errors: status, code, message.
 
 use bytes::Bytes;
 
 use super::xml::escape;
 use crate::http::Response;
 
-/// A request that is refused.
+/// A refused request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
     status: u16,
@@ -19,13 +19,13 @@ impl Refused {
         Refused { status, code, message: message.into(), detail: None }
     }
 
-    /// One more element of the error document.
+    /// Adds an element to the error document.
     pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.detail = Some((name, value.to_owned()));
         self
     }
 
-    /// As S3 answers it; an answer to HEAD has no body.
+    /// The answer as S3 sends it; an answer to HEAD has no body.
     pub(super) fn response(&self, head: bool) -> Response {
         let detail =
             self.detail.as_ref().map(|(name, value)| format!("<{name}>{}</{name}>", escape(value))).unwrap_or_default();

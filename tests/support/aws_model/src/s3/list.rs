@@ -1,6 +1,6 @@
-//! Lists, in pages: objects, uploads, parts.
+//! Listings, in pages: objects, uploads, parts.
 //!
-//! Owns: order (bytes of keys; uploads of one key by their age), folders by a delimiter, where a page goes on. Does not own:
+//! Owns: the order (bytes of keys; uploads of one key by age), common prefixes by a delimiter, continuing at a page. Does not own:
 //! what is listed.
 //!
 //! Limits: 1,000 entries a page.
@@ -35,7 +35,7 @@ fn page(state: &State, request: &Request, name: &str) -> Result<usize, Refused> 
     }
 }
 
-/// A text of an answer, encoded if that was asked for.
+/// A text of an answer, encoded if the request asks for it.
 fn encoder(request: &Request) -> Result<impl Fn(&str) -> String, Refused> {
     let encode = match parameter(request, "encoding-type") {
         "" => false,
@@ -68,7 +68,7 @@ pub(super) fn objects(state: &State, bucket: &str, request: &Request) -> Result<
             .then(|| key[prefix.len()..].find(delimiter))
             .flatten()
             .map(|end| &key[..prefix.len() + end + delimiter.len()]);
-        // A page that ended with a folder goes on after all of it.
+        // A page that ended with a common prefix continues after all its keys.
         let entry = folder.unwrap_or(key);
         if entry <= after.as_str() || folders.contains(entry) {
             continue;

@@ -1,12 +1,12 @@
 //! A model of S3.
 //!
-//! Owns: the REST API by which Shardlake commits: objects, conditional writes, multipart uploads, lists, checksums, with AWS's
-//! limits and errors, buckets in the path; and what a test must bring about itself: conflicts of conditional writes, uploads
-//! that a lifecycle rule aborts, objects that somebody removes. Does not own: transport and its faults (503, an answer that is
-//! lost), signatures, policies, versions, Select.
+//! Owns: the REST API with which Shardlake commits: objects, conditional writes, multipart uploads, listings, checksums, with AWS's
+//! limits and errors, buckets in the path. It also has switches for what a test must cause: conflicts of conditional writes, uploads
+//! that a lifecycle rule aborts, objects that somebody deletes. Does not own: transport and its faults (503, a lost reply),
+//! signatures, policies, versions, Select.
 //!
-//! Every request is answered under one lock: a write is there for whoever reads after it, and is seen whole or not at all.
-//! All it does follows from the requests and the clock that is handed in.
+//! Every request is answered under one lock: every later read sees a write, whole or not at all.
+//! The requests and the given clock determine everything that it does.
 
 mod checksum;
 mod error;
@@ -29,7 +29,7 @@ use state::Bucket;
 /// The account that owns every bucket.
 pub const ACCOUNT: &str = "000000000000";
 
-/// An S3; clones are the same one.
+/// An S3; clones share it.
 #[derive(Clone)]
 pub struct S3 {
     state: Arc<Mutex<State>>,
@@ -54,7 +54,7 @@ impl fmt::Debug for S3 {
 }
 
 impl S3 {
-    /// One without buckets; `now_ms` tells the milliseconds since 1970.
+    /// An S3 without buckets; `now_ms` returns the milliseconds since 1970.
     pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         S3 { state: Arc::default(), now_ms: Arc::new(now_ms) }
     }
@@ -65,6 +65,16 @@ impl S3 {
         state
     }
 
+    /// Creates a bucket.
+    ///
+    /// # Panics
+    /// If S3 would refuse it.
+    pub fn create_bucket(&self, name: &str) {
+        if let Err(refused) = self.lock().create_bucket(name) {
+            panic!("the bucket '{name}' was not created: {refused:?}");
+        }
+    }
+
     /// Answers the `nth` conditional write from now on (the next is 1) with 409 `ConditionalRequestConflict`; nothing is
     /// written.
     pub fn conflict_with(&self, nth: u64) {
@@ -73,17 +83,17 @@ impl S3 {
         state.conflicts.insert(at);
     }
 
-    /// Whether a completion that meets a conflict loses its upload. S3's guide says to begin a new one after a conflict.
+    /// Whether a completion that meets a conflict loses its upload. S3's guide says to start a new one after a conflict.
     pub fn set_conflicts_end_uploads(&self, end: bool) {
         self.lock().conflicts_end_uploads = end;
     }
 
-    /// Ends pages of lists after so many entries, whatever was asked for.
+    /// Limits pages of listings to this number of entries, whatever the request says.
     pub fn set_page_max(&self, entries: Option<usize>) {
         self.lock().page_max = entries;
     }
 
-    /// Aborts the uploads of a bucket that began before `before_ms`, as a lifecycle rule does. How many there were.
+    /// Aborts the uploads of a bucket that began before `before_ms`, as a lifecycle rule does. Returns how many there were.
     pub fn abort_uploads(&self, bucket: &str, before_ms: u64) -> usize {
         let mut state = self.lock();
         let Some(bucket) = state.buckets.get_mut(bucket) else { return 0 };
@@ -92,7 +102,7 @@ impl S3 {
         count - bucket.uploads.len()
     }
 
-    /// Removes an object, as somebody with the right to do so might. Whether there was one.
+    /// Deletes an object, as a user with that permission might. Returns whether there was one.
     pub fn remove_object(&self, bucket: &str, key: &str) -> bool {
         let mut state = self.lock();
         state.buckets.get_mut(bucket).is_some_and(|bucket| bucket.objects.remove(key).is_some())
@@ -160,7 +170,7 @@ impl S3 {
     }
 }
 
-/// Whether the query names no sub-resource; the SDK adds `x-id` to say which operation it means.
+/// Whether the query names no sub-resource; the SDK adds `x-id` with the name of the operation.
 fn only_id(request: &Request) -> bool {
     request.query.keys().all(|name| name == "x-id")
 }
@@ -182,7 +192,7 @@ impl State {
         self.buckets.get_mut(name).ok_or_else(|| no_such_bucket(name))
     }
 
-    /// Counts a conditional write, and tells whether it is to meet a conflict.
+    /// Counts a conditional write, and returns whether it meets a conflict.
     fn conditional_conflicts(&mut self) -> bool {
         self.conditional_writes += 1;
         self.conflicts.remove(&self.conditional_writes)

@@ -1,8 +1,8 @@
 //! Multipart uploads: begin, parts, complete, abort.
 //!
-//! Owns: that nothing of an upload is seen until it is completed, that completing is atomic and ends the upload, and what is
+//! Owns: that nothing of an upload is visible until it is completed, that completing is atomic and ends the upload, and what is
 //! refused: parts that are missing, changed, out of order or too small. A completion that is refused leaves the upload as it
-//! was. Completed or aborted, an upload is unknown: completing it again is `NoSuchUpload`. Does not own: lists.
+//! was. A completed or aborted upload is unknown: completing it again is `NoSuchUpload`. Does not own: listings.
 //!
 //! Limits: parts 1 to 10,000; 5 MiB each but for the last.
 
@@ -46,7 +46,7 @@ fn id(request: &Request) -> &str {
     request.query.get("uploadId").map_or("", String::as_str)
 }
 
-/// The upload of a request, if it is of this key.
+/// The upload of a request, if it is for this key.
 pub(super) fn upload<'a>(
     state: &'a mut State,
     bucket: &str,
@@ -57,7 +57,7 @@ pub(super) fn upload<'a>(
     upload.ok_or_else(|| no_such_upload(id(request)))
 }
 
-/// UploadPart. A part that is there is replaced.
+/// UploadPart. It replaces an existing part.
 pub(super) fn part(state: &mut State, bucket: &str, key: &str, request: &Request) -> Result<Response, Refused> {
     let number: Option<u32> = request.query.get("partNumber").and_then(|number| number.parse().ok());
     let number = number

@@ -1,8 +1,8 @@
 //! Single objects: put, get, head, delete, copy, tags.
 //!
-//! Owns: conditional writes, ranges, what an answer tells about an object. Does not own: uploads, lists.
+//! Owns: conditional writes, ranges, the headers of an object. Does not own: uploads, listings.
 //!
-//! Limits: 5 GB a put (not reached in memory), keys of 1,024 bytes, 1,000 keys a DeleteObjects.
+//! Limits: 5 GB in a put (not reached in memory), keys of 1,024 bytes, 1,000 keys in a DeleteObjects.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use super::xml::{Element, tag, url_decode};
 use super::{State, answer, xml_answer};
 use crate::http::{Request, Response};
 
-/// Judges `If-None-Match` and `If-Match` of a write.
+/// Checks `If-None-Match` and `If-Match` of a write.
 pub(super) fn conditions(state: &mut State, bucket: &str, key: &str, request: &Request) -> Result<(), Refused> {
     let (none_match, matches) = (request.headers.get("if-none-match"), request.headers.get("if-match"));
     if none_match.is_none() && matches.is_none() {
@@ -44,7 +44,7 @@ pub(super) fn check_key(key: &str) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The headers that a write answers.
+/// The headers in the answer to a write.
 pub(super) fn written(object: &Object) -> Vec<(String, String)> {
     let (algorithm, kind, value) = &object.checksum;
     let mut headers = vec![
@@ -141,7 +141,7 @@ pub(super) fn get(state: &State, bucket: &str, key: &str, request: &Request) -> 
     Ok(answer(status, headers, body))
 }
 
-/// `bytes=1-2`, `bytes=1-`, `bytes=-2`: first and last byte; `None` if it is no such range, which S3 ignores.
+/// `bytes=1-2`, `bytes=1-`, `bytes=-2`: first and last byte; `None` for any other text, which S3 ignores.
 fn byte_range(range: &str, total: usize) -> Result<Option<(usize, usize)>, Refused> {
     let unsatisfiable =
         || Refused::new(416, "InvalidRange", "The requested range is not satisfiable").with("RangeRequested", range);
@@ -162,7 +162,7 @@ fn byte_range(range: &str, total: usize) -> Result<Option<(usize, usize)>, Refus
     }
 }
 
-/// DeleteObject: done, whether there was one or not.
+/// DeleteObject: succeeds whether there was one or not.
 pub(super) fn delete(state: &mut State, bucket: &str, key: &str, request: &Request) -> Result<Response, Refused> {
     let bucket = state.bucket_mut(bucket)?;
     match (request.headers.get("if-match"), bucket.objects.get(key)) {
@@ -221,7 +221,7 @@ pub(super) fn copy(state: &mut State, bucket: &str, key: &str, request: &Request
         Settings { tags: object.settings.tags.clone(), ..asked.clone() }
     } else {
         let mut kept = object.settings.clone();
-        // Storage class and encryption are the copy's own.
+        // The copy has a storage class and encryption of its own.
         kept.headers
             .retain(|name, _| name != "x-amz-storage-class" && !name.starts_with("x-amz-server-side-encryption"));
         let own = asked

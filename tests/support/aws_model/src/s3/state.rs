@@ -1,6 +1,6 @@
-//! What S3 holds: buckets, objects, uploads; and how times are written.
+//! The contents of S3: buckets, objects, uploads; and the formats of times.
 //!
-//! Owns: the data, and which headers an object keeps. An upload is no object: nothing of it is seen until it is completed.
+//! Owns: the data, and which headers an object keeps. An upload is not an object: nothing of it is visible until it is completed.
 //! Does not own: requests.
 
 use std::collections::BTreeMap;
@@ -28,10 +28,10 @@ impl ChecksumType {
     }
 }
 
-/// What is said about an object when it is written.
+/// The metadata that a write gives an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// Headers that are answered with the object: content type, encryption, metadata, …
+    /// Headers that are returned with the object: content type, encryption, metadata, …
     pub(super) headers: BTreeMap<String, String>,
     pub(super) tags: Vec<(String, String)>,
 }
@@ -64,7 +64,7 @@ impl Settings {
                     | "x-amz-storage-class"
             ) || name.starts_with("x-amz-meta-")
                 || name.starts_with("x-amz-server-side-encryption");
-            // What the transport removed is not kept.
+            // Headers that the transport removed are not kept.
             let value =
                 value.split(',').map(str::trim).filter(|part| *part != "aws-chunked").collect::<Vec<_>>().join(",");
             if kept && !value.is_empty() {
@@ -96,13 +96,13 @@ impl Settings {
         self.headers.get("x-amz-storage-class").map_or("STANDARD", String::as_str)
     }
 
-    /// The headers about encryption, which writes answer, too.
+    /// The headers about encryption, which the answers to writes have, too.
     pub(super) fn encryption(&self) -> impl Iterator<Item = (String, String)> + '_ {
         let encryption = self.headers.iter().filter(|(name, _)| name.starts_with("x-amz-server-side-encryption"));
         encryption.filter(|(name, _)| !name.ends_with("-context")).map(|(name, value)| (name.clone(), value.clone()))
     }
 
-    /// The ETag of bytes: their MD5, but for KMS.
+    /// The ETag of bytes: their MD5, except with KMS.
     pub(super) fn etag(&self, sum: &[u8]) -> String {
         match self.headers.get("x-amz-server-side-encryption").map(String::as_str) {
             Some("AES256") | None => hex(sum),
@@ -166,12 +166,12 @@ pub(super) struct Part {
     pub(super) modified_ms: u64,
 }
 
-/// An upload that is not completed.
+/// An upload in progress.
 #[derive(Debug, Clone)]
 pub(super) struct Upload {
     pub(super) key: String,
     pub(super) begun_ms: u64,
-    /// Whether the algorithm was named; otherwise it is S3's default.
+    /// Whether the request named the algorithm; otherwise it is S3's default.
     pub(super) named: bool,
     pub(super) algorithm: Algorithm,
     pub(super) kind: ChecksumType,

@@ -1,6 +1,6 @@
-//! As much XML as S3's requests and answers have: elements and text.
+//! The XML of S3's requests and answers: elements and text.
 //!
-//! Owns: reading a document into [`Element`]s, escaping text. Attributes, comments and namespaces are read over. Does not own:
+//! Owns: parsing a document into [`Element`]s, escaping text. Attributes, comments and namespaces are skipped. Does not own:
 //! which elements there are.
 
 /// An element.
@@ -12,7 +12,7 @@ pub(super) struct Element {
 }
 
 impl Element {
-    /// Reads a document; `None` if it is not well-formed.
+    /// Parses a document; `None` if it is not well-formed.
     pub(super) fn parse(text: &str) -> Option<Element> {
         let mut open: Vec<Element> = vec![Element::default()];
         let mut rest = text;
@@ -49,7 +49,7 @@ impl Element {
         self.children.iter().find(|child| child.name == name).map(|child| child.text.as_str())
     }
 
-    /// All children of a name.
+    /// All children of this name.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
         self.children.iter().filter(move |child| child.name == name)
     }
@@ -86,7 +86,7 @@ fn unescape(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// Text as it stands in a document.
+/// Escapes a text for a document.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -122,7 +122,7 @@ pub(super) fn url_encode(text: &str) -> String {
     encoded
 }
 
-/// Percent-decoding; `None` if it is broken.
+/// Percent-decoding; `None` if it is malformed.
 pub(super) fn url_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use checkpoints::LeaseOwner;
 use pipeline::dataset::{Datasets, DefinitionText};
+use pipeline::encode::EncoderConfig;
 use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
@@ -77,7 +78,7 @@ impl Fleet {
             key: None,
             assigned: vec![Some(0); streams.len()],
             raw: self.raw.then_some(LineCodec::Gzip(1)),
-            letters: LineCodec::Gzip(1),
+            dead_letters: LineCodec::Gzip(1),
             record_bytes_max: RECORD_BYTES_MAX,
             hash_seed: 1,
             datasets,
@@ -140,7 +141,7 @@ impl Fleet {
                 lanes,
                 threads,
                 memory,
-                zstd_level: 1,
+                encoder: EncoderConfig::default(),
                 file_bytes,
                 open_objects: 16,
                 epoch_interval,
@@ -182,7 +183,7 @@ impl Fleet {
 /// A worker may end because a service stays away or refuses; never because of what it finds in lake or table.
 fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
     let text = error.to_string();
-    let broken = ["gone for good", "neither that intent", "with other bytes", "can't be read:", "makes no sense"];
+    let broken = ["gone for good", "neither that intent", "with other bytes", "can't be read:", "is malformed"];
     let is_broken = broken.iter().any(|broken| text.contains(broken));
     let may_happen = match error {
         WorkerError::Commit(error) => error.is_retryable() || refused,

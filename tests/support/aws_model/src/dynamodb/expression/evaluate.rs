@@ -1,6 +1,6 @@
-//! Whether a condition holds for an item; what a projection leaves of one.
+//! Whether a condition holds for an item, and what a projection returns of one.
 //!
-//! Owns: comparison of values. A missing attribute is equal to nothing and unequal to everything; values of different types
+//! Owns: comparing values. A missing attribute is equal to nothing and unequal to everything; values of different types
 //! have no order. Does not own: legacy conditions (`legacy`), which are translated into these.
 
 use std::cmp::Ordering;
@@ -9,7 +9,7 @@ use super::{Comparator, Condition, Operand, Path, Step};
 use crate::dynamodb::number::Number;
 use crate::dynamodb::value::{Item, Value};
 
-/// The order of two values of one type that has an order.
+/// The order of two values of one ordered type.
 pub fn order(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::S(left), Value::S(right)) => Some(left.as_bytes().cmp(right.as_bytes())),
@@ -19,7 +19,7 @@ pub fn order(left: &Value, right: &Value) -> Option<Ordering> {
     }
 }
 
-/// Whether the condition holds; an item that is not there is an empty one.
+/// Whether the condition holds; a missing item counts as an empty one.
 pub fn holds(condition: &Condition, item: &Item) -> bool {
     match condition {
         Condition::Compare(comparator, left, right) => {
@@ -97,7 +97,7 @@ fn contains(whole: Option<&Value>, part: Option<&Value>) -> bool {
     }
 }
 
-/// What the paths leave of an item: maps keep their shape, lists close up.
+/// The parts of an item at these paths: maps keep their shape, lists lose their gaps.
 pub fn project(item: &Item, paths: &[Path]) -> Item {
     let paths: Vec<&[Step]> = paths.iter().map(Path::steps).collect();
     project_map(item, &paths)

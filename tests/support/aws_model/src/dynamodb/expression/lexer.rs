@@ -1,11 +1,11 @@
 //! Text of an expression → tokens.
 //!
-//! Owns: which characters form a token, and the words of syntax errors. Does not own: which tokens may follow each other.
+//! Owns: which characters form a token, and the messages of syntax errors. Does not own: which tokens may follow each other.
 
 use super::Kind;
 use crate::dynamodb::error::Refused;
 
-/// A token, with where it stands.
+/// A token with its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token<'a> {
     pub(super) what: What,
@@ -13,7 +13,7 @@ pub(super) struct Token<'a> {
     start: usize,
 }
 
-/// What a token is.
+/// The kinds of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
     Word,
@@ -24,7 +24,7 @@ pub(super) enum What {
     End,
 }
 
-/// The tokens of a text, one `End` last.
+/// The tokens of a text, with `End` as the last.
 pub(super) struct Tokens<'a> {
     kind: Kind,
     text: &'a str,
@@ -95,7 +95,7 @@ impl<'a> Tokens<'a> {
         found
     }
 
-    /// Takes the keyword if it is next, in whatever case.
+    /// Takes the keyword if it is next, in any case.
     pub(super) fn take_word(&mut self, word: &str) -> bool {
         let found = self.is_word(word);
         if found {
@@ -112,7 +112,7 @@ impl<'a> Tokens<'a> {
         if self.take(symbol) { Ok(()) } else { Err(self.syntax_error()) }
     }
 
-    /// Whether the pair of parentheses that was just opened holds another pair and nothing else.
+    /// Whether the pair of parentheses that was just opened contains another pair and nothing else.
     pub(super) fn doubled(&self) -> bool {
         if self.peek().text != "(" {
             return false;
@@ -131,7 +131,7 @@ impl<'a> Tokens<'a> {
         false
     }
 
-    /// The next token is out of place.
+    /// The error of a misplaced next token.
     pub(super) fn syntax_error(&self) -> Refused {
         let token = self.peek();
         let start = self.tokens[self.at.saturating_sub(1)].start;

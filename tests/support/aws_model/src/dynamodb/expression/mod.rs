@@ -1,9 +1,9 @@
-//! Expressions: what a request says in text.
+//! Expressions: conditions, updates and projections as text.
 //!
-//! Owns: their trees, the placeholders that they take from the request, and which of those are unused. Does not own: their
+//! Owns: their trees, the placeholders of the request, and which of those are unused. Does not own: their
 //! text (`parse`), whether a condition holds (`evaluate`), what an update does (`update`).
 //!
-//! Limits: 4 KB an expression, 300 operators in one, nested 128 deep.
+//! Limits: 4 KB, 300 operators, and a nesting of 128 levels in an expression.
 
 pub mod evaluate;
 mod lexer;
@@ -18,18 +18,18 @@ use serde_json::{Map, Value as Json};
 use super::error::{Refused, serialization, validation};
 use super::value::{Item, Value};
 
-/// Which expression it is; messages name it.
+/// The kinds of expressions; messages name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What must hold for a write.
+    /// The condition of a write.
     Condition,
-    /// Which items of a query or scan are answered.
+    /// Which items of a query or scan are returned.
     Filter,
     /// Which items a query reads.
     KeyCondition,
     /// What an update does.
     Update,
-    /// Which attributes are answered.
+    /// Which attributes are returned.
     Projection,
 }
 
@@ -45,7 +45,7 @@ impl Kind {
         }
     }
 
-    /// A refusal of this expression.
+    /// An error in this expression.
     pub fn invalid(self, what: impl fmt::Display) -> Refused {
         validation(format!("Invalid {}: {what}", self.parameter()))
     }
@@ -60,7 +60,7 @@ pub enum Step {
     Index(usize),
 }
 
-/// Where in an item: never empty, begins with an attribute.
+/// A path into an item: never empty, begins with an attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path(Vec<Step>);
 
@@ -75,7 +75,7 @@ impl Path {
         &self.0
     }
 
-    /// The item's attribute in which the path lies.
+    /// The attribute of the item that the path begins with.
     pub fn top(&self) -> &str {
         match self.0.first() {
             Some(Step::Attribute(name)) => name,
@@ -83,12 +83,12 @@ impl Path {
         }
     }
 
-    /// The attribute's name, if the path is one and no more.
+    /// The attribute's name, if the path is only an attribute.
     pub fn only(&self) -> Option<&str> {
         (self.0.len() == 1).then(|| self.top())
     }
 
-    /// What stands there.
+    /// The value at the path.
     pub fn get<'a>(&self, item: &'a Item) -> Option<&'a Value> {
         let mut value = item.get(self.top())?;
         for step in &self.0[1..] {
@@ -101,12 +101,12 @@ impl Path {
         Some(value)
     }
 
-    /// Whether one of the two lies in the other.
+    /// Whether one of the two paths contains the other.
     pub fn overlaps(&self, other: &Path) -> bool {
         self.0.iter().zip(&other.0).all(|(a, b)| a == b)
     }
 
-    /// Whether one goes into a map where the other goes into a list.
+    /// Whether one path treats as a map what the other treats as a list.
     pub fn conflicts(&self, other: &Path) -> bool {
         let shared = self.0.iter().zip(&other.0).take_while(|(a, b)| a == b).count();
         matches!(
@@ -116,7 +116,7 @@ impl Path {
     }
 }
 
-/// As messages have it: `[a, b, [1]]`.
+/// The form in messages: `[a, b, [1]]`.
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps: Vec<String> = self
@@ -164,38 +164,38 @@ pub enum Operand {
 pub enum Condition {
     /// Two operands compared.
     Compare(Comparator, Operand, Operand),
-    /// Between two others, both included.
+    /// Between two others, inclusive.
     Between(Operand, Operand, Operand),
-    /// Equal to one of others.
+    /// Equal to one of the others.
     In(Operand, Vec<Operand>),
     /// Both hold.
     And(Box<Condition>, Box<Condition>),
     /// One of them holds.
     Or(Box<Condition>, Box<Condition>),
-    /// It does not hold.
+    /// The inner condition does not hold.
     Not(Box<Condition>),
-    /// The attribute is there.
+    /// The attribute exists.
     Exists(Path),
-    /// The attribute is not there.
+    /// The attribute does not exist.
     Missing(Path),
     /// The attribute has this type.
     IsType(Path, String),
-    /// A string or bytes that begin so.
+    /// A string or bytes with this beginning.
     BeginsWith(Operand, Operand),
     /// A string with this part, or a set or list with this element.
     Contains(Operand, Operand),
 }
 
-/// What SET puts somewhere.
+/// The right-hand side of SET.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Term {
-    /// What stands elsewhere.
+    /// The value at another path.
     Path(Path),
     /// A value of the request.
     Value(Value),
-    /// What stands there, or else another.
+    /// The value at the path, or a default.
     IfNotExists(Path, Box<Term>),
-    /// Two lists, one after the other.
+    /// Two lists, concatenated.
     ListAppend(Box<Term>, Box<Term>),
     /// A sum.
     Plus(Box<Term>, Box<Term>),
@@ -235,10 +235,10 @@ pub struct Placeholders {
 }
 
 impl Placeholders {
-    /// Takes them from a request with these expressions.
+    /// Reads them from a request with these expressions.
     ///
     /// # Errors
-    /// If they are there without expressions, are empty, or have impossible names or values.
+    /// If they are given without expressions, are empty, or have invalid names or values.
     pub fn of(request: &Map<String, Json>, expressions: &[Kind]) -> Result<Self, Refused> {
         let any = expressions.iter().any(|kind| request.contains_key(kind.parameter()));
         let mut placeholders = Placeholders::default();
@@ -299,10 +299,10 @@ impl Placeholders {
         Ok(value.clone())
     }
 
-    /// To be called once all expressions are read.
+    /// Must be called after all expressions are parsed.
     ///
     /// # Errors
-    /// If something given was not used.
+    /// If one of them was not used.
     pub fn finish(&self) -> Result<(), Refused> {
         let given = [
             ("ExpressionAttributeNames", self.names.keys().collect::<Vec<_>>()),

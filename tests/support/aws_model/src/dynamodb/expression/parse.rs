@@ -1,7 +1,7 @@
 //! Text of an expression → its tree.
 //!
-//! Owns: the grammar of condition, update and projection expressions, reserved words, and what is refused about an
-//! expression whatever the item is (update expressions: `updates`). Does not own: evaluation.
+//! Owns: the grammar of condition, update and projection expressions, reserved words, and the errors of an
+//! expression that do not depend on the item (update expressions: `updates`). Does not own: evaluation.
 //!
 //! Sources: "Condition and filter expressions", "Update expressions", "Reserved words" (`reserved.txt` is their list) of the
 //! DynamoDB guide.
@@ -13,12 +13,12 @@ use super::{Comparator, Condition, Kind, Operand, Path, Placeholders, Step, Upda
 use crate::dynamodb::error::Refused;
 use crate::dynamodb::value::Value;
 
-/// Every word that must stand behind a `#name`, sorted.
+/// The reserved words, which need a `#name`, sorted.
 static RESERVED: &str = include_str!("reserved.txt");
 
-/// Most operators and functions of one expression.
+/// The most operators and functions of one expression.
 const OPERATORS_MAX: usize = 300;
-/// Deepest nesting of parentheses and NOT.
+/// The deepest nesting of parentheses and NOT.
 const NESTING_MAX: usize = 128;
 
 const FUNCTIONS: [&str; 8] = [
@@ -40,10 +40,10 @@ struct Parser<'a, 'p> {
     depth: usize,
 }
 
-/// Reads a condition, filter or key condition.
+/// Parses a condition, filter or key condition.
 ///
 /// # Errors
-/// If the text is none.
+/// If the text is not valid.
 pub fn condition(kind: Kind, text: &str, placeholders: &mut Placeholders) -> Result<Condition, Refused> {
     let mut parser = Parser::of(kind, text, placeholders)?;
     let condition = parser.or()?;
@@ -51,10 +51,10 @@ pub fn condition(kind: Kind, text: &str, placeholders: &mut Placeholders) -> Res
     Ok(condition)
 }
 
-/// Reads an update expression.
+/// Parses an update expression.
 ///
 /// # Errors
-/// If the text is none, or two of its paths overlap.
+/// If the text is not valid, or two of its paths overlap.
 pub fn update(text: &str, placeholders: &mut Placeholders) -> Result<Update, Refused> {
     let mut parser = Parser::of(Kind::Update, text, placeholders)?;
     let update = parser.update()?;
@@ -62,10 +62,10 @@ pub fn update(text: &str, placeholders: &mut Placeholders) -> Result<Update, Ref
     Ok(update)
 }
 
-/// Reads a projection expression.
+/// Parses a projection expression.
 ///
 /// # Errors
-/// If the text is none, or two of its paths overlap.
+/// If the text is not valid, or two of its paths overlap.
 pub fn projection(text: &str, placeholders: &mut Placeholders) -> Result<Vec<Path>, Refused> {
     let mut parser = Parser::of(Kind::Projection, text, placeholders)?;
     let mut paths = vec![parser.path()?];

@@ -1,7 +1,7 @@
-//! What an update makes of an item.
+//! The effect of an update on an item.
 //!
-//! Owns: SET, REMOVE, ADD and DELETE. Every right-hand side sees the item as it was before. Does not own: whether the item may
-//! be written (`items`), or its keys.
+//! Owns: SET, REMOVE, ADD and DELETE. Every right-hand side uses the item as it was before. Does not own: whether the item may
+//! be written (`write`), or its keys.
 
 use super::{Kind, Path, Step, Term, Update};
 use crate::dynamodb::error::{Refused, validation};
@@ -36,7 +36,7 @@ pub fn apply(update: &Update, before: &Item) -> Result<Item, Refused> {
             None => remove(&mut item, path)?,
         }
     }
-    // From the back, so that what was named by its index is still there.
+    // From the back, so that the indexes of the other elements stay valid.
     let mut removed: Vec<&Path> = update.remove.iter().collect();
     removed.sort_by_key(|path| {
         std::cmp::Reverse(match path.steps().last() {
@@ -94,7 +94,7 @@ fn add(before: Option<&Value>, value: &Value) -> Result<Value, Refused> {
     }
 }
 
-/// What is left of a set; `None` if nothing is.
+/// The rest of a set; `None` if it is empty.
 fn subtract(before: Option<&Value>, value: &Value) -> Result<Option<Value>, Refused> {
     let rest = match (before, value) {
         (None, _) => return Ok(None),
@@ -116,7 +116,7 @@ fn invalid_path() -> Refused {
     validation("The document path provided in the update expression is invalid for update")
 }
 
-/// What the last step of a path is a part of.
+/// The container of the last step of a path.
 enum Parent<'a> {
     Map(&'a mut Item, &'a str),
     List(&'a mut Vec<Value>, usize),

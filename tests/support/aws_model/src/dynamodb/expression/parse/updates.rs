@@ -1,6 +1,6 @@
 //! The grammar of update expressions: SET, REMOVE, ADD and DELETE, each once, and the sums and functions of SET.
 //!
-//! Does not own: paths and values, which are as in conditions (`parse`), or what an update does.
+//! Does not own: paths and values, which are the same as in conditions (`parse`), or the effect of an update.
 
 use super::super::lexer::What;
 use super::super::{Term, Update};

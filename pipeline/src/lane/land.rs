@@ -1,0 +1,91 @@
+//! Records that are stored as lines: dead letters, and raw records as received.
+//!
+//! Owns: which line object a record goes to, and what is known of a dead letter. Does not own: the format of a dead letter
+//! (`dead_letter`), compressing lines (`line_objects`).
+
+use std::sync::Arc;
+
+use crate::chunk::{Frame, Framing, Source};
+use crate::dead_letter::DeadLetter;
+use crate::dead_letter::code::Code;
+use crate::lane::config::LaneConfig;
+use crate::lane::{Seen, day_of_ms};
+use crate::layout::Folder;
+use crate::line_objects::Lines;
+use crate::time::DAY_MS;
+
+/// The chunk in hand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Landing<'c> {
+    pub(super) config: &'c LaneConfig,
+    pub(super) source: &'c Source,
+    pub(super) framing: &'c Framing,
+    pub(super) buffer: &'c [u8],
+}
+
+impl Landing<'_> {
+    /// Writes the dead letter of a record, whose number in the chunk this is.
+    pub(super) fn dead_letter(&self, seen: &Seen, number: usize, code: Code, dead_letters: &mut Lines) {
+        let Landing { config, source, framing, buffer } = self;
+        let numbered;
+        let frame: Option<&Frame> = match framing {
+            Framing::Records(frames) => frames.get(number),
+            Framing::Lines { .. } => None,
+        };
+        let sequence = match (framing, frame) {
+            (_, Some(frame)) => &*frame.sequence,
+            (Framing::Lines { base }, None) => {
+                numbered = (base + seen.bytes.start as u64).to_string();
+                &numbered
+            }
+            (Framing::Records(_), None) => "",
+        };
+        let plan = seen.dataset.map(|dataset| config.datasets.plan(dataset));
+        let field = plan.zip(seen.fault).and_then(|(plan, fault)| plan.pointer_of(fault.spot));
+        // A partition key is often somebody's id or address. Its pseudonym finds the same records, and reveals nothing.
+        let partition_key = frame.and_then(|frame| frame.partition_key.as_deref()).zip(config.key.as_ref());
+        let partition_key = partition_key.map(|(partition_key, key)| key.pseudonym(partition_key.as_bytes()));
+        let dead_letter = DeadLetter {
+            code,
+            dataset: plan.map(|plan| &*plan.name),
+            field: field.as_deref(),
+            stream: &source.stream,
+            shard: &source.shard,
+            sequence,
+            sub_sequence: frame.map_or(0, |frame| frame.sub_sequence),
+            partition_key: partition_key.as_ref().and_then(|pseudonym| std::str::from_utf8(pseudonym).ok()),
+            arrival_ms: seen.arrival_ms,
+            raw: &buffer[seen.bytes.clone()],
+        };
+        dead_letters.add(&Folder::Error { code, day: day_of_ms(seen.arrival_ms) }, |out| {
+            dead_letter.write(out);
+            1
+        });
+    }
+
+    /// Writes every record of the chunk as one raw line. Neighbours that go to the same object are copied in one piece.
+    pub(super) fn raw(&self, records: &[Seen], raw: &mut Lines) {
+        let Landing { config, framing, buffer, .. } = self;
+        let whole_lines = matches!(framing, Framing::Lines { .. });
+        let target = |seen: &Seen| (seen.dataset, seen.arrival_ms.div_euclid(DAY_MS));
+        let joins = |left: &Seen, right: &Seen| {
+            let adjacent = whole_lines && left.bytes.end + 1 == right.bytes.start && buffer[left.bytes.end] == b'\n';
+            adjacent && target(left) == target(right)
+        };
+        for group in records.chunk_by(joins) {
+            let (first, last) = (&group[0], &group[group.len() - 1]);
+            let dataset = first.dataset.map(|dataset| Arc::clone(&config.datasets.plan(dataset).name));
+            raw.add(&Folder::Raw { dataset, day: day_of_ms(first.arrival_ms) }, |out| {
+                let bytes = &buffer[first.bytes.start..last.bytes.end];
+                let begin = out.len();
+                out.extend_from_slice(bytes);
+                if !whole_lines {
+                    // A line end between a document's tokens is white space; a record is one line.
+                    out[begin..].iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+                }
+                out.push(b'\n');
+                group.len() as u64
+            });
+        }
+    }
+}

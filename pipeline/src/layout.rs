@@ -1,0 +1,448 @@
+//! The layout of the lake: every key, built and parsed.
+//!
+//! Owns: the names of areas, folders and objects, in both directions. Does not own: what the objects hold, storing them,
+//! or the type of a validated key (`lake::ObjectKey` of the worker); keys are text here.
+//!
+//! ```text
+//! processed/<dataset>/<partition columns>/<epoch>-<number>.parquet      rows, by event time
+//! raw/<dataset>/year=YYYY/month=MM/day=DD/<epoch>-<number>.json.gz      records as received, by arrival day
+//! error/reason=<code>/year=YYYY/month=MM/day=DD/<epoch>-<number>.json.gz   dead letters, by arrival day
+//! _intents/<epoch>.json          what an epoch intends to commit
+//! _commits/<epoch>.json          what an epoch has committed
+//! _sources/<stream>.json         where reading a Kinesis stream starts
+//! _sources/<hash>/<hash>/<number>.json   the files of a folder that is read as a stream, in their order
+//! _checkpoints/<name>.json       named checkpoints
+//! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
+//! _lake.json                     which lake this is, and its format
+//! _lake_key.json                 the fingerprint of its key, if the first worker needed no key
+//! _staging/<upload>              uploads in progress (a local lake only)
+//! _checkpoints.db                leases (a local lake only, by default)
+//! ```
+//!
+//! Names that begin with `_` are hidden from readers such as Athena and Spark.
+//!
+//! Invariant: each folder and object has exactly one spelling. A parser accepts only what its builder writes.
+
+mod hive;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::dead_letter::code::Code;
+use crate::time::Day;
+
+pub(crate) use hive::{DATE_PARTS, PathValue};
+pub use hive::{PartitionPath, PartitionValue};
+
+/// Prefix of intents.
+pub const INTENTS: &str = "_intents/";
+/// Prefix of commit records.
+pub const COMMITS: &str = "_commits/";
+/// Prefix of what sources keep in the lake.
+pub const SOURCES: &str = "_sources/";
+/// Prefix of named checkpoints.
+pub const CHECKPOINTS: &str = "_checkpoints/";
+/// Prefix of recorded schemas.
+pub const SCHEMAS: &str = "_schemas/";
+/// The object that identifies the lake and its format.
+pub const LAKE_IDENTITY: &str = "_lake.json";
+/// The object with the fingerprint of the key of pseudonyms, in a lake that was begun without a key.
+pub const LAKE_KEY: &str = "_lake_key.json";
+/// The folder of uploads in progress in a local lake.
+pub const STAGING: &str = "_staging";
+/// The database of leases that a local lake contains by default.
+pub const LOCAL_CHECKPOINTS: &str = "_checkpoints.db";
+
+/// Bytes of a stream's name that its key keeps as they are; a longer name is shortened to a prefix and a hash.
+const PLAIN_STREAM_NAME_MAX: usize = 300;
+
+/// A text that is not a valid path in the lake.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a valid path in the lake")]
+pub struct InvalidPath(pub(crate) String);
+
+/// A part of the lake that holds data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Area {
+    /// Rows, by event time.
+    Processed,
+    /// Records as received, by arrival day.
+    Raw,
+    /// Dead letters, by code and arrival day.
+    Error,
+}
+
+impl Area {
+    /// All areas.
+    pub const ALL: [Area; 3] = [Area::Processed, Area::Raw, Area::Error];
+
+    /// The prefix of the area's keys.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Area::Processed => "processed/",
+            Area::Raw => "raw/",
+            Area::Error => "error/",
+        }
+    }
+
+    /// The area that a key belongs to.
+    pub fn of(key: &str) -> Option<Area> {
+        Area::ALL.into_iter().find(|area| key.starts_with(area.prefix()))
+    }
+}
+
+/// A folder of data objects. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Folder {
+    /// Rows of one partition of a dataset.
+    Processed {
+        /// The dataset's name.
+        dataset: Arc<str>,
+        /// Its partition.
+        partition: PartitionPath,
+    },
+    /// Records as received on one day.
+    Raw {
+        /// The dataset's name; `None` for records that no dataset recognized, which go to `unknown`.
+        dataset: Option<Arc<str>>,
+        /// The day of arrival.
+        day: Day,
+    },
+    /// Dead letters of one day.
+    Error {
+        /// Why the records failed.
+        code: Code,
+        /// The day of arrival.
+        day: Day,
+    },
+}
+
+/// The folder of raw records that no dataset recognized.
+const UNKNOWN_DATASET: &str = "unknown";
+/// Names that no dataset may have: other things are in folders of these names.
+pub(crate) const RESERVED_DATASETS: [&str; 2] = ["analytics", UNKNOWN_DATASET];
+
+impl Folder {
+    /// The area that the folder belongs to.
+    pub fn area(&self) -> Area {
+        match self {
+            Folder::Processed { .. } => Area::Processed,
+            Folder::Raw { .. } => Area::Raw,
+            Folder::Error { .. } => Area::Error,
+        }
+    }
+
+    /// Reads a folder that [`Folder`]'s `Display` wrote.
+    ///
+    /// # Errors
+    /// The text is not the path of a folder of data objects.
+    pub fn parse(text: &str) -> Result<Folder, InvalidPath> {
+        parse_folder(text).filter(|folder| folder.to_string() == text).ok_or_else(|| InvalidPath(text.to_owned()))
+    }
+}
+
+fn parse_folder(text: &str) -> Option<Folder> {
+    let area = Area::of(text)?;
+    let (first, rest) = text[area.prefix().len()..].split_once('/').filter(|(first, _)| !first.is_empty())?;
+    match area {
+        Area::Processed => {
+            Some(Folder::Processed { dataset: first.into(), partition: PartitionPath::parse(rest).ok()? })
+        }
+        Area::Raw => {
+            Some(Folder::Raw { dataset: (first != UNKNOWN_DATASET).then(|| first.into()), day: parse_day(rest)? })
+        }
+        Area::Error => {
+            Some(Folder::Error { code: Code::from_name(first.strip_prefix("reason=")?)?, day: parse_day(rest)? })
+        }
+    }
+}
+
+/// `year=YYYY/month=MM/day=DD`
+fn parse_day(text: &str) -> Option<Day> {
+    let (year, rest) = text.strip_prefix("year=")?.split_once("/month=")?;
+    let (month, day) = rest.split_once("/day=")?;
+    let day = Day { year: year.parse().ok()?, month: month.parse().ok()?, day: day.parse().ok()? };
+    day.is_valid().then_some(day)
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.area().prefix())?;
+        let day = match self {
+            Folder::Processed { dataset, partition } => return write!(f, "{dataset}/{partition}"),
+            Folder::Raw { dataset, day } => {
+                f.write_str(dataset.as_deref().unwrap_or(UNKNOWN_DATASET))?;
+                day
+            }
+            Folder::Error { code, day } => {
+                write!(f, "reason={code}")?;
+                day
+            }
+        };
+        let Day { year, month, day } = day;
+        write!(f, "/year={year:04}/month={month:02}/day={day:02}")
+    }
+}
+
+impl FromStr for Folder {
+    type Err = InvalidPath;
+
+    fn from_str(text: &str) -> Result<Folder, InvalidPath> {
+        Folder::parse(text)
+    }
+}
+
+/// A data object's key, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataObject {
+    /// Its folder.
+    pub folder: Folder,
+    /// The epoch that wrote it. No two epochs write the same key.
+    pub epoch: String,
+    /// Its number in the epoch, from 1.
+    pub number: u64,
+    /// What its name ends with: `parquet`, `json.gz`, `json.zst`.
+    pub extension: String,
+}
+
+impl fmt::Display for DataObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DataObject { folder, epoch, number, extension } = self;
+        write!(f, "{folder}/{epoch}-{number:05}.{extension}")
+    }
+}
+
+impl FromStr for DataObject {
+    type Err = InvalidPath;
+
+    fn from_str(key: &str) -> Result<DataObject, InvalidPath> {
+        let parse = || {
+            let (folder, name) = key.rsplit_once('/')?;
+            let (stem, extension) = name.split_once('.')?;
+            let (epoch, number) = stem.rsplit_once('-').filter(|(epoch, _)| !epoch.is_empty())?;
+            Some(DataObject {
+                folder: Folder::parse(folder).ok()?,
+                epoch: epoch.to_owned(),
+                number: number.parse().ok()?,
+                extension: Some(extension).filter(|extension| !extension.is_empty())?.to_owned(),
+            })
+        };
+        parse().filter(|object| object.to_string() == key).ok_or_else(|| InvalidPath(key.to_owned()))
+    }
+}
+
+/// The text before an object's number: the name of the epoch, if an epoch wrote it. Unlike [`DataObject`]'s parser it
+/// accepts any folder, and it does not check that the text is an epoch's name.
+pub fn epoch_of_object(key: &str) -> Option<&str> {
+    let (stem, _) = key.rsplit('/').next()?.split_once('.')?;
+    stem.rsplit_once('-').filter(|(_, number)| !number.is_empty()).map(|(epoch, _)| epoch)
+}
+
+/// The key of an epoch's intent.
+pub fn intent(epoch: &str) -> String {
+    format!("{INTENTS}{epoch}.json")
+}
+
+/// The epoch of an intent's key; the inverse of [`intent`].
+pub fn epoch_of_intent(key: &str) -> Option<&str> {
+    name_of(INTENTS, key)
+}
+
+/// The key of an epoch's commit record.
+pub fn commit_record(epoch: &str) -> String {
+    format!("{COMMITS}{epoch}.json")
+}
+
+/// The epoch of a commit record's key; the inverse of [`commit_record`].
+pub fn epoch_of_commit_record(key: &str) -> Option<&str> {
+    name_of(COMMITS, key)
+}
+
+/// The key of a named checkpoint.
+pub fn named_checkpoint(name: &str) -> String {
+    format!("{CHECKPOINTS}{name}.json")
+}
+
+/// The name of a named checkpoint's key; the inverse of [`named_checkpoint`].
+pub fn name_of_checkpoint(key: &str) -> Option<&str> {
+    name_of(CHECKPOINTS, key)
+}
+
+/// The prefix of a dataset's recorded schemas.
+pub fn schemas_of(dataset: &str) -> String {
+    format!("{SCHEMAS}{dataset}/")
+}
+
+/// The key of the `version`-th recorded schema of a dataset, counted from 1.
+pub fn schema(dataset: &str, version: u32) -> String {
+    format!("{SCHEMAS}{dataset}/{version:08}.json")
+}
+
+/// The version of a recorded schema of a dataset, by its key; the inverse of [`schema`].
+pub fn version_of_schema(dataset: &str, key: &str) -> Option<u32> {
+    let digits = key.strip_prefix(&schemas_of(dataset))?.strip_suffix(".json")?;
+    let is_plain = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|version| is_plain && *version > 0)
+}
+
+/// The name between a prefix and `.json`, if it is a single segment.
+fn name_of<'a>(prefix: &str, key: &'a str) -> Option<&'a str> {
+    let name = key.strip_prefix(prefix)?.strip_suffix(".json")?;
+    (!name.is_empty() && !name.contains('/')).then_some(name)
+}
+
+/// The key of where reading a Kinesis stream starts. Two streams never share a key.
+pub fn stream_start(stream: &str) -> String {
+    let mut name = String::new();
+    for byte in stream.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if name.len() > PLAIN_STREAM_NAME_MAX {
+        // No unshortened name contains a tilde.
+        name.truncate(PLAIN_STREAM_NAME_MAX / 2);
+        name.push('~');
+        name.push_str(&hex_digest(stream, 16));
+    }
+    format!("{SOURCES}{name}.json")
+}
+
+/// The key of the `number`-th entry, from 1, of the registry of a shard's files.
+pub fn registry_entry(stream: &str, shard: &str, number: usize) -> String {
+    format!("{SOURCES}{}/{}/{number:08}.json", hex_digest(stream, 8), hex_digest(shard, 8))
+}
+
+/// The first bytes of a text's SHA-256 as hex digits.
+fn hex_digest(text: &str, bytes: usize) -> String {
+    Sha256::digest(text)[..bytes].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::day_of;
+    use proptest::prelude::*;
+
+    fn folders() -> impl Strategy<Value = Folder> {
+        let day = || (-100_000_000_000_i64..=100_000_000_000).prop_map(day_of);
+        let dataset = || "[a-z][a-z0-9_]{0,20}".prop_filter("a reserved name", |name| name != UNKNOWN_DATASET);
+        let processed = (dataset(), "\\PC{0,20}", day()).prop_map(|(dataset, kind, day)| {
+            let columns = [
+                ("kind", PathValue::Text(kind.as_bytes())),
+                ("year", PathValue::Number(day.year.unsigned_abs())),
+                ("month", PathValue::Number(day.month)),
+            ];
+            Folder::Processed {
+                dataset: dataset.into(),
+                partition: PartitionPath::new(columns.into_iter()).expect("it is short"),
+            }
+        });
+        let raw = (prop::option::of(dataset()), day())
+            .prop_map(|(dataset, day)| Folder::Raw { dataset: dataset.map(Into::into), day });
+        let error =
+            (prop::sample::select(Code::ALL.to_vec()), day()).prop_map(|(code, day)| Folder::Error { code, day });
+        prop_oneof![processed, raw, error]
+    }
+
+    proptest! {
+        #[test]
+        fn every_folder_and_every_object_in_it_round_trips(
+            folder in folders(),
+            epoch in "[0-9]{8}T[0-9]{6}Z-[0-9a-f]{1,16}-[0-9]{6}",
+            number in any::<u64>(),
+            extension in prop::sample::select(vec!["parquet", "json.gz", "json.zst"]),
+        ) {
+            let text = folder.to_string();
+            prop_assert_eq!(Folder::parse(&text), Ok(folder.clone()));
+            prop_assert_eq!(Area::of(&text), Some(folder.area()));
+            let object = DataObject { folder, epoch, number, extension: extension.to_owned() };
+            let key = object.to_string();
+            prop_assert_eq!(epoch_of_object(&key), Some(object.epoch.as_str()));
+            prop_assert_eq!(key.parse(), Ok(object));
+        }
+
+        #[test]
+        fn a_text_that_parses_is_the_only_spelling_of_its_folder(
+            text in "(processed|raw|error)/(events|reason=Decode.TooDeep)/(type=[a%0-9A-F]{0,4}|year=[0-9+]{1,4}/month=[0-9]{1,2}/day=[0-9]{1,2})",
+        ) {
+            if let Ok(folder) = Folder::parse(&text) {
+                prop_assert_eq!(folder.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn names_between_prefix_and_extension_round_trip(name in "[A-Za-z0-9._-]{1,40}") {
+            let (intent, record, checkpoint) = (intent(&name), commit_record(&name), named_checkpoint(&name));
+            prop_assert_eq!(epoch_of_intent(&intent), Some(name.as_str()));
+            prop_assert_eq!(epoch_of_commit_record(&record), Some(name.as_str()));
+            prop_assert_eq!(name_of_checkpoint(&checkpoint), Some(name.as_str()));
+        }
+
+        #[test]
+        fn two_streams_never_share_the_key_of_their_start(left in "\\PC{1,300}", right in "\\PC{1,300}") {
+            prop_assert_eq!(stream_start(&left) == stream_start(&right), left == right);
+            prop_assert!(stream_start(&left).len() < 320);
+        }
+    }
+
+    #[test]
+    fn folders_are_written_as_documented() {
+        let day = Day { year: 2025, month: 1, day: 3 };
+        let unknown = Folder::Raw { dataset: None, day };
+        assert_eq!(unknown.to_string(), "raw/unknown/year=2025/month=01/day=03");
+        let failed = Folder::Error { code: Code::MissingField, day };
+        assert_eq!(failed.to_string(), "error/reason=Validate.MissingField/year=2025/month=01/day=03");
+        let partition = PartitionPath::parse("type=a%2Fb/year=2025/month=01").unwrap();
+        let rows = Folder::Processed { dataset: "assessments".into(), partition };
+        assert_eq!(rows.to_string(), "processed/assessments/type=a%2Fb/year=2025/month=01");
+        let object = DataObject { folder: rows, epoch: "e-1".to_owned(), number: 7, extension: "parquet".to_owned() };
+        assert_eq!(object.to_string(), "processed/assessments/type=a%2Fb/year=2025/month=01/e-1-00007.parquet");
+    }
+
+    #[test]
+    fn what_is_not_a_folder_is_refused() {
+        for text in [
+            "",
+            "raw",
+            "raw/",
+            "raw/events",
+            "raw/events/year=2025/month=02/day=30",
+            "raw/events/year=2025/month=2/day=03",
+            "raw/events/year=2025/month=02/day=03/",
+            "raw//year=2025/month=02/day=03",
+            "error/reason=Unheard.Of/year=2025/month=02/day=03",
+            "error/Decode.TooDeep/year=2025/month=02/day=03",
+            "processed/events",
+            "processed/events/2025",
+            "archive/events/year=2025/month=02/day=03",
+            "_commits/events/year=2025/month=02/day=03",
+        ] {
+            assert_eq!(Folder::parse(text), Err(InvalidPath(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn keys_of_other_objects_name_no_epoch() {
+        for key in ["_intents/a/b.json", "_intents/.json", "_commits/a.json", "_intents/a"] {
+            assert_eq!(epoch_of_intent(key), None, "{key}");
+        }
+        for key in ["raw/x", "raw/x-1", "a-1/x.json", "raw/e-.json"] {
+            assert_eq!(epoch_of_object(key), None, "{key}");
+        }
+        assert_eq!(epoch_of_object("anywhere/e-1-00001.json.gz"), Some("e-1"));
+    }
+
+    #[test]
+    fn keys_of_sources_are_plain_and_short() {
+        assert_eq!(stream_start("orders"), "_sources/orders.json");
+        assert_eq!(stream_start("a/b c"), "_sources/a%2Fb%20c.json");
+        let entry = registry_entry("file:///in", "a.ndjson", 12);
+        assert!(entry.starts_with("_sources/") && entry.ends_with("/00000012.json") && entry.len() == 56, "{entry}");
+    }
+}
