@@ -67,6 +67,8 @@ mutations! {
     ResumeAtRecord,
     /// A pending epoch on a lease that was gained is ignored.
     SkipRecovery,
+    /// Of the shards that wait for a pending epoch to be recovered, only the first is read afterwards.
+    ForgetWaitingShards,
     /// After a refused decision the same readers read on.
     ReadOnAfterRefusal,
     /// Rows of an abandoned epoch stay in the lanes.

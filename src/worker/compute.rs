@@ -1,7 +1,9 @@
-//! Where work of the processor runs: on threads of its own, or at once, where a test wants every step in order.
+//! Where CPU-bound work runs: on dedicated threads, or in place where a test needs every step in order.
 //!
-//! Why not tokio's blocking pool: it grows as files and databases keep it busy, a lane's work would wander over all its
-//! threads, and with most allocators each of them keeps memory of its own that the others can't use.
+//! Owns: the threads. Does not own: the work.
+//!
+//! Why not tokio's blocking pool: it grows while files and databases keep it busy, so a lane's work would run on many
+//! threads. Most allocators keep memory for each thread that the other threads can't use.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -9,37 +11,38 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Runs closures.
 #[derive(Debug, Clone)]
 pub enum Compute {
-    /// On threads, which end when the last clone is dropped.
+    /// On dedicated threads. They end when the last clone is dropped.
     Threads(Sender<Work>),
-    /// In place, before anything else happens.
+    /// In place, before the caller continues.
     Inline,
 }
 
 impl Compute {
-    /// Starts so many threads.
+    /// Starts `count` threads.
     ///
     /// # Errors
-    /// The system gives no more threads.
+    /// The operating system refuses to start a thread.
     pub fn on_threads(count: usize) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..count {
             let receiver = Arc::clone(&receiver);
-            std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || work_off(&receiver))?;
+            std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || run_all(&receiver))?;
         }
         Ok(Compute::Threads(sender))
     }
 
-    /// Runs `work` and gives its result.
+    /// Runs `work` and returns its result.
     ///
     /// # Panics
-    /// If `work` does: a stage that panics has no state that could be trusted.
+    /// If `work` panics: the state of a stage that panicked can't be trusted.
     pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let threads = match self {
             Compute::Inline => return work(),
@@ -47,20 +50,20 @@ impl Compute {
         };
         let (done, result) = oneshot::channel::<Result<T, Box<dyn Any + Send>>>();
         let sent = threads.send(Box::new(move || {
-            // Nobody may listen any more, when the worker is told to stop at once.
+            // A worker that is stopped at once does not wait for the result.
             let _ = done.send(std::panic::catch_unwind(AssertUnwindSafe(work)));
         }));
         match (sent, result.await) {
             (Ok(()), Ok(Ok(value))) => value,
             (_, Ok(Err(panic))) => std::panic::resume_unwind(panic),
-            // The threads live as long as this sender does, and send an answer to everything.
+            // The threads live as long as this sender, and answer everything.
             (_, _) => unreachable!("the threads that run lanes are gone"),
         }
     }
 }
 
-/// Takes work, one piece at a time, until there can be no more.
-fn work_off(receiver: &Mutex<Receiver<Work>>) {
+/// Runs one piece of work after the other until all senders are gone.
+fn run_all(receiver: &Mutex<Receiver<Work>>) {
     loop {
         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {
@@ -70,12 +73,23 @@ fn work_off(receiver: &Mutex<Receiver<Work>>) {
     }
 }
 
+/// The result of a task. If the task panicked, the panic continues here.
+pub(super) fn joined<T>(result: Result<T, JoinError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => panic!("a task of the worker was cancelled: {error}"),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_is_done_wherever_it_runs_and_panics_come_back() {
+    async fn results_and_panics_of_the_work_come_back_from_threads_and_in_place() {
         for compute in [Compute::Inline, Compute::on_threads(2).unwrap()] {
             let running: Vec<_> = (0..20)
                 .map(|n| {
@@ -87,9 +101,9 @@ mod tests {
                 assert_eq!(done.await.unwrap(), n * n);
             }
             let failing = compute.clone();
-            let panicked = tokio::spawn(async move { failing.run(|| panic!("a stage is broken")).await }).await;
+            let panicked = tokio::spawn(async move { failing.run(|| panic!("on purpose")).await }).await;
             assert!(panicked.unwrap_err().is_panic());
-            assert_eq!(compute.run(|| "still here").await, "still here");
+            assert_eq!(compute.run(|| "still running").await, "still running");
         }
     }
 }

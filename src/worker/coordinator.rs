@@ -1,436 +1,344 @@
-//! The coordinator: the one task that owns the open epoch.
+//! The coordinator: one task that decides what happens next, one event at a time.
 //!
-//! Owns: handing chunks to lanes and what comes of them to the epoch's books and objects, when an epoch is committed or
-//! given up, and the order of the end. Does not own: which shards are read (`shards`), leases (`leases`), reading
-//! (`reader`), encoding (`encode`), objects (`objects`), the end of an epoch (`committing`). Nothing is shared: others send it
-//! messages, so every step of an epoch happens after the one before it.
+//! Owns: the order in which events are handled, what each means for the other parts, and the order of shutdown. Does not own
+//! the state of a part: the shards and their readers (`shards`), the lanes (`lanes`), the open epochs (`epoch`), whether the
+//! run has caught up (`catch_up`), the leases (`leases`). It is the only one that knows all of them.
+//!
+//! Nothing is shared. The parts' tasks send messages to this one, so every step of an epoch follows the step before it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use checkpoints::{Position, ShardKey, StoreError};
+use checkpoints::{Lease, ShardKey, StoreError};
 use mutations::mutated;
-use pipeline::encode::{EncodeError, Encoder};
-use pipeline::lane::{Lane, Pushed};
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::commit::EpochId;
-use crate::raw::Forward;
-use crate::worker::epoch::encode::{Spilled, Unit, joined};
-use crate::worker::epoch::ledger::EpochLedger;
-use crate::worker::epoch::objects::{Objects, ObjectsConfig};
-use crate::worker::leases::{LeaseCommand, LeaseEvent, LeaseManager, LeaseManagerState, Throughput};
+use crate::worker::catch_up::CatchUp;
+use crate::worker::epoch::commit::{EpochEnd, commit_epoch};
+use crate::worker::epoch::encode::Encoding;
+use crate::worker::epoch::open::{EpochSettings, OpenEpochs};
+use crate::worker::lanes::Lanes;
+use crate::worker::leases::{LeaseCommand, LeaseEvent, LeaseManager, LeaseManagerSettings, Throughput};
+use crate::worker::memory_plan::{ByteBudget, MemoryPlan};
 use crate::worker::progress::Progress;
-use crate::worker::reader::{Budget, ReaderEvent, ReaderEventKind, Session};
+use crate::worker::reader::{BufferPool, ReaderEvent};
+use crate::worker::readers::{ReadRange, ReadWhat, ReaderSettings, ReaderUpdate};
+use crate::worker::shards::Shards;
 use crate::worker::{WorkerConfig, WorkerError};
 
-/// Bytes of a chunk that a reader asks for.
-const CHUNK_BYTES: usize = 2 << 20;
-
-/// An epoch may have one object for so many bytes of the memory limit, and so many at least.
-const OBJECT_SHARE: usize = 32 << 10;
-const OBJECTS_MIN: usize = 1024;
-/// And rows of one partition for so many: what it takes to make objects of them all at its end, where that is not yet begun.
-const PARTITION_SHARE: usize = 4 << 10;
-
-/// Runs a worker until it is stopped, or has caught up, or fails.
+/// Runs a worker until it is stopped, has caught up, or fails.
 ///
 /// # Errors
-/// See [`WorkerError`]; everything committed before stays, and nothing uncommitted is visible.
+/// See [`WorkerError`]. Everything that was committed before stays, and nothing uncommitted is visible.
 pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: CancellationToken) -> Result<(), WorkerError> {
     config.stores.leases.register(&config.me).await?;
-    let (keeper_sender, lease_events) = mpsc::unbounded_channel();
+    let (lease_event_sender, lease_events) = mpsc::unbounded_channel();
     let (lease_commands, commands) = mpsc::unbounded_channel();
     let throughput = Arc::new(Throughput::default());
-    let keeper = LeaseManager {
+    let manager = LeaseManager::new(LeaseManagerSettings {
         me: config.me.clone(),
         store: Arc::clone(&config.stores.leases_once),
         sources: config.sources.clone(),
         failover: config.failover,
         hand_off: config.hand_off,
         throughput: Arc::clone(&throughput),
-        coordinator: keeper_sender,
-        state: LeaseManagerState::default(),
-    };
-    let keeper = tokio::spawn(keeper.run(commands));
-    let (reader_events, from_readers) = mpsc::channel(config.threads.max(2));
-    let mut coordinator = Coordinator::new(config, progress, stop, lease_commands, reader_events, throughput);
-    let result = coordinator.run(lease_events, from_readers).await;
-    // The order of the end: readers, then the epoch (done by now), then the leases.
-    coordinator.stop_readers();
-    if result.is_err() {
-        for group in 0..coordinator.groups.len() {
-            if let Err(error) = coordinator.abort_open(group).await {
-                tracing::debug!(%error, "while an epoch was given up");
-            }
+        coordinator: lease_event_sender,
+    });
+    let manager = tokio::spawn(manager.run(commands));
+    let (reader_event_sender, reader_events) = mpsc::channel(config.threads.max(2));
+    let mut coordinator = Coordinator::new(config, progress, lease_commands.clone(), reader_event_sender, throughput);
+    let result = coordinator.run(stop, lease_events, reader_events).await;
+    // The order of shutdown: readers and recoveries, then open epochs (after success there are none), then the leases.
+    coordinator.shards.shut_down().await;
+    for group in coordinator.epochs.groups() {
+        if let Err(error) = coordinator.abandon_epoch(group).await {
+            tracing::debug!(%error, "failed to abandon an open epoch; its uploads are left to a sweep");
         }
     }
-    let _ = coordinator.lease_commands.send(LeaseCommand::Stop);
-    let _ = keeper.await;
+    let _ = lease_commands.send(LeaseCommand::Stop);
+    let _ = manager.await;
     result
 }
 
-/// A reader's task and where it has got to.
-pub(super) struct Reading {
-    pub(super) session: Session,
-    pub(super) group: usize,
-    pub(super) task: JoinHandle<()>,
-    /// Whether the checkpoint is another program's: until the first commit.
-    pub(super) taken_over: bool,
-    /// The lease's checkpoint.
-    pub(super) committed: Position,
-    /// Where the open epoch's range ends, or the checkpoint.
-    pub(super) read: Position,
-    pub(super) at_tip: bool,
-    pub(super) ended: bool,
-}
-
-/// ReaderEventKind a lane's work gives back.
-pub(super) struct Done {
-    /// The group that the lane belongs to.
-    group: usize,
-    unit: Unit,
-    /// ReaderEventKind became of a chunk, if one was pushed.
-    pushed: Option<(ShardKey, Pushed)>,
-    spilled: Result<Spilled, EncodeError>,
-}
-
-/// The open epoch.
-pub(super) struct Epoch {
-    pub(super) ledger: EpochLedger,
-    pub(super) objects: Objects,
-    /// Hashes of the partitions that its rows are of, also of those that are not yet in objects.
-    partitions: HashSet<u64>,
-    /// Raw records on their way to another service.
-    pub(super) forward: Option<Forward>,
-}
-
-/// Shards that are committed together: as many as one decision may have. Each group has lanes and an epoch of its own.
-#[derive(Default)]
-pub(super) struct Group {
-    pub(super) idle: Vec<Unit>,
-    /// Lanes that are at work.
-    busy: usize,
-    pub(super) epoch: Option<Epoch>,
-}
-
-pub(super) struct Coordinator {
-    pub(super) config: WorkerConfig,
-    pub(super) progress: Arc<Progress>,
-    stop: CancellationToken,
-    pub(super) lease_commands: mpsc::UnboundedSender<LeaseCommand>,
-    pub(super) reader_events: mpsc::Sender<ReaderEvent>,
-    pub(super) budget: Budget,
-    pub(super) chunk_bytes: usize,
+struct Coordinator {
+    config: WorkerConfig,
+    progress: Arc<Progress>,
+    lease_commands: mpsc::UnboundedSender<LeaseCommand>,
     throughput: Arc<Throughput>,
-    pub(super) groups: Vec<Group>,
-    pub(super) busy: JoinSet<Done>,
-    pub(super) readings: BTreeMap<ShardKey, Reading>,
-    pub(super) sessions: u64,
-    epochs: u64,
-    pub(super) asked: BTreeSet<ShardKey>,
-    /// Shards that are to be let go, since they can't be read on.
-    pub(super) given_up: BTreeSet<ShardKey>,
-    /// Shards that can't be read on, and why.
-    pub(super) failed: BTreeMap<ShardKey, String>,
-    /// Whether a look at all leases, taken after the last commit, has been asked for and not yet come.
-    pub(super) looking: bool,
-    /// When to look again, after a look that showed others at work; none once something of our own has changed.
-    pub(super) look_again: Option<Instant>,
-    pub(super) caught_up: bool,
+    shards: Shards,
+    lanes: Lanes,
+    epochs: OpenEpochs,
+    catch_up: CatchUp,
 }
 
 impl Coordinator {
     fn new(
         config: WorkerConfig,
         progress: Arc<Progress>,
-        stop: CancellationToken,
         lease_commands: mpsc::UnboundedSender<LeaseCommand>,
         reader_events: mpsc::Sender<ReaderEvent>,
         throughput: Arc<Throughput>,
     ) -> Self {
-        // A sixteenth for chunks, three for rows, two each for open objects and parts on their way. The rest is for what is
-        // not counted: what encoding and compressing need in between, lines that wait, the allocator's own.
-        let input = config.memory / 16;
+        let (me, stores) = (config.me.clone(), config.stores.clone());
+        let memory = MemoryPlan::new(config.memory, config.threads);
+        let buffers = BufferPool::default();
+        let readers = ReaderSettings {
+            sources: config.sources.clone(),
+            chunk_bytes: memory.chunk_bytes(),
+            budget: ByteBudget::new(memory.input_bytes()),
+            buffers: buffers.clone(),
+            coordinator: reader_events,
+            group_shards_max: stores.leases.decision_shards_max(),
+        };
+        let encoding = Encoding {
+            lanes: Arc::clone(&config.lanes),
+            compute: config.compute.clone(),
+            encoder: config.encoder.clone(),
+            file_bytes: config.file_bytes,
+        };
+        let epochs = EpochSettings {
+            me: me.clone(),
+            stores: stores.clone(),
+            clock: config.clock.clone(),
+            encoding: encoding.clone(),
+            memory,
+            raw_sink: config.raw_sink.clone(),
+            open_objects: config.open_objects,
+            interval: config.epoch_interval,
+            input_bytes: config.epoch_input_bytes,
+        };
         Coordinator {
-            budget: Budget::new(input),
-            chunk_bytes: CHUNK_BYTES.min(input / (config.threads.max(1) + 1)).max(64 << 10),
-            throughput,
-            groups: Vec::new(),
-            busy: JoinSet::new(),
-            readings: BTreeMap::new(),
-            sessions: 0,
-            epochs: 0,
-            asked: BTreeSet::new(),
-            given_up: BTreeSet::new(),
-            failed: BTreeMap::new(),
-            looking: false,
-            look_again: None,
-            caught_up: false,
+            shards: Shards::new(me, stores, lease_commands.clone(), Arc::clone(&progress), readers),
+            lanes: Lanes::new(encoding, config.threads, memory, buffers, Arc::clone(&progress)),
+            epochs: OpenEpochs::new(epochs),
+            catch_up: CatchUp::new(config.until_caught_up),
             config,
             progress,
-            stop,
             lease_commands,
-            reader_events,
+            throughput,
         }
     }
 
-    fn threads(&self) -> usize {
-        self.config.threads.max(1)
-    }
-
-    /// The group that a further shard belongs to: the first one with room.
-    pub(super) fn group_with_room(&mut self) -> Result<usize, WorkerError> {
-        let most = self.config.stores.leases.decision_shards_max();
-        let mut counts = vec![0; self.groups.len()];
-        self.readings.values().for_each(|reading| counts[reading.group] += 1);
-        if let Some(group) = counts.iter().position(|count| *count < most) {
-            return Ok(group);
-        }
-        let idle = (0..self.threads()).map(|_| {
-            let encoder = Encoder::new(&self.config.lanes.datasets, &self.config.encoder)?;
-            Ok(Unit { lane: Lane::new(Arc::clone(&self.config.lanes)), encoder })
-        });
-        let idle = idle.collect::<Result<Vec<_>, WorkerError>>()?;
-        self.groups.push(Group { idle, ..Group::default() });
-        Ok(self.groups.len() - 1)
-    }
-
+    /// The loop. It takes, in this order: a request to stop, finished work of the lanes, finished recoveries, lease events, the
+    /// time of an epoch, and only then new chunks, and those only while a lane is free. So work that was begun is finished
+    /// before more is taken on, and readers wait.
     async fn run(
         &mut self,
+        stop: CancellationToken,
         mut lease_events: mpsc::UnboundedReceiver<LeaseEvent>,
-        mut from_readers: mpsc::Receiver<ReaderEvent>,
+        mut reader_events: mpsc::Receiver<ReaderEvent>,
     ) -> Result<(), WorkerError> {
-        let stopped = self.stop.clone().cancelled_owned();
+        let stopped = stop.cancelled_owned();
         tokio::pin!(stopped);
         loop {
-            let begun =
-                self.groups.iter().filter_map(|group| group.epoch.as_ref()).map(|epoch| epoch.ledger.begun).min();
-            let deadline = begun.map(|begun| begun + self.config.epoch_interval);
-            let has_room = self.busy.len() < self.threads();
+            let deadline = self.epochs.deadline();
+            let has_room = self.lanes.has_room();
             tokio::select! {
                 biased;
                 () = &mut stopped => {
-                    self.stop_readers();
+                    self.shards.stop_readers().await;
                     self.commit_all().await?;
                     return self.verdict();
                 }
-                Some(done) = self.busy.join_next(), if !self.busy.is_empty() => self.take_back(joined(done)).await?,
-                news = lease_events.recv() => match news {
-                    Some(news) => self.hear(news).await?,
-                    // Without it the leases run out, and nothing more could be committed.
+                Some(done) = self.lanes.next() => self.lanes.on_lane_done(done, &mut self.epochs).await?,
+                Some(recovery) = self.shards.next_recovery() => {
+                    self.catch_up.on_change();
+                    self.shards.on_recovered(recovery).await?;
+                }
+                event = lease_events.recv() => match event {
+                    Some(event) => self.on_lease_event(event).await?,
+                    // Without the lease manager the leases expire, and nothing more could be committed.
                     None => return Err(StoreError::Unusable {
                         store: "the lease table".to_owned(),
-                        problem: "the keeper of the leases has panicked, which is a fault of the program".to_owned(),
+                        problem: "the lease manager panicked, which is a bug".to_owned(),
                     }.into()),
                 },
                 () = until(deadline), if deadline.is_some() => {}
-                Some(event) = from_readers.recv(), if has_room => self.read(event).await?,
+                Some(event) = reader_events.recv(), if has_room => self.on_reader_event(event).await?,
             }
-            for group in 0..self.groups.len() {
-                if self.groups[group].epoch.as_ref().is_some_and(|epoch| self.is_due(epoch)) {
-                    self.commit(group).await?;
-                }
+            for group in self.epochs.due(self.lanes.groups()) {
+                self.commit(group).await?;
             }
-            if !self.asked.is_empty() || !self.given_up.is_empty() {
-                self.hand_over().await?;
-            }
-            if self.config.until_caught_up {
-                self.consider_end().await?;
-            }
-            if self.caught_up {
-                self.stop_readers();
+            self.release_shards().await?;
+            self.consider_end().await?;
+            if self.catch_up.is_caught_up() {
                 return self.verdict();
             }
         }
     }
 
-    /// Whether an epoch is to be committed: at its time, or before it, since an epoch that was not committed is read again,
-    /// and each of its objects is kept in mind until then, as is, at its end, each that its rows become. One that can't be
-    /// committed ends at once, too, and says why.
-    fn is_due(&self, epoch: &Epoch) -> bool {
-        let objects_max = (self.config.memory / OBJECT_SHARE).max(OBJECTS_MIN) / self.groups.len();
-        epoch.ledger.begun.elapsed() >= self.config.epoch_interval
-            || epoch.ledger.input_bytes >= self.config.epoch_input_bytes
-            || epoch.objects.count() > objects_max
-            || epoch.partitions.len() > self.config.memory / PARTITION_SHARE / self.groups.len()
-            || epoch.objects.has_failed()
-    }
-
-    /// The run's result, once everything is committed.
+    /// The result of the run, once everything is committed.
     fn verdict(&self) -> Result<(), WorkerError> {
-        // Whoever runs for ever has let them go, and others have them.
-        if self.failed.is_empty() || !self.config.until_caught_up {
-            return Ok(());
-        }
-        let problems = self.failed.values().cloned().collect();
-        Err(WorkerError::Shards { problems })
+        let problems = self.shards.problems();
+        // A worker that runs for ever has released the shards that failed, and other workers have them.
+        if problems.is_empty() || !self.catch_up.is_enabled() { Ok(()) } else { Err(WorkerError::Shards { problems }) }
     }
 
     // --- reading --------------------------------------------------------------------------------------------------------
 
-    async fn read(&mut self, event: ReaderEvent) -> Result<(), WorkerError> {
-        let ReaderEvent { session, key, what } = event;
-        let Some(reading) =
-            self.readings.get_mut(&key).filter(|reading| reading.session == session || mutated!(AcceptReplacedReaders))
-        else {
-            // Of a reader that was replaced: what it read is read again.
+    async fn on_reader_event(&mut self, event: ReaderEvent) -> Result<(), WorkerError> {
+        match self.shards.on_reader_event(event) {
+            ReaderUpdate::Nothing | ReaderUpdate::Failed(..) => Ok(()),
+            ReaderUpdate::ReachedTip => {
+                self.catch_up.on_change();
+                Ok(())
+            }
+            ReaderUpdate::Read(range) => self.on_read(range).await,
+        }
+    }
+
+    async fn on_read(&mut self, range: ReadRange) -> Result<(), WorkerError> {
+        let shards_max = self.config.stores.leases.decision_shards_max();
+        if self.epochs.is_full_for(range.group, &range.key, shards_max) {
+            self.commit(range.group).await?;
+        }
+        self.lanes.ensure_group(range.group)?;
+        self.epochs.get_or_open(range.group, self.lanes.groups()).add_range(&range).await?;
+        if let ReadWhat::Chunk(chunk) = range.what {
+            self.progress.bytes_read.fetch_add(chunk.source_bytes, Ordering::Relaxed);
+            self.throughput.add(&range.key, chunk.chunk.bytes().len() as u64);
+            self.lanes.push(range.group, range.key, range.source, chunk);
+        }
+        Ok(())
+    }
+
+    // --- leases ---------------------------------------------------------------------------------------------------------
+
+    async fn on_lease_event(&mut self, event: LeaseEvent) -> Result<(), WorkerError> {
+        match event {
+            LeaseEvent::Gained(lease) => {
+                self.catch_up.on_change();
+                self.on_gained(*lease).await
+            }
+            LeaseEvent::Lost(key) => {
+                tracing::warn!(%key, "lost the lease");
+                self.catch_up.on_change();
+                self.on_lost(&key).await
+            }
+            LeaseEvent::Requested(key) => {
+                tracing::info!(%key, "another worker asks for the lease");
+                self.shards.request(key);
+                Ok(())
+            }
+            LeaseEvent::Snapshot(leases) => {
+                let is_quiet = self.lanes.are_idle() && !self.shards.is_recovering() && self.epochs.is_empty();
+                self.catch_up.judge(&leases, &self.config.sources, &mut self.shards, is_quiet).await;
+                Ok(())
+            }
+            LeaseEvent::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// Lease events can arrive late: a `Gained` event may be for a lease that was released, or lost and gained again, in the
+    /// meantime. And a shard may be read already: its row names this worker as soon as the lease is taken, which may be before
+    /// the event arrives.
+    async fn on_gained(&mut self, lease: Lease) -> Result<(), WorkerError> {
+        if self.shards.reads_from(&lease) {
             return Ok(());
-        };
-        let was_at_tip = std::mem::replace(&mut reading.at_tip, matches!(what, ReaderEventKind::AtTip));
-        if reading.at_tip && !was_at_tip {
-            self.look_again = None;
         }
-        match what {
-            ReaderEventKind::AtTip => {}
-            ReaderEventKind::Failed(error) => {
-                tracing::error!(%key, %error, "the shard can't be read on");
-                reading.ended = true;
-                self.give_up(key, error.to_string());
+        if self.epochs.group_with(&lease.key).is_some() {
+            // The epoch's records of the shard end elsewhere. So this is a loss first, which reads the shard again by its row.
+            return self.on_lost(&lease.key).await;
+        }
+        self.shards.stop(&lease.key);
+        self.shards.on_gained(lease);
+        Ok(())
+    }
+
+    /// If the open epoch has records of a shard whose lease is lost, it can't be committed any more.
+    async fn on_lost(&mut self, key: &ShardKey) -> Result<(), WorkerError> {
+        self.shards.stop(key);
+        let Some(group) = self.epochs.group_with(key) else { return Ok(()) };
+        let keys = self.abandon_epoch(group).await?;
+        self.shards.read_again(keys).await
+    }
+
+    /// Releases the shards that others asked for, and those that can't be read. Epochs that have records of them are committed
+    /// first.
+    async fn release_shards(&mut self) -> Result<(), WorkerError> {
+        let releases = self.shards.take_releases();
+        for key in releases.keys() {
+            if let Some(group) = self.epochs.group_with(key) {
+                self.commit(group).await?;
             }
-            ReaderEventKind::End { children } => {
-                let from = std::mem::replace(&mut reading.read, Position::End);
-                reading.ended = true;
-                let (group, taken_over) = (reading.group, reading.taken_over);
-                self.make_room(group, &key).await?;
-                let ledger = &mut self.open_epoch(group).ledger;
-                ledger.end(&key, &from, children);
-                if taken_over {
-                    ledger.take_over(&key);
-                }
-            }
-            // A shard that is throttled, say, or empty up to a place further on: nothing moved.
-            ReaderEventKind::Chunk { through, .. } if through == reading.read => {}
-            ReaderEventKind::Chunk { chunk, through, source_bytes, permit } => {
-                let from = std::mem::replace(&mut reading.read, through.clone());
-                let (group, taken_over) = (reading.group, reading.taken_over);
-                let source = self.config.sources.iter().position(|source| *source.stream() == key.stream).unwrap_or(0);
-                let bytes = chunk.bytes().len() as u64;
-                self.progress.bytes_read.fetch_add(source_bytes, Ordering::Relaxed);
-                self.throughput.add(&key, bytes);
-                self.make_room(group, &key).await?;
-                let epoch = self.open_epoch(group);
-                epoch.ledger.read(&key, &from, through, bytes);
-                if taken_over {
-                    epoch.ledger.take_over(&key);
-                }
-                if let Some(forward) = &mut epoch.forward {
-                    forward.push(&chunk).await?;
-                }
-                // The chunk is in the books: without a lane it would be lost.
-                let unit = self.groups[group].idle.pop();
-                let mut unit = unit.expect("all groups together have fewer lanes at work than this one has lanes");
-                let lane_bytes = self.config.memory * 3 / 16 / (self.threads() * self.groups.len());
-                self.start(group, move || {
-                    let pushed = Some((key, unit.lane.push(source, chunk)));
-                    // From here on the chunk's memory is the lane's.
-                    drop(permit);
-                    let full = unit.lane.memory() > lane_bytes;
-                    let spilled = if full {
-                        let spill = unit.spill();
-                        unit.encode_some(spill)
-                    } else {
-                        Ok((Vec::new(), None))
-                    };
-                    Done { group, unit, pushed, spilled }
-                });
-            }
+        }
+        releases.into_iter().for_each(|(key, release)| self.shards.release(key, release));
+        Ok(())
+    }
+
+    // --- the end of an epoch --------------------------------------------------------------------------------------------
+
+    async fn commit_all(&mut self) -> Result<(), WorkerError> {
+        for group in self.epochs.groups() {
+            self.commit(group).await?;
         }
         Ok(())
     }
 
-    /// Sees to it that the group's epoch can take a range of the shard: shards that were let go stay in it to its end.
-    async fn make_room(&mut self, group: usize, key: &ShardKey) -> Result<(), WorkerError> {
-        let most = self.config.stores.leases.decision_shards_max();
-        match &self.groups[group].epoch {
-            Some(epoch) if !epoch.ledger.has(key) && epoch.ledger.shards() >= most => self.commit(group).await,
-            _ => Ok(()),
+    /// Commits a group's open epoch, if it has one.
+    async fn commit(&mut self, group: usize) -> Result<(), WorkerError> {
+        self.lanes.drain(group, &mut self.epochs).await?;
+        let Some(epoch) = self.epochs.take(group) else { return Ok(()) };
+        let keys = epoch.keys();
+        let manifest = self.epochs.stage(epoch, self.lanes.idle(group)).await?;
+        let end = commit_epoch(&self.config.stores, manifest).await?;
+        if !matches!(end, EpochEnd::Empty) {
+            self.catch_up.on_change();
         }
-    }
-
-    /// Starts work of a lane.
-    fn start(&mut self, group: usize, work: impl FnOnce() -> Done + Send + 'static) {
-        self.groups[group].busy += 1;
-        let compute = self.config.compute.clone();
-        self.busy.spawn(async move { compute.run(work).await });
-    }
-
-    fn open_epoch(&mut self, group: usize) -> &mut Epoch {
-        let config = &self.config;
-        let share = config.memory / 8 / self.groups.len();
-        self.groups[group].epoch.get_or_insert_with(|| {
-            self.epochs += 1;
-            let id = EpochId::new(config.clock.now_ms(), &config.me, self.epochs);
-            let raw = config.lanes.raw.map(pipeline::line_objects::LineCodec::extension);
-            let objects = ObjectsConfig {
-                worker: config.me.clone(),
-                file_bytes: config.file_bytes,
-                open_max: config.open_objects,
-                open_bytes_max: share,
-                upload_bytes: share,
-                raw_extension: raw.unwrap_or_default(),
-                letters_extension: config.lanes.dead_letters.extension(),
-            };
-            let datasets = &config.lanes.datasets;
-            Epoch {
-                ledger: EpochLedger::new(id.clone(), &config.lanes.graph, datasets, raw.is_some()),
-                objects: Objects::new(config.stores.clone(), objects, id, datasets),
-                partitions: HashSet::new(),
-                forward: config.raw_sink.clone().map(Forward::new),
+        let committed = match end {
+            EpochEnd::Empty => return Ok(()),
+            EpochEnd::Committed(manifest) => manifest,
+            EpochEnd::Refused => {
+                self.progress.note(|committed| committed.aborted += 1);
+                return if mutated!(ReadOnAfterRefusal) { Ok(()) } else { self.shards.read_again(keys).await };
             }
-        })
+            EpochEnd::Unpublished(name) => {
+                self.shards.on_unpublished(&name, keys);
+                return Ok(());
+            }
+        };
+        self.progress.add_epoch(&committed);
+        self.shards.on_committed(&committed);
+        Ok(())
     }
 
-    /// A lane is done with its chunk, or with some of the rows that it gave up.
-    async fn take_back(&mut self, done: Done) -> Result<(), WorkerError> {
-        let Done { group, mut unit, pushed, spilled } = done;
-        let Group { idle, busy, epoch } = &mut self.groups[group];
-        *busy -= 1;
-        let Some(epoch) = epoch else {
-            // Lanes work only while an epoch is open; what was read for one that is gone must not enter the next.
-            if !mutated!(KeepRowsOfAbortedEpoch) {
-                unit.lane.forget();
-            }
-            idle.push(unit);
+    /// A group's open epoch never happens. Returns the shards that it had records of.
+    async fn abandon_epoch(&mut self, group: usize) -> Result<Vec<ShardKey>, WorkerError> {
+        let epoch = self.epochs.take(group);
+        // The lanes of this group find no epoch, and forget what they have. Those of other groups continue with theirs.
+        let drained = self.lanes.drain(group, &mut self.epochs).await;
+        self.lanes.forget_rows(group);
+        let mut keys = Vec::new();
+        if let Some(epoch) = epoch {
+            keys = epoch.keys();
+            self.progress.note(|committed| committed.aborted += 1);
+            epoch.abandon().await;
+        }
+        drained.map(|()| keys)
+    }
+
+    // --- the end of the run ---------------------------------------------------------------------------------------------
+
+    /// If the run ends when it has caught up, and this worker has nothing more to do for now: commits everything, and requests
+    /// a scan of all leases.
+    async fn consider_end(&mut self) -> Result<(), WorkerError> {
+        if !self.catch_up.is_enabled() || !self.has_nothing_to_do() {
             return Ok(());
-        };
-        if let Some((key, mut pushed)) = pushed {
-            self.budget.give_back(std::mem::take(&mut pushed.buffer));
-            self.progress.records.fetch_add(pushed.records, Ordering::Relaxed);
-            epoch.ledger.pushed(&key, &pushed);
-            epoch.partitions.extend(&pushed.new_partitions);
-            for member in pushed.members {
-                epoch.objects.add_lines(member).await?;
-            }
         }
-        let (groups, rest) = spilled?;
-        if !groups.is_empty() {
-            epoch.objects.set_provenance(epoch.ledger.provenance());
-        }
-        for (slot, rows) in groups {
-            epoch.objects.add_rows(&self.config.lanes.datasets, &unit.encoder, slot, rows).await?;
-        }
-        match rest {
-            None => idle.push(unit),
-            Some(spill) => self.start(group, move || {
-                let spilled = unit.encode_some(spill);
-                Done { group, unit, pushed: None, spilled }
-            }),
+        self.commit_all().await?;
+        if mutated!(CaughtUpByItself) {
+            self.catch_up.assume_caught_up();
+        } else if self.has_nothing_to_do() && self.catch_up.request_scan() {
+            let _ = self.lease_commands.send(LeaseCommand::Scan);
         }
         Ok(())
     }
 
-    /// Waits for a group's lanes.
-    pub(super) async fn drain(&mut self, group: usize) -> Result<(), WorkerError> {
-        while self.groups[group].busy > 0 {
-            let Some(done) = self.busy.join_next().await else { break };
-            self.take_back(joined(done)).await?;
-        }
-        Ok(())
+    /// Whether no lane works, no shard is being recovered, and none has anything more to read for now.
+    fn has_nothing_to_do(&self) -> bool {
+        self.lanes.are_idle() && !self.shards.is_recovering() && self.shards.are_all_at_tip()
     }
 }
 

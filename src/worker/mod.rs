@@ -1,32 +1,54 @@
-//! The worker: reads the shards whose leases it holds, runs them through its lanes, and commits epochs.
+//! The worker: reads the shards whose leases it holds, runs their records through its lanes, and commits epochs.
 //!
-//! Owns: the run as a whole, and the order of its shutdown. One task, the coordinator, owns all state of the open epoch;
-//! readers (one a shard) and the keeper of the leases send it messages. Does not own: the way of a record (the pipeline
-//! crate), the commit's steps (`commit`).
+//! Owns: a run, from its start to its shutdown. One task, the coordinator, decides what happens; the tasks of the other parts
+//! send it messages. Does not own: the way of a record (the pipeline crate), the steps of a commit (`commit`).
 //!
-//! The coordinator takes, in this order: a request to stop, finished work of the lanes, news of the leases, the epoch's
-//! time, and only then new chunks, and these only while a lane is free. So what is under way is finished before more is
-//! taken on, and readers wait on a bounded channel and a budget of bytes.
+//! Each part owns one piece of state, with private fields:
+//!
+//! | part | its state |
+//! | --- | --- |
+//! | `leases` | which leases this worker holds, requests and releases |
+//! | `shards`, `recoveries`, `readers` | for each shard that is held: the recovery that it waits for, or its reader and how far it has read; whether it must be released |
+//! | `lanes` | which lanes are idle, and the work that is running |
+//! | `epoch` | for each group of shards: what was read since its last commit |
+//! | `catch_up` | how far the run is from being caught up |
+//! | `coordinator` | none: it knows the parts, and the order of things |
 //!
 //! Invariants:
 //!
 //! 1. A chunk enters the open epoch only if it begins where the epoch, or the lease's checkpoint, ends for its shard.
-//! 2. What an epoch's chunks became (rows, dead letters, raw lines) is in that epoch's objects, all of it, or the epoch
+//! 2. What an epoch's chunks became (rows, dead letters, raw lines) is completely in the objects of that epoch, or the epoch
 //!    never happens.
-//! 3. After an epoch that did not happen, no chunk read before it enters a later one: its readers are replaced.
+//! 3. After an epoch that did not happen, no chunk that was read before it enters a later one: its readers are replaced.
 
 mod leases;
-mod reader;
+
+mod shards;
+
+mod recoveries;
+
 mod readers;
 
-mod coordinator;
+mod reader;
 
-mod epoch;
+mod lanes;
 
 mod compute;
 
+mod memory_plan;
+
+mod epoch;
+
 mod catch_up;
+
+mod coordinator;
+
 mod progress;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,21 +69,21 @@ pub use progress::{Committed, Progress};
 
 /// What a worker runs on.
 pub struct WorkerConfig {
-    /// This process start's own name.
+    /// The name of this process: no other start has it.
     pub me: LeaseOwner,
-    /// The streams; their places match the graph's sources.
+    /// The streams, in the order of the graph's sources.
     pub sources: Vec<Arc<dyn ShardSource>>,
     /// Lake and leases.
     pub stores: Stores,
-    /// Where records go as received, if not into the lake.
+    /// The service that takes records as received, if they don't go into the lake.
     pub raw_sink: Option<Arc<dyn RawSink>>,
-    /// Tells the time of day.
+    /// The wall clock.
     pub clock: SharedClock,
     /// Where the lanes run.
     pub compute: Compute,
     /// What the lanes need.
     pub lanes: Arc<LaneConfig>,
-    /// How many lanes.
+    /// The number of lanes that run at once.
     pub threads: usize,
     /// Bytes of memory for records, rows and parts.
     pub memory: usize,
@@ -71,22 +93,22 @@ pub struct WorkerConfig {
     pub file_bytes: u64,
     /// Objects that are open at once.
     pub open_objects: usize,
-    /// When an epoch ends.
+    /// The time after which an epoch is committed.
     pub epoch_interval: Duration,
-    /// Bytes read at which it ends as well.
+    /// The bytes of input after which it is committed earlier.
     pub epoch_input_bytes: u64,
-    /// When a lease may be taken from an owner that is silent.
+    /// When a lease may be taken from an owner that shows no sign of life.
     pub failover: Duration,
-    /// When from one that was asked.
+    /// When a lease may be taken from an owner that was asked for it.
     pub hand_off: Duration,
     /// Whether to end once every shard has been read to its tip and committed.
     pub until_caught_up: bool,
 }
 
-/// A run that failed. What was committed before stays.
+/// Why a run failed. Everything that was committed before stays.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// A commit could not be brought to its end.
+    /// A commit could not be finished.
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// The lake failed while objects were staged.
@@ -98,10 +120,10 @@ pub enum WorkerError {
     /// The raw landing failed.
     #[error(transparent)]
     Raw(#[from] RawError),
-    /// Rows could not be encoded: a fault of the program.
+    /// Rows could not be encoded, which is a bug.
     #[error("rows could not be encoded: {0}")]
     Encode(#[from] EncodeError),
-    /// Shards could not be read on, or their pending epochs could not be finished.
+    /// Shards could not be read, or their pending epochs could not be recovered.
     #[error("{} not read to the end:\n{}", if problems.len() == 1 { "a shard was" } else { "shards were" }, problems.join("\n"))]
     Shards {
         /// One sentence for each.

@@ -1,4 +1,7 @@
-//! What the worker has done so far, for those who watch it: counters that are read while it runs.
+//! What a worker has done so far, for whoever watches it.
+//!
+//! Owns: counters of one run, which can be read while it runs. Does not own: counting (the parts of the worker do), showing
+//! them (the command line).
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,9 +13,9 @@ use crate::commit::{Manifest, ObjectKind, Totals};
 /// Counters of a run. Reading them never waits for the worker.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Bytes of the sources that lie ahead, as far as is known.
+    /// Bytes of the sources that are still to be read, where a source knows.
     pub bytes_total: AtomicU64,
-    /// Bytes of the sources that were read.
+    /// Bytes of the sources that were read, compressed as they are there.
     pub bytes_read: AtomicU64,
     /// Records that went through the lanes.
     pub records: AtomicU64,
@@ -21,27 +24,27 @@ pub struct Progress {
     committed: Mutex<Committed>,
 }
 
-/// What was committed.
+/// What a run has committed.
 #[derive(Debug, Clone, Default)]
 pub struct Committed {
     /// Records, rows, dead letters.
     pub totals: Totals,
-    /// Objects and their bytes: processed, raw, error.
+    /// The number of objects and their bytes: processed, raw, error.
     pub objects: [(u64, u64); 3],
-    /// Partitions that were written to, by dataset: a hash of each one's path, since a worker may see very many in its life.
+    /// Partitions that were written to, by dataset. Only a hash of each path is kept, because a worker may see very many.
     pub partitions: BTreeMap<String, HashSet<u64>>,
     /// Bytes of records.
     pub input_bytes: u64,
-    /// Epochs that were rolled forward for a worker that had not finished them.
+    /// Pending epochs of other workers that this one rolled forward.
     pub rolled_forward: u64,
-    /// Epochs that were rolled back.
+    /// Epochs that were rolled back after their decision.
     pub rolled_back: u64,
-    /// Epochs that were given up because a lease had been lost.
+    /// Epochs that were abandoned before their decision, because a lease was lost.
     pub aborted: u64,
 }
 
 impl Progress {
-    /// What was committed so far.
+    /// A copy of what was committed so far.
     pub fn committed(&self) -> Committed {
         self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -61,13 +64,13 @@ impl Committed {
         self.totals.add(&manifest.totals);
         self.input_bytes += manifest.shards.iter().map(|shard| shard.bytes).sum::<u64>();
         for object in &manifest.objects {
-            let place = match object.kind {
+            let index = match object.kind {
                 ObjectKind::Processed => 0,
                 ObjectKind::Raw => 1,
                 ObjectKind::Error => 2,
             };
-            self.objects[place].0 += 1;
-            self.objects[place].1 += object.bytes;
+            self.objects[index].0 += 1;
+            self.objects[index].1 += object.bytes;
             if let (ObjectKind::Processed, Some(dataset)) = (object.kind, &object.dataset) {
                 let folder = object.key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
                 self.partitions.entry(dataset.clone()).or_default().insert(hash_of(folder));

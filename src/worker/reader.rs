@@ -1,8 +1,8 @@
-//! One task for each shard that is read: it pulls chunks and hands them to the coordinator.
+//! One task for each shard that is read: it reads chunks and sends them to the coordinator.
 //!
-//! Owns: the reader of its shard, retries, waiting at the tip, and taking from the memory budget before it reads. Does not
-//! own: the position that counts (the coordinator's, and in the end the lease's checkpoint). When the task is dropped,
-//! whatever it had read is read again by the next one.
+//! Owns: the shard's reader, retries, waiting at the tip, and taking from the memory budget before it reads. Does not own:
+//! the position that counts. That is the coordinator's, and in the end the lease's checkpoint. If the task is dropped, the
+//! next one reads again what this one had read.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,104 +11,98 @@ use std::time::Duration;
 use checkpoints::{Position, ShardId, ShardKey};
 use futures::FutureExt;
 use pipeline::chunk::Chunk;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::retry::RetryPolicy;
 use crate::source::{Read, ShardSource, SourceError};
+use crate::worker::memory_plan::{ByteBudget, TakenBytes};
 
-/// Shortest and longest wait between two looks at a shard's tip.
+/// Shortest and longest wait between two reads at a shard's tip.
 const IDLE_MIN: Duration = Duration::from_millis(20);
 const IDLE_MAX: Duration = Duration::from_secs(1);
-/// The unit of the memory budget.
-const UNIT: usize = 1 << 10;
+/// Empty buffers that are kept to be filled again.
+const BUFFERS_MAX: usize = 8;
 
-/// A reader's task; a new number for every task that is started.
+/// A reader's task. Every task that is started has an id of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Session(pub(crate) u64);
+pub(super) struct ReaderId(pub(super) u64);
 
-/// Bytes of chunks that may be in memory, shared by all readers.
-#[derive(Debug, Clone)]
-pub(crate) struct Budget {
-    permits: Arc<Semaphore>,
-    total: usize,
-    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
-}
+/// Empty chunk buffers, shared by all readers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let total = (bytes / UNIT).max(1);
-        Budget { permits: Arc::new(Semaphore::new(total)), total, buffers: Arc::default() }
+impl BufferPool {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    /// Waits until so many bytes may be read.
-    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT).min(self.total)).unwrap_or(u32::MAX);
-        Arc::clone(&self.permits).acquire_many_owned(units).await.ok()
-    }
-
-    fn buffer(&self) -> Vec<u8> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    /// Gives an empty buffer back to be filled again.
-    pub(crate) fn give_back(&self, buffer: Vec<u8>) {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < 8 {
+    /// Returns an empty buffer.
+    pub(super) fn put_back(&self, buffer: Vec<u8>) {
+        let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.len() < BUFFERS_MAX {
             buffers.push(buffer);
         }
     }
 }
 
-/// ReaderEventKind a reader tells the coordinator.
+/// What a reader sends to the coordinator.
 #[derive(Debug)]
-pub(crate) struct ReaderEvent {
-    pub(crate) session: Session,
-    pub(crate) key: ShardKey,
-    pub(crate) what: ReaderEventKind,
+pub(super) struct ReaderEvent {
+    pub(super) reader: ReaderId,
+    pub(super) key: ShardKey,
+    pub(super) kind: ReaderEventKind,
 }
 
-/// ReaderEventKind happened.
 #[derive(Debug)]
-pub(crate) enum ReaderEventKind {
-    Chunk {
-        chunk: Chunk,
-        through: Position,
-        source_bytes: u64,
-        /// Held until the chunk's rows are in columns.
-        permit: OwnedSemaphorePermit,
-    },
+pub(super) enum ReaderEventKind {
+    /// Records were read, or the position moved over something that holds none.
+    Chunk(ReadChunk),
+    /// There is nothing new for now.
     AtTip,
-    End {
-        children: Vec<ShardId>,
-    },
+    /// The shard has ended, and these are its children. The task ends.
+    End { children: Vec<ShardId> },
+    /// The shard can't be read. The task ends.
     Failed(SourceError),
 }
 
+/// A chunk and where it ends.
+#[derive(Debug)]
+pub(super) struct ReadChunk {
+    pub(super) chunk: Chunk,
+    pub(super) through: Position,
+    /// Bytes of the source, compressed as they are there.
+    pub(super) source_bytes: u64,
+    /// Held until the chunk's rows are in columns.
+    pub(super) memory: TakenBytes,
+}
+
 /// All that a reader's task needs.
-pub(crate) struct ReaderTask {
-    pub(crate) session: Session,
-    pub(crate) key: ShardKey,
-    pub(crate) source: Arc<dyn ShardSource>,
-    pub(crate) after: Position,
-    pub(crate) chunk_bytes: usize,
-    pub(crate) budget: Budget,
-    pub(crate) retry: RetryPolicy,
-    pub(crate) coordinator: mpsc::Sender<ReaderEvent>,
+pub(super) struct ReaderTask {
+    pub(super) id: ReaderId,
+    pub(super) key: ShardKey,
+    pub(super) source: Arc<dyn ShardSource>,
+    /// Where reading starts.
+    pub(super) after: Position,
+    pub(super) chunk_bytes: usize,
+    pub(super) budget: ByteBudget,
+    pub(super) buffers: BufferPool,
+    pub(super) retry: RetryPolicy,
+    pub(super) coordinator: mpsc::Sender<ReaderEvent>,
 }
 
 impl ReaderTask {
-    /// Reads until the shard ends, fails for good, or nobody listens any more.
-    pub(crate) async fn run(self) {
+    /// Reads until the shard ends, fails permanently, or the coordinator is gone.
+    pub(super) async fn run(self) {
         let failure = match AssertUnwindSafe(self.read()).catch_unwind().await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
-            // ReaderEvent like any other failure: nobody else would notice that the shard is not read.
+            // A panic is a failure like any other. Without the event nobody would notice that the shard is not read.
             Err(_) => SourceError::Unreadable {
                 place: self.key.to_string(),
-                problem: "its reader has panicked, which is a fault of the program".to_owned(),
+                problem: "its reader panicked, which is a bug".to_owned(),
             },
         };
-        self.tell(ReaderEventKind::Failed(failure)).await;
+        self.send(ReaderEventKind::Failed(failure)).await;
     }
 
     async fn read(&self) -> Result<(), SourceError> {
@@ -118,19 +112,19 @@ impl ReaderTask {
         let mut reader = self.retry.run(|| self.source.open(&self.key.shard, &after)).await?;
         loop {
             reader.ready(idle).await;
-            let Some(permit) = self.budget.take(self.chunk_bytes).await else { return Ok(()) };
-            let read = match reader.read(self.chunk_bytes, self.budget.buffer()).await {
+            let Some(memory) = self.budget.take(self.chunk_bytes).await else { return Ok(()) };
+            let read = match reader.read(self.chunk_bytes, self.buffers.take()).await {
                 Ok(read) => {
                     failures = 0;
                     read
                 }
-                // ReaderEventKind can be opened again and again and never be read is given up, too.
+                // A shard that can be opened every time but never read must fail in the end, too.
                 Err(error) if matches!(error, SourceError::Unreadable { .. }) || failures == self.retry.retries => {
                     return Err(error);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "opening the shard again");
-                    drop(permit);
+                    tracing::warn!(key = %self.key, %error, "failed to read shard; reopening it");
+                    drop(memory);
                     tokio::time::sleep((self.retry.first * (1 << failures.min(16))).min(self.retry.longest)).await;
                     failures += 1;
                     reader = self.retry.run(|| self.source.open(&self.key.shard, &after)).await?;
@@ -141,29 +135,29 @@ impl ReaderTask {
                 Read::Chunk { chunk, through, source_bytes } => {
                     idle = Duration::ZERO;
                     after = through.clone();
-                    if !self.tell(ReaderEventKind::Chunk { chunk, through, source_bytes, permit }).await {
+                    if !self.send(ReaderEventKind::Chunk(ReadChunk { chunk, through, source_bytes, memory })).await {
                         return Ok(());
                     }
                 }
                 Read::AtTip => {
-                    drop(permit);
-                    if !self.tell(ReaderEventKind::AtTip).await {
+                    drop(memory);
+                    if !self.send(ReaderEventKind::AtTip).await {
                         return Ok(());
                     }
                     idle = (idle * 2).clamp(IDLE_MIN, IDLE_MAX);
                 }
                 Read::End { children } => {
-                    self.tell(ReaderEventKind::End { children }).await;
+                    self.send(ReaderEventKind::End { children }).await;
                     return Ok(());
                 }
             }
         }
     }
 
-    /// `false` if nobody listens.
-    async fn tell(&self, what: ReaderEventKind) -> bool {
-        let message = ReaderEvent { session: self.session, key: self.key.clone(), what };
-        self.coordinator.send(message).await.is_ok()
+    /// Returns false if the coordinator is gone.
+    async fn send(&self, kind: ReaderEventKind) -> bool {
+        let event = ReaderEvent { reader: self.id, key: self.key.clone(), kind };
+        self.coordinator.send(event).await.is_ok()
     }
 }
 
@@ -175,29 +169,16 @@ mod tests {
     use checkpoints::StreamName;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A shard that can be opened again and again, and never be read.
-    #[derive(Default)]
-    struct Broken {
+    /// A source of one shard that is opened by `open`.
+    struct TestSource {
         opened: AtomicUsize,
-    }
-
-    fn broken() -> SourceError {
-        SourceError::Unavailable { place: "a".to_owned(), problem: "broken disk".to_owned() }
-    }
-
-    struct BrokenReader;
-
-    #[async_trait]
-    impl ShardReader for BrokenReader {
-        async fn read(&mut self, _: usize, _: Vec<u8>) -> Result<Read, SourceError> {
-            Err(broken())
-        }
+        open: fn() -> Box<dyn ShardReader>,
     }
 
     #[async_trait]
-    impl ShardSource for Broken {
+    impl ShardSource for TestSource {
         fn stream(&self) -> &StreamName {
-            unreachable!("a reader's task does not ask")
+            unreachable!("a reader's task does not ask for it")
         }
 
         async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
@@ -206,7 +187,7 @@ mod tests {
 
         async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
             self.opened.fetch_add(1, Ordering::Relaxed);
-            Ok(Box::new(BrokenReader))
+            Ok((self.open)())
         }
 
         async fn behind(&self, _: &ShardId, _: &Position) -> Result<Behind, SourceError> {
@@ -214,72 +195,53 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_shard_that_opens_and_can_not_be_read_is_given_up() {
-        let source = Arc::new(Broken::default());
-        let (coordinator, mut message) = mpsc::channel(1);
-        let retry = RetryPolicy::default();
-        let task = ReaderTask {
-            session: Session(1),
-            key: ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("a").unwrap()),
-            source: Arc::clone(&source) as Arc<dyn ShardSource>,
-            after: Position::Beginning,
-            chunk_bytes: 1 << 10,
-            budget: Budget::new(1 << 20),
-            retry,
-            coordinator,
-        };
-        let begun = tokio::time::Instant::now();
-        task.run().await;
-        let Some(ReaderEvent { what: ReaderEventKind::Failed(error), .. }) = message.recv().await else {
-            panic!("a failure is told")
-        };
-        assert_eq!((error, source.opened.load(Ordering::Relaxed)), (broken(), 1 + retry.retries));
-        assert!(begun.elapsed() > Duration::from_secs(5), "it waited in between");
+    fn broken_disk() -> SourceError {
+        SourceError::Unavailable { place: "a".to_owned(), problem: "broken disk".to_owned() }
     }
 
-    /// A source whose code is at fault.
-    struct Faulty;
+    struct BrokenReader;
 
     #[async_trait]
-    impl ShardSource for Faulty {
-        fn stream(&self) -> &StreamName {
-            unreachable!("a reader's task does not ask")
-        }
-
-        async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
-            Ok(Vec::new())
-        }
-
-        async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
-            panic!("on purpose")
-        }
-
-        async fn behind(&self, _: &ShardId, _: &Position) -> Result<Behind, SourceError> {
-            Ok(Behind::Nothing)
+    impl ShardReader for BrokenReader {
+        async fn read(&mut self, _: usize, _: Vec<u8>) -> Result<Read, SourceError> {
+            Err(broken_disk())
         }
     }
 
-    #[tokio::test]
-    async fn a_reader_that_panics_says_so() {
-        let (coordinator, mut message) = mpsc::channel(1);
+    /// Runs a reader of `source` until it ends, and returns the error that it sent.
+    async fn failure_of(source: Arc<dyn ShardSource>) -> SourceError {
+        let (coordinator, mut events) = mpsc::channel(1);
         let task = ReaderTask {
-            session: Session(1),
+            id: ReaderId(1),
             key: ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("a").unwrap()),
-            source: Arc::new(Faulty),
+            source,
             after: Position::Beginning,
             chunk_bytes: 1 << 10,
-            budget: Budget::new(1 << 20),
+            budget: ByteBudget::new(1 << 20),
+            buffers: BufferPool::default(),
             retry: RetryPolicy::default(),
             coordinator,
         };
         task.run().await;
-        let Some(ReaderEvent { what: ReaderEventKind::Failed(error), .. }) = message.recv().await else {
-            panic!("a failure is told")
-        };
-        assert_eq!(
-            error.to_string(),
-            "cannot read shard a of stream s: its reader has panicked, which is a fault of the program"
-        );
+        match events.recv().await {
+            Some(ReaderEvent { kind: ReaderEventKind::Failed(error), .. }) => error,
+            other => panic!("the reader must send its failure, not {other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_opens_but_cannot_be_read_fails_after_bounded_retries() {
+        let source = Arc::new(TestSource { opened: AtomicUsize::new(0), open: || Box::new(BrokenReader) });
+        let begun = tokio::time::Instant::now();
+        assert_eq!(failure_of(Arc::clone(&source) as _).await, broken_disk());
+        assert_eq!(source.opened.load(Ordering::Relaxed), 1 + RetryPolicy::default().retries);
+        assert!(begun.elapsed() > Duration::from_secs(5), "it waits between the attempts");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panics_reports_a_failure() {
+        let source = TestSource { opened: AtomicUsize::new(0), open: || panic!("on purpose") };
+        let error = failure_of(Arc::new(source)).await;
+        assert_eq!(error.to_string(), "cannot read shard a of stream s: its reader panicked, which is a bug");
     }
 }

@@ -1,202 +1,374 @@
-//! Which shards are read: leases that come and go.
+//! The readers: one task for each shard that this worker reads.
 //!
-//! Owns: what the coordinator does when the keeper tells it of a lease. A lease that is gained has its pending epoch
-//! finished before its shard is read; one that is lost takes the open epoch with it, if that has records of its shard; one
-//! that is asked for is handed over after an early commit. Does not own: leases themselves (`leases`).
+//! Owns: the tasks, the id of each, the group that its shard belongs to, and how far it has read. Does not own: which shards
+//! are read (`shards`), how one is read (`reader`), what becomes of a chunk (the coordinator).
+//!
+//! A reader that is replaced may still have events on the way. They carry its id, which is not the shard's reader any more,
+//! and are dropped: the next reader reads the same records again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use checkpoints::{Lease, Position, ShardKey};
+use checkpoints::{Lease, Position, ShardId, ShardKey};
 use mutations::mutated;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 
-use crate::commit::{CommitError, Recovered, recover};
-use crate::worker::WorkerError;
-use crate::worker::coordinator::{Coordinator, Epoch, Group, Reading};
-use crate::worker::leases::{LeaseCommand, LeaseEvent};
-use crate::worker::reader::{ReaderTask, Session};
+use crate::source::{ShardSource, SourceError};
+use crate::worker::memory_plan::ByteBudget;
+use crate::worker::reader::{BufferPool, ReadChunk, ReaderEvent, ReaderEventKind, ReaderId, ReaderTask};
 
-impl Coordinator {
-    pub(super) async fn hear(&mut self, news: LeaseEvent) -> Result<(), WorkerError> {
-        match news {
-            LeaseEvent::Gained(lease) => {
-                self.look_again = None;
-                self.told_of_gain(*lease).await
-            }
-            LeaseEvent::Lost(key) => {
-                self.look_again = None;
-                tracing::warn!(%key, "the lease is lost");
-                self.lost(key).await
-            }
-            LeaseEvent::Asked(key) => {
-                tracing::info!(%key, "another worker asks for the lease");
-                self.asked.insert(key);
-                Ok(())
-            }
-            LeaseEvent::Snapshot(leases) => self.judge_end(&leases).await,
-            LeaseEvent::Failed(error) => Err(error.into()),
-        }
+/// What every reader is started with.
+pub(super) struct ReaderSettings {
+    pub(super) sources: Vec<Arc<dyn ShardSource>>,
+    pub(super) chunk_bytes: usize,
+    pub(super) budget: ByteBudget,
+    pub(super) buffers: BufferPool,
+    pub(super) coordinator: mpsc::Sender<ReaderEvent>,
+    /// Shards of one group: as many as one decision may have.
+    pub(super) group_shards_max: usize,
+}
+
+/// A shard's reader and how far it has got.
+struct ReaderHandle {
+    id: ReaderId,
+    group: usize,
+    task: AbortHandle,
+    /// Another program wrote the checkpoint. False after the first commit.
+    is_taken_over: bool,
+    /// The lease's checkpoint.
+    committed: Position,
+    /// The end of the open epoch's range, or the checkpoint.
+    read: Position,
+    is_at_tip: bool,
+    has_ended: bool,
+}
+
+/// What an event means.
+#[derive(Debug)]
+pub(super) enum ReaderUpdate {
+    /// Nothing for anybody: an event of a reader that was replaced, or one that changes nothing.
+    Nothing,
+    /// The shard has come to its tip, and was not there before.
+    ReachedTip,
+    /// The shard's position has moved.
+    Read(ReadRange),
+    /// The shard can't be read.
+    Failed(ShardKey, SourceError),
+}
+
+/// A further piece of a shard.
+#[derive(Debug)]
+pub(super) struct ReadRange {
+    pub(super) key: ShardKey,
+    pub(super) group: usize,
+    /// The number of its stream among the sources.
+    pub(super) source: usize,
+    /// The position before it.
+    pub(super) from: Position,
+    /// Another program read up to the checkpoint.
+    pub(super) is_taken_over: bool,
+    pub(super) what: ReadWhat,
+}
+
+#[derive(Debug)]
+pub(super) enum ReadWhat {
+    Chunk(ReadChunk),
+    /// The shard has ended, and these are its children.
+    End {
+        children: Vec<ShardId>,
+    },
+}
+
+/// All readers of a worker.
+pub(super) struct Readers {
+    settings: ReaderSettings,
+    handles: BTreeMap<ShardKey, ReaderHandle>,
+    tasks: JoinSet<()>,
+    started: u64,
+}
+
+impl Readers {
+    pub(super) fn new(settings: ReaderSettings) -> Self {
+        Readers { settings, handles: BTreeMap::new(), tasks: JoinSet::new(), started: 0 }
     }
 
-    /// The keeper has gained a lease. Its shard may be read already: an epoch that was given up has its shards read again
-    /// by what their rows say, and a row names us as soon as the lease is taken, which may be before the keeper tells.
-    async fn told_of_gain(&mut self, lease: Lease) -> Result<(), WorkerError> {
-        match self.readings.get(&lease.key) {
-            None => self.gained(lease).await,
-            Some(reading) if reading.committed == lease.checkpoint && lease.pending.is_none() => Ok(()),
-            Some(_) => {
-                // ReaderEventKind the open epoch has of the shard was read from another place: it can't go on from this one.
-                let key = lease.key.clone();
-                self.lost(key.clone()).await?;
-                if self.readings.contains_key(&key) { Ok(()) } else { self.gained(lease).await }
-            }
-        }
-    }
-
-    /// A lease is ours: what is pending is finished first, then its shard is read.
-    pub(super) async fn gained(&mut self, mut lease: Lease) -> Result<(), WorkerError> {
-        let key = lease.key.clone();
-        if self.group_of_open(&key).is_some() {
-            // It was let go and taken again while the news crossed: what the open epoch has of the shard ends elsewhere.
-            return Box::pin(self.lost(key)).await;
-        }
-        while let Some(pending) = lease.pending.clone().filter(|_| !mutated!(SkipRecovery)) {
-            // One epoch is pending on many shards, and is finished for all of them with the first that is gained.
-            let Some(row) = self.still_ours(&key).await? else { return Ok(()) };
-            lease = row;
-            if lease.pending.as_ref() != Some(&pending) {
-                continue;
-            }
-            tracing::info!(%key, manifest = %pending.manifest, "finishing an epoch that was left pending");
-            match recover(&self.config.stores, &pending.manifest).await {
-                Ok(Recovered::Forward(_)) => self.progress.note(|committed| committed.rolled_forward += 1),
-                Ok(Recovered::Back) => self.progress.note(|committed| committed.rolled_back += 1),
-                // It is the lake that fails, not this shard: the worker ends, as when it can't finish an epoch of its own. One
-                // that went on would keep the lease, and nobody would read the shard, however well the lake is later.
-                Err(error) if error.is_retryable() || matches!(error, CommitError::Lake(_)) => return Err(error.into()),
-                Err(error) => {
-                    tracing::error!(%key, %error, "the shard can't be read on");
-                    self.give_up(key.clone(), format!("{key}: {error}"));
-                    return Ok(());
-                }
-            }
-            let Some(row) = self.still_ours(&key).await? else { return Ok(()) };
-            lease = row;
-        }
-        if lease.is_done() {
-            let _ = self.lease_commands.send(LeaseCommand::LetGo(key));
-            return Ok(());
-        }
-        self.start_reading(lease)
-    }
-
-    /// The row of a lease that was gained, if it still is ours.
-    async fn still_ours(&self, key: &ShardKey) -> Result<Option<Lease>, WorkerError> {
-        let Some(lease) = self.config.stores.leases_of(vec![key.clone()]).await?.pop() else { return Ok(None) };
-        if lease.holder.is(&self.config.me) {
-            return Ok(Some(lease));
-        }
-        self.not_ours(&lease);
-        Ok(None)
-    }
-
-    /// A lease that was ours is another's, and its shard is not read on. The keeper may not know: taken, and come back before it
-    /// looked, the lease would be ours, and nobody would read.
-    pub(super) fn not_ours(&self, lease: &Lease) {
-        if lease.holder.committer() != Some(&self.config.me) && !mutated!(HideDisownedLeases) {
-            let _ = self.lease_commands.send(LeaseCommand::NotOurs(lease.key.clone()));
-        }
-    }
-
-    fn start_reading(&mut self, lease: Lease) -> Result<(), WorkerError> {
-        let source = self.config.sources.iter().find(|source| *source.stream() == lease.key.stream).map(Arc::clone);
-        let Some(source) = source else { return Ok(()) };
-        self.stop_reading(&lease.key);
-        self.failed.remove(&lease.key);
-        let group = self.group_with_room()?;
-        self.sessions += 1;
-        let session = Session(self.sessions);
+    /// Reads a shard from its checkpoint on, and stops the reader that it had.
+    pub(super) fn start(&mut self, lease: Lease) {
+        let Lease { key, checkpoint, last_manifest, .. } = lease;
+        let source = self.settings.sources.iter().find(|source| *source.stream() == key.stream).map(Arc::clone);
+        let Some(source) = source else { return };
+        self.stop(&key);
+        while self.tasks.try_join_next().is_some() {}
+        self.started += 1;
+        let id = ReaderId(self.started);
         let task = ReaderTask {
-            session,
-            key: lease.key.clone(),
+            id,
+            key: key.clone(),
             retry: source.retry(),
             source,
-            after: lease.checkpoint.clone(),
-            chunk_bytes: self.chunk_bytes,
-            budget: self.budget.clone(),
-            coordinator: self.reader_events.clone(),
+            after: checkpoint.clone(),
+            chunk_bytes: self.settings.chunk_bytes,
+            budget: self.settings.budget.clone(),
+            buffers: self.settings.buffers.clone(),
+            coordinator: self.settings.coordinator.clone(),
         };
-        let reading = Reading {
-            session,
-            group,
-            task: tokio::spawn(task.run()),
-            taken_over: lease.last_manifest.is_none() && matches!(lease.checkpoint, Position::At { .. }),
-            committed: lease.checkpoint.clone(),
-            read: lease.checkpoint,
-            at_tip: false,
-            ended: false,
+        let handle = ReaderHandle {
+            id,
+            group: self.group_with_room(),
+            task: self.tasks.spawn(task.run()),
+            is_taken_over: last_manifest.is_none() && matches!(checkpoint, Position::At { .. }),
+            committed: checkpoint.clone(),
+            read: checkpoint,
+            is_at_tip: false,
+            has_ended: false,
         };
-        self.readings.insert(lease.key, reading);
-        Ok(())
+        self.handles.insert(key, handle);
     }
 
-    pub(super) fn stop_reading(&mut self, key: &ShardKey) {
-        if let Some(reading) = self.readings.remove(key) {
-            reading.task.abort();
+    /// The first group that has room for one more shard.
+    fn group_with_room(&self) -> usize {
+        let size = |group: usize| self.handles.values().filter(|handle| handle.group == group).count();
+        (0..).find(|group| size(*group) < self.settings.group_shards_max).unwrap_or(0)
+    }
+
+    /// Stops a shard's reader, if it has one. Its events are dropped from now on.
+    pub(super) fn stop(&mut self, key: &ShardKey) {
+        if let Some(handle) = self.handles.remove(key) {
+            handle.task.abort();
         }
     }
 
-    pub(super) fn stop_readers(&mut self) {
-        for reading in self.readings.values() {
-            reading.task.abort();
-        }
+    /// Ends all tasks and waits for them. How far each has read stays known, so that what they have read can be committed.
+    pub(super) async fn stop_all(&mut self) {
+        self.tasks.shutdown().await;
     }
 
-    /// A lease is gone. If the open epoch has records of its shard, it can't be committed any more.
-    pub(super) async fn lost(&mut self, key: ShardKey) -> Result<(), WorkerError> {
-        self.stop_reading(&key);
-        self.asked.remove(&key);
-        if let Some(group) = self.group_of_open(&key) {
-            let keys = self.groups[group].epoch.as_ref().map(|epoch| epoch.ledger.keys()).unwrap_or_default();
-            self.abort_open(group).await?;
-            self.read_again(keys).await?;
-        }
-        Ok(())
-    }
-
-    /// The group whose open epoch has a range of the shard.
-    fn group_of_open(&self, key: &ShardKey) -> Option<usize> {
-        let has = |group: &Group| group.epoch.as_ref().is_some_and(|epoch| epoch.ledger.has(key));
-        self.groups.iter().position(has)
-    }
-
-    /// A shard can't be read on: it is let go, so that another worker may try, or this one later. One that runs until it has
-    /// caught up does not wait for it, and says so at its end.
-    pub(super) fn give_up(&mut self, key: ShardKey, problem: String) {
-        self.failed.insert(key.clone(), problem);
-        self.given_up.insert(key);
-    }
-
-    /// Commits early, and hands over what was asked for or given up.
-    pub(super) async fn hand_over(&mut self) -> Result<(), WorkerError> {
-        let given_up = std::mem::take(&mut self.given_up);
-        let mut asked = std::mem::take(&mut self.asked);
-        asked.extend(given_up.iter().cloned());
-        for key in &asked {
-            if let Some(reading) = self.readings.get(key) {
-                reading.task.abort();
+    /// Takes an event into account.
+    pub(super) fn on_event(&mut self, event: ReaderEvent) -> ReaderUpdate {
+        let ReaderEvent { reader, key, kind } = event;
+        let Some(handle) =
+            self.handles.get_mut(&key).filter(|handle| handle.id == reader || mutated!(AcceptReplacedReaders))
+        else {
+            return ReaderUpdate::Nothing;
+        };
+        let was_at_tip = std::mem::replace(&mut handle.is_at_tip, matches!(kind, ReaderEventKind::AtTip));
+        let (through, what) = match kind {
+            ReaderEventKind::AtTip if was_at_tip => return ReaderUpdate::Nothing,
+            ReaderEventKind::AtTip => return ReaderUpdate::ReachedTip,
+            ReaderEventKind::Failed(error) => {
+                handle.has_ended = true;
+                return ReaderUpdate::Failed(key, error);
             }
-        }
-        for group in 0..self.groups.len() {
-            let has = |epoch: &Epoch| asked.iter().any(|key| epoch.ledger.has(key));
-            if self.groups[group].epoch.as_ref().is_some_and(has) {
-                self.commit(group).await?;
+            // A throttled shard, for example, or one without records up to here: the position has not moved.
+            ReaderEventKind::Chunk(chunk) if chunk.through == handle.read => return ReaderUpdate::Nothing,
+            ReaderEventKind::Chunk(chunk) => (chunk.through.clone(), ReadWhat::Chunk(chunk)),
+            ReaderEventKind::End { children } => {
+                handle.has_ended = true;
+                (Position::End, ReadWhat::End { children })
             }
+        };
+        let source = self.settings.sources.iter().position(|source| *source.stream() == key.stream);
+        ReaderUpdate::Read(ReadRange {
+            group: handle.group,
+            source: source.unwrap_or(0),
+            from: std::mem::replace(&mut handle.read, through),
+            is_taken_over: handle.is_taken_over,
+            key,
+            what,
+        })
+    }
+
+    /// A shard was committed up to `through`.
+    pub(super) fn on_committed(&mut self, key: &ShardKey, through: &Position) {
+        if let Some(handle) = self.handles.get_mut(key) {
+            handle.committed = through.clone();
+            handle.is_taken_over = false;
         }
-        for key in asked {
-            self.stop_reading(&key);
-            let go = if given_up.contains(&key) { LeaseCommand::GiveUp(key) } else { LeaseCommand::LetGo(key) };
-            let _ = self.lease_commands.send(go);
+    }
+
+    /// Whether the shard has a reader.
+    pub(super) fn has(&self, key: &ShardKey) -> bool {
+        self.handles.contains_key(key)
+    }
+
+    /// Whether the shard is read already, and nothing in its row says otherwise.
+    pub(super) fn reads_from(&self, lease: &Lease) -> bool {
+        let handle = self.handles.get(&lease.key);
+        lease.pending.is_none() && handle.is_some_and(|handle| handle.committed == lease.checkpoint)
+    }
+
+    /// Whether everything of the shard has been read and committed, for now.
+    pub(super) fn has_committed_all(&self, key: &ShardKey) -> bool {
+        self.handles.get(key).is_some_and(|handle| handle.is_at_tip && handle.committed == handle.read)
+    }
+
+    /// Whether no reader has anything more to read, for now.
+    pub(super) fn are_all_at_tip(&self) -> bool {
+        self.handles.values().all(|handle| handle.is_at_tip || handle.has_ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Behind, ShardReader, SourceShard};
+    use async_trait::async_trait;
+    use checkpoints::{ManifestName, NewLease, Pending, StreamName};
+    use pipeline::chunk::Framing;
+
+    /// A stream whose shards never give anything: the tests send the events.
+    struct Silent(StreamName);
+
+    #[async_trait]
+    impl ShardSource for Silent {
+        fn stream(&self) -> &StreamName {
+            &self.0
         }
-        Ok(())
+
+        async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
+            std::future::pending().await
+        }
+
+        async fn behind(&self, _: &ShardId, _: &Position) -> Result<Behind, SourceError> {
+            Ok(Behind::Nothing)
+        }
+    }
+
+    fn key(shard: &str) -> ShardKey {
+        ShardKey::new(StreamName::new("s").unwrap(), ShardId::new(shard).unwrap())
+    }
+
+    fn at(sequence: u64) -> Position {
+        Position::at(sequence.into())
+    }
+
+    fn lease(shard: &str, checkpoint: Position) -> Lease {
+        Lease::new(NewLease::new(key(shard), checkpoint))
+    }
+
+    fn readers(group_shards_max: usize) -> Readers {
+        let streams = ["other", "s"].map(|name| StreamName::new(name).unwrap());
+        Readers::new(ReaderSettings {
+            sources: streams.into_iter().map(|name| Arc::new(Silent(name)) as Arc<dyn ShardSource>).collect(),
+            chunk_bytes: 1 << 10,
+            budget: ByteBudget::new(1 << 20),
+            buffers: BufferPool::default(),
+            coordinator: mpsc::channel(1).0,
+            group_shards_max,
+        })
+    }
+
+    async fn chunk(reader: u64, shard: &str, through: Position) -> ReaderEvent {
+        let chunk = Chunk::new("s".into(), shard.into(), 0, b"{}".to_vec(), Framing::Lines { base: 0 });
+        let memory = ByteBudget::new(1 << 10).take(1).await.unwrap();
+        let kind = ReaderEventKind::Chunk(ReadChunk { chunk, through, source_bytes: 2, memory });
+        ReaderEvent { reader: ReaderId(reader), key: key(shard), kind }
+    }
+
+    fn event(reader: u64, shard: &str, kind: ReaderEventKind) -> ReaderEvent {
+        ReaderEvent { reader: ReaderId(reader), key: key(shard), kind }
+    }
+
+    use pipeline::chunk::Chunk;
+
+    #[tokio::test]
+    async fn a_chunk_moves_the_position_from_where_the_last_one_ended() {
+        let mut readers = readers(9);
+        readers.start(lease("a", at(5)));
+        for (from, through) in [(5, 7), (7, 9)] {
+            let ReaderUpdate::Read(range) = readers.on_event(chunk(1, "a", at(through)).await) else { panic!() };
+            assert_eq!((range.from, range.source, range.group), (at(from), 1, 0));
+            assert!(range.is_taken_over, "no manifest of ours moved the checkpoint");
+        }
+        let unmoved = readers.on_event(chunk(1, "a", at(9)).await);
+        assert!(matches!(unmoved, ReaderUpdate::Nothing));
+        readers.on_committed(&key("a"), &at(9));
+        let ReaderUpdate::Read(range) = readers.on_event(chunk(1, "a", at(11)).await) else { panic!() };
+        assert!(!range.is_taken_over, "the first commit ends the take-over");
+    }
+
+    #[tokio::test]
+    async fn events_of_a_replaced_reader_are_dropped() {
+        let mut readers = readers(9);
+        readers.start(lease("a", at(5)));
+        readers.start(lease("a", at(5)));
+        assert!(matches!(readers.on_event(chunk(1, "a", at(7)).await), ReaderUpdate::Nothing));
+        assert!(matches!(readers.on_event(chunk(2, "a", at(7)).await), ReaderUpdate::Read(_)));
+        readers.stop(&key("a"));
+        assert!(matches!(readers.on_event(chunk(2, "a", at(9)).await), ReaderUpdate::Nothing));
+        assert!(!readers.has(&key("a")));
+    }
+
+    #[tokio::test]
+    async fn a_shard_at_its_tip_is_done_only_once_everything_it_read_is_committed() {
+        let mut readers = readers(9);
+        readers.start(lease("a", at(5)));
+        readers.start(lease("b", at(5)));
+        readers.on_event(chunk(1, "a", at(7)).await);
+        let update = readers.on_event(event(1, "a", ReaderEventKind::AtTip));
+        assert!(matches!(update, ReaderUpdate::ReachedTip));
+        assert!(matches!(readers.on_event(event(1, "a", ReaderEventKind::AtTip)), ReaderUpdate::Nothing));
+        assert!(!readers.has_committed_all(&key("a")));
+        readers.on_committed(&key("a"), &at(7));
+        assert!(readers.has_committed_all(&key("a")) && !readers.are_all_at_tip());
+        let end = readers.on_event(event(2, "b", ReaderEventKind::End { children: Vec::new() }));
+        assert!(matches!(end, ReaderUpdate::Read(range) if range.from == at(5)));
+        assert!(readers.are_all_at_tip() && !readers.has_committed_all(&key("b")));
+        readers.on_event(chunk(1, "a", at(9)).await);
+        assert!(!readers.are_all_at_tip(), "a new record ends the tip");
+    }
+
+    #[tokio::test]
+    async fn a_failed_reader_reports_its_shard() {
+        let mut readers = readers(9);
+        readers.start(lease("a", at(5)));
+        let error = SourceError::Unreadable { place: "a".to_owned(), problem: "gone".to_owned() };
+        let update = readers.on_event(event(1, "a", ReaderEventKind::Failed(error.clone())));
+        assert!(matches!(update, ReaderUpdate::Failed(failed, why) if failed == key("a") && why == error));
+    }
+
+    #[tokio::test]
+    async fn a_row_with_another_checkpoint_or_a_pending_epoch_is_not_what_is_being_read() {
+        let mut readers = readers(9);
+        assert!(!readers.reads_from(&lease("a", at(5))));
+        readers.start(lease("a", at(5)));
+        assert!(readers.reads_from(&lease("a", at(5))) && !readers.reads_from(&lease("a", at(6))));
+        let manifest = ManifestName::new("_intents/1.json").unwrap();
+        let pending = Some(Pending { through: at(9), manifest });
+        assert!(!readers.reads_from(&Lease { pending, ..lease("a", at(5)) }));
+    }
+
+    #[tokio::test]
+    async fn groups_are_filled_one_after_the_other_and_their_gaps_first() {
+        let mut readers = readers(2);
+        for shard in ["a", "b", "c", "d", "e"] {
+            readers.start(lease(shard, at(5)));
+        }
+        let group = |readers: &Readers, shard: &str| readers.handles[&key(shard)].group;
+        assert_eq!(["a", "b", "c", "d", "e"].map(|shard| group(&readers, shard)), [0, 0, 1, 1, 2]);
+        readers.stop(&key("b"));
+        readers.start(lease("f", at(5)));
+        assert_eq!(group(&readers, "f"), 0);
+    }
+
+    #[tokio::test]
+    async fn stopping_all_readers_ends_their_tasks_and_keeps_what_was_read() {
+        let mut readers = readers(9);
+        readers.start(lease("a", at(5)));
+        readers.stop_all().await;
+        assert!(readers.tasks.is_empty() && readers.has(&key("a")));
+    }
+
+    #[tokio::test]
+    async fn a_shard_of_an_unknown_stream_is_not_read() {
+        let mut readers = readers(9);
+        let unknown = ShardKey::new(StreamName::new("unknown").unwrap(), ShardId::new("a").unwrap());
+        readers.start(Lease::new(NewLease::new(unknown.clone(), at(5))));
+        assert!(!readers.has(&unknown));
     }
 }

@@ -1,7 +1,10 @@
-//! The open epoch: what was read since the last commit, and what has become of it so far.
+//! The ledger of an epoch: what was read since the last commit, and what it became so far.
 //!
-//! Owns: each shard's range and the totals. Position belongs to what was read, not to what survived: a range moves with
-//! every chunk, also with one that holds no good record, or none at all.
+//! Owns: the range of each shard, the totals, and making the manifest of both. Does not own: the objects (`objects`), the
+//! manifest's format (`crate::commit`).
+//!
+//! Position belongs to what was read, not to what survived. A range moves with every chunk, even if the chunk has no valid
+//! record or no record at all.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +30,7 @@ struct ShardProgress {
     bytes: u64,
 }
 
-/// The open epoch's books.
+/// What an epoch has read.
 #[derive(Debug)]
 pub(crate) struct EpochLedger {
     pub(crate) id: EpochId,
@@ -55,15 +58,15 @@ impl EpochLedger {
         }
     }
 
-    /// Whether the shard's range has begun.
+    /// Whether the epoch has a range of the shard.
     pub(crate) fn has(&self, key: &ShardKey) -> bool {
         self.shards.contains_key(key)
     }
 
-    /// Moves a shard's range: what lies between `from` and `through` is in this epoch.
+    /// Extends a shard's range from `from` to `through`.
     ///
     /// # Panics
-    /// If the range would have a gap: that would lose records.
+    /// If `from` is not where the range ends. A range with a gap would lose records.
     pub(crate) fn read(&mut self, key: &ShardKey, from: &Position, through: Position, bytes: u64) {
         let progress = self.shards.entry(key.clone()).or_insert_with(|| ShardProgress {
             after: from.clone(),
@@ -79,14 +82,14 @@ impl EpochLedger {
         self.input_bytes += bytes;
     }
 
-    /// The shard's range begins where another program had read to.
+    /// Notes that the shard's range begins where another program had stopped.
     pub(crate) fn take_over(&mut self, key: &ShardKey) {
         if let Some(progress) = self.shards.get_mut(key) {
             progress.taken_over = true;
         }
     }
 
-    /// A shard came to its end.
+    /// Extends a shard's range to its end.
     pub(crate) fn end(&mut self, key: &ShardKey, from: &Position, children: Vec<ShardId>) {
         self.read(key, from, Position::End, 0);
         if let Some(progress) = self.shards.get_mut(key) {
@@ -94,7 +97,7 @@ impl EpochLedger {
         }
     }
 
-    /// A chunk of a shard went through a lane.
+    /// Counts a chunk that went through a lane.
     pub(crate) fn pushed(&mut self, key: &ShardKey, pushed: &Pushed) {
         if let Some(progress) = self.shards.get_mut(key) {
             progress.records += pushed.records;
@@ -107,7 +110,7 @@ impl EpochLedger {
         self.denied.iter_mut().zip(&pushed.denied_keys).for_each(|(mine, new)| *mine += new);
     }
 
-    /// How many shards have a range in the epoch.
+    /// The number of shards that have a range in the epoch.
     pub(crate) fn shards(&self) -> usize {
         self.shards.len()
     }
@@ -117,7 +120,7 @@ impl EpochLedger {
         self.shards.keys().cloned().collect()
     }
 
-    /// What the footers of files say.
+    /// The provenance for the footers of files.
     pub(crate) fn provenance(&self) -> Provenance {
         let ranges = (self.shards.len() <= RANGES_MAX).then(|| {
             let ranges: Vec<_> = self
@@ -157,7 +160,7 @@ impl EpochLedger {
             .shards
             .into_iter()
             .filter_map(|(key, progress)| {
-                // A shard that was looked at and gave nothing has no range.
+                // A range that did not move is empty.
                 let ShardProgress { after, through, children, taken_over, records, bytes } = progress;
                 let range = ShardRange::new(after, through).ok()?;
                 Some(ShardOfEpoch { key, range, children, taken_over, records, bytes })
@@ -181,7 +184,7 @@ impl EpochLedger {
         }
     }
 
-    /// Counts what goes along the edges from the encoders to the lake, and the rows and lines that the objects hold.
+    /// Counts the edges of the graph from the encoders to the lake, and the rows and lines of the objects.
     fn count_objects(&mut self, graph: &Graph, datasets: &Datasets, objects: &[ObjectOfEpoch]) {
         for object in objects {
             let edges = match object.kind {
@@ -201,7 +204,7 @@ impl EpochLedger {
                 }
                 ObjectKind::Error => {
                     let [into, landed] = graph.dead_letter_edges();
-                    // Its records were counted when they failed; only now their bytes are known.
+                    // The records were counted when they failed. Their bytes are known only now.
                     self.counts.add(into, 0, object.bytes);
                     self.counts.add(landed, object.rows, object.bytes);
                     continue;

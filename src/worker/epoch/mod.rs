@@ -1,12 +1,19 @@
-//! The open epoch of a group of shards, from its first record to its commit.
+//! The epoch of a group of shards, from its first record to its commit.
 //!
-//! - `ledger`: what was read of each shard, and the totals.
-//! - `objects`: the open objects; `upload` sends one of them part by part.
+//! - `open`: what was read since the last commit, and when it is due.
+//! - `ledger`: the range of each shard, and the totals.
 //! - `encode`: rows of the lanes become row groups and files.
-//! - `commit`: the end of the epoch: committed, or abandoned.
+//! - `objects`: the open objects; `upload` sends one of them part by part.
+//! - `commit`: the steps that make the epoch visible.
+
+pub(super) mod open;
+
+pub(super) mod ledger;
+
+pub(super) mod encode;
+
+pub(super) mod objects;
+
+mod upload;
 
 pub(super) mod commit;
-pub(super) mod encode;
-pub(super) mod ledger;
-pub(super) mod objects;
-mod upload;

@@ -1,9 +1,10 @@
-//! The objects of the open epoch: which are open, and their uploads.
+//! The objects of one epoch: which of them are open, and their uploads.
 //!
-//! Owns: one open file for each partition of each dataset and one for each folder of raw lines and dead letters; rolling
-//! them at the target size. Does not own: encoding (the lanes), uploading (`upload`), making the objects visible (`commit`).
+//! Owns: one open file for each partition of each dataset, one for each folder of raw lines and dead letters, and closing
+//! them at the target size. Does not own: encoding (the lanes), uploading (`upload`), making objects visible
+//! (`crate::commit`).
 //!
-//! Every object's name begins with its epoch's, so no two epochs ever write one key.
+//! Every object's name begins with its epoch's name, so no two epochs ever write the same key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,30 +20,33 @@ use tokio::task::JoinHandle;
 use crate::commit::{EpochId, ObjectKind, ObjectOfEpoch, Stores};
 use crate::lake::{LakeError, ObjectKey};
 use crate::worker::WorkerError;
-use crate::worker::epoch::upload::{Budget, Upload};
+use crate::worker::epoch::upload::Upload;
+use crate::worker::memory_plan::ByteBudget;
 
-/// Bytes that a part has at least, where the store asks for less: fewer calls.
+/// Least bytes of a part, where the store allows smaller ones: it saves calls.
 const PART_BYTES: usize = 1 << 18;
 
-/// How objects are written.
+/// How an epoch's objects are written.
 #[derive(Debug, Clone)]
 pub(crate) struct ObjectsConfig {
     /// Who writes them.
     pub(crate) worker: LeaseOwner,
+    /// Bytes at which an object is closed.
     pub(crate) file_bytes: u64,
+    /// Objects that may be open at once.
     pub(crate) open_max: usize,
-    /// Bytes that open objects may hold: parts not yet full, footers.
+    /// Bytes that open objects may hold: parts that are not full yet, and footers.
     pub(crate) open_bytes_max: usize,
-    /// Bytes of parts that may be on their way.
+    /// Bytes of parts that may be uploading at once.
     pub(crate) upload_bytes: usize,
-    /// What names of raw objects and of dead letters end with.
+    /// Extensions of raw objects and of dead-letter objects.
     pub(crate) raw_extension: &'static str,
-    pub(crate) letters_extension: &'static str,
+    pub(crate) dead_letter_extension: &'static str,
 }
 
-/// What an open object holds.
+/// What is written into one object after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Slot {
+pub(crate) enum OutputTarget {
     /// Rows of a dataset's partition.
     Rows { dataset: usize, path: PartitionPath },
     /// Lines below `raw/` or `error/`.
@@ -55,28 +59,31 @@ pub(crate) struct Objects {
     config: ObjectsConfig,
     epoch: EpochId,
     datasets: Vec<String>,
-    open: BTreeMap<Slot, Open>,
-    /// Objects that are complete, their last parts perhaps still on the way.
+    open: BTreeMap<OutputTarget, OpenObject>,
+    /// Objects that are complete. Their last parts may still be uploading.
     closed: Vec<JoinHandle<Result<ObjectOfEpoch, LakeError>>>,
-    budget: Budget,
-    /// Set by the first upload that fails.
+    budget: ByteBudget,
+    /// The first upload that fails sets it.
     failed: Arc<AtomicBool>,
+    /// Objects that were begun: their numbers.
     begun: u64,
-    touches: u64,
-    /// What the footers of files that are closed from now on say.
+    /// Additions to any object, to find the one that was idle longest.
+    additions: u64,
+    /// The provenance in the footers of files that are closed from now on.
     provenance: Provenance,
 }
 
-struct Open {
+struct OpenObject {
     upload: Upload,
     file: Option<ParquetFile>,
     rows: u64,
-    touched: u64,
+    /// The number of the last addition.
+    last_addition: u64,
 }
 
 impl Objects {
     pub(crate) fn new(stores: Stores, config: ObjectsConfig, epoch: EpochId, datasets: &Datasets) -> Self {
-        let budget = Budget::new(config.upload_bytes);
+        let budget = ByteBudget::new(config.upload_bytes);
         Objects {
             stores,
             config,
@@ -87,12 +94,12 @@ impl Objects {
             budget,
             failed: Arc::default(),
             begun: 0,
-            touches: 0,
+            additions: 0,
             provenance: Provenance::default(),
         }
     }
 
-    /// Sets what footers say from now on.
+    /// Sets the provenance in the footers of files that are closed from now on.
     pub(crate) fn set_provenance(&mut self, provenance: Provenance) {
         self.provenance = provenance;
     }
@@ -102,77 +109,76 @@ impl Objects {
         &mut self,
         datasets: &Datasets,
         encoder: &Encoder,
-        slot: Slot,
+        target: OutputTarget,
         group: RowGroup,
     ) -> Result<(), WorkerError> {
-        let Slot::Rows { dataset, .. } = slot else { return Ok(()) };
-        let mut open = match self.open.remove(&slot) {
+        let OutputTarget::Rows { dataset, .. } = target else { return Ok(()) };
+        let mut open = match self.open.remove(&target) {
             Some(open) => open,
-            None => self.begin(&slot, Some(encoder.file(datasets, dataset)?)),
+            None => self.begin(&target, Some(encoder.file(datasets, dataset)?)),
         };
         open.rows += group.rows;
-        self.touches += 1;
-        open.touched = self.touches;
+        self.additions += 1;
+        open.last_addition = self.additions;
         if let Some(file) = &mut open.file {
             file.append(group)?;
             if file.bytes_waiting() >= self.part_bytes() {
                 open.upload.send(file.take_bytes()).await;
             }
             if file.bytes_written() as u64 >= self.config.file_bytes {
-                return self.close(slot, open).await;
+                return self.close(target, open).await;
             }
         }
-        self.open.insert(slot, open);
-        self.close_some().await
+        self.open.insert(target, open);
+        self.close_idle().await
     }
 
     /// Adds compressed lines to their folder's object.
     pub(crate) async fn add_lines(&mut self, member: LineMember) -> Result<(), WorkerError> {
-        let slot = Slot::Lines { folder: member.folder };
-        let mut open = match self.open.remove(&slot) {
+        let target = OutputTarget::Lines { folder: member.folder };
+        let mut open = match self.open.remove(&target) {
             Some(open) => open,
-            None => self.begin(&slot, None),
+            None => self.begin(&target, None),
         };
         open.rows += member.lines;
-        self.touches += 1;
-        open.touched = self.touches;
+        self.additions += 1;
+        open.last_addition = self.additions;
         open.upload.send(member.bytes).await;
         if open.upload.bytes >= self.config.file_bytes {
-            return self.close(slot, open).await;
+            return self.close(target, open).await;
         }
-        self.open.insert(slot, open);
-        self.close_some().await
+        self.open.insert(target, open);
+        self.close_idle().await
     }
 
-    /// The open file of a partition, taken out to be finished with its last rows elsewhere.
-    pub(crate) fn take_file(&mut self, slot: &Slot) -> Option<TakenFile> {
-        let mut open = self.open.remove(slot)?;
+    /// Takes the open file of a partition out, so that a job can finish it with its last rows.
+    pub(crate) fn take_file(&mut self, target: &OutputTarget) -> Option<TakenFile> {
+        let mut open = self.open.remove(target)?;
         let file = open.file.take()?;
         Some(TakenFile { open, file })
     }
 
-    /// Puts finished files into their objects and closes those: bytes and rows of each, the first one going on where
-    /// `taken` left off.
+    /// Writes finished files into objects and closes them. The first file continues the object that `taken` belongs to.
     pub(crate) async fn add_finished(
         &mut self,
-        slot: &Slot,
+        target: &OutputTarget,
         taken: Option<OpenUpload>,
         files: Vec<FinishedFile>,
     ) -> Result<(), WorkerError> {
-        let mut going_on = taken;
+        let mut continued = taken;
         for FinishedFile { bytes, rows, .. } in files {
-            let mut open = match going_on.take() {
+            let mut open = match continued.take() {
                 Some(OpenUpload(open)) => open,
-                None => self.begin(slot, None),
+                None => self.begin(target, None),
             };
             open.rows = rows;
             open.upload.send(bytes).await;
-            self.close_upload(slot.clone(), open).await;
+            self.close_upload(target.clone(), open).await;
         }
         Ok(())
     }
 
-    /// Whether an upload has failed: the epoch can't be committed.
+    /// Whether an upload has failed, so that the epoch can't be committed.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
@@ -181,51 +187,53 @@ impl Objects {
         self.stores.lake.part_bytes_min().max(PART_BYTES)
     }
 
-    fn begin(&mut self, slot: &Slot, file: Option<ParquetFile>) -> Open {
+    fn begin(&mut self, target: &OutputTarget, file: Option<ParquetFile>) -> OpenObject {
         self.begun += 1;
-        let folder = match slot {
-            Slot::Rows { dataset, path } => {
+        let folder = match target {
+            OutputTarget::Rows { dataset, path } => {
                 Folder::Processed { dataset: self.datasets[*dataset].as_str().into(), partition: path.clone() }
             }
-            Slot::Lines { folder } => folder.clone(),
+            OutputTarget::Lines { folder } => folder.clone(),
         };
         let extension = match folder.area() {
             Area::Processed => "parquet",
             Area::Raw => self.config.raw_extension,
-            Area::Error => self.config.letters_extension,
+            Area::Error => self.config.dead_letter_extension,
         };
         let (epoch, number) = (self.epoch.to_string(), self.begun);
         let key = ObjectKey::new(DataObject { folder, epoch, number, extension: extension.to_owned() }.to_string())
-            .expect("partition paths are escaped and bounded, and epochs' names are plain");
+            .expect("partition paths are escaped and bounded, and epoch names have plain characters");
         let hint = self.epoch.upload_id(&self.config.worker, self.begun);
         let (part_bytes, budget, failed) = (self.part_bytes(), self.budget.clone(), Arc::clone(&self.failed));
         let upload = Upload::begin(self.stores.clone(), key, hint, part_bytes, budget, failed);
-        Open { upload, file, rows: 0, touched: self.touches }
+        OpenObject { upload, file, rows: 0, last_addition: self.additions }
     }
 
-    /// How many objects the epoch has so far.
+    /// The number of objects of the epoch so far.
     pub(crate) fn count(&self) -> usize {
         self.open.len() + self.closed.len()
     }
 
     /// Bytes that open objects hold.
     fn memory(&self) -> usize {
-        let held = |open: &Open| {
+        let held = |open: &OpenObject| {
             let file = open.file.as_ref().map_or(0, |file| file.bytes_waiting() + file.footer_memory());
             open.upload.waiting.capacity() + file
         };
         self.open.values().map(held).sum()
     }
 
-    /// Closes what has longest not been written to, while too much is open.
-    async fn close_some(&mut self) -> Result<(), WorkerError> {
+    /// Closes the objects that were idle longest, while too many or too large ones are open.
+    async fn close_idle(&mut self) -> Result<(), WorkerError> {
         let too_much = |objects: &Self| {
-            // Adding up what all of them hold takes its time.
-            let look = objects.touches.is_multiple_of(16);
-            objects.open.len() > objects.config.open_max || (look && objects.memory() > objects.config.open_bytes_max)
+            // Adding up the memory of all objects takes time, so it is not done for every addition.
+            let adds_up = objects.additions.is_multiple_of(16);
+            objects.open.len() > objects.config.open_max
+                || (adds_up && objects.memory() > objects.config.open_bytes_max)
         };
         while too_much(self) {
-            let Some(oldest) = self.open.iter().min_by_key(|(_, open)| open.touched).map(|(slot, _)| slot.clone())
+            let Some(oldest) =
+                self.open.iter().min_by_key(|(_, open)| open.last_addition).map(|(target, _)| target.clone())
             else {
                 break;
             };
@@ -236,20 +244,20 @@ impl Objects {
         Ok(())
     }
 
-    async fn close(&mut self, slot: Slot, mut open: Open) -> Result<(), WorkerError> {
+    async fn close(&mut self, target: OutputTarget, mut open: OpenObject) -> Result<(), WorkerError> {
         if let Some(file) = open.file.take() {
             let last = file.finish(&self.provenance)?;
             open.upload.send(last.bytes).await;
         }
-        self.close_upload(slot, open).await;
+        self.close_upload(target, open).await;
         Ok(())
     }
 
-    async fn close_upload(&mut self, slot: Slot, open: Open) {
-        let (kind, dataset) = match &slot {
-            Slot::Rows { dataset, .. } => (ObjectKind::Processed, Some(self.datasets[*dataset].clone())),
-            Slot::Lines { folder } if folder.area() == Area::Raw => (ObjectKind::Raw, None),
-            Slot::Lines { .. } => (ObjectKind::Error, None),
+    async fn close_upload(&mut self, target: OutputTarget, open: OpenObject) {
+        let (kind, dataset) = match &target {
+            OutputTarget::Rows { dataset, .. } => (ObjectKind::Processed, Some(self.datasets[*dataset].clone())),
+            OutputTarget::Lines { folder } if folder.area() == Area::Raw => (ObjectKind::Raw, None),
+            OutputTarget::Lines { .. } => (ObjectKind::Error, None),
         };
         let rows = open.rows;
         let closed = open.upload.close(move |uploaded| ObjectOfEpoch {
@@ -266,10 +274,10 @@ impl Objects {
         self.closed.push(closed);
     }
 
-    /// Closes everything and waits for the uploads: all objects of the epoch.
+    /// Closes everything, waits for the uploads, and returns all objects of the epoch.
     pub(crate) async fn seal(mut self) -> Result<Vec<ObjectOfEpoch>, WorkerError> {
-        for (slot, open) in std::mem::take(&mut self.open) {
-            self.close(slot, open).await?;
+        for (target, open) in std::mem::take(&mut self.open) {
+            self.close(target, open).await?;
         }
         let mut objects = Vec::with_capacity(self.closed.len());
         let mut failure = None;
@@ -297,7 +305,7 @@ impl Objects {
         }
     }
 
-    /// Gives all uploads up: the epoch never happened.
+    /// Aborts all uploads: the epoch never happens.
     pub(crate) async fn abort(self) {
         let lake = Arc::clone(&self.stores.lake_once);
         for open in self.open.into_values() {
@@ -314,9 +322,9 @@ impl Objects {
     }
 }
 
-/// A partition's open file, taken out of the set.
+/// A partition's open file that a job finishes.
 pub(crate) struct TakenFile {
-    open: Open,
+    open: OpenObject,
     file: ParquetFile,
 }
 
@@ -327,10 +335,10 @@ impl TakenFile {
     }
 }
 
-/// The upload of a file that is being finished elsewhere.
-pub(crate) struct OpenUpload(Open);
+/// The upload of such a file.
+pub(crate) struct OpenUpload(OpenObject);
 
-/// Builds the last files of one partition from row groups: `file` goes on where it left off.
+/// Builds the last files of one partition from row groups. The first of them continues `file`.
 pub(crate) fn finish_files(
     datasets: &Datasets,
     encoder: &Encoder,

@@ -1,70 +1,53 @@
-//! One object's upload, part by part, in the background.
+//! The upload of one object, part by part, in the background.
 //!
-//! Owns: cutting what comes into parts, sending them within a budget of bytes, checksum and size of the whole. Does not own:
-//! which objects there are (`objects`), making them visible (`commit`).
+//! Owns: cutting bytes into parts, sending them within a budget of bytes, and the checksum and size of the whole object. Does
+//! not own: which objects there are (`objects`), making them visible (`crate::commit`).
 //!
-//! An upload that fails says so at once, by a flag that all uploads of an epoch share; how is told when it is closed.
+//! An upload that fails sets a flag at once. All uploads of an epoch share the flag. Closing the upload returns the error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::commit::Stores;
 use crate::lake::{Checksummer, LakeError, NewPart, ObjectKey, Part, UploadId};
+use crate::worker::memory_plan::{ByteBudget, TakenBytes};
 
-/// Bytes by which what waits to be a part grows at most.
+/// Most bytes by which the buffer of a part that is not full grows.
 const GROW_BYTES: usize = 512 << 10;
-/// The unit of the budget.
-const UNIT: usize = 1 << 10;
 
-/// Bytes of parts that may be on their way.
-#[derive(Debug, Clone)]
-pub(crate) struct Budget {
-    permits: Arc<Semaphore>,
-    units: usize,
-}
-
-impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT).max(1);
-        Budget { permits: Arc::new(Semaphore::new(units)), units }
-    }
-
-    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT).clamp(1, self.units)).unwrap_or(u32::MAX);
-        Arc::clone(&self.permits).acquire_many_owned(units).await.ok()
-    }
-}
-
-/// Uploads an object, part by part, as the parts come.
+/// Uploads the parts of an object as they arrive.
 async fn upload(
     stores: Stores,
     key: ObjectKey,
     hint: String,
-    mut come: mpsc::UnboundedReceiver<(NewPart, OwnedSemaphorePermit)>,
+    mut arriving: mpsc::UnboundedReceiver<(NewPart, TakenBytes)>,
 ) -> Result<(UploadId, Vec<Part>), LakeError> {
     let id = stores.lake.begin_upload(&key, &hint).await?;
     let mut parts = Vec::new();
-    while let Some((part, permit)) = come.recv().await {
+    while let Some((part, permit)) = arriving.recv().await {
         parts.push(stores.lake.upload_part(&key, &id, part.clone()).await?);
         drop(permit);
     }
     Ok((id, parts))
 }
 
-/// An object that is being uploaded by a task of its own.
+/// An object that a task of its own uploads.
 pub(crate) struct Upload {
     key: ObjectKey,
-    parts: mpsc::UnboundedSender<(NewPart, OwnedSemaphorePermit)>,
+    parts: mpsc::UnboundedSender<(NewPart, TakenBytes)>,
     task: JoinHandle<Result<(UploadId, Vec<Part>), LakeError>>,
-    budget: Budget,
+    budget: ByteBudget,
     part_bytes: usize,
+    /// Bytes of the part that is not full yet.
     pub(crate) waiting: Vec<u8>,
     checksummer: Checksummer,
+    /// Bytes of the object.
     pub(crate) bytes: u64,
+    /// Bytes of the parts that were sent.
     offset: u64,
     number: u32,
 }
@@ -84,7 +67,7 @@ impl Upload {
         key: ObjectKey,
         hint: String,
         part_bytes: usize,
-        budget: Budget,
+        budget: ByteBudget,
         failed: Arc<AtomicBool>,
     ) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -110,14 +93,14 @@ impl Upload {
         }
     }
 
-    /// Takes bytes; full parts go out, as soon as the budget has room. A failed upload is told when it is closed.
+    /// Adds bytes. A full part is sent as soon as the budget has room. If the upload fails, [`Upload::close`] returns why.
     pub(crate) async fn send(&mut self, bytes: Vec<u8>) {
         self.checksummer.update(&bytes);
         self.bytes += bytes.len() as u64;
         if self.waiting.is_empty() {
             self.waiting = bytes;
         } else {
-            // Doubling would hold up to twice of what a part has.
+            // Doubling the buffer would hold up to twice the bytes of a part.
             if self.waiting.capacity() - self.waiting.len() < bytes.len() {
                 self.waiting.reserve_exact(bytes.len().max(self.waiting.len().min(GROW_BYTES)));
             }
@@ -131,15 +114,15 @@ impl Upload {
         }
     }
 
-    fn send_part(&mut self, bytes: Vec<u8>, permit: OwnedSemaphorePermit) {
+    fn send_part(&mut self, bytes: Vec<u8>, permit: TakenBytes) {
         self.number += 1;
         let part = NewPart { number: self.number, offset: self.offset, bytes: Bytes::from(bytes) };
         self.offset += part.bytes.len() as u64;
-        // Where the task has failed, nobody takes the part: the failure is told when the upload is closed.
+        // A task that has failed takes no more parts. Its error is returned when the upload is closed.
         let _ = self.parts.send((part, permit));
     }
 
-    /// Sends what waits, once the budget has room; then the upload's end is waited for in the background.
+    /// Sends the last part once the budget has room. A task then waits for the end of the upload in the background.
     pub(crate) async fn close<T: Send + 'static>(
         mut self,
         then: impl FnOnce(Uploaded) -> T + Send + 'static,

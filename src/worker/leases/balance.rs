@@ -1,26 +1,29 @@
-//! Who should hold what: the judgement, without any request.
+//! Which leases this worker should hold: a pure function of all leases.
 //!
-//! Owns: what this worker takes and asks for, given all leases and who counts as dead. Does not own: carrying it out
-//! (`leases`). There is no leader: every worker judges by the same rows, and the conditional writes settle what two of them
-//! want at once.
+//! Owns: what this worker takes and asks for, given all leases and the workers that count as dead. Does not own: the requests
+//! (`manager`). There is no leader. Every worker judges by the same rows, and if two workers want the same lease, the
+//! conditional writes decide.
 //!
-//! The work is shared out by *throughput*, as the holders measured it (KCL's `throughputKBps`), with a fixed part for each
-//! shard, so that idle ones are spread by count. A worker takes free leases while it has less than the mean; since not all
-//! can have the mean or more while something is free, everything is taken by somebody. It asks the busiest worker only for
-//! what leaves that one still ahead of it by a margin: so little moves, and nothing moves back.
+//! The work is balanced by *throughput*, as the holders measured it (KCL's `throughputKBps`). Each shard also has a fixed
+//! weight, so that idle shards are spread by count.
+//!
+//! - A worker takes free leases while it has less than the mean. Not all workers can have the mean or more while a lease is
+//!   free, so every lease is taken by somebody.
+//! - A worker asks the busiest one only for leases after which the busiest is still ahead of it by a margin. So few leases
+//!   move, and none moves back.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use checkpoints::{Holder, Lease, LeaseOwner, ShardKey};
 use mutations::mutated;
 
-/// What a shard counts beside its throughput: kilobytes a second, and a part of the mean.
+/// The fixed weight of a shard: kilobytes per second, and a part of the mean throughput.
 const SHARD_KBPS: f64 = 1.0;
 const SHARD_PART: f64 = 0.1;
-/// How far the busiest must stay ahead for a lease to move, as a part of the mean load.
+/// How far the busiest worker must stay ahead for a lease to move, as a part of the mean load.
 const MARGIN: f64 = 0.1;
 
-/// What a worker is to do.
+/// What a worker should do.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Plan {
     /// Free leases to take.
@@ -29,15 +32,15 @@ pub(crate) struct Plan {
     pub(crate) ask: Vec<(ShardKey, LeaseOwner)>,
 }
 
-/// Whether a shard is to be read now: not at its end, and its parents' ends are committed.
+/// Whether a shard can be read now: it is not done, and its parents are.
 pub(crate) fn is_ready(lease: &Lease, by_key: &HashMap<&ShardKey, &Lease>) -> bool {
-    // A parent that a scan missed was read by its key: one without a row is done.
+    // A parent without a row is done: `Discovery::add_parents_not_shown` has read the parents that the scan did not show.
     let parents_done = lease.parents_done(|key| by_key.get(key).copied());
     !lease.is_done() && (parents_done || mutated!(ChildBeforeParent))
 }
 
-/// Judges by the leases that are ready to be read.
-pub(crate) fn plan(me: &LeaseOwner, active: &[&Lease], dead: &HashSet<LeaseOwner>) -> Plan {
+/// What `me` should take and ask for. `active` are the leases of shards that can be read now.
+pub(crate) fn rebalance(me: &LeaseOwner, active: &[&Lease], dead: &HashSet<LeaseOwner>) -> Plan {
     let weights = Weights::of(active);
     let mut loads: BTreeMap<&LeaseOwner, f64> = BTreeMap::from([(me, 0.0)]);
     let mut coming = 0.0;
@@ -46,7 +49,7 @@ pub(crate) fn plan(me: &LeaseOwner, active: &[&Lease], dead: &HashSet<LeaseOwner
         if let Some(owner) = lease.holder.committer().filter(|owner| !dead.contains(*owner)) {
             *loads.entry(owner).or_default() += weight;
         }
-        // What a dead one was asked for does not come: it is free.
+        // A dead worker hands nothing over: what it was asked for is free.
         if matches!(&lease.holder, Holder::HandingOver { from, to } if to == me && !dead.contains(from)) {
             coming += weight;
         }
@@ -85,7 +88,7 @@ pub(crate) fn plan(me: &LeaseOwner, active: &[&Lease], dead: &HashSet<LeaseOwner
     plan
 }
 
-/// What each shard counts.
+/// The weight of each shard.
 struct Weights {
     fixed: f64,
 }
@@ -100,7 +103,7 @@ impl Weights {
         self.fixed + lease.throughput.get()
     }
 
-    /// In an order that does not depend on who judges, but for shards of one weight: by key.
+    /// Heaviest first, shards of the same weight by key: every worker has the same order.
     fn heaviest_first<'l>(&self, leases: impl Iterator<Item = &'l Lease>) -> Vec<&'l Lease> {
         let mut leases: Vec<&Lease> = leases.collect();
         leases.sort_by(|left, right| {
@@ -133,7 +136,8 @@ mod tests {
         lease
     }
 
-    /// Lets workers judge in turn, each plan carried out at once, until nobody wants anything: loads by worker, moves.
+    /// Lets workers judge in turn and carries out each plan at once, until nobody wants anything. Returns the load of each
+    /// worker, and the number of moves.
     fn settle(leases: &mut [Lease], workers: usize, dead: &HashSet<LeaseOwner>) -> (Vec<f64>, usize) {
         let mut moves = 0;
         for round in 0..200 {
@@ -143,7 +147,7 @@ mod tests {
                 if dead.contains(&me) {
                     continue;
                 }
-                let Plan { take, ask } = plan(&me, &leases.iter().collect::<Vec<_>>(), dead);
+                let Plan { take, ask } = rebalance(&me, &leases.iter().collect::<Vec<_>>(), dead);
                 let wanted: HashSet<ShardKey> = take.into_iter().chain(ask.into_iter().map(|(key, _)| key)).collect();
                 quiet &= wanted.is_empty();
                 moves += wanted.len();
@@ -158,17 +162,17 @@ mod tests {
                 };
                 return ((0..workers).map(load).collect(), moves);
             }
-            assert!(round < 199, "leases move back and forth");
+            assert!(round < 199, "leases must not move back and forth");
         }
         unreachable!("it settles or fails")
     }
 
     #[test]
-    fn idle_shards_are_shared_out_by_count() {
+    fn idle_shards_are_balanced_by_count() {
         let mut leases: Vec<Lease> = (0..8).map(|number| lease(number, None, 0.0)).collect();
         let (_, moves) = settle(&mut leases, 1, &HashSet::new());
         assert_eq!(moves, 8);
-        // Three more come, one after the other: each takes its share of what is there, as it sees it.
+        // Three more workers judge in turn, and each takes its share of what it sees.
         let (_, moves) = settle(&mut leases, 4, &HashSet::new());
         assert!(moves <= 4 + 2 + 2, "{moves}");
         for worker in 0..4 {
@@ -177,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn one_shard_does_not_wander() {
+    fn a_single_shard_does_not_move() {
         let leases = [lease(0, Some(0), 100.0)];
-        assert_eq!(plan(&owner(1), &[&leases[0]], &HashSet::new()), Plan::default());
+        assert_eq!(rebalance(&owner(1), &[&leases[0]], &HashSet::new()), Plan::default());
     }
 
     #[test]
-    fn busy_shards_count_for_more() {
-        // One shard has as much as the other four together.
+    fn busy_shards_weigh_more() {
+        // One shard has as much throughput as the other four together.
         let mut leases: Vec<Lease> =
             (0..5).map(|number| lease(number, Some(0), if number == 0 { 400.0 } else { 100.0 })).collect();
         let (loads, _) = settle(&mut leases, 2, &HashSet::new());
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_worker_held_is_taken_by_the_others() {
+    fn the_leases_of_a_dead_worker_are_taken_by_the_others() {
         let mut leases: Vec<Lease> = (0..9).map(|number| lease(number, Some(number % 3), 10.0)).collect();
         let dead = HashSet::from([owner(2)]);
         let (loads, moves) = settle(&mut leases, 3, &dead);
@@ -201,27 +205,27 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_on_its_way_is_not_asked_for_twice() {
+    fn a_lease_that_is_being_handed_over_is_not_asked_for_twice() {
         let mut leases: Vec<Lease> = (0..4).map(|number| lease(number, Some(0), 0.0)).collect();
         for lease in &mut leases[..2] {
             lease.holder = Holder::HandingOver { from: owner(0), to: owner(1) };
         }
-        assert_eq!(plan(&owner(1), &leases.iter().collect::<Vec<_>>(), &HashSet::new()), Plan::default());
+        assert_eq!(rebalance(&owner(1), &leases.iter().collect::<Vec<_>>(), &HashSet::new()), Plan::default());
     }
 
     #[test]
-    fn what_was_asked_of_one_that_died_is_taken_like_the_rest() {
+    fn leases_that_a_dead_worker_was_asked_for_are_taken_like_its_others() {
         let mut leases: Vec<Lease> = (0..4).map(|number| lease(number, Some(0), 0.0)).collect();
         for lease in &mut leases[..2] {
             lease.holder = Holder::HandingOver { from: owner(0), to: owner(1) };
         }
-        let Plan { take, ask } = plan(&owner(1), &leases.iter().collect::<Vec<_>>(), &HashSet::from([owner(0)]));
+        let Plan { take, ask } = rebalance(&owner(1), &leases.iter().collect::<Vec<_>>(), &HashSet::from([owner(0)]));
         assert_eq!((take.len(), ask.len()), (4, 0));
     }
 
     proptest! {
         #[test]
-        fn everything_is_taken_and_it_comes_to_rest(
+        fn every_lease_is_taken_and_then_none_moves(
             shards in prop::collection::vec((prop::option::of(0_usize..5), 0.0_f64..2000.0), 1..60),
             workers in 1_usize..6,
         ) {

@@ -1,79 +1,251 @@
 //! Which rows the lease table has.
 //!
-//! Owns: making the rows that are missing, and removing those of shards that their stream has forgotten. Does not own: which
-//! are missing (`rows`), who holds them (`leases`).
+//! Owns: which shards need a row and in which order rows are created, removing the rows of shards that their stream has
+//! forgotten, and finding parents that a scan did not show. Does not own: who holds the leases (`manager`).
+//!
+//! A listed shard without a row gets one, unless it was read before. KCL removes the row of a shard that it has read to its
+//! end as soon as the children are being read, although the stream still lists the shard. If the row were created again,
+//! every record of the shard would be read a second time. A shard is read only after its parents were read to their ends, so
+//! all ancestors of a shard that was read from are done.
+//!
+//! For that to follow from the rows alone, parents get their rows first. Each generation is created once the one before it
+//! is in the table. So a crash leaves shards without their children, and never children without a parent that must still be
+//! read.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use checkpoints::{Lease, ShardKey, StoreError, StreamName};
+use checkpoints::{Lease, LeaseStore, NewLease, Position, ShardId, ShardKey, StoreError, StreamName};
+use mutations::mutated;
 use tokio::time::Instant;
 
-use crate::worker::leases::manager::LeaseManager;
-use crate::worker::leases::missing;
+use crate::source::{ShardSource, SourceShard};
 
-impl LeaseManager {
-    /// Makes rows for shards that need one, and removes those of shards that are done and forgotten by their streams.
-    /// Answers whether rows were made.
-    pub(super) async fn sync_shards(&mut self, leases: &[Lease]) -> Result<bool, StoreError> {
-        let mut made = false;
-        for source in self.sources.clone() {
+/// What is remembered between scans.
+#[derive(Debug, Default)]
+pub(super) struct Discovery {
+    /// When the shards of each stream were listed last.
+    listed_at: HashMap<StreamName, Instant>,
+    /// Shards that are done, and that their stream did not list the last time.
+    unlisted: HashSet<ShardKey>,
+    /// Parents that have no row. They were asked for by key after a child's row had been seen.
+    absent_parents: HashSet<ShardKey>,
+}
+
+impl Discovery {
+    /// Creates rows for shards that need one, and removes those of shards that are done and that their streams have
+    /// forgotten. Returns true if rows were created. Listing one stream takes `timeout` at most.
+    pub(super) async fn sync(
+        &mut self,
+        store: &dyn LeaseStore,
+        sources: &[Arc<dyn ShardSource>],
+        timeout: Duration,
+        leases: &[Lease],
+    ) -> Result<bool, StoreError> {
+        let mut has_created = false;
+        for source in sources {
             let stream = source.stream();
-            if self.state.synced.get(stream).is_some_and(|at| at.elapsed() < source.lists_every()) {
+            if self.listed_at.get(stream).is_some_and(|at| at.elapsed() < source.lists_every()) {
                 continue;
             }
-            // While it waits here nothing is renewed, and others would take this worker for dead.
-            let shards = match tokio::time::timeout(self.failover / 3, source.shards()).await {
+            // While this waits, nothing is renewed, and the other workers would take this one for dead.
+            let shards = match tokio::time::timeout(timeout, source.shards()).await {
                 Ok(Ok(shards)) => shards,
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the shards can't be listed");
+                    tracing::warn!(%stream, %error, "failed to list shards; retrying");
                     continue;
                 }
                 Err(_) => {
-                    tracing::warn!(%stream, "listing the shards takes too long, and is tried again");
+                    tracing::warn!(%stream, "timed out listing shards; retrying");
                     continue;
                 }
             };
-            self.state.synced.insert(stream.clone(), Instant::now());
+            self.listed_at.insert(stream.clone(), Instant::now());
             let listed: HashSet<ShardKey> =
                 shards.iter().map(|shard| ShardKey::new(stream.clone(), shard.id.clone())).collect();
             for generation in missing(stream, shards, leases) {
-                made |= !self.store.create(&generation).await?.is_empty();
+                has_created |= !store.create(&generation).await?.is_empty();
             }
-            self.forget(leases, stream, &listed).await?;
+            self.remove_forgotten(store, leases, stream, &listed).await?;
         }
-        Ok(made)
+        Ok(has_created)
     }
 
-    /// Removes rows of shards that were read to their ends, whose stream has not listed them twice, and whose children
-    /// are being read. (A row that is missing would be made again, and its shard read twice, if the stream still had it.)
-    async fn forget(
+    /// Lists the shards of a stream at the next scan: where a shard has ended, others begin.
+    pub(super) fn list_next(&mut self, stream: &StreamName) {
+        self.listed_at.remove(stream);
+    }
+
+    /// Removes the rows of shards that were read to their ends, that their stream did not list twice in a row, and whose
+    /// children are being read. If the stream still had such a shard, its row would be created again and the shard read twice.
+    async fn remove_forgotten(
         &mut self,
+        store: &dyn LeaseStore,
         leases: &[Lease],
         stream: &StreamName,
         listed: &HashSet<ShardKey>,
     ) -> Result<(), StoreError> {
         let of_stream = |lease: &&Lease| lease.key.stream == *stream;
-        let (mut again, mut removed) = (Vec::new(), Vec::new());
+        let (mut unlisted, mut removed) = (Vec::new(), Vec::new());
         for lease in leases.iter().filter(of_stream) {
-            let done = lease.is_done() && !listed.contains(&lease.key);
+            let is_gone = lease.is_done() && !listed.contains(&lease.key);
             let mut children = leases.iter().filter(of_stream).filter(|child| child.parents.contains(&lease.key.shard));
-            let read = |child: &Lease| child.last_manifest.is_some() || child.is_done();
-            if !done || lease.children.is_empty() || !children.all(read) {
+            let is_read = |child: &Lease| child.last_manifest.is_some() || child.is_done();
+            if !is_gone || lease.children.is_empty() || !children.all(is_read) {
                 continue;
             }
-            if self.state.forgotten.contains(&lease.key) {
-                removed.push(lease.key.clone());
-            } else {
-                again.push(lease.key.clone());
-            }
+            let is_second_time = self.unlisted.contains(&lease.key);
+            if is_second_time { &mut removed } else { &mut unlisted }.push(lease.key.clone());
         }
-        self.state.forgotten.retain(|key| key.stream != *stream);
-        self.state.forgotten.extend(again);
+        self.unlisted.retain(|key| key.stream != *stream);
+        self.unlisted.extend(unlisted);
         for key in removed {
-            if self.store.remove(&key).await? {
-                tracing::info!(%key, "the stream has forgotten the shard: its lease is removed");
+            if store.remove(&key).await? {
+                tracing::info!(%key, "removed the lease of a shard that the stream has forgotten");
             }
         }
         Ok(())
+    }
+
+    /// Adds the rows of parents, and of their parents, that the scan did not show and whose children nobody has read yet.
+    ///
+    /// A scan of a large table takes several requests and shows rows as they are at several times: it may show a child's row
+    /// and not its parent's, although the parent's was created first. A parent's row is removed only once its children are
+    /// read. So a parent that has no row now, after the child's row was seen, is done.
+    pub(super) async fn add_parents_not_shown(
+        &mut self,
+        store: &dyn LeaseStore,
+        leases: &mut Vec<Lease>,
+    ) -> Result<(), StoreError> {
+        while !mutated!(TrustScans) {
+            let shown: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
+            let unread = leases.iter().filter(|lease| lease.checkpoint.is_start());
+            let parents = unread.flat_map(Lease::parent_keys);
+            let not_shown: BTreeSet<ShardKey> = parents.filter(|parent| !shown.contains(parent)).collect();
+            self.absent_parents.retain(|parent| not_shown.contains(parent));
+            let unknown: Vec<ShardKey> =
+                not_shown.into_iter().filter(|parent| !self.absent_parents.contains(parent)).collect();
+            if unknown.is_empty() {
+                break;
+            }
+            let rows = store.get(&unknown).await?;
+            let absent = unknown.into_iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(parent, _)| parent);
+            self.absent_parents.extend(absent);
+            leases.extend(rows.into_iter().flatten());
+        }
+        Ok(())
+    }
+}
+
+/// The rows that must be created, generation by generation. `leases` is the whole table, `shards` all that the stream lists.
+pub(crate) fn missing(stream: &StreamName, shards: Vec<SourceShard>, leases: &[Lease]) -> Vec<Vec<NewLease>> {
+    let of_stream: Vec<&Lease> = leases.iter().filter(|lease| lease.key.stream == *stream).collect();
+    let done = ancestors_of_read(&shards, &of_stream);
+    let known: HashSet<&ShardId> = of_stream.iter().map(|lease| &lease.key.shard).collect();
+    let mut left: Vec<SourceShard> =
+        shards.into_iter().filter(|shard| !known.contains(&shard.id) && !done.contains(&shard.id)).collect();
+    let mut generations = Vec::new();
+    while !left.is_empty() {
+        let waiting: HashSet<ShardId> = left.iter().map(|shard| shard.id.clone()).collect();
+        let (mut first, mut rest): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|shard| !shard.parents.iter().any(|parent| waiting.contains(parent)));
+        if first.is_empty() {
+            // Shards that are each other's parents. No stream has them, and a row for each does no harm.
+            first = std::mem::take(&mut rest);
+        }
+        generations.push(first.into_iter().map(|shard| new_lease(stream, shard)).collect());
+        left = rest;
+    }
+    generations
+}
+
+fn new_lease(stream: &StreamName, shard: SourceShard) -> NewLease {
+    let SourceShard { id, parents, first, hash_range } = shard;
+    let first = if mutated!(ChildFromItsTip) && !parents.is_empty() { Position::Latest } else { first };
+    let key = ShardKey::new(stream.clone(), id);
+    NewLease { key, checkpoint: first, parents: parents.into_iter().collect(), hash_range }
+}
+
+/// The ancestors of all shards that were read from.
+fn ancestors_of_read(shards: &[SourceShard], leases: &[&Lease]) -> HashSet<ShardId> {
+    let mut parents: HashMap<&ShardId, Vec<&ShardId>> = HashMap::new();
+    for shard in shards {
+        parents.entry(&shard.id).or_default().extend(&shard.parents);
+    }
+    for lease in leases {
+        parents.entry(&lease.key.shard).or_default().extend(&lease.parents);
+    }
+    let was_read = |lease: &&&Lease| matches!(lease.checkpoint, Position::At { .. } | Position::End);
+    let mut from: Vec<&ShardId> = leases.iter().filter(was_read).map(|lease| &lease.key.shard).collect();
+    let mut ancestors = HashSet::new();
+    while let Some(shard) = from.pop() {
+        for parent in parents.get(shard).into_iter().flatten() {
+            if ancestors.insert((*parent).clone()) {
+                from.push(parent);
+            }
+        }
+    }
+    ancestors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(id: &str) -> ShardId {
+        ShardId::new(id).unwrap()
+    }
+
+    /// A chain of four generations, `a` to `d`, and `x` without parents or children.
+    fn listed() -> Vec<SourceShard> {
+        let with = |own: &str, parents: &[&str]| SourceShard {
+            parents: parents.iter().map(|parent| id(parent)).collect(),
+            ..SourceShard::alone(id(own))
+        };
+        vec![with("d", &["c"]), with("b", &["a"]), with("a", &[]), with("c", &["b"]), with("x", &[])]
+    }
+
+    fn stream() -> StreamName {
+        StreamName::new("s").unwrap()
+    }
+
+    fn row(shard: &str, checkpoint: Position) -> Lease {
+        Lease::new(NewLease::new(ShardKey::new(stream(), id(shard)), checkpoint))
+    }
+
+    fn ids(leases: &[Lease]) -> Vec<Vec<String>> {
+        let ids = |generation: Vec<NewLease>| generation.iter().map(|new| new.key.shard.to_string()).collect();
+        missing(&stream(), listed(), leases).into_iter().map(ids).collect()
+    }
+
+    #[test]
+    fn parents_get_their_rows_first() {
+        assert_eq!(ids(&[]), [vec!["a", "x"], vec!["b"], vec!["c"], vec!["d"]]);
+        assert_eq!(ids(&[row("b", Position::Beginning)]), [vec!["a", "c", "x"], vec!["d"]]);
+    }
+
+    #[test]
+    fn a_shard_whose_row_kcl_removed_is_not_read_again() {
+        let read = Position::at(7_u64.into());
+        assert_eq!(ids(&[row("c", read.clone())]), [vec!["d", "x"]], "parent and grandparent are done");
+        assert_eq!(ids(&[row("b", Position::End)]), [vec!["c", "x"], vec!["d"]]);
+        let other = StreamName::new("other").unwrap();
+        let of_another = Lease::new(NewLease::new(ShardKey::new(other, id("c")), read));
+        assert_eq!(ids(&[of_another]).len(), 4, "a shard of another stream says nothing");
+    }
+
+    #[test]
+    fn a_child_that_was_not_read_from_says_nothing_about_its_parents() {
+        for start in [Position::Beginning, Position::Latest, Position::Since { ms: 5 }] {
+            assert_eq!(ids(&[row("c", start)]), [vec!["d", "a", "x"], vec!["b"]]);
+        }
+    }
+
+    #[test]
+    fn shards_that_are_each_others_parents_get_rows_too() {
+        let ring = |own: &str, parent: &str| SourceShard { parents: vec![id(parent)], ..SourceShard::alone(id(own)) };
+        let made = missing(&stream(), vec![ring("a", "b"), ring("b", "a")], &[]);
+        assert_eq!(made.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
     }
 }

@@ -1,469 +1,418 @@
-//! The keeper of the worker's leases: shows that it is alive, finds new leases, asks others for a share, and lets go.
+//! The lease manager: shows that this worker is alive, takes and requests leases, and releases them.
 //!
-//! Owns: which leases this worker holds, and when it looks at all of them. Does not own: which rows there are (`sync`), the
-//! judgement which it should hold (`shares`), what is done with them (the coordinator), what is done at the end
-//! (`farewell`), the conditional writes (the checkpoints crate).
+//! Owns: which leases this worker holds, and when it scans the table. Does not own: which rows there are (`discovery`), who
+//! is alive (`peers`), which leases this worker should hold (`balance`), what is done with a lease (the coordinator), the
+//! last steps (`shutdown`), the conditional writes (the checkpoints crate).
 //!
-//! A worker is alive while the counter of *any* lease of its moves; so it renews one of them, the first by key, at every
-//! beat, and each of the others once a minute, with what it measured of the shard. That costs a request a beat and not one
-//! a shard. A worker counts as dead when none of its counters has moved for the failover time by the judge's own clock, or at
-//! once when the store knows that its process has ended. Nobody is torn from a live holder: it is asked, ends its epoch, and
-//! hands over; only one that does not answer for the hand-off time is overruled.
-//!
-//! A look at a large table takes several requests, and shows rows as they are at several times: a child's, and not yet its
-//! parent's, though that was made before it. So a parent that a look does not show is asked for by its key, once.
-//!
-//! Where requests cost money, a beat renews and the next one looks, in turn. A worker that ends rings (`farewell`): the others
-//! find a counter moved by somebody else, and look at once.
+//! - A worker is alive while the counter of *any* of its leases moves. So at every beat it renews one lease, the first by key.
+//!   It renews each of the others once a minute, with the throughput that it measured. This costs one request for each beat,
+//!   not one for each shard.
+//! - Where requests cost money, beats renew and scan in turn.
+//! - Nobody takes a lease from a live holder. It is asked, commits its epoch, and hands the lease over. Only a holder that
+//!   does not answer for the hand-off time is overruled.
+//! - A worker that shuts down wakes its peers (`shutdown`): a counter that this worker did not write makes it scan at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoints::{
-    Holder, Lease, LeaseOwner, LeaseStore, Renewal, RenewalOutcome, ShardKey, StoreError, StreamName, ThroughputKbps,
+    Holder, Lease, LeaseOwner, LeaseStore, Renewal, RenewalOutcome, ShardKey, StoreError, ThroughputKbps,
 };
 use futures::StreamExt;
-use mutations::mutated;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::source::ShardSource;
-use crate::worker::leases::balance::{Plan, is_ready, plan};
+use crate::worker::leases::balance::{Plan, is_ready, rebalance};
+use crate::worker::leases::discovery::Discovery;
+use crate::worker::leases::peers::Peers;
+use crate::worker::leases::shutdown::Shutdown;
+use crate::worker::leases::throughput::Throughput;
 
 /// How often each lease is renewed, with its throughput, beside the one that shows that the worker is alive.
 const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
-
 /// The longest time between two beats.
 const BEAT_MAX: Duration = Duration::from_millis(1500);
-/// Requests that are under way at once.
+/// Requests that are in flight at once.
 pub(super) const REQUESTS: usize = 16;
-/// When a worker takes a shard again that it could not read on.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
-/// How often it is logged that the leases can't be looked after.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
-/// How long the leases may go unlooked after before the worker ends: others have had them long since.
-const GIVE_UP: Duration = Duration::from_secs(300);
+/// When a worker takes a shard again that it could not read.
+const RETRY_ABANDONED_AFTER: Duration = Duration::from_secs(60);
+/// How often a lasting failure to renew or scan is logged.
+const LOG_FAILURE_EVERY: Duration = Duration::from_secs(10);
+/// How long renewing or scanning may fail before the worker ends. The other workers took its leases long before.
+const FAILING_MAX: Duration = Duration::from_secs(300);
 
-/// What the keeper tells the coordinator.
+/// What the lease manager sends to the coordinator.
 #[derive(Debug)]
 pub(crate) enum LeaseEvent {
-    /// A lease is ours now.
+    /// This worker holds the lease now.
     Gained(Box<Lease>),
-    /// A lease is ours no more.
+    /// This worker no longer holds the lease.
     Lost(ShardKey),
-    /// Another worker asks for a lease: commit, then let it go.
-    Asked(ShardKey),
-    /// All leases, as they were just read, after every command given before was carried out.
+    /// Another worker asks for the lease: commit, then release it.
+    Requested(ShardKey),
+    /// All leases, as they were just read, after every earlier command was carried out.
     Snapshot(Vec<Lease>),
-    /// The keeper can't go on.
+    /// The lease manager has ended.
     Failed(StoreError),
 }
 
-/// What the coordinator tells the keeper.
+/// What the coordinator sends to the lease manager.
 #[derive(Debug)]
 pub(crate) enum LeaseCommand {
-    /// Hand over, or release, a lease that nothing is open for any more.
-    LetGo(ShardKey),
-    /// The same for one whose shard can't be read on: others may try, and this worker later.
-    GiveUp(ShardKey),
-    /// The row says that a lease is not ours, and its shard is not read any more. Should it be ours again by the next look,
-    /// it was gained.
-    NotOurs(ShardKey),
-    /// Look at the leases now.
-    Look,
-    /// Let everything go, and end.
+    /// Release a lease that no open epoch needs any more, or hand it over to the worker that asked.
+    Release(ShardKey),
+    /// Release a lease whose shard can't be read. Others may try, and this worker later.
+    Abandon(ShardKey),
+    /// The row shows another holder, so the shard is not read any more. If the next scan shows this worker as the holder, the
+    /// lease was gained again.
+    Disown(ShardKey),
+    /// Scan the leases now.
+    Scan,
+    /// Release everything, and end.
     Stop,
 }
 
-/// All that the keeper needs.
-pub(crate) struct LeaseManager {
+/// What a lease manager runs on.
+pub(crate) struct LeaseManagerSettings {
     pub(crate) me: LeaseOwner,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) sources: Vec<Arc<dyn ShardSource>>,
+    /// When a lease may be taken from an owner that shows no sign of life.
     pub(crate) failover: Duration,
+    /// When a lease may be taken from an owner that was asked for it.
     pub(crate) hand_off: Duration,
     pub(crate) throughput: Arc<Throughput>,
     pub(crate) coordinator: mpsc::UnboundedSender<LeaseEvent>,
-    pub(crate) state: LeaseManagerState,
 }
 
-/// Bytes read of each shard since they were last asked for.
-#[derive(Debug, Default)]
-pub(crate) struct Throughput(Mutex<HashMap<ShardKey, u64>>);
-
-impl Throughput {
-    /// More was read of a shard.
-    pub(crate) fn add(&self, key: &ShardKey, bytes: u64) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match counts.get_mut(key) {
-            Some(count) => *count += bytes,
-            None => drop(counts.insert(key.clone(), bytes)),
-        }
-    }
-
-    fn take(&self, key: &ShardKey) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or(0)
-    }
-}
-
-/// A lease that is held.
+/// A lease that this worker holds.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+struct HeldLease {
     counter: u64,
-    renewed: Instant,
+    renewed_at: Instant,
     throughput: ThroughputKbps,
 }
 
-/// What the keeper remembers.
-#[derive(Debug, Default)]
-pub(crate) struct LeaseManagerState {
-    pub(super) held: BTreeMap<ShardKey, Held>,
-    asked_of_us: BTreeSet<ShardKey>,
-    /// The counter of each lease of others, as it was last seen.
-    seen: HashMap<ShardKey, u64>,
-    /// Since when none of a worker's counters has moved.
-    pub(super) quiet_since: HashMap<LeaseOwner, Instant>,
-    /// Leases that we asked for, and when.
-    asked_by_us: HashMap<ShardKey, Instant>,
-    asked_at: Option<Instant>,
-    /// When each source's shards were last listed, and which it had.
-    pub(super) synced: HashMap<StreamName, Instant>,
-    /// Rows whose shards their streams did not list any more, the last time.
-    pub(super) forgotten: HashSet<ShardKey>,
-    /// Parents that have no row: asked for by their keys, after a child's row had been seen.
-    absent_parents: HashSet<ShardKey>,
+/// The lease manager of a worker.
+pub(crate) struct LeaseManager {
+    settings: LeaseManagerSettings,
+    held: BTreeMap<ShardKey, HeldLease>,
+    /// Leases that others asked this worker for.
+    requested_by_others: BTreeSet<ShardKey>,
+    /// Leases that this worker asked others for, and when.
+    requested_from_others: HashMap<ShardKey, Instant>,
+    last_request_at: Option<Instant>,
+    /// Leases of shards that could not be read, and when they were released.
+    abandoned: HashMap<ShardKey, Instant>,
+    discovery: Discovery,
+    peers: Peers,
     failing_since: Option<Instant>,
-    /// When that was last logged.
-    failing_told: Option<Instant>,
-    /// Leases that were given up, and when.
-    given_up: HashMap<ShardKey, Instant>,
+    failure_logged_at: Option<Instant>,
 }
 
 impl LeaseManager {
-    /// Keeps the leases until told to stop.
+    /// A manager that holds nothing yet.
+    pub(crate) fn new(settings: LeaseManagerSettings) -> Self {
+        LeaseManager {
+            settings,
+            held: BTreeMap::new(),
+            requested_by_others: BTreeSet::new(),
+            requested_from_others: HashMap::new(),
+            last_request_at: None,
+            abandoned: HashMap::new(),
+            discovery: Discovery::default(),
+            peers: Peers::default(),
+            failing_since: None,
+            failure_logged_at: None,
+        }
+    }
+
+    /// Manages the leases until a command stops it, or it fails permanently.
     pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<LeaseCommand>) {
-        let metered = self.store.is_metered();
-        let mut ticks = tokio::time::interval((self.failover / 7).min(BEAT_MAX));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let is_metered = self.settings.store.is_metered();
+        let mut ticks = tokio::time::interval((self.settings.failover / 7).min(BEAT_MAX));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beats = 0_u64;
         loop {
-            // Commands first: what is to be let go must not be renewed.
+            // Commands come first: a lease that is to be released must not be renewed.
             let command = tokio::select! {
                 biased;
                 command = commands.recv() => command,
                 _ = ticks.tick() => {
                     beats += 1;
-                    let (renews, looks) = match metered {
-                        // One that holds nothing has nothing to renew, and may be waited for.
-                        true if !self.state.held.is_empty() => (beats.is_multiple_of(2), !beats.is_multiple_of(2)),
-                        _ => (true, true),
-                    };
-                    if !self.beat(renews, looks).await {
+                    // A worker that holds nothing has nothing to renew, and may be waited for.
+                    let takes_turns = is_metered && !self.held.is_empty();
+                    let renews = !takes_turns || beats.is_multiple_of(2);
+                    let scans = !takes_turns || !beats.is_multiple_of(2);
+                    if !self.beat(renews, scans).await {
                         return;
                     }
                     continue;
                 }
             };
             match command {
-                Some(LeaseCommand::Look) => {
+                Some(LeaseCommand::Scan) => {
                     if !self.beat(false, true).await {
                         return;
                     }
                 }
-                Some(LeaseCommand::LetGo(key)) => self.let_go(&key).await,
-                Some(LeaseCommand::GiveUp(key)) => {
-                    self.let_go(&key).await;
-                    self.state.given_up.insert(key, Instant::now());
+                Some(LeaseCommand::Release(key)) => self.release(&key).await,
+                Some(LeaseCommand::Abandon(key)) => {
+                    self.release(&key).await;
+                    self.abandoned.insert(key, Instant::now());
                 }
-                Some(LeaseCommand::NotOurs(key)) => drop(self.state.held.remove(&key)),
+                Some(LeaseCommand::Disown(key)) => drop(self.held.remove(&key)),
                 Some(LeaseCommand::Stop) | None => {
-                    self.stop().await;
+                    let LeaseManagerSettings { me, store, failover, .. } = &self.settings;
+                    let held = self.held.into_keys().collect();
+                    Shutdown { me, store: &**store, failover: *failover, peers: &self.peers }.run(held).await;
                     return;
                 }
             }
         }
     }
 
-    fn tell(&self, what: LeaseEvent) {
-        // A coordinator that is gone needs to know nothing.
-        let _ = self.coordinator.send(what);
+    fn send(&self, event: LeaseEvent) {
+        // A coordinator that has ended needs no events.
+        let _ = self.settings.coordinator.send(event);
     }
 
-    /// Renews, or looks at everything, or both; `false` if the keeper can't go on.
-    async fn beat(&mut self, renews: bool, looks: bool) -> bool {
-        let rung = if renews { self.renew().await } else { Ok(false) };
-        let result = match rung {
-            Ok(rung) if looks || rung => self.look().await,
+    /// Renews, or scans, or both. Returns false if the manager can't continue.
+    async fn beat(&mut self, renews: bool, scans: bool) -> bool {
+        let was_woken = if renews { self.renew().await } else { Ok(false) };
+        let result = match was_woken {
+            Ok(was_woken) if scans || was_woken => self.scan_leases().await,
             other => other.map(drop),
         };
         match result {
             Ok(()) => {
-                (self.state.failing_since, self.state.failing_told) = (None, None);
+                (self.failing_since, self.failure_logged_at) = (None, None);
                 true
             }
             Err(error) if error.is_retryable() && !self.has_failed_too_long() => {
-                // Others may take our leases meanwhile; every commit is conditional on holding them.
-                let since = *self.state.failing_since.get_or_insert_with(Instant::now);
-                // A beat comes several times a second.
-                if self.state.failing_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                    self.state.failing_told = Some(Instant::now());
-                    tracing::warn!(%error, failing_s = since.elapsed().as_secs(), "the leases can't be looked after");
+                // Others may take the leases meanwhile. Every commit is conditional on holding them.
+                let since = *self.failing_since.get_or_insert_with(Instant::now);
+                // There are several beats a second.
+                if self.failure_logged_at.is_none_or(|at| at.elapsed() >= LOG_FAILURE_EVERY) {
+                    self.failure_logged_at = Some(Instant::now());
+                    let failing_s = since.elapsed().as_secs();
+                    tracing::warn!(%error, failing_s, "failed to renew or list leases; retrying");
                 }
                 true
             }
             Err(error) => {
-                self.tell(LeaseEvent::Failed(error));
+                self.send(LeaseEvent::Failed(error));
                 false
             }
         }
     }
 
     fn has_failed_too_long(&self) -> bool {
-        self.state.failing_since.is_some_and(|since| since.elapsed() >= GIVE_UP)
+        self.failing_since.is_some_and(|since| since.elapsed() >= FAILING_MAX)
     }
 
-    async fn look(&mut self) -> Result<(), StoreError> {
-        let streams: HashSet<_> = self.sources.iter().map(|source| source.stream().clone()).collect();
-        let mut leases = self.store.list().await?;
-        leases.retain(|lease| streams.contains(&lease.key.stream));
-        if self.sync_shards(&leases).await? {
-            leases = self.store.list().await?;
-            leases.retain(|lease| streams.contains(&lease.key.stream));
+    /// Reads the whole table, and does what follows from it: creates rows, finds gains and losses, takes and requests leases.
+    async fn scan_leases(&mut self) -> Result<(), StoreError> {
+        let LeaseManagerSettings { me, store, sources, failover, .. } = &self.settings;
+        let mut leases = list_leases(&**store, sources).await?;
+        if self.discovery.sync(&**store, sources, *failover / 3, &leases).await? {
+            leases = list_leases(&**store, sources).await?;
         }
-        self.add_parents_not_shown(&mut leases).await?;
+        self.discovery.add_parents_not_shown(&**store, &mut leases).await?;
+        let (me, failover, store) = (me.clone(), *failover, Arc::clone(store));
         self.check_held(&leases);
-        self.let_go_again(&leases).await?;
-        let dead = self.find_dead(&leases).await?;
-        let leases = self.share_out(leases, &dead).await?;
-        self.tell(LeaseEvent::Snapshot(leases));
+        self.release_again(&leases).await?;
+        let dead = self.peers.find_dead(&me, &leases, failover, &*store).await?;
+        let leases = self.take_and_request(leases, &dead).await?;
+        self.send(LeaseEvent::Snapshot(leases));
         Ok(())
     }
 
-    /// Adds the rows of parents of shards that nobody has read yet, and of their parents, as far as the look did not show them.
-    /// Parents' rows are made before their children's, and removed only once these are read; so one that is not there now,
-    /// with the child's row seen before, is done.
-    async fn add_parents_not_shown(&mut self, leases: &mut Vec<Lease>) -> Result<(), StoreError> {
-        while !mutated!(TrustScans) {
-            let shown: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
-            let unread = leases.iter().filter(|lease| lease.checkpoint.is_start());
-            let parents = unread.flat_map(Lease::parent_keys);
-            let not_shown: BTreeSet<ShardKey> = parents.filter(|parent| !shown.contains(parent)).collect();
-            self.state.absent_parents.retain(|parent| not_shown.contains(parent));
-            let asked: Vec<ShardKey> =
-                not_shown.into_iter().filter(|parent| !self.state.absent_parents.contains(parent)).collect();
-            if asked.is_empty() {
-                break;
-            }
-            let rows = self.store.get(&asked).await?;
-            let absent = asked.into_iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(parent, _)| parent);
-            self.state.absent_parents.extend(absent);
-            leases.extend(rows.into_iter().flatten());
-        }
-        Ok(())
-    }
-
-    /// Renews the first lease, and those whose turn it is. Answers whether somebody rang.
+    /// Renews the first lease, and those that are due. Returns true if another worker may have woken this one.
     async fn renew(&mut self) -> Result<bool, StoreError> {
         let now = Instant::now();
         let mut renewals = Vec::new();
-        for (place, (key, held)) in self.state.held.iter_mut().enumerate() {
-            let since = now.duration_since(held.renewed);
-            if place > 0 && since < RENEW_ALL_EVERY {
+        for (index, (key, held)) in self.held.iter_mut().enumerate() {
+            let since = now.duration_since(held.renewed_at);
+            if index > 0 && since < RENEW_ALL_EVERY {
                 continue;
             }
-            // As KCL does it: a moving mean with a weight of one half.
-            let kbps = kbps(self.throughput.take(key), since);
-            held.throughput = ThroughputKbps::new(f64::midpoint(held.throughput.get(), kbps));
+            held.throughput = self.settings.throughput.measure(key, since, held.throughput);
             renewals.push(Renewal { key: key.clone(), counter: held.counter, throughput: held.throughput });
         }
         if renewals.is_empty() {
             return Ok(false);
         }
-        let outcomes = self.store.renew(&self.me, &renewals).await?;
-        let mut rung = false;
+        let outcomes = self.settings.store.renew(&self.settings.me, &renewals).await?;
+        let mut was_woken = false;
         for (Renewal { key, .. }, outcome) in renewals.into_iter().zip(outcomes) {
             match outcome {
-                RenewalOutcome::Renewed { counter } => self.renewed(&key, counter, now),
+                RenewalOutcome::Renewed { counter } => self.on_renewed(&key, counter, now),
                 RenewalOutcome::CounterAt { counter } => {
-                    // A lost reply, or a bell: either is a reason to look.
-                    rung = true;
-                    self.renewed(&key, counter, now);
+                    // Either the reply to a renewal was lost, or another worker renewed the lease to wake this one.
+                    was_woken = true;
+                    self.on_renewed(&key, counter, now);
                 }
                 RenewalOutcome::HandOffAsked { counter, .. } => {
-                    self.renewed(&key, counter, now);
-                    self.hear_asked(key);
+                    self.on_renewed(&key, counter, now);
+                    self.on_requested(key);
                 }
-                RenewalOutcome::Lost => self.lose(key),
+                RenewalOutcome::Lost => self.on_lost(key),
             }
         }
-        Ok(rung)
+        Ok(was_woken)
     }
 
-    fn renewed(&mut self, key: &ShardKey, counter: u64, now: Instant) {
-        if let Some(held) = self.state.held.get_mut(key) {
-            (held.counter, held.renewed) = (counter, now);
+    fn on_renewed(&mut self, key: &ShardKey, counter: u64, now: Instant) {
+        if let Some(held) = self.held.get_mut(key) {
+            (held.counter, held.renewed_at) = (counter, now);
         }
     }
 
-    fn hear_asked(&mut self, key: ShardKey) {
-        if self.state.asked_of_us.insert(key.clone()) {
-            self.tell(LeaseEvent::Asked(key));
+    fn on_requested(&mut self, key: ShardKey) {
+        if self.requested_by_others.insert(key.clone()) {
+            self.send(LeaseEvent::Requested(key));
         }
     }
 
-    fn lose(&mut self, key: ShardKey) {
-        self.state.held.remove(&key);
-        self.state.asked_of_us.remove(&key);
-        self.tell(LeaseEvent::Lost(key));
+    fn on_lost(&mut self, key: ShardKey) {
+        self.held.remove(&key);
+        self.requested_by_others.remove(&key);
+        self.send(LeaseEvent::Lost(key));
     }
 
-    /// Compares what is held with the rows: not every lease is renewed often.
+    fn on_gained(&mut self, lease: Lease) {
+        let held = HeldLease { counter: lease.counter, renewed_at: Instant::now(), throughput: lease.throughput };
+        self.settings.throughput.reset(&lease.key);
+        self.held.insert(lease.key.clone(), held);
+        self.peers.forget(&lease.key);
+        self.requested_from_others.remove(&lease.key);
+        self.send(LeaseEvent::Gained(Box::new(lease)));
+    }
+
+    /// Compares the leases that are held with the rows, because few of them are renewed often.
     fn check_held(&mut self, leases: &[Lease]) {
         let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
-        let held: Vec<ShardKey> = self.state.held.keys().cloned().collect();
+        let held: Vec<ShardKey> = self.held.keys().cloned().collect();
         for key in held {
             match by_key.get(&key).map(|lease| &lease.holder) {
-                Some(Holder::Held(owner)) if *owner == self.me => {}
-                Some(Holder::HandingOver { from, .. }) if *from == self.me => self.hear_asked(key),
-                _ => self.lose(key),
+                Some(Holder::Held(owner)) if *owner == self.settings.me => {}
+                Some(Holder::HandingOver { from, .. }) if *from == self.settings.me => self.on_requested(key),
+                _ => self.on_lost(key),
             }
         }
     }
 
-    /// The workers that count as dead.
-    async fn find_dead(&mut self, leases: &[Lease]) -> Result<HashSet<LeaseOwner>, StoreError> {
-        let now = Instant::now();
-        let mut owners: BTreeSet<LeaseOwner> = BTreeSet::new();
-        for lease in leases {
-            let Some(owner) = lease.holder.committer().filter(|owner| **owner != self.me) else {
-                self.state.seen.remove(&lease.key);
-                continue;
-            };
-            let moved = self.state.seen.insert(lease.key.clone(), lease.counter) != Some(lease.counter);
-            let quiet_since = self.state.quiet_since.entry(owner.clone()).or_insert(now);
-            if moved {
-                *quiet_since = now;
-            }
-            owners.insert(owner.clone());
-        }
-        self.state.quiet_since.retain(|owner, _| owners.contains(owner));
-        let mut dead = HashSet::new();
-        for owner in owners {
-            let quiet = now.duration_since(self.state.quiet_since[&owner]) >= self.failover;
-            if quiet || self.store.owner_is_gone(&owner).await? {
-                dead.insert(owner);
-            }
-        }
-        Ok(dead)
-    }
-
-    /// Takes what is free, asks for what is missing. Gives all leases as they are now.
-    async fn share_out(&mut self, leases: Vec<Lease>, dead: &HashSet<LeaseOwner>) -> Result<Vec<Lease>, StoreError> {
+    /// Takes free leases and requests missing ones. Returns all leases as they are now.
+    async fn take_and_request(
+        &mut self,
+        leases: Vec<Lease>,
+        dead: &HashSet<LeaseOwner>,
+    ) -> Result<Vec<Lease>, StoreError> {
         let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
-        self.state.given_up.retain(|_, at| at.elapsed() < TRY_AGAIN);
-        // What nobody else takes meanwhile, this worker tries again.
-        let given_up = |lease: &Lease| self.state.given_up.contains_key(&lease.key) && !lease.holder.is(&self.me);
-        let active: Vec<&Lease> = leases.iter().filter(|lease| is_ready(lease, &by_key) && !given_up(lease)).collect();
-        let Plan { mut take, ask } = plan(&self.me, &active, dead);
+        self.abandoned.retain(|_, at| at.elapsed() < RETRY_ABANDONED_AFTER);
+        // If nobody else takes an abandoned shard meanwhile, this worker tries it again.
+        let is_abandoned = |lease: &Lease| self.abandoned.contains_key(&lease.key) && !self.is_mine(lease);
+        let active: Vec<&Lease> =
+            leases.iter().filter(|lease| is_ready(lease, &by_key) && !is_abandoned(lease)).collect();
+        let Plan { mut take, ask } = rebalance(&self.settings.me, &active, dead);
         for lease in &active {
             if self.is_overdue(lease) && !take.contains(&lease.key) {
                 take.push(lease.key.clone());
             }
-            // Handed over to us, or taken in a request whose reply was lost.
-            let ours = lease.holder.is(&self.me) && !self.state.asked_of_us.contains(&lease.key);
-            if ours && !self.state.held.contains_key(&lease.key) {
-                self.gain((*lease).clone());
+            // It was handed over to this worker, or taken by a request whose reply was lost.
+            let is_mine = self.is_mine(lease) && !self.requested_by_others.contains(&lease.key);
+            if is_mine && !self.held.contains_key(&lease.key) {
+                self.on_gained((*lease).clone());
             }
         }
-        let mut changed: HashMap<ShardKey, Lease> = HashMap::new();
-        let mut takes = Vec::new();
-        for key in &take {
-            takes.push(self.store.take(&self.me, key, by_key[key].counter));
+        let taken = self.take(take.iter().map(|key| by_key[key])).await?;
+        if !ask.is_empty() && self.last_request_at.is_none_or(|at| at.elapsed() >= self.settings.failover) {
+            self.request(ask).await?;
         }
-        let outcomes: Vec<_> = futures::stream::iter(takes).buffer_unordered(REQUESTS).collect().await;
-        let mut failure = None;
+        let mut taken: HashMap<ShardKey, Lease> = taken.into_iter().map(|lease| (lease.key.clone(), lease)).collect();
+        Ok(leases.into_iter().map(|lease| taken.remove(&lease.key).unwrap_or(lease)).collect())
+    }
+
+    /// Takes leases, several at once. Returns those that this worker holds now.
+    async fn take(&mut self, leases: impl Iterator<Item = &Lease>) -> Result<Vec<Lease>, StoreError> {
+        let LeaseManagerSettings { me, store, .. } = &self.settings;
+        let requests: Vec<_> = leases.map(|lease| store.take(me, &lease.key, lease.counter)).collect();
+        let outcomes: Vec<_> = futures::stream::iter(requests).buffer_unordered(REQUESTS).collect().await;
+        let (mut taken, mut failure) = (Vec::new(), None);
         for outcome in outcomes {
             match outcome {
-                Ok(Some(taken)) => {
-                    changed.insert(taken.key.clone(), taken.clone());
-                    self.gain(taken);
+                Ok(Some(lease)) => {
+                    self.on_gained(lease.clone());
+                    taken.push(lease);
                 }
                 Ok(None) => {}
-                // One that was taken all the same is found at the next look.
+                // If it took effect although it failed, the next scan finds it.
                 Err(error) => failure = Some(error),
             }
         }
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        if !ask.is_empty() && self.state.asked_at.is_none_or(|at| at.elapsed() >= self.failover) {
-            self.state.asked_at = Some(Instant::now());
-            for (key, owner) in ask {
-                if self.store.ask(&self.me, &key, &owner).await? {
-                    self.state.asked_by_us.insert(key, Instant::now());
-                }
+        failure.map_or(Ok(taken), Err)
+    }
+
+    /// Asks the holders for leases.
+    async fn request(&mut self, leases: Vec<(ShardKey, LeaseOwner)>) -> Result<(), StoreError> {
+        self.last_request_at = Some(Instant::now());
+        for (key, owner) in leases {
+            if self.settings.store.ask(&self.settings.me, &key, &owner).await? {
+                self.requested_from_others.insert(key, Instant::now());
             }
         }
-        Ok(leases.into_iter().map(|lease| changed.remove(&lease.key).unwrap_or(lease)).collect())
+        Ok(())
     }
 
-    fn is_coming(&self, lease: &Lease) -> bool {
-        matches!(&lease.holder, Holder::HandingOver { to, .. } if *to == self.me)
+    fn is_mine(&self, lease: &Lease) -> bool {
+        lease.holder.is(&self.settings.me)
     }
 
-    /// Whether a lease that we asked for should have been handed over by now.
+    /// Whether a lease that this worker asked for should have been handed over by now.
     fn is_overdue(&mut self, lease: &Lease) -> bool {
-        if !self.is_coming(lease) {
-            self.state.asked_by_us.remove(&lease.key);
+        if !matches!(&lease.holder, Holder::HandingOver { to, .. } if *to == self.settings.me) {
+            self.requested_from_others.remove(&lease.key);
             return false;
         }
-        let asked = self.state.asked_by_us.entry(lease.key.clone()).or_insert_with(Instant::now);
-        asked.elapsed() >= self.hand_off
+        let requested_at = self.requested_from_others.entry(lease.key.clone()).or_insert_with(Instant::now);
+        requested_at.elapsed() >= self.settings.hand_off
     }
 
-    fn gain(&mut self, lease: Lease) {
-        let held = Held { counter: lease.counter, renewed: Instant::now(), throughput: lease.throughput };
-        self.throughput.take(&lease.key);
-        self.state.held.insert(lease.key.clone(), held);
-        self.state.seen.remove(&lease.key);
-        self.state.asked_by_us.remove(&lease.key);
-        self.tell(LeaseEvent::Gained(Box::new(lease)));
-    }
-
-    async fn let_go(&mut self, key: &ShardKey) {
-        self.state.held.remove(key);
-        // Where a shard has ended, others begin.
-        self.state.synced.remove(&key.stream);
-        // While it is in here, a look does not take the lease for one that was just gained.
-        match self.store.release(&self.me, key).await {
-            Ok(_) => {
-                self.state.asked_of_us.remove(key);
-            }
-            // It is let go again at the next look, if it was not after all.
-            Err(error) => tracing::warn!(%key, %error, "a lease was not let go"),
+    async fn release(&mut self, key: &ShardKey) {
+        self.held.remove(key);
+        self.discovery.list_next(&key.stream);
+        match self.settings.store.release(&self.settings.me, key).await {
+            Ok(_) => drop(self.requested_by_others.remove(key)),
+            // If the lease was requested, it stays in `requested_by_others`: the next scan releases it again, and does not
+            // mistake it for one that was just gained.
+            Err(error) => tracing::warn!(%key, %error, "failed to release lease"),
         }
     }
 
-    /// Lets go of what was asked for and is not held any more, and yet stands there as ours: a request was lost.
-    async fn let_go_again(&mut self, leases: &[Lease]) -> Result<(), StoreError> {
-        let held = &self.state.held;
+    /// Releases leases again that were requested and released, but whose rows still show this worker: a request was lost.
+    async fn release_again(&mut self, leases: &[Lease]) -> Result<(), StoreError> {
+        let held = &self.held;
         let left: Vec<ShardKey> =
-            self.state.asked_of_us.iter().filter(|key| !held.contains_key(*key)).cloned().collect();
+            self.requested_by_others.iter().filter(|key| !held.contains_key(*key)).cloned().collect();
         for key in left {
-            if leases.iter().any(|lease| lease.key == key && lease.holder.is(&self.me)) {
-                self.store.release(&self.me, &key).await?;
+            if leases.iter().any(|lease| lease.key == key && self.is_mine(lease)) {
+                self.settings.store.release(&self.settings.me, &key).await?;
             }
-            self.state.asked_of_us.remove(&key);
+            self.requested_by_others.remove(&key);
         }
         Ok(())
     }
 }
 
-/// Kilobytes a second.
-#[expect(clippy::cast_precision_loss, reason = "a measurement")]
-fn kbps(bytes: u64, since: Duration) -> f64 {
-    bytes as f64 / 1e3 / since.as_secs_f64().max(0.1)
+/// All leases of these sources' streams.
+async fn list_leases(store: &dyn LeaseStore, sources: &[Arc<dyn ShardSource>]) -> Result<Vec<Lease>, StoreError> {
+    let streams: HashSet<_> = sources.iter().map(|source| source.stream()).collect();
+    let mut leases = store.list().await?;
+    leases.retain(|lease| streams.contains(&lease.key.stream));
+    Ok(leases)
 }
 
 #[cfg(test)]

@@ -1,15 +1,24 @@
 //! The leases of this worker's shards.
 //!
-//! - `manager`: renews what is held, finds what is free or overdue, and tells the coordinator of gains and losses.
-//! - `discovery`: makes and removes the rows of the lease table; `missing_rows` says which are missing.
+//! - `discovery`: creates and removes the rows of the lease table.
+//! - `peers`: which of the other workers are alive.
 //! - `balance`: which leases this worker should hold.
+//! - `manager`: renews the leases that are held, takes and requests others, and reports gains and losses.
+//! - `throughput`: how much is read of each shard.
 //! - `shutdown`: what the manager does last.
 
-mod balance;
 mod discovery;
+
+mod peers;
+
+mod balance;
+
 mod manager;
-mod missing_rows;
+
+mod throughput;
+
 mod shutdown;
 
-pub(crate) use manager::{LeaseCommand, LeaseEvent, LeaseManager, LeaseManagerState, Throughput};
-pub(crate) use missing_rows::missing;
+pub(crate) use discovery::missing;
+pub(crate) use manager::{LeaseCommand, LeaseEvent, LeaseManager, LeaseManagerSettings};
+pub(crate) use throughput::Throughput;

@@ -1,61 +1,73 @@
-//! The end of a worker: it lets everything go, calls back what it asked for, and tells the others.
+//! The end of a worker's leases: it releases what it holds, returns what it asked for, and wakes its peers.
 //!
-//! Owns: what the keeper does last. Does not own: that nothing is open any more by then (the coordinator). All of it only
-//! saves the others the failover time: a worker that is killed does none of it.
+//! Owns: the last steps of the lease manager. Does not own: that no epoch is open any more by then (the coordinator). All
+//! steps only save the peers the failover time: a worker that is killed does none of them.
 //!
-//! 1. Leases that are held are released.
-//! 2. Leases that others were asked for are given back to them, since they would be handed over to nobody; those that were
-//!    handed over meanwhile are released.
-//! 3. Where requests cost money, so that nobody looks often, it *rings*: it renews the first lease of every other worker in
-//!    that worker's name. The other finds its counter moved by somebody else, and looks at once. So what was let go is taken
-//!    up within a beat.
+//! 1. Release the leases that are held.
+//! 2. Return the leases that this worker asked others for: a hand-over would go to a worker that has ended. Release those
+//!    that were handed over meanwhile.
+//! 3. Where requests cost money, so that nobody scans often, wake the peers: renew the first lease of every other worker in
+//!    that worker's name. The peer finds a counter that it did not write, and scans at once. So another worker takes the
+//!    released leases within a beat.
+//! 4. Deregister the worker.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use checkpoints::{Holder, Lease, LeaseOwner, Renewal, RenewalOutcome, ShardKey, StoreError};
+use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, Renewal, RenewalOutcome, ShardKey, StoreError};
 use futures::StreamExt;
 
-use crate::worker::leases::manager::{LeaseManager, REQUESTS};
+use crate::worker::leases::manager::REQUESTS;
+use crate::worker::leases::peers::Peers;
 
-/// How often leases that were asked for are looked for: one may be handed over between the look and the giving back.
-const LOOKS: usize = 3;
+/// Scans for leases that this worker asked for: one may be handed over between a scan and its return.
+const SCANS_MAX: usize = 3;
 
-impl LeaseManager {
-    pub(super) async fn stop(&mut self) {
-        let held: Vec<ShardKey> = std::mem::take(&mut self.state.held).into_keys().collect();
-        let mut releases = Vec::new();
-        for key in &held {
-            releases.push(self.store.release(&self.me, key));
+/// A worker that is shutting down.
+pub(super) struct Shutdown<'m> {
+    pub(super) me: &'m LeaseOwner,
+    pub(super) store: &'m dyn LeaseStore,
+    pub(super) failover: Duration,
+    pub(super) peers: &'m Peers,
+}
+
+impl Shutdown<'_> {
+    /// Does all of it. What fails is logged, and left to the other workers.
+    pub(super) async fn run(&self, held: Vec<ShardKey>) {
+        self.release(&held).await;
+        if let Err(error) = self.return_requested_leases().await {
+            tracing::warn!(%error, "failed to return requested leases; others take them after the hand-off time");
         }
-        let outcomes: Vec<_> = futures::stream::iter(releases).buffered(REQUESTS).collect().await;
-        for (key, outcome) in held.iter().zip(outcomes) {
-            if let Err(error) = outcome {
-                tracing::warn!(%key, %error, "a lease was not let go");
-            }
+        if !held.is_empty()
+            && self.store.is_metered()
+            && let Err(error) = self.wake_peers().await
+        {
+            tracing::debug!(%error, "failed to wake peers; they will find the leases by their own scans");
         }
-        if let Err(error) = self.call_back().await {
-            tracing::warn!(%error, "leases that were asked for may come to this worker, which has ended");
-        }
-        if !held.is_empty() && self.store.is_metered() {
-            // Only a help: those who are not rung look by themselves.
-            if let Err(error) = self.ring().await {
-                tracing::debug!(%error, "the others were not told");
-            }
-        }
-        if let Err(error) = self.store.deregister(&self.me).await {
-            tracing::warn!(%error, "this worker was not signed off");
+        if let Err(error) = self.store.deregister(self.me).await {
+            tracing::warn!(%error, "failed to deregister worker");
         }
     }
 
-    /// Gives back what others were asked for, to them.
-    async fn call_back(&self) -> Result<(), StoreError> {
-        for _ in 0..LOOKS {
+    async fn release(&self, held: &[ShardKey]) {
+        let requests: Vec<_> = held.iter().map(|key| self.store.release(self.me, key)).collect();
+        let outcomes: Vec<_> = futures::stream::iter(requests).buffered(REQUESTS).collect().await;
+        for (key, outcome) in held.iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                tracing::warn!(%key, %error, "failed to release lease");
+            }
+        }
+    }
+
+    /// Returns leases that this worker asked for to their holders.
+    async fn return_requested_leases(&self) -> Result<(), StoreError> {
+        for _ in 0..SCANS_MAX {
             let mut is_settled = true;
             for Lease { key, holder, counter, .. } in self.store.list().await? {
                 is_settled &= match &holder {
-                    Holder::Held(owner) if *owner == self.me => self.store.release(&self.me, &key).await?,
-                    // What is left by one that is dead is taken anyhow.
-                    Holder::HandingOver { from, to } if *to == self.me && !self.may_be_dead(from) => {
+                    Holder::Held(owner) if owner == self.me => self.store.release(self.me, &key).await?,
+                    // Others take the leases of a dead holder anyway.
+                    Holder::HandingOver { from, to } if to == self.me && !self.may_be_dead(from) => {
                         self.store.take(from, &key, counter).await?.is_some()
                     }
                     _ => true,
@@ -68,17 +80,17 @@ impl LeaseManager {
         Ok(())
     }
 
-    /// Whether a worker has been silent for so long that nothing may be done in its name: it would look alive.
+    /// Whether a worker has been silent for so long that nothing may be done in its name: that would make it look alive.
     fn may_be_dead(&self, owner: &LeaseOwner) -> bool {
-        self.state.quiet_since.get(owner).is_some_and(|since| since.elapsed() >= self.failover / 2)
+        self.peers.is_quiet_for(owner, self.failover / 2)
     }
 
-    /// Has every other worker look at once.
-    async fn ring(&self) -> Result<(), StoreError> {
+    /// Makes every other worker scan at once.
+    async fn wake_peers(&self) -> Result<(), StoreError> {
         let leases = self.store.list().await?;
         let mut first: BTreeMap<LeaseOwner, Renewal> = BTreeMap::new();
         for Lease { key, holder, counter, throughput, .. } in leases {
-            let Some(owner) = holder.committer().filter(|owner| **owner != self.me) else { continue };
+            let Some(owner) = holder.committer().filter(|owner| *owner != self.me) else { continue };
             first.entry(owner.clone()).or_insert(Renewal { key, counter, throughput });
         }
         for (owner, mut renewal) in first {

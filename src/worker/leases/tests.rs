@@ -1,18 +1,19 @@
-//! Keepers alone, under paused time: how fast leases find their next holder.
+//! Lease managers without coordinators, under paused time: how fast leases find their next holder.
 
 use super::*;
 use crate::source::{Behind, ShardReader, SourceError, SourceShard};
 use async_trait::async_trait;
 use checkpoints::{
-    Advance, Decided, Decision, LeaseStoreExt, ManifestName, MemoryStore, Position, ShardId, ShardRange,
+    Advance, Decided, Decision, LeaseStoreExt, ManifestName, MemoryStore, Position, ShardId, ShardRange, StreamName,
 };
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 
-/// A stream of which only the list of shards is asked.
+/// A stream that can only be listed.
 struct Listed {
     stream: StreamName,
-    /// Whether listing gives no answer.
+    /// Whether a list is never answered.
     hangs: AtomicBool,
     shards: Mutex<Vec<SourceShard>>,
 }
@@ -31,7 +32,7 @@ impl ShardSource for Listed {
     }
 
     async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
-        unreachable!("keepers do not read")
+        unreachable!("lease managers do not read")
     }
 
     async fn behind(&self, _: &ShardId, _: &Position) -> Result<Behind, SourceError> {
@@ -53,53 +54,60 @@ fn stream(shards: usize) -> Arc<Listed> {
     })
 }
 
-/// A keeper and its coordinator, which lets go of what is asked for, after as long as a commit takes.
+/// A lease manager, and a coordinator that releases what is requested after the time of a commit.
 struct Worker {
     me: LeaseOwner,
     commands: mpsc::UnboundedSender<LeaseCommand>,
-    keeper: JoinHandle<()>,
+    manager: JoinHandle<()>,
     throughput: Arc<Throughput>,
     /// How often a lease was gained.
     gained: Arc<AtomicUsize>,
 }
 
-fn start(number: u8, store: &MemoryStore, source: &Arc<Listed>) -> Worker {
-    let me = LeaseOwner::from_random([number; 16]);
-    let (commands, receiver) = mpsc::unbounded_channel();
-    let (coordinator, mut message) = mpsc::unbounded_channel();
-    let throughput = Arc::new(Throughput::default());
-    let keeper = LeaseManager {
-        me: me.clone(),
+fn settings(
+    number: u8,
+    store: &MemoryStore,
+    source: &Arc<Listed>,
+) -> (LeaseManagerSettings, mpsc::UnboundedReceiver<LeaseEvent>) {
+    let (coordinator, events) = mpsc::unbounded_channel();
+    let settings = LeaseManagerSettings {
+        me: LeaseOwner::from_random([number; 16]),
         store: Arc::new(store.clone()),
         sources: vec![Arc::clone(source) as Arc<dyn ShardSource>],
         failover: Duration::from_secs(10),
         hand_off: Duration::from_secs(30),
-        throughput: Arc::clone(&throughput),
+        throughput: Arc::default(),
         coordinator,
-        state: LeaseManagerState::default(),
     };
-    let (lease_commands, gained) = (commands.clone(), Arc::new(AtomicUsize::new(0)));
+    (settings, events)
+}
+
+fn start(number: u8, store: &MemoryStore, source: &Arc<Listed>) -> Worker {
+    let (settings, mut events) = settings(number, store, source);
+    let (commands, receiver) = mpsc::unbounded_channel();
+    let (me, throughput) = (settings.me.clone(), Arc::clone(&settings.throughput));
+    let (replies, gained) = (commands.clone(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&gained);
     tokio::spawn(async move {
-        while let Some(news) = message.recv().await {
-            match news {
+        while let Some(event) = events.recv().await {
+            match event {
                 LeaseEvent::Gained(_) => drop(count.fetch_add(1, Ordering::Relaxed)),
-                LeaseEvent::Asked(key) => {
+                LeaseEvent::Requested(key) => {
                     tokio::time::sleep(Duration::from_millis(700)).await;
-                    let _ = lease_commands.send(LeaseCommand::LetGo(key));
+                    let _ = replies.send(LeaseCommand::Release(key));
                 }
                 _ => {}
             }
         }
     });
-    Worker { me, commands, keeper: tokio::spawn(keeper.run(receiver)), throughput, gained }
+    Worker { me, commands, manager: tokio::spawn(LeaseManager::new(settings).run(receiver)), throughput, gained }
 }
 
 async fn held(store: &MemoryStore, worker: &Worker) -> usize {
     store.list().await.unwrap().iter().filter(|lease| lease.holder == Holder::Held(worker.me.clone())).count()
 }
 
-/// Waits until a worker holds so many leases, and says how long that took.
+/// Waits until a worker holds `count` leases, and returns how long that took.
 async fn until_held(store: &MemoryStore, worker: &Worker, count: usize) -> Duration {
     let begun = Instant::now();
     while held(store, worker).await != count {
@@ -110,7 +118,7 @@ async fn until_held(store: &MemoryStore, worker: &Worker, count: usize) -> Durat
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_child_waits_for_a_parent_that_the_look_at_the_table_did_not_show() {
+async fn a_child_waits_for_a_parent_that_the_scan_did_not_show() {
     let store = MemoryStore::new();
     let key = |id: &str| ShardKey::new(StreamName::new("s").unwrap(), ShardId::new(id).unwrap());
     let source = stream(1);
@@ -118,59 +126,59 @@ async fn a_child_waits_for_a_parent_that_the_look_at_the_table_did_not_show() {
     let first = start(1, &store, &source);
     until_held(&store, &first, 2).await;
     first.commands.send(LeaseCommand::Stop).unwrap();
-    first.keeper.await.unwrap();
+    first.manager.await.unwrap();
     store.hide(&key("000"), true);
     let second = start(2, &store, &source);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let rows = store.get(&[key("000"), key("child"), key("orphan")]).await.unwrap();
     let holders: Vec<bool> = rows.into_iter().map(|row| row.unwrap().holder.is(&second.me)).collect();
-    assert_eq!(holders, [true, false, true], "what the look does not show is asked for");
+    assert_eq!(holders, [true, false, true], "the parent that the scan did not show is read by its key");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_was_anothers_in_between_is_gained_once_the_coordinator_says_so() {
+async fn a_lease_that_came_back_between_two_scans_is_gained_again_once_it_is_disowned() {
     let (store, source) = (MemoryStore::new(), stream(1));
     let worker = start(1, &store, &source);
     until_held(&store, &worker, 1).await;
     let key = ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("000").unwrap());
-    // Between two looks of the keeper.
+    // Between two scans.
     for taker in [LeaseOwner::from_random([2; 16]), worker.me.clone()] {
         let row = store.get(std::slice::from_ref(&key)).await.unwrap().remove(0).unwrap();
         assert!(store.take(&taker, &key, row.counter).await.unwrap().is_some());
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(worker.gained.load(Ordering::Relaxed), 1, "the keeper has seen no change");
-    worker.commands.send(LeaseCommand::NotOurs(key)).unwrap();
+    assert_eq!(worker.gained.load(Ordering::Relaxed), 1, "the manager has seen no change");
+    worker.commands.send(LeaseCommand::Disown(key)).unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(worker.gained.load(Ordering::Relaxed), 2);
     assert_eq!(held(&store, &worker).await, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_ends_is_followed_at_once_one_that_dies_within_fifteen_seconds() {
+async fn the_leases_of_a_worker_that_stops_are_taken_at_once_and_of_one_that_dies_within_fifteen_seconds() {
     let (store, source) = (MemoryStore::new().with_metering(), stream(8));
     let first = start(1, &store, &source);
     until_held(&store, &first, 8).await;
     let second = start(2, &store, &source);
     let share = until_held(&store, &second, 4).await;
-    assert!(share < Duration::from_secs(30), "the second has its share after {share:?}");
+    assert!(share < Duration::from_secs(30), "the second worker had its share after {share:?}");
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((held(&store, &first).await, held(&store, &second).await), (4, 4), "nothing moves without a reason");
 
     first.commands.send(LeaseCommand::Stop).unwrap();
-    first.keeper.await.unwrap();
+    first.manager.await.unwrap();
     let after = until_held(&store, &second, 8).await;
-    assert!(after < Duration::from_secs(2), "taken up after {after:?}");
+    assert!(after < Duration::from_secs(2), "taken after {after:?}");
 
     let third = start(3, &store, &source);
     until_held(&store, &third, 4).await;
-    second.keeper.abort();
+    second.manager.abort();
     let after = until_held(&store, &third, 8).await;
     assert!((Duration::from_secs(5)..Duration::from_secs(15)).contains(&after), "taken after {after:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_can_not_be_listed_costs_nobody_its_leases() {
+async fn no_worker_loses_a_lease_while_a_stream_cannot_be_listed() {
     let (store, source) = (MemoryStore::new().with_metering(), stream(4));
     let first = start(1, &store, &source);
     until_held(&store, &first, 4).await;
@@ -184,35 +192,26 @@ async fn a_stream_that_can_not_be_listed_costs_nobody_its_leases() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_whose_letting_go_was_lost_is_let_go_again() {
+async fn a_requested_lease_is_released_again_if_the_first_release_was_lost() {
     let (store, source) = (MemoryStore::new(), stream(1));
-    let me = LeaseOwner::from_random([1; 16]);
     let other = LeaseOwner::from_random([2; 16]);
-    let (coordinator, _told) = mpsc::unbounded_channel();
-    let mut keeper = LeaseManager {
-        me: me.clone(),
-        store: Arc::new(store.clone()),
-        sources: vec![Arc::clone(&source) as Arc<dyn ShardSource>],
-        failover: Duration::from_secs(10),
-        hand_off: Duration::from_secs(30),
-        throughput: Arc::default(),
-        coordinator,
-        state: LeaseManagerState::default(),
-    };
-    keeper.look().await.unwrap();
+    let (settings, _events) = settings(1, &store, &source);
+    let me = settings.me.clone();
+    let mut manager = LeaseManager::new(settings);
+    manager.scan_leases().await.unwrap();
     let key = store.list().await.unwrap()[0].key.clone();
     assert!(store.ask(&other, &key, &me).await.unwrap());
-    keeper.look().await.unwrap();
-    assert!(keeper.state.asked_of_us.contains(&key));
-    // As `let_go` leaves it when its request is lost.
-    keeper.state.held.remove(&key);
-    keeper.look().await.unwrap();
+    manager.scan_leases().await.unwrap();
+    assert!(manager.requested_by_others.contains(&key));
+    // `release` leaves this state if its request is lost.
+    manager.held.remove(&key);
+    manager.scan_leases().await.unwrap();
     assert_eq!(store.list().await.unwrap()[0].holder, Holder::Held(other));
-    assert!(keeper.state.asked_of_us.is_empty(), "should it come back, it may be asked for again");
+    assert!(manager.requested_by_others.is_empty(), "if the lease comes back, it may be requested again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_shard_is_worth_several_idle_ones() {
+async fn a_busy_shard_weighs_as_much_as_several_idle_ones() {
     let (store, source) = (MemoryStore::new(), stream(4));
     let first = start(1, &store, &source);
     until_held(&store, &first, 4).await;
@@ -230,12 +229,12 @@ async fn a_busy_shard_is_worth_several_idle_ones() {
     }
     let rows = store.list().await.unwrap();
     let of = |worker: &Worker| rows.iter().filter(|row| row.holder.is(&worker.me)).count();
-    assert_eq!((of(&first), of(&second)), (3, 1), "one is given up, and nothing moves back");
-    assert_eq!(rows[0].holder, Holder::Held(second.me.clone()), "the busy one");
+    assert_eq!((of(&first), of(&second)), (3, 1), "one lease moves, and none moves back");
+    assert_eq!(rows[0].holder, Holder::Held(second.me.clone()), "the busy shard moves");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_row_of_a_shard_goes_when_its_stream_has_forgotten_it_and_its_children_are_read() {
+async fn a_row_is_removed_once_its_stream_has_forgotten_the_shard_and_its_children_are_read() {
     let (store, source) = (MemoryStore::new(), stream(0));
     let at = |id: &str| ShardKey::new(source.stream.clone(), ShardId::new(id).unwrap());
     source.shards.lock().unwrap().extend([shard("a", &[]), shard("b", &["a"])]);
@@ -252,11 +251,11 @@ async fn the_row_of_a_shard_goes_when_its_stream_has_forgotten_it_and_its_childr
         store.advance(&manifest, &[advance]).await.unwrap();
     };
     commit("a", Position::End, vec![ShardId::new("b").unwrap()]).await;
-    worker.commands.send(LeaseCommand::LetGo(at("a"))).unwrap();
+    worker.commands.send(LeaseCommand::Release(at("a"))).unwrap();
     until_held(&store, &worker, 1).await;
     source.shards.lock().unwrap().remove(0);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(store.list().await.unwrap().len(), 2, "its child is not read yet");
+    assert_eq!(store.list().await.unwrap().len(), 2, "its child has not been read yet");
     commit("b", Position::at(1_u64.into()), Vec::new()).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     let rows = store.list().await.unwrap();

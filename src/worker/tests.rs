@@ -1,0 +1,229 @@
+//! Whole runs of one worker after another, in memory, under paused time: what they do about an epoch that was left pending.
+//!
+//! A first worker decides an epoch and then fails to publish it. Its uploads expire, so whoever recovers the epoch waits ten
+//! seconds before the roll back. What happens in these ten seconds is what most tests here are about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpoints::{Lease, LeaseOwner, LeaseStore, MemoryStore as MemoryLeases, Renewal};
+use pipeline::encode::EncoderConfig;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::commit::Stores;
+use crate::lake::{Fault, MemoryStore, ObjectKey, ObjectStore};
+use crate::retry::RetryPolicy;
+use crate::worker::testing::{StoppedClock, TestStream, key, lane_config, records_up_to};
+use crate::worker::{Compute, Progress, WorkerConfig, WorkerError, run};
+
+/// A stream, a lake and a lease table.
+struct Environment {
+    stream: TestStream,
+    lake: MemoryStore,
+    leases: MemoryLeases,
+}
+
+/// A worker that is running.
+struct Worker {
+    me: LeaseOwner,
+    stop: CancellationToken,
+    progress: Arc<Progress>,
+    task: JoinHandle<Result<(), WorkerError>>,
+}
+
+impl Worker {
+    async fn stop(self) -> Result<(), WorkerError> {
+        self.stop.cancel();
+        self.task.await.unwrap()
+    }
+}
+
+impl Environment {
+    /// `group_shards_max`: the most shards of one epoch.
+    fn new(shards: &[(&str, u64)], group_shards_max: usize) -> Self {
+        Environment {
+            stream: TestStream::new(shards),
+            lake: MemoryStore::new(),
+            leases: MemoryLeases::new().with_decision_shards_max(group_shards_max),
+        }
+    }
+
+    fn row(&self, shard: &str) -> Lease {
+        self.leases.rows().into_iter().find(|row| row.key == key(shard)).unwrap()
+    }
+
+    fn committed(&self, shard: &str) -> u64 {
+        records_up_to(&self.row(shard).checkpoint)
+    }
+
+    fn start(&self, number: u8, until_caught_up: bool) -> Worker {
+        let me = LeaseOwner::from_random([number; 16]);
+        let config = WorkerConfig {
+            me: me.clone(),
+            sources: vec![Arc::new(self.stream.clone())],
+            stores: Stores::new(
+                Arc::new(self.lake.clone()),
+                Arc::new(self.leases.clone()),
+                RetryPolicy { retries: 2, ..RetryPolicy::default() },
+            ),
+            raw_sink: None,
+            clock: Arc::new(StoppedClock),
+            compute: Compute::Inline,
+            lanes: Arc::new(lane_config()),
+            threads: 1,
+            memory: 16 << 20,
+            encoder: EncoderConfig::default(),
+            file_bytes: 1 << 20,
+            open_objects: 4,
+            epoch_interval: Duration::from_millis(500),
+            epoch_input_bytes: 1 << 30,
+            failover: Duration::from_secs(5),
+            hand_off: Duration::from_secs(8),
+            until_caught_up,
+        };
+        let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));
+        let task = tokio::spawn(run(config, Arc::clone(&progress), stop.clone()));
+        Worker { me, stop, progress, task }
+    }
+
+    /// Lets a first worker decide an epoch that it can't publish, and loses the epoch's uploads. Returns the shards on which
+    /// the epoch is pending.
+    async fn leave_an_epoch_pending(&self) -> Vec<String> {
+        self.lake.fail("complete_upload", 0, Fault::Refuse);
+        let error = self.start(1, false).task.await.unwrap().unwrap_err();
+        assert!(matches!(error, WorkerError::Commit(_)), "{error}");
+        self.lake.expire_uploads();
+        let rows = self.leases.rows().into_iter().filter(|row| row.pending.is_some());
+        rows.map(|row| row.key.shard.to_string()).collect()
+    }
+
+    /// Calls that read a commit record: each recovery begins with one.
+    fn recoveries(&self) -> usize {
+        let calls = self.lake.calls();
+        calls.iter().filter(|(operation, key)| *operation == "get" && key.starts_with("_commits/")).count()
+    }
+}
+
+async fn seconds(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_shards_are_committed_while_a_recovery_waits() {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 1);
+    assert_eq!(environment.leave_an_epoch_pending().await, ["a"]);
+    let worker = environment.start(2, false);
+    seconds(3).await;
+    environment.stream.put("b", 4);
+    seconds(3).await;
+    assert!(environment.row("a").pending.is_some(), "the recovery waits");
+    assert_eq!((environment.committed("a"), environment.committed("b")), (0, 7));
+    seconds(6).await;
+    assert!(environment.row("a").pending.is_none(), "the epoch is rolled back");
+    assert_eq!(environment.committed("a"), 3, "and its records are read again");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_recovery_serves_all_shards_of_the_epoch() {
+    let environment = Environment::new(&[("a", 3), ("b", 3), ("c", 3)], 100);
+    assert_eq!(environment.leave_an_epoch_pending().await, ["a", "b", "c"]);
+    let recoveries = environment.recoveries();
+    let worker = environment.start(2, false);
+    seconds(15).await;
+    assert_eq!(environment.recoveries() - recoveries, 1);
+    assert_eq!(worker.progress.committed().rolled_back, 1);
+    assert_eq!(["a", "b", "c"].map(|shard| environment.committed(shard)), [3, 3, 3]);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_until_caught_up_waits_for_a_recovery() {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 1);
+    environment.leave_an_epoch_pending().await;
+    let worker = environment.start(2, true);
+    seconds(8).await;
+    assert!(!worker.task.is_finished() && environment.committed("b") == 3);
+    worker.task.await.unwrap().unwrap();
+    assert_eq!(environment.committed("a"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_during_a_recovery_leaves_the_epoch_to_the_next_worker() {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 1);
+    environment.leave_an_epoch_pending().await;
+    let worker = environment.start(2, false);
+    seconds(4).await;
+    let begun = tokio::time::Instant::now();
+    worker.stop().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "the stop does not wait for the recovery");
+    let row = environment.row("a");
+    assert!(row.pending.is_some() && row.holder.committer().is_none());
+    environment.start(3, true).task.await.unwrap().unwrap();
+    assert_eq!((environment.committed("a"), environment.committed("b")), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_whose_lease_is_lost_during_its_recovery_is_not_read() {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 1);
+    environment.leave_an_epoch_pending().await;
+    let worker = environment.start(2, false);
+    seconds(4).await;
+    let row = environment.row("a");
+    assert!(row.holder.is(&worker.me));
+    let thief = LeaseOwner::from_random([9; 16]);
+    // The thief renews, so that it counts as alive.
+    let mut counter = environment.leases.take(&thief, &row.key, row.counter).await.unwrap().unwrap().counter;
+    for _ in 0..10 {
+        seconds(1).await;
+        let renewal = Renewal { key: row.key.clone(), counter, throughput: row.throughput };
+        environment.leases.renew(&thief, &[renewal]).await.unwrap();
+        counter += 1;
+    }
+    assert!(environment.row("a").pending.is_none(), "the recovery ends all the same");
+    assert_eq!((environment.committed("a"), environment.committed("b")), (0, 3));
+    let aborted = worker.progress.committed().aborted;
+    assert_eq!(aborted, 0, "no epoch had records of the lost shard");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_requested_during_its_recovery_is_handed_over_at_once() {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 1);
+    environment.leave_an_epoch_pending().await;
+    let worker = environment.start(2, false);
+    seconds(4).await;
+    let asker = LeaseOwner::from_random([9; 16]);
+    assert!(environment.leases.ask(&asker, &key("a"), &worker.me).await.unwrap());
+    seconds(2).await;
+    let row = environment.row("a");
+    assert!(row.holder.is(&asker) && row.pending.is_some());
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_whose_epoch_cannot_be_recovered_is_abandoned_and_the_others_are_read() {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 1);
+    environment.leave_an_epoch_pending().await;
+    let intent = environment.row("a").pending.unwrap().manifest;
+    environment.lake.delete(&ObjectKey::new(intent.as_str()).unwrap()).await.unwrap();
+    let error = environment.start(2, true).task.await.unwrap().unwrap_err();
+    let WorkerError::Shards { problems } = error else { panic!("{error}") };
+    assert!(problems.len() == 1 && problems[0].contains("shard a of stream orders"), "{problems:?}");
+    assert_eq!(environment.committed("b"), 3);
+    assert!(environment.row("a").pending.is_some() && environment.row("a").holder.committer().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_ends_if_the_lake_fails_during_a_recovery_that_shards_wait_for() {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 1);
+    environment.leave_an_epoch_pending().await;
+    let worker = environment.start(2, false);
+    seconds(4).await;
+    environment.lake.fail("complete_upload", 0, Fault::Refuse);
+    let error = worker.task.await.unwrap().unwrap_err();
+    assert!(matches!(error, WorkerError::Commit(_)), "{error}");
+    environment.start(3, true).task.await.unwrap().unwrap();
+    assert_eq!((environment.committed("a"), environment.committed("b")), (3, 3));
+}
