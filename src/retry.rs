@@ -76,7 +76,7 @@ impl RetryPolicy {
     }
 
     /// The wait after a number of failures in a row, without jitter: for a caller with a loop of its own.
-    pub fn wait_after(&self, failures: u32) -> Duration {
+    pub fn wait_after(&self, failures: usize) -> Duration {
         self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest)
     }
 }
@@ -118,6 +118,6 @@ mod tests {
     fn waits_double_up_to_the_longest() {
         let waits: Vec<u128> = (1..=8).map(|failures| RetryPolicy::CALL.wait_after(failures).as_millis()).collect();
         assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 3200, 5000]);
-        assert_eq!(RetryPolicy::CALL.wait_after(u32::MAX), Duration::from_secs(5));
+        assert_eq!(RetryPolicy::CALL.wait_after(usize::MAX), Duration::from_secs(5));
     }
 }

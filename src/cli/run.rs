@@ -176,18 +176,11 @@ fn configure(
         clock: Arc::clone(clock),
         compute: Compute::on_threads(config.worker.limits.threads)?,
         lanes: Arc::new(lanes),
-        threads: config.worker.limits.threads,
-        memory: usize::try_from(config.worker.limits.memory)?,
+        settings: config.worker.clone(),
         encoder: EncoderConfig {
             zstd_level: config.worker.output.zstd_level,
             producer: ProducerVersion::of_build(crate::BUILD),
         },
-        file_bytes: config.worker.output.file_bytes,
-        open_objects: config.worker.limits.open_objects,
-        epoch_interval: config.worker.commit.interval,
-        epoch_input_bytes: config.worker.commit.input_bytes,
-        failover: config.worker.leases.failover,
-        hand_off: config.worker.leases.hand_off,
         until_caught_up: args.until_caught_up,
     };
     Ok((worker, lake))

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::WorkerSettings;
 use crate::worker::catch_up::CatchUp;
 use crate::worker::epoch::commit::{EpochEnd, commit_epoch};
 use crate::worker::epoch::encode::Encoding;
@@ -41,13 +42,13 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
         me: config.me.clone(),
         store: Arc::clone(&config.stores.leases_once),
         sources: config.sources.clone(),
-        failover: config.failover,
-        hand_off: config.hand_off,
+        failover: config.settings.leases.failover,
+        hand_off: config.settings.leases.hand_off,
         throughput: Arc::clone(&throughput),
         coordinator: lease_event_sender,
     });
     let manager = tokio::spawn(manager.run(commands));
-    let (reader_event_sender, reader_events) = mpsc::channel(config.threads.max(2));
+    let (reader_event_sender, reader_events) = mpsc::channel(config.settings.limits.threads.max(2));
     let mut coordinator = Coordinator::new(config, progress, lease_commands.clone(), reader_event_sender, throughput);
     let result = coordinator.run(stop, lease_events, reader_events).await;
     // The order of shutdown: readers and recoveries, then open epochs (after success there are none), then the leases.
@@ -82,7 +83,8 @@ impl Coordinator {
         throughput: Arc<Throughput>,
     ) -> Self {
         let (me, stores) = (config.me.clone(), config.stores.clone());
-        let memory = MemoryPlan::new(config.memory, config.threads);
+        let WorkerSettings { output, commit, limits, .. } = &config.settings;
+        let memory = MemoryPlan::new(usize::try_from(limits.memory).unwrap_or(usize::MAX), limits.threads);
         let buffers = BufferPool::default();
         let readers = ReaderSettings {
             sources: config.sources.clone(),
@@ -96,7 +98,7 @@ impl Coordinator {
             lanes: Arc::clone(&config.lanes),
             compute: config.compute.clone(),
             encoder: config.encoder.clone(),
-            file_bytes: config.file_bytes,
+            file_bytes: output.file_bytes,
         };
         let epochs = EpochSettings {
             me: me.clone(),
@@ -105,13 +107,13 @@ impl Coordinator {
             encoding: encoding.clone(),
             memory,
             raw_sink: config.raw_sink.clone(),
-            open_objects: config.open_objects,
-            interval: config.epoch_interval,
-            input_bytes: config.epoch_input_bytes,
+            open_objects: limits.open_objects,
+            interval: commit.interval,
+            input_bytes: commit.input_bytes,
         };
         Coordinator {
             shards: Shards::new(me, stores, lease_commands.clone(), Arc::clone(&progress), readers),
-            lanes: Lanes::new(encoding, config.threads, memory, buffers, Arc::clone(&progress)),
+            lanes: Lanes::new(encoding, limits.threads, memory, buffers, Arc::clone(&progress)),
             epochs: OpenEpochs::new(epochs),
             catch_up: CatchUp::new(config.until_caught_up),
             config,

@@ -51,7 +51,6 @@ mod testing;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use checkpoints::LeaseOwner;
 use pipeline::encode::{EncodeError, EncoderConfig};
@@ -59,6 +58,7 @@ use pipeline::lane::LaneConfig;
 
 use crate::clock::SharedClock;
 use crate::commit::{CommitError, Stores};
+use crate::config::WorkerSettings;
 use crate::lake::LakeError;
 use crate::raw::{RawError, RawSink};
 use crate::source::ShardSource;
@@ -83,24 +83,10 @@ pub struct WorkerConfig {
     pub compute: Compute,
     /// What the lanes need.
     pub lanes: Arc<LaneConfig>,
-    /// The number of lanes that run at once.
-    pub threads: usize,
-    /// Bytes of memory for records, rows and parts.
-    pub memory: usize,
+    /// Limits, intervals and sizes.
+    pub settings: WorkerSettings,
     /// How Parquet files are written.
     pub encoder: EncoderConfig,
-    /// Encoded bytes at which a file is closed.
-    pub file_bytes: u64,
-    /// Objects that are open at once.
-    pub open_objects: usize,
-    /// The time after which an epoch is committed.
-    pub epoch_interval: Duration,
-    /// The bytes of input after which it is committed earlier.
-    pub epoch_input_bytes: u64,
-    /// When a lease may be taken from an owner that shows no sign of life.
-    pub failover: Duration,
-    /// When a lease may be taken from an owner that was asked for it.
-    pub hand_off: Duration,
     /// Whether to end once every shard has been read to its tip and committed.
     pub until_caught_up: bool,
 }

@@ -125,8 +125,8 @@ impl ReaderTask {
                 Err(error) => {
                     tracing::warn!(key = %self.key, %error, "failed to read shard; reopening it");
                     drop(memory);
-                    tokio::time::sleep((self.retry.first * (1 << failures.min(16))).min(self.retry.longest)).await;
                     failures += 1;
+                    tokio::time::sleep(self.retry.wait_after(failures)).await;
                     reader = self.retry.run(|| self.source.open(&self.key.shard, &after)).await?;
                     continue;
                 }

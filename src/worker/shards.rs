@@ -389,7 +389,7 @@ mod tests {
             parts.shards.release(key, release);
         }
         assert!(parts.command().unwrap().starts_with("Abandon"));
-        assert!(parts.shards.has_failed(&key("a")) && parts.shards.problems() == ["can't read a: gone"]);
+        assert!(parts.shards.has_failed(&key("a")) && parts.shards.problems() == ["cannot read a: gone"]);
         parts.shards.on_gained(Lease { holder: Holder::Held(me()), ..lease("a", at(5)) });
         assert!(!parts.shards.has_failed(&key("a")));
     }

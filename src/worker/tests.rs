@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::Stores;
+use crate::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, WorkerSettings};
 use crate::lake::{Fault, MemoryStore, ObjectKey, ObjectStore};
 use crate::retry::RetryPolicy;
 use crate::worker::testing::{StoppedClock, TestStream, key, lane_config, records_up_to};
@@ -71,15 +72,13 @@ impl Environment {
             clock: Arc::new(StoppedClock),
             compute: Compute::Inline,
             lanes: Arc::new(lane_config()),
-            threads: 1,
-            memory: 16 << 20,
+            settings: WorkerSettings {
+                output: OutputConfig { file_bytes: 1 << 20, ..OutputConfig::default() },
+                commit: CommitConfig { interval: Duration::from_millis(500), input_bytes: 1 << 30 },
+                leases: LeaseConfig { failover: Duration::from_secs(5), hand_off: Duration::from_secs(8) },
+                limits: Limits { memory: 16 << 20, threads: 1, open_objects: 4, ..Limits::default() },
+            },
             encoder: EncoderConfig::default(),
-            file_bytes: 1 << 20,
-            open_objects: 4,
-            epoch_interval: Duration::from_millis(500),
-            epoch_input_bytes: 1 << 30,
-            failover: Duration::from_secs(5),
-            hand_off: Duration::from_secs(8),
             until_caught_up,
         };
         let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));

@@ -77,7 +77,7 @@ impl Pace {
     pub(super) fn failed(&mut self) -> (u32, Duration) {
         let now = Instant::now();
         self.failures += 1;
-        let longest = RetryPolicy::SHARD_READ.wait_after(self.failures);
+        let longest = RetryPolicy::SHARD_READ.wait_after(usize::try_from(self.failures).unwrap_or(usize::MAX));
         self.not_before(now + longest.mul_f64(0.5 + self.jitter() / 2.0));
         (self.failures, now.duration_since(*self.failing_since.get_or_insert(now)))
     }

@@ -13,6 +13,7 @@ use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
+use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, WorkerSettings};
 use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -131,6 +132,12 @@ impl Fleet {
         let (auditor, began) = (Arc::clone(&self.auditor), Instant::now());
         let task = tokio::spawn(async move {
             let connected = world.connect(&its_wires, Arc::clone(&clock)).await.map_err(|_| Failed::Opening)?;
+            let settings = WorkerSettings {
+                output: OutputConfig { file_bytes, ..OutputConfig::default() },
+                commit: CommitConfig { interval: epoch_interval, input_bytes: 1 << 30 },
+                leases: LeaseConfig { failover: FAILOVER, hand_off: Duration::from_secs(8) },
+                limits: Limits { memory, threads, open_objects: 16, ..Limits::default() },
+            };
             let config = WorkerConfig {
                 me: its_name.clone(),
                 sources: connected.sources,
@@ -139,15 +146,8 @@ impl Fleet {
                 clock,
                 compute: Compute::Inline,
                 lanes,
-                threads,
-                memory,
+                settings,
                 encoder: EncoderConfig::default(),
-                file_bytes,
-                open_objects: 16,
-                epoch_interval,
-                epoch_input_bytes: 1 << 30,
-                failover: FAILOVER,
-                hand_off: Duration::from_secs(8),
                 until_caught_up,
             };
             worker::run(config, message, stopped.clone()).await.map_err(Failed::Run)?;
