@@ -33,8 +33,6 @@ use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
 
 /// Records of the demonstration.
 const SAMPLE_RECORDS: u64 = 100_000;
-/// How long a worker that was told to stop may take to commit.
-const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let mut config = load(&Overrides {
@@ -88,16 +86,19 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         format!("--lake {} --checkpoints {}", config.lake, config.checkpoints)
     };
-    let raw_sink = open_raw_sink(&config, aws.as_ref()).await?;
+    let opening = open_raw_sink(&config, aws.as_ref());
+    let Some(raw_sink) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
+    let raw_sink = raw_sink?;
     // A stream can't say how many bytes lie ahead.
     let measured = sources.iter().zip(&config.sources).filter(|(_, source)| source.url.backend().counts_bytes());
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
-    progress.bytes_total.store(bytes_ahead(&measured, &stores).await, Ordering::Relaxed);
+    let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
+    progress.bytes_total.store(ahead, Ordering::Relaxed);
     let begun = Instant::now();
     let run_bar = RunBar::start(Arc::clone(&progress));
     let giving_back = tokio::spawn(crate::setup::allocator::trim_periodically());
-    let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
+    let result = worker::run(worker, Arc::clone(&progress), stop.clone()).await.map_err(anyhow::Error::from);
     drop(run_bar);
     giving_back.abort();
     listening.abort();
@@ -227,22 +228,6 @@ async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = 
         biased;
         () = stop.cancelled() => None,
         done = work => Some(done),
-    }
-}
-
-/// Lets a worker that was told to stop take its time, within bounds: what it can't commit is read again.
-async fn finish_in_time(
-    run: impl Future<Output = Result<(), worker::WorkerError>>,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(STOP_WITHIN).await;
-    };
-    tokio::select! {
-        biased;
-        result = run => Ok(result?),
-        () = overdue => anyhow::bail!("stopped after {} s without committing; what was not committed is read again", STOP_WITHIN.as_secs()),
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) static SECTIONS: LazyLock<Vec<Section<Settings>>> = LazyLock::new(|| 
         Section::new("commit", "When what was read becomes visible.", commit_keys()),
         Section::new("leases", "How workers share the shards.", leases_keys()),
         Section::new("limits", "What bounds the worker.", limits_keys()),
+        Section::new("stop", "How a worker ends after SIGTERM or SIGINT.", stop_keys()),
     ]
 });
 
@@ -355,6 +356,16 @@ fn limits_keys() -> Vec<Key<Settings>> {
               open file keeps its footer in memory.",
         },
     ]
+}
+
+fn stop_keys() -> Vec<Key<Settings>> {
+    vec![Key {
+        name: "within",
+        kind: Kind::Time(|settings| &mut settings.worker.stop.within, Duration::from_secs(1)),
+        default: Fallback::Is("25s"),
+        doc: "How long a worker may take to end after SIGTERM or SIGINT: it commits what it has read and releases its leases. Keep it \
+          below what the platform allows, which is 30 s on ECS and Kubernetes. What is not committed by then is read again.",
+    }]
 }
 
 /// The entry of a key.

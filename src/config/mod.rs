@@ -107,6 +107,13 @@ pub struct LeaseConfig {
     pub hand_off: Duration,
 }
 
+/// How a worker ends (`[stop]`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StopConfig {
+    /// The time from the signal to the end of the worker.
+    pub within: Duration,
+}
+
 /// What a worker runs by: the keys that do not say where something is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerSettings {
@@ -118,6 +125,8 @@ pub struct WorkerSettings {
     pub leases: LeaseConfig,
     /// What bounds the worker.
     pub limits: Limits,
+    /// How a worker ends.
+    pub stop: StopConfig,
 }
 
 /// What the program runs on.

@@ -27,6 +27,7 @@ fn every_key_has_a_default() {
     assert_eq!(config.key, KeySource::MadeFile("shardlake-demo/lake.pseudonym.key".into()));
     assert_eq!(config.worker.limits.memory, 512 << 20);
     assert_eq!(config.worker.commit.interval, Duration::from_secs(300));
+    assert_eq!(config.worker.stop.within, Duration::from_secs(25));
     assert_eq!(
         config.worker.output,
         OutputConfig { file_bytes: 128 << 20, zstd_level: 1, raw: Some(LineCodec::Gzip(1)), raw_to: RawTo::Lake }
@@ -75,6 +76,7 @@ fn values_out_of_their_bounds_are_refused() {
         ("[limits]\nrecord_bytes = true", "record_bytes must be a size such as \"64 MiB\""),
         ("[commit]\ninterval = \"50ms\"", "interval must be at least 100ms, not 50ms"),
         ("[leases]\nfailover = \"499ms\"", "failover must be at least 500ms, not 499ms"),
+        ("[stop]\nwithin = \"500ms\"", "within must be at least 1s, not 500ms"),
         ("[raw]\nlevel = 12", "level must be 1 to 9 for gzip, not 12"),
         ("[raw]\ncodec = \"zstd\"\nlevel = 20", "level must be 1 to 19 for zstd, not 20"),
         ("[parquet]\nzstd_level = 0", "zstd_level must be 1 to 19, not 0"),
@@ -284,7 +286,7 @@ fn the_effective_configuration_reads_back_as_the_same() {
                   [lake]\nurl = \"s3://the-lake/x\"\nencryption = \"aws:kms\"\nkms_key = \"k\"\ntags = { a = \"b\" }\n\
                   [checkpoints]\nurl = \"dynamodb://leases\"\n[anonymize]\nkey = \"env:KEY\"\n";
     let local = "[[source]]\nurl = \"file://x://\\u007f\"\n[raw]\nenabled = false\n[commit]\ninterval = \"90s\"\n";
-    for text in [on_aws, local, "[raw]\ncodec = \"zstd\"\nlevel = 7\n"] {
+    for text in [on_aws, local, "[raw]\ncodec = \"zstd\"\nlevel = 7\n[stop]\nwithin = \"1500ms\"\n"] {
         let first = effective(text);
         assert_eq!(effective(&first), first);
     }
@@ -298,6 +300,7 @@ fn the_effective_configuration_reads_back_as_the_same() {
         "key = \"env:KEY\"",
         "interval = \"5m\"",
         "input_bytes = \"16 GiB\"",
+        "within = \"25s\"",
         "# datasets: events, assessments, users",
     ] {
         assert!(first.lines().any(|found| found == line), "{line} is not in:\n{first}");

@@ -20,6 +20,8 @@ pub enum Fault {
     LoseBefore,
     /// The request takes effect, and its response is lost.
     LoseAfter,
+    /// The request is lost, and no response ever comes.
+    Hang,
     /// The store refuses.
     Refuse,
 }
@@ -106,12 +108,25 @@ impl MemoryStore {
     }
 
     /// Runs one call, with a scripted fault if there is one for it.
-    fn call<T>(
+    async fn call<T>(
         &self,
         operation: &'static str,
         on: &str,
         effect: impl FnOnce(&mut State) -> Result<T, LakeError>,
     ) -> Result<T, LakeError> {
+        match self.call_now(operation, on, effect) {
+            Some(result) => result,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The result of a call; `None` if it hangs.
+    fn call_now<T>(
+        &self,
+        operation: &'static str,
+        on: &str,
+        effect: impl FnOnce(&mut State) -> Result<T, LakeError>,
+    ) -> Option<Result<T, LakeError>> {
         let mut state = self.state();
         state.calls.push((operation, on.to_owned()));
         let due = state.script.iter_mut().enumerate().find(|(_, (scripted, _, _))| *scripted == operation);
@@ -120,24 +135,18 @@ impl MemoryStore {
                 *skip -= 1;
                 None
             }
-            Some((place, (_, _, fault))) => Some((place, *fault)),
+            Some((index, (_, _, fault))) => Some((index, *fault)),
             None => None,
         };
-        let operation_text = format!("{operation} {on}");
+        let Some((index, fault)) = fault else { return Some(effect(&mut state)) };
+        state.script.remove(index);
+        let (operation, problem) = (format!("{operation} {on}"), "scripted fault".to_owned());
+        let lost = || LakeError::Unavailable { operation: operation.clone(), problem: problem.clone() };
         match fault {
-            None => effect(&mut state),
-            Some((place, fault)) => {
-                state.script.remove(place);
-                let problem = "scripted fault".to_owned();
-                match fault {
-                    Fault::Refuse => Err(LakeError::Refused { operation: operation_text, problem }),
-                    Fault::LoseBefore => Err(LakeError::Unavailable { operation: operation_text, problem }),
-                    Fault::LoseAfter => {
-                        effect(&mut state)?;
-                        Err(LakeError::Unavailable { operation: operation_text, problem })
-                    }
-                }
-            }
+            Fault::Refuse => Some(Err(LakeError::Refused { operation, problem })),
+            Fault::LoseBefore => Some(Err(lost())),
+            Fault::LoseAfter => Some(effect(&mut state).and_then(|_| Err(lost()))),
+            Fault::Hang => None,
         }
     }
 }
@@ -157,6 +166,7 @@ impl ObjectStore for MemoryStore {
             }
             Ok(id)
         })
+        .await
     }
 
     async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError> {
@@ -169,6 +179,7 @@ impl ObjectStore for MemoryStore {
             upload.parts.insert(number, bytes);
             Ok(Part { number, tag: format!("tag-{number}") })
         })
+        .await
     }
 
     async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError> {
@@ -190,6 +201,7 @@ impl ObjectStore for MemoryStore {
             state.objects.insert(key.clone(), Bytes::from(bytes));
             Ok(Completion::Completed)
         })
+        .await
     }
 
     async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError> {
@@ -197,6 +209,7 @@ impl ObjectStore for MemoryStore {
             state.uploads.remove(id);
             Ok(())
         })
+        .await
     }
 
     async fn list_uploads(&self) -> Result<Vec<UploadInfo>, LakeError> {
@@ -208,10 +221,11 @@ impl ObjectStore for MemoryStore {
             };
             Ok(state.uploads.iter().map(info).collect())
         })
+        .await
     }
 
     async fn flush(&self) -> Result<(), LakeError> {
-        self.call("flush", "", |_| Ok(()))
+        self.call("flush", "", |_| Ok(())).await
     }
 
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
@@ -222,16 +236,18 @@ impl ObjectStore for MemoryStore {
             state.objects.insert(key.clone(), bytes);
             Ok(Written::New)
         })
+        .await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
-        self.call("get", key.as_str(), |state| Ok(state.objects.get(key).cloned()))
+        self.call("get", key.as_str(), |state| Ok(state.objects.get(key).cloned())).await
     }
 
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
         self.call("checksum", key.as_str(), |state| {
             Ok(state.objects.get(key).map(|bytes| (bytes.len() as u64, Checksum::of(bytes))))
         })
+        .await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError> {
@@ -245,6 +261,7 @@ impl ObjectStore for MemoryStore {
             let listed = state.objects.iter().filter(|(key, _)| key.as_str().starts_with(prefix));
             Ok(listed.filter(|(key, _)| hidden.as_ref() != Some(key)).map(info).collect())
         })
+        .await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError> {
@@ -252,5 +269,6 @@ impl ObjectStore for MemoryStore {
             state.objects.remove(key);
             Ok(())
         })
+        .await
     }
 }

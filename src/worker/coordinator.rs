@@ -27,6 +27,7 @@ use crate::worker::progress::Progress;
 use crate::worker::reader::{BufferPool, ReaderEvent};
 use crate::worker::readers::{ReadRange, ReadWhat, ReaderSettings, ReaderUpdate};
 use crate::worker::shards::Shards;
+use crate::worker::stop::StopLimit;
 use crate::worker::{WorkerConfig, WorkerError};
 
 /// Runs a worker until it is stopped, has caught up, or fails.
@@ -34,7 +35,12 @@ use crate::worker::{WorkerConfig, WorkerError};
 /// # Errors
 /// See [`WorkerError`]. Everything that was committed before stays, and nothing uncommitted is visible.
 pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: CancellationToken) -> Result<(), WorkerError> {
-    config.stores.leases.register(&config.me).await?;
+    let mut limit = StopLimit::new(stop.clone(), config.settings.stop.within);
+    if let Some(registered) = limit.commit(config.stores.leases.register(&config.me)).await {
+        registered?;
+    } else {
+        return Err(WorkerError::StopTimedOut { within: limit.within(), shards: 0 });
+    }
     let (lease_event_sender, lease_events) = mpsc::unbounded_channel();
     let (lease_commands, commands) = mpsc::unbounded_channel();
     let throughput = Arc::new(Throughput::default());
@@ -47,19 +53,24 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
         throughput: Arc::clone(&throughput),
         coordinator: lease_event_sender,
     });
-    let manager = tokio::spawn(manager.run(commands));
+    let mut manager = tokio::spawn(manager.run(commands));
     let (reader_event_sender, reader_events) = mpsc::channel(config.settings.limits.threads.max(2));
     let mut coordinator = Coordinator::new(config, progress, lease_commands.clone(), reader_event_sender, throughput);
-    let result = coordinator.run(stop, lease_events, reader_events).await;
-    // The order of shutdown: readers and recoveries, then open epochs (after success there are none), then the leases.
-    coordinator.shards.shut_down().await;
-    for group in coordinator.epochs.groups() {
-        if let Err(error) = coordinator.abandon_epoch(group).await {
-            tracing::debug!(%error, "failed to abandon an open epoch; its uploads are left to a sweep");
-        }
+    let ran = limit.commit(coordinator.run(stop, lease_events, reader_events)).await;
+    let result = ran.unwrap_or_else(|| {
+        let (within, shards) = (limit.within(), coordinator.shards.uncommitted());
+        Err(WorkerError::StopTimedOut { within, shards })
+    });
+    // The order of shutdown: readers and recoveries, then open epochs (after success there are none), then the leases. Once the
+    // time for commits is over, epochs are left as they are.
+    if limit.commit(coordinator.shut_down()).await.is_none() {
+        tracing::warn!("open epochs were not abandoned in time; their uploads are left to a sweep");
     }
     let _ = lease_commands.send(LeaseCommand::Stop);
-    let _ = manager.await;
+    if limit.release(&mut manager).await.is_none() {
+        manager.abort();
+        tracing::warn!("leases were not released in time; other workers take them after the failover time");
+    }
     result
 }
 
@@ -120,6 +131,16 @@ impl Coordinator {
             progress,
             lease_commands,
             throughput,
+        }
+    }
+
+    /// Ends all readers and recoveries, and abandons the open epochs.
+    async fn shut_down(&mut self) {
+        self.shards.shut_down().await;
+        for group in self.epochs.groups() {
+            if let Err(error) = self.abandon_epoch(group).await {
+                tracing::debug!(%error, "failed to abandon an open epoch; its uploads are left to a sweep");
+            }
         }
     }
 

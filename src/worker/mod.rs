@@ -45,12 +45,15 @@ mod coordinator;
 
 mod progress;
 
+mod stop;
+
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use checkpoints::LeaseOwner;
 use pipeline::encode::{EncodeError, EncoderConfig};
@@ -61,6 +64,7 @@ use crate::commit::{CommitError, Stores};
 use crate::config::WorkerSettings;
 use crate::lake::LakeError;
 use crate::raw::{RawError, RawSink};
+use crate::settings::units::write_duration;
 use crate::source::ShardSource;
 
 pub use compute::Compute;
@@ -109,10 +113,32 @@ pub enum WorkerError {
     /// Rows could not be encoded, which is a bug.
     #[error("rows could not be encoded: {0}")]
     Encode(#[from] EncodeError),
+    /// The worker was asked to stop, and its commits did not finish in time.
+    #[error(
+        "the worker was stopped before its commits finished ([stop] within = {}). {} Nothing is lost or doubled: they are read again \
+         from the last commit, unless their commit was decided, which the next worker then finishes",
+        write_duration(*within),
+        left(*shards)
+    )]
+    StopTimedOut {
+        /// The time it had.
+        within: Duration,
+        /// Shards of which records were read and not committed.
+        shards: usize,
+    },
     /// Shards could not be read, or their pending epochs could not be recovered.
     #[error("{} not read to the end:\n{}", if problems.len() == 1 { "a shard was" } else { "shards were" }, problems.join("\n"))]
     Shards {
         /// One sentence for each.
         problems: Vec<String>,
     },
+}
+
+/// What a worker that was cut off leaves, in words.
+fn left(shards: usize) -> String {
+    match shards {
+        0 => "No record that it had read was left uncommitted.".to_owned(),
+        1 => "Records of 1 shard were read and not committed.".to_owned(),
+        _ => format!("Records of {shards} shards were read and not committed."),
+    }
 }

@@ -175,6 +175,11 @@ impl Shards {
         self.recoveries.abort_all().await;
     }
 
+    /// The number of shards of which records were read and not committed.
+    pub(super) fn uncommitted(&self) -> usize {
+        self.readers.uncommitted()
+    }
+
     /// Takes a reader's event into account. A shard that fails is abandoned.
     pub(super) fn on_reader_event(&mut self, event: ReaderEvent) -> ReaderUpdate {
         match self.readers.on_event(event) {

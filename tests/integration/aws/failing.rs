@@ -305,6 +305,29 @@ fn a_worker_killed_while_its_completions_hang_is_rolled_forward() {
 }
 
 #[test]
+fn a_worker_that_cannot_commit_before_its_time_to_stop_is_over_releases_its_leases() {
+    // Without a release the next worker would wait for half a minute.
+    let options = Options { leases: "failover = \"30s\"\n[stop]\nwithin = \"4s\"".to_owned(), ..Options::default() };
+    let cloud = Cloud::new(2, &options);
+    cloud.put(300);
+    cloud.faults.add(Rule::new(ServiceName::S3, "CompleteMultipartUpload", When::Always, Fault::Hang));
+    let mut worker = cloud.start(&[]);
+    wait_for("completions to hang", 20, || cloud.faults.count(FaultKind::Hang) > 0);
+    worker.signal("TERM");
+    let took = wait_for("a worker's end", 20, || worker.has_ended().is_some());
+    let log = worker.log(&cloud);
+    assert_eq!(worker.has_ended().unwrap().code(), Some(1), "{log}");
+    assert!(took < std::time::Duration::from_secs(6), "{took:?}");
+    assert!(log.contains("the worker was stopped before its commits finished ([stop] within = 4s)"), "{log}");
+    assert!(cloud.rows().iter().all(|row| row.owner.is_none()), "every lease is released");
+    cloud.faults.clear();
+    let took = std::time::Instant::now();
+    cloud.catch_up();
+    assert!(took.elapsed() < std::time::Duration::from_secs(20), "{:?}", took.elapsed());
+    cloud.audit();
+}
+
+#[test]
 fn records_as_received_reach_firehose_at_least_once_and_the_lake_exactly_once() {
     let options = Options {
         raw: "to = \"firehose:landing\"".to_owned(),

@@ -12,6 +12,8 @@
 
 mod audit;
 mod cloud;
+mod lake;
+mod permissions;
 mod records;
 mod worker;
 
