@@ -1,11 +1,11 @@
-// A Kinesis Client Library 3.1 application that does nothing with a record but count it and its bytes: the peer of
-// benches/aws.py, which compiles and starts it.
+// An application of the Kinesis Client Library 3.1 that only counts records and their bytes. It is a peer in benches/aws.py, which
+// compiles and starts it.
 //
 //   java -Daws.cborEnabled=… -cp JARS:… KclCount ENDPOINT APPLICATION RECORDS
 //
-// It stops after so many records and prints one line of JSON: records, bytes, and the process's CPU seconds when the first
-// record came, when half of them had come, and at the end. Everything is at KCL's defaults but for what makes it start
-// sooner, and metrics, which are off. It never checkpoints, which is in its favour.
+// It stops after RECORDS records and prints one line of JSON: records, bytes, and the CPU seconds of the process at the first
+// record, at half of the records, and at the end. All settings are defaults of the KCL, except that it starts sooner and that
+// metrics are off. It never checkpoints, which is in its favour.
 
 import java.lang.management.ManagementFactory;
 import java.net.URI;

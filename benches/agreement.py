@@ -1,13 +1,19 @@
-"""Whether DuckDB and the product did the same work: their files of one input, row by row and column by column.
+"""Compares the files that DuckDB and the product wrote from one input, row by row and column by column.
 
     python benches/agreement.py DEFINITION.toml INPUT.ndjson LAKE DUCKDB_OUT
 
-Rows are matched by their place in the input: the product knows the offset of a record's line, DuckDB its number. Prints
-one line of JSON: `both` (rows that both have), `only_product` and `only_duckdb` with reasons (for the latter, the code of
-the product's dead letter), `columns` compared, and `different`, the columns in which some rows of both differ, with how
-many and one pair of values. Also what DuckDB needs for the very rows that the product wrote, in their order and with the
-same partitions: `parquet` is the product's size, `rewritten` DuckDB's by the version of its encodings. Ends with 1 if any column differs in more than 1 row of 10,000, or if either side has more
-than 2 % of rows that the other has not.
+Rows are matched by their position in the input: the product has the offset of a record's line, DuckDB its number. It prints one
+line of JSON:
+
+- `both`: the number of rows that both have;
+- `only_product`, `only_duckdb`: the other rows by reason (for `only_duckdb`, the code of the product's dead letter);
+- `columns`: the number of compared columns;
+- `different`: the columns in which some rows differ, with their number and one pair of values;
+- `parquet`, `rewritten`: the size of the product's files, and the size of the same rows in the same order and partitions, written by
+  DuckDB with each version of its encodings.
+
+The exit code is 1 if a column differs in more than 1 row of 10,000, or if either side has more than 2 % of rows that the other does
+not have.
 """
 
 import argparse
@@ -19,14 +25,14 @@ from pathlib import Path
 
 import duckdb
 
-# What the two write differently on purpose.
+# Columns in which the two differ on purpose.
 NOT_COMPARED = {"ingest_sequence"}
 DIFFERENT_MAX = 1e-4
 ALONE_MAX = 0.02
 
 
 def write_lines(source, path):
-    """For each line of the input its number, offset and first byte, as CSV."""
+    """Writes the number, the offset and the form of each line of the input, as CSV."""
     with open(source, "rb") as lines, open(path, "w") as out:
         offset = 0
         for number, line in enumerate(lines, 1):
@@ -35,13 +41,13 @@ def write_lines(source, path):
 
 
 def comparable(column, sql_type, is_json):
-    """An expression that is equal where the values are: maps have no order, times no zone, JSON more than one spelling."""
+    """An expression that is equal if the values are: maps have no order, times have no zone, JSON has several forms."""
     if is_json:
         return f"json_normalize({column}::VARCHAR)::VARCHAR"
     if sql_type.startswith("MAP"):
         return f"list_sort(map_entries({column}))"
     if sql_type.startswith("TIMESTAMP"):
-        return f"epoch_ms({column})"
+        return f"epoch_us({column})"
     return column
 
 
@@ -76,11 +82,11 @@ def main():
         write_lines(arguments.input, f"{folder}/lines.csv")
         run(f"""CREATE TABLE lines AS FROM read_csv('{folder}/lines.csv', header = false,
             columns = {{number: 'BIGINT', start: 'BIGINT', form: 'VARCHAR'}})""")
-    parquet = lambda place: f"read_parquet('{place}/**/*.parquet', hive_partitioning = true, hive_types_autocast = false)"
+    parquet = lambda folder: f"read_parquet('{folder}/**/*.parquet', hive_partitioning = true, hive_types_autocast = false)"
     run(f"""CREATE VIEW product AS SELECT number, form, p.*
         FROM {parquet(arguments.lake / 'processed' / definition['name'])} p JOIN lines ON start = ingest_sequence::BIGINT""")
     run(f"CREATE VIEW peer AS SELECT ingest_sequence::BIGINT AS number, * FROM {parquet(arguments.duckdb)}")
-    run(f"""CREATE TABLE letters AS SELECT number, errorCode AS code FROM read_json(
+    run(f"""CREATE TABLE dead_letters AS SELECT number, errorCode AS code FROM read_json(
         '{arguments.lake}/error/**/*.json.gz', columns = {{errorCode: 'VARCHAR', sequenceNumber: 'BIGINT'}},
         hive_partitioning = false) JOIN lines ON start = sequenceNumber""")
 
@@ -89,8 +95,8 @@ def main():
         GROUP BY 1 ORDER BY 2 DESC"""
     wrapped = "CASE form WHEN 'other' THEN 'wrapped in base64' ELSE 'other' END"
     only_product = dict(run(alone.format(reason=wrapped, mine="product", theirs="peer")))
-    letter = "coalesce((SELECT any_value(code) FROM letters l WHERE l.number = m.number), 'no dead letter')"
-    only_duckdb = dict(run(alone.format(reason=letter, mine="peer", theirs="product")))
+    dead = "coalesce((SELECT any_value(code) FROM dead_letters l WHERE l.number = m.number), 'no dead letter')"
+    only_duckdb = dict(run(alone.format(reason=dead, mine="peer", theirs="product")))
 
     types = lambda view: {row[0]: row[1] for row in run(f"DESCRIBE {view}") if row[0] not in ("number", "form")}
     product, peer = types("product"), types("peer")

@@ -1,11 +1,14 @@
-//! How often the pipeline asks for memory: allocations and reallocations for each record, counted by an allocator that
-//! counts and otherwise is the system's.
+//! How often the pipeline allocates memory: allocations and reallocations for each record, counted by a wrapper around the
+//! system's allocator.
 //!
-//! `cold` is a lane's first chunk of 2 MiB, in which it learns its dictionaries and makes its buffers; `warm` is the mean
-//! of the chunks after it; `encode` is all row groups of all of them, by row. Counts are exact and the same in every run,
-//! so they may be compared between versions; `peak` is the most bytes that were held above what was held before.
+//! - `cold`: a lane's first chunk of 2 MiB, with which it fills its dictionaries and makes its buffers;
+//! - `warm`: the mean of the chunks after it;
+//! - `encode`: all row groups of all chunks, by row.
+//!
+//! Counts are exact and the same in every run, so they can be compared between versions. `peak` is the maximum of bytes in use,
+//! minus those in use before.
 
-#[expect(dead_code, reason = "each bench is a program of its own and uses some of it")]
+#[expect(dead_code, reason = "each bench is a program of its own, and uses a part of it")]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -13,7 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::Lane;
-use shardlake::produce::RecordKind;
+use samples::RecordKind;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -28,17 +31,17 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 struct Counting;
 
 impl Counting {
-    fn count(counter: &AtomicU64, asked: usize, freed: usize) {
+    fn count(counter: &AtomicU64, requested: usize, freed: usize) {
         counter.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(asked as u64, Ordering::Relaxed);
-        // Old and new block of a reallocation are both held while one is copied into the other.
-        PEAK.fetch_max(HELD.fetch_add(asked, Ordering::Relaxed) + asked, Ordering::Relaxed);
+        BYTES.fetch_add(requested as u64, Ordering::Relaxed);
+        // During a reallocation, the old and the new block are both in use.
+        PEAK.fetch_max(HELD.fetch_add(requested, Ordering::Relaxed) + requested, Ordering::Relaxed);
         HELD.fetch_sub(freed, Ordering::Relaxed);
     }
 }
 
-#[expect(unsafe_code, reason = "an allocator is unsafe to write; this one hands every call on as it came")]
-// SAFETY: every method passes its arguments to the system's allocator unchanged, and counting allocates nothing.
+#[expect(unsafe_code, reason = "an allocator is unsafe to write; this one forwards every call unchanged")]
+// SAFETY: every method passes its arguments to the system's allocator unchanged, and counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Counting::count(&ALLOCATIONS, layout.size(), 0);
@@ -76,11 +79,11 @@ fn counted<T>(work: impl FnOnce() -> T) -> (T, Counted) {
     let before = read();
     let result = work();
     let after = read();
-    let [allocations, reallocations, bytes] = [0, 1, 2].map(|place| after[place] - before[place]);
+    let [allocations, reallocations, bytes] = [0, 1, 2].map(|index| after[index] - before[index]);
     (result, Counted { allocations, reallocations, bytes, peak: PEAK.load(Ordering::Relaxed) - held })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for people")]
+#[expect(clippy::cast_precision_loss, reason = "a table for people")]
 fn row(name: &str, what: &str, records: u64, counted: &Counted) {
     let each = |count: u64| count as f64 / records.max(1) as f64;
     println!(
@@ -94,7 +97,7 @@ fn row(name: &str, what: &str, records: u64, counted: &Counted) {
 
 fn main() {
     println!(
-        "dataset      stage    records  allocations  reallocations  bytes asked    peak MB   (the first three: a record)"
+        "dataset      step     records  allocations  reallocations        bytes    peak MB   (the first three: a record)"
     );
     for kind in RecordKind::ALL {
         let config = common::lane_config(None);

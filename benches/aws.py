@@ -3,24 +3,24 @@
     python3 -m venv target/venv && target/venv/bin/pip install duckdb kclpy-ext==3.1.3.post4
     target/venv/bin/python benches/aws.py
 
-Like `compare.py`, whose rounds, medians and rules these are. `benches/aws_server` stands in for Kinesis, S3 and DynamoDB:
-it has every answer of GetRecords rendered before anything is measured, and gets a processor core of its own, so that what
-is measured is the worker. No network, no TLS.
+It works like `compare.py`, with the same rounds, medians and rules. `benches/aws_server` stands in for Kinesis, S3 and DynamoDB. It
+renders every response of GetRecords before the measurement, and has a processor core of its own, so that only the worker is
+measured. There is no network and no TLS.
 
 Contenders (`-2`: two threads on two processor cores, one of which the server needs, too; all others on one core):
 
 - `duckdb`: DuckDB on the file of the same records (`duckdb_peer.py`): no HTTP, no base64, no upload, no commit;
-- `file`: `shardlake run` on that file, into a folder: what all that AWS means costs, is the difference;
+- `file`: `shardlake run` on that file, into a folder. The difference to `aws` is the cost of AWS's interfaces;
 - `aws`: `shardlake run`: GetRecords over HTTP → Parquet in multipart uploads, leases and commits in DynamoDB; `aws-gzip`: with
   raw landing;
 - `kcl`: an application of the Java Kinesis Client Library 3.1.3 (`KclCount.java`, jars from PyPI) that only counts records:
-  polling, HTTP/1.1, JSON (`-Daws.cborEnabled=false`), leases in the same DynamoDB, on two processor cores. It reads the records `--kcl-laps` times; `kcl-few`: from few shards, which
-  suits it better, and which Kinesis would give to nobody at this speed.
+  polling, HTTP/1.1, JSON (`-Daws.cborEnabled=false`), leases in the same DynamoDB, on two processor cores. It reads the records
+  `--kcl-laps` times. `kcl-few` reads from few shards, which suits it better, and which Kinesis does not allow at this speed.
 
-CPU seconds are user and system of the whole process for each GB of records. In the ratios DuckDB counts with its statement
-alone, and the KCL with the second half of its records alone: without the start of the Java machine, and compiled by then.
+CPU seconds are user and system of the whole process for each GB of records. In the ratios, DuckDB counts with its statement
+alone. The KCL counts with the second half of its records, without the start of the Java machine, and with compiled code.
 
-Then peak memory: 300 shards on one worker, at several limits. Everything needs Linux; `kcl` needs Java 17.
+Then it measures peak memory: 300 shards on one worker, at several limits. It needs Linux; `kcl` needs Java 17.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from pathlib import Path
 import compare
 from compare import HERE, KEY, ROOT, machine, produce, remove, run, say, spread
 
-# What each target divides: name, quantity (for each GB), the peer, ours, must, aim. The larger the better.
+# The ratios: name, peer, Shardlake, the least that is acceptable, the aim. Larger is better.
 TARGETS = [
     ("shardlake on AWS, raw off / DuckDB on the file, CPU", "duckdb", "aws", 1.2, 3.0),
     ("shardlake on AWS, raw gzip / DuckDB on the file, CPU", "duckdb", "aws-gzip", None, None),
@@ -52,7 +52,7 @@ def main():
     arguments.work = arguments.work.resolve()
     programs = build(arguments)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    say(f"{machine()}; load {os.getloadavg()[0]:.1f} when it began")
+    say(f"{machine()}; load {os.getloadavg()[0]:.1f} at the start")
     report = {"machine": machine(), "rounds": arguments.rounds, "load": [os.getloadavg()[0]], "shapes": {}}
     for shape in arguments.shapes if arguments.rounds else []:
         records = produce(programs, arguments.work, shape, arguments.megabytes)
@@ -61,7 +61,7 @@ def main():
         report["shapes"][shape] = {"rounds": rounds, "ratios": print_rounds(rounds)}
     report["memory"] = peak_memory(programs, arguments)
     report["load"].append(os.getloadavg()[0])
-    say(f"\nload {os.getloadavg()[0]:.1f} when it ended")
+    say(f"\nload {os.getloadavg()[0]:.1f} at the end")
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -69,20 +69,20 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--megabytes", type=int, default=500, help="bytes of records of each shape")
+    parser.add_argument("--megabytes", type=int, default=500, help="megabytes of records of each shape")
     parser.add_argument("--laps", type=int, default=2, help="how often the stream has these records")
     parser.add_argument("--kcl-laps", type=int, default=3, help="the same for the KCL, which gets faster with time")
     parser.add_argument("--shards", type=int, default=128, help="shards; each is read at 2 MiB a second")
     parser.add_argument("--kcl-shards", type=int, default=16, help="shards of kcl-few")
     parser.add_argument("--shapes", type=lambda value: value.split(","), default=["events", "assessments"])
     parser.add_argument("--memory-shards", type=int, default=300, help="shards for peak memory; 0: not measured")
-    parser.add_argument("--memory-gigabytes", type=int, default=6, help="bytes of records for peak memory")
+    parser.add_argument("--memory-gigabytes", type=int, default=6, help="gigabytes of records for peak memory")
     parser.add_argument("--memory-limits", type=lambda value: value.split(","), default=["512MiB", "128MiB"])
-    parser.add_argument("--skip", type=lambda value: value.split(","), default=[], help="contenders")
-    parser.add_argument("--core", type=int, default=1, help="processor core for what runs on one; the server has another")
+    parser.add_argument("--skip", type=lambda value: value.split(","), default=[], help="contenders to leave out")
+    parser.add_argument("--core", type=int, default=1, help="the processor core of contenders that run on one; the server has another")
     parser.add_argument("--work", type=Path, default=ROOT / "target" / "compare", help="folder for records and lakes")
-    parser.add_argument("--bin", type=Path, help="folder with shardlake and aws_server: builds nothing")
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
+    parser.add_argument("--bin", type=Path, help="folder with shardlake and aws_server; nothing is built")
+    parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
     return parser.parse_args()
 
 
@@ -90,7 +90,7 @@ def parse_arguments():
 
 
 def build(arguments):
-    """The programs, and where they are; the KCL's application is its command."""
+    """Builds the programs, and returns their paths; for the KCL, its command."""
     programs = {}
     for name, package in {"shardlake": "shardlake", "aws_server": "shardlake-aws-server"}.items():
         if arguments.bin:
@@ -112,17 +112,17 @@ def build_kcl(work):
     found = [Path(path) / "amazon_kclpy" / "jars" for path in sys.path]
     jars = next((path for path in found if path.is_dir()), None)
     if not jars or not shutil.which("javac"):
-        sys.exit("the KCL needs javac, and its jars: pip install kclpy-ext==3.1.3.post4; or leave it out: --skip kcl")
+        sys.exit("the KCL needs javac and its jars (pip install kclpy-ext==3.1.3.post4); --skip kcl,kcl-few leaves it out")
     classes = work / "kcl"
     classes.mkdir(parents=True, exist_ok=True)
     subprocess.run(["javac", "-d", classes, "-cp", f"{jars}/*", HERE / "KclCount.java"], check=True)
-    # Its log would cost it time.
+    # Logging would cost it time.
     (classes / "logback.xml").write_text('<configuration><root level="OFF"/></configuration>\n')
     return ["java", "-Daws.cborEnabled=false", "-cp", f"{classes}:{jars}/*", "KclCount"]
 
 
 class Server:
-    """The stand-in for AWS, until it is closed. Each run gets a prefix and a table of its own."""
+    """The stand-in for AWS. Each run gets a prefix and a table of its own."""
 
     def __init__(self, programs, records, shards, laps, core):
         others = set(os.sched_getaffinity(0)) - {core} or {core}
@@ -131,10 +131,10 @@ class Server:
             list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             preexec_fn=lambda: os.sched_setaffinity(0, others),
         )
-        told = json.loads(self.process.stdout.readline() or "{}")
-        if not told:
-            sys.exit("aws_server did not start")
-        self.url, self.records, self.bytes = told["url"], told["records"], told["bytes"]
+        started = json.loads(self.process.stdout.readline() or "{}")
+        if not started:
+            sys.exit("failed to start aws_server")
+        self.url, self.records, self.bytes = started["url"], started["records"], started["bytes"]
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/bench", method="PUT")).close()
         os.environ.update(
             AWS_ENDPOINT_URL=self.url, AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID="none", AWS_SECRET_ACCESS_KEY="none",
@@ -157,11 +157,11 @@ class Server:
         settings.write_text('[anonymize]\nkey = "env:SHARDLAKE_BENCH_KEY"\n')
         name = self.name()
         command = [programs["shardlake"], "run", "--config", settings, "--source", "kinesis://bench"]
-        places = ["--lake", f"s3://bench/{name}", "--checkpoints", f"dynamodb://{name}", "--until-caught-up", "--json"]
-        cost, printed = run([*command, *places, *options], cores, work)
+        flags = ["--lake", f"s3://bench/{name}", "--checkpoints", f"dynamodb://{name}", "--until-caught-up", "--json"]
+        cost, printed = run([*command, *flags, *options], cores, work)
         read = sum(printed["rows"].values()) + sum(printed["dead_letters"].values())
         if read != self.records:
-            sys.exit(f"{read} records were read, {self.records} are there")
+            sys.exit(f"{read} records were read of {self.records}")
         return {**cost, "gb": self.bytes / 1e9, "cpu_per_gb": cost["cpu"] / self.bytes * 1e9}
 
     def close(self):
@@ -220,9 +220,9 @@ class Shape(compare.Shape):
         server = Server(self.programs, self.records, shards, self.arguments.kcl_laps, self.arguments.core)
         before = server.cpu()
         cost, printed = run([*self.programs["kcl"], server.url, server.name(), server.records], cores, self.work)
-        # It delivers at least once: what came twice counts as read.
+        # It delivers at least once: duplicates count as read.
         if abs(printed["bytes"] / server.bytes - 1) > 0.01:
-            sys.exit(f"the KCL saw {printed['bytes']} bytes, {server.bytes} are there")
+            sys.exit(f"the KCL read {printed['bytes']} bytes of {server.bytes}")
         gb = printed["bytes"] / 1e9
         half = (printed["bytes"] - printed["half_bytes"]) / 1e9
         cost["server_cpu_per_gb"] = (server.cpu() - before) / gb
@@ -260,7 +260,7 @@ def print_rounds(rounds):
 
 
 def peak_memory(programs, arguments):
-    """The whole process's peak memory with many shards, all of them far behind, raw landing on."""
+    """Peak memory of the whole process with many shards, all of them with a backlog, and with raw landing."""
     if not arguments.memory_shards:
         return {}
     records = produce(programs, arguments.work, "mixed", arguments.megabytes)

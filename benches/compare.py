@@ -2,22 +2,27 @@
 
     python3 -m venv target/venv && target/venv/bin/pip install duckdb && target/venv/bin/python benches/compare.py
 
-Builds what it runs, makes the records (`shardlake produce`, a fixed seed, 0.5 % bad), then runs every contender once a
-round, in another order each round, and prints medians [min-max], and the ratios that the targets are about: the median of
-the ratios of each round, because the machine's speed drifts. Then one run on a large input for peak memory, and a check
-that DuckDB and Shardlake have the same rows with the same values.
+It builds the programs and makes the records (`shardlake produce`, a fixed seed, 0.5 % bad). Then it runs every contender once in
+each round, in a different order in each round, and prints medians [min-max] and ratios. A ratio is the median of the ratios of
+each round, because the machine's speed drifts. Finally it measures peak memory on a large input, and checks that DuckDB and
+Shardlake wrote the same rows with the same values.
 
 Contenders (`-2`: two threads on two processor cores; all others one thread, pinned to one core):
 
-- `duckdb`: see `duckdb_peer.py`, which also says what it does less;
-- `baseline`: design A, `benches/baseline` (a tree per record, Arrow builders, ArrowWriter); writes no files;
+- `duckdb`: see `duckdb_peer.py`, which also says what it leaves out;
+- `baseline`: design A, `benches/baseline` (a tree for each record, Arrow builders, ArrowWriter); it writes no files;
 - `memory`: the pipeline alone, `benches/pipeline_throughput.rs`: bytes in memory → Parquet bytes;
-- `run`: `shardlake run --until-caught-up`, whole process; `run-gzip`: with raw landing.
+- `run`: `shardlake run --until-caught-up`, the whole process; `run-gzip`: with raw landing;
+- `old-memory`, `old-run`, `old-run-gzip`, with `--old FOLDER`: the same, built from another commit. Build its programs in a work tree
+  of that commit and copy them into one folder, such as
 
-What is measured: CPU seconds (user and system, by wait4), wall time, peak resident memory, bytes of Parquet. In the CPU
-ratios DuckDB counts with its statement alone, without the start of Python (which the table has); Shardlake and the
-baseline with their whole process; `memory` from when its input is in memory. Everything needs Linux, and DuckDB from PyPI
-in the Python that runs this.
+      git worktree add ../old COMMIT && cd ../old && cargo build --release --bin shardlake
+      cargo bench --bench pipeline_throughput --no-run     # prints the path of the program; name the copy pipeline_throughput
+
+Measured are CPU seconds (user and system, by wait4), wall time, peak resident memory, and bytes of Parquet. In the CPU ratios,
+DuckDB counts with its statement alone, without the start of Python (which the table includes); Shardlake and the baseline count
+with their whole process; `memory` counts from when its input is in memory. It needs Linux, and DuckDB from PyPI in the Python that
+runs this program.
 """
 
 import argparse
@@ -36,9 +41,9 @@ ROOT = HERE.parent
 # Mean bytes of a record that `shardlake produce` makes.
 RECORD_BYTES = {"events": 1359, "assessments": 974, "mixed": 1147}
 SEED = 1
-# Nothing here is secret.
+# It is not a secret.
 KEY = "07" * 32
-# DuckDB reads no document deeper than this, not even with ignore_errors.
+# The deepest document that DuckDB reads, even with ignore_errors.
 DEPTH_MAX = 127
 
 
@@ -47,7 +52,7 @@ def main():
     programs = build(arguments)
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    say(f"{machine()}; load {os.getloadavg()[0]:.1f} when it began")
+    say(f"{machine()}; load {os.getloadavg()[0]:.1f} at the start")
     report = {"machine": machine(), "rounds": arguments.rounds, "load": [os.getloadavg()[0]], "shapes": {}}
     for shape in arguments.shapes:
         records = produce(programs, work, shape, arguments.megabytes)
@@ -58,7 +63,7 @@ def main():
         print_agreement(shapes["agreement"])
     report["memory"] = peak_memory(programs, work, arguments)
     report["load"].append(os.getloadavg()[0])
-    say(f"\nload {os.getloadavg()[0]:.1f} when it ended")
+    say(f"\nload {os.getloadavg()[0]:.1f} at the end")
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     if any(shape["agreement"] and not shape["agreement"]["agrees"] for shape in report["shapes"].values()):
@@ -68,14 +73,15 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--megabytes", type=int, default=500, help="bytes of records of each shape")
+    parser.add_argument("--megabytes", type=int, default=500, help="megabytes of records of each shape")
     parser.add_argument("--shapes", type=lambda value: value.split(","), default=["events", "assessments"])
-    parser.add_argument("--memory-megabytes", type=int, default=1000, help="input for peak memory; 0: not measured")
-    parser.add_argument("--skip", type=lambda value: value.split(","), default=[], help="contenders, or: agreement")
-    parser.add_argument("--core", type=int, default=1, help="processor core for what runs on one")
+    parser.add_argument("--memory-megabytes", type=int, default=1000, help="megabytes of input for peak memory; 0: not measured")
+    parser.add_argument("--skip", type=lambda value: value.split(","), default=[], help="contenders to leave out, or: agreement")
+    parser.add_argument("--core", type=int, default=1, help="the processor core of contenders that run on one")
     parser.add_argument("--work", type=Path, default=ROOT / "target" / "compare", help="folder for records and lakes")
-    parser.add_argument("--bin", type=Path, help="folder with shardlake, baseline, pipeline_throughput: builds nothing")
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
+    parser.add_argument("--bin", type=Path, help="folder with shardlake, baseline, pipeline_throughput; nothing is built")
+    parser.add_argument("--old", type=Path, help="folder with shardlake and pipeline_throughput of another commit, to be compared")
+    parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
     return parser.parse_args()
 
 
@@ -94,7 +100,7 @@ def machine():
 
 
 def build(arguments):
-    """Builds the programs, and says where they are."""
+    """Builds the programs, and returns their paths."""
     wanted = ["shardlake", "baseline", "pipeline_throughput"]
     if "baseline" in arguments.skip:
         wanted.remove("baseline")
@@ -121,21 +127,21 @@ def build(arguments):
 
 
 def produce(programs, work, shape, megabytes):
-    """The file of records of one kind; made once, and in the page cache afterwards."""
+    """The file of records of one kind. It is made once, and is in the page cache afterwards."""
     path = work / "records" / f"{shape}-{megabytes}.ndjson"
     if not path.exists():
-        making = path.with_suffix(".making")
+        partial = path.with_suffix(".making")
         count = megabytes * 1_000_000 // RECORD_BYTES[shape]
-        command = [programs["shardlake"], "produce", "--to", making, "--kind", shape]
+        command = [programs["shardlake"], "produce", "--to", partial, "--kind", shape]
         options = ["--count", str(count), "--seed", str(SEED), "--bad-ratio", "0.005"]
         subprocess.run([*command, *options], stdout=subprocess.DEVNULL, check=True)
-        making.rename(path)
+        partial.rename(path)
     subprocess.run(["cat", path], stdout=subprocess.DEVNULL, check=True)
     return path
 
 
 def depth(line):
-    """How deep a line's arrays and objects are nested."""
+    """The nesting depth of a line's arrays and objects."""
     deepest = level = 0
     in_string = escaped = False
     for byte in line:
@@ -153,16 +159,16 @@ def depth(line):
 
 
 def shallow_copy(records):
-    """DuckDB's copy of the records: lines that are too deep for it are `null`, so that all others keep their numbers."""
+    """DuckDB's copy of the records. Lines that are too deep for it are `null`, so that all others keep their line numbers."""
     path = records.parent / "shallow" / records.name
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        making = path.with_suffix(".making")
-        with open(records, "rb") as lines, open(making, "wb") as out:
+        partial = path.with_suffix(".making")
+        with open(records, "rb") as lines, open(partial, "wb") as out:
             for line in lines:
                 deep = line.count(b"[") + line.count(b"{") > DEPTH_MAX and depth(line) > DEPTH_MAX
                 out.write(b"null\n" if deep else line)
-        making.rename(path)
+        partial.rename(path)
     return path
 
 
@@ -170,21 +176,21 @@ def shallow_copy(records):
 
 
 def run(command, cores, folder):
-    """Runs a program on these processor cores: what it cost, and what it printed."""
+    """Runs a program on these processor cores. Returns what it cost, and the JSON that it printed."""
     errors = folder / "stderr.txt"
-    begun = time.monotonic()
+    started = time.monotonic()
     with open(errors, "wb") as stderr:
-        # This process is small, so that the child's peak memory is its own.
+        # A child begins with the peak memory of this process, which is small.
         child = subprocess.Popen(
             list(map(str, command)), cwd=folder, stdout=subprocess.PIPE, stderr=stderr,
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         printed = child.stdout.read()
         _, status, usage = os.wait4(child.pid, 0)
-    wall = time.monotonic() - begun
+    wall = time.monotonic() - started
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}\nended with {child.returncode}:\n{errors.read_text()}")
+        sys.exit(f"{' '.join(map(str, command))}\nended with exit code {child.returncode}:\n{errors.read_text()}")
     cost = {"cpu": usage.ru_utime + usage.ru_stime, "wall": wall, "peak_mib": usage.ru_maxrss / 1024}
     lines = printed.splitlines()
     return cost, (json.loads(lines[-1]) if lines and lines[-1].startswith(b"{") else {})
@@ -221,6 +227,13 @@ class Shape:
             "memory-2": lambda: self.memory(2, both),
             "run-2": lambda: self.shardlake("off", 2, both),
         }
+        if arguments.old:
+            old = {each: arguments.old.resolve() / each for each in ("shardlake", "pipeline_throughput")}
+            contenders |= {
+                "old-memory": lambda: self.memory(1, one, old),
+                "old-run": lambda: self.shardlake("off", 1, one, old),
+                "old-run-gzip": lambda: self.shardlake("gzip", 1, one, old),
+            }
         contenders = {key: each for key, each in contenders.items() if key not in arguments.skip}
         self.key.write_text(KEY + "\n")
         shallow = shallow_copy(self.records)
@@ -252,16 +265,16 @@ class Shape:
         cost, printed = run([self.programs["baseline"], self.records, "-"], cores, self.work)
         return {**cost, "own_cpu": printed["cpu_seconds"], "rows": printed["rows"], "parquet": printed["output_bytes"]}
 
-    def memory(self, threads, cores):
-        cost, printed = run([self.programs["pipeline_throughput"], self.records, "--threads", threads], cores, self.work)
+    def memory(self, threads, cores, programs=None):
+        cost, printed = run([(programs or self.programs)["pipeline_throughput"], self.records, "--threads", threads], cores, self.work)
         return {
             **cost, "cpu": printed["cpu_seconds"], "own_cpu": printed["cpu_seconds"], "wall": printed["wall_seconds"],
             "rows": printed["rows"], "parquet": printed["output_bytes"],
         }
 
-    def shardlake(self, raw, threads, cores):
+    def shardlake(self, raw, threads, cores, programs=None):
         remove(self.lake)
-        command = [self.programs["shardlake"], "run", "--source", self.records, "--lake", self.lake, "--until-caught-up"]
+        command = [(programs or self.programs)["shardlake"], "run", "--source", self.records, "--lake", self.lake, "--until-caught-up"]
         cost, printed = run([*command, "--raw", raw, "--threads", threads, "--json"], cores, self.work)
         return {
             **cost, "own_cpu": cost["cpu"], "rows": sum(printed["rows"].values()),
@@ -269,18 +282,18 @@ class Shape:
         }
 
     def agreement(self, cores):
-        """Compares what DuckDB and the product wrote; both are run once more, so that both outputs are of one thread."""
+        """Compares the output of DuckDB and of the product. Both run once more, so that both outputs are of one thread."""
         self.duckdb(1, cores)
         self.shardlake("off", 1, cores)
         command = [sys.executable, HERE / "agreement.py", self.definition, self.records, self.lake, self.duckdb_out]
         compared = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, check=False)
         if not compared.stdout:
-            sys.exit("the outputs could not be compared")
+            sys.exit("failed to compare the outputs")
         return {**json.loads(compared.stdout), "agrees": compared.returncode == 0}
 
 
 def peak_memory(programs, work, arguments):
-    """The whole process's peak memory on a large input: as it comes, and with raw landing off on one thread."""
+    """Peak memory of the whole process on a large input: with the defaults, and on one thread without raw landing."""
     if not arguments.memory_megabytes:
         return {}
     found = {}
@@ -321,7 +334,7 @@ def print_runs(shape):
         )
 
 
-# What each target divides: name, quantity, the peer, ours, must, aim. The larger the better, but for the size.
+# The ratios: name, quantity, peer, Shardlake, the least that is acceptable, the aim. Larger is better, except for the size.
 TARGETS = [
     ("pipeline in memory / DuckDB, CPU", "own_cpu", "duckdb", "memory", 3.0, 6.0),
     ("pipeline in memory / baseline A, CPU", "own_cpu", "baseline", "memory", 4.0, None),
@@ -331,6 +344,10 @@ TARGETS = [
     ("shardlake run, 2 threads / 1, wall", "wall", "run", "run-2", 1.7, 1.9),
     ("DuckDB, 2 threads / 1, wall", "wall", "duckdb", "duckdb-2", None, None),
     ("Parquet bytes a row, shardlake run / DuckDB", "row_bytes", "run", "duckdb", 1.0, 0.85),
+    ("old pipeline in memory / this one, CPU", "own_cpu", "old-memory", "memory", 0.97, None),
+    ("old shardlake run, raw off / this one, CPU", "own_cpu", "old-run", "run", 0.97, None),
+    ("old shardlake run, raw gzip / this one, CPU", "own_cpu", "old-run-gzip", "run-gzip", 0.97, None),
+    ("Parquet bytes a row, this shardlake run / old", "row_bytes", "run", "old-run", 1.03, None),
 ]
 
 
@@ -354,17 +371,17 @@ def print_agreement(agreement):
         return
     listed = lambda reasons: ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "none"
     say(f"  same work? {agreement['both']:,} rows in both, compared in {agreement['columns']} columns")
-    say(f"    rows that only shardlake has: {listed(agreement['only_product'])}")
+    say(f"    rows that only Shardlake has: {listed(agreement['only_product'])}")
     say(f"    rows that only DuckDB has: {listed(agreement['only_duckdb'])}")
     for column, found in agreement["different"].items():
         say(f"    {column} differs in {found['rows']:,} rows: {found['product']!r}, DuckDB {found['duckdb']!r}")
-    exactly = "the same" if not agreement["different"] else "the same but for these"
+    exactly = "the same" if not agreement["different"] else "the same except these"
     say(f"    {exactly if agreement['agrees'] else 'NOT THE SAME'}")
     rewritten = ", ".join(
         f"{size / 1e6:.2f} MB ({version}; ratio {agreement['parquet'] / size:.2f})"
         for version, size in agreement["rewritten"].items()
     )
-    say(f"    shardlake's files, {agreement['parquet'] / 1e6:.2f} MB, written again by DuckDB: {rewritten}")
+    say(f"    Shardlake's files, {agreement['parquet'] / 1e6:.2f} MB, rewritten by DuckDB: {rewritten}")
 
 
 if __name__ == "__main__":

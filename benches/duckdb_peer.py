@@ -1,24 +1,27 @@
-"""DuckDB doing what the product does: a dataset's definition turned into one COPY statement, and a process that runs it.
+"""DuckDB does what the product does: this program turns a dataset's definition into one COPY statement, and runs it.
 
     python benches/duckdb_peer.py pipeline/datasets/events.toml INPUT.ndjson OUT_DIR --key-file KEY [--threads 1]
 
-prints one line of JSON: `rows`, `cpu_seconds` and `wall_seconds` of the statement alone, `version`. `--print` shows the SQL.
+It prints one line of JSON: `rows`, `cpu_seconds` and `wall_seconds` of the statement alone, `version`. `--print` shows the SQL.
 
-The SQL is made from the definition, so that both sides always do the same columns. It is meant to be an expert's: explicit
-column types, so that only the fields that are asked for are built; the endpoint's document parsed once, by one
-`json_transform`; constraints in a filter below all projections; classes of characters matched as `[…]+` beside a length
-check, because RE2 is twenty times slower on `[…]{1,64}` with Unicode classes; allow-listed maps as one list of entries;
-HMAC as two `sha256` over padded keys. What was tried and was no faster is in docs/benchmarks.md.
+The SQL is made from the definition, so that both sides always write the same columns. It should be as good as an expert's:
 
-What it does less than the product, each in DuckDB's favour:
+- column types are explicit, so that only the fields that are read are built;
+- the endpoint's document is parsed once, by one `json_transform`;
+- constraints are in a filter below all projections;
+- classes of characters are matched as `[…]+` beside a length check, because RE2 is twenty times slower on `[…]{1,64}` with
+  Unicode classes;
+- allow-listed maps are one list of entries; HMAC is two `sha256` over padded keys.
 
-- Bad records vanish without a reason, a place or a copy. Some are taken: duplicate keys, a wrong type in a text field
-  (it lands as JSON text), a wrong or too large number in an optional field (null), half a surrogate pair's neighbours.
+docs/benchmarks.md lists what was tried and was not faster. What it leaves out is in DuckDB's favour:
+
+- Bad records vanish without a reason, a position or a copy. Some are accepted: duplicate keys, a wrong type in a text field
+  (it lands as JSON text), a wrong or too large number in an optional field (null), the neighbours of half a surrogate pair.
   `benches/agreement.py` counts them.
 - Records wrapped in base64 (1 % of the events) are not read: `read_ndjson` skips them as bad.
-- One document nested deeper than 127 levels ends the whole query, also with `ignore_errors`: its copy of the input has
-  such lines replaced (`compare.py`).
-- `ingest_sequence` is the line's number (a streaming window, on one thread only), not its offset; null on two threads.
+- One document with more than 127 levels of nesting ends the whole query, even with `ignore_errors`. Such lines are replaced in its
+  copy of the input (`compare.py`).
+- `ingest_sequence` is the line's number (a streaming window, on one thread only), not its offset; it is null on two threads.
 - Constraints on fields inside the endpoint's document are not checked, and IPv6 networks are cut from the text.
 - No bloom filter on pseudonyms, no provenance, no commit.
 """
@@ -52,7 +55,7 @@ def keys(pointer):
 
 
 class Tree:
-    """Which fields are read, with their SQL types: nested dicts of strings."""
+    """The fields that are read, with their SQL types: nested dicts of strings."""
 
     def __init__(self):
         self.fields = {}
@@ -71,7 +74,7 @@ class Tree:
 
 
 class Query:
-    """The statement for one dataset. `key` is the secret of pseudonyms, `original` the file whose name and time land."""
+    """The statement for one dataset. `key` is the key of pseudonyms; the name and time of the file `original` land."""
 
     def __init__(self, definition, key, original, sequence=True):
         self.definition = definition
@@ -88,11 +91,11 @@ class Query:
     # --- fields -----------------------------------------------------------------------------------------------------
 
     def field(self, pointer, sql_type):
-        """The expression for a field of the record, which is read from now on."""
-        for number, (place, tree) in enumerate(self.embedded.items()):
-            if pointer.startswith(place + "/"):
-                self.record.plant(keys(place), "VARCHAR")
-                path = keys(pointer[len(place):])
+        """The expression for a field of the record, which is then read."""
+        for number, (document, tree) in enumerate(self.embedded.items()):
+            if pointer.startswith(document + "/"):
+                self.record.plant(keys(document), "VARCHAR")
+                path = keys(pointer[len(document):])
                 tree.plant(path, sql_type)
                 return f"embedded_{number}." + ".".join(map(name, path))
         path = keys(pointer)
@@ -104,7 +107,7 @@ class Query:
             self.conditions.append(condition)
 
     def constrain(self, column, field):
-        """The column's constraints. A comparison with null is null, so optional fields say so."""
+        """Adds the constraints of a column. A comparison with null is null, so optional fields have an alternative."""
         required = column.get("required", False)
         low, high = column.get("min"), column.get("max")
         if column["type"] == "int32":
@@ -122,7 +125,7 @@ class Query:
     # --- values -----------------------------------------------------------------------------------------------------
 
     def landing(self, rules, field):
-        """What a value becomes before it lands."""
+        """The expression for the value that lands."""
         rule = rules.get("anonymize", {})
         match rule.get("rule"):
             case "pseudonym":
@@ -137,14 +140,14 @@ class Query:
             case "truncate_ip":
                 return network(field)
             case None:
-                return moment(field, rules.get("format")) if rules["type"] == "timestamp_millis" else cast(rules, field)
+                return moment(field, rules.get("format")) if rules["type"] == "timestamp" else cast(rules, field)
             case other:
                 raise NotImplementedError(f"rule {other}")
 
     def column(self, column):
         """The expression of a column of the definition."""
         if column.get("from") == "event_time":
-            return f"{self.event_time}::{'DATE' if column['type'] == 'date32' else 'TIMESTAMP_MS'}"
+            return f"{self.event_time}::{'DATE' if column['type'] == 'date32' else 'TIMESTAMP'}"
         if column.get("from") == "unknown_fields":
             return self.collected(column["allow"])
         if column["type"] == "map":
@@ -157,14 +160,14 @@ class Query:
         return self.landing(column, field)
 
     def collected(self, allow):
-        """Top-level fields without a column, as one JSON object; absent ones are left out, not null."""
+        """Top-level fields without a column, as one JSON object. Absent fields are left out, not null."""
         fields = {key: self.field("/" + key, "JSON") for key in allow}
         members = ", ".join(f"{text(json.dumps(key) + ':')} || {field}" for key, field in fields.items())
         none = " AND ".join(f"{field} IS NULL" for field in fields.values())
         return f"CASE WHEN NOT ({none}) THEN '{{' || concat_ws(',', {members}) || '}}' END"
 
     def map(self, column):
-        """The allowed keys that have no column of their own, as a map without those that are absent."""
+        """The allowed keys that have no column of their own, as a map without absent keys."""
         own = {other.get("pointer") for other in self.definition["column"]}
         rules = {"type": column["value"], "anonymize": column.get("anonymize", {})}
         entries = []
@@ -175,8 +178,8 @@ class Query:
                 entry = f"{{'key': {text(key)}, 'value': {self.landing(rules, field)}}}"
                 entries.append(f"CASE WHEN {field} IS NOT NULL THEN {entry} END")
                 above = field.removesuffix("." + name(key))
-        there = f"list_filter([{', '.join(entries)}], lambda e: e IS NOT NULL)"
-        return f"CASE WHEN {above} IS NOT NULL THEN map_from_entries({there}) END"
+        present = f"list_filter([{', '.join(entries)}], lambda e: e IS NOT NULL)"
+        return f"CASE WHEN {above} IS NOT NULL THEN map_from_entries({present}) END"
 
     def list(self, column):
         if "field" not in column:
@@ -204,9 +207,9 @@ class Query:
             field = self.field(event["pointer"], "VARCHAR")
             self.event_time = instant(field)
             self.conditions.append(f"{self.event_time} BETWEEN {first} AND make_timestamp_ms({latest})")
-            # DuckDB also reads times without an offset.
+            # DuckDB also accepts times without an offset.
             self.conditions.append(f"({field}[-1] IN ('Z', 'z') OR regexp_matches({field}, '[+-]\\d\\d:\\d\\d$'))")
-        return f"make_timestamp_ms({arrival})::TIMESTAMP_MS"
+        return f"make_timestamp_ms({arrival})::TIMESTAMP"
 
     def select(self, source):
         """The SELECT over a file."""
@@ -239,14 +242,14 @@ class Query:
         return f"SELECT\n  {landing}\nFROM (SELECT {', '.join(['*', *embedded])} FROM {read}\n  WHERE {conditions})"
 
     def copy(self, source, out):
-        """The whole statement. Parquet's version 2 encodings: smaller files, no slower."""
+        """The whole statement. The encodings of Parquet version 2 give smaller files, and are not slower."""
         partitions = ", ".join(map(name, self.definition["partition_by"]))
         options = f"FORMAT parquet, PARTITION_BY ({partitions}), COMPRESSION zstd, COMPRESSION_LEVEL 1, PARQUET_VERSION v2"
         return f"COPY (\n{self.select(source)}\n) TO {text(str(out))} ({options})"
 
 
 def scalar_type(column):
-    if column["type"] == "timestamp_millis":
+    if column["type"] == "timestamp":
         return "BIGINT" if column.get("format") == "epoch_ms" else "VARCHAR"
     return SCALARS[column["type"]]
 
@@ -257,15 +260,15 @@ def cast(rules, field):
 
 def instant(field):
     """RFC 3339. A cast to TIMESTAMP would ignore the offset."""
-    return f"make_timestamp_ms(epoch_ms(TRY_CAST({field} AS TIMESTAMPTZ)))"
+    return f"make_timestamp(epoch_us(TRY_CAST({field} AS TIMESTAMPTZ)))"
 
 
 def moment(field, form):
-    return f"{f'make_timestamp_ms({field})' if form == 'epoch_ms' else instant(field)}::TIMESTAMP_MS"
+    return f"{f'make_timestamp_ms({field})' if form == 'epoch_ms' else instant(field)}::TIMESTAMP"
 
 
 def matches(field, pattern):
-    """A pattern of the definition. RE2's \\w is ASCII, the product's is Unicode's."""
+    """A pattern of the definition. \\w is ASCII in RE2, and Unicode in the product."""
     pattern = pattern.removeprefix("^").removesuffix("$").replace(r"\w", r"\pL\pM\p{Nd}\p{Pc}")
     if counted := re.fullmatch(r"(\[[^]]+\])\{(\d+),(\d+)\}", pattern):
         characters, shortest, longest = counted.groups()
@@ -290,7 +293,7 @@ def region(field, keep):
 
 
 def network(field):
-    """IPv4 as the product does it; IPv6 by its first three groups, which is right where they are written out."""
+    """IPv4 as the product does it. IPv6 by the first three groups, which is right if these are written out."""
     return (
         f"CASE WHEN regexp_full_match({field}, '\\d{{1,3}}(\\.\\d{{1,3}}){{3}}') "
         f"THEN regexp_extract({field}, '^(.*)\\.', 1) || '.0/24' "
@@ -305,7 +308,7 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--key-file", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--original", type=Path, help="the file that INPUT is a copy of")
+    parser.add_argument("--original", type=Path, help="the file of which INPUT is a copy")
     parser.add_argument("--print", action="store_true")
     arguments = parser.parse_args()
     definition = tomllib.loads(arguments.definition.read_text())

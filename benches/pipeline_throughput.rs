@@ -1,13 +1,13 @@
 //! The pipeline in memory, as a process of its own: bytes in memory → Parquet bytes, without files, tasks and commits.
 //!
 //! `pipeline_throughput [FILE] [--threads N] [--raw off|gzip|zstd]` reads a file of JSON lines, cuts it into chunks, and
-//! only then starts its clocks. It does what the worker does with its lanes: each thread has one, takes the next chunk,
-//! encodes its rows where they have become too many, and in the end all threads share the partitions that are left.
-//! Prints one line of JSON: `bytes`, `records`, `rows`, `output_bytes`, `raw_bytes`, `cpu_seconds` (of all threads, user
-//! and system), `wall_seconds`, and the wall time of the two phases, `push_seconds` and `encode_seconds`.
+//! only then starts its clocks. It does what the worker does with its lanes: each thread has a lane, takes the next chunk, and
+//! encodes its rows when they are too many. In the end all threads share the remaining partitions. It prints one line of JSON:
+//! `bytes`, `records`, `rows`, `output_bytes`, `raw_bytes`, `cpu_seconds` (of all threads, user and system), `wall_seconds`,
+//! and the wall time of the two phases, `push_seconds` and `encode_seconds`.
 //!
-//! Without a file it makes 100,000 events and 100,000 assessments and prints a line for each, so that `cargo bench` says
-//! something on its own. `benches/compare.py` runs it in turn with its peers.
+//! Without a file it makes 100,000 events and 100,000 assessments and prints a line for each, so that `cargo bench` works on its
+//! own. `benches/compare.py` runs it in turn with its peers.
 
 mod common;
 
@@ -21,10 +21,10 @@ use pipeline::lane::{Lane, LaneConfig};
 use pipeline::layout::PartitionPath;
 use pipeline::line_objects::LineCodec;
 use rustix::time::ClockId;
-use shardlake::produce::RecordKind;
+use samples::RecordKind;
 
-/// Row groups of one partition: dataset, path.
-type Slot = (usize, PartitionPath);
+/// A partition: dataset, path.
+type PartitionKey = (usize, PartitionPath);
 
 struct Arguments {
     file: Option<String>,
@@ -41,16 +41,18 @@ impl Arguments {
             match argument.as_str() {
                 // What `cargo bench` passes to every bench.
                 "--bench" => {}
-                "--threads" => parsed.threads = value()?.parse().map_err(|_| "--threads is a number".to_owned())?,
+                "--threads" => {
+                    parsed.threads = value()?.parse().map_err(|_| "--threads must be a number".to_owned())?;
+                }
                 "--raw" => {
                     parsed.raw = match value()?.as_str() {
                         "off" => None,
                         "gzip" => Some(LineCodec::Gzip(1)),
                         "zstd" => Some(LineCodec::Zstd(1)),
-                        other => return Err(format!("--raw is off, gzip or zstd, not '{other}'")),
+                        other => return Err(format!("--raw must be off, gzip or zstd, not '{other}'")),
                     }
                 }
-                other if other.starts_with("--") => return Err(format!("there is no {other}")),
+                other if other.starts_with("--") => return Err(format!("there is no flag {other}")),
                 file => parsed.file = Some(file.to_owned()),
             }
         }
@@ -58,7 +60,7 @@ impl Arguments {
     }
 }
 
-/// What became of the bytes.
+/// What was made of the bytes.
 #[derive(Default)]
 struct Output {
     records: u64,
@@ -67,10 +69,10 @@ struct Output {
     raw_bytes: u64,
 }
 
-/// What one thread hands over when all chunks are taken.
+/// What one thread returns when all chunks are taken.
 struct Pushed {
     rows: Vec<Rows>,
-    groups: Vec<(Slot, RowGroup)>,
+    groups: Vec<(PartitionKey, RowGroup)>,
     encoder: Encoder,
     records: u64,
     raw_bytes: u64,
@@ -106,7 +108,7 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-/// Pushes all chunks and encodes all rows; also says when the last chunk was pushed.
+/// Pushes all chunks and encodes all rows. Also returns when the last chunk was pushed.
 fn run(config: &Arc<LaneConfig>, chunks: Vec<Chunk>, threads: usize) -> Result<(Output, f64), EncodeError> {
     let chunks = Mutex::new(chunks.into_iter());
     let pushed = on_threads(threads, || push(config, &chunks, common::ROWS_BYTES / threads))?;
@@ -115,32 +117,33 @@ fn run(config: &Arc<LaneConfig>, chunks: Vec<Chunk>, threads: usize) -> Result<(
     let mut output = Output::default();
     let mut all_rows = Vec::new();
     let mut encoders = Vec::new();
-    let mut parts: BTreeMap<Slot, Part> = BTreeMap::new();
+    let mut parts: BTreeMap<PartitionKey, Part> = BTreeMap::new();
     for thread in pushed {
         output.records += thread.records;
         output.raw_bytes += thread.raw_bytes;
         encoders.push(thread.encoder);
-        for (slot, group) in thread.groups {
-            parts.entry(slot).or_default().groups.push(group);
+        for (partition, group) in thread.groups {
+            parts.entry(partition).or_default().groups.push(group);
         }
         for rows in thread.rows {
-            for (place, partition) in rows.partitions().iter().enumerate() {
-                let slot = (rows.dataset(), partition.path.clone());
-                parts.entry(slot).or_default().places.push((all_rows.len(), place));
+            for (index, partition) in rows.partitions().iter().enumerate() {
+                let key = (rows.dataset(), partition.path.clone());
+                parts.entry(key).or_default().rows.push((all_rows.len(), index));
             }
             all_rows.push(rows);
         }
     }
-    let parts: Vec<(Slot, Mutex<Part>)> = parts.into_iter().map(|(slot, part)| (slot, Mutex::new(part))).collect();
+    let parts: Vec<(PartitionKey, Mutex<Part>)> =
+        parts.into_iter().map(|(partition, part)| (partition, Mutex::new(part))).collect();
     let next = AtomicUsize::new(0);
     let encoders = Mutex::new(encoders);
     let finished = on_threads(threads, || {
         let encoder = encoders.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut encoder = encoder.expect("there is one for each thread");
+        let mut encoder = encoder.expect("there is an encoder for each thread");
         let mut done = Output::default();
-        while let Some((slot, part)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some((partition, part)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
             let part = std::mem::take(&mut *part.lock().unwrap_or_else(PoisonError::into_inner));
-            let file = part.finish(config, &mut encoder, slot.0, &all_rows)?;
+            let file = part.finish(config, &mut encoder, partition.0, &all_rows)?;
             done.rows += file.0;
             done.bytes += file.1;
         }
@@ -151,11 +154,12 @@ fn run(config: &Arc<LaneConfig>, chunks: Vec<Chunk>, threads: usize) -> Result<(
     Ok((output, pushed_at))
 }
 
-/// What there is of one partition: row groups, and rows that are yet to be encoded.
+/// What there is of one partition: row groups, and rows that are not encoded yet.
 #[derive(Default)]
 struct Part {
     groups: Vec<RowGroup>,
-    places: Vec<(usize, usize)>,
+    /// Index of the rows, index of the partition in them.
+    rows: Vec<(usize, usize)>,
 }
 
 impl Part {
@@ -171,8 +175,8 @@ impl Part {
         for group in self.groups {
             file.append(group)?;
         }
-        for (place, partition) in self.places {
-            file.append(encoder.row_group(&all_rows[place], partition)?)?;
+        for (rows_index, partition) in self.rows {
+            file.append(encoder.row_group(&all_rows[rows_index], partition)?)?;
         }
         let rows = file.rows();
         let bytes = file.finish(&Provenance { epoch: "bench".to_owned(), ranges: None })?.bytes;
@@ -190,7 +194,7 @@ fn push(
     let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default())?;
     let mut groups = Vec::new();
     let (mut records, mut raw_bytes) = (0, 0);
-    // The worker's buffers go back to its readers; here they are kept, so that no clock sees them go.
+    // The worker's buffers return to its readers. Here they are kept, so that freeing them is not measured.
     let mut buffers = Vec::new();
     loop {
         let chunk = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -201,9 +205,9 @@ fn push(
         buffers.push(pushed.buffer);
         if lane.memory() > rows_bytes {
             for rows in lane.take_rows() {
-                for (place, partition) in rows.partitions().iter().enumerate() {
-                    let slot = (rows.dataset(), partition.path.clone());
-                    groups.push((slot, encoder.row_group(&rows, place)?));
+                for (index, partition) in rows.partitions().iter().enumerate() {
+                    let key = (rows.dataset(), partition.path.clone());
+                    groups.push((key, encoder.row_group(&rows, index)?));
                 }
             }
         }
@@ -213,7 +217,7 @@ fn push(
     Ok(Pushed { rows: lane.take_rows(), groups, encoder, records, raw_bytes })
 }
 
-/// Does the same on so many threads, and gives all results.
+/// Does the same work on this many threads, and returns all results.
 fn on_threads<T: Send>(
     threads: usize,
     work: impl Fn() -> Result<T, EncodeError> + Sync,

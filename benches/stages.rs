@@ -1,13 +1,13 @@
-//! The stages one by one (criterion), on records as `shardlake produce` makes them.
+//! The stages one by one (criterion), on records from `shardlake produce`.
 //!
-//! - `push/<dataset>`: decode, validate, enrich, anonymize, batch, in bytes of JSON; dictionaries are warm, as they are in
-//!   a worker that runs. `push_gzip/…` and `push_zstd/…` are the same with raw landing: the difference is its cost.
-//! - `encode/<dataset>`: all row groups of some 40,000 records, in bytes of the JSON that they came from.
-//! - `pseudonym/<bytes>`: HMAC-SHA256 under a prepared key; the pipeline does it once for each distinct value.
+//! - `push/<dataset>`: decode, validate, enrich, anonymize, batch, by bytes of JSON. Dictionaries are warm, as in a running
+//!   worker. `push_gzip/…` and `push_zstd/…` are the same with raw landing: the difference is its cost.
+//! - `encode/<dataset>`: all row groups of 40,000 records, by bytes of their JSON.
+//! - `pseudonym/<bytes>`: HMAC-SHA256 under a prepared key. The pipeline computes it once for each distinct value.
 //!
-//! `cargo bench --bench stages -- push/events` runs one. Allocations are counted by `benches/allocations.rs`.
+//! `cargo bench --bench stages -- push/events` runs one. `benches/allocations.rs` counts allocations.
 
-#[expect(dead_code, reason = "each bench is a program of its own and uses some of it")]
+#[expect(dead_code, reason = "each bench is a program of its own, and uses a part of it")]
 mod common;
 
 use std::time::Duration;
@@ -17,9 +17,9 @@ use pipeline::anonymize::PseudonymKey;
 use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::Lane;
 use pipeline::line_objects::LineCodec;
-use shardlake::produce::RecordKind;
+use samples::RecordKind;
 
-/// Records of a sample.
+/// The number of records in a sample.
 const RECORDS: usize = 40_000;
 
 fn main() {
@@ -38,7 +38,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// One chunk of 2 MiB pushed into a lane that has seen others, rows given up as often as a worker would encode them.
+/// Pushes one chunk of 2 MiB into a warm lane. Rows are discarded as often as a worker would encode them.
 fn push(criterion: &mut Criterion, kind: RecordKind, name: &str, raw: Option<LineCodec>) {
     let mut lane = Lane::new(common::lane_config(raw));
     let chunks = common::chunks(&common::sample(kind, RECORDS));

@@ -1,23 +1,23 @@
-//! The worker and its command line: reading, running, committing, telling.
+//! The worker and its command line.
 //!
-//! The modules stand in the order of a record's way:
+//! The way of a record through the modules:
 //!
-//! 1. [`config`]: what the user wrote becomes what the program runs on.
-//! 2. [`source`]: shards, read from a position on.
+//! 1. [`config`]: turns what the user wrote into what the program runs on.
+//! 2. [`source`]: reads shards from a position on.
 //! 3. [`worker`]: leases, lanes, the open epoch.
-//! 4. [`commit`]: how an epoch becomes visible, exactly once.
+//! 4. [`commit`]: makes an epoch visible, exactly once.
 //! 5. [`lake`]: the object store.
 //!
-//! | beside them | purpose |
+//! | other modules | purpose |
 //! | --- | --- |
-//! | [`setup`] | opens what the configuration names; the key of pseudonyms, permissions, allocator |
+//! | [`cli`] | the commands, one file each |
+//! | [`setup`] | opens what the configuration names; the pseudonym key, permissions, allocator |
 //! | [`settings`] | what a key of the configuration is: how it is read, checked, shown and documented |
 //! | [`lease_stores`] | the kinds of lease stores |
 //! | [`aws`] | clients of AWS, permissions |
-//! | [`inspect`] | what a lake holds, seen from outside: audits, dead letters, leases |
+//! | [`inspect`] | a lake and its leases as seen from outside: status, audits, dead letters |
 //! | [`maintenance`] | operations on a lake beside the workers |
-//! | [`raw`] | sends records on as received, to another service |
-//! | [`produce`] | sample records |
+//! | [`raw`] | sends records as received to another service |
 //! | [`clock`], [`retry`] | time, randomness and retries |
 
 pub mod aws;
@@ -32,7 +32,6 @@ pub mod inspect;
 pub mod lake;
 pub mod lease_stores;
 pub mod maintenance;
-pub mod produce;
 pub mod raw;
 pub mod retry;
 pub mod settings;

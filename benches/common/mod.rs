@@ -1,4 +1,4 @@
-//! What the benches share: records, lanes that are set up as the worker sets them up, and the CPU's clock.
+//! What the benches share: records, lanes configured as in the worker, and clocks.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
 use rustix::time::{ClockId, clock_gettime};
-use shardlake::produce::{Generator, Kinds, Options, RecordKind};
+use samples::{Generator, Kinds, Options, RecordKind};
 
-/// Bytes that a reader of the worker asks for.
+/// The bytes that a reader of the worker requests.
 pub(crate) const CHUNK_BYTES: usize = 2 << 20;
-/// Bytes of rows that the worker's lanes hold together before they encode them: three sixteenths of the
-/// default `[limits] memory`.
+/// The bytes of rows that the worker's lanes hold together before they encode them: three sixteenths of the default
+/// `[limits] memory`.
 pub(crate) const ROWS_BYTES: usize = 96 << 20;
-/// Arrival time of records that have none of their own: 2026-01-01.
+/// The arrival time of records that have none of their own: 2026-01-01.
 const ARRIVAL_MS: i64 = 1_767_225_600_000;
 
-/// A lane's configuration as `shardlake run` makes it, for the shipped datasets.
+/// The configuration of a lane in `shardlake run`, for the shipped datasets.
 pub(crate) fn lane_config(raw: Option<LineCodec>) -> Arc<LaneConfig> {
     let no_tables = |_: &str, _: &str| Err("the shipped datasets join no tables".to_owned());
     let datasets = Datasets::compile(&shipped(), &no_tables).expect("the shipped datasets compile");
@@ -35,10 +35,10 @@ pub(crate) fn lane_config(raw: Option<LineCodec>) -> Arc<LaneConfig> {
     })
 }
 
-/// Records of one kind as `shardlake produce` makes them, 0.5 % of them bad: lines.
+/// Lines of records of one kind from `shardlake produce`, 0.5 % of them bad.
 pub(crate) fn sample(kind: RecordKind, records: usize) -> Vec<u8> {
     let options = Options { seed: 1, kinds: Kinds::only(kind), bad_ratio: 0.005, ..Options::default() };
-    let mut generator = Generator::new(options).expect("these are options that records can be made from");
+    let mut generator = Generator::new(options).expect("these options are valid");
     let mut lines = Vec::new();
     for _ in 0..records {
         generator.next_into(&mut lines);
@@ -47,7 +47,7 @@ pub(crate) fn sample(kind: RecordKind, records: usize) -> Vec<u8> {
     lines
 }
 
-/// Lines cut as the worker's reader cuts a file: chunks of whole lines.
+/// Chunks of whole lines, as the worker's reader cuts a file.
 pub(crate) fn chunks(lines: &[u8]) -> Vec<Chunk> {
     let (stream, shard): (Arc<str>, Arc<str>) = ("bench".into(), "records.ndjson".into());
     let mut chunks = Vec::new();
@@ -57,7 +57,7 @@ pub(crate) fn chunks(lines: &[u8]) -> Vec<Chunk> {
         let last_end = lines[begin..limit].iter().rposition(|byte| *byte == b'\n');
         let end = last_end.map_or(limit, |last| begin + last + 1);
         let framing = Framing::Lines { base: begin as u64 };
-        // The worker's buffers come back to its readers, so that they have room for what is unwrapped behind the records.
+        // The worker's buffers are reused, so that they have room after the records for decoded base64.
         let mut bytes = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
         bytes.extend_from_slice(&lines[begin..end]);
         chunks.push(Chunk::new(Arc::clone(&stream), Arc::clone(&shard), ARRIVAL_MS, bytes, framing));
@@ -66,7 +66,7 @@ pub(crate) fn chunks(lines: &[u8]) -> Vec<Chunk> {
     chunks
 }
 
-/// Seconds on one of the system's clocks.
+/// The seconds of one of the system's clocks.
 #[expect(clippy::cast_precision_loss, reason = "a process does not run for 2^53 seconds")]
 pub(crate) fn seconds(clock: ClockId) -> f64 {
     let time = clock_gettime(clock);

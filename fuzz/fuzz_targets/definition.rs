@@ -1,5 +1,5 @@
-//! Arbitrary text as a dataset definition. See `checks::data::definition`.
+//! Arbitrary text as a dataset definition. See `checks::data_path::definition`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::data::fast::definition(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::data_path::fast::definition(data));

@@ -1,5 +1,5 @@
-//! Arbitrary bytes as an intent or commit record. See `checks::outside::manifest`.
+//! Arbitrary bytes as an intent or commit record. See `checks::worker::manifest`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::outside::manifest(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::worker::manifest(data));

@@ -1,5 +1,5 @@
-//! Arbitrary text as positions, ranges, names and keys. See `checks::outside::position`.
+//! Arbitrary text as positions, ranges, names and keys. See `checks::worker::position`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::outside::position(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::worker::position(data));

@@ -1,5 +1,5 @@
-//! Arbitrary bytes as lines of JSON. See `checks::data::record`.
+//! Arbitrary bytes as lines of JSON. See `checks::data_path::record`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::data::fast::record(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::data_path::fast::record(data));

@@ -1,5 +1,5 @@
-//! Arbitrary rows of the lease table in SQLite. See `checks::outside::row`.
+//! Arbitrary rows of the lease table in SQLite. See `checks::worker::row`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::outside::row(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::worker::row(data));

@@ -1,12 +1,12 @@
-//! Stored inputs of the fuzz targets, and mutations of them, as ordinary tests run them.
+//! Stored inputs of the fuzz targets, and mutations of them, for ordinary tests.
 //!
-//! Owns: reading the inputs, and mutations that are the same on every machine: what fails here fails everywhere, and its
-//! input is printed. Does not own: the checks (`data`, `outside`), or going further than this: that is the fuzzer's.
+//! Owns: reading the inputs, and mutations that are the same on every machine. So a failure is the same everywhere, and its input
+//! is printed. Does not own: the checks (`data_path`, `worker`), or the search for new inputs (the fuzzer).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Pieces of text that mean something to a parser.
+/// Pieces of text that have a meaning for parsers.
 const PIECES: [&[u8]; 24] = [
     b"\"",
     b"\\",
@@ -34,7 +34,7 @@ const PIECES: [&[u8]; 24] = [
     b"\x1e",
 ];
 
-/// Numbers in a fixed order (SplitMix64).
+/// The same random numbers on every machine (SplitMix64).
 struct Draws(u64);
 
 impl Draws {
@@ -53,7 +53,7 @@ impl Draws {
     }
 }
 
-/// An input changed in one to four places.
+/// An input with one to four changes.
 fn mutated(draws: &mut Draws, inputs: &[Vec<u8>], number: usize) -> Vec<u8> {
     let mut input = inputs[number].clone();
     for _ in 0..=draws.below(4) {
@@ -87,7 +87,7 @@ fn stored(corpus: &Path, target: &str) -> Vec<(String, Vec<u8>)> {
         .map(|file| {
             let file = file.expect("the folder can be read");
             let bytes = std::fs::read(file.path()).expect("the input can be read");
-            assert!(bytes.len() < 4096, "a stored input is small: {}", file.path().display());
+            assert!(bytes.len() < 4096, "a stored input must be small: {}", file.path().display());
             (file.file_name().to_string_lossy().into_owned(), bytes)
         })
         .collect();
@@ -95,13 +95,13 @@ fn stored(corpus: &Path, target: &str) -> Vec<(String, Vec<u8>)> {
     inputs
 }
 
-/// Runs a target's stored inputs, and so many mutations of them; `corpus` is the folder `fuzz/corpus`.
+/// Runs the stored inputs of a target, and this many mutations of them. `corpus` is the folder `fuzz/corpus`.
 ///
 /// # Panics
-/// If the check does, or there are no inputs.
+/// If the check panics, or the target has no inputs.
 pub fn run(corpus: &Path, target: &str, check: fn(&[u8]), mutations: usize) {
     let stored = stored(corpus, target);
-    assert!(stored.len() >= 15, "{target} has stored inputs");
+    assert!(stored.len() >= 15, "{target} has too few stored inputs");
     for (name, input) in &stored {
         assert!(catch_unwind(AssertUnwindSafe(|| check(input))).is_ok(), "the stored input {name} of {target} fails");
     }

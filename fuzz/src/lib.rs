@@ -1,9 +1,8 @@
-//! What must hold for any input: the checks behind the fuzz targets, and behind the ordinary tests that run their stored
-//! inputs.
+//! The checks behind the fuzz targets, and behind the ordinary tests that run the stored inputs: what must hold for any input.
 //!
-//! Owns: nothing itself. [`data`] judges the data path, by itself and fast to build; [`outside`] judges what the worker
-//! reads of others, which needs the whole of it and is there with the feature `worker`.
+//! Owns: nothing itself. [`data_path`] checks the pipeline, needs nothing else and builds fast. [`worker`] checks what the worker
+//! reads from other programs and people; it needs the whole worker, and the feature `worker`.
 
-pub mod data;
+pub mod data_path;
 #[cfg(feature = "worker")]
-pub mod outside;
+pub mod worker;

@@ -81,6 +81,8 @@ mutations! {
     SweepWhatIsPending,
     /// A sweep removes what its worker may still decide.
     SweepWhatMayBeDecided,
+    /// Readers of the commit log trust a roll-up and the names after its horizon, and do not check that nothing is missing.
+    TrustRollUp,
 }
 
 /// Whether a mutation is switched on: `if mutated!(SkipRecovery) { … }`.

@@ -1,28 +1,25 @@
-//! What becomes of a personal value before it lands.
+//! What becomes of a personal value before it is written.
 //!
-//! Owns: the rules' arithmetic, one value at a time; it runs on the distinct values of a column, not on every row. Does
-//! not own: which column has which rule (`dataset`), where the key comes from.
+//! Owns: the rules' arithmetic, one value at a time, and the key of pseudonyms. Does not own: which rules there are
+//! (`dataset::rule`), which column has which rule (`dataset`), where the key comes from.
 //!
-//! A pseudonym is HMAC-SHA256 (RFC 2104, FIPS 180-4) of the value's UTF-8 bytes under the secret key, its first 128 bits
-//! as 32 lower-case hex digits: the same for the same value in every dataset, and without the key not to be guessed by
-//! trying all values. The two inner states that depend only on the key are computed once.
+//! A pseudonym is HMAC-SHA256 (RFC 2104, FIPS 180-4) of the value's UTF-8 bytes under the secret key: its first 128 bits as
+//! 32 lower-case hex digits. It is the same for the same value in every dataset. Without the key, nobody can find the value
+//! by trying all values.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use sha2::{Digest, Sha256};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
-/// Bytes that a key must have at least: 128 bits, the strength of the pseudonyms.
+/// The fewest bytes in a key: 128 bits, the strength of the pseudonyms.
 pub const KEY_BYTES_MIN: usize = 16;
-/// The block length of SHA-256.
-const BLOCK: usize = 64;
 
-/// The secret key of pseudonyms, ready for use.
+/// The secret key of pseudonyms, ready for use: the two hash states that depend only on the key, which each pseudonym begins
+/// with.
 #[derive(Clone)]
-pub struct PseudonymKey {
-    inner: Sha256,
-    outer: Sha256,
-}
+pub struct PseudonymKey(Hmac<Sha256>);
 
 impl fmt::Debug for PseudonymKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,23 +36,14 @@ impl PseudonymKey {
         if key.len() < KEY_BYTES_MIN {
             return Err(format!("the key has {} bytes; it needs at least {KEY_BYTES_MIN}", key.len()));
         }
-        let mut block = [0_u8; BLOCK];
-        if key.len() > BLOCK {
-            block[..32].copy_from_slice(&Sha256::digest(key));
-        } else {
-            block[..key.len()].copy_from_slice(key);
-        }
-        let state = |pad: u8| Sha256::new_with_prefix(block.map(|byte| byte ^ pad));
-        Ok(PseudonymKey { inner: state(0x36), outer: state(0x5C) })
+        Ok(PseudonymKey(Hmac::new_from_slice(key).expect("HMAC takes keys of every length")))
     }
 
     /// The pseudonym of a value, as hex digits.
     pub fn pseudonym(&self, value: &[u8]) -> [u8; 32] {
-        let mut inner = self.inner.clone();
-        inner.update(value);
-        let mut outer = self.outer.clone();
-        outer.update(inner.finalize());
-        let mac = outer.finalize();
+        let mut mac = self.0.clone();
+        mac.update(value);
+        let mac = mac.finalize().into_bytes();
         let mut hex = [0_u8; 32];
         for (pair, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(mac.iter()) {
             *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
@@ -66,20 +54,45 @@ impl PseudonymKey {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// The band of an age: `0-17`, `25-34`, `80+` for bands that begin at these ages.
-pub(crate) fn age_band(age: i64, begins: &[i64]) -> String {
-    let band = begins.iter().take_while(|begin| **begin <= age).count();
-    match (band.checked_sub(1).map(|at| begins[at]), begins.get(band)) {
-        (None, Some(next)) => format!("0-{}", next - 1),
-        (Some(begin), Some(next)) if begin == next - 1 => format!("{begin}"),
-        (Some(begin), Some(next)) => format!("{begin}-{}", next - 1),
-        (Some(begin), None) => format!("{begin}+"),
-        (None, None) => String::new(),
+/// Bands of ages, each with its name: `0-17`, `25-34`, `80+`.
+#[derive(Debug, Clone)]
+pub(crate) struct AgeBands {
+    /// The first age of each band but the lowest.
+    begins: Vec<i64>,
+    /// The name of each band.
+    names: Vec<String>,
+}
+
+impl AgeBands {
+    /// Bands that begin at these ages.
+    pub(crate) fn new(begins: Vec<i64>) -> Self {
+        let name = |begin: i64, next: Option<&i64>| match next {
+            Some(next) if begin == next - 1 => format!("{begin}"),
+            Some(next) => format!("{begin}-{}", next - 1),
+            None => format!("{begin}+"),
+        };
+        let lowest = begins.first().map_or_else(String::new, |next| format!("0-{}", next - 1));
+        let above = begins.iter().enumerate().map(|(band, begin)| name(*begin, begins.get(band + 1)));
+        let names = std::iter::once(lowest).chain(above).collect();
+        AgeBands { begins, names }
+    }
+
+    /// Whether the ages rise, from 1 at least.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.begins.first().is_some_and(|first| *first > 0) && self.begins.windows(2).all(|pair| pair[0] < pair[1])
+    }
+
+    /// The name of the band of an age.
+    pub(crate) fn of(&self, age: i64) -> &str {
+        &self.names[self.begins.iter().take_while(|begin| **begin <= age).count()]
     }
 }
 
-/// A region coarsened: a code that begins with a country (ISO 3166: `DE`, `DE-BY`, `us-east`) becomes that country; a
-/// name stays only if it is on the list of names to keep (lower-case); every other text becomes `other`, none stays none.
+/// A region, coarsened.
+///
+/// - A code that begins with a country (ISO 3166: `DE`, `DE-BY`, `us-east`) becomes that country.
+/// - A name is kept only if it is in `keep`, which is lower-case.
+/// - Every other text becomes `other`; an empty one becomes null.
 pub(crate) fn region(value: &[u8], keep: &[String]) -> Option<String> {
     let text = String::from_utf8_lossy(value);
     let text = text.trim();
@@ -94,10 +107,10 @@ pub(crate) fn region(value: &[u8], keep: &[String]) -> Option<String> {
     Some(if is_country { country.to_uppercase() } else { "other".to_owned() })
 }
 
-/// The network of an IP address: its /24, or its /48 for IPv6. `None` if it is no address.
+/// The network of an IP address: its /24, or its /48 for IPv6. `None` if the text is not an address.
 pub(crate) fn network(value: &[u8]) -> Option<String> {
     let address: IpAddr = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
-    // An IPv4 address in IPv6 clothes is an IPv4 address: its /48 would hide nothing but zeros.
+    // An IPv4-mapped IPv6 address is an IPv4 address: its /48 would hide only zeros.
     Some(match address.to_canonical() {
         IpAddr::V4(address) => {
             let [a, b, c, _] = address.octets();
@@ -108,6 +121,22 @@ pub(crate) fn network(value: &[u8]) -> Option<String> {
             format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
         }
     })
+}
+
+/// The domain of an e-mail address, in lower case. `None` if the text is not an address `local@domain`. The domain has at least
+/// two labels of letters, digits and inner hyphens, of any script; a label has at most 63 bytes, the domain 253.
+pub(crate) fn email_domain(value: &[u8]) -> Option<String> {
+    let (local, domain) = std::str::from_utf8(value).ok()?.trim().rsplit_once('@')?;
+    let is_label = |label: &str| {
+        let inner = |c: char| c.is_alphanumeric() || c == '-';
+        (1..=63).contains(&label.len()) && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_address = !local.is_empty()
+        && !local.contains(|c: char| c.is_whitespace() || c.is_control())
+        && domain.len() <= 253
+        && domain.contains('.')
+        && domain.split('.').all(is_label);
+    is_address.then(|| domain.to_lowercase())
 }
 
 #[cfg(test)]
@@ -127,16 +156,20 @@ mod tests {
     }
 
     #[test]
-    fn a_short_key_is_refused_and_no_key_is_printed() {
+    fn a_short_key_is_refused_and_a_key_is_never_printed() {
         assert_eq!(PseudonymKey::new(b"short").unwrap_err(), "the key has 5 bytes; it needs at least 16");
         assert_eq!(format!("{:?}", PseudonymKey::new(&[7; 32]).unwrap()), "PseudonymKey(secret)");
     }
 
     #[test]
     fn ages_fall_into_bands() {
-        let bands = [18, 25, 35, 45, 55, 65, 80];
-        let found: Vec<String> = [0, 17, 18, 24, 34, 79, 80, 130].iter().map(|age| age_band(*age, &bands)).collect();
-        assert_eq!(found, ["0-17", "0-17", "18-24", "18-24", "25-34", "65-79", "80+", "80+"]);
+        let bands = AgeBands::new(vec![18, 25, 35, 36, 45, 55, 65, 80]);
+        let found = [-1, 0, 17, 18, 24, 34, 35, 79, 80, 130].map(|age| bands.of(age));
+        assert_eq!(found, ["0-17", "0-17", "0-17", "18-24", "18-24", "25-34", "35", "65-79", "80+", "80+"]);
+        assert!(bands.is_valid());
+        for invalid in [vec![], vec![0, 18], vec![18, 18], vec![25, 18]] {
+            assert!(!AgeBands::new(invalid.clone()).is_valid(), "{invalid:?}");
+        }
     }
 
     #[test]
@@ -168,5 +201,33 @@ mod tests {
         ] {
             assert_eq!(network(address.as_bytes()).as_deref(), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn email_addresses_become_domains() {
+        let long_label = format!("a@{}.example", "x".repeat(64));
+        let long_domain = format!("a@{}example", "x.".repeat(124));
+        for (address, expected) in [
+            ("Bob.Smith@Example.COM", Some("example.com")),
+            (" a@mail.example.co.uk\n", Some("mail.example.co.uk")),
+            ("\"a@b\"@example.com", Some("example.com")),
+            ("j@Bücher.example", Some("bücher.example")),
+            ("a@xn--bcher-kva.example", Some("xn--bcher-kva.example")),
+            ("example.com", None),
+            ("@example.com", None),
+            ("a b@example.com", None),
+            ("a@localhost", None),
+            ("a@example..com", None),
+            ("a@example.com.", None),
+            ("a@-example.com", None),
+            ("a@example-.com", None),
+            ("Bob <a@example.com>", None),
+            (&long_label, None),
+            (&long_domain, None),
+            ("", None),
+        ] {
+            assert_eq!(email_domain(address.as_bytes()).as_deref(), expected, "{address}");
+        }
+        assert_eq!(email_domain(b"a@example.\xff"), None);
     }
 }

@@ -9,6 +9,7 @@
 //! error/reason=<code>/year=YYYY/month=MM/day=DD/<epoch>-<number>.json.gz   dead letters, by arrival day
 //! _intents/<epoch>.json          what an epoch intends to commit
 //! _commits/<epoch>.json          what an epoch has committed
+//! _rollups/<20 digits>.json.gz   what the commit records of many epochs add up to
 //! _sources/<stream>.json         where reading a Kinesis stream starts
 //! _sources/<hash>/<hash>/<number>.json   the files of a folder that is read as a stream, in their order
 //! _checkpoints/<name>.json       named checkpoints
@@ -41,6 +42,8 @@ pub use hive::{PartitionPath, PartitionValue};
 pub const INTENTS: &str = "_intents/";
 /// Prefix of commit records.
 pub const COMMITS: &str = "_commits/";
+/// Prefix of roll-ups of commit records.
+pub const ROLL_UPS: &str = "_rollups/";
 /// Prefix of what sources keep in the lake.
 pub const SOURCES: &str = "_sources/";
 /// Prefix of named checkpoints.
@@ -261,6 +264,17 @@ pub fn epoch_of_commit_record(key: &str) -> Option<&str> {
     name_of(COMMITS, key)
 }
 
+/// The key of the `number`-th roll-up. Keys of roll-ups sort by their numbers.
+pub fn roll_up(number: u64) -> String {
+    format!("{ROLL_UPS}{number:020}.json.gz")
+}
+
+/// The number of a roll-up's key; the inverse of [`roll_up`].
+pub fn number_of_roll_up(key: &str) -> Option<u64> {
+    let number = key.strip_prefix(ROLL_UPS)?.strip_suffix(".json.gz")?.parse().ok()?;
+    (roll_up(number) == key).then_some(number)
+}
+
 /// The key of a named checkpoint.
 pub fn named_checkpoint(name: &str) -> String {
     format!("{CHECKPOINTS}{name}.json")
@@ -385,6 +399,12 @@ mod tests {
         }
 
         #[test]
+        fn keys_of_roll_ups_round_trip_and_sort_by_number(number in any::<u64>(), other in any::<u64>()) {
+            prop_assert_eq!(number_of_roll_up(&roll_up(number)), Some(number));
+            prop_assert_eq!(roll_up(number).cmp(&roll_up(other)), number.cmp(&other));
+        }
+
+        #[test]
         fn two_streams_never_share_the_key_of_their_start(left in "\\PC{1,300}", right in "\\PC{1,300}") {
             prop_assert_eq!(stream_start(&left) == stream_start(&right), left == right);
             prop_assert!(stream_start(&left).len() < 320);
@@ -436,6 +456,10 @@ mod tests {
             assert_eq!(epoch_of_object(key), None, "{key}");
         }
         assert_eq!(epoch_of_object("anywhere/e-1-00001.json.gz"), Some("e-1"));
+        for key in ["_rollups/7.json.gz", "_rollups/+0000000000000000007.json.gz", "_rollups/00000000000000000007.json"]
+        {
+            assert_eq!(number_of_roll_up(key), None, "{key}");
+        }
     }
 
     #[test]

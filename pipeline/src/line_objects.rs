@@ -1,10 +1,10 @@
-//! Compressed line objects: the raw landing and the dead letters.
+//! Compressed line objects: raw records and dead letters.
 //!
-//! Owns: collecting lines by destination, and compressing them into members that can be put one after another (gzip
-//! members, zstd frames), so that a large object is written piece by piece. Does not own: naming and storing objects.
+//! Owns: collecting lines by folder, and compressing them into members. Members (gzip members, zstd frames) can be
+//! concatenated, so a large object is written piece by piece. Does not own: naming and storing objects.
 //!
-//! Limits: 1 MiB of lines wait for each destination, 4 MiB for all of them (a day of arrival has a destination of its own,
-//! and a source may bring years).
+//! Limits: 1 MiB of lines wait for each folder, and 4 MiB for all folders. Each day of arrival has its own folder, and a
+//! source may have records of years.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,20 +15,20 @@ use crate::layout::Folder;
 
 /// Bytes of lines that are compressed together.
 const MEMBER_BYTES: usize = 1 << 20;
-/// Bytes of lines that wait, over all destinations.
+/// Bytes of lines that wait, in all folders.
 const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// How lines are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineCodec {
-    /// gzip at this level, 1 (fast) to 9: what every tool reads.
+    /// gzip at this level, 1 (fast) to 9; every tool reads it.
     Gzip(u32),
-    /// zstd at this level: faster and smaller.
+    /// zstd at this level; faster and smaller.
     Zstd(i32),
 }
 
 impl LineCodec {
-    /// What an object's name ends with.
+    /// The extension of an object's name.
     pub fn extension(self) -> &'static str {
         match self {
             LineCodec::Gzip(_) => "json.gz",
@@ -52,13 +52,13 @@ impl LineCodec {
 pub struct LineMember {
     /// The folder of the object.
     pub folder: Folder,
-    /// How many lines are in it.
+    /// How many lines it has.
     pub lines: u64,
     /// Compressed bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Lines that wait to be compressed, by destination.
+/// Lines that wait to be compressed, by folder.
 #[derive(Debug)]
 pub(crate) struct Lines {
     codec: LineCodec,
@@ -78,7 +78,7 @@ impl Lines {
         Lines { codec, waiting: BTreeMap::new(), waiting_bytes: 0, members: Vec::new() }
     }
 
-    /// Adds lines to a folder's object; `write` appends them, each with its line end, and says how many they are.
+    /// Adds lines to a folder's object. `write` appends them, each with its line end, and returns how many there are.
     pub(crate) fn add(&mut self, folder: &Folder, write: impl FnOnce(&mut Vec<u8>) -> u64) {
         if !self.waiting.contains_key(folder) {
             self.waiting.insert(folder.clone(), Waiting::default());
@@ -95,7 +95,7 @@ impl Lines {
         }
     }
 
-    /// Compresses what most waits for, until half of it is gone.
+    /// Compresses the lines of the fullest folders, until at most half of the limit waits.
     fn compress_largest(&mut self) {
         let mut folders: Vec<(usize, Folder)> =
             self.waiting.iter().map(|(folder, waiting)| (waiting.text.len(), folder.clone())).collect();
@@ -122,7 +122,7 @@ impl Lines {
         std::mem::take(&mut self.members)
     }
 
-    /// Compresses everything that waits, and gives up all members.
+    /// Compresses all waiting lines, and returns all members.
     pub(crate) fn flush(&mut self) -> Vec<LineMember> {
         let folders: Vec<Folder> = self.waiting.keys().cloned().collect();
         folders.iter().for_each(|folder| self.compress(folder));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn members_put_together_are_one_readable_object() {
+    fn concatenated_members_are_one_readable_object() {
         for codec in [LineCodec::Gzip(1), LineCodec::Zstd(1)] {
             let mut lines = Lines::new(codec);
             let mut expected = (Vec::new(), Vec::new());
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn many_destinations_wait_in_bounded_memory() {
+    fn lines_of_many_folders_wait_in_bounded_memory() {
         let mut lines = Lines::new(LineCodec::Gzip(1));
         let mut largest = 0;
         for n in 0..40_000 {

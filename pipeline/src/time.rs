@@ -1,13 +1,20 @@
-//! Points in time as milliseconds since 1970-01-01T00:00:00Z, without a clock: parsing, formatting, calendar parts.
+//! Points in time since 1970-01-01T00:00:00Z: parsing, formatting, parts of the calendar.
 //!
-//! Owns: RFC 3339 text, calendar days (proleptic Gregorian, UTC). Does not own: what time it is now.
+//! Owns: RFC 3339 text, calendar days (proleptic Gregorian, UTC). Does not own: the clock.
 //!
-//! Limits: years 0000 to 9999, as RFC 3339 has them. Fractions finer than a millisecond are cut off.
+//! Rows have microseconds (`us`); everything else has milliseconds (`ms`). Finer fractions are cut off. Limits: years 0000
+//! to 9999, as RFC 3339 has them, which are within 59 bits of microseconds.
 
 use std::fmt;
 
 /// Milliseconds in a day.
 pub const DAY_MS: i64 = 86_400_000;
+
+/// Microseconds in a millisecond.
+pub const MS_US: i64 = 1_000;
+
+/// Microseconds in a day.
+pub const DAY_US: i64 = DAY_MS * MS_US;
 
 /// A calendar day in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,9 +79,14 @@ pub fn format_rfc3339(ms: i64) -> String {
     format!("{day}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1_000)
 }
 
-/// Parses RFC 3339 text (`2025-01-13T10:30:00.123+01:00`) to milliseconds. The offset is required, as the RFC has it;
-/// `t`, `z` and a space for `T` are taken; a leap second counts as the second after it.
+/// Parses RFC 3339 text to milliseconds; see [`parse_rfc3339_us`].
 pub fn parse_rfc3339(text: &[u8]) -> Option<i64> {
+    parse_rfc3339_us(text).map(|us| us.div_euclid(MS_US))
+}
+
+/// Parses RFC 3339 text (`2025-01-13T10:30:00.123456+01:00`) to microseconds. The offset is required, as in the RFC. `t`,
+/// `z` and a space for `T` are accepted. A leap second counts as the second after it.
+pub fn parse_rfc3339_us(text: &[u8]) -> Option<i64> {
     let (head, mut rest) = text.split_first_chunk::<19>()?;
     if head[4] != b'-' || head[7] != b'-' || !matches!(head[10], b'T' | b't' | b' ') || head[13] != b':' {
         return None;
@@ -87,28 +99,29 @@ pub fn parse_rfc3339(text: &[u8]) -> Option<i64> {
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let mut ms = days * DAY_MS + i64::from(hour) * 3_600_000 + i64::from(minute) * 60_000 + i64::from(second) * 1_000;
+    let seconds = i64::from(hour) * 3_600 + i64::from(minute) * 60 + i64::from(second);
+    let mut us = days * DAY_US + seconds * 1_000_000;
     if let Some(fraction) = rest.strip_prefix(b".") {
         let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if digits == 0 {
             return None;
         }
-        let mut scale = 100;
-        for digit in &fraction[..digits.min(3)] {
-            ms += i64::from(digit - b'0') * scale;
+        let mut scale = 100_000;
+        for digit in &fraction[..digits.min(6)] {
+            us += i64::from(digit - b'0') * scale;
             scale /= 10;
         }
         rest = &fraction[digits..];
     }
     match *rest {
-        [b'Z' | b'z'] => Some(ms),
+        [b'Z' | b'z'] => Some(us),
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
             let (hours, minutes) = (two(&[h1, h2], 0)?, two(&[m1, m2], 0)?);
             if hours > 23 || minutes > 59 {
                 return None;
             }
-            let offset = i64::from(hours) * 3_600_000 + i64::from(minutes) * 60_000;
-            Some(if sign == b'+' { ms - offset } else { ms + offset })
+            let offset = (i64::from(hours) * 3_600 + i64::from(minutes) * 60) * 1_000_000;
+            Some(if sign == b'+' { us - offset } else { us + offset })
         }
         _ => None,
     }
@@ -168,7 +181,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rfc_3339_is_refused() {
+    fn fractions_are_kept_to_the_microsecond_and_cut_off_after_it() {
+        for (text, expected) in [
+            ("2025-01-13T10:30:00.123456789z", 1_736_764_200_123_456),
+            ("2025-01-13T10:30:00.000001+00:00", 1_736_764_200_000_001),
+            ("2025-01-13T10:30:00.1Z", 1_736_764_200_100_000),
+            ("2024-02-29T23:59:60.999999999Z", 1_709_251_200_999_999),
+            // Cut off towards the past: the next microsecond would be in 1970.
+            ("1969-12-31T23:59:59.9999999Z", -1),
+            ("0000-01-01T00:00:00+23:59", -62_167_305_540_000_000),
+            ("9999-12-31T23:59:60.999999-23:59", 253_402_387_140_999_999),
+        ] {
+            assert_eq!(parse_rfc3339_us(text.as_bytes()), Some(expected), "{text}");
+            assert_eq!(parse_rfc3339(text.as_bytes()), Some(expected.div_euclid(1000)), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_rfc_3339_is_refused() {
         for text in [
             "",
             "2025-01-13",

@@ -1,10 +1,10 @@
 //! Reading TOML that people write: dataset definitions and `shardlake.toml`.
 //!
-//! Owns: walking a parsed document with its line numbers, refusing unknown keys with the nearest known one, and
-//! collecting **every** problem instead of stopping at the first. Does not own: what any key means.
+//! Owns: walking a parsed document with its line numbers, reporting unknown keys with the nearest known one, and collecting
+//! **every** problem instead of stopping at the first. Does not own: what a key means.
 //!
-//! Invariant: reading never fails half-way. A value of the wrong kind is a [`Problem`] and reads as absent; the caller
-//! asks [`Problems::is_empty`] at the end and refuses the whole document if it is not.
+//! Invariant: reading never stops half-way. A value of the wrong kind is a [`Problem`] and reads as absent. At the end the
+//! caller refuses the whole document unless [`Problems::is_empty`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,14 +12,14 @@ use std::fmt;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-/// One thing that is wrong in a document, with its place.
+/// One thing that is wrong in a document, with its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// File name as the user knows it.
     pub file: String,
-    /// Line, from 1; 0 where the problem has no line of its own.
+    /// Line, from 1; 0 if the problem has no line.
     pub line: usize,
-    /// What is wrong and what to write instead; lower-case, no final period.
+    /// What is wrong and what to write instead; lower case, no final period.
     pub message: String,
 }
 
@@ -37,8 +37,8 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Adds one, as one line. Where a message shows a text of several lines, the others are left out: a quote that is not
-    /// closed makes a text of all that stands behind it, which may be what nobody is to see in a log.
+    /// Adds one, as one line. If a message contains several lines, only the first is kept: an unclosed quote turns the rest
+    /// of the file into one string, which may contain secrets that must not be logged.
     pub fn push(&mut self, mut problem: Problem) {
         if let Some(end) = problem.message.find(['\n', '\r']) {
             problem.message.replace_range(end.., "…");
@@ -91,8 +91,8 @@ impl<'t> Document<'t> {
         Document { file, text, problems: RefCell::default() }
     }
 
-    /// Parses the text. `None` if it is no TOML: then every syntax error is a problem, and nothing else is said, since what a
-    /// broken text seems to mean would mislead, and may show what stands behind a quote that was not closed.
+    /// Parses the text. `None` if it is not TOML. Then every syntax error is a problem, and nothing else is reported: the
+    /// apparent meaning of broken text would mislead, and an unclosed quote could put secrets into a message.
     pub fn parse(&self) -> Option<Spanned<DeTable<'t>>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         let well_formed = errors.is_empty();
@@ -114,7 +114,7 @@ impl<'t> Document<'t> {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// All problems found, and an end to the document.
+    /// Ends reading, and returns all problems found.
     pub fn into_problems(self) -> Problems {
         self.problems.into_inner()
     }
@@ -124,7 +124,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// A value with the line where it stands.
+/// A value and its line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct At<T> {
     /// The value.
@@ -146,7 +146,7 @@ pub enum Scalar {
     Bool(bool),
 }
 
-/// One table of a document. Every key that is asked for counts as known; [`Section::finish`] refuses the others.
+/// One table of a document. Every key that was asked for is known; [`Section::finish`] reports the others.
 pub struct Section<'d> {
     document: &'d Document<'d>,
     table: &'d DeTable<'d>,
@@ -166,7 +166,7 @@ impl<'d> Section<'d> {
         self.document.report(line, message);
     }
 
-    /// Whether the key is there.
+    /// Whether the key is present.
     pub fn has(&self, key: &'static str) -> bool {
         self.get(key).is_some()
     }
@@ -176,7 +176,7 @@ impl<'d> Section<'d> {
         self.read(key, "a string", |value| value.as_str().map(str::to_owned))
     }
 
-    /// A string that must be there.
+    /// A required string.
     pub fn required_text(&self, key: &'static str) -> Option<At<String>> {
         if !self.has(key) {
             self.report(self.line, format!("{} needs {key} = \"…\"", self.describe()));
@@ -291,7 +291,7 @@ impl<'d> Section<'d> {
         entries
     }
 
-    /// Refuses every key that nobody has asked for.
+    /// Reports every key that was not asked for.
     pub fn finish(self) {
         let asked = self.asked.borrow();
         for (name, _) in self.table {
@@ -360,7 +360,7 @@ fn scalar(value: &DeValue<'_>) -> Option<Scalar> {
     }
 }
 
-/// The known name that looks most like `name`, if one looks alike at all.
+/// The known name that is most similar to `name`, if one is similar.
 pub fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     known
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
@@ -374,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_problem_is_told_at_once_with_its_line() {
+    fn every_problem_is_reported_at_once_with_its_line() {
         let text = "name = 3\nspeeed = 1\n[inner]\nflag = \"x\"\nzzz = 1\n";
         let document = Document::new("f.toml", text);
         let table = document.parse().unwrap();
@@ -397,10 +397,10 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_is_not_closed_shows_nothing_of_what_stands_behind_it() {
+    fn an_unclosed_quote_puts_nothing_after_it_into_a_message() {
         let document = Document::new("f.toml", "x = 1\n[a\n'''\n[anonymize]\nkey = s3cr3t\n");
         assert!(document.parse().is_none());
-        document.report(1, "'a\r\ns3cr3t' is no size");
+        document.report(1, "'a\r\ns3cr3t' is not a size");
         let problems = document.into_problems();
         let message = problems.to_string();
         assert!(message.starts_with("f.toml:2: not TOML: ") && !message.contains("anonymize"), "{message}");
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn syntax_errors_name_their_line() {
+    fn syntax_errors_have_their_line() {
         let document = Document::new("f.toml", "a = 1\nb = = 2\n");
         let _ = document.parse();
         let message = document.into_problems().to_string();

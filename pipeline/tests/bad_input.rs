@@ -1,31 +1,27 @@
-//! Bad input, and what is only unusual: what a stream carries when producers are broken, and what must become of it.
+//! Bad and unusual input: what a stream contains if producers have bugs, and what must become of it.
 //!
-//! Every test goes through the lane: bytes in; rows, dead letters and raw lines out, read back. A bad record becomes one
-//! dead letter that says why and where, its neighbours become rows, and nothing of it is in any column.
+//! Every test goes through the lane: bytes in; rows, dead letters and raw lines out, read back. A bad record becomes one dead
+//! letter with the reason and the field. Its neighbours become rows, and nothing of it is in any column.
 
 mod common;
 
-// The seeded sample records of the worker, good ones and bad ones of every kind.
-#[path = "../../src/produce/mod.rs"]
-pub mod produce;
-
-// One record for each way in which input can be bad, with its exact answer.
+// One record for each way in which input can be bad, with the exact result.
 #[path = "bad_input/codes.rs"]
 mod codes;
 
-// Where records begin and end, and what comes with them.
+// Where records begin and end, and what a source knows of them.
 #[path = "bad_input/framing.rs"]
 mod framing;
 
-// Values at the edge of what is taken.
+// Values at the limits of what is accepted.
 #[path = "bad_input/values.rs"]
 mod values;
 
-// What is left of a record that fails, or is forgotten.
+// What remains of a record that fails or is discarded.
 #[path = "bad_input/traces.rs"]
 mod traces;
 
-// What must never be seen outside of `raw/` and `rawData`.
+// What must never occur outside of `raw/` and `rawData`.
 #[path = "bad_input/privacy.rs"]
 mod privacy;
 

@@ -1,4 +1,4 @@
-//! What the datasets promise to the outside world, and the tables that they are joined to.
+//! The schemas of datasets for other programs, and lookup tables.
 
 mod common;
 

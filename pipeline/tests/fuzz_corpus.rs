@@ -1,14 +1,14 @@
-//! The fuzz targets' stored inputs, and some thousands of mutations of them, through the fuzz targets' own checks: those
-//! of the data path. (`tests/integration/fuzz_corpus.rs` of the worker has the others.)
+//! The stored inputs of the fuzz targets, and some thousands of mutations of them, through the checks of the fuzz targets.
 //!
-//! The same seed gives the same mutations on every machine: what fails here fails everywhere, and its input is printed.
-//! The fuzzer itself goes further; `fuzz/README.md` says how to run it.
+//! Owns: the targets of the data path. (`tests/integration/fuzz_corpus.rs` has those that need the worker.) The same seed gives the
+//! same mutations on every machine, so a failure is the same everywhere, and its input is printed. The fuzzer itself tries far
+//! more inputs; `fuzz/README.md` says how to run it.
 
-// What must hold for any input.
-#[path = "../../fuzz/src/data/mod.rs"]
-pub mod data;
+// The checks of the fuzz targets.
+#[path = "../../fuzz/src/data_path/mod.rs"]
+pub mod checks;
 
-// Inputs, and changes to them.
+// The stored inputs, and their mutations.
 #[path = "../../fuzz/src/corpus.rs"]
 pub mod corpus;
 
@@ -19,23 +19,23 @@ fn run(target: &str, check: fn(&[u8]), mutations: usize) {
 }
 
 #[test]
-fn lines_of_any_bytes_are_rows_or_dead_letters() {
-    run("record", data::record, 2_000);
+fn any_line_is_a_row_or_a_dead_letter() {
+    run("record", checks::record, 2_000);
 }
 
 #[test]
-fn numbered_records_of_any_bytes_are_rows_or_dead_letters() {
-    run("records", data::records, 1_200);
+fn any_record_is_a_row_or_a_dead_letter() {
+    run("records", checks::records, 1_200);
 }
 
 #[test]
-fn any_text_as_a_definition_is_refused_or_works() {
-    run("definition", data::definition, 2_500);
+fn any_definition_is_refused_or_works() {
+    run("definition", checks::definition, 2_500);
 }
 
 #[test]
-fn what_the_fuzzer_runs_millions_of_times_says_the_same() {
-    run("record", data::fast::record, 2_000);
-    run("records", data::fast::records, 2_000);
-    run("definition", data::fast::definition, 500);
+fn the_fuzzers_fast_checks_pass_as_well() {
+    run("record", checks::fast::record, 2_000);
+    run("records", checks::fast::records, 2_000);
+    run("definition", checks::fast::definition, 500);
 }

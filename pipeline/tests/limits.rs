@@ -1,5 +1,5 @@
-//! A lane at its limits: thousands of partitions, large lists, maps and texts, many pages, many cycles, and columns that
-//! change how they are kept between cycles.
+//! A lane at its limits: thousands of partitions, large lists, maps and texts, many pages, many cycles, and columns whose
+//! storage changes between cycles.
 
 mod common;
 
@@ -16,7 +16,7 @@ use pipeline::chunk::{Chunk, Framing};
 use pipeline::dead_letter::code::Code;
 use serde_json::{Value, json};
 
-/// A small dataset, partitioned by a text.
+/// A small dataset, partitioned by a string.
 const SMALL: &str = r#"
 name = "small"
 event_time = { pointer = "/t", format = "epoch_ms" }
@@ -29,7 +29,7 @@ column = [
 ]
 "#;
 
-/// A dataset with columns that can be kept in several ways, in one partition.
+/// A dataset with columns that can be stored in several ways, in one partition.
 const WIDE: &str = r#"
 name = "wide"
 event_time = { pointer = "/t", format = "epoch_ms" }
@@ -59,7 +59,7 @@ fn small(n: usize, partitions: usize) -> String {
 }
 
 #[test]
-fn ten_thousand_partitions_of_one_lane_read_back_right() {
+fn ten_thousand_partitions_of_one_lane_round_trip() {
     const PARTITIONS: usize = 10_000;
     let mut run = Setup::of(&[SMALL]).without_raw().run();
     let mut memory = Vec::new();
@@ -71,11 +71,11 @@ fn ten_thousand_partitions_of_one_lane_read_back_right() {
         }
         memory.push(run.lane.memory());
     }
-    // About 60 bytes of JSON each; every row is a run of its own, in a partition that has a path.
+    // About 60 bytes of JSON each; every row is its own run, in a partition that has a path.
     assert!(memory[0] < PARTITIONS * 400, "{memory:?}");
     assert!(memory[1] < memory[0] * 2, "{memory:?}");
     let outcome = run.take();
-    assert_eq!((outcome.files.len(), outcome.letters.len()), (PARTITIONS, 0));
+    assert_eq!((outcome.files.len(), outcome.dead_letters.len()), (PARTITIONS, 0));
     let mut seen = vec![false; 2 * PARTITIONS];
     for file in &outcome.files {
         assert_eq!(file.rows.len(), 2);
@@ -91,7 +91,7 @@ fn ten_thousand_partitions_of_one_lane_read_back_right() {
 }
 
 #[test]
-fn memory_grows_with_what_is_held() {
+fn reported_memory_grows_with_the_rows_that_are_held() {
     let mut run = Setup::of(&[WIDE]).without_raw().run();
     let empty = run.lane.memory();
     let mut held = Vec::new();
@@ -109,13 +109,18 @@ fn memory_grows_with_what_is_held() {
     assert!(run.lane.memory() < empty + 20_000);
 }
 
-/// The only row of a record of [`WIDE`] that stands between two others.
+/// The row of a record of [`WIDE`] that is between two others.
 fn between_others(record: &str) -> serde_json::Map<String, Value> {
     let other =
         |n: usize| format!(r#"{{"t":{T},"n":{n},"numbers":[1,null],"totals":{{"a":1}},"many":"m","items":[{{}}]}}"#);
     let mut run = Setup::of(&[WIDE]).record_bytes_max(20 << 20).without_raw().run();
     let outcome = run.lines(ndjson(&[other(1).as_str(), record, &other(3)])).take();
-    assert_eq!(outcome.letters.len(), 0, "{:?}", outcome.letters.first().map(|letter| &letter.about));
+    assert_eq!(
+        outcome.dead_letters.len(),
+        0,
+        "{:?}",
+        outcome.dead_letters.first().map(|dead_letter| &dead_letter.about)
+    );
     let mut rows = outcome.rows("wide");
     assert!(rows.iter().map(|row| &row["n"]).eq([&json!(1), &json!(2), &json!(3)]));
     for row in [&rows[0], &rows[2]] {
@@ -137,14 +142,15 @@ fn a_list_may_have_a_hundred_thousand_elements() {
 }
 
 #[test]
-fn a_list_of_more_elements_makes_its_record_a_dead_letter_and_its_neighbours_land() {
+fn a_list_of_more_elements_makes_its_record_a_dead_letter_and_its_neighbours_rows() {
     for (field, items) in [("numbers", "1,".repeat(100_000) + "1"), ("items", "{},".repeat(100_000) + "{}")] {
         let record = format!(r#"{{"t":{T},"n":2,"{field}":[{items}],"few":"a"}}"#);
         let broken = format!(r#"{{"t":{T},"n":2,"{field}":[{items},x]}}"#);
         let good = |n: usize| format!(r#"{{"t":{T},"n":{n},"numbers":[1,null]}}"#);
         let mut run = Setup::of(&[WIDE]).record_bytes_max(20 << 20).without_raw().run();
         let outcome = run.lines(ndjson(&[&good(1), &record, &good(3), &broken, &good(5)])).take();
-        let found: Vec<_> = outcome.letters.iter().map(|letter| (letter.code, letter.field.clone())).collect();
+        let found: Vec<_> =
+            outcome.dead_letters.iter().map(|dead_letter| (dead_letter.code, dead_letter.field.clone())).collect();
         assert_eq!(found, [(Code::NotJson, None), (Code::TooLarge, Some(format!("/{field}")))]);
         assert!(outcome.rows("wide").iter().map(|row| &row["n"]).eq([&json!(1), &json!(3), &json!(5)]));
     }
@@ -169,7 +175,7 @@ fn a_text_may_have_five_megabytes() {
 }
 
 #[test]
-fn five_thousand_unread_fields_are_walked_over() {
+fn five_thousand_unread_fields_are_skipped() {
     let mut record = json!({ "t": T, "n": 2 });
     for n in 0..5_000 {
         record[format!("unread-{n}")] = json!({ "n": [n, null, "x"] });
@@ -178,7 +184,7 @@ fn five_thousand_unread_fields_are_walked_over() {
 }
 
 #[test]
-fn every_row_of_many_cycles_is_given_once() {
+fn every_row_of_many_cycles_is_returned_once() {
     let mut run = Setup::of(&[SMALL]).run();
     let mut seen = vec![0; 60 * 40];
     for cycle in 0..60 {
@@ -212,7 +218,7 @@ fn wide(n: usize) -> Value {
     })
 }
 
-/// What of a row must be as in its record.
+/// The columns of a row that must equal its record.
 const SAME: [&str; 8] = ["n", "few", "many", "token", "double", "step", "flag", "small"];
 
 fn wide_file(run: &mut Run, from: usize, to: usize) -> File {
@@ -221,7 +227,7 @@ fn wide_file(run: &mut Run, from: usize, to: usize) -> File {
         run.lines(ndjson(&lines));
     }
     let mut outcome = run.take();
-    assert_eq!((outcome.files.len(), outcome.letters.len()), (1, 0), "{:?}", outcome.letters.first());
+    assert_eq!((outcome.files.len(), outcome.dead_letters.len()), (1, 0), "{:?}", outcome.dead_letters.first());
     let file = outcome.files.remove(0);
     assert_eq!(file.rows.len(), to - from);
     for (row, n) in file.rows.iter().zip(from..) {
@@ -247,7 +253,7 @@ fn open(bytes: &Bytes) -> SerializedFileReader<Bytes> {
     SerializedFileReader::new_with_options(bytes.clone(), options).expect("the file can be opened")
 }
 
-/// Where a column of [`WIDE`] is in its file, and how its data pages are encoded.
+/// The position of a column of [`WIDE`] in its file, and the encodings of its data pages.
 fn encoding_of(reader: &SerializedFileReader<Bytes>, name: &str) -> (usize, Vec<Encoding>) {
     let group = reader.metadata().row_group(0);
     let place = group.columns().iter().position(|column| column.column_path().string() == name).expect("it is there");
@@ -260,7 +266,7 @@ fn encoding_of(reader: &SerializedFileReader<Bytes>, name: &str) -> (usize, Vec<
 fn a_column_that_hardly_repeats_gives_the_same_values_with_and_without_a_dictionary() {
     let mut run = Setup::of(&[WIDE]).without_raw().run();
     let first = wide_file(&mut run, 0, 12_000);
-    // From now on the lane keeps `many` and `person` as plain texts.
+    // From now on the lane stores `many` and `person` without a dictionary.
     let second = wide_file(&mut run, 0, 12_000);
     let third = wide_file(&mut run, 0, 300);
     let without_sequence = |file: &File| {
@@ -278,7 +284,7 @@ fn a_column_that_hardly_repeats_gives_the_same_values_with_and_without_a_diction
 }
 
 #[test]
-fn a_pseudonym_has_a_bloom_filter_however_it_is_kept() {
+fn a_pseudonym_has_a_bloom_filter_with_and_without_a_dictionary() {
     let mut run = Setup::of(&[WIDE]).without_raw().run();
     for cycle in 0..2 {
         let file = wide_file(&mut run, 0, 10_500);
@@ -297,8 +303,8 @@ fn a_pseudonym_has_a_bloom_filter_however_it_is_kept() {
 }
 
 #[test]
-fn a_shard_for_each_record_is_no_trouble() {
-    // Folders of one JSON object a file: every record is of another shard, cycle after cycle.
+fn each_record_may_have_its_own_shard() {
+    // As with a folder of files with one JSON object each: every record is in another shard, cycle after cycle.
     let mut run = Setup::of(&[SMALL]).without_raw().run();
     for cycle in 0..3 {
         for n in 0..10_400 {
@@ -317,7 +323,7 @@ fn a_shard_for_each_record_is_no_trouble() {
 }
 
 #[test]
-fn a_joined_text_that_hardly_repeats_is_no_trouble() {
+fn a_joined_column_that_hardly_repeats_is_still_joined() {
     let definition = r#"
 name = "joined"
 event_time = { pointer = "/t", format = "epoch_ms" }
@@ -341,7 +347,7 @@ lookup = { name = "codes", file = "codes.csv", key = "code", on = "code" }
     }
 }
 
-/// The bounds of a page, as a column index tells them, hold for these values.
+/// Whether the bounds of a page in a column index hold for these values.
 fn page_holds(index: &ColumnIndexMetaData, page: usize, values: &[&Value]) -> bool {
     let numbers = || values.iter().filter_map(|value| value.as_i64());
     let texts = || values.iter().filter_map(|value| value.as_str()).map(str::as_bytes);
@@ -368,12 +374,12 @@ fn page_holds(index: &ColumnIndexMetaData, page: usize, values: &[&Value]) -> bo
 }
 
 #[test]
-fn a_partition_of_many_pages_reads_back_right_and_its_index_tells_the_truth() {
+fn a_partition_of_many_pages_round_trips_and_its_index_is_correct() {
     const ROWS: usize = 45_000;
     let file = wide_file(&mut Setup::of(&[WIDE]).without_raw().run(), 0, ROWS);
     let reader = open(&file.bytes);
     let index = reader.metadata().page_index_for_row_group(0);
-    // `many` and `person` are kept by a dictionary too large to be sorted: their pages have no bounds.
+    // `many` and `person` have a dictionary that is too large to be sorted, so their pages have no bounds.
     for name in ["n", "few", "token", "double", "step", "small", "network"] {
         let (place, _) = encoding_of(&reader, name);
         let pages = index.page_locations(place).expect("there is an offset index");

@@ -1,4 +1,4 @@
-//! What holds for all records: what goes in comes out, whatever its shape, wherever the chunks are cut, in any order.
+//! Properties of all records: every record comes out unchanged, whatever its shape, the chunk boundaries and the order.
 
 mod common;
 
@@ -30,7 +30,7 @@ column = [
   { name = "small", pointer = "/small", type = "int32" },
   { name = "double", pointer = "/double", type = "float64" },
   { name = "flag", pointer = "/flag", type = "bool" },
-  { name = "at", pointer = "/at", type = "timestamp_millis", format = "epoch_ms" },
+  { name = "at", pointer = "/at", type = "timestamp", format = "epoch_ms" },
   { name = "text", pointer = "/text", type = "string" },
   { name = "token", pointer = "/token", type = "string", unique = true },
   { name = "numbers", pointer = "/numbers", type = "list", element = "int64" },
@@ -48,7 +48,7 @@ column = [
 ]
 "#;
 
-/// 2025-01-13, noon; records are of this month and the one before.
+/// 2025-01-13, noon; records are of this month and the previous one.
 const T: i64 = 1_736_769_600_000;
 const MONTH_MS: i64 = 31 * 86_400_000;
 
@@ -60,12 +60,12 @@ fn double() -> impl Strategy<Value = f64> {
     prop_oneof![2 => select(vec![0.0, 0.25, -1.5]), 1 => any::<f64>().prop_filter("finite", |value| value.is_finite())]
 }
 
-/// A member that is absent, null, or there.
+/// A member that is absent, null, or present.
 fn member(value: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Option<Value>> {
     prop_oneof![2 => Just(None), 1 => Just(Some(Value::Null)), 6 => value.prop_map(Some)].boxed()
 }
 
-/// The members of a good record and, for each, what its column must be.
+/// The members of a good record.
 fn thing() -> impl Strategy<Value = Map<String, Value>> {
     let item = (option::of(any::<i32>()), option::of(text())).prop_map(|(a, b)| json!({ "a": a, "b": b }));
     let pair = (option::of(any::<i64>()), option::of(text()))
@@ -94,7 +94,7 @@ fn thing() -> impl Strategy<Value = Map<String, Value>> {
     })
 }
 
-/// A record, or something that is none; `true` if it is a good one.
+/// A record, or something that is not a record.
 #[derive(Debug, Clone)]
 struct Sent {
     line: String,
@@ -102,17 +102,17 @@ struct Sent {
 }
 
 fn sent() -> impl Strategy<Value = Sent> {
-    (thing(), any::<bool>(), 0..12_u32).prop_map(|(thing, ascii, spoil)| {
+    (thing(), any::<bool>(), 0..12_u32).prop_map(|(thing, ascii, corruption)| {
         let line = Value::Object(thing.clone()).to_string();
         let line = if ascii { to_ascii(&line) } else { line };
         let cut = line.len() - 1;
-        let spoilt = match spoil {
+        let corrupted = match corruption {
             0 => line[..cut].to_owned(),
             1 => format!("{},\"n\":\"x\",\"n\":1}}", &line[..cut]),
             2 => format!("{},\"items\":[{{\"a\":1}},{{\"a\":\"x\"}}],\"more\":1}}", &line[..cut]),
             _ => return Sent { line, good: Some(thing) },
         };
-        Sent { line: spoilt, good: None }
+        Sent { line: corrupted, good: None }
     })
 }
 
@@ -128,7 +128,7 @@ fn to_ascii(json: &str) -> String {
     out
 }
 
-/// What a column must be for a record.
+/// The expected value of a column for a record.
 fn expected(thing: &Map<String, Value>, column: &str) -> Value {
     let value = |name: &str| thing.get(name).cloned().unwrap_or(Value::Null);
     match column {
@@ -136,6 +136,7 @@ fn expected(thing: &Map<String, Value>, column: &str) -> Value {
             Some(doc) => serde_json::from_str::<Value>(doc).expect("a document is JSON")["value"].take(),
             None => Value::Null,
         },
+        "at" => value("at").as_i64().map_or(Value::Null, |ms| (ms * 1000).into()),
         other => value(other),
     }
 }
@@ -143,10 +144,10 @@ fn expected(thing: &Map<String, Value>, column: &str) -> Value {
 const COLUMNS: [&str; 13] =
     ["n", "small", "double", "flag", "at", "text", "token", "numbers", "words", "totals", "items", "pair", "of_doc"];
 
-/// Everything of several outcomes, without what depends on the places of records in chunks.
+/// Everything of several outcomes that does not depend on the positions of records in chunks.
 fn sorted_rows(outcomes: &[Outcome]) -> (Vec<String>, Vec<(Code, Vec<u8>)>) {
     let mut rows = Vec::new();
-    let mut letters = Vec::new();
+    let mut dead_letters = Vec::new();
     for outcome in outcomes {
         for file in &outcome.files {
             for row in &file.rows {
@@ -155,14 +156,14 @@ fn sorted_rows(outcomes: &[Outcome]) -> (Vec<String>, Vec<(Code, Vec<u8>)>) {
                 rows.push(format!("{} {} {}", file.dataset, file.path, Value::Object(row)));
             }
         }
-        letters.extend(outcome.letters.iter().map(|letter| (letter.code, letter.raw.clone())));
+        dead_letters.extend(outcome.dead_letters.iter().map(|dead_letter| (dead_letter.code, dead_letter.raw.clone())));
     }
     rows.sort();
-    letters.sort();
-    (rows, letters)
+    dead_letters.sort();
+    (rows, dead_letters)
 }
 
-/// A file's statistics hold for its rows, as tightly as they say.
+/// Asserts that a file's statistics hold for its rows, and are exact where they claim to be.
 fn check_statistics(file: &File) {
     let reader = SerializedFileReader::new(file.bytes.clone()).expect("the file can be opened");
     for column in reader.metadata().row_group(0).columns() {
@@ -208,7 +209,7 @@ fn check_statistics(file: &File) {
     }
 }
 
-/// The lines of the fuzz targets' stored inputs: good and bad records of all datasets.
+/// The lines of the stored inputs of the fuzz targets: good and bad records of all datasets.
 fn stored_lines() -> &'static [Vec<u8>] {
     static LINES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     LINES.get_or_init(read_stored_lines)
@@ -220,7 +221,7 @@ fn read_stored_lines() -> Vec<Vec<u8>> {
         std::fs::read_dir(folder).expect("there are inputs").map(|file| file.expect("a file").path()).collect();
     let bytes = files.iter().map(|file| std::fs::read(file).expect("it can be read"));
     let lines = bytes.flat_map(|bytes| bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>());
-    // A carriage return alone at a line's end would be another line elsewhere.
+    // A lone carriage return at the end of a line would belong to the line end if a line feed followed.
     lines.filter(|line| !line.trim_ascii().is_empty() && !line.ends_with(b"\r")).collect()
 }
 
@@ -287,7 +288,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_goes_in_comes_out(
+    fn every_good_record_becomes_the_expected_row(
         sent in vec(sent(), 1..80),
         cuts in vec((any::<prop::sample::Index>(), any::<bool>()), 0..4),
     ) {
@@ -304,7 +305,7 @@ proptest! {
             }
             begin = end;
         }
-        // In each outcome the rows are in the order in which they were sent.
+        // In each outcome the rows have the order in which they were sent.
         let mut rows = outcomes.iter().flat_map(|outcome| outcome.rows("things"));
         for thing in sent.iter().filter_map(|sent| sent.good.as_ref()) {
             let row = rows.next().expect("every good record is a row");
@@ -313,8 +314,8 @@ proptest! {
             }
         }
         prop_assert!(rows.next().is_none());
-        let letters: usize = outcomes.iter().map(|outcome| outcome.letters.len()).sum();
-        prop_assert_eq!(letters, sent.iter().filter(|sent| sent.good.is_none()).count());
+        let dead_letters: usize = outcomes.iter().map(|outcome| outcome.dead_letters.len()).sum();
+        prop_assert_eq!(dead_letters, sent.iter().filter(|sent| sent.good.is_none()).count());
         for file in outcomes.iter().flat_map(|outcome| &outcome.files) {
             check_statistics(file);
             prop_assert!(file.path.ends_with("/month=01") || file.path.ends_with("/month=12"), "{}", file.path);
@@ -322,7 +323,7 @@ proptest! {
     }
 
     #[test]
-    fn a_partition_is_always_a_path_that_a_store_takes(
+    fn a_partition_path_is_always_a_valid_object_key(
         values in vec(prop_oneof![any::<String>(), "\\PC{100,255}", "[\u{80}-\u{9f}.]{1,4}"], 9),
     ) {
         let columns = |count: usize| {
@@ -340,10 +341,10 @@ proptest! {
                 record[format!("p{n}")] = json!(value);
             }
             let outcome = Setup::of(&[columns(count)]).run().lines(record.to_string()).take();
-            let too_long = outcome.letters.iter().all(|letter| letter.code == Code::PartitionTooLong);
-            prop_assert!(too_long && outcome.row_count() + outcome.letters.len() == 1);
+            let too_long = outcome.dead_letters.iter().all(|dead_letter| dead_letter.code == Code::PartitionTooLong);
+            prop_assert!(too_long && outcome.row_count() + outcome.dead_letters.len() == 1);
             for file in &outcome.files {
-                // What an object's key may be, with room for the lake before it and the file's name after it.
+                // A valid object key, with room for the lake's prefix before it and the file's name after it.
                 prop_assert!(!file.path.chars().any(char::is_control), "{:?}", file.path);
                 prop_assert!(file.path.len() <= 800, "{} bytes: {}", file.path.len(), file.path);
                 let segments: Vec<&str> = file.path.split('/').collect();
@@ -356,7 +357,7 @@ proptest! {
     }
 
     #[test]
-    fn it_does_not_matter_where_chunks_are_cut(
+    fn chunk_boundaries_do_not_matter(
         picks in vec(any::<prop::sample::Index>(), 1..40),
         cuts in vec(any::<prop::sample::Index>(), 0..10),
     ) {
@@ -376,7 +377,7 @@ proptest! {
             prop_assert_eq!(together.rows(dataset), apart.rows(dataset));
         }
         prop_assert_eq!(together.codes(), apart.codes());
-        prop_assert_eq!(together.row_count() + together.letters.len(), lines.len());
+        prop_assert_eq!(together.row_count() + together.dead_letters.len(), lines.len());
     }
 
     #[test]
@@ -399,16 +400,16 @@ proptest! {
         let mut run = Setup::shipped().run();
         run.lines(ndjson(&lines));
         let outcome = run.take();
-        prop_assert_eq!(outcome.row_count() + outcome.letters.len(), lines.len());
-        for letter in &outcome.letters {
+        prop_assert_eq!(outcome.row_count() + outcome.dead_letters.len(), lines.len());
+        for dead_letter in &outcome.dead_letters {
             let grammar = [
                 Code::NotJson, Code::NotUtf8, Code::Truncated, Code::MultipleDocuments, Code::TrailingBytes,
                 Code::UnpairedSurrogate, Code::TooDeep, Code::TooLarge, Code::DamagedFile, Code::BrokenAggregate,
                 Code::DuplicateKey,
             ];
-            let is_list_or_scalar = letter.code == Code::NotAnObject;
-            prop_assert!(!grammar.contains(&letter.code), "{}: {}", letter.about, String::from_utf8_lossy(&letter.raw));
-            prop_assert_eq!(is_list_or_scalar, letter.raw.first() != Some(&b'{'));
+            let is_list_or_scalar = dead_letter.code == Code::NotAnObject;
+            prop_assert!(!grammar.contains(&dead_letter.code), "{}: {}", dead_letter.about, String::from_utf8_lossy(&dead_letter.raw));
+            prop_assert_eq!(is_list_or_scalar, dead_letter.raw.first() != Some(&b'{'));
         }
     }
 }

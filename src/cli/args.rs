@@ -1,4 +1,4 @@
-//! The arguments of every command.
+//! The arguments of every command. Their documentation is the text of `--help`.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::config::Overrides;
 /// What `--version` prints.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (build ", env!("SHARDLAKE_BUILD_ID"), ")");
 
-/// Kinesis records into a data lake, each exactly once.
+/// Read JSON records from Kinesis streams or files into a data lake, each exactly once.
 #[derive(Debug, Parser)]
 #[command(name = "shardlake", version = VERSION, about, max_term_width = 100)]
 pub(crate) struct Args {
@@ -20,12 +20,12 @@ pub(crate) struct Args {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// How logs look on stderr (what is logged: RUST_LOG, default warn)
+    /// Format of the logs on stderr; RUST_LOG sets their levels by target [default level: warn]
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 }
 
-/// How logs look.
+/// Format of the logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
@@ -34,49 +34,50 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Read sources into the lake: the worker
+    /// Run the worker: read sources into the lake
     Run(RunArgs),
-    /// Make realistic sample records
+    /// Generate realistic sample records
     Produce(ProduceArgs),
     /// Print the stage graph
     Graph(GraphArgs),
     /// Print a dataset's schema
     Schema(SchemaArgs),
     /// Audit the lake against its commit records
-    Verify(Place),
-    /// Show shards, owners, checkpoints, lag, and what has passed through the graph
-    Status(Place),
-    /// Remove what epochs that never happened left behind
+    Verify(VerifyArgs),
+    /// Show shards, owners, checkpoints, lag, and record counts along the stage graph
+    Status(LakeArgs),
+    /// Remove uploads and intents of epochs that were never committed
     Sweep(SweepArgs),
-    /// Look at records that were set aside
-    Deadletters(DeadlettersArgs),
-    /// Look at positions, and save them under names
+    /// List and show dead letters: records that failed
+    #[command(name = "deadletters")]
+    DeadLetters(DeadLettersArgs),
+    /// List the positions of all shards, and save them under names
     Checkpoints(CheckpointsArgs),
-    /// Look at who holds which shard, and let go of a lease by hand
+    /// Show who holds which shard, and release or evict a lease
     Leases(LeasesArgs),
-    /// Look at the configuration as it is understood
+    /// Check the configuration and the permissions
     Config(ConfigArgs),
-    /// Make what a development stack needs and has not: streams, table, bucket
+    /// Create the streams, the table and the bucket of a development stack, unless they exist
     Init(InitArgs),
 }
 
-/// Which lake.
+/// Which lake, and which checkpoints.
 #[derive(Debug, Clone, ClapArgs)]
-pub(crate) struct Place {
-    /// Configuration file [default: shardlake.toml if it is there]
+pub(crate) struct LakeArgs {
+    /// Configuration file [default: shardlake.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// The lake: a folder, or s3://BUCKET/PREFIX [default: lake, or shardlake-demo/lake]
+    /// The lake: a directory, or s3://BUCKET[/PREFIX] [default: lake, or shardlake-demo/lake]
     #[arg(long, value_name = "URL")]
     pub(crate) lake: Option<String>,
 
-    /// Where checkpoints are kept: sqlite://PATH or dynamodb://TABLE [default: _checkpoints.db in a local lake]
+    /// The lease table: sqlite://PATH or dynamodb://TABLE [default: _checkpoints.db in a local lake]
     #[arg(long, value_name = "URL")]
     pub(crate) checkpoints: Option<String>,
 }
 
-impl Place {
+impl LakeArgs {
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides {
             config: self.config.clone(),
@@ -90,17 +91,17 @@ impl Place {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) lake: LakeArgs,
 
-    /// kinesis://STREAM, or a file or folder of records; may be repeated [default: sample records, made on the spot]
+    /// kinesis://STREAM, or a file or directory of records; may be repeated [default: generated sample records]
     #[arg(long, value_name = "URL")]
     pub(crate) source: Vec<String>,
 
-    /// End once every shard has been read to its tip and committed
+    /// Exit once every shard has been read to its tip and committed
     #[arg(long)]
     pub(crate) until_caught_up: bool,
 
-    /// Raw landing: off, gzip or zstd [default: gzip]
+    /// Compression of the raw landing, or off: gzip, zstd, off [default: gzip]
     #[arg(long, value_name = "CODEC")]
     pub(crate) raw: Option<String>,
 
@@ -108,26 +109,26 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
 
-    /// Threads that decode and encode [default: one for each core]
+    /// Threads that decode and encode [default: the number of cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
 
-    /// How often what was read is committed [default: 5m]
+    /// Time between two commits [default: 5m]
     #[arg(long, value_name = "TIME")]
     pub(crate) commit_interval: Option<String>,
 
-    /// Go on from checkpoints of another lake: what was read until then stays in that one
+    /// Continue from checkpoints of another lake; what was read so far is in that lake only
     #[arg(long)]
     pub(crate) new_lake: bool,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ProduceArgs {
-    /// kinesis://STREAM, a file, a folder (one file of lines for each --files), or - for standard output
+    /// kinesis://STREAM, a file, a directory (with --files files), or - for standard output
     #[arg(long, value_name = "URL")]
     pub(crate) to: String,
 
-    /// How many records
+    /// Number of records
     #[arg(long, default_value_t = 100_000)]
     pub(crate) count: u64,
 
@@ -135,11 +136,11 @@ pub(crate) struct ProduceArgs {
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
-    /// The part of records that are bad, 0 to 1
+    /// Fraction of bad records, 0 to 1
     #[arg(long, default_value_t = 0.005)]
     pub(crate) bad_ratio: f64,
 
-    /// Which records
+    /// Dataset of the records
     #[arg(long, value_enum, default_value_t = ProduceKind::Mixed)]
     pub(crate) kind: ProduceKind,
 
@@ -147,15 +148,15 @@ pub(crate) struct ProduceArgs {
     #[arg(long, value_name = "RFC3339", default_value = "2025-01-13T00:00:00Z")]
     pub(crate) start: String,
 
-    /// Over how many days the events are spread
+    /// Number of days that the events are spread over
     #[arg(long, default_value_t = 3)]
     pub(crate) days: u32,
 
-    /// Into a folder: how many files
+    /// Number of files in a directory
     #[arg(long, default_value_t = 1)]
     pub(crate) files: u32,
 
-    /// Records a second at most
+    /// Maximum number of records per second
     #[arg(long, value_name = "N")]
     pub(crate) rate: Option<u64>,
 }
@@ -170,14 +171,15 @@ pub(crate) enum ProduceKind {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct GraphArgs {
-    /// Configuration file [default: shardlake.toml if it is there]
+    /// Configuration file [default: shardlake.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// A file or folder of records; may be repeated
+    /// A file or directory of records; may be repeated
     #[arg(long, value_name = "URL")]
     pub(crate) source: Vec<String>,
 
+    /// Output format
     #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
     pub(crate) format: GraphFormat,
 }
@@ -195,8 +197,9 @@ pub(crate) struct SchemaArgs {
     pub(crate) dataset: String,
 
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) lake: LakeArgs,
 
+    /// Output format
     #[arg(long, value_enum, default_value_t = SchemaFormatArg::Athena)]
     pub(crate) format: SchemaFormatArg,
 }
@@ -210,46 +213,56 @@ pub(crate) enum SchemaFormatArg {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) lake: LakeArgs,
+
+    /// Check the chains of commits against the leases, but not the objects
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct SweepArgs {
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) lake: LakeArgs,
 
-    /// Age from which leftovers of workers that may still live are removed
+    /// Minimum age of what is removed, unless its worker is known to have ended
     #[arg(long, value_name = "TIME", default_value = "24h")]
     pub(crate) older_than: String,
 
-    /// Only count
+    /// Count only, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct DeadlettersArgs {
+pub(crate) struct DeadLettersArgs {
     #[command(subcommand)]
-    pub(crate) command: DeadlettersCommand,
+    pub(crate) command: DeadLettersCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum DeadlettersCommand {
-    /// How many there are, by code and day
+pub(crate) enum DeadLettersCommand {
+    /// Count dead letters by code and day of arrival
     List {
         #[command(flatten)]
-        place: Place,
-        /// Only of this code
+        lake: LakeArgs,
+        /// Only dead letters with this code
         #[arg(long)]
         code: Option<String>,
     },
-    /// Some of them, as JSON lines
+    /// Print dead letters as JSON lines
     Show {
         #[command(flatten)]
-        place: Place,
-        /// Only of this code
+        lake: LakeArgs,
+        /// Only dead letters with this code
         #[arg(long)]
         code: Option<String>,
-        /// How many at most
+        /// Maximum number of dead letters
         #[arg(long, default_value_t = 10)]
         limit: usize,
-        /// With the records' bytes (base64), which may hold personal data
+        /// Include the bytes of the records (base64), which may contain personal data
         #[arg(long)]
         raw: bool,
     },
@@ -263,31 +276,31 @@ pub(crate) struct CheckpointsArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CheckpointsCommand {
-    /// The position of every shard, and the names that positions were saved under
+    /// Show the position of every shard, and the saved checkpoints
     List {
         #[command(flatten)]
-        place: Place,
+        lake: LakeArgs,
     },
     /// Save the positions of all shards under a name
     Save {
         /// The name
         name: String,
         #[command(flatten)]
-        place: Place,
+        lake: LakeArgs,
     },
-    /// The positions that were saved under a name
+    /// Show the positions that were saved under a name
     Show {
         /// The name
         name: String,
         #[command(flatten)]
-        place: Place,
+        lake: LakeArgs,
     },
-    /// Forget a name
+    /// Delete a saved checkpoint
     Delete {
         /// The name
         name: String,
         #[command(flatten)]
-        place: Place,
+        lake: LakeArgs,
     },
 }
 
@@ -299,34 +312,34 @@ pub(crate) struct LeasesArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LeasesCommand {
-    /// All leases, their holders and states, and what is wrong with the table; exit code 1 if something is
+    /// Show all leases with their holders and states, gaps and orphans; exit code 1 if something is wrong
     List {
         #[command(flatten)]
-        place: Place,
-        /// How long to watch the counters, to tell the living from the dead
+        lake: LakeArgs,
+        /// Time to watch the lease counters, to see which workers are alive
         #[arg(long, value_name = "TIME", default_value = "4s")]
         watch: String,
     },
-    /// One lease, in words
+    /// Explain one lease
     Inspect {
         /// Shard, or STREAM/SHARD
         shard: String,
         #[command(flatten)]
-        place: Place,
+        lake: LakeArgs,
     },
-    /// Ask the holder to commit and let go; the lease is then free for all
+    /// Ask the holder to commit and release the lease; any worker may then take it
     Release {
         /// Shard, or STREAM/SHARD
         shard: String,
         #[command(flatten)]
-        place: Place,
+        lake: LakeArgs,
     },
-    /// Take the lease from its holder, dead or alive; what it had open is read again
+    /// Take the lease from its holder, dead or alive; records that it had not committed are read again
     Evict {
         /// Shard, or STREAM/SHARD
         shard: String,
         #[command(flatten)]
-        place: Place,
+        lake: LakeArgs,
     },
 }
 
@@ -338,16 +351,16 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Print the effective configuration, and try every permission that a worker needs; exit code 2 if one is missing
+    /// Print the effective configuration, and test every permission that a worker needs; exit code 2 if one is missing
     Check {
         #[command(flatten)]
-        place: Place,
+        lake: LakeArgs,
 
         /// A source; may be repeated
         #[arg(long, value_name = "URL")]
         source: Vec<String>,
 
-        /// Ask no service
+        /// Call no service
         #[arg(long)]
         offline: bool,
     },
@@ -358,13 +371,13 @@ pub(crate) enum ConfigCommand {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InitArgs {
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) lake: LakeArgs,
 
     /// A source; may be repeated
     #[arg(long, value_name = "URL")]
     pub(crate) source: Vec<String>,
 
-    /// Shards of a stream that is made; 0: on demand
+    /// Number of shards of a new stream; 0 for on-demand capacity
     #[arg(long, default_value_t = 4)]
     pub(crate) shards: u32,
 }

@@ -4,7 +4,6 @@
 //! are in the lake; only `list` and `save` read the lease table, and `list` shows the named ones without it.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use checkpoints::{Lease, Position, ShardKey, StoreError};
 use pipeline::time::format_rfc3339;
@@ -12,8 +11,7 @@ use serde_json::{Value, json};
 
 use crate::aws::Aws;
 use crate::cli::args::{CheckpointsArgs, CheckpointsCommand};
-use crate::cli::output::show_count;
-use crate::cli::table::{Table, shorten};
+use crate::cli::output::{Table, shorten, show_count};
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{
@@ -25,17 +23,16 @@ use crate::retry::RetryPolicy;
 use crate::setup::{OpenError, load_aws, open_existing_lake, open_existing_leases};
 
 pub(crate) async fn checkpoints(args: &CheckpointsArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let (place, name) = match &args.command {
-        CheckpointsCommand::List { place } => (place, None),
-        CheckpointsCommand::Save { place, name }
-        | CheckpointsCommand::Show { place, name }
-        | CheckpointsCommand::Delete { place, name } => (place, Some(name)),
+    let (lake_args, name) = match &args.command {
+        CheckpointsCommand::List { lake } => (lake, None),
+        CheckpointsCommand::Save { lake, name }
+        | CheckpointsCommand::Show { lake, name }
+        | CheckpointsCommand::Delete { lake, name } => (lake, Some(name)),
     };
     let name = name.map(CheckpointName::new).transpose().map_err(|error| Usage(error.to_string()))?;
-    let config = load(&place.overrides())?;
+    let config = load(&lake_args.overrides())?;
     let aws = load_aws(&config).await;
-    let lake = open_existing_lake(&config, aws.as_ref()).await?;
-    let lake = Retrying::new(Arc::clone(&lake), RetryPolicy::default());
+    let lake = Retrying::new(open_existing_lake(&config, aws.as_ref()).await?, RetryPolicy::default());
     match (&args.command, name) {
         (CheckpointsCommand::Save { .. }, Some(name)) => save(&config, aws.as_ref(), &lake, name).await,
         (CheckpointsCommand::Show { .. }, Some(name)) => show(&lake, &name, json).await,

@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 use crate::aws::permissions::Found;
 use crate::cli::args::{ConfigArgs, ConfigCommand};
 use crate::cli::load;
-use crate::cli::table::Table;
+use crate::cli::output::Table;
 use crate::config::{Overrides, documentation};
 use crate::settings::KeyDoc;
 use crate::setup::load_aws;
 use crate::setup::permissions::try_all;
 
 pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let (place, source, offline) = match &args.command {
-        ConfigCommand::Check { place, source, offline } => (place, source, offline),
+    let (lake, source, offline) = match &args.command {
+        ConfigCommand::Check { lake, source, offline } => (lake, source, offline),
         ConfigCommand::Keys => {
             print_keys(json);
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let config = load(&Overrides { sources: source.clone(), run: true, ..place.overrides() })?;
+    let config = load(&Overrides { sources: source.clone(), run: true, ..lake.overrides() })?;
     let text = config.effective();
     let aws = if *offline { None } else { load_aws(&config).await };
     let tried = match &aws {

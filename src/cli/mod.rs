@@ -1,13 +1,15 @@
-//! The command line: what can be asked for, and how answers look.
+//! The command line: arguments, printing, exit codes. One file a command.
 //!
-//! Owns: arguments, printing, exit codes. Every command prints for people, or JSON with `--json`. Does not own: what the
-//! commands do.
+//! Every command prints text for people, or JSON with `--json`. Does not own: what the commands do (`inspect`,
+//! `maintenance`, `worker`, `produce`).
 //!
-//! Exit codes: 0 done; 1 failed, or found faults; 2 wrong usage or configuration, told before anything is touched.
+//! Exit codes: 0 done; 1 failed, or found faults; 2 wrong usage or configuration, reported before anything is changed.
 
 mod args;
 mod checkpoints;
 mod config;
+mod dead_letters;
+mod graph;
 mod init;
 mod leases;
 mod logging;
@@ -16,8 +18,10 @@ mod produce;
 mod produce_stream;
 mod progress_bar;
 mod run;
-mod show;
-mod table;
+mod schema;
+mod status;
+mod sweep;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -33,15 +37,15 @@ const IO_THREADS: usize = 2;
 /// Threads for what blocks: files and databases.
 const BLOCKING_THREADS: usize = 4;
 
-/// How long the end waits for file work that nobody needs any more, such as passing over a line of gigabytes.
+/// How long the process waits at its end for file work that nobody needs any more, such as skipping a line of gigabytes.
 const BLOCKED_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help and version are no mistakes.
+            // Help and version are not errors.
             let code = if error.use_stderr() { 2 } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
@@ -50,7 +54,7 @@ pub fn main() -> ExitCode {
     crate::setup::allocator::return_large_buffers();
     logging::start_logging(args.log_format);
     logging::hide_panic_messages();
-    // Lanes have threads of their own: these are for sockets, timers, files and databases.
+    // Lanes have their own threads. These are for sockets, timers, files and databases.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
@@ -58,10 +62,10 @@ pub fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return logging::report_failure(&anyhow::Error::new(error).context("could not start")),
+        Err(error) => return logging::report_failure(&anyhow::Error::new(error).context("failed to start")),
     };
     let result = runtime.block_on(dispatch(args));
-    // What still reads a file is not waited for: nothing that was committed rests on it.
+    // A task that still reads a file is not waited for: nothing that was committed depends on it.
     runtime.shutdown_timeout(BLOCKED_WITHIN);
     match result {
         Ok(code) => code,
@@ -73,7 +77,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Whether the caller can mend it by calling otherwise: nothing was touched then.
+/// Returns true if the caller can fix it with other arguments or another configuration. Then nothing was changed.
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<Usage>() || error.downcast_ref::<OpenError>().is_some_and(OpenError::is_usage)
 }
@@ -82,12 +86,12 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Run(run) => run::run(run, args.json).await,
         Command::Produce(produce) => produce::produce(&produce, args.json).await,
-        Command::Graph(graph) => show::graph(&graph, args.json),
-        Command::Schema(schema) => show::schema(&schema),
-        Command::Verify(place) => show::verify(&place, args.json).await,
-        Command::Status(place) => show::status(&place, args.json).await,
-        Command::Sweep(sweep) => show::sweep(&sweep, args.json).await,
-        Command::Deadletters(command) => show::deadletters(&command, args.json).await,
+        Command::Graph(graph) => graph::graph(&graph, args.json),
+        Command::Schema(schema) => schema::schema(&schema),
+        Command::Verify(verify) => verify::verify(&verify, args.json).await,
+        Command::Status(lake) => status::status(&lake, args.json).await,
+        Command::Sweep(sweep) => sweep::sweep(&sweep, args.json).await,
+        Command::DeadLetters(command) => dead_letters::dead_letters(&command, args.json).await,
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
@@ -95,7 +99,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A mistake of the one who called: told plainly, exit code 2.
+/// A mistake of the caller: exit code 2.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
@@ -107,7 +111,7 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Reads the configuration; everything that is wrong with it is the caller's mistake.
+/// Reads the configuration. Whatever is wrong with it is a mistake of the caller.
 pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
     Config::load(overrides).map_err(|problems| usage(&problems))
 }

@@ -14,9 +14,9 @@ use crate::cli::args::{ProduceArgs, ProduceKind};
 use crate::cli::output::{show_bytes, show_count};
 use crate::cli::produce_stream::put;
 use crate::cli::progress_bar::bar;
-use crate::produce::{Generator, Kinds, Options, RecordKind};
 use crate::settings::url::Url;
 use crate::source::backends::SourceUrl;
+use samples::{Generator, Kinds, Options, RecordKind};
 
 pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode> {
     let start_ms = parse_rfc3339_or_date(&args.start)

@@ -12,7 +12,7 @@ use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
 use crate::aws::Aws;
 use crate::cli::progress_bar::bar;
-use crate::produce::Generator;
+use samples::Generator;
 
 /// Records and bytes of one request.
 const BATCH_RECORDS: usize = 500;

@@ -16,13 +16,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::RunArgs;
-use crate::cli::output::{counted, show_bytes, show_count};
+use crate::cli::output::{Table, counted, show_bytes, show_count};
 use crate::cli::produce::make_sample;
 use crate::cli::progress_bar::RunBar;
-use crate::cli::table::Table;
+use crate::cli::sweep::roll_up_if_due;
 use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
+use crate::commit::log::RollUpConfig;
 use crate::config::{Config, Overrides};
 use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
@@ -42,7 +43,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         threads: args.threads,
         commit_interval: args.commit_interval.clone(),
         run: true,
-        ..args.place.overrides()
+        ..args.lake.overrides()
     })?;
     if config.demo {
         make_demo()?;
@@ -74,9 +75,14 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // What dead workers left behind goes first: only what certainly can't become visible any more.
     match unless_stopped(&stop, maintenance::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false)).await {
         None => return Ok(ExitCode::SUCCESS),
-        Some(Ok(swept)) => tracing::info!(?swept, "swept"),
+        Some(Ok(swept)) => tracing::info!(?swept, "removed what ended workers had left behind"),
         // Nothing rests on it: the next start, or `shardlake sweep`, does it.
-        Some(Err(error)) => tracing::warn!(%error, "what dead workers left behind was not swept"),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "failed to remove what ended workers left behind; the next start tries again")
+        }
+    }
+    if unless_stopped(&stop, roll_up_if_due(&stores)).await.is_none() {
+        return Ok(ExitCode::SUCCESS);
     }
 
     let progress = Arc::new(Progress::default());
@@ -182,6 +188,7 @@ fn configure(
             zstd_level: config.worker.output.zstd_level,
             producer: ProducerVersion::of_build(crate::BUILD),
         },
+        roll_ups: RollUpConfig::default(),
         until_caught_up: args.until_caught_up,
     };
     Ok((worker, lake))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use checkpoints::{LeaseStore, ManifestName, StreamName};
 
-use crate::commit::manifest::EpochId;
+use crate::commit::epoch_id::EpochId;
 use crate::commit::protocol::CommitError;
 use crate::lake::ObjectStore;
 use crate::retry::RetryPolicy;

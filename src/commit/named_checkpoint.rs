@@ -400,11 +400,11 @@ mod tests {
 
     #[test]
     fn a_name_is_one_that_people_can_type() {
-        for good in ["before-the-fix", "v1.2_3", "..", &"x".repeat(128)] {
-            assert_eq!(name(good).as_str(), good);
+        for valid in ["before-the-fix", "v1.2_3", "..", &"x".repeat(128)] {
+            assert_eq!(name(valid).as_str(), valid);
         }
-        for bad in ["", "a b", "a/b", "ä", "a\n", &"x".repeat(129)] {
-            assert!(CheckpointName::new(bad).is_err(), "{bad:?} was accepted");
+        for invalid in ["", "a b", "a/b", "ä", "a\n", &"x".repeat(129)] {
+            assert!(CheckpointName::new(invalid).is_err(), "{invalid:?} was accepted");
         }
     }
 

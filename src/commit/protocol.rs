@@ -1,22 +1,23 @@
 //! The steps of one commit, each consuming the one before it.
 //!
-//! Every request here may be lost before or after its effect; each step says how repeating it is safe.
+//! Every request here may be lost before or after its effect. Each step says why it may be repeated.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use checkpoints::{Advance, AdvanceOutcome, Decided, Decision, Position, Refusal, StoreError};
+use checkpoints::{Advance, AdvanceOutcome, Decided, Decision, Position, Refusal, ShardKey, StoreError};
 use futures::{StreamExt, TryStreamExt, stream};
 use mutations::mutated;
 
+use crate::commit::epoch_id::EpochId;
 use crate::commit::manifest::{Manifest, ObjectOfEpoch, UnreadableManifest};
 use crate::commit::stores::Stores;
 use crate::lake::{Completion, LakeError, ObjectKey, Written};
 
-/// Requests about objects that are under way at once.
+/// Requests about objects that are in progress at once.
 const CONCURRENT: usize = 16;
 
-/// A commit that could not be brought to its end.
+/// A commit that could not be finished.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// The lake failed.
@@ -25,11 +26,11 @@ pub enum CommitError {
     /// The lease store failed.
     #[error(transparent)]
     Leases(#[from] StoreError),
-    /// A stored manifest can't be read.
+    /// A stored manifest cannot be read.
     #[error(transparent)]
     Unreadable(#[from] UnreadableManifest),
-    /// Something else stands where this epoch's own object or record belongs.
-    #[error("{key} is there with other bytes than epoch {epoch} wrote")]
+    /// Another object has the key of this epoch's object or record.
+    #[error("{key} exists, but with other bytes than epoch {epoch} wrote")]
     Conflict {
         /// The key.
         key: ObjectKey,
@@ -45,8 +46,19 @@ pub enum CommitError {
         /// The intent's name.
         name: String,
     },
-    /// Staged objects are gone, and shards have advanced: neither forward nor back.
-    #[error("objects of epoch {epoch} are gone for good, and some of its shards have advanced: {missing}")]
+    /// A range was committed twice, so no cursor of the log can say which records were read.
+    #[error("the commit log is ambiguous: {key} was committed twice, again by epoch {epoch}; run shardlake verify")]
+    Overlap {
+        /// The shard.
+        key: ShardKey,
+        /// The second epoch.
+        epoch: String,
+    },
+    /// Staged objects are gone, and shards have advanced: the epoch can go neither forward nor back.
+    #[error(
+        "epoch {epoch} can be neither finished nor rolled back: {missing} is permanently gone, and some of the epoch's \
+         shards have advanced; restore the object"
+    )]
     Torn {
         /// The epoch.
         epoch: String,
@@ -56,7 +68,7 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// Whether it may succeed later.
+    /// Returns true if the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
             CommitError::Lake(error) => error.is_retryable(),
@@ -74,12 +86,12 @@ pub struct Staged(Manifest);
 #[derive(Debug)]
 pub struct Intended(Manifest);
 
-/// Step 3 is done: the epoch is committed, whatever happens next.
+/// Step 3 is done: the epoch is committed, whatever happens now.
 #[derive(Debug)]
 pub struct DecidedEpoch {
     manifest: Manifest,
-    /// The intent as it is stored. The commit record is the same bytes, also where another version wrote the intent, with
-    /// things in it that this one does not know.
+    /// The intent as it is stored. The commit record has the same bytes, also if another version wrote the intent, with
+    /// fields that this one does not know.
     intent: Bytes,
 }
 
@@ -87,7 +99,7 @@ pub struct DecidedEpoch {
 #[derive(Debug)]
 pub struct Published(Manifest);
 
-/// All is done.
+/// Step 5 is done: the checkpoints have moved.
 #[derive(Debug)]
 pub struct Committed(pub Manifest);
 
@@ -95,12 +107,12 @@ pub struct Committed(pub Manifest);
 #[derive(Debug)]
 pub enum Outcome {
     /// The epoch is committed.
-    DecidedEpoch(DecidedEpoch),
-    /// The epoch never happened. Its uploads are aborted. The shards that stood in the way, if the store named them.
+    Decided(DecidedEpoch),
+    /// The epoch was not committed, and its uploads are aborted. The shards that prevented it, if the store named them.
     Refused(Manifest, Vec<Refusal>),
 }
 
-/// An object that can't be published, because its upload is gone and it is not there.
+/// An object that cannot be published: its upload is gone, and there is no object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost(pub ObjectKey);
 
@@ -113,14 +125,14 @@ impl Staged {
     /// Step 2: makes the uploads durable, then writes the intent. Repeating it finds the intent there.
     ///
     /// # Errors
-    /// The lake fails. Nothing is decided then, and nothing will be: the epoch is to be aborted.
-    pub async fn describe(self, stores: &Stores) -> Result<Intended, (Manifest, CommitError)> {
+    /// The lake fails. Then nothing is decided, and nothing will be: the caller aborts the epoch.
+    pub async fn write_intent(self, stores: &Stores) -> Result<Intended, (Manifest, CommitError)> {
         let Staged(manifest) = self;
-        let described = async {
+        let written = async {
             stores.lake.flush().await?;
             write_once(stores, &manifest.epoch.intent_key(), &manifest, manifest.to_bytes()).await
         };
-        match described.await {
+        match written.await {
             Ok(()) => Ok(Intended(manifest)),
             Err(error) => Err((manifest, error)),
         }
@@ -128,16 +140,16 @@ impl Staged {
 }
 
 impl Intended {
-    /// Step 3, the commit point. A lost reply is found out from the rows ([`Stores::decide_once`]).
+    /// Step 3, the commit point. If the reply is lost, the rows show the outcome ([`Stores::decide_once`]).
     ///
     /// # Errors
-    /// It is not known whether the epoch is committed. The caller must not abort its uploads nor read on, but let its
-    /// shards go: whoever takes them finds the epoch pending or not.
+    /// It is not known whether the epoch is committed. The caller must neither abort its uploads nor continue to read. It
+    /// releases the shards, and whoever takes them finds the epoch pending or not.
     pub async fn decide(self, stores: &Stores) -> Result<Outcome, CommitError> {
         let Intended(manifest) = self;
         if mutated!(PublishBeforeDeciding) {
             for object in &manifest.objects {
-                publish_object(stores.clone(), object.clone()).await?;
+                publish_object(stores.clone(), manifest.epoch.clone(), object.clone()).await?;
             }
         }
         let shards = manifest.shards.iter().map(|shard| (shard.key.clone(), shard.range.clone())).collect();
@@ -147,12 +159,12 @@ impl Intended {
         let refusals = match decided {
             Decided::Yes => {
                 let intent = manifest.to_bytes();
-                return Ok(Outcome::DecidedEpoch(DecidedEpoch { manifest, intent }));
+                return Ok(Outcome::Decided(DecidedEpoch { manifest, intent }));
             }
             Decided::No(refusals) => refusals,
             Decided::Superseded => Vec::new(),
         };
-        // The intent stays: should a request that was taken for lost arrive even now, whoever finds it pending needs it.
+        // The intent stays. A request that timed out may still arrive, and whoever finds the epoch pending needs the intent.
         abort_uploads(stores, manifest.clone()).await;
         Ok(Outcome::Refused(manifest, refusals))
     }
@@ -164,11 +176,11 @@ impl DecidedEpoch {
         DecidedEpoch { manifest, intent }
     }
 
-    /// Step 4: completes every upload, then writes the commit record. Repeating it, by anyone, finds uploads gone and
-    /// objects there with the manifest's size and checksum.
+    /// Step 4: completes every upload, then writes the commit record. Whoever repeats it finds the uploads gone, and the
+    /// objects with the manifest's sizes and checksums.
     ///
     /// # Errors
-    /// The lake fails, or an object is lost for good.
+    /// The lake fails, or another object has the key of one of the epoch.
     pub async fn publish(self, stores: &Stores) -> Result<Result<Published, (Self, Lost)>, CommitError> {
         if mutated!(AdvanceBeforePublishing) {
             Published(self.manifest.clone()).advance(stores).await?;
@@ -180,7 +192,7 @@ impl DecidedEpoch {
             write_once(stores, &self.manifest.epoch.commit_key(), &self.manifest, self.intent.clone()).await?;
         }
         let lost: Vec<Option<Lost>> = stream::iter(self.manifest.objects.clone())
-            .map(|object| publish_object(stores.clone(), object))
+            .map(|object| publish_object(stores.clone(), self.manifest.epoch.clone(), object))
             .buffer_unordered(CONCURRENT)
             .try_collect()
             .await?;
@@ -192,7 +204,7 @@ impl DecidedEpoch {
         Ok(Ok(Published(self.manifest)))
     }
 
-    /// Gives the manifest back.
+    /// Returns the manifest.
     pub(crate) fn into_manifest(self) -> Manifest {
         self.manifest
     }
@@ -204,10 +216,10 @@ impl Published {
         Published(manifest)
     }
 
-    /// Step 5: moves every shard's checkpoint, then removes the intent. Repeating it, by anyone, finds nothing pending.
+    /// Step 5: moves every shard's checkpoint, then removes the intent. Whoever repeats it finds nothing pending.
     ///
     /// # Errors
-    /// The lease store fails. The epoch is committed all the same, and rolled forward by whoever reads on.
+    /// The lease store fails. The epoch is committed all the same; the next holder of a shard rolls it forward.
     pub async fn advance(self, stores: &Stores) -> Result<Committed, CommitError> {
         let Published(manifest) = self;
         let advances: Vec<Advance> = manifest
@@ -221,26 +233,26 @@ impl Published {
         let name = manifest.epoch.manifest_name();
         let outcomes = stores.leases.advance(&name, &advances).await?;
         if outcomes.contains(&AdvanceOutcome::NotPending) {
-            tracing::debug!(epoch = %manifest.epoch, "some shards had moved on already");
+            tracing::debug!(epoch = %manifest.epoch, "some shards had already advanced");
         }
-        // A commit record says all that the intent said. Should this fail, a sweep finds it.
+        // The commit record says all that the intent said. If this fails, a sweep removes the intent.
         if let Err(error) = stores.lake_once.delete(&manifest.epoch.intent_key()).await {
-            tracing::debug!(epoch = %manifest.epoch, %error, "the intent is left to be swept");
+            tracing::debug!(epoch = %manifest.epoch, %error, "failed to remove the intent; a sweep removes it later");
         }
         Ok(Committed(manifest))
     }
 }
 
-/// Completes one upload, or sees that the object is there.
-async fn publish_object(stores: Stores, object: ObjectOfEpoch) -> Result<Option<Lost>, CommitError> {
+/// Completes one upload, or finds the object there.
+async fn publish_object(stores: Stores, epoch: EpochId, object: ObjectOfEpoch) -> Result<Option<Lost>, CommitError> {
     let completion = stores.lake.complete_upload(&object.key, &object.upload, &object.parts).await?;
     if completion == Completion::Completed {
         return Ok(None);
     }
     match stores.lake.checksum(&object.key).await? {
         Some(found) if found == (object.bytes, object.crc64nvme) => Ok(None),
-        Some(_) => Err(CommitError::Conflict { key: object.key.clone(), epoch: object.key.to_string() }),
-        None => Ok(Some(Lost(object.key.clone()))),
+        Some(_) => Err(CommitError::Conflict { key: object.key, epoch: epoch.to_string() }),
+        None => Ok(Some(Lost(object.key))),
     }
 }
 
@@ -255,14 +267,14 @@ async fn write_once(stores: &Stores, key: &ObjectKey, manifest: &Manifest, bytes
     }
 }
 
-/// Aborts an epoch's uploads; those that can't be aborted now are swept later.
+/// Aborts an epoch's uploads. A sweep removes those that cannot be aborted now.
 pub async fn abort_uploads(stores: &Stores, manifest: Manifest) {
     stream::iter(manifest.objects)
         .for_each_concurrent(CONCURRENT, |object| {
             let lake = Arc::clone(&stores.lake_once);
             async move {
                 if let Err(error) = lake.abort_upload(&object.key, &object.upload).await {
-                    tracing::debug!(key = %object.key, %error, "the upload is left to be swept");
+                    tracing::debug!(key = %object.key, %error, "failed to abort the upload; a sweep aborts it later");
                 }
             }
         })

@@ -1,9 +1,12 @@
-//! What becomes of an epoch that was decided and not finished.
+//! Finishing an epoch that was decided and is still pending.
 //!
-//! Whoever takes a lease with something pending comes here before it reads. Rolling forward needs only the lake: intent,
-//! uploads, objects. Rolling back is possible only while no shard has advanced, and only when a staged upload is gone for
-//! good; then, in this order: all uploads are aborted, so that nobody can publish any more; visible objects are deleted;
-//! one transaction takes the decision back.
+//! Whoever takes a lease with a pending epoch comes here before it reads. Rolling forward needs only the lake: the intent, the
+//! uploads, the objects. Rolling back is possible only while no shard has advanced, and only if a staged upload is
+//! permanently gone. It takes three steps, in this order:
+//!
+//! 1. Abort all uploads, so that nobody can publish the epoch any more.
+//! 2. Delete the objects that are visible.
+//! 3. Take the decision back, in one transaction.
 
 use std::time::Duration;
 
@@ -11,24 +14,25 @@ use bytes::Bytes;
 use checkpoints::{Lease, ManifestName, ShardKey};
 use mutations::mutated;
 
-use crate::commit::manifest::{EpochId, Manifest, UnreadableManifest};
+use crate::commit::epoch_id::EpochId;
+use crate::commit::manifest::{Manifest, UnreadableManifest};
 use crate::commit::protocol::{CommitError, Committed, DecidedEpoch, Lost, Published};
 use crate::commit::stores::Stores;
 use crate::lake::ObjectKey;
 
-/// How long after an upload seemed to be gone it is looked at again, before its epoch is rolled back.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long after an upload seemed to be gone it is checked again, before its epoch is rolled back.
+const RECHECK_AFTER: Duration = Duration::from_secs(10);
 
 /// What became of a pending epoch.
 #[derive(Debug)]
 pub enum Recovered {
-    /// It is committed. (Perhaps by another worker, meanwhile.)
+    /// It is committed, perhaps by another worker.
     Forward(Box<Committed>),
-    /// It never happened: its shards are read again from their checkpoints.
+    /// It was not committed. Its shards are read again from their checkpoints.
     Back,
 }
 
-/// Brings a pending epoch to an end. May be called by several workers at once.
+/// Finishes a pending epoch. Several workers may call it at once.
 ///
 /// # Errors
 /// The stores fail; or the epoch can go neither forward nor back, which the error explains.
@@ -42,20 +46,20 @@ pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, 
         // Another worker may have finished it between the two reads.
         return match read(stores, &epoch.commit_key()).await? {
             Some((manifest, _)) => Ok(Recovered::Forward(Box::new(Published::found(manifest).advance(stores).await?))),
-            // Or rolled it back, and its intent was swept, while this one slept.
+            // Or another worker rolled it back, and its intent was swept, while this one slept.
             None if !is_pending(stores, name).await? => Ok(Recovered::Back),
             None => Err(CommitError::NoIntent { name: name.as_str().to_owned() }),
         };
     };
-    let undertaken = match DecidedEpoch::found(manifest, intent).publish(stores).await? {
+    let decided = match DecidedEpoch::found(manifest, intent).publish(stores).await? {
         Ok(published) => return Ok(Recovered::Forward(Box::new(published.advance(stores).await?))),
-        Err((undertaken, _)) => undertaken,
+        Err((decided, _)) => decided,
     };
-    // A request of another worker, given up for lost, may still be completing what seems to be gone.
-    tokio::time::sleep(LOOK_AGAIN).await;
-    match undertaken.publish(stores).await? {
+    // A request of another worker, which timed out, may still be completing an upload that seems to be gone.
+    tokio::time::sleep(RECHECK_AFTER).await;
+    match decided.publish(stores).await? {
         Ok(published) => Ok(Recovered::Forward(Box::new(published.advance(stores).await?))),
-        Err((undertaken, lost)) => roll_back(stores, undertaken.into_manifest(), lost).await,
+        Err((decided, lost)) => roll_back(stores, decided.into_manifest(), lost).await,
     }
 }
 
@@ -67,7 +71,10 @@ async fn roll_back(stores: &Stores, manifest: Manifest, lost: Lost) -> Result<Re
     if !pending_everywhere {
         return settled(stores, manifest, &rows, lost).await;
     }
-    tracing::warn!(epoch = %manifest.epoch, missing = %lost.0, "a staged upload is gone for good: rolling the epoch back");
+    tracing::warn!(
+        epoch = %manifest.epoch, missing = %lost.0,
+        "a staged upload is permanently gone; rolling the epoch back, its records are read again"
+    );
     for object in &manifest.objects {
         stores.lake.abort_upload(&object.key, &object.upload).await?;
     }
@@ -82,7 +89,7 @@ async fn roll_back(stores: &Stores, manifest: Manifest, lost: Lost) -> Result<Re
     settled(stores, manifest, &rows, lost).await
 }
 
-/// Somebody else brought the epoch to an end meanwhile: to which one?
+/// Finds out how another worker has finished the epoch meanwhile.
 async fn settled(
     stores: &Stores,
     manifest: Manifest,
@@ -97,13 +104,13 @@ async fn settled(
         return Err(CommitError::Torn { epoch: manifest.epoch.to_string(), missing: lost.0 });
     }
     if rows.iter().flatten().any(|lease| lease.is_pending(&name)) {
-        // The rows were read one by one, and another worker was rolling back meanwhile: some show it, and some not yet.
+        // The rows were read one by one while another worker was rolling back: some show it, and some do not yet.
         return Box::pin(recover(stores, &name)).await;
     }
     Ok(Recovered::Back)
 }
 
-/// Whether the epoch is pending on any shard.
+/// Returns true if the epoch is pending on any shard.
 async fn is_pending(stores: &Stores, name: &ManifestName) -> Result<bool, CommitError> {
     let leases = stores.leases.list().await?;
     Ok(leases.iter().any(|lease| lease.is_pending(name)))

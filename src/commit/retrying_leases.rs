@@ -1,9 +1,9 @@
-//! A lease store whose repeatable calls are repeated while they fail for a reason that may pass.
+//! A lease store that repeats calls while they fail with an error that may be retried.
 //!
-//! Owns: which calls those are. [`LeaseStore`] says for each what a caller does after a lost reply. Repeated here are the
-//! reads, and the writes for which it says "repeat it" or "may be repeated". All others pass through once: a repeated `take`,
-//! `ask` or `release` answers that its condition does not hold, although the first request took effect. `decide` and
-//! `roll_back` are repeated by [`Stores`](crate::commit::Stores), together with the reads that tell what became of them.
+//! Owns: which calls are repeated. [`LeaseStore`] says for each call what a caller does after a lost reply. Repeated here are
+//! the reads, and the writes of which it says "repeat it" or "may be repeated". All other calls pass through once: a repeated
+//! `take`, `ask` or `release` would answer that its condition does not hold, although the first request took effect.
+//! [`Stores`](crate::commit::Stores) repeats `decide` and `roll_back`, together with the reads that show their outcome.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl Retryable for StoreError {
     }
 }
 
-/// Repeats the repeatable calls of another store.
+/// Repeats calls of another store.
 pub(crate) struct RetryingLeases {
     store: Arc<dyn LeaseStore>,
     policy: RetryPolicy,

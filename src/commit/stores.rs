@@ -1,7 +1,7 @@
-//! Where a commit takes effect: the lake and the lease store, with retries.
+//! The two stores that a commit writes to, the lake and the lease store, with retries.
 //!
-//! Owns: wrapping both so that calls which may be repeated are, and the two calls of the lease store that need more than
-//! repetition. Does not own: which calls may be repeated (`lake::Retrying`, `RetryingLeases`).
+//! Owns: wrapping both, so that calls that may be repeated are repeated, and the two calls of the lease store that need more
+//! than repetition. Does not own: which calls may be repeated (`lake::Retrying`, `RetryingLeases`).
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::retry::RetryPolicy;
 /// Lake and leases.
 #[derive(Clone)]
 pub struct Stores {
-    /// The lake. Its calls are repeated while they fail for a reason that may pass.
+    /// The lake. Its calls are repeated while they fail with an error that may be retried.
     pub lake: Arc<dyn ObjectStore>,
-    /// The leases. Calls that may be repeated are.
+    /// The leases. Calls that may be repeated are repeated.
     pub leases: Arc<dyn LeaseStore>,
-    /// The same lake, each call made once: for cleaning up that somebody else does later if it fails.
+    /// The same lake, each call made once: for cleaning up, which a sweep does later if it fails.
     pub lake_once: Arc<dyn ObjectStore>,
-    /// The same leases, each call made once: for callers with a rhythm of their own.
+    /// The same leases, each call made once: for callers that have their own schedule.
     pub leases_once: Arc<dyn LeaseStore>,
     retry: RetryPolicy,
 }
@@ -45,8 +45,7 @@ impl Stores {
         Ok(self.leases.get(&keys).await?.into_iter().flatten().collect())
     }
 
-    /// Decides, or finds out that it was decided. Repeated as a whole: each attempt asks and, without an answer, reads the
-    /// rows.
+    /// Decides, or finds out that it was decided. Each attempt sends the decision and, if there is no reply, reads the rows.
     ///
     /// # Errors
     /// It is not known whether the decision took effect ([`LeaseStoreExt::decide_once`]).
@@ -54,7 +53,7 @@ impl Stores {
         self.retry.run(|| self.leases_once.decide_once(decision)).await
     }
 
-    /// Takes a decision back. `false` may also mean that an earlier attempt of this very call took effect: the rows tell.
+    /// Takes a decision back. `false` may also mean that an earlier attempt of the same call took effect; the rows show it.
     ///
     /// # Errors
     /// The lease store fails.

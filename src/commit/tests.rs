@@ -1,6 +1,5 @@
-//! The commit is crashed at every step, and at every step a request is lost before and after its effect. Whatever happens,
-//! the next worker finds or makes the epoch whole: every record of it visible once, and never anything of an epoch that did
-//! not happen.
+//! A commit crashes after every step, and every request is lost before or after its effect. Whatever happens, the next worker
+//! finds the epoch whole or makes it whole: every record is visible once, and nothing of an epoch that was not committed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,9 +11,11 @@ use checkpoints::{
     StreamName,
 };
 
+use pipeline::encode::FileStats;
+
 use crate::commit::{
-    CommitError, EpochId, FORMAT, Manifest, ObjectKind, ObjectOfEpoch, Outcome, Recovered, ShardOfEpoch, Staged,
-    Stores, Totals, recover,
+    CommitError, EpochId, FORMAT, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, Outcome, Recovered, ShardOfEpoch,
+    Staged, Stores, Totals, recover,
 };
 use crate::lake::{Checksum, Fault, MemoryStore, NewPart, ObjectKey, ObjectStore};
 use crate::retry::RetryPolicy;
@@ -50,7 +51,7 @@ impl World {
         World { lake, leases, script, stores }
     }
 
-    /// A worker takes both shards, whoever has them, and finishes what is pending: its leases.
+    /// A worker takes both shards, whoever holds them, and finishes what is pending. Returns its leases.
     async fn take(&self, me: &LeaseOwner) -> Result<Vec<Lease>, CommitError> {
         for key in keys() {
             let row = self.leases.get(std::slice::from_ref(&key)).await?.remove(0).unwrap();
@@ -66,7 +67,7 @@ impl World {
         Ok(self.leases.list().await?)
     }
 
-    /// Stages an epoch of worker `me` that moves each shard from its checkpoint to 100: one object with a row for each.
+    /// Stages an epoch of worker `me` that moves each shard from its checkpoint to 100, with an object of one row for each.
     async fn stage(&self, me: &LeaseOwner, number: u64) -> Option<Staged> {
         let epoch = EpochId::new(1_736_764_200_000, me, number);
         let mut shards = Vec::new();
@@ -83,6 +84,8 @@ impl World {
                 key,
                 kind: ObjectKind::Processed,
                 dataset: Some("orders".to_owned()),
+                partition: BTreeMap::new(),
+                columns: FileStats::default(),
                 rows: 1,
                 bytes: text.len() as u64,
                 crc64nvme: Checksum::of(&text),
@@ -91,6 +94,7 @@ impl World {
             });
             shards.push(ShardOfEpoch {
                 key: lease.key,
+                parents: Vec::new(),
                 range,
                 children: Vec::new(),
                 taken_over: false,
@@ -102,12 +106,14 @@ impl World {
         (records > 0).then(|| {
             Staged::new(Manifest {
                 format: FORMAT,
+                kind: ManifestKind::Epoch,
                 epoch,
                 worker: me.clone(),
                 written_at: "2025-01-13T10:30:00.000Z".to_owned(),
                 totals: Totals { records, rows: BTreeMap::from([("orders".to_owned(), records)]), ..Totals::default() },
                 shards,
                 objects,
+                removed: Vec::new(),
                 edges: BTreeMap::new(),
                 definitions: BTreeMap::new(),
                 version: "0".to_owned(),
@@ -124,16 +130,16 @@ impl World {
         texts
     }
 
-    /// Whoever comes next brings everything to its end; then each row must be visible once.
+    /// The next worker finishes everything. Then each row must be visible once.
     async fn settle(&self, number: u8) {
         let me = worker(number);
         self.take(&me).await.unwrap();
         if let Some(staged) = self.stage(&me, 1).await {
-            let described = staged.describe(&self.stores).await.map_err(|(_, error)| error).unwrap();
-            let Outcome::DecidedEpoch(undertaken) = described.decide(&self.stores).await.unwrap() else {
-                panic!("nothing stands in the way any more");
+            let intended = staged.write_intent(&self.stores).await.map_err(|(_, error)| error).unwrap();
+            let Outcome::Decided(decided) = intended.decide(&self.stores).await.unwrap() else {
+                panic!("nothing prevents it any more");
             };
-            undertaken.publish(&self.stores).await.unwrap().unwrap().advance(&self.stores).await.unwrap();
+            decided.publish(&self.stores).await.unwrap().unwrap().advance(&self.stores).await.unwrap();
         }
         assert_eq!(self.visible(), ["rows of shard a", "rows of shard b"], "each row is visible once");
         for row in self.leases.list().await.unwrap() {
@@ -148,7 +154,7 @@ impl World {
     }
 }
 
-/// How far a worker gets before it is gone.
+/// The last step of a worker before it crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Until {
     Staged,
@@ -158,22 +164,22 @@ enum Until {
     Advanced,
 }
 
-/// Runs a worker's commit so far; an error ends it as a crash does.
+/// Runs a worker's commit up to a step. An error ends it as a crash does.
 async fn commit_until(world: &World, me: &LeaseOwner, until: Until) -> Result<(), CommitError> {
     world.take(me).await?;
     let Some(staged) = world.stage(me, 1).await else { return Ok(()) };
     if until == Until::Staged {
         return Ok(());
     }
-    let described = staged.describe(&world.stores).await.map_err(|(_, error)| error)?;
+    let intended = staged.write_intent(&world.stores).await.map_err(|(_, error)| error)?;
     if until == Until::Intended {
         return Ok(());
     }
-    let Outcome::DecidedEpoch(undertaken) = described.decide(&world.stores).await? else { return Ok(()) };
+    let Outcome::Decided(decided) = intended.decide(&world.stores).await? else { return Ok(()) };
     if until == Until::Decided {
         return Ok(());
     }
-    let Ok(published) = undertaken.publish(&world.stores).await? else { return Ok(()) };
+    let Ok(published) = decided.publish(&world.stores).await? else { return Ok(()) };
     if until == Until::Published {
         return Ok(());
     }
@@ -192,7 +198,7 @@ async fn a_crash_after_any_step_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_audit_beside_workers_looks_twice_at_what_seems_to_be_wrong() {
+async fn an_audit_beside_workers_checks_a_second_time_what_seems_to_be_wrong() {
     let world = World::new().await;
     commit_until(&world, &worker(1), Until::Advanced).await.unwrap();
     let record = world.lake.objects().into_keys().find(|key| key.as_str().starts_with("_commits/")).unwrap();
@@ -200,8 +206,11 @@ async fn an_audit_beside_workers_looks_twice_at_what_seems_to_be_wrong() {
         let audit = crate::inspect::verify(&world.stores, &|_| {}).await.unwrap();
         audit.faults.iter().filter(|fault| matches!(fault, crate::inspect::Fault::Gap { .. })).count()
     };
-    world.lake.hide_once(&record);
-    assert_eq!(gaps().await, 0, "the record is there, and one page of the list did not show it");
+    // The commit log and the audit itself list the records.
+    for list in 0..2 {
+        world.lake.hide_once(&record, list);
+        assert_eq!(gaps().await, 0, "the record is there, and one page of list {list} did not show it");
+    }
     world.lake.tamper(&record, None);
     assert_eq!(gaps().await, 2, "it is not there");
     let audit = crate::inspect::verify(&world.stores, &|_| {}).await.unwrap();
@@ -279,7 +288,7 @@ async fn every_request_to_the_leases_may_be_lost_before_or_after_its_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_never_hears_of_its_decision_leaves_an_epoch_that_others_finish() {
+async fn an_epoch_whose_worker_never_learns_of_its_decision_is_finished_by_others() {
     let world = World::new().await;
     for nth in 0..40 {
         world.script.lose(Operation::Decide, nth, LeaseFault::LoseAfter);
@@ -294,16 +303,16 @@ async fn a_worker_that_never_hears_of_its_decision_leaves_an_epoch_that_others_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_zombie_can_not_commit() {
+async fn a_zombie_cannot_commit() {
     let world = World::new().await;
     let (zombie, other) = (worker(1), worker(2));
     world.take(&zombie).await.unwrap();
     let staged = world.stage(&zombie, 1).await.unwrap();
-    let described = staged.describe(&world.stores).await.map_err(|(_, error)| error).unwrap();
+    let intended = staged.write_intent(&world.stores).await.map_err(|(_, error)| error).unwrap();
     // It sleeps; another worker takes its shards and commits the same records.
     commit_until(&world, &other, Until::Advanced).await.unwrap();
     assert_eq!(world.visible().len(), 2);
-    let Outcome::Refused(_, refusals) = described.decide(&world.stores).await.unwrap() else {
+    let Outcome::Refused(_, refusals) = intended.decide(&world.stores).await.unwrap() else {
         panic!("the zombie's decision is refused");
     };
     assert!(refusals.is_empty() || refusals.len() == 2, "{refusals:?}");
@@ -318,11 +327,11 @@ async fn a_zombie_that_had_decided_publishes_late_and_does_no_harm() {
     let zombie = worker(1);
     world.take(&zombie).await.unwrap();
     let staged = world.stage(&zombie, 1).await.unwrap();
-    let described = staged.describe(&world.stores).await.map_err(|(_, error)| error).unwrap();
-    let Outcome::DecidedEpoch(undertaken) = described.decide(&world.stores).await.unwrap() else { panic!("decided") };
+    let intended = staged.write_intent(&world.stores).await.map_err(|(_, error)| error).unwrap();
+    let Outcome::Decided(decided) = intended.decide(&world.stores).await.unwrap() else { panic!("decided") };
     // It sleeps; another rolls the epoch forward; then it wakes up.
     world.settle(2).await;
-    undertaken.publish(&world.stores).await.unwrap().unwrap().advance(&world.stores).await.unwrap();
+    decided.publish(&world.stores).await.unwrap().unwrap().advance(&world.stores).await.unwrap();
     world.settle(3).await;
 }
 
@@ -348,7 +357,7 @@ async fn an_epoch_that_advanced_one_shard_is_rolled_forward_for_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_epoch_whose_uploads_are_gone_for_good_is_rolled_back_and_read_again() {
+async fn an_epoch_whose_uploads_are_permanently_gone_is_rolled_back_and_read_again() {
     let world = World::new().await;
     commit_until(&world, &worker(1), Until::Decided).await.unwrap();
     world.lake.expire_uploads();
@@ -374,7 +383,7 @@ async fn two_workers_rolling_one_epoch_back_do_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_roll_back_takes_visible_objects_back_first() {
+async fn a_rollback_deletes_visible_objects_first() {
     let world = World::new().await;
     // One object is completed, then the lake fails, then the other upload is lost.
     world.lake.fail("complete_upload", 1, Fault::Refuse);
@@ -391,7 +400,7 @@ async fn a_roll_back_takes_visible_objects_back_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_epoch_that_can_go_neither_way_stops_with_an_error_that_names_it() {
+async fn an_epoch_that_can_go_neither_forward_nor_back_is_an_error_that_names_it() {
     // The intent is gone.
     let world = World::new().await;
     commit_until(&world, &worker(1), Until::Decided).await.unwrap();
@@ -415,7 +424,7 @@ async fn an_epoch_that_can_go_neither_way_stops_with_an_error_that_names_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_object_that_is_not_ours_is_never_taken_for_ours() {
+async fn an_object_with_other_bytes_is_a_conflict() {
     let world = World::new().await;
     commit_until(&world, &worker(1), Until::Decided).await.unwrap();
     let pending = world.leases.list().await.unwrap()[0].pending.clone().unwrap().manifest;

@@ -1,97 +1,115 @@
-//! What is in `error/`: lists from the commit records, single letters from the objects.
+//! Dead letters in the lake: how many there are, from the commit log, and single ones, from the objects in `error/`.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::commit::{CommitError, ObjectKind, Stores};
-use crate::inspect::commit_records;
-use crate::lake::ObjectKey;
+use crate::commit::log::Fold;
+use crate::commit::{CommitError, EpochId, ObjectKind, Stores};
+use crate::lake::{LakeError, ObjectKey};
 
-/// An object of dead letters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LettersObject {
-    /// Its key.
-    pub key: ObjectKey,
-    /// The code of its letters.
+/// Dead letters of one code that arrived on one day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetterGroup {
+    /// Why they were set aside.
     pub code: String,
-    /// The day of their arrival: `2025-01-13`.
+    /// The day of arrival: `2025-01-13`.
     pub day: String,
     /// How many.
-    pub letters: u64,
-    /// Its size.
+    pub records: u64,
+    /// In how many objects.
+    pub files: u64,
+    /// The size of these.
     pub bytes: u64,
 }
 
 /// One dead letter, as it is stored.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ShownLetter(pub Value);
+pub struct StoredDeadLetter(pub Value);
 
-/// All committed objects of dead letters; of one code if it is given.
-///
-/// # Errors
-/// The stores fail.
-pub async fn list_letters(stores: &Stores, code: Option<&str>) -> Result<Vec<LettersObject>, CommitError> {
-    let (records, _) = commit_records(stores).await?;
-    let mut objects = Vec::new();
-    for record in records {
-        for object in record.objects.into_iter().filter(|object| object.kind == ObjectKind::Error) {
-            let value = |name: &str| {
-                let segment = object.key.as_str().split('/').find_map(|segment| segment.strip_prefix(name));
-                segment.unwrap_or("?").to_owned()
-            };
-            let found = value("reason=");
-            if code.is_none_or(|code| code == found) {
-                objects.push(LettersObject {
-                    day: format!("{}-{}-{}", value("year="), value("month="), value("day=")),
-                    code: found,
-                    letters: object.rows,
-                    bytes: object.bytes,
-                    key: object.key,
-                });
-            }
-        }
-    }
-    Ok(objects)
+/// All committed dead letters by code and day; of one code if it is given.
+pub fn dead_letter_groups(fold: &Fold, code: Option<&str>) -> Vec<DeadLetterGroup> {
+    let wanted = fold.dead_letters.iter().filter(|(found, _)| code.is_none_or(|code| code == *found));
+    wanted
+        .flat_map(|(code, days)| {
+            days.iter().map(|(day, total)| DeadLetterGroup {
+                code: code.clone(),
+                day: day.clone(),
+                records: total.records,
+                files: total.files,
+                bytes: total.bytes,
+            })
+        })
+        .collect()
 }
 
-/// The first dead letters of these objects. Without `raw` the record's bytes, which may hold anything, are left out.
+/// The first `limit` dead letters in the order of their objects' keys; of one code if it is given. Without `raw` the bytes of
+/// the records, which may hold anything, are left out.
 ///
 /// # Errors
-/// The stores fail, or an object can't be read.
-pub async fn show_letters(
+/// The stores fail, or an object cannot be read.
+pub async fn show_dead_letters(
     stores: &Stores,
-    objects: &[LettersObject],
+    code: Option<&str>,
     limit: usize,
     raw: bool,
-) -> Result<Vec<ShownLetter>, CommitError> {
+) -> Result<Vec<StoredDeadLetter>, CommitError> {
+    let area = ObjectKind::Error.prefix();
+    let prefix = code.map_or_else(|| area.to_owned(), |code| format!("{area}reason={code}/"));
+    let mut committed: HashMap<EpochId, bool> = HashMap::new();
     let mut shown = Vec::new();
-    for object in objects {
+    for object in stores.lake.list(&prefix).await? {
         if shown.len() >= limit {
             break;
         }
+        // What no epoch of ours wrote is not shown, nor what may still be rolled back.
+        let Some(epoch) = EpochId::of_object(&object.key) else { continue };
+        let is_committed = match committed.get(&epoch) {
+            Some(is_committed) => *is_committed,
+            None => {
+                let is_committed = stores.lake.get(&epoch.commit_key()).await?.is_some();
+                committed.insert(epoch, is_committed);
+                is_committed
+            }
+        };
+        if !is_committed {
+            continue;
+        }
         let Some(bytes) = stores.lake.get(&object.key).await? else { continue };
-        let failed = |error: std::io::Error| crate::lake::LakeError::Refused {
+        read_letters(&object.key, &bytes, limit, raw, &mut shown).map_err(|error| LakeError::Refused {
             operation: format!("read {}", object.key),
             problem: error.to_string(),
-        };
-        // Line by line: records that repeat themselves are compressed a thousandfold.
-        let mut lines = decompressed(&object.key, &bytes).map_err(failed)?;
-        let mut line = Vec::new();
-        while shown.len() < limit {
-            line.clear();
-            if lines.read_until(b'\n', &mut line).map_err(failed)? == 0 {
-                break;
-            }
-            if let Ok(mut letter) = serde_json::from_slice::<Value>(&line) {
-                if let (false, Some(fields)) = (raw, letter.as_object_mut()) {
-                    fields.remove("rawData");
-                }
-                shown.push(ShownLetter(letter));
-            }
-        }
+        })?;
     }
     Ok(shown)
+}
+
+/// Adds the dead letters of an object, up to `limit` in all.
+fn read_letters(
+    key: &ObjectKey,
+    bytes: &[u8],
+    limit: usize,
+    raw: bool,
+    shown: &mut Vec<StoredDeadLetter>,
+) -> std::io::Result<()> {
+    // Line by line: records that repeat themselves are compressed a thousandfold.
+    let mut lines = decompressed(key, bytes)?;
+    let mut line = Vec::new();
+    while shown.len() < limit {
+        line.clear();
+        if lines.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        if let Ok(mut letter) = serde_json::from_slice::<Value>(&line) {
+            if let (false, Some(fields)) = (raw, letter.as_object_mut()) {
+                fields.remove("rawData");
+            }
+            shown.push(StoredDeadLetter(letter));
+        }
+    }
+    Ok(())
 }
 
 fn decompressed<'a>(key: &ObjectKey, bytes: &'a [u8]) -> std::io::Result<Box<dyn BufRead + 'a>> {

@@ -1,32 +1,58 @@
-//! The lease table seen from outside: what its rows say together.
+//! The lease table as a whole: who is alive, what state each shard is in, and what is wrong.
 //!
-//! Owns: judging a table as a whole: who is alive, what state each shard is in, holes in a stream's hash range, rows that
-//! belong to nothing. Does not own: changing any of it.
+//! Owns: the state of each shard, gaps in a stream's hash range, and rows that nothing refers to. Does not own: changing any
+//! of it (`maintenance::leases`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
-use checkpoints::{Holder, Lease, LeaseOwner, ShardKey, StreamName};
+use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, ShardKey, StoreError, StreamName};
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+/// The lease table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeaseTable {
+    /// All leases with their states.
+    pub leases: Vec<LeaseStatus>,
+    /// Workers whose counters changed while the table was watched.
+    pub alive: BTreeSet<LeaseOwner>,
+    /// How many unfinished shards each worker holds.
+    pub workers: BTreeMap<LeaseOwner, u64>,
+    /// What an operator should know.
+    #[serde(serialize_with = "as_sentences")]
+    pub findings: Vec<Finding>,
+}
+
+/// A lease and the state of its shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseStatus {
+    /// The lease.
+    pub lease: Lease,
+    /// The state of its shard.
+    pub state: ShardState,
+}
 
 /// What a shard is waiting for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardState {
     /// A worker that is alive reads it.
     Read,
-    /// Its holder is asked for it, and still has it.
+    /// Its holder was asked for the lease, and still has it.
     HandingOver,
-    /// Its holder does not move: it is taken after the failover time.
+    /// The counter of its holder does not change. Another worker takes the lease after the failover time.
     Silent,
-    /// Nobody holds it, though it is to be read.
+    /// Nobody holds it, and it can be read.
     Free,
-    /// Its parents are not read to their ends.
+    /// Its parents were not read to their ends.
     WaitsForParents,
-    /// It is read to its end.
+    /// It was read to its end.
     Done,
 }
 
 impl ShardState {
-    /// In a word or two.
-    pub fn as_str(&self) -> &'static str {
+    /// The state in a word or two.
+    pub fn as_str(self) -> &'static str {
         match self {
             ShardState::Read => "read",
             ShardState::HandingOver => "handing over",
@@ -41,26 +67,26 @@ impl ShardState {
 /// Something about a table that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// Hash keys that no shard to be read covers: their records are not read.
-    Hole {
+    /// No shard that can be read has these hash keys: their records are not read.
+    Gap {
         /// The stream.
         stream: StreamName,
         /// First and last hash key.
         keys: (u128, u128),
     },
-    /// Hash keys that two shards to be read cover.
+    /// Two shards that can be read have hash keys in common.
     Doubled {
         /// The two shards.
         shards: (ShardKey, ShardKey),
     },
-    /// A shard that ended and whose children have no rows.
+    /// A shard ended, and its children have no rows.
     NoChildren {
         /// The shard.
         key: ShardKey,
-        /// Those of its children that have none.
+        /// The children without rows.
         missing: Vec<String>,
     },
-    /// A shard that no worker gets through.
+    /// A shard changes its holder again and again, and nobody commits it.
     Restless {
         /// The shard.
         key: ShardKey,
@@ -69,39 +95,68 @@ pub enum Finding {
     },
 }
 
-/// Changes of the holder from which on a shard is called restless.
+/// A shard is restless after this many changes of its holder.
 const RESTLESS: u64 = 10;
 
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Finding::Hole { stream, keys: (from, to) } => write!(
+            Finding::Gap { stream, keys: (from, to) } => write!(
                 f,
-                "hole: no shard of stream {stream} that is to be read has the hash keys {from} to {to}; the next listing of \
-                 the stream's shards by a worker fills it, unless a row was deleted by hand"
+                "gap: no shard of stream {stream} covers the hash keys {from} to {to}; a worker fills the gap when it \
+                 lists the shards of the stream, unless a row was deleted by hand"
             ),
             Finding::Doubled { shards: (one, other) } => {
-                write!(f, "overlap: {one} and {other} have hash keys in common, and neither came from the other")
+                write!(f, "overlap: {one} and {other} have hash keys in common, and neither is the parent of the other")
             }
             Finding::NoChildren { key, missing } => write!(
                 f,
-                "orphans: {key} has ended, but its children {} have no rows; a worker makes them when it lists the stream",
+                "orphans: {key} has ended, but its children {} have no rows; a worker creates them when it lists the \
+                 shards of the stream",
                 missing.join(", ")
             ),
             Finding::Restless { key, switches } => write!(
                 f,
-                "restless: {key} has changed its holder {switches} times and was not committed meanwhile: look at its \
-                 workers' logs"
+                "restless: {key} has changed its holder {switches} times without a commit; see the logs of its workers"
             ),
         }
     }
 }
 
-/// The owners whose counters moved between two looks at the table.
-pub fn alive(before: &[Lease], after: &[Lease]) -> BTreeSet<LeaseOwner> {
+/// Lists the leases twice, `watch` apart, to see which workers are alive. If no lease is held, it does not wait.
+///
+/// # Errors
+/// The lease store fails.
+pub async fn scan(store: &dyn LeaseStore, watch: Duration) -> Result<LeaseTable, StoreError> {
+    let before = store.list().await?;
+    if before.iter().any(|lease| lease.holder != Holder::Nobody) {
+        // Leases have no time in them: a holder is alive if its counters change.
+        tokio::time::sleep(watch).await;
+    }
+    let leases = store.list().await?;
+    let mut alive = alive(&before, &leases);
+    for owner in leases.iter().filter_map(|lease| lease.holder.committer()).collect::<BTreeSet<_>>() {
+        if store.owner_is_gone(owner).await? {
+            alive.remove(owner);
+        }
+    }
+    let mut workers: BTreeMap<LeaseOwner, u64> = BTreeMap::new();
+    for owner in leases.iter().filter(|lease| !lease.is_done()).filter_map(|lease| lease.holder.committer()) {
+        *workers.entry(owner.clone()).or_default() += 1;
+    }
+    let findings = findings(&leases);
+    let mut states = states(&leases, &alive);
+    let leases = leases
+        .iter()
+        .filter_map(|lease| states.remove(&lease.key).map(|state| LeaseStatus { lease: lease.clone(), state }));
+    Ok(LeaseTable { leases: leases.collect(), alive, workers, findings })
+}
+
+/// The owners whose counters changed between two lists of the table.
+fn alive(before: &[Lease], after: &[Lease]) -> BTreeSet<LeaseOwner> {
     let counters: HashMap<&ShardKey, u64> = before.iter().map(|lease| (&lease.key, lease.counter)).collect();
-    let moved = |lease: &&Lease| counters.get(&lease.key) != Some(&lease.counter);
-    after.iter().filter(moved).filter_map(|lease| lease.holder.committer()).cloned().collect()
+    let changed = |lease: &&Lease| counters.get(&lease.key) != Some(&lease.counter);
+    after.iter().filter(changed).filter_map(|lease| lease.holder.committer()).cloned().collect()
 }
 
 /// The state of each shard.
@@ -122,8 +177,8 @@ pub fn states<'l>(leases: &'l [Lease], alive: &BTreeSet<LeaseOwner>) -> BTreeMap
     leases.iter().map(|lease| (&lease.key, state(lease))).collect()
 }
 
-/// What is to be told about the table as a whole.
-pub fn findings(leases: &[Lease]) -> Vec<Finding> {
+/// What an operator should know about the table as a whole.
+fn findings(leases: &[Lease]) -> Vec<Finding> {
     let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
     let mut findings = Vec::new();
     for lease in leases {
@@ -146,14 +201,14 @@ pub fn findings(leases: &[Lease]) -> Vec<Finding> {
     findings
 }
 
-/// The shards that are read now must have every hash key once.
+/// Checks that the shards that can be read have every hash key once.
 fn hash_range(stream: &StreamName, leases: &[Lease], by_key: &HashMap<&ShardKey, &Lease>, findings: &mut Vec<Finding>) {
-    let to_be_read = |lease: &&Lease| {
+    let can_be_read = |lease: &&Lease| {
         lease.key.stream == *stream && !lease.is_done() && lease.parents_done(|key| by_key.get(key).copied())
     };
     let mut ranges: Vec<(u128, u128, &ShardKey)> = leases
         .iter()
-        .filter(to_be_read)
+        .filter(can_be_read)
         .filter_map(|lease| lease.hash_range.map(|range| (range.start(), range.end(), &lease.key)))
         .collect();
     if ranges.is_empty() {
@@ -164,7 +219,7 @@ fn hash_range(stream: &StreamName, leases: &[Lease], by_key: &HashMap<&ShardKey,
     let mut widest: Option<(u128, &ShardKey)> = None;
     for (start, end, key) in ranges {
         match next {
-            Some(at) if start > at => findings.push(Finding::Hole { stream: stream.clone(), keys: (at, start - 1) }),
+            Some(at) if start > at => findings.push(Finding::Gap { stream: stream.clone(), keys: (at, start - 1) }),
             Some(at) if start == at => {}
             _ => {
                 if let Some((_, other)) = widest {
@@ -178,7 +233,38 @@ fn hash_range(stream: &StreamName, leases: &[Lease], by_key: &HashMap<&ShardKey,
         }
     }
     if let Some(at) = next {
-        findings.push(Finding::Hole { stream: stream.clone(), keys: (at, u128::MAX) });
+        findings.push(Finding::Gap { stream: stream.clone(), keys: (at, u128::MAX) });
+    }
+}
+
+fn as_sentences<S: Serializer>(findings: &[Finding], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(findings.iter().map(ToString::to_string))
+}
+
+impl Serialize for LeaseStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let LeaseStatus { lease, state } = self;
+        let handed_to = match &lease.holder {
+            Holder::HandingOver { to, .. } => Some(to),
+            Holder::Nobody | Holder::Held(_) => None,
+        };
+        let hash_range = lease.hash_range.map(|range| [range.start().to_string(), range.end().to_string()]);
+        let mut row = serializer.serialize_struct("LeaseStatus", 14)?;
+        row.serialize_field("stream", &lease.key.stream)?;
+        row.serialize_field("shard", &lease.key.shard)?;
+        row.serialize_field("owner", &lease.holder.committer())?;
+        row.serialize_field("handed_to", &handed_to)?;
+        row.serialize_field("state", state.as_str())?;
+        row.serialize_field("counter", &lease.counter)?;
+        row.serialize_field("checkpoint", &lease.checkpoint)?;
+        row.serialize_field("pending", &lease.pending.as_ref().map(|pending| &pending.manifest))?;
+        row.serialize_field("last_manifest", &lease.last_manifest)?;
+        row.serialize_field("parents", &lease.parents)?;
+        row.serialize_field("children", &lease.children)?;
+        row.serialize_field("hash_range", &hash_range)?;
+        row.serialize_field("hand_offs_since_checkpoint", &lease.owner_switches_since_checkpoint)?;
+        row.serialize_field("throughput_kbps", &lease.throughput.get())?;
+        row.end()
     }
 }
 
@@ -219,27 +305,47 @@ mod tests {
         let parent = done(lease("0", (0, u128::MAX), &[]), &["1", "2"]);
         let one = lease("1", (0, HALF), &["0"]);
         let found = findings(&[parent, one.clone()]);
-        let hole = Finding::Hole { stream: stream.clone(), keys: (HALF + 1, u128::MAX) };
+        let hole = Finding::Gap { stream: stream.clone(), keys: (HALF + 1, u128::MAX) };
         assert!(matches!(&found[0], Finding::NoChildren { missing, .. } if *missing == ["2"]), "{found:?}");
         assert_eq!(found[1], hole);
         let found = findings(&[one.clone(), lease("3", (HALF, u128::MAX), &[])]);
         assert!(matches!(&found[..], [Finding::Doubled { .. }]), "{found:?}");
         let found = findings(&[lease("4", (7, HALF), &[])]);
         assert_eq!(found.len(), 2);
-        assert_eq!(found[0], Finding::Hole { stream, keys: (0, 6) });
+        assert_eq!(found[0], Finding::Gap { stream, keys: (0, 6) });
     }
 
-    #[test]
-    fn states_tell_the_living_from_the_silent() {
+    #[tokio::test(start_paused = true)]
+    async fn a_scan_separates_workers_that_are_alive_from_silent_ones() {
         let [a, b] = ["a", "b"].map(|name| LeaseOwner::new(name).unwrap());
-        let mut before = [lease("0", (0, 1), &[]), lease("1", (0, 1), &[]), lease("2", (0, 1), &["0"])];
-        before[0].holder = Holder::Held(a.clone());
-        before[1].holder = Holder::Held(b);
-        let mut after = before.clone();
-        after[0].counter += 1;
-        let alive = alive(&before, &after);
-        assert_eq!(alive, BTreeSet::from([a]));
-        let states: Vec<ShardState> = states(&after, &alive).into_values().collect();
+        let store = checkpoints::MemoryStore::new();
+        let mut keys = Vec::new();
+        for (id, parents) in [("0", vec![]), ("1", vec![]), ("2", vec![ShardId::new("0").unwrap()])] {
+            let key = ShardKey::new(StreamName::new("s").unwrap(), ShardId::new(id).unwrap());
+            let mut new = NewLease::new(key.clone(), Position::Beginning);
+            new.parents.extend(parents);
+            store.create(&[new]).await.unwrap();
+            keys.push(key);
+        }
+        store.take(&a, &keys[0], 0).await.unwrap().unwrap();
+        store.take(&b, &keys[1], 0).await.unwrap().unwrap();
+        let renew = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let renewal = checkpoints::Renewal { key: keys[0].clone(), counter: 1, throughput: Default::default() };
+            store.renew(&a, &[renewal]).await.unwrap();
+        };
+        let (table, ()) = tokio::join!(scan(&store, Duration::from_secs(4)), renew);
+        let table = table.unwrap();
+        let states: Vec<ShardState> = table.leases.iter().map(|lease| lease.state).collect();
         assert_eq!(states, [ShardState::Read, ShardState::Silent, ShardState::WaitsForParents]);
+        assert_eq!(table.alive, BTreeSet::from([a.clone()]));
+        assert_eq!(table.workers, BTreeMap::from([(a, 1), (b, 1)]));
+        let json = serde_json::to_value(&table).unwrap();
+        assert_eq!(
+            (&json["leases"][1]["state"], &json["leases"][2]["owner"]),
+            (&"silent holder".into(), &serde_json::Value::Null)
+        );
+        assert_eq!(json["leases"][0].as_object().unwrap().len(), 14);
+        assert_eq!((&json["alive"][0], json["findings"].as_array().unwrap().len()), (&"a".into(), 0));
     }
 }

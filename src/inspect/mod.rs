@@ -1,58 +1,17 @@
-//! Looking at a lake from outside: what it holds, and whether that is what its commit records say.
+//! A lake and its lease table as seen from outside: what they hold, and whether they agree.
 //!
-//! Owns: the audits behind `verify`, `status`, `sweep`, `deadletters`. They give data; the command line prints it. Does not
-//! own: the formats (`commit`, the pipeline crate).
+//! Owns: the data behind `verify`, `status`, `deadletters` and `leases`, in types that can be serialized. The command line
+//! prints them. Does not own: the formats (`commit`, the pipeline crate), opening stores and sources (`setup`), changing
+//! anything (`maintenance`).
 
 mod dead_letters;
 pub mod leases;
+mod status;
 mod verify;
 
-use futures::{StreamExt, TryStreamExt, stream};
-
-use crate::commit::{COMMITS, CommitError, INTENTS, Manifest, Stores, UnreadableManifest};
-use crate::lake::ObjectKey;
-
-pub use dead_letters::{LettersObject, ShownLetter, list_letters, show_letters};
-pub use verify::{Audit, Fault, verify};
-
-/// Requests that are under way at once.
+/// Requests that are in progress at once.
 const CONCURRENT: usize = 16;
 
-/// All commit records that can be read, in the order of their epochs, and those that can't.
-///
-/// # Errors
-/// The lake fails.
-pub async fn commit_records(stores: &Stores) -> Result<(Vec<Manifest>, Vec<UnreadableManifest>), CommitError> {
-    manifests(stores, COMMITS).await
-}
-
-/// All intents, in the same way.
-///
-/// # Errors
-/// The lake fails.
-pub async fn intents(stores: &Stores) -> Result<(Vec<Manifest>, Vec<UnreadableManifest>), CommitError> {
-    manifests(stores, INTENTS).await
-}
-
-async fn manifests(stores: &Stores, prefix: &str) -> Result<(Vec<Manifest>, Vec<UnreadableManifest>), CommitError> {
-    let keys = stores.lake.list(prefix).await?.into_iter().map(|object| object.key);
-    let read: Vec<Option<Result<Manifest, UnreadableManifest>>> = stream::iter(keys)
-        .map(|key| async move { read(stores, &key).await })
-        .buffered(CONCURRENT)
-        .try_collect()
-        .await?;
-    let mut manifests = Vec::new();
-    let mut unreadable = Vec::new();
-    for one in read.into_iter().flatten() {
-        match one {
-            Ok(manifest) => manifests.push(manifest),
-            Err(error) => unreadable.push(error),
-        }
-    }
-    Ok((manifests, unreadable))
-}
-
-async fn read(stores: &Stores, key: &ObjectKey) -> Result<Option<Result<Manifest, UnreadableManifest>>, CommitError> {
-    let bytes = stores.lake.get(key).await?;
-    Ok(bytes.map(|bytes| Manifest::from_bytes(key, &bytes)))
-}
+pub use dead_letters::{DeadLetterGroup, StoredDeadLetter, dead_letter_groups, show_dead_letters};
+pub use status::{EdgeStatus, ShardStatus, Status, how_far_behind};
+pub use verify::{Audit, Fault, check_log, verify};

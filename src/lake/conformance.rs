@@ -37,6 +37,7 @@ macro_rules! object_store_conformance {
             an_aborted_upload_cannot_be_completed,
             a_new_object_is_written_once,
             lists_are_by_prefix_and_in_order,
+            a_list_may_begin_after_any_text,
         );
     };
     (@each $when:ident $store:expr; $($name:ident,)*) => {
@@ -218,4 +219,23 @@ pub async fn lists_are_by_prefix_and_in_order(store: &dyn ObjectStore) {
     assert_eq!(keys(store, "c/").await, ["c/z", "c/ä =+%2F&<"]);
     assert_eq!(store.get(&key("c/ä =+%2F&<")).await.unwrap().as_deref(), Some(b"x".as_slice()));
     assert_eq!(keys(store, "none/").await, Vec::<String>::new());
+}
+
+pub async fn a_list_may_begin_after_any_text(store: &dyn ObjectStore) {
+    for path in ["a/1", "a/10", "a/2", "a/b/1", "b/1"] {
+        store.put_new(&key(path), Bytes::from_static(b"x")).await.unwrap();
+    }
+    for (prefix, after, expected) in [
+        ("a/", "", vec!["a/1", "a/10", "a/2", "a/b/1"]),
+        ("a/", "a/1", vec!["a/10", "a/2", "a/b/1"]),
+        ("a/", "a/1x", vec!["a/2", "a/b/1"]),
+        ("a/", "a/b/1", vec![]),
+        ("a/", "0", vec!["a/1", "a/10", "a/2", "a/b/1"]),
+        ("a/", "b/0", vec![]),
+        ("", "a/b", vec!["a/b/1", "b/1"]),
+    ] {
+        let listed = store.list_after(prefix, after).await.unwrap();
+        let found: Vec<String> = listed.into_iter().map(|object| object.key.to_string()).collect();
+        assert_eq!(found, expected, "'{prefix}' after '{after}'");
+    }
 }

@@ -38,7 +38,8 @@ struct State {
     uploads: BTreeMap<UploadId, Upload>,
     begun: BTreeSet<UploadId>,
     script: VecDeque<(&'static str, usize, Fault)>,
-    hidden: Option<ObjectKey>,
+    /// An object that a list leaves out, and how many lists show it before that.
+    hidden: Option<(ObjectKey, usize)>,
     calls: Vec<(&'static str, String)>,
 }
 
@@ -87,10 +88,10 @@ impl MemoryStore {
         };
     }
 
-    /// Leaves an object out of the next list of its prefix. A list of several pages may do so if it began before the object
-    /// existed.
-    pub fn hide_once(&self, key: &ObjectKey) {
-        self.state().hidden = Some(key.clone());
+    /// Leaves an object out of one list that it belongs to, after `skip` others: a list of many pages may do so, if a page was
+    /// read before the object was there.
+    pub fn hide_once(&self, key: &ObjectKey, skip: usize) {
+        self.state().hidden = Some((key.clone(), skip));
     }
 
     /// Loses all uploads, as a lifecycle rule does.
@@ -257,7 +258,13 @@ impl ObjectStore for MemoryStore {
                 bytes: bytes.len() as u64,
                 modified_ms: 0,
             };
-            let hidden = state.hidden.take_if(|key| key.as_str().starts_with(prefix));
+            let hidden = match &mut state.hidden {
+                Some((key, skip)) if key.as_str().starts_with(prefix) && *skip > 0 => {
+                    *skip -= 1;
+                    None
+                }
+                hidden => hidden.take_if(|(key, _)| key.as_str().starts_with(prefix)).map(|(key, _)| key),
+            };
             let listed = state.objects.iter().filter(|(key, _)| key.as_str().starts_with(prefix));
             Ok(listed.filter(|(key, _)| hidden.as_ref() != Some(key)).map(info).collect())
         })

@@ -297,6 +297,14 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// The objects whose keys begin with `prefix`, in the order of their keys.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError>;
 
+    /// Of [`list`](Self::list), the objects whose keys sort after `after`, which need not be the key of an object. By default
+    /// it lists everything; a store that can begin in the middle does.
+    async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, LakeError> {
+        let mut objects = self.list(prefix).await?;
+        objects.retain(|object| object.key.as_str() > after);
+        Ok(objects)
+    }
+
     /// Deletes an object. Does nothing if it is gone.
     async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError>;
 }

@@ -78,6 +78,10 @@ impl ObjectStore for Retrying {
         self.policy.run(|| self.store.list(prefix)).await
     }
 
+    async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, LakeError> {
+        self.policy.run(|| self.store.list_after(prefix, after)).await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError> {
         self.policy.run(|| self.store.delete(key)).await
     }

@@ -231,7 +231,7 @@ mod tests {
         let lake = MemoryStore::new();
         let definition = columns(&[("a", "string")]);
         number_all(&lake, &definition).await.unwrap();
-        lake.hide_once(&key("orders", 1));
+        lake.hide_once(&key("orders", 1), 0);
         let other = columns(&[("b", "string")]);
         assert_eq!(number_all(&lake, &other).await.unwrap(), 2);
         assert_eq!(ids(&lake, 2, &definition), [1]);

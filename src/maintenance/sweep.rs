@@ -1,13 +1,16 @@
-//! Removing what epochs that never happened have left behind: uploads and intents.
+//! Removing the uploads and intents of epochs that were never committed.
 //!
-//! Nothing is removed that could still become visible. An intent, and the uploads that it names, stay while the epoch is
-//! pending anywhere. Otherwise they go when the process that made them is known to have ended, or when they are older than
-//! the given age, which must exceed any request's life (see the checkpoints crate's `decision.rs`), unless their worker may
-//! still decide on them: it may have been standing still for as long, alone, so that nobody has taken its leases.
+//! Owns: deciding what may be removed. Nothing is removed that could still become visible:
 //!
-//! Whose an upload is: on a file system its id tells; S3 gives ids of its own, and there the key does, whose last segment
-//! begins with its epoch. Where the store tells keys, an upload of a key that no epoch writes is somebody else's, and is
-//! neither touched nor counted.
+//! - An intent, and the uploads that it names, stay while the epoch is pending on any shard.
+//! - They stay while their worker may still decide: it may have been stopped for a long time, alone, so that no other worker has
+//!   taken its leases.
+//! - Otherwise they go when the process that made them is known to have ended, or when they are older than the given age. The
+//!   age must exceed the life of any request (see `decision.rs` of the checkpoints crate).
+//!
+//! How the owner of an upload is found: on a file system, the upload's id contains it. S3 chooses the ids, so there the last
+//! segment of the key contains the epoch. If the store knows the key, and no epoch writes such a key, then the upload
+//! is not ours: it is neither removed nor counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,11 +19,11 @@ use checkpoints::{Lease, LeaseOwner};
 use mutations::mutated;
 use pipeline::time::parse_rfc3339;
 
+use crate::commit::log::intents;
 use crate::commit::{CommitError, EpochId, Manifest, ShardOfEpoch, Stores};
-use crate::inspect::intents;
 use crate::lake::{ObjectKey, UploadId, UploadInfo};
 
-/// What a sweep removed, and what it left.
+/// What a sweep removed, and what it kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Uploads that were aborted.
@@ -38,7 +41,7 @@ pub struct Swept {
 pub async fn sweep(stores: &Stores, now_ms: i64, age: Duration, dry_run: bool) -> Result<Swept, CommitError> {
     let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     let old = |ms: i64| now_ms.saturating_sub(ms) >= age_ms;
-    // Uploads before intents before leases: what becomes pending in between is seen as pending.
+    // Uploads are listed before intents, and these before leases, so that an epoch that is decided meanwhile is seen as pending.
     let uploads = stores.lake.list_uploads().await?;
     let (found, _) = intents(stores).await?;
     let leases = stores.leases.list().await?;
@@ -70,11 +73,11 @@ pub async fn sweep(stores: &Stores, now_ms: i64, age: Duration, dry_run: bool) -
         swept.intents += 1;
     }
     for upload in uploads {
-        let Some(whose) = Whose::of(&upload) else { continue };
-        // Even where the intent can't be read, and so names no uploads.
-        let is_pending = pending.iter().any(|manifest| whose.is_of(manifest));
-        let gone = match whose.owner(&workers) {
-            Some(owner) => stores.leases.owner_is_gone(&owner).await?,
+        let Some(owner) = Owner::of(&upload) else { continue };
+        // Also if the intent cannot be read, so that its uploads are not known.
+        let is_pending = pending.iter().any(|manifest| owner.is_of(manifest));
+        let gone = match owner.worker(&workers) {
+            Some(worker) => stores.leases.owner_is_gone(&worker).await?,
             None => false,
         };
         if is_pending || needed.contains(&upload.id) || !(gone || old(upload.begun_ms)) {
@@ -90,7 +93,7 @@ pub async fn sweep(stores: &Stores, now_ms: i64, age: Duration, dry_run: bool) -
     Ok(swept)
 }
 
-/// Whether a request of the intent's worker to decide on it would take effect now.
+/// Returns true if the intent's worker could still decide it: the conditions of the decision hold now.
 fn may_be_decided(intent: &Manifest, leases: &[Lease]) -> bool {
     let meets = |shard: &ShardOfEpoch| {
         let row = leases.iter().find(|lease| lease.key == shard.key);
@@ -99,70 +102,52 @@ fn may_be_decided(intent: &Manifest, leases: &[Lease]) -> bool {
     !mutated!(SweepWhatMayBeDecided) && intent.shards.iter().all(meets)
 }
 
-/// Whose an upload is, as far as it can be told.
+/// The owner of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Whose {
-    /// Of this epoch, by its key.
+enum Owner {
+    /// This epoch, according to its key.
     Epoch(EpochId),
-    /// Of this worker, by its id; and the end of the name of its epoch's intent.
+    /// This worker, according to its id; and the end of the name of its epoch's intent.
     Worker(LeaseOwner, String),
-    /// Of nobody who could be told: by its age, what a crash has left.
+    /// Not known. Its age decides.
     Unknown,
 }
 
-impl Whose {
-    /// `None`: somebody else's.
+impl Owner {
+    /// `None` if the upload is not ours.
     fn of(upload: &UploadInfo) -> Option<Self> {
         match &upload.key {
-            Some(key) => epoch_of(key).map(Whose::Epoch),
-            None => Some(Self::by_id(&upload.id).unwrap_or(Whose::Unknown)),
+            Some(key) => EpochId::of_object(key).map(Owner::Epoch),
+            None => Some(Self::by_id(&upload.id).unwrap_or(Owner::Unknown)),
         }
     }
 
     fn by_id(id: &UploadId) -> Option<Self> {
         let owner = LeaseOwner::new(EpochId::owner_of_upload(id)?).ok()?;
         let number = id.0.rsplit('-').nth(1)?.parse().ok()?;
-        // The same worker and number, whatever the time.
+        // The name ends with the same worker and number, whatever its time.
         let name = EpochId::new(0, &owner, number).intent_key();
         let (_, end) = name.as_str().split_once("Z-")?;
-        Some(Whose::Worker(owner, format!("-{end}")))
+        Some(Owner::Worker(owner, format!("-{end}")))
     }
 
-    /// Whether it belongs to the epoch of this intent.
+    /// Returns true if the epoch of this intent owns it.
     fn is_of(&self, manifest: &str) -> bool {
         match self {
-            Whose::Epoch(epoch) => epoch.manifest_name().as_str() == manifest,
-            Whose::Worker(_, end) => manifest.ends_with(end),
-            Whose::Unknown => false,
+            Owner::Epoch(epoch) => epoch.manifest_name().as_str() == manifest,
+            Owner::Worker(_, end) => manifest.ends_with(end),
+            Owner::Unknown => false,
         }
     }
 
     /// The worker, if it is known.
-    fn owner(&self, workers: &BTreeMap<EpochId, LeaseOwner>) -> Option<LeaseOwner> {
+    fn worker(&self, workers: &BTreeMap<EpochId, LeaseOwner>) -> Option<LeaseOwner> {
         match self {
-            Whose::Epoch(epoch) => workers.get(epoch).cloned(),
-            Whose::Worker(owner, _) => Some(owner.clone()),
-            Whose::Unknown => None,
+            Owner::Epoch(epoch) => workers.get(epoch).cloned(),
+            Owner::Worker(owner, _) => Some(owner.clone()),
+            Owner::Unknown => None,
         }
     }
-}
-
-/// The epoch that an object's name begins with, as in `…/20250113T103000Z-3f2a91c07d5e4b10-000001-00001.parquet`.
-fn epoch_of(key: &ObjectKey) -> Option<EpochId> {
-    let name = key.as_str().rsplit('/').next()?;
-    let (stem, _) = name.split_once('.')?;
-    let (epoch, object) = stem.rsplit_once('-')?;
-    let parts: Vec<&str> = epoch.split('-').collect();
-    let &[time, worker, number] = parts.as_slice() else { return None };
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let (day, hour) = time.strip_suffix('Z')?.split_once('T')?;
-    let is_ours = day.len() == 8
-        && hour.len() == 6
-        && [day, hour, number].into_iter().all(digits)
-        && number.len() >= 6
-        && !worker.is_empty()
-        && !object.is_empty();
-    if is_ours { EpochId::try_from(epoch.to_owned()).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -190,11 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_tells_its_epoch_and_an_id_its_worker() {
+    fn a_key_names_its_epoch_and_an_id_its_worker() {
         let epoch = EpochId::new(1_736_764_200_123, &worker(), 7);
         let upload = |key: Option<ObjectKey>, id: &str| UploadInfo { key, id: UploadId(id.to_owned()), begun_ms: 0 };
         for path in [format!("processed/a/y=1/{epoch}-00001.parquet"), format!("{epoch}-123456.json.gz")] {
-            assert_eq!(Whose::of(&upload(Some(key(path)), "opaque")), Some(Whose::Epoch(epoch.clone())));
+            assert_eq!(Owner::of(&upload(Some(key(path)), "opaque")), Some(Owner::Epoch(epoch.clone())));
         }
         let others = [
             "backup.tar.gz".to_owned(),
@@ -205,19 +190,19 @@ mod tests {
             "2025-01-13-logs.gz".to_owned(),
         ];
         for path in others {
-            assert_eq!(Whose::of(&upload(Some(key(path.clone())), "opaque")), None, "{path}");
+            assert_eq!(Owner::of(&upload(Some(key(path.clone())), "opaque")), None, "{path}");
         }
 
         let id = epoch.upload_id(&worker(), 12);
-        let whose = Whose::of(&upload(None, &id)).unwrap();
-        assert_eq!(whose.owner(&BTreeMap::new()), Some(worker()));
-        assert!(whose.is_of(epoch.manifest_name().as_str()));
-        assert!(!whose.is_of(EpochId::new(1_736_764_200_123, &worker(), 8).manifest_name().as_str()));
-        assert_eq!(Whose::of(&upload(None, "put-abc123")), Some(Whose::Unknown));
+        let owner = Owner::of(&upload(None, &id)).unwrap();
+        assert_eq!(owner.worker(&BTreeMap::new()), Some(worker()));
+        assert!(owner.is_of(epoch.manifest_name().as_str()));
+        assert!(!owner.is_of(EpochId::new(1_736_764_200_123, &worker(), 8).manifest_name().as_str()));
+        assert_eq!(Owner::of(&upload(None, "put-abc123")), Some(Owner::Unknown));
     }
 
     #[tokio::test]
-    async fn uploads_of_a_pending_epoch_and_of_others_are_left_alone_whatever_their_age() {
+    async fn uploads_of_a_pending_epoch_and_those_that_are_not_ours_are_kept_whatever_their_age() {
         let (lake, leases) = (MemoryStore::new(), MemoryLeases::new());
         let retry = RetryPolicy::default();
         let stores = Stores::new(Arc::new(lake.clone()), Arc::new(leases.clone()), retry);
@@ -228,7 +213,7 @@ mod tests {
         let range = ShardRange::new(Position::Beginning, Position::at(100_u64.into())).unwrap();
         let decision = Decision::new(worker(), pending.manifest_name(), vec![(shard, range)]).unwrap();
         leases.decide(&decision).await.unwrap();
-        // Of another version: this one can't tell which uploads it needs.
+        // Another version wrote it, so its uploads are not known.
         lake.put_new(&pending.intent_key(), Bytes::from_static(b"{\"format\":99}")).await.unwrap();
 
         let left = EpochId::new(1_736_764_200_000, &worker(), 2);

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::commit::log::RollUps;
 use crate::config::WorkerSettings;
 use crate::worker::catch_up::CatchUp;
 use crate::worker::epoch::commit::{EpochEnd, commit_epoch};
@@ -83,6 +84,7 @@ struct Coordinator {
     lanes: Lanes,
     epochs: OpenEpochs,
     catch_up: CatchUp,
+    roll_ups: RollUps,
 }
 
 impl Coordinator {
@@ -127,6 +129,7 @@ impl Coordinator {
             lanes: Lanes::new(encoding, limits.threads, memory, buffers, Arc::clone(&progress)),
             epochs: OpenEpochs::new(epochs),
             catch_up: CatchUp::new(config.until_caught_up),
+            roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_ups),
             config,
             progress,
             lease_commands,
@@ -323,6 +326,7 @@ impl Coordinator {
             }
         };
         self.progress.add_epoch(&committed);
+        self.roll_ups.maybe_roll_up();
         self.shards.on_committed(&committed);
         Ok(())
     }

@@ -60,6 +60,7 @@ use pipeline::encode::{EncodeError, EncoderConfig};
 use pipeline::lane::LaneConfig;
 
 use crate::clock::SharedClock;
+use crate::commit::log::RollUpConfig;
 use crate::commit::{CommitError, Stores};
 use crate::config::WorkerSettings;
 use crate::lake::LakeError;
@@ -91,6 +92,8 @@ pub struct WorkerConfig {
     pub settings: WorkerSettings,
     /// How Parquet files are written.
     pub encoder: EncoderConfig,
+    /// When it writes roll-ups of the commit log.
+    pub roll_ups: RollUpConfig,
     /// Whether to end once every shard has been read to its tip and committed.
     pub until_caught_up: bool,
 }

@@ -85,6 +85,7 @@ impl Environment {
                 stop: StopConfig { within: STOP_WITHIN },
             },
             encoder: EncoderConfig::default(),
+            roll_ups: crate::commit::log::RollUpConfig::default(),
             until_caught_up,
         };
         let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));

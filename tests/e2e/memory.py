@@ -9,7 +9,7 @@ them into 10,000 partitions at several limits. Three things are checked for each
 - a partition has at most one file more for each sixth of the limit that was read. (A partition that is written in one go has
   one file. The printed table shows what a smaller limit costs.)
 
-    python -m e2e.memory [--records 400000] [--limits 512MiB,128MiB]
+    python -m e2e.memory [--records 300000] [--limits 512MiB,128MiB]
     python -m e2e.memory --records 1000000 --limits 512MiB,256MiB,128MiB     the long form
 """
 
@@ -94,7 +94,7 @@ def check(source, lake, limit, records):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=int, default=400_000, help=f"a multiple of {PARTITIONS:,}")
+    parser.add_argument("--records", type=int, default=300_000, help=f"a multiple of {PARTITIONS:,}")
     parser.add_argument("--limits", default="512MiB,128MiB")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:

@@ -1,14 +1,14 @@
-//! The fuzz targets' stored inputs, and some thousands of mutations of them, through the fuzz targets' own checks: those
-//! of what the worker reads of others. (`pipeline/tests/fuzz_corpus.rs` has those of the data path.)
+//! The stored inputs of the fuzz targets, and some thousands of mutations of them, through the checks of the fuzz targets.
 //!
-//! The same seed gives the same mutations on every machine: what fails here fails everywhere, and its input is printed.
-//! The fuzzer itself goes further; `fuzz/README.md` says how to run it.
+//! Owns: the targets that need the whole worker. (`pipeline/tests/fuzz_corpus.rs` has those of the pipeline.) The same seed gives
+//! the same mutations on every machine, so a failure is the same everywhere, and its input is printed. The fuzzer itself tries far
+//! more inputs; `fuzz/README.md` says how to run it.
 
-// What must hold for any input.
-#[path = "../../fuzz/src/outside/mod.rs"]
-pub mod outside;
+// The checks of the fuzz targets.
+#[path = "../../fuzz/src/worker/mod.rs"]
+pub mod checks;
 
-// Inputs, and changes to them.
+// The stored inputs, and their mutations.
 #[path = "../../fuzz/src/corpus.rs"]
 pub mod corpus;
 
@@ -20,35 +20,35 @@ fn run(target: &str, check: fn(&[u8]), mutations: usize) {
 
 #[test]
 fn any_record_is_opened_as_an_aggregate_or_kept_whole() {
-    run("aggregate", outside::aggregate, 10_000);
+    run("aggregate", checks::aggregate, 10_000);
 }
 
 #[test]
-fn any_answer_is_read_as_serde_reads_it_or_left_to_the_sdk() {
-    run("answer", outside::answer, 20_000);
+fn any_response_is_read_as_serde_reads_it_or_left_to_the_sdk() {
+    run("answer", checks::response, 20_000);
 }
 
 #[test]
-fn any_text_as_a_configuration_is_refused_or_works() {
-    run("config", outside::config, 10_000);
+fn any_configuration_is_refused_or_works() {
+    run("config", checks::config, 10_000);
 }
 
 #[test]
-fn any_bytes_as_a_manifest_are_refused_or_can_be_acted_on() {
-    run("manifest", outside::manifest, 10_000);
+fn any_manifest_is_refused_or_consistent() {
+    run("manifest", checks::manifest, 10_000);
 }
 
 #[test]
-fn any_item_of_the_lease_table_is_a_lease_that_can_be_written_or_an_error_that_names_it() {
-    run("item", outside::item, 4_000);
+fn any_dynamodb_item_is_a_lease_that_can_be_written_or_an_error_that_names_it() {
+    run("item", checks::item, 4_000);
 }
 
 #[test]
-fn any_row_of_the_embedded_table_is_a_lease_or_an_error_that_names_it() {
-    run("row", outside::row, 5_000);
+fn any_sqlite_row_is_a_lease_or_an_error_that_names_it() {
+    run("row", checks::row, 5_000);
 }
 
 #[test]
-fn any_text_is_no_position_or_one_that_has_no_other_text() {
-    run("position", outside::position, 20_000);
+fn any_text_is_refused_as_a_position_or_is_its_only_text() {
+    run("position", checks::position, 20_000);
 }

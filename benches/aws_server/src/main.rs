@@ -1,10 +1,10 @@
 //! Kinesis, S3 and DynamoDB for `benches/aws.py`, on one port of loopback.
 //!
-//! `aws_server RECORDS.ndjson [--shards N] [--laps N]` serves the lines of a file as a stream of N shards (64) that has them
-//! so many times (1), prints one line of JSON (`url`, `records`, `bytes`), and ends when its standard input does. Records
-//! are rendered before that line is printed: an answer costs a slice of memory. S3 and DynamoDB are the models of
-//! `tests/support/aws_model`, which check what they are sent, checksums too; what is uploaded stays in memory. Not measured is this
-//! process; it needs a processor core of its own.
+//! `aws_server RECORDS.ndjson [--shards N] [--laps N]` serves the lines of a file as a stream of N shards (64) that repeats them N
+//! times (1). It prints one line of JSON (`url`, `records`, `bytes`), and ends when its standard input ends. Records are rendered
+//! before that line is printed, so that a response costs a slice of memory. S3 and DynamoDB are the models of
+//! `tests/support/aws_model`, which check every request, also its checksums; uploads stay in memory. This process is not
+//! measured, and needs a processor core of its own.
 
 mod replay;
 mod tape;
@@ -39,11 +39,11 @@ fn parse() -> Result<Arguments, String> {
         match argument.as_str() {
             "--shards" => shards = number()?,
             "--laps" => laps = number()?,
-            other if other.starts_with("--") => return Err(format!("there is no {other}")),
+            other if other.starts_with("--") => return Err(format!("there is no flag {other}")),
             file => records = Some(file.to_owned()),
         }
     }
-    Ok(Arguments { records: records.ok_or("a file of records is needed")?, shards, laps })
+    Ok(Arguments { records: records.ok_or("a file of records is required")?, shards, laps })
 }
 
 #[tokio::main]
@@ -72,7 +72,7 @@ async fn serve() -> Result<(), String> {
     let server = Server::start(services, Arc::new(Faults::new(0)));
     message["url"] = server.url().into();
     println!("{message}");
-    // Whoever started this keeps the pipe open for as long as it needs the server.
+    // The parent keeps the pipe open as long as it needs the server.
     tokio::io::stdin().read_to_end(&mut Vec::new()).await.map_err(|error| error.to_string())?;
     Ok(())
 }

@@ -1,9 +1,8 @@
-//! Kinesis's calls, answered from the tape.
+//! The calls of Kinesis, answered from the tape.
 //!
-//! Owns: the JSON of the calls by which a stream is read by polling: DescribeStreamSummary, ListShards, GetShardIterator,
-//! GetRecords. An iterator is its place, so that nothing is remembered between calls. All shards stay open; at its tip a
-//! shard gives empty answers. Does not own: records (`tape`), HTTP, limits on the pace of reads: whoever is measured keeps
-//! to those by itself.
+//! Owns: the JSON of the calls that read a stream by polling: DescribeStreamSummary, ListShards, GetShardIterator, GetRecords. An
+//! iterator contains its position, so that the server keeps no state between calls. All shards stay open; at its tip a shard gives
+//! empty responses. Does not own: records (`tape`), HTTP, limits on the rate of reads: the contenders obey these themselves.
 
 use aws_model::http::{Request, Response, Service, Streamed};
 use bytes::Bytes;
@@ -11,10 +10,10 @@ use futures::StreamExt;
 use futures::stream;
 use serde_json::{Value, json};
 
-use crate::tape::{Place, Tape};
+use crate::tape::{StreamPosition, Tape};
 
 const ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/bench";
-/// When the stream was made, in seconds since 1970.
+/// When the stream was created, in seconds since 1970.
 const CREATED: u64 = 1_762_000_000;
 
 /// A stream that is read again and again.
@@ -27,12 +26,12 @@ fn headers() -> Vec<(String, String)> {
     ]
 }
 
-fn answer(status: u16, body: &Value) -> Response {
+fn respond(status: u16, body: &Value) -> Response {
     Response { status, headers: headers(), body: body.to_string().into() }
 }
 
 fn refused(kind: &str, message: &str) -> Response {
-    answer(400, &json!({ "__type": kind, "message": message }))
+    respond(400, &json!({ "__type": kind, "message": message }))
 }
 
 impl Replay {
@@ -52,7 +51,7 @@ impl Replay {
 
     fn list(&self) -> Value {
         let count = self.0.shards() as u128;
-        // The hash keys' range, divided among the shards.
+        // The range of hash keys, divided among the shards.
         let first = |shard: u128| if shard == count { u128::MAX } else { u128::MAX / count * shard };
         let shard = |shard: u128| {
             let last = if shard + 1 == count { u128::MAX } else { first(shard + 1) - 1 };
@@ -70,22 +69,24 @@ impl Replay {
             return refused("ResourceNotFoundException", "there is no such shard");
         };
         let sequence = body["StartingSequenceNumber"].as_str().and_then(|sequence| self.0.find(shard, sequence));
-        let place = match (body["ShardIteratorType"].as_str(), sequence) {
+        let position = match (body["ShardIteratorType"].as_str(), sequence) {
             (Some("TRIM_HORIZON" | "AT_TIMESTAMP"), _) => self.0.oldest(shard),
             (Some("LATEST"), _) => self.0.tip(shard),
-            (Some("AT_SEQUENCE_NUMBER"), Some(place)) => place,
-            (Some("AFTER_SEQUENCE_NUMBER"), Some(place)) => self.0.behind(place, 1),
-            _ => return refused("InvalidArgumentException", "there is no such place in the shard"),
+            (Some("AT_SEQUENCE_NUMBER"), Some(position)) => position,
+            (Some("AFTER_SEQUENCE_NUMBER"), Some(position)) => self.0.after(position, 1),
+            _ => return refused("InvalidArgumentException", "there is no such position in the shard"),
         };
-        answer(200, &json!({ "ShardIterator": text(place) }))
+        respond(200, &json!({ "ShardIterator": text(position) }))
     }
 
     fn records(&self, body: &Value) -> Result<Streamed, Response> {
-        let place = body["ShardIterator"].as_str().and_then(|iterator| self.place(iterator));
-        let Some(place) = place else { return Err(refused("InvalidArgumentException", "there is no such iterator")) };
+        let position = body["ShardIterator"].as_str().and_then(|iterator| self.position(iterator));
+        let Some(position) = position else {
+            return Err(refused("InvalidArgumentException", "there is no such iterator"));
+        };
         let limit = body["Limit"].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        let (elements, next) = self.0.read(place, limit);
-        let behind_ms = if next == self.0.tip(place.shard) { 0 } else { 1000 };
+        let (elements, next) = self.0.read(position, limit);
+        let behind_ms = if next == self.0.tip(position.shard) { 0 } else { 1000 };
         let end = format!(r#"],"NextShardIterator":"{}","MillisBehindLatest":{behind_ms}}}"#, text(next));
         let pieces = [Bytes::from_static(br#"{"Records":["#), elements, end.into()];
         let mut headers = headers();
@@ -94,18 +95,18 @@ impl Replay {
         Ok(Streamed { status: 200, headers, body: pieces.boxed() })
     }
 
-    fn place(&self, iterator: &str) -> Option<Place> {
+    fn position(&self, iterator: &str) -> Option<StreamPosition> {
         let mut numbers = iterator.split('-').map(|number| number.parse().ok());
         let mut number = || numbers.next().flatten();
-        let place = Place { shard: number()?, lap: number()?, line: number()? };
-        let tip = (place.shard < self.0.shards()).then(|| self.0.tip(place.shard))?;
-        let lines = tip.line..self.0.tip(place.shard + 1).line;
-        (place == tip || place.lap < tip.lap && lines.contains(&place.line)).then_some(place)
+        let position = StreamPosition { shard: number()?, lap: number()?, line: number()? };
+        let tip = (position.shard < self.0.shards()).then(|| self.0.tip(position.shard))?;
+        let lines = tip.line..self.0.tip(position.shard + 1).line;
+        (position == tip || position.lap < tip.lap && lines.contains(&position.line)).then_some(position)
     }
 }
 
-fn text(place: Place) -> String {
-    format!("{:012}-{:06}-{:016}", place.shard, place.lap, place.line)
+fn text(position: StreamPosition) -> String {
+    format!("{:012}-{:06}-{:016}", position.shard, position.lap, position.line)
 }
 
 fn operation(request: &Request) -> &str {
@@ -115,11 +116,11 @@ fn operation(request: &Request) -> &str {
 impl Service for Replay {
     fn answer(&self, request: &Request) -> Response {
         let Ok(body) = serde_json::from_slice::<Value>(&request.body) else {
-            return refused("SerializationException", "the request is no JSON");
+            return refused("SerializationException", "the request is not JSON");
         };
         match operation(request) {
-            "DescribeStreamSummary" => answer(200, &self.describe()),
-            "ListShards" => answer(200, &self.list()),
+            "DescribeStreamSummary" => respond(200, &self.describe()),
+            "ListShards" => respond(200, &self.list()),
             "GetShardIterator" => self.iterator(&body),
             other => refused("UnknownOperationException", other),
         }
@@ -128,7 +129,7 @@ impl Service for Replay {
     fn stream(&self, request: &Request) -> Option<Result<Streamed, Response>> {
         (operation(request) == "GetRecords").then(|| {
             let body = serde_json::from_slice(&request.body);
-            body.map_err(|_| refused("SerializationException", "the request is no JSON"))
+            body.map_err(|_| refused("SerializationException", "the request is not JSON"))
                 .and_then(|body| self.records(&body))
         })
     }
@@ -150,13 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn an_iterator_is_its_place_and_no_other_is_taken() {
+    fn an_iterator_contains_its_position_and_others_are_refused() {
         let replay = Replay(Tape::new(b"1\n2\n3\n4\n5\n", 2, 2));
         let iterator = |kind: &str, shard: usize, sequence: Option<&str>| {
             let body = json!({"ShardId": format!("shardId-{shard:012}"), "ShardIteratorType": kind, "StartingSequenceNumber": sequence});
             let response = call(&replay, "GetShardIterator", &body);
             let body: Value = serde_json::from_slice(&response.body).unwrap();
-            body["ShardIterator"].as_str().and_then(|iterator| replay.place(iterator))
+            body["ShardIterator"].as_str().and_then(|iterator| replay.position(iterator))
         };
         assert_eq!(iterator("TRIM_HORIZON", 1, None), Some(replay.0.oldest(1)));
         assert_eq!(iterator("LATEST", 1, None), Some(replay.0.tip(1)));
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!(iterator("AFTER_SEQUENCE_NUMBER", 1, Some(last)), Some(replay.0.tip(1)));
         assert_eq!(iterator("AT_SEQUENCE_NUMBER", 0, Some(last)), None);
         for wrong in ["", "0", "0-0-9", "0-2-1", "0-3-0", "2-0-0", "x-0-0"] {
-            assert_eq!(replay.place(wrong), None, "{wrong}");
+            assert_eq!(replay.position(wrong), None, "{wrong}");
         }
     }
 

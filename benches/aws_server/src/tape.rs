@@ -1,11 +1,10 @@
-//! A file of JSON lines as the records of a stream, rendered once in the form of GetRecords answers.
+//! A file of JSON lines as the records of a stream, rendered once in the form of GetRecords responses.
 //!
-//! Owns: the rendered bytes and which of them an answer takes. All shards share one rendering: shard `k` of `n` has the
-//! `k`-th `n`-th of the lines, so that all shards together have each line once a lap. An answer of the first lap is a slice
-//! of the rendering; in later laps it is a copy in which the lap's digits are set in each sequence number. Does not own: the
-//! calls (`replay`).
+//! Owns: the rendered bytes, and which of them a response takes. All shards share one rendering. The lines are divided into one part
+//! for each shard, so that all shards together have each line once in each lap. A response of the first lap is a slice of the
+//! rendering; in later laps it is a copy with the digits of the lap in each sequence number. Does not own: the calls (`replay`).
 //!
-//! Limits of an answer: Kinesis's, 10,000 records and 10 MiB of them.
+//! The limits of a response are those of Kinesis: 10,000 records and 10 MiB.
 
 use std::fmt::Write as _;
 
@@ -13,33 +12,33 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 
-/// Records of an answer.
+/// The maximal number of records in a response.
 const RECORDS_MAX: usize = 10_000;
-/// Bytes of these records.
+/// The maximal bytes of these records.
 const BYTES_MAX: u64 = 10 << 20;
-/// How every sequence number begins: 34 digits. Lap and line follow, in 6 and 16 digits.
+/// The first 34 digits of every sequence number. Lap and line follow, in 6 and 16 digits.
 const SEQUENCE: &str = "4959033827149025660855969253836157";
-/// What stands before a record's lap.
+/// The number of bytes before the lap of a record.
 const BEFORE_LAP: usize = r#"{"SequenceNumber":""#.len() + SEQUENCE.len();
-/// Digits of a lap.
+/// The digits of a lap.
 const LAP_DIGITS: usize = 6;
-/// When the first record arrived; each further one did so a millisecond later.
+/// When the first record arrived. Each further one arrived a millisecond later.
 const ARRIVAL_MS: usize = 1_763_000_000_000;
 
 /// The records.
 pub(crate) struct Tape {
     rendered: Bytes,
-    /// Where each record begins in `rendered`, and the end.
+    /// Where each record begins in `rendered`, and where the last one ends.
     starts: Vec<usize>,
-    /// Bytes of data before each record, and all.
+    /// The bytes of data before each record, and of all records.
     data: Vec<u64>,
     shards: usize,
     laps: usize,
 }
 
-/// A place in a shard.
+/// A position in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct StreamPosition {
     pub(crate) shard: usize,
     pub(crate) lap: usize,
     /// The next record, counted over all lines.
@@ -92,49 +91,50 @@ impl Tape {
     }
 
     /// The shard's oldest record.
-    pub(crate) fn oldest(&self, shard: usize) -> Place {
-        Place { shard, lap: 0, line: self.first(shard) }
+    pub(crate) fn oldest(&self, shard: usize) -> StreamPosition {
+        StreamPosition { shard, lap: 0, line: self.first(shard) }
     }
 
-    /// Behind the shard's last record.
-    pub(crate) fn tip(&self, shard: usize) -> Place {
-        Place { shard, lap: self.laps, line: self.first(shard) }
+    /// After the last record of the shard.
+    pub(crate) fn tip(&self, shard: usize) -> StreamPosition {
+        StreamPosition { shard, lap: self.laps, line: self.first(shard) }
     }
 
-    /// The record of this number; `None` if it is none of the shard's.
-    pub(crate) fn find(&self, shard: usize, sequence: &str) -> Option<Place> {
+    /// The record of this sequence number. `None` if the shard does not have it.
+    pub(crate) fn find(&self, shard: usize, sequence: &str) -> Option<StreamPosition> {
         let (lap, line) = sequence.strip_prefix(SEQUENCE)?.split_at_checked(LAP_DIGITS)?;
-        let place = Place { shard, lap: lap.parse().ok()?, line: line.parse().ok()? };
-        (place.lap < self.laps && (self.first(shard)..self.first(shard + 1)).contains(&place.line)).then_some(place)
+        let position = StreamPosition { shard, lap: lap.parse().ok()?, line: line.parse().ok()? };
+        (position.lap < self.laps && (self.first(shard)..self.first(shard + 1)).contains(&position.line))
+            .then_some(position)
     }
 
-    /// The place behind so many more records of the same lap.
-    pub(crate) fn behind(&self, place: Place, records: usize) -> Place {
-        let line = place.line + records;
-        if line >= self.first(place.shard + 1) {
-            return Place { lap: place.lap + 1, line: self.first(place.shard), ..place };
+    /// The position this many records later in the same lap.
+    pub(crate) fn after(&self, position: StreamPosition, records: usize) -> StreamPosition {
+        let line = position.line + records;
+        if line >= self.first(position.shard + 1) {
+            return StreamPosition { lap: position.lap + 1, line: self.first(position.shard), ..position };
         }
-        Place { line, ..place }
+        StreamPosition { line, ..position }
     }
 
-    /// The records from there on, as many as are asked for and an answer may have: their elements of a JSON list, and the
-    /// place behind them.
-    pub(crate) fn read(&self, from: Place, limit: usize) -> (Bytes, Place) {
+    /// The records from there on, within the requested limit and those of a response: their elements of a JSON list, and the
+    /// position after them.
+    pub(crate) fn read(&self, from: StreamPosition, limit: usize) -> (Bytes, StreamPosition) {
         if from.lap >= self.laps {
             return (Bytes::new(), from);
         }
         let most = (from.line + limit.min(RECORDS_MAX)).min(self.first(from.shard + 1));
         let full = self.data.partition_point(|bytes| *bytes <= self.data[from.line] + BYTES_MAX) - 1;
-        // One record goes out however large it is.
+        // At least one record is sent, however large it is.
         let end = most.min(full.max(from.line + 1)).max(from.line);
-        // Without the comma behind the last.
+        // Without the comma after the last record.
         let (begin, last) = (self.starts[from.line], self.starts[end].saturating_sub(1));
         let elements = self.rendered.slice(begin..last.max(begin));
         let elements = if from.lap == 0 { elements } else { self.in_lap(from, end, &elements) };
-        (elements, self.behind(from, end - from.line))
+        (elements, self.after(from, end - from.line))
     }
 
-    fn in_lap(&self, from: Place, end: usize, elements: &[u8]) -> Bytes {
+    fn in_lap(&self, from: StreamPosition, end: usize, elements: &[u8]) -> Bytes {
         let mut elements = BytesMut::from(elements);
         let lap = format!("{:06}", from.lap);
         for start in &self.starts[from.line..end] {
@@ -151,14 +151,14 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn every_line_comes_once_a_lap_with_growing_sequence_numbers() {
+    fn every_line_is_read_once_in_each_lap_with_increasing_sequence_numbers() {
         let lines: String = (0..1000).map(|number| format!("{{\"n\":{number}}}\n")).collect();
         let tape = Tape::new(lines.as_bytes(), 7, 3);
         let mut read = Vec::new();
         for shard in 0..7 {
-            let (mut place, mut before) = (tape.oldest(shard), String::new());
-            while place != tape.tip(shard) {
-                let (elements, next) = tape.read(place, 9);
+            let (mut position, mut before) = (tape.oldest(shard), String::new());
+            while position != tape.tip(shard) {
+                let (elements, next) = tape.read(position, 9);
                 let records: Vec<Value> = serde_json::from_slice(&[b"[", &*elements, b"]"].concat()).unwrap();
                 assert!((1..=9).contains(&records.len()));
                 for record in &records {
@@ -168,9 +168,9 @@ mod tests {
                     read.push(STANDARD.decode(record["Data"].as_str().unwrap()).unwrap());
                     before = sequence;
                 }
-                place = next;
+                position = next;
             }
-            assert!(tape.read(place, 9).0.is_empty());
+            assert!(tape.read(position, 9).0.is_empty());
         }
         assert_eq!((tape.records(), tape.bytes()), (read.len(), read.iter().map(|data| data.len() as u64).sum()));
         read.sort();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_no_larger_than_kinesis_gives() {
+    fn a_response_obeys_the_limits_of_kinesis() {
         let lines: String = (0..30).map(|_| format!("\"{}\"\n", "x".repeat(1 << 20))).collect();
         let tape = Tape::new(lines.as_bytes(), 1, 1);
         let (_, next) = tape.read(tape.oldest(0), 10_000);

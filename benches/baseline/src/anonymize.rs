@@ -57,6 +57,23 @@ pub(crate) fn network(text: &str) -> Option<String> {
     }
 }
 
+/// The lower-case domain of an e-mail address; `None` if the text is not an address.
+pub(crate) fn email_domain(text: &str) -> Option<String> {
+    let text = text.trim();
+    let at = text.rfind('@')?;
+    let (local, domain) = (&text[..at], &text[at + 1..]);
+    let labels: Vec<&str> = domain.split('.').collect();
+    let good_local = !local.is_empty() && local.chars().all(|c| !c.is_whitespace() && !c.is_control());
+    let good_label = |label: &&str| {
+        let ends = [label.chars().next(), label.chars().last()];
+        label.len() < 64
+            && ends.iter().all(|end| end.is_some_and(char::is_alphanumeric))
+            && label.chars().all(|c| c == '-' || c.is_alphanumeric())
+    };
+    (good_local && labels.len() > 1 && domain.len() < 254 && labels.iter().all(good_label))
+        .then(|| domain.to_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +93,7 @@ mod tests {
         assert_eq!(network(" 203.0.113.77").as_deref(), Some("203.0.113.0/24"));
         assert_eq!(network("2001:db8:1:2::3").as_deref(), Some("2001:db8:1::/48"));
         assert_eq!(network("203.0.113"), None);
+        assert_eq!(email_domain(" A.B@Mail.Example ").as_deref(), Some("mail.example"));
+        assert_eq!(email_domain("a@b"), None);
     }
 }

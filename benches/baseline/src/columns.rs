@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::{
     ArrayBuilder, BooleanBuilder, Date32Builder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
-    TimestampMillisecondBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow_array::{ArrayRef, ListArray, MapArray, RecordBatch, StructArray};
 use arrow_buffer::{NullBufferBuilder, OffsetBuffer};
@@ -16,7 +16,7 @@ use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema, Schema
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 
 use crate::plan::{Plan, Source, TimePart};
-use crate::time::{DAY_MS, date_of};
+use crate::time::{DAY_US, date_of};
 use crate::values::{Leaf, Output, Value};
 
 /// What a row has in addition to the values of its record.
@@ -25,8 +25,8 @@ pub(crate) struct Ingest<'r> {
     pub(crate) stream: &'r str,
     pub(crate) shard: &'r str,
     pub(crate) sequence: &'r str,
-    pub(crate) arrival_ms: i64,
-    pub(crate) event_ms: i64,
+    pub(crate) arrival_us: i64,
+    pub(crate) event_us: i64,
 }
 
 /// The schema of a plan's files. Fields are numbered from 1, each before those inside it, partition columns included.
@@ -92,12 +92,12 @@ fn scalar_type(leaf: &Leaf) -> DataType {
         Output::Float64 => DataType::Float64,
         Output::Bool => DataType::Boolean,
         Output::Date32 => DataType::Date32,
-        Output::TimestampMillis => timestamp(),
+        Output::Timestamp => timestamp(),
     }
 }
 
 fn timestamp() -> DataType {
-    DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
 /// The rows of one partition that were not written yet.
@@ -119,9 +119,9 @@ impl Columns {
         let columns = plan.columns.iter().zip(values).filter(|(column, _)| column.in_file);
         for ((column, value), builder) in columns.zip(&mut self.builders) {
             match column.source {
-                Source::EventTime(part) => builder.append_int(time_part(ingest.event_ms, part)),
-                Source::ArrivalTime { as_date: false } => builder.append_int(ingest.arrival_ms),
-                Source::ArrivalTime { as_date: true } => builder.append_int(ingest.arrival_ms.div_euclid(DAY_MS)),
+                Source::EventTime(part) => builder.append_int(time_part(ingest.event_us, part)),
+                Source::ArrivalTime { as_date: false } => builder.append_int(ingest.arrival_us),
+                Source::ArrivalTime { as_date: true } => builder.append_int(ingest.arrival_us.div_euclid(DAY_US)),
                 Source::Stream => builder.append_text(ingest.stream),
                 Source::Shard => builder.append_text(ingest.shard),
                 Source::Sequence => builder.append_text(ingest.sequence),
@@ -140,14 +140,14 @@ impl Columns {
     }
 }
 
-fn time_part(ms: i64, part: TimePart) -> i64 {
+fn time_part(us: i64, part: TimePart) -> i64 {
     match part {
-        TimePart::Instant => ms,
-        TimePart::Date => ms.div_euclid(DAY_MS),
-        TimePart::Year => date_of(ms).0.into(),
-        TimePart::Month => date_of(ms).1.into(),
-        TimePart::Day => date_of(ms).2.into(),
-        TimePart::Hour => ms.rem_euclid(DAY_MS) / 3_600_000,
+        TimePart::Instant => us,
+        TimePart::Date => us.div_euclid(DAY_US),
+        TimePart::Year => date_of(us).0.into(),
+        TimePart::Month => date_of(us).1.into(),
+        TimePart::Day => date_of(us).2.into(),
+        TimePart::Hour => us.rem_euclid(DAY_US) / 3_600_000_000,
     }
 }
 
@@ -160,7 +160,7 @@ enum Builder {
     Float64(Float64Builder),
     Bool(BooleanBuilder),
     Date32(Date32Builder),
-    Timestamp(TimestampMillisecondBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
     List { field: FieldRef, element: Box<Builder>, ends: Ends },
     Map { field: FieldRef, entries: Fields, keys: StringBuilder, values: Box<Builder>, ends: Ends },
     Struct { fields: Fields, members: Vec<Builder>, valid: NullBufferBuilder },
@@ -175,7 +175,7 @@ impl Builder {
             DataType::Boolean => Builder::Bool(BooleanBuilder::new()),
             DataType::Date32 => Builder::Date32(Date32Builder::new()),
             DataType::Timestamp(..) => {
-                Builder::Timestamp(TimestampMillisecondBuilder::new().with_data_type(data_type.clone()))
+                Builder::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(data_type.clone()))
             }
             DataType::List(field) => Builder::List {
                 field: Arc::clone(field),

@@ -7,7 +7,7 @@ use crate::definition::{Column as ColumnText, Definition, Recognize, Rule, TimeF
 use crate::plan::{
     Allow, Column, Input, InputKind, Node, Object, Others, Partition, Plan, Read, Source, Time, TimePart, Way,
 };
-use crate::time::{self, DAY_MS};
+use crate::time::{self, DAY_US};
 use crate::values::{Leaf, Output, Transform};
 
 /// Compiles a definition file.
@@ -43,7 +43,7 @@ fn compiled(definition: Definition) -> Result<Plan, String> {
         None => None,
     };
     let not_before = &event.not_before;
-    let not_before_ms = time::parse_rfc3339(not_before).or_else(|| time::parse_date(not_before));
+    let not_before_us = time::parse_rfc3339(not_before).or_else(|| time::parse_date(not_before));
     let ways = definition.recognize.into_iter().map(way).collect::<Result<Vec<_>, String>>()?;
     for way in &ways {
         // The definition names these keys too.
@@ -58,8 +58,8 @@ fn compiled(definition: Definition) -> Result<Plan, String> {
         record: compiler.record,
         slots: compiler.slots,
         event_time,
-        not_before_ms: not_before_ms.ok_or_else(|| format!("not_before: '{not_before}'"))?,
-        ahead_max_ms: hours_to_ms(event.ahead_max_hours),
+        not_before_us: not_before_us.ok_or_else(|| format!("not_before: '{not_before}'"))?,
+        ahead_max_us: hours_to_us(event.ahead_max_hours),
         arrival_time,
         columns: compiler.columns,
         partitions,
@@ -67,8 +67,8 @@ fn compiled(definition: Definition) -> Result<Plan, String> {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a number of hours that a person wrote")]
-fn hours_to_ms(hours: f64) -> i64 {
-    (hours * 3_600_000.0) as i64
+fn hours_to_us(hours: f64) -> i64 {
+    ((hours * 3_600_000.0) as i64).saturating_mul(1000)
 }
 
 struct Compiler {
@@ -254,7 +254,7 @@ fn input(kind: Type, column: &ColumnText) -> Input {
         Type::Int32 | Type::Int64 => InputKind::Int,
         Type::Float64 => InputKind::Float,
         Type::Bool => InputKind::Bool,
-        Type::Date32 | Type::TimestampMillis => time_input(time_format(kind, column)),
+        Type::Date32 | Type::Timestamp => time_input(time_format(kind, column)),
         _ => InputKind::Text,
     };
     Input { kind, accept_text: column.accept_text }
@@ -268,7 +268,7 @@ fn leaf(kind: Type, column: &ColumnText) -> Result<Leaf, String> {
         Type::Float64 => Output::Float64,
         Type::Bool => Output::Bool,
         Type::Date32 => Output::Date32,
-        Type::TimestampMillis => Output::TimestampMillis,
+        Type::Timestamp => Output::Timestamp,
         Type::String | Type::Json => Output::Text,
         other => return Err(format!("a value can't be a {other:?}")),
     };
@@ -278,8 +278,9 @@ fn leaf(kind: Type, column: &ColumnText) -> Result<Leaf, String> {
         Some(Rule::AgeBand { bands }) => Transform::AgeBand(bands.clone()),
         Some(Rule::Region { keep }) => Transform::Region(keep.iter().map(|name| name.to_lowercase()).collect()),
         Some(Rule::TruncateIp) => Transform::TruncateIp,
-        Some(Rule::TruncateTime { to: Unit::Hour }) => Transform::TruncateTime(3_600_000),
-        Some(Rule::TruncateTime { to: Unit::Day }) => Transform::TruncateTime(DAY_MS),
+        Some(Rule::EmailDomain) => Transform::EmailDomain,
+        Some(Rule::TruncateTime { to: Unit::Hour }) => Transform::TruncateTime(3_600_000_000),
+        Some(Rule::TruncateTime { to: Unit::Day }) => Transform::TruncateTime(DAY_US),
         Some(Rule::Match { pattern }) => Transform::Match(regex(pattern)?),
     };
     Ok(Leaf {

@@ -130,7 +130,9 @@ pub(crate) enum Type {
     Float64,
     Bool,
     Date32,
-    TimestampMillis,
+    /// `timestamp_millis` was its name before times had microseconds.
+    #[serde(alias = "timestamp_millis")]
+    Timestamp,
     Json,
     List,
     Map,
@@ -152,6 +154,7 @@ pub(crate) enum Rule {
     },
     Drop,
     TruncateIp,
+    EmailDomain,
     TruncateTime {
         #[serde(default)]
         to: Unit,

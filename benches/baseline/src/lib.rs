@@ -204,7 +204,7 @@ impl Baseline {
         let times = self.row.times(plan, origin.arrival_ms)?;
         self.row.apply(plan, &self.pseudonyms)?;
         let Row { values, path, .. } = &mut self.row;
-        if partition::write_path(plan, times.event_ms, values, path) {
+        if partition::write_path(plan, times.event_us, values, path) {
             Ok((number, times))
         } else {
             Err(Code::PartitionTooLong)
@@ -221,9 +221,9 @@ impl Baseline {
             files.insert(path.clone(), PartitionFile::new(schema)?);
         }
         let file = files.get_mut(path).expect("it was there, or just inserted");
-        let Times { event_ms, arrival_ms } = times;
+        let Times { event_us, arrival_us } = times;
         let Origin { stream, shard, .. } = origin;
-        Ok(file.append(plan, values, &Ingest { stream, shard, sequence: digits, arrival_ms, event_ms })?)
+        Ok(file.append(plan, values, &Ingest { stream, shard, sequence: digits, arrival_us, event_us })?)
     }
 }
 

@@ -21,9 +21,9 @@ const SEGMENT_BYTES_MAX: usize = 255;
 const BATCH_ROWS: usize = 8192;
 
 /// Writes the path of a row's partition. Returns `false` if a segment of it would be too long.
-pub(crate) fn write_path(plan: &Plan, event_ms: i64, values: &[Value], path: &mut String) -> bool {
+pub(crate) fn write_path(plan: &Plan, event_us: i64, values: &[Value], path: &mut String) -> bool {
     path.clear();
-    let (year, month, day) = date_of(event_ms);
+    let (year, month, day) = date_of(event_us);
     for (n, partition) in plan.partitions.iter().enumerate() {
         path.push_str(if n > 0 { "/" } else { "" });
         let begin = path.len();

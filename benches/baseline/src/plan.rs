@@ -21,8 +21,8 @@ pub(crate) struct Plan {
     /// The number of slots of a record.
     pub(crate) slots: usize,
     pub(crate) event_time: Time,
-    pub(crate) not_before_ms: i64,
-    pub(crate) ahead_max_ms: i64,
+    pub(crate) not_before_us: i64,
+    pub(crate) ahead_max_us: i64,
     pub(crate) arrival_time: Option<Time>,
     pub(crate) columns: Vec<Column>,
     pub(crate) partitions: Vec<Partition>,

@@ -23,11 +23,11 @@ pub(crate) struct Row {
     pub(crate) sequence: String,
 }
 
-/// The times of a record, in milliseconds since 1970.
+/// The times of a record, in microseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
-    pub(crate) event_ms: i64,
-    pub(crate) arrival_ms: i64,
+    pub(crate) event_us: i64,
+    pub(crate) arrival_us: i64,
 }
 
 impl Row {
@@ -41,19 +41,22 @@ impl Row {
     /// The times of the record, if they are within bounds. `arrival_ms` is the source's arrival time.
     pub(crate) fn times(&self, plan: &Plan, arrival_ms: i64) -> Result<Times, Code> {
         let arrival = plan.arrival_time.filter(|time| self.slots[time.slot] != Value::Null);
-        let arrival_ms = match arrival {
+        let arrival_us = match arrival {
             Some(time) => time_of(&self.slots[time.slot], time.format)?,
-            None => arrival_ms,
+            None => arrival_ms.saturating_mul(1000),
         };
         let event = &self.slots[plan.event_time.slot];
         if *event == Value::Null {
             return Err(Code::MissingField);
         }
-        let event_ms = time_of(event, plan.event_time.format)?;
-        if event_ms < plan.not_before_ms || event_ms > arrival_ms.saturating_add(plan.ahead_max_ms) {
+        let event_us = time_of(event, plan.event_time.format)?;
+        // The bounds are whole milliseconds: a time is within them if its millisecond is.
+        let last_us =
+            arrival_us.div_euclid(1000).saturating_mul(1000).saturating_add(plan.ahead_max_us).saturating_add(999);
+        if event_us < plan.not_before_us || event_us > last_us {
             return Err(Code::EventTimeOutOfBounds);
         }
-        Ok(Times { event_ms, arrival_ms })
+        Ok(Times { event_us, arrival_us })
     }
 
     /// Turns slots into the values of columns. The first fault counts, in the order of the columns.

@@ -5,7 +5,7 @@ use regex::Regex;
 use crate::anonymize::{self, Pseudonyms};
 use crate::code::Code;
 use crate::definition::TimeFormat;
-use crate::time::{DAY_MS, time_of};
+use crate::time::{DAY_US, time_of};
 
 /// A value: as it was read, and later as it is written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,7 +30,7 @@ pub(crate) enum Output {
     Float64,
     Bool,
     Date32,
-    TimestampMillis,
+    Timestamp,
 }
 
 /// The constraints and the transformation of a value.
@@ -58,6 +58,8 @@ pub(crate) enum Transform {
     AgeBand(Vec<i64>),
     Region(Vec<String>),
     TruncateIp,
+    EmailDomain,
+    /// Microseconds of the unit.
     TruncateTime(i64),
     Match(Regex),
 }
@@ -68,12 +70,12 @@ impl Leaf {
         match value {
             Value::Null if self.required => return Err(Code::MissingField),
             Value::Null | Value::Bool(_) => {}
-            _ if matches!(self.output, Output::Date32 | Output::TimestampMillis) => {
-                let mut ms = time_of(value, self.format)?;
+            _ if matches!(self.output, Output::Date32 | Output::Timestamp) => {
+                let mut us = time_of(value, self.format)?;
                 if let Transform::TruncateTime(unit) = self.transform {
-                    ms -= ms.rem_euclid(unit);
+                    us -= us.rem_euclid(unit);
                 }
-                *value = Value::Int(if self.output == Output::Date32 { ms.div_euclid(DAY_MS) } else { ms });
+                *value = Value::Int(if self.output == Output::Date32 { us.div_euclid(DAY_US) } else { us });
             }
             Value::Int(number) => {
                 #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]
@@ -92,6 +94,7 @@ impl Leaf {
                     Transform::Pseudonym => *text = pseudonyms.of(text),
                     Transform::Region(keep) => *value = optional(anonymize::region(text, keep)),
                     Transform::TruncateIp => *value = optional(anonymize::network(text)),
+                    Transform::EmailDomain => *value = optional(anonymize::email_domain(text)),
                     Transform::Match(pattern) if !pattern.is_match(text) => *value = Value::Null,
                     Transform::Match(_) | Transform::Keep | Transform::AgeBand(_) | Transform::TruncateTime(_) => {}
                 }

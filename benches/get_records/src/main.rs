@@ -1,10 +1,9 @@
-//! One answer of GetRecords of 10 MB, from the HTTP body to a chunk, by Shardlake's scan and by the SDK.
+//! One response of GetRecords of 10 MB, from the HTTP body to a chunk, decoded by Shardlake's fast decoder and by the SDK.
 //!
-//! `get_records RECORDS.ndjson [--answers N]` makes an answer of the file's first records, has a connector inside the
-//! process give it to the client N times (50) in each of 5 rounds, first for the one and then for the other, and prints one
-//! line of JSON: `records` and `bytes` of the answer, and of both ways `mb_per_cpu_second`, the median of the rounds. CPU is
-//! user and system of all threads; what a call costs beside the decoding (signing, an iterator) is in it, HTTP and sockets
-//! are not.
+//! `get_records RECORDS.ndjson [--responses N]` makes a response of the file's first records. A connector inside the process gives
+//! it to the client N times (50) in each of 5 rounds, first for one decoder and then for the other. It prints one line of JSON:
+//! `records` and `bytes` of the response, and `mb_per_cpu_second` of both decoders, the median of the rounds. CPU time is user and
+//! system of all threads. It includes the other costs of a call (signing, an iterator), but no HTTP and no sockets.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -31,7 +30,7 @@ const BYTES_MAX: usize = 10 << 20;
 
 type Problem = Box<dyn std::error::Error>;
 
-/// Gives the same answers again and again.
+/// Sends the same responses again and again.
 #[derive(Debug, Clone)]
 struct Canned {
     records: Bytes,
@@ -60,8 +59,8 @@ impl HttpConnector for Canned {
     }
 }
 
-/// An answer of the first lines, its records, and their bytes.
-fn answer(lines: &[u8]) -> (Bytes, usize, usize) {
+/// A response with the first lines, the number of its records, and their bytes.
+fn response(lines: &[u8]) -> (Bytes, usize, usize) {
     let mut body = String::from(r#"{"Records":["#);
     let (mut records, mut bytes) = (0, 0);
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).take(RECORDS_MAX) {
@@ -110,16 +109,16 @@ async fn source(canned: &Canned, decode: Decode) -> Result<KinesisSource, Proble
     Ok(KinesisSource::open(client, stream, Arc::new(MemoryStore::new())).await?)
 }
 
-/// Reads so many answers; CPU seconds of it.
-async fn read(source: &KinesisSource, answers: usize, records: usize) -> Result<f64, Problem> {
+/// Reads this many responses. Returns the CPU seconds.
+async fn read(source: &KinesisSource, responses: usize, records: usize) -> Result<f64, Problem> {
     let shard = ShardId::new("shardId-000000000000")?;
     let mut buffer = Vec::new();
     let before = cpu_ticks()?;
-    for _ in 0..answers {
-        // From the beginning each time: the same records are no news to a reader that had them.
+    for _ in 0..responses {
+        // From the beginning each time, because a reader skips records that it has read.
         let mut reader = source.open(&shard, &Position::Beginning).await?;
         let Read::Chunk { chunk, .. } = reader.read(BYTES_MAX, buffer).await? else {
-            return Err("an answer without a chunk".into());
+            return Err("a response without a chunk".into());
         };
         if !matches!(chunk.framing(), Framing::Records(frames) if frames.len() == records) {
             return Err("a chunk that lacks records".into());
@@ -131,23 +130,23 @@ async fn read(source: &KinesisSource, answers: usize, records: usize) -> Result<
 }
 
 async fn measure() -> Result<serde_json::Value, Problem> {
-    let (mut file, mut answers) = (None, 50);
+    let (mut file, mut responses) = (None, 50);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--answers" => answers = arguments.next().ok_or("--answers needs a number")?.parse()?,
+            "--responses" => responses = arguments.next().ok_or("--responses needs a number")?.parse()?,
             _ => file = Some(argument),
         }
     }
-    let lines = std::fs::read(file.ok_or("a file of records is needed")?)?;
-    let (body, records, bytes) = answer(&lines);
+    let lines = std::fs::read(file.ok_or("a file of records is required")?)?;
+    let (body, records, bytes) = response(&lines);
     let canned = Canned { records: body };
     let (fast, stock) = (source(&canned, Decode::Fast).await?, source(&canned, Decode::Stock).await?);
     let (mut fasts, mut stocks) = (Vec::new(), Vec::new());
-    let megabytes = f64::from(u32::try_from(bytes * answers / 1000)?) / 1000.0;
+    let megabytes = f64::from(u32::try_from(bytes * responses / 1000)?) / 1000.0;
     for _ in 0..ROUNDS {
-        fasts.push(megabytes / read(&fast, answers, records).await?);
-        stocks.push(megabytes / read(&stock, answers, records).await?);
+        fasts.push(megabytes / read(&fast, responses, records).await?);
+        stocks.push(megabytes / read(&stock, responses, records).await?);
     }
     let median = |rates: &mut Vec<f64>| {
         rates.sort_by(f64::total_cmp);

@@ -9,6 +9,7 @@ use crate::columns::micro_batch::{Buffers, MicroBatch, reject};
 use crate::columns::partition::{PartitionId, Partitions};
 use crate::dataset::plan::{LeafId, Spot};
 use crate::dead_letter::code::Code;
+use crate::time::DAY_US;
 
 /// The rows of one partition in one block.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +20,7 @@ pub(crate) struct Run {
     pub(crate) len: u32,
 }
 
-/// Orders the records without a fault by partition, and adds each partition's run in the block of this number.
+/// Orders the records that are not rejected by partition, and adds each partition's run in the block of this number.
 pub(super) fn arrange(
     batch: &mut MicroBatch<'_>,
     partitions: &mut Partitions,
@@ -28,25 +29,25 @@ pub(super) fn arrange(
     runs: &mut Vec<Run>,
     buffers: &mut Buffers,
 ) {
-    let Buffers { dense, event_ms, order, by_partition, .. } = buffers;
+    let Buffers { dense, event_us, order, by_partition, .. } = buffers;
     let leaves: Vec<LeafId> = partitions.text_leaves().collect();
     let dictionaries: Vec<&Interner> = leaves
         .iter()
         .filter_map(|leaf| if let Values::Dictionary(values) = &values[*leaf] { Some(values.output()) } else { None })
         .collect();
     by_partition.clear();
-    for (record, fault) in batch.faults.iter_mut().enumerate() {
-        if fault.is_some() {
+    for (record, rejection) in batch.rejections.iter_mut().enumerate() {
+        if rejection.is_some() {
             continue;
         }
         let values = leaves.iter().map(|leaf| {
             let dense = &dense[*leaf];
             if dense.absent { 0 } else { dense.numbers[record] }
         });
-        match partitions.find(event_ms[record], values, &dictionaries) {
+        match partitions.find(event_us[record].div_euclid(DAY_US), values, &dictionaries) {
             #[expect(clippy::cast_possible_truncation, reason = "a micro-batch is small")]
             Some(partition) => by_partition.push((partition, record as u32)),
-            None => reject(fault, Code::PartitionTooLong, Spot::Leaf(leaves.first().copied().unwrap_or(0))),
+            None => reject(rejection, Code::PartitionTooLong, Spot::Leaf(leaves.first().copied().unwrap_or(0))),
         }
     }
     if !by_partition.is_sorted_by_key(|(partition, _)| *partition) {

@@ -8,9 +8,10 @@
 use crate::columns::leaf::Values;
 use crate::columns::micro_batch::{Buffers, Dense, MicroBatch, reject};
 use crate::dataset::definition::TimePart;
-use crate::dataset::plan::{LeafSource, Physical, Plan, PlannedLookup, Spot};
+use crate::dataset::plan::{LeafSource, Plan, PlannedLookup, Spot};
+use crate::dataset::types::ScalarType;
 use crate::dead_letter::code::Code;
-use crate::time::{DAY_MS, day_of};
+use crate::time::{DAY_US, day_of};
 
 /// Which rows of the lookup tables belong to which values.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub(super) fn enrich(
                 && from == number
             {
                 let cells = lookup.table.cells(column);
-                looked_up(&rows, cells, &mut values[leaf], planned.physical, &mut buffers.dense[leaf]);
+                looked_up(&rows, cells, &mut values[leaf], planned.data_type, &mut buffers.dense[leaf]);
             }
         }
     }
@@ -69,9 +70,9 @@ fn join(
     let row_of = |value: &u32| if *value == 0 { 0 } else { rows_of[*value as usize - 1] };
     let rows: Vec<u32> = on.numbers.iter().map(row_of).collect();
     if lookup.reject_missing {
-        for ((row, value), fault) in rows.iter().zip(&on.numbers).zip(batch.faults.iter_mut()) {
+        for ((row, value), rejection) in rows.iter().zip(&on.numbers).zip(batch.rejections.iter_mut()) {
             if *row == 0 && *value != 0 {
-                reject(fault, Code::LookupMissing, Spot::Leaf(lookup.on));
+                reject(rejection, Code::LookupMissing, Spot::Leaf(lookup.on));
             }
         }
     }
@@ -79,7 +80,7 @@ fn join(
 }
 
 /// The values of a lookup table's column for each record's row (plus one; 0: none).
-fn looked_up(rows: &[u32], cells: &[Option<String>], values: &mut Values, physical: Physical, dense: &mut Dense) {
+fn looked_up(rows: &[u32], cells: &[Option<String>], values: &mut Values, data_type: ScalarType, dense: &mut Dense) {
     dense.absent = rows.is_empty();
     let cell = |row: u32| row.checked_sub(1).and_then(|row| cells[row as usize].as_deref());
     match values {
@@ -93,8 +94,8 @@ fn looked_up(rows: &[u32], cells: &[Option<String>], values: &mut Values, physic
             dense.values.clear();
             dense.valid.clear();
             for row in rows {
-                let number = cell(*row).and_then(|text| match physical {
-                    Physical::Float64 => text.parse::<f64>().ok().map(|value| value.to_bits().cast_signed()),
+                let number = cell(*row).and_then(|text| match data_type {
+                    ScalarType::Float64 => text.parse::<f64>().ok().map(|value| value.to_bits().cast_signed()),
                     _ => text.parse::<i64>().ok(),
                 });
                 dense.values.push(number.unwrap_or(0));
@@ -106,19 +107,19 @@ fn looked_up(rows: &[u32], cells: &[Option<String>], values: &mut Values, physic
 
 /// The columns that come from the record's times and from where it was read.
 fn ingest(plan: &Plan, batch: &MicroBatch<'_>, values: &mut [Values], buffers: &mut Buffers) {
-    let Buffers { dense, event_ms, arrival_ms, .. } = buffers;
+    let Buffers { dense, event_us, arrival_us, .. } = buffers;
     for ((leaf, values), dense) in plan.leaves.iter().zip(values).zip(dense) {
         let constant = match &leaf.source {
             LeafSource::Stream => &batch.source.stream,
             LeafSource::Shard => &batch.source.shard,
             LeafSource::EventTime(part) => {
                 dense.values.clear();
-                dense.values.extend(event_ms.iter().map(|ms| time_part(*ms, *part, leaf.physical)));
+                dense.values.extend(event_us.iter().map(|us| time_part(*us, *part, leaf.data_type)));
                 continue;
             }
             LeafSource::ArrivalTime => {
                 dense.values.clear();
-                dense.values.extend(arrival_ms.iter().map(|ms| time_part(*ms, TimePart::Whole, leaf.physical)));
+                dense.values.extend(arrival_us.iter().map(|us| time_part(*us, TimePart::Whole, leaf.data_type)));
                 continue;
             }
             LeafSource::SubSequence => {
@@ -137,14 +138,14 @@ fn ingest(plan: &Plan, batch: &MicroBatch<'_>, values: &mut [Values], buffers: &
     }
 }
 
-fn time_part(ms: i64, part: TimePart, physical: Physical) -> i64 {
-    let days = ms.div_euclid(DAY_MS);
+fn time_part(us: i64, part: TimePart, data_type: ScalarType) -> i64 {
+    let days = us.div_euclid(DAY_US);
     match part {
-        TimePart::Whole if physical == Physical::Date32 => days,
-        TimePart::Whole => ms,
+        TimePart::Whole if matches!(data_type, ScalarType::Date32(_)) => days,
+        TimePart::Whole => us,
         TimePart::Year => i64::from(day_of(days).year),
         TimePart::Month => i64::from(day_of(days).month),
         TimePart::Day => i64::from(day_of(days).day),
-        TimePart::Hour => ms.rem_euclid(DAY_MS) / 3_600_000,
+        TimePart::Hour => us.rem_euclid(DAY_US) / 3_600_000_000,
     }
 }

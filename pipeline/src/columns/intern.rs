@@ -1,8 +1,10 @@
-//! One dictionary: each distinct byte string gets a number, in the order of first sight.
+//! One dictionary: each distinct byte string gets a number, in the order of first occurrence.
 //!
-//! Number 0 is null, so the first value is 1. A look-up is one hash, one cache line, one compare. The hash is seeded, so
-//! that nobody who writes records can choose values that collide; the seed never shows in the output, since numbers
-//! follow the order of sight.
+//! Owns: the values and their numbers. Does not own: what the values mean.
+//!
+//! Number 0 is null, so the first value is 1. A lookup is one hash, one cache line, one compare. The hash is seeded, so that
+//! nobody who writes records can choose values that collide. The seed never affects the output, because numbers follow the
+//! order of occurrence.
 //!
 //! Limits: 4 GiB of values. Nothing is ever removed.
 
@@ -13,13 +15,13 @@ use std::mem::size_of;
 pub(crate) struct Interner {
     /// Open addressing, a power of two: the hash's high half, then the number; 0 is empty.
     table: Vec<u64>,
-    /// Place and length of each value; number 1 first.
+    /// Position and length of each value; number 1 first.
     spans: Vec<(u32, u32)>,
     bytes: Vec<u8>,
     seed: u64,
-    /// The number that was last asked for; 0 at first. Producers repeat themselves.
+    /// The number of the last value; 0 at first. Producers often repeat a value.
     last: u32,
-    /// The numbers of values of one byte (choices, flags), 0 where there is none; empty before the first such value.
+    /// The numbers of values of one byte (choices, flags), 0 if there is none; empty before the first such value.
     single: Vec<u32>,
 }
 
@@ -76,13 +78,13 @@ impl Interner {
         }
     }
 
-    /// Whether it is too large for the processor's cache, so that [`Interner::warm`] helps.
+    /// Whether it is too large for the processor's cache, so that [`Interner::warm`] pays off.
     pub(crate) fn is_large(&self) -> bool {
         self.spans.len() > 2048
     }
 
-    /// Reads what looking up these values will need, so that it is in the cache then. A look-up waits for three places in
-    /// memory, one after the other; here the first places of all values are waited for together, then the second ones.
+    /// Loads what looking up these values will need into the cache. A lookup waits for three reads from memory, one after the
+    /// other. Here the first reads of all values overlap, and so do the second ones.
     pub(crate) fn warm<'v>(&self, values: impl Iterator<Item = &'v [u8]>) {
         let mask = self.table.len() - 1;
         let mut entries = [(0, 0); WARM_VALUES];
@@ -93,7 +95,7 @@ impl Interner {
         }
         let span = |(tag, entry): (u64, u64)| {
             let number = (entry & !TAG) as usize;
-            // Where the tags differ, the value is another one's, or comes later in the probes.
+            // If the tags differ, the entry belongs to another value, or the value comes later in the probes.
             if number != 0 && entry & TAG == tag { self.spans[number - 1].0 as usize } else { 0 }
         };
         let spans = entries.map(span);
@@ -111,12 +113,12 @@ impl Interner {
         number
     }
 
-    /// The number of a value that is known to be new. It is not found by its bytes afterwards: a dictionary is either
-    /// appended to or looked up in.
+    /// Appends a value that is known to be new, and returns its number. The value cannot be looked up afterwards: a dictionary
+    /// is either appended to or looked up in.
     pub(crate) fn append(&mut self, value: &[u8]) -> u32 {
         let number = u32::try_from(self.spans.len() + 1).expect("a dictionary is cleared long before 2^32 values");
         let place = u32::try_from(self.bytes.len()).expect("a dictionary is cleared long before 4 GiB");
-        #[expect(clippy::cast_possible_truncation, reason = "a value lies in a chunk, which is under 2 GiB")]
+        #[expect(clippy::cast_possible_truncation, reason = "a value is part of a chunk, which is under 2 GiB")]
         self.spans.push((place, value.len() as u32));
         self.bytes.extend_from_slice(value);
         number
@@ -125,7 +127,7 @@ impl Interner {
     fn grow(&mut self) {
         let size = self.table.len() * 2;
         let mut table = vec![0; size];
-        // An entry holds all that its place depends on, so that no value is read again.
+        // An entry contains everything that its position depends on, so no value is read again.
         for &entry in self.table.iter().filter(|entry| **entry != 0) {
             let mut at = place(entry) & (size - 1);
             while table[at] != 0 {
@@ -139,7 +141,7 @@ impl Interner {
     /// The value of a number.
     ///
     /// # Panics
-    /// If it is 0 (null) or was never given out.
+    /// If it is 0 (null) or was never assigned.
     #[inline]
     pub(crate) fn get(&self, number: u32) -> &[u8] {
         let (at, len) = self.spans[number as usize - 1];
@@ -163,7 +165,7 @@ impl Interner {
     }
 }
 
-/// How many values [`Interner::warm`] looks at.
+/// How many values [`Interner::warm`] loads.
 pub(crate) const WARM_VALUES: usize = 16;
 
 /// The part of a table's entry that holds the hash's high half.
@@ -206,7 +208,7 @@ fn hash(value: &[u8], seed: u64) -> u64 {
         8..=16 => (value.first_chunk().map_or(0, word), value.last_chunk().map_or(0, word)),
         _ => {
             let (pairs, _) = value.as_chunks::<16>();
-            // The last 16 bytes are taken below, whether or not they overlap the last whole pair.
+            // The last 16 bytes follow below, whether or not they overlap the last whole pair.
             for pair in &pairs[..(value.len() - 1) / 16] {
                 let (low, high) = pair.split_at(8);
                 let low = low.first_chunk().map_or(0, word);
@@ -218,7 +220,7 @@ fn hash(value: &[u8], seed: u64) -> u64 {
         }
     };
     let folded = fold(low ^ state, high ^ SECOND);
-    // Values that differ in a few digits differ in a few bits of the product: spread them over the whole word.
+    // Values that differ in a few digits differ in a few bits of the product. Spread them over the whole word.
     (folded ^ folded >> 29).wrapping_mul(FIRST)
 }
 

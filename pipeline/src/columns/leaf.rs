@@ -9,7 +9,8 @@
 
 use crate::columns::intern::Interner;
 use crate::columns::store::{Packed, Strings};
-use crate::dataset::plan::{Leaf, LeafSource, Physical, Transform};
+use crate::dataset::plan::{Leaf, LeafSource};
+use crate::dataset::types::Physical;
 
 /// The kept values of one leaf.
 #[derive(Debug)]
@@ -61,20 +62,17 @@ impl Values {
     /// An empty column for a leaf. `hardly_repeats`: its values so far did not repeat, so that a dictionary is not worth it.
     pub(crate) fn new(leaf: &Leaf, hardly_repeats: bool, seed: u64) -> Self {
         match leaf.physical {
-            Physical::Text { .. } if leaf.source == LeafSource::Sequence => {
+            Physical::Text if leaf.source == LeafSource::Sequence => {
                 Values::Sequences { numbers: Packed::default(), texts: Strings::default(), is_text: Vec::new() }
             }
-            Physical::Text { unique } if unique || hardly_repeats => Values::Texts(Strings::default()),
-            Physical::Text { .. } => {
-                let has_rule = !matches!(leaf.transform, Transform::Keep);
-                Values::Dictionary(Box::new(Dictionary {
-                    arrived: Interner::new(seed),
-                    rejected: Vec::new(),
-                    mapping: Vec::new(),
-                    output: has_rule.then(|| Interner::new(seed)),
-                    numbers: Packed::default(),
-                }))
-            }
+            Physical::Text if leaf.unique || hardly_repeats => Values::Texts(Strings::default()),
+            Physical::Text => Values::Dictionary(Box::new(Dictionary {
+                arrived: Interner::new(seed),
+                rejected: Vec::new(),
+                mapping: Vec::new(),
+                output: leaf.rule.as_ref().map(|_| Interner::new(seed)),
+                numbers: Packed::default(),
+            })),
             _ => Values::Numbers(Packed::default()),
         }
     }

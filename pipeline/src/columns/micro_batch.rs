@@ -1,6 +1,6 @@
 //! A micro-batch: up to 512 records of one dataset, on their way through the stages.
 //!
-//! Owns: what the stages share. That is the records with their slots and faults, and the buffers that one stage fills and
+//! Owns: what the stages share. That is the records with their slots and rejections, and the buffers that one stage fills and
 //! the next one reads. Does not own: what a stage does, the rows that are kept (`table`).
 //!
 //! Invariant: every stage runs over the whole micro-batch before the next one begins. A record that fails keeps its place
@@ -10,8 +10,8 @@ use crate::chunk::Source;
 use crate::columns::partition::PartitionId;
 use crate::dataset::plan::{Plan, Spot};
 use crate::dead_letter::code::Code;
-use crate::decode::scan::Fault;
-use crate::decode::slots::{Place, Slot, Slots};
+use crate::decode::scan::Rejection;
+use crate::decode::slots::{Buffer, Slot, Slots};
 
 /// Records of a micro-batch: enough to make each column's loop long, few enough to stay in the second-level cache.
 pub(crate) const BATCH_RECORDS: usize = 512;
@@ -44,13 +44,13 @@ pub(crate) struct MicroBatch<'b> {
     /// The bytes that the slots point into.
     pub(crate) chunk: &'b [u8],
     /// For each record, what is wrong with it.
-    pub(crate) faults: &'b mut [Option<Fault>],
+    pub(crate) rejections: &'b mut [Option<Rejection>],
 }
 
-/// Notes what is wrong with a record; the first fault counts.
+/// Rejects a record; the first rejection counts.
 #[cold]
-pub(crate) fn reject(fault: &mut Option<Fault>, code: Code, spot: Spot) {
-    fault.get_or_insert(Fault { code, spot });
+pub(crate) fn reject(rejection: &mut Option<Rejection>, code: Code, spot: Spot) {
+    rejection.get_or_insert(Rejection { code, spot });
 }
 
 /// What the stages compute from a micro-batch. Kept for the next one, so that nothing is allocated again.
@@ -58,10 +58,10 @@ pub(crate) fn reject(fault: &mut Option<Fault>, code: Code, spot: Spot) {
 pub(crate) struct Buffers {
     /// For each leaf of the plan, its values.
     pub(crate) dense: Vec<Dense>,
-    /// For each record, its event time; `i64::MIN` where it has none.
-    pub(crate) event_ms: Vec<i64>,
-    /// For each record, its arrival time.
-    pub(crate) arrival_ms: Vec<i64>,
+    /// For each record, its event time in microseconds; `i64::MIN` where it has none.
+    pub(crate) event_us: Vec<i64>,
+    /// For each record, its arrival time in microseconds.
+    pub(crate) arrival_us: Vec<i64>,
     /// The records that are kept, in the order of their partitions.
     pub(crate) order: Vec<u32>,
     pub(crate) by_partition: Vec<(PartitionId, u32)>,
@@ -106,5 +106,5 @@ pub(crate) struct Dense {
 pub(crate) fn append(scratch: &mut Vec<u8>, text: &[u8], index: u32) -> Slot {
     let at = scratch.len();
     scratch.extend_from_slice(text);
-    Slot::text(Place::Scratch, at, at + text.len(), false, index)
+    Slot::text(Buffer::Scratch, at, at + text.len(), false, index)
 }

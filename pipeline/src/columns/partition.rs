@@ -1,12 +1,12 @@
-//! Which partition a row goes to.
+//! The partition of a row.
 //!
-//! Owns: numbering the partitions of a dataset. Does not own: how a partition's path is written (`layout`), where a row's
-//! values come from, what is written there.
+//! Owns: numbering the partitions of a dataset. Does not own: how a partition's path is written (`layout`), where the values of
+//! a row come from, when partitions are written (`lane`).
 
 use crate::columns::intern::Interner;
 use crate::dataset::plan::Partition;
 use crate::layout::{PartitionPath, PathValue};
-use crate::time::{DAY_MS, Day, day_of};
+use crate::time::{Day, day_of};
 
 /// The number of a partition in its table.
 pub(crate) type PartitionId = u32;
@@ -15,13 +15,13 @@ pub(crate) type PartitionId = u32;
 #[derive(Debug)]
 pub(crate) struct Partitions {
     columns: Vec<Partition>,
-    /// Finest part of a date that is asked for.
+    /// The finest part of a date that the partition depends on.
     grain: Grain,
     /// From (date, first text value), then (so far, next text value), to a number.
     pairs: PairMap,
-    /// What a number of `pairs` stands for: a whole partition, or a part of one.
+    /// For each number of `pairs`: the path, if the number is that of a whole partition.
     paths: Vec<Path>,
-    /// Partitions that were found for the first time, since they were last asked for.
+    /// Partitions that were found for the first time since the last [`Partitions::take_fresh`].
     fresh: Vec<PartitionId>,
     steps: u32,
     last_day: i64,
@@ -74,30 +74,30 @@ impl Partitions {
         })
     }
 
-    /// The partition of a row: its event time, and the dictionary number of each text value (0: null), with the
-    /// dictionaries to read them in. `None` if its path would be too long.
+    /// The partition of a row whose event time is on this day, counted from 1970-01-01. `values` are the dictionary numbers of its text values (0: null), and
+    /// `dictionaries` have the texts. `None` if its path would be too long.
     #[inline]
     pub(crate) fn find(
         &mut self,
-        event_ms: i64,
+        day: i64,
         values: impl Iterator<Item = u32>,
         dictionaries: &[&Interner],
     ) -> Option<PartitionId> {
-        let date = self.date_code(event_ms.div_euclid(DAY_MS));
+        let date = self.date_code(day);
         let mut code = date;
-        let mut numbers = [0_u32; TEXTS_MAX];
+        let mut numbers = [0_u32; Partition::TEXTS_MAX];
         let mut count = 0;
         for value in values {
             numbers[count] = value;
             count += 1;
-            // The last step's number is the partition; a step before it only needs to be told from others.
+            // The number of the last step is the partition. The numbers of the steps before it only need to be unique.
             code = self.step(code, value, count);
         }
         if count == 0 {
             code = self.step(date, 0, 1);
         }
         if matches!(self.paths[code as usize], Path::NotBuilt) {
-            self.paths[code as usize] = match self.path(event_ms, &numbers[..count], dictionaries) {
+            self.paths[code as usize] = match self.path(day, &numbers[..count], dictionaries) {
                 Some(path) => {
                     self.fresh.push(code);
                     Path::Built(path)
@@ -110,8 +110,8 @@ impl Partitions {
 
     #[inline]
     fn step(&mut self, code: u32, value: u32, depth: usize) -> u32 {
-        // Numbers of one depth are never asked for at another: the depth is part of the pair by way of `code`, since all
-        // steps number their results from one counter; only the date codes of depth one could collide with them.
+        // All steps number their results from one counter, so `code` also identifies the depth. Only the date codes of depth
+        // one could collide with these numbers; a bit keeps them apart.
         let pair = (u64::from(code) | if depth == 1 { 1 << 31 } else { 0 }) << 32 | u64::from(value);
         let (found, new) = self.pairs.get_or_insert(pair, self.steps);
         if new {
@@ -138,8 +138,8 @@ impl Partitions {
         self.last_code
     }
 
-    fn path(&self, event_ms: i64, values: &[u32], dictionaries: &[&Interner]) -> Option<PartitionPath> {
-        let Day { year, month, day } = day_of(event_ms.div_euclid(DAY_MS));
+    fn path(&self, day: i64, values: &[u32], dictionaries: &[&Interner]) -> Option<PartitionPath> {
+        let Day { year, month, day } = day_of(day);
         let mut texts = values.iter().zip(dictionaries);
         let columns = self.columns.iter().map(|column| {
             let value = match column {
@@ -182,9 +182,6 @@ impl Partitions {
     }
 }
 
-/// Text columns that a dataset may be partitioned by.
-pub(crate) const TEXTS_MAX: usize = 8;
-
 /// A map from pairs of numbers to numbers.
 #[derive(Debug, Default)]
 struct PairMap {
@@ -194,7 +191,7 @@ struct PairMap {
 }
 
 impl PairMap {
-    /// The number of a pair, which becomes `next` if it is new; and whether it is.
+    /// The number of a pair, and whether the pair is new. A new pair gets the number `next`.
     #[inline]
     fn get_or_insert(&mut self, pair: u64, next: u32) -> (u32, bool) {
         if self.len * 2 >= self.slots.len() {
@@ -238,11 +235,7 @@ impl PairMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::parse_rfc3339;
-
-    fn ms(text: &str) -> i64 {
-        parse_rfc3339(text.as_bytes()).unwrap()
-    }
+    use crate::time::parse_date;
 
     #[test]
     fn rows_of_one_month_and_type_share_a_partition() {
@@ -251,17 +244,18 @@ mod tests {
         let mut types = Interner::new(1);
         let (skills, _) = types.intern(b"skills");
         let (odd, _) = types.intern(b"a/b=c d");
-        let mut find = |time: &str, kind: u32| {
-            let found = partitions.find(ms(time), [kind].into_iter(), &[&types]).unwrap();
+        let mut find = |day: &str, kind: u32| {
+            let day = parse_date(day.as_bytes()).unwrap();
+            let found = partitions.find(day, [kind].into_iter(), &[&types]).unwrap();
             (found, partitions.path_of(found).to_string())
         };
-        let first = find("2025-01-13T00:00:00Z", skills);
+        let first = find("2025-01-13", skills);
         assert_eq!(first.1, "type=skills/year=2025/month=01");
-        assert_eq!(find("2025-01-31T23:59:59Z", skills), first);
-        assert_eq!(find("2025-02-01T00:00:00Z", skills).1, "type=skills/year=2025/month=02");
-        assert_eq!(find("2025-01-13T00:00:00Z", odd).1, "type=a%2Fb%3Dc d/year=2025/month=01");
-        assert_eq!(find("2025-01-13T00:00:00Z", 0).1, "type=__HIVE_DEFAULT_PARTITION__/year=2025/month=01");
-        assert_eq!(find("2025-01-01T00:00:00Z", skills), first);
+        assert_eq!(find("2025-01-31", skills), first);
+        assert_eq!(find("2025-02-01", skills).1, "type=skills/year=2025/month=02");
+        assert_eq!(find("2025-01-13", odd).1, "type=a%2Fb%3Dc d/year=2025/month=01");
+        assert_eq!(find("2025-01-13", 0).1, "type=__HIVE_DEFAULT_PARTITION__/year=2025/month=01");
+        assert_eq!(find("2025-01-01", skills), first);
     }
 
     #[test]
@@ -274,7 +268,7 @@ mod tests {
         for day in 0..5 {
             for &a in &numbers {
                 for &b in &numbers {
-                    let found = partitions.find(day * DAY_MS, [a, b].into_iter(), &[&values, &values]).unwrap();
+                    let found = partitions.find(day, [a, b].into_iter(), &[&values, &values]).unwrap();
                     let path = partitions.path_of(found).to_string();
                     assert_eq!(path, format!("a=v{}/day={:02}/b=v{}", a - 1, day + 1, b - 1));
                     assert!(seen.insert(found, path).is_none());
@@ -285,11 +279,11 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_may_be_partitioned_by_the_day_alone_and_a_long_value_is_refused() {
+    fn a_dataset_may_be_partitioned_by_the_day_alone_and_a_long_value_has_no_partition() {
         let mut days = Partitions::new(&[Partition::Day]);
         let first = days.find(0, std::iter::empty(), &[]).unwrap();
-        assert_eq!(days.find(DAY_MS - 1, std::iter::empty(), &[]), Some(first));
-        assert_ne!(days.find(DAY_MS, std::iter::empty(), &[]), Some(first));
+        assert_eq!(days.find(0, std::iter::empty(), &[]), Some(first));
+        assert_ne!(days.find(1, std::iter::empty(), &[]), Some(first));
         let mut texts = Partitions::new(&[Partition::Text { name: "t".into(), leaf: 0 }]);
         let mut values = Interner::new(1);
         let (long, _) = values.intern(&[b'/'; 100]);

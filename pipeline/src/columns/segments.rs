@@ -1,11 +1,15 @@
 //! Bytes that only grow, in segments.
 //!
-//! Owns: where a block's bytes lie. One buffer that doubles as it grows would hold up to twice what is in it, and while it
-//! is copied three times; segments hold a quarter more at most, and nothing is copied. Limits: 4 GiB a block.
+//! Owns: the position of a block's bytes. Does not own: what they mean (`store`).
+//!
+//! One buffer that doubles when it is full would hold up to twice its contents, and three times during the copy. Segments hold
+//! at most a quarter more, and nothing is copied.
+//!
+//! Limits: 4 GiB a block.
 
-/// Bytes of a segment at least, unless its first block is longer.
+/// The fewest bytes of a segment.
 const SEGMENT_BYTES_MIN: usize = 512;
-/// Bytes of a segment at most, unless its first block is longer: the share of a buffer that may lie idle.
+/// The most bytes of a segment, unless its first block is longer. It limits the memory that is reserved and not used.
 const SEGMENT_BYTES_MAX: usize = 64 << 10;
 
 /// Where a block's bytes begin.
@@ -23,7 +27,7 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    /// Begins a block of so many bytes: where they will be, and the buffer to append them to.
+    /// Begins a block of this length: returns its position, and the buffer to append its bytes to.
     pub(crate) fn begin(&mut self, bytes: usize) -> (At, &mut Vec<u8>) {
         let room = self.segments.last().map_or(0, |last| last.capacity() - last.len());
         if self.segments.is_empty() || room < bytes {
@@ -60,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn blocks_read_back_and_little_lies_idle(lengths in prop::collection::vec(0_usize..3000, 1..200)) {
+        fn blocks_round_trip_and_little_memory_is_unused(lengths in prop::collection::vec(0_usize..3000, 1..200)) {
             let mut segments = Segments::default();
             let mut places = Vec::new();
             for (number, length) in lengths.iter().enumerate() {
@@ -74,7 +78,7 @@ mod tests {
                 prop_assert_eq!(segments.bytes(at, length / 2, *length), &expected[length / 2..]);
             }
             let used: usize = lengths.iter().sum();
-            // What the last block did not fit into is lost of each segment, too.
+            // The end of each segment is unused if the next block did not fit into it.
             prop_assert!(segments.memory() <= used * 2 + (2 << 10) + 24 * 256, "{} for {used}", segments.memory());
         }
     }

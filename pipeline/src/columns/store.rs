@@ -1,10 +1,12 @@
 //! Rows in memory, column by column, block by block, until their partition is encoded.
 //!
-//! Owns: the compact form of a block of values (as many bytes a value as the block needs, none where it is constant or
-//! all null) and reading a run of it back. Does not own: what the values mean, dictionaries, which rows are whose.
+//! Owns: the compact form of a block of values, and reading a run of it. A value takes as many bytes as the block needs, and
+//! none if the block is constant or entirely null. Does not own: what the values mean, dictionaries, the partition of a row.
 //!
-//! A block holds the rows that one micro-batch added, in the order of their partitions; so the rows of a partition are
-//! one run of each block. Values are i64; null is its own thing. Limits: 2^32 values a block.
+//! A block holds the rows of one micro-batch in the order of their partitions. So the rows of a partition are one run in each
+//! block. Values are i64 or null.
+//!
+//! Limits: 2^32 values in a block.
 
 use std::ops::Range;
 
@@ -21,9 +23,9 @@ pub(crate) struct Packed {
 struct Block {
     /// Where its bytes begin.
     at: At,
-    /// What every stored number is relative to.
+    /// The value that the stored numbers are relative to.
     base: i64,
-    /// Bytes a value: 0, 1, 2, 4 or 8.
+    /// Bytes of a value: 0, 1, 2, 4 or 8.
     width: u8,
     nulls: Nulls,
     count: u32,
@@ -39,14 +41,14 @@ enum Nulls {
     Bitmap,
 }
 
-/// What a run of values read back adds to.
+/// Values that were read from runs.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
     /// The values that are not null.
     pub(crate) values: Vec<i64>,
-    /// For each value, whether it is there; empty as long as none was null.
+    /// For each value, whether it is present; empty if none is null.
     pub(crate) valid: Vec<bool>,
-    /// How many there are, nulls included.
+    /// How many values there are, nulls included.
     pub(crate) count: usize,
 }
 
@@ -87,7 +89,7 @@ impl Packed {
         self.blocks.push(Block { at, base, width, nulls, count });
     }
 
-    /// Adds a block of values; a value whose `valid` is false is null. No `valid` at all: none is null.
+    /// Adds a block of values. A value whose `valid` is false is null; without `valid`, none is null.
     pub(crate) fn push(&mut self, values: &[i64], valid: Option<&[bool]>) {
         let valid = valid.filter(|valid| valid.iter().any(|valid| !valid));
         let (mut min, mut max) = (i64::MAX, i64::MIN);
@@ -231,16 +233,16 @@ pub(crate) struct Strings {
     data: Segments,
 }
 
-/// Byte strings read back.
+/// Byte strings that were read from runs.
 #[derive(Debug, Default)]
 pub(crate) struct GatheredStrings {
-    /// The strings that are not null, end to end.
+    /// The strings that are not null, concatenated.
     pub(crate) bytes: Vec<u8>,
     /// The length of each.
     pub(crate) lengths: Vec<u32>,
-    /// For each value, whether it is there; empty as long as none was null.
+    /// For each value, whether it is present; empty if none is null.
     pub(crate) valid: Vec<bool>,
-    /// How many there are, nulls included.
+    /// How many values there are, nulls included.
     pub(crate) count: usize,
     scratch: Gathered,
 }
@@ -331,7 +333,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn packed_runs_read_back_as_they_were(blocks in blocks(), cuts in any::<prop::sample::Index>()) {
+        fn runs_of_numbers_round_trip(blocks in blocks(), cuts in any::<prop::sample::Index>()) {
             let mut packed = Packed::default();
             for block in &blocks {
                 let values: Vec<i64> = block.iter().map(|value| value.unwrap_or(-7)).collect();
@@ -355,7 +357,7 @@ mod tests {
         }
 
         #[test]
-        fn strings_read_back_as_they_were(
+        fn runs_of_strings_round_trip(
             blocks in prop::collection::vec(prop::collection::vec(prop::option::of("[a-c]{0,5}"), 1..20), 1..5),
             cuts in any::<prop::sample::Index>(),
         ) {

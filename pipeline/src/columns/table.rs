@@ -3,7 +3,7 @@
 //! Owns: the rows, and the order of the stages. Does not own: what a stage does (`validate`, `enrich`, `anonymize`,
 //! `batch`), how a block is appended (`block`), when rows are encoded and forgotten (`lane`).
 //!
-//! The order of the stages matters. All faults of all records are known before anything is appended, so a record that fails
+//! The order of the stages matters. Every rejection of every record is known before anything is appended, so a record that fails
 //! leaves no trace in the columns. (A dictionary may know its value, but a file's dictionary holds only values that its
 //! rows use.)
 
@@ -18,6 +18,7 @@ use crate::columns::partition::Partitions;
 use crate::columns::store::Packed;
 use crate::columns::{anonymize, batch, block, enrich, validate};
 use crate::dataset::plan::{LeafSource, Nest, Plan};
+use crate::dataset::types::InputKind;
 
 /// Rows after which it is known whether the values of a text column repeat.
 const ROWS_TO_JUDGE: usize = 10_000;
@@ -54,7 +55,7 @@ impl Table {
         }
     }
 
-    /// Adds the records of a micro-batch, except those that have a fault or get one here. Afterwards [`Table::arrivals`]
+    /// Adds the records of a micro-batch, except those that are rejected already or here. Afterwards [`Table::arrivals`]
     /// has the arrival time of every record.
     pub(crate) fn add(&mut self, micro_batch: &mut MicroBatch<'_>, key: Option<&PseudonymKey>) {
         let Table { plan, values, buffers, .. } = self;
@@ -72,7 +73,7 @@ impl Table {
 
     /// The arrival time of each record of the last micro-batch, in milliseconds.
     pub(crate) fn arrivals(&self) -> &[i64] {
-        &self.buffers.arrival_ms
+        &self.buffers.arrival_us
     }
 
     /// Memory held by the rows and what belongs to them.
@@ -93,8 +94,10 @@ impl Table {
                 Values::Texts(_) => true,
                 _ => false,
             };
-            // A lookup's and a partition's values are found by their numbers, and a shard is constant in a block.
-            let free = matches!(leaf.source, LeafSource::Input(_))
+            // A lookup's and a partition's values are found by their numbers, and a shard is constant in a block. A rule may
+            // make texts from numbers, which are never kept as they arrive.
+            let is_text = |input: usize| matches!(self.plan.inputs[input].kind, InputKind::Text);
+            let free = matches!(leaf.source, LeafSource::Input(input) if is_text(input))
                 && leaf.nest == Nest::Flat
                 && self.plan.lookups.iter().all(|lookup| lookup.on != number)
                 && self.partitions.text_leaves().all(|partition| partition != number);

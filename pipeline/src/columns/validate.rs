@@ -1,44 +1,42 @@
 //! The stage `validate`: from slots to dense values, with every check of a definition.
 //!
 //! Owns: the times of a record, required fields, bounds and constraints, and unknown fields as JSON. It also owns the order
-//! in which faults are found, so which fault of a record is its first. Does not own: the JSON type of a value (`decode`).
+//! in which errors are found, so which error of a record counts. Does not own: the JSON type of a value (`decode`).
 //!
 //! A constraint of a text column is checked once for each distinct value, if the column has a dictionary.
 
 use crate::columns::intern::WARM_VALUES;
 use crate::columns::leaf::{Dictionary, Values};
 use crate::columns::micro_batch::{Buffers, Dense, MicroBatch, append, reject};
-use crate::dataset::definition::TimeFormat;
-use crate::dataset::plan::{
-    Checks, InputKind, Leaf, LeafId, LeafSource, Nest, Physical, Plan, ShapeId, Spot, TextChecks,
-};
+use crate::dataset::plan::{Checks, Leaf, LeafId, LeafSource, Nest, Plan, ShapeId, Spot, TextChecks};
+use crate::dataset::types::{InputKind, ScalarType, TimeFormat};
 use crate::dead_letter::code::Code;
-use crate::decode::scan::Fault;
+use crate::decode::scan::Rejection;
 use crate::decode::slots::{Slot, Slots};
 use crate::decode::text;
-use crate::time::{DAY_MS, parse_date, parse_rfc3339};
+use crate::time::{DAY_US, MS_US, parse_date, parse_rfc3339_us};
 
 /// Fills the times and the dense values of every leaf that reads an input.
 pub(super) fn validate(plan: &Plan, batch: &mut MicroBatch<'_>, values: &mut [Values], buffers: &mut Buffers) {
     times(plan, batch, buffers);
-    let MicroBatch { slots, chunk, faults, .. } = batch;
+    let MicroBatch { slots, chunk, rejections, .. } = batch;
     let mut shapes_seen = 0;
     for (number, leaf) in plan.leaves.iter().enumerate() {
-        // The faults of a record are found in the order of its columns; shapes are numbered in that order, too.
+        // The errors of a record are found in the order of its columns; shapes are numbered in that order, too.
         if let Some(shape) = leaf.nest.shape().filter(|shape| *shape >= shapes_seen) {
             shapes_seen = shape + 1;
             if plan.shapes[shape].required {
-                missing_shape(shape, slots, faults);
+                missing_shape(shape, slots, rejections);
             }
         }
         let LeafSource::Input(input) = leaf.source else { continue };
         let dense = &mut buffers.dense[number];
         if plan.inputs[input].kind == InputKind::Unknown {
-            unknown_fields(slots, input, faults.len(), chunk, dense);
+            unknown_fields(slots, input, rejections.len(), chunk, dense);
             continue;
         }
         let repeated = leaf.nest.repeated();
-        let count = repeated.map_or(faults.len(), |shape| slots.element_count(shape) as usize);
+        let count = repeated.map_or(rejections.len(), |shape| slots.element_count(shape) as usize);
         let owners: Vec<_> = repeated.map(|shape| slots.shapes[shape].clone()).unwrap_or_default();
         let owner = |index: u32| {
             if repeated.is_none() {
@@ -48,21 +46,22 @@ pub(super) fn validate(plan: &Plan, batch: &mut MicroBatch<'_>, values: &mut [Va
             // Elements are numbered through, so the last shape that begins at or before it and is not empty owns it.
             owners[..after].iter().rfind(|slot| slot.count > 0).map_or(0, |slot| slot.record as usize)
         };
-        let note = &mut |index, code| reject(&mut faults[owner(index)], code, Spot::Leaf(number));
+        let note = &mut |index, code| reject(&mut rejections[owner(index)], code, Spot::Leaf(number));
         let mut column = Column { leaf, chunk, count, dense, reject: note };
         column.fill(plan.inputs[input].kind, &mut values[number], input, slots);
         if leaf.required && slots.inputs[input].len() < count {
-            missing(leaf, number, &slots.inputs[input], slots, count, &owner, faults);
+            missing(leaf, number, &slots.inputs[input], slots, count, &owner, rejections);
         }
     }
 }
 
 /// Arrival and event time of every record.
 fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffers) {
-    let MicroBatch { records, slots, source, chunk, faults } = batch;
-    let Buffers { event_ms, arrival_ms, .. } = buffers;
-    arrival_ms.clear();
-    arrival_ms.extend(records.iter().map(|record| record.arrival_ms.unwrap_or(source.arrival_ms)));
+    let MicroBatch { records, slots, source, chunk, rejections } = batch;
+    let Buffers { event_us, arrival_us, .. } = buffers;
+    let us = |ms: i64| ms.saturating_mul(MS_US);
+    arrival_us.clear();
+    arrival_us.extend(records.iter().map(|record| us(record.arrival_ms.unwrap_or(source.arrival_ms))));
     if let Some((input, format)) = plan.arrival_time {
         for slot in &slots.inputs[input] {
             let record = slot.index as usize;
@@ -70,26 +69,28 @@ fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffers) {
                 continue;
             }
             match time_of(*slot, format, chunk, &slots.scratch) {
-                Ok(ms) => arrival_ms[record] = ms,
-                Err(code) => reject(&mut faults[record], code, Spot::Input(input)),
+                Ok(us) => arrival_us[record] = us,
+                Err(code) => reject(&mut rejections[record], code, Spot::Input(input)),
             }
         }
     }
     let time = &plan.event_time;
-    event_ms.clear();
-    event_ms.resize(records.len(), i64::MIN);
+    event_us.clear();
+    event_us.resize(records.len(), i64::MIN);
     for slot in &slots.inputs[time.input] {
         let record = slot.index as usize;
         match time_of(*slot, time.format, chunk, &slots.scratch) {
-            Ok(ms) => event_ms[record] = ms,
-            Err(code) => reject(&mut faults[record], code, Spot::Input(time.input)),
+            Ok(us) => event_us[record] = us,
+            Err(code) => reject(&mut rejections[record], code, Spot::Input(time.input)),
         }
     }
-    for (record, ms) in event_ms.iter().enumerate() {
-        if *ms == i64::MIN {
-            reject(&mut faults[record], Code::MissingField, Spot::Input(time.input));
-        } else if *ms < time.not_before_ms || *ms > arrival_ms[record].saturating_add(time.ahead_max_ms) {
-            reject(&mut faults[record], Code::EventTimeOutOfBounds, Spot::Input(time.input));
+    for (record, us) in event_us.iter().enumerate() {
+        // The bounds are milliseconds.
+        let (event_ms, arrival_ms) = (us.div_euclid(MS_US), arrival_us[record].div_euclid(MS_US));
+        if *us == i64::MIN {
+            reject(&mut rejections[record], Code::MissingField, Spot::Input(time.input));
+        } else if event_ms < time.not_before_ms || event_ms > arrival_ms.saturating_add(time.ahead_max_ms) {
+            reject(&mut rejections[record], Code::EventTimeOutOfBounds, Spot::Input(time.input));
         }
     }
 }
@@ -116,9 +117,9 @@ impl Column<'_> {
         let list = std::mem::take(&mut slots.inputs[input]);
         match values {
             // A rule turns the number into a text; what arrives is a number.
-            Values::Dictionary(_) if kind == InputKind::Int => self.numbers(Physical::Int64, &list, &slots.scratch),
+            Values::Dictionary(_) if kind == InputKind::Int => self.numbers(&list, &slots.scratch),
             Values::Dictionary(dictionary) => self.dictionary(dictionary, &list, &slots.scratch),
-            Values::Numbers(_) => self.numbers(self.leaf.physical, &list, &slots.scratch),
+            Values::Numbers(_) => self.numbers(&list, &slots.scratch),
             Values::Texts(_) => self.texts(&list, &mut slots.scratch),
             Values::Sequences { .. } => {}
         }
@@ -155,7 +156,7 @@ impl Column<'_> {
         }
     }
 
-    fn numbers(&mut self, physical: Physical, list: &[Slot], scratch: &[u8]) {
+    fn numbers(&mut self, list: &[Slot], scratch: &[u8]) {
         let Dense { values, valid, .. } = self.dense;
         values.clear();
         valid.clear();
@@ -166,7 +167,7 @@ impl Column<'_> {
             valid.resize(self.count, false);
         }
         for slot in list {
-            let value = match number(self.leaf, physical, *slot, self.chunk, scratch) {
+            let value = match number(self.leaf, *slot, self.chunk, scratch) {
                 Ok(value) => value,
                 Err(code) => {
                     (self.reject)(slot.index, code);
@@ -202,42 +203,41 @@ impl Column<'_> {
 }
 
 #[inline]
-fn number(leaf: &Leaf, physical: Physical, slot: Slot, chunk: &[u8], scratch: &[u8]) -> Result<i64, Code> {
-    match physical {
-        Physical::Int32 | Physical::Int64 => {
+fn number(leaf: &Leaf, slot: Slot, chunk: &[u8], scratch: &[u8]) -> Result<i64, Code> {
+    match leaf.data_type {
+        // The number from which a rule makes a string.
+        ScalarType::Int32 | ScalarType::Int64 | ScalarType::String => {
             let value = slot.value.cast_signed();
             if leaf.checks.holds(value) { Ok(value) } else { Err(Code::OutOfRange) }
         }
-        Physical::Float64 => {
+        ScalarType::Float64 => {
             let value = f64::from_bits(slot.value);
             let below = leaf.checks.min.is_some_and(|min| value < min);
             let above = leaf.checks.max.is_some_and(|max| value > max);
             if below || above { Err(Code::OutOfRange) } else { Ok(slot.value.cast_signed()) }
         }
-        Physical::Bool => Ok(slot.value.cast_signed()),
-        Physical::Date32 | Physical::TimestampMillis => {
-            let format = leaf.time_format.unwrap_or(TimeFormat::Rfc3339);
-            let ms = time_of(slot, format, chunk, scratch)?;
-            Ok(if physical == Physical::Date32 { ms.div_euclid(DAY_MS) } else { ms })
-        }
-        Physical::Text { .. } => Err(Code::WrongType),
+        ScalarType::Bool => Ok(slot.value.cast_signed()),
+        ScalarType::Date32(format) => Ok(time_of(slot, format, chunk, scratch)?.div_euclid(DAY_US)),
+        ScalarType::Timestamp(format) => time_of(slot, format, chunk, scratch),
+        ScalarType::Json => Err(Code::WrongType),
     }
 }
 
-/// The time of a slot, in milliseconds.
+/// The time of a slot, in microseconds.
 #[inline]
 fn time_of(slot: Slot, format: TimeFormat, chunk: &[u8], scratch: &[u8]) -> Result<i64, Code> {
-    /// The end of year 9999: no time beyond it can be written as RFC 3339.
-    const LAST_MS: i64 = 253_402_300_799_999;
+    /// The end of year 9999, the last one that RFC 3339 has.
+    const END_US: i64 = 253_402_300_800_000_000;
     match format {
         TimeFormat::EpochMs => {
             let ms = slot.value.cast_signed();
-            if (-62_135_596_800_000..=LAST_MS).contains(&ms) { Ok(ms) } else { Err(Code::OutOfRange) }
+            if (-62_135_596_800_000..END_US / MS_US).contains(&ms) { Ok(ms * MS_US) } else { Err(Code::OutOfRange) }
         }
         TimeFormat::EpochS => {
-            let ms = (f64::from_bits(slot.value) * 1000.0).round();
+            // A double has whole microseconds until the year 2242.
+            let us = (f64::from_bits(slot.value) * 1e6).round();
             #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "bounded just before")]
-            if ms.abs() <= LAST_MS as f64 { Ok(ms as i64) } else { Err(Code::OutOfRange) }
+            if us.abs() < END_US as f64 { Ok(us as i64) } else { Err(Code::OutOfRange) }
         }
         TimeFormat::Rfc3339 | TimeFormat::Date => {
             let mut bytes = slot.bytes(chunk, scratch);
@@ -246,12 +246,12 @@ fn time_of(slot: Slot, format: TimeFormat, chunk: &[u8], scratch: &[u8]) -> Resu
                 text::unescape(bytes, &mut unescaped);
                 bytes = &unescaped;
             }
-            let ms = if format == TimeFormat::Rfc3339 {
-                parse_rfc3339(bytes)
+            let us = if format == TimeFormat::Rfc3339 {
+                parse_rfc3339_us(bytes)
             } else {
-                parse_date(bytes).map(|days| days * DAY_MS)
+                parse_date(bytes).map(|days| days * DAY_US)
             };
-            ms.ok_or(Code::BadTimestamp)
+            us.ok_or(Code::BadTimestamp)
         }
     }
 }
@@ -284,11 +284,11 @@ fn missing(
     slots: &Slots,
     count: usize,
     owner: &dyn Fn(u32) -> usize,
-    faults: &mut [Option<Fault>],
+    rejections: &mut [Option<Rejection>],
 ) {
     let mut present = vec![false; count];
     list.iter().for_each(|slot| present[slot.index as usize] = true);
-    let mut report = |index: u32| reject(&mut faults[owner(index)], Code::MissingField, Spot::Leaf(number));
+    let mut report = |index: u32| reject(&mut rejections[owner(index)], Code::MissingField, Spot::Leaf(number));
     match leaf.nest {
         // A struct that is absent does not miss its fields.
         Nest::InStruct(shape) => {
@@ -303,11 +303,11 @@ fn missing(
 }
 
 /// Rejects the records in which a required list, map or struct is missing.
-fn missing_shape(shape: ShapeId, slots: &Slots, faults: &mut [Option<Fault>]) {
-    let mut present = vec![false; faults.len()];
+fn missing_shape(shape: ShapeId, slots: &Slots, rejections: &mut [Option<Rejection>]) {
+    let mut present = vec![false; rejections.len()];
     slots.shapes[shape].iter().for_each(|slot| present[slot.record as usize] = true);
-    for (fault, _) in faults.iter_mut().zip(present).filter(|(_, present)| !present) {
-        reject(fault, Code::MissingField, Spot::Shape(shape));
+    for (rejection, _) in rejections.iter_mut().zip(present).filter(|(_, present)| !present) {
+        reject(rejection, Code::MissingField, Spot::Shape(shape));
     }
 }
 

@@ -1,26 +1,27 @@
 //! Whether a definition makes sense as a whole.
 //!
-//! Owns: every refusal that needs more than one key to see (unknown partition column, a personal field without a rule,
-//! a rule that does not suit its type). Does not own: the form of single keys (`read`), decoding (`plan`).
+//! Owns: every check that needs more than one key, such as an unknown partition column, a personal field without a rule, or
+//! a rule that does not fit its type. Does not own: the form of single keys (`read`), decoding (`plan`).
+//!
 //! Every message says what to write instead.
 
 use std::collections::HashMap;
 
-use crate::columns::partition::TEXTS_MAX;
-use crate::dataset::definition::{
-    Column, Definition, FieldRules, Kind, Member, Rule, ScalarKind, Source, TimeFormat, TimePart,
-};
+use crate::dataset::definition::{Column, Definition, FieldRules, Kind, Member, Source, TimePart};
 use crate::dataset::pattern::Pattern;
 use crate::dataset::personal::looks_personal;
+use crate::dataset::plan::Partition;
 use crate::dataset::pointer::Pointer;
+use crate::dataset::rule::{Rule, invalid_pattern};
+use crate::dataset::types::{ScalarType, TimeFormat};
 use crate::layout::{DATE_PARTS, RESERVED_DATASETS};
 use crate::toml_reader::{At, Problem, Problems, Scalar, nearest};
 
-/// Columns that every file has beside the definition's own.
+/// Columns that every file has in addition to those of the definition.
 pub(crate) const INGEST_COLUMNS: [&str; 5] =
     ["ingest_stream", "ingest_shard", "ingest_sequence", "ingest_subsequence", "ingest_arrival_time"];
 
-/// All that is wrong with a definition; `file` is for messages.
+/// Every problem of a definition; `file` is only for messages.
 pub(crate) fn check(file: &str, definition: &Definition) -> Problems {
     let mut checker = Checker { file, problems: Problems::default() };
     checker.names(definition);
@@ -33,8 +34,8 @@ pub(crate) fn check(file: &str, definition: &Definition) -> Problems {
     checker.problems
 }
 
-/// Rules that recognize a dataset by a field inside an embedded document, its own or another dataset's: whether such a
-/// field is seen would depend on which dataset the record is first taken for.
+/// Finds rules that recognize a dataset by a field inside an embedded document, of this or another dataset. Whether such a
+/// field is seen would depend on the dataset by whose plan the record happens to be scanned first.
 pub(crate) fn recognized_outside(file: &str, definition: &Definition, all: &[Definition]) -> Problems {
     let mut checker = Checker { file, problems: Problems::default() };
     for rule in &definition.recognize {
@@ -68,13 +69,13 @@ impl Checker<'_> {
     fn names(&mut self, definition: &Definition) {
         let name = &definition.name;
         if !is_name(&name.value) || RESERVED_DATASETS.contains(&name.value.as_str()) {
-            self.report(name.line, format!("'{}' can't name a dataset: {NAME_RULE}", name.value));
+            self.report(name.line, format!("'{}' is not a valid name for a dataset: {NAME_RULE}", name.value));
         }
         let mut seen: HashMap<&str, usize> = HashMap::new();
         for column in &definition.columns {
             let At { value: name, line } = &column.name;
             if !is_name(name) {
-                self.report(*line, format!("'{name}' can't name a column: {NAME_RULE}"));
+                self.report(*line, format!("'{name}' is not a valid name for a column: {NAME_RULE}"));
             }
             if INGEST_COLUMNS.contains(&name.as_str()) {
                 self.report(*line, format!("column '{name}' is in every file already: give yours another name"));
@@ -91,11 +92,11 @@ impl Checker<'_> {
     fn partitions(&mut self, definition: &Definition) {
         let At { value: names, line } = &definition.partition_by;
         if names.is_empty() {
-            self.report(*line, "partition_by names nothing: name columns, or year, month, day");
+            self.report(*line, "partition_by is empty: name columns, or year, month, day");
         }
         let texts = names.iter().filter(|name| !DATE_PARTS.contains(&name.as_str())).count();
-        if texts > TEXTS_MAX {
-            self.report(*line, format!("partition_by names more than {TEXTS_MAX} columns"));
+        if texts > Partition::TEXTS_MAX {
+            self.report(*line, format!("partition_by names more than {} columns", Partition::TEXTS_MAX));
         }
         for (n, name) in names.iter().enumerate() {
             if names[..n].contains(name) {
@@ -113,9 +114,12 @@ impl Checker<'_> {
                 self.report(*line, format!("there is no column '{name}' to partition by; {hint}"));
                 continue;
             };
-            let is_text = matches!(column.kind, Kind::Scalar(ScalarKind::String)) && !column.field.unique;
-            if !is_text || !matches!(column.source, Source::Pointer(_)) || drops(&column.field) {
-                self.report(*line, format!("'{name}' can't be a partition: it must be a string column with a pointer"));
+            let is_text = matches!(column.kind, Kind::Scalar(ScalarType::String)) && !column.field.unique;
+            if !is_text || !matches!(column.source, Source::Pointer(_)) || column.field.is_dropped() {
+                self.report(
+                    *line,
+                    format!("'{name}' cannot be a partition: it must be a string column with a pointer"),
+                );
             }
         }
     }
@@ -125,13 +129,13 @@ impl Checker<'_> {
         let line = *line;
         let computed = !matches!(column.source, Source::Pointer(_));
         if computed && (column.field.required || column.field.anonymize.is_some()) {
-            self.report(line, format!("'{name}' is computed: required and anonymize have no meaning for it"));
+            self.report(line, format!("'{name}' is computed: required and anonymize do not apply"));
         }
         if computed && is_constrained(&column.field) {
-            self.report(line, format!("'{name}' is computed: constraints and hints have no meaning for it"));
+            self.report(line, format!("'{name}' is computed: constraints and hints do not apply"));
         }
         if matches!(column.kind, Kind::Struct(_) | Kind::ListOfStructs(_)) && is_constrained(&column.field) {
-            self.report(line, format!("'{name}' is made of fields: constraints and hints stand with these"));
+            self.report(line, format!("'{name}' has fields: put constraints and hints on the fields"));
         }
         if let Source::Lookup { column: from, .. } = &column.source
             && column.field.personal != Some(false)
@@ -140,7 +144,7 @@ impl Checker<'_> {
             self.report(
                 line,
                 format!(
-                    "'{name}' looks like {meaning}, and a lookup's values land as they are: leave it out, \
+                    "'{name}' looks like {meaning}, and lookup values are written as they are: leave it out, \
                      or state personal = false"
                 ),
             );
@@ -148,8 +152,11 @@ impl Checker<'_> {
         match (&column.source, &column.kind) {
             (Source::Pointer(pointer), Kind::Scalar(kind)) => self.value(name, line, pointer, *kind, &column.field),
             (Source::Pointer(pointer), Kind::List(kind)) => {
-                if *kind == ScalarKind::Json {
-                    self.report(line, format!("'{name}': a list of json has no use; make the column itself json"));
+                if *kind == ScalarType::Json {
+                    self.report(
+                        line,
+                        format!("'{name}': a list of json is not supported; make the column itself json"),
+                    );
                 }
                 self.value(name, line, pointer, *kind, &column.field);
             }
@@ -158,17 +165,17 @@ impl Checker<'_> {
                 self.members(name, line, pointer, members);
             }
             (Source::EventTime(TimePart::Whole) | Source::ArrivalTime, Kind::Scalar(kind)) => {
-                if !matches!(kind, ScalarKind::TimestampMillis(_) | ScalarKind::Date32(_)) {
-                    self.report(line, format!("'{name}' is a time: its type is timestamp_millis or date32"));
+                if !kind.is_time() {
+                    self.report(line, format!("'{name}' is a time: its type is timestamp or date32"));
                 }
             }
             (Source::EventTime(_), Kind::Scalar(kind)) => {
-                if *kind != ScalarKind::Int32 {
+                if *kind != ScalarType::Int32 {
                     self.report(line, format!("'{name}' is a part of a date: its type is int32"));
                 }
             }
             (Source::UnknownFields, kind) => {
-                if !matches!(kind, Kind::Scalar(ScalarKind::Json)) {
+                if !matches!(kind, Kind::Scalar(ScalarType::Json)) {
                     self.report(line, format!("'{name}' holds unknown fields as one JSON text: its type is json"));
                 }
                 if column.field.allow.is_none() {
@@ -179,18 +186,21 @@ impl Checker<'_> {
                 if !definition.lookups.iter().any(|known| known.name.value == *lookup) {
                     self.report(line, format!("'{name}': there is no [[lookup]] named '{lookup}'"));
                 }
-                if !matches!(kind, Kind::Scalar(ScalarKind::String | ScalarKind::Int64 | ScalarKind::Float64)) {
+                if !matches!(kind, Kind::Scalar(kind) if kind.is_lookup_value()) {
                     self.report(line, format!("'{name}' comes from a lookup: its type is string, int64 or float64"));
                 }
             }
-            (_, _) => self.report(line, format!("'{name}' is computed: its type can't be a list, map or struct")),
+            (_, _) => self.report(line, format!("'{name}' is computed: its type cannot be a list, map or struct")),
         }
     }
 
     fn members(&mut self, name: &str, line: usize, above: &Pointer, members: &[Member]) {
         for (n, member) in members.iter().enumerate() {
             if !is_name(&member.name.value) {
-                self.report(member.name.line, format!("'{}' can't name a field: {NAME_RULE}", member.name.value));
+                self.report(
+                    member.name.line,
+                    format!("'{}' is not a valid name for a field: {NAME_RULE}", member.name.value),
+                );
             }
             if members[..n].iter().any(|other| other.name.value == member.name.value) {
                 self.report(member.name.line, format!("two fields of '{name}' are named '{}'", member.name.value));
@@ -198,26 +208,26 @@ impl Checker<'_> {
             let path = format!("{name}.{}", member.name.value);
             self.value(&path, member.name.line, &above.join(&member.pointer), member.kind, &member.field);
         }
-        if members.iter().all(|member| drops(&member.field)) {
+        if members.iter().all(|member| member.field.is_dropped()) {
             self.report(line, format!("every field of '{name}' is dropped: drop the column itself"));
         }
     }
 
-    fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarKind, rules: &FieldRules) {
-        if !matches!(kind, ScalarKind::String | ScalarKind::Float64 | ScalarKind::Int64 | ScalarKind::Bool) {
+    fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarType, rules: &FieldRules) {
+        if !kind.is_map_value() {
             self.report(line, format!("'{name}': the values of a map are string, int64, float64 or bool"));
         }
         if rules.allow.is_none() {
             self.report(line, format!("'{name}' {ALLOW_RULE}"));
         }
-        // The allow-list is the statement that the listed keys are harmless; the map's own name need not be.
+        // By listing the keys, the author states that they are harmless; the name of the map does not matter then.
         let rules = FieldRules { personal: rules.personal.or(Some(false)), ..rules.clone() };
         self.value(name, line, pointer, kind, &rules);
     }
 
-    fn value(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarKind, rules: &FieldRules) {
+    fn value(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarType, rules: &FieldRules) {
         self.personal(name, line, pointer, rules);
-        if kind == ScalarKind::Json && rules.personal.is_none() {
+        if kind == ScalarType::Json && rules.personal.is_none() {
             self.report(
                 line,
                 format!("'{name}' is free-form JSON: state personal = false if nothing personal is in it"),
@@ -226,22 +236,22 @@ impl Checker<'_> {
         if let Some(rule) = &rules.anonymize {
             self.rule(name, rule, kind);
         }
-        let banded = matches!(rules.anonymize, Some(At { value: Rule::AgeBand(_), .. }));
-        let number = banded || matches!(kind, ScalarKind::Int32 | ScalarKind::Int64 | ScalarKind::Float64);
-        let text = kind == ScalarKind::String && !banded;
+        let is_number_for_rule = rules.input_of_rule().is_some();
+        let number = is_number_for_rule || kind.is_number();
+        let text = kind == ScalarType::String && !is_number_for_rule;
         for bound in [&rules.min, &rules.max].into_iter().flatten() {
             if !number {
-                self.report(bound.line, format!("'{name}' is no number: min and max have no meaning for it"));
+                self.report(bound.line, format!("'{name}' is not a number: min and max do not apply"));
             }
         }
         for bound in [&rules.min_length, &rules.max_length].into_iter().flatten() {
             if !text || bound.value < 0 {
-                self.report(bound.line, format!("'{name}': lengths are for strings, and not negative"));
+                self.report(bound.line, format!("'{name}': lengths apply to strings, and are not negative"));
             }
         }
         if let Some(pattern) = &rules.pattern {
             if !text {
-                self.report(pattern.line, format!("'{name}' is no string: pattern has no meaning for it"));
+                self.report(pattern.line, format!("'{name}' is not a string: pattern does not apply"));
             }
             self.pattern(name, pattern);
         }
@@ -250,10 +260,10 @@ impl Checker<'_> {
         {
             self.report(one_of.line, format!("'{name}': one_of lists the strings that a string may be"));
         }
-        if rules.unique && (!text || matches!(rules.anonymize, Some(At { value: Rule::AgeBand(_), .. }))) {
+        if rules.unique && !text {
             self.report(line, format!("'{name}': unique is a hint for strings"));
         }
-        if rules.accept_text && !number && kind != ScalarKind::Bool {
+        if rules.accept_text && !number && kind != ScalarType::Bool {
             self.report(line, format!("'{name}': accept_text is for numbers and booleans that come as strings"));
         }
     }
@@ -280,31 +290,18 @@ impl Checker<'_> {
         }
     }
 
-    fn rule(&mut self, name: &str, rule: &At<Rule>, kind: ScalarKind) {
-        let time = matches!(kind, ScalarKind::TimestampMillis(_));
-        let text = kind == ScalarKind::String;
-        let (fits, wanted) = match &rule.value {
-            Rule::Drop => (true, ""),
-            Rule::TruncateToHour | Rule::TruncateToDay => (time, "timestamp_millis"),
-            Rule::Pseudonym | Rule::Region(_) | Rule::TruncateIp | Rule::Match(_) => (text, "string"),
-            Rule::AgeBand(bands) => {
-                if bands.is_empty() || bands.windows(2).any(|pair| pair[0] >= pair[1]) || bands[0] <= 0 {
-                    self.report(rule.line, format!("'{name}': bands are rising ages, such as [18, 25, 35]"));
-                }
-                (text, "string")
-            }
-        };
-        if !fits {
-            self.report(rule.line, format!("'{name}': this rule makes a {wanted}; set type = \"{wanted}\""));
+    fn rule(&mut self, name: &str, rule: &At<Rule>, kind: ScalarType) {
+        if let Some(problem) = rule.value.problem() {
+            self.report(rule.line, format!("'{name}': {problem}"));
         }
-        if let Rule::Match(pattern) = &rule.value {
-            self.pattern(name, &At { value: pattern.clone(), line: rule.line });
+        if let Some(wanted) = rule.value.applies_to().filter(|wanted| *wanted != kind.spec().name) {
+            self.report(rule.line, format!("'{name}': this rule makes a {wanted}; set type = \"{wanted}\""));
         }
     }
 
     fn pattern(&mut self, name: &str, pattern: &At<String>) {
         if let Err(problem) = Pattern::new(&pattern.value) {
-            self.report(pattern.line, format!("'{name}': '{}' is no regular expression ({problem})", pattern.value));
+            self.report(pattern.line, format!("'{name}': {}", invalid_pattern(&pattern.value, &problem)));
         }
     }
 
@@ -312,16 +309,17 @@ impl Checker<'_> {
         for lookup in &definition.lookups {
             let on = definition.columns.iter().find(|column| column.name.value == lookup.on.value);
             let joins = on.is_some_and(|column| {
-                matches!(column.kind, Kind::Scalar(ScalarKind::String))
+                matches!(column.kind, Kind::Scalar(ScalarType::String))
                     && !column.field.unique
                     && matches!(column.source, Source::Pointer(_))
-                    && !matches!(column.field.anonymize, Some(At { value: Rule::Drop | Rule::AgeBand(_), .. }))
+                    && !column.field.is_dropped()
+                    && column.field.input_of_rule().is_none()
             });
             if !joins {
                 self.report(
                     lookup.on.line,
                     format!(
-                        "lookup '{}' joins on '{}', which is no string column with a pointer",
+                        "lookup '{}' joins on '{}', which is not a string column with a pointer",
                         lookup.name.value, lookup.on.value
                     ),
                 );
@@ -342,7 +340,7 @@ impl Checker<'_> {
     }
 }
 
-/// Whether there are constraints, or hints about values.
+/// Whether the column has constraints, or hints about its values.
 fn is_constrained(rules: &FieldRules) -> bool {
     let bounds = rules.min.is_some() || rules.max.is_some();
     let lengths = rules.min_length.is_some() || rules.max_length.is_some();
@@ -351,14 +349,10 @@ fn is_constrained(rules: &FieldRules) -> bool {
 
 const NAME_RULE: &str = "use lower-case letters, digits and '_', starting with a letter, 64 at most";
 const RULE_HINT: &str = "add anonymize = { rule = \"pseudonym\" }, \"drop\" or another";
-const ALLOW_RULE: &str = "is free-form and needs allow = [\"key\", …]: keys that are not listed never land";
+const ALLOW_RULE: &str = "is free-form and needs allow = [\"key\", …]: keys that are not listed are never written";
 
 fn is_name(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-}
-
-fn drops(rules: &FieldRules) -> bool {
-    matches!(rules.anonymize, Some(At { value: Rule::Drop, .. }))
 }

@@ -1,35 +1,35 @@
 //! From a checked definition to a plan.
 //!
-//! Owns: which inputs, shapes and leaves each column needs, in the order in which they stand in the file: the
-//! Owns: which inputs, shapes and leaves each column needs, in the order in which they stand in the file: the
-//! definition's columns, then the ingest columns. Does not own: what a column's rules become (`rules`), whether the
-//! definition makes sense (`check`), though what only planting shows (one field read in two ways that can't both hold) is
-//! refused here.
+//! Owns: which inputs, shapes and leaves each column needs, in the order of the file: the definition's columns, then the
+//! ingest columns. Does not own: what a type or a rule implies (`types`, `rule`), whether the definition makes sense
+//! (`check`).
+//!
+//! One kind of mistake shows only while the decode tree grows, and is reported here: one field is read in two ways that
+//! exclude each other.
 
 use sha2::{Digest, Sha256};
 
 use crate::dataset::check::INGEST_COLUMNS;
-use crate::dataset::definition::{
-    Column, Definition, FieldRules, Kind, Member, ScalarKind, Source, TimeField, TimeFormat,
-};
+use crate::dataset::definition::{Column, Definition, FieldRules, Kind, Member, Source, TimeField};
 use crate::dataset::keys::AllowList;
 use crate::dataset::lookup::LookupTable;
+use crate::dataset::pattern::Pattern;
 use crate::dataset::plan::{
-    ColumnType, EventTimeInput, Input, InputId, InputKind, Leaf, LeafSource, MapInputs, Nest, Partition, Physical,
-    Plan, PlannedColumn, PlannedLookup, Shape, ShapeId, ShapeKind, Transform,
+    Checks, ColumnType, EventTimeInput, Input, InputId, Leaf, LeafSource, MapInputs, Nest, Partition, Plan,
+    PlannedColumn, PlannedLookup, Shape, ShapeId, ShapeKind, TextChecks,
 };
 use crate::dataset::pointer::Pointer;
 use crate::dataset::recognize::Markers;
-use crate::dataset::rules::{checks, field_input, is_drop, output_type, scalar_input, transform};
 use crate::dataset::tree::{Draft, Target};
+use crate::dataset::types::{InputKind, ScalarType, TimeFormat};
 use crate::layout::DATE_PARTS;
-use crate::toml_reader::{At, Problem, Problems};
+use crate::toml_reader::{At, Problem, Problems, Scalar};
 
-/// Gives the lookup table of a file and key column, or a sentence why there is none.
+/// Reads the lookup table of a file and key column; `Err`: a sentence that says why this failed.
 pub type Tables<'t> = dyn Fn(&str, &str) -> Result<LookupTable, String> + 't;
 
-/// Compiles a checked definition: its text, and the marks by which records are told apart with the number that it has
-/// among them. `file` is for messages.
+/// Compiles a checked definition with its text. `markers` has the marks by which records are recognized, and `dataset` is
+/// the number of the definition in them. `file` is only for messages.
 pub(crate) fn compile(
     file: &str,
     definition: &Definition,
@@ -111,22 +111,22 @@ impl Compiler<'_> {
         })
     }
 
-    /// Refuses two readings of one field that no value suits.
+    /// Reports two readings of one field that no value fits.
     fn readings(&mut self) {
         let mut message = Vec::new();
         for (n, one) in self.inputs.iter().enumerate() {
             for other in &self.inputs[..n] {
                 if one.pointer == other.pointer && one.shape == other.shape && !one.goes_with(other) {
                     let (first, second) = (other.kind.in_words(), one.kind.in_words());
-                    message.push(format!("{} is read as {first} and as {second}: no record can be both", one.pointer));
+                    message.push(format!("{} is read as {first} and as {second}: no value is both", one.pointer));
                 }
             }
         }
         message.into_iter().for_each(|message| self.report(0, message));
     }
 
-    fn plant(&mut self, line: usize, pointer: &Pointer, target: Target) {
-        if let Err(message) = self.draft.plant(pointer, target) {
+    fn read(&mut self, line: usize, pointer: &Pointer, target: Target) {
+        if let Err(message) = self.draft.add(pointer, target) {
             self.report(line, message);
         }
     }
@@ -147,41 +147,35 @@ impl Compiler<'_> {
     }
 
     fn time_input(&mut self, field: &TimeField) -> InputId {
-        let kind = scalar_input(ScalarKind::TimestampMillis(field.format));
-        let input = self.input(field.pointer.value.to_string(), kind, false, None);
-        self.plant(field.pointer.line, &field.pointer.value, Target::Take(input));
+        let input = self.input(field.pointer.value.to_string(), field.format.input(), false, None);
+        self.read(field.pointer.line, &field.pointer.value, Target::Take(input));
         input
     }
 
     fn column(&mut self, definition: &Definition, column: &Column) {
         let At { value: name, line } = &column.name;
         let line = *line;
-        let dropped = is_drop(&column.field);
-        if let (Source::Pointer(pointer), true) = (&column.source, dropped) {
-            self.plant(line, pointer, Target::Known);
+        if let (Source::Pointer(pointer), true) = (&column.source, column.field.is_dropped()) {
+            self.read(line, pointer, Target::Known);
             return;
         }
         let in_file = !definition.partition_by.value.contains(name);
         let data_type = match (&column.source, &column.kind) {
             (Source::Pointer(pointer), Kind::Scalar(kind)) => {
                 self.scalar(name, line, pointer, *kind, &column.field, in_file);
-                output_type(*kind, &column.field)
+                ColumnType::Scalar(*kind)
             }
             (Source::Pointer(pointer), Kind::List(kind)) => {
                 let shape = self.shape(pointer, ShapeKind::Repeated, column.field.required);
-                let input = self.input(
-                    pointer.to_string(),
-                    field_input(*kind, &column.field),
-                    column.field.accept_text,
-                    Some(shape),
-                );
-                self.plant(line, pointer, Target::List { shape, element: input });
+                let input =
+                    self.input(pointer.to_string(), column.field.input(*kind), column.field.accept_text, Some(shape));
+                self.read(line, pointer, Target::List { shape, element: input });
                 self.leaf(name.clone(), LeafSource::Input(input), Nest::Element(shape), *kind, &column.field);
-                ColumnType::List(Box::new(output_type(*kind, &column.field)))
+                ColumnType::List(Box::new(ColumnType::Scalar(*kind)))
             }
             (Source::Pointer(pointer), Kind::Map(kind)) => {
                 self.map(name, line, pointer, *kind, &column.field);
-                ColumnType::Map(Box::new(output_type(*kind, &column.field)))
+                ColumnType::Map(Box::new(ColumnType::Scalar(*kind)))
             }
             (Source::Pointer(pointer), Kind::Struct(members)) => {
                 self.structure(name, line, pointer, (members, column.field.required))
@@ -191,7 +185,7 @@ impl Compiler<'_> {
             }
             (source, Kind::Scalar(kind)) => {
                 self.computed(name, line, source, *kind, column);
-                output_type(*kind, &column.field)
+                ColumnType::Scalar(*kind)
             }
             // `check` has refused every other combination.
             _ => return,
@@ -209,24 +203,24 @@ impl Compiler<'_> {
         name: &str,
         line: usize,
         pointer: &Pointer,
-        kind: ScalarKind,
+        kind: ScalarType,
         rules: &FieldRules,
         in_file: bool,
     ) {
-        let input = self.input(pointer.to_string(), field_input(kind, rules), rules.accept_text, None);
-        let target = if kind == ScalarKind::Json { Target::Json(input) } else { Target::Take(input) };
-        self.plant(line, pointer, target);
+        let input = self.input(pointer.to_string(), rules.input(kind), rules.accept_text, None);
+        let target = if kind == ScalarType::Json { Target::Json(input) } else { Target::Take(input) };
+        self.read(line, pointer, target);
         self.leaf(name.to_owned(), LeafSource::Input(input), Nest::Flat, kind, rules).in_file = in_file;
     }
 
-    fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarKind, rules: &FieldRules) {
+    fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarType, rules: &FieldRules) {
         let shape = self.shape(pointer, ShapeKind::Repeated, rules.required);
         let key = self.input(format!("{pointer} (key)"), InputKind::Text, false, Some(shape));
-        let value = self.input(pointer.to_string(), field_input(kind, rules), rules.accept_text, Some(shape));
+        let value = self.input(pointer.to_string(), rules.input(kind), rules.accept_text, Some(shape));
         let allow = AllowList::new(rules.allow.as_ref().map_or(&[], |at| at.value.as_slice()));
-        self.plant(line, pointer, Target::Map(MapInputs { shape, key, value, allow }));
+        self.read(line, pointer, Target::Map(MapInputs { shape, key, value, allow }));
         let plain = FieldRules::default();
-        self.leaf(format!("{name}.key"), LeafSource::Input(key), Nest::MapKey(shape), ScalarKind::String, &plain);
+        self.leaf(format!("{name}.key"), LeafSource::Input(key), Nest::MapKey(shape), ScalarType::String, &plain);
         self.leaf(format!("{name}.value"), LeafSource::Input(value), Nest::MapValue(shape), kind, rules);
     }
 
@@ -238,21 +232,21 @@ impl Compiler<'_> {
         (members, required): (&[Member], bool),
     ) -> ColumnType {
         let shape = self.shape(pointer, ShapeKind::Struct, required);
-        self.plant(line, pointer, Target::Struct(shape));
+        self.read(line, pointer, Target::Struct(shape));
         let mut fields = Vec::new();
         for member in members {
             let path = pointer.join(&member.pointer);
-            if is_drop(&member.field) {
-                self.plant(member.name.line, &path, Target::Known);
+            if member.field.is_dropped() {
+                self.read(member.name.line, &path, Target::Known);
                 continue;
             }
-            let kind = field_input(member.kind, &member.field);
+            let kind = member.field.input(member.kind);
             let input = self.input(path.to_string(), kind, member.field.accept_text, None);
-            let target = if member.kind == ScalarKind::Json { Target::Json(input) } else { Target::Take(input) };
-            self.plant(member.name.line, &path, target);
+            let target = if member.kind == ScalarType::Json { Target::Json(input) } else { Target::Take(input) };
+            self.read(member.name.line, &path, target);
             let leaf_name = format!("{name}.{}", member.name.value);
             self.leaf(leaf_name, LeafSource::Input(input), Nest::InStruct(shape), member.kind, &member.field);
-            fields.push((member.name.value.clone(), output_type(member.kind, &member.field)));
+            fields.push((member.name.value.clone(), ColumnType::Scalar(member.kind)));
         }
         ColumnType::Struct(fields)
     }
@@ -265,25 +259,25 @@ impl Compiler<'_> {
         (members, required): (&[Member], bool),
     ) -> ColumnType {
         let shape = self.shape(pointer, ShapeKind::Repeated, required);
-        let mut planted = Vec::new();
+        let mut read = Vec::new();
         let mut fields = Vec::new();
         for member in members {
-            if is_drop(&member.field) {
+            if member.field.is_dropped() {
                 continue;
             }
-            let kind = field_input(member.kind, &member.field);
+            let kind = member.field.input(member.kind);
             let path = format!("{pointer}/*{}", member.pointer);
             let input = self.input(path, kind, member.field.accept_text, Some(shape));
-            planted.push((member.pointer.clone(), input, member.kind == ScalarKind::Json));
+            read.push((member.pointer.clone(), input, member.kind == ScalarType::Json));
             let leaf_name = format!("{name}.{}", member.name.value);
             self.leaf(leaf_name, LeafSource::Input(input), Nest::InElement(shape), member.kind, &member.field);
-            fields.push((member.name.value.clone(), output_type(member.kind, &member.field)));
+            fields.push((member.name.value.clone(), ColumnType::Scalar(member.kind)));
         }
-        self.plant(line, pointer, Target::Objects { shape, members: planted });
+        self.read(line, pointer, Target::Objects { shape, members: read });
         ColumnType::List(Box::new(ColumnType::Struct(fields)))
     }
 
-    fn computed(&mut self, name: &str, line: usize, source: &Source, kind: ScalarKind, column: &Column) {
+    fn computed(&mut self, name: &str, line: usize, source: &Source, kind: ScalarType, column: &Column) {
         let source = match source {
             Source::EventTime(part) => LeafSource::EventTime(*part),
             Source::ArrivalTime => LeafSource::ArrivalTime,
@@ -310,35 +304,20 @@ impl Compiler<'_> {
         name: String,
         source: LeafSource,
         nest: Nest,
-        kind: ScalarKind,
+        kind: ScalarType,
         rules: &FieldRules,
     ) -> &mut Leaf {
-        let transform = transform(rules);
-        let banded = matches!(transform, Transform::AgeBand(_));
-        let physical = match kind {
-            ScalarKind::String => Physical::Text { unique: rules.unique },
-            ScalarKind::Json => Physical::Text { unique: true },
-            ScalarKind::Int32 => Physical::Int32,
-            ScalarKind::Int64 => Physical::Int64,
-            ScalarKind::Float64 => Physical::Float64,
-            ScalarKind::Bool => Physical::Bool,
-            ScalarKind::Date32(_) => Physical::Date32,
-            ScalarKind::TimestampMillis(_) => Physical::TimestampMillis,
-        };
-        let text_input = kind == ScalarKind::String && !banded;
         self.leaves.push(Leaf {
             name,
             source,
             nest,
-            physical,
-            time_format: match kind {
-                ScalarKind::Date32(format) | ScalarKind::TimestampMillis(format) => Some(format),
-                _ => None,
-            },
+            data_type: kind,
+            physical: kind.spec().physical,
+            unique: rules.unique || kind == ScalarType::Json,
             in_file: true,
             required: rules.required && !matches!(nest, Nest::Element(_) | Nest::MapKey(_) | Nest::MapValue(_)),
-            checks: checks(rules, kind, text_input),
-            transform,
+            checks: checks(rules, kind),
+            rule: rules.rule().cloned(),
         });
         let last = self.leaves.len() - 1;
         &mut self.leaves[last]
@@ -346,22 +325,20 @@ impl Compiler<'_> {
 
     fn ingest_columns(&mut self) {
         let columns = [
-            (LeafSource::Stream, ScalarKind::String, "Stream that the record was read from."),
-            (LeafSource::Shard, ScalarKind::String, "Shard of that stream."),
-            (LeafSource::Sequence, ScalarKind::Json, "Sequence number in that shard, decimal."),
-            (LeafSource::SubSequence, ScalarKind::Int64, "Place in its aggregated record; 0 for a plain one."),
+            (LeafSource::Stream, ScalarType::String, "Stream that the record was read from."),
+            (LeafSource::Shard, ScalarType::String, "Shard of that stream."),
+            (LeafSource::Sequence, ScalarType::Json, "Sequence number in that shard, decimal."),
+            (LeafSource::SubSequence, ScalarType::Int64, "Place in its aggregated record; 0 for a plain one."),
             (
                 LeafSource::ArrivalTime,
-                ScalarKind::TimestampMillis(TimeFormat::EpochMs),
+                ScalarType::Timestamp(TimeFormat::EpochMs),
                 "When the record arrived in the stream (UTC).",
             ),
         ];
         for (name, (source, kind, description)) in INGEST_COLUMNS.into_iter().zip(columns) {
             self.leaf(name.to_owned(), source, Nest::Flat, kind, &FieldRules::default());
-            let data_type = match kind {
-                ScalarKind::Json => ColumnType::String,
-                other => output_type(other, &FieldRules::default()),
-            };
+            // A sequence number is kept like a JSON text: as a string that hardly repeats.
+            let data_type = ColumnType::Scalar(if kind == ScalarType::Json { ScalarType::String } else { kind });
             let description = description.to_owned();
             self.columns.push(PlannedColumn { name: name.to_owned(), description, data_type, in_file: true });
         }
@@ -419,11 +396,36 @@ impl Compiler<'_> {
     }
 }
 
-/// The hash of a definition's text and of the tables that it is joined to, in hex.
+/// The constraints on a value as it arrives.
+fn checks(rules: &FieldRules, kind: ScalarType) -> Checks {
+    let number = |bound: &Option<At<f64>>| bound.as_ref().map(|at| at.value);
+    let (mut min, mut max) = (number(&rules.min), number(&rules.max));
+    if let Some((least, greatest)) = kind.range() {
+        min = Some(min.unwrap_or(f64::MIN).max(least));
+        max = Some(max.unwrap_or(f64::MAX).min(greatest));
+    }
+    let constrained =
+        rules.min_length.is_some() || rules.max_length.is_some() || rules.one_of.is_some() || rules.pattern.is_some();
+    let length = |bound: &Option<At<i64>>| bound.as_ref().and_then(|at| usize::try_from(at.value).ok());
+    let is_text = rules.input(kind) == InputKind::Text && kind == ScalarType::String;
+    let text = (is_text && constrained).then(|| TextChecks {
+        min_length: length(&rules.min_length).unwrap_or(0),
+        max_length: length(&rules.max_length).unwrap_or(usize::MAX),
+        one_of: rules.one_of.as_ref().map(|at| {
+            let text =
+                |value: &Scalar| if let Scalar::Text(text) = value { Some(text.as_bytes().into()) } else { None };
+            at.value.iter().filter_map(text).collect()
+        }),
+        pattern: rules.pattern.as_ref().and_then(|at| Pattern::new(&at.value).ok()),
+    });
+    Checks { min, max, text }
+}
+
+/// The hash of a definition's text and of its lookup tables, in hex.
 fn version(text: &str, lookups: &[PlannedLookup]) -> String {
     let mut hash = Sha256::new();
     hash.update(text);
-    // Without lookups it is the hash of the text, which anyone can check with sha256sum.
+    // Without lookups it is the hash of the text, which `sha256sum` prints too.
     lookups.iter().for_each(|lookup| hash.update(format!("\n{} {}", lookup.name, lookup.table.content_hash())));
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,9 +1,12 @@
 //! A dataset as its TOML file defines it.
 //!
-//! Owns: the types of a definition. Does not own: reading it (`read`), whether it makes sense as a whole (`check`), nor
-//! how it is decoded (`plan`). The format is documented for users in `docs/datasets.md`.
+//! Owns: the types of a definition. Does not own: reading it (`read`), whether it makes sense as a whole (`check`), scalar
+//! types (`types`) and rules for personal values (`rule`), how records are decoded (`plan`). The format is documented for
+//! users in `docs/datasets.md`.
 
 use crate::dataset::pointer::Pointer;
+use crate::dataset::rule::Rule;
+use crate::dataset::types::{InputKind, ScalarType, TimeFormat};
 use crate::toml_reader::{At, Scalar};
 
 /// A definition as read; see `docs/datasets.md` for the meaning of each field.
@@ -20,7 +23,7 @@ pub(crate) struct Definition {
     pub(crate) lookups: Vec<Lookup>,
 }
 
-/// One way in which a record of the dataset is told from others: all conditions hold.
+/// One way to recognize a record of the dataset: all conditions hold.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Recognize {
     pub(crate) present: Vec<At<Pointer>>,
@@ -35,25 +38,12 @@ pub(crate) struct TimeField {
     pub(crate) format: TimeFormat,
 }
 
-/// Where the event time is, and which times are absurd.
+/// Where the event time is, and which times are plausible.
 #[derive(Debug, Clone)]
 pub(crate) struct EventTime {
     pub(crate) field: TimeField,
     pub(crate) not_before_ms: i64,
     pub(crate) ahead_max_ms: i64,
-}
-
-/// How a point in time is written in JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TimeFormat {
-    /// RFC 3339 text; an offset is required.
-    Rfc3339,
-    /// Milliseconds since 1970, a whole number.
-    EpochMs,
-    /// Seconds since 1970, a number.
-    EpochS,
-    /// `YYYY-MM-DD` text.
-    Date,
 }
 
 /// One column of the dataset.
@@ -81,7 +71,7 @@ pub(crate) enum Source {
     Lookup { lookup: String, column: String },
 }
 
-/// What of a point in time a computed column takes.
+/// Which part of a point in time a computed column has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimePart {
     Whole,
@@ -94,24 +84,11 @@ pub(crate) enum TimePart {
 /// The shape of a column.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
-    Scalar(ScalarKind),
-    List(ScalarKind),
+    Scalar(ScalarType),
+    List(ScalarType),
     ListOfStructs(Vec<Member>),
-    Map(ScalarKind),
+    Map(ScalarType),
     Struct(Vec<Member>),
-}
-
-/// A scalar type of a column; Arrow's name for it is the name a definition uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ScalarKind {
-    String,
-    Int32,
-    Int64,
-    Float64,
-    Bool,
-    Date32(TimeFormat),
-    TimestampMillis(TimeFormat),
-    Json,
 }
 
 /// A field of a struct, or of the structs of a list.
@@ -119,16 +96,16 @@ pub(crate) enum ScalarKind {
 pub(crate) struct Member {
     pub(crate) name: At<String>,
     pub(crate) pointer: Pointer,
-    pub(crate) kind: ScalarKind,
+    pub(crate) kind: ScalarType,
     pub(crate) field: FieldRules,
 }
 
-/// What holds for the values of a column or of a struct's field.
+/// Constraints, hints and rules for the values of a column or of a struct's field.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FieldRules {
     pub(crate) required: bool,
     pub(crate) accept_text: bool,
-    /// A hint that the values hardly repeat, so that no dictionary is tried.
+    /// A hint that the values hardly repeat, so that they get no dictionary.
     pub(crate) unique: bool,
     pub(crate) personal: Option<bool>,
     pub(crate) anonymize: Option<At<Rule>>,
@@ -141,25 +118,26 @@ pub(crate) struct FieldRules {
     pub(crate) pattern: Option<At<String>>,
 }
 
-/// What becomes of a personal value before it lands.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Rule {
-    /// Keyed HMAC, the same for the same value everywhere.
-    Pseudonym,
-    /// An age in years becomes a band such as `25-34`; the numbers are each band's first age.
-    AgeBand(Vec<i64>),
-    /// A region code becomes its country; names are kept only if listed.
-    Region(Vec<String>),
-    /// The value never lands: the column is not in the file.
-    Drop,
-    /// An IP address becomes its /24 or /48 network.
-    TruncateIp,
-    /// A point in time becomes the start of its hour.
-    TruncateToHour,
-    /// A point in time becomes the start of its day.
-    TruncateToDay,
-    /// A value that does not match becomes null: coded answers stay, free text goes.
-    Match(String),
+impl FieldRules {
+    /// The rule for personal values.
+    pub(crate) fn rule(&self) -> Option<&Rule> {
+        self.anonymize.as_ref().map(|at| &at.value)
+    }
+
+    /// Whether the values are never written.
+    pub(crate) fn is_dropped(&self) -> bool {
+        matches!(self.rule(), Some(Rule::Drop))
+    }
+
+    /// What the scanner reads where a rule changes it.
+    pub(crate) fn input_of_rule(&self) -> Option<InputKind> {
+        self.rule().and_then(Rule::input)
+    }
+
+    /// What the scanner reads for a value of this type.
+    pub(crate) fn input(&self, kind: ScalarType) -> InputKind {
+        self.input_of_rule().unwrap_or_else(|| kind.spec().input)
+    }
 }
 
 /// A reference table that is joined to the records.

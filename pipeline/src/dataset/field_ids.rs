@@ -29,6 +29,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use crate::dataset::plan::{ColumnType, PlannedColumn};
+use crate::dataset::types::ScalarType;
 
 /// The stored form that this version writes. It reads no other.
 const FORMAT: u64 = 1;
@@ -164,7 +165,7 @@ impl Assignment<'_> {
         match data_type {
             ColumnType::List(element) => self.field(Some(id), "element", element),
             ColumnType::Map(value) => {
-                self.field(Some(id), "key", &ColumnType::String);
+                self.field(Some(id), "key", &ColumnType::Scalar(ScalarType::String));
                 self.field(Some(id), "value", value);
             }
             ColumnType::Struct(members) => {
@@ -180,13 +181,7 @@ impl Assignment<'_> {
 /// The name of a type in the stored form. Types that are the same in a file have the same name.
 fn type_name(data_type: &ColumnType) -> String {
     match data_type {
-        ColumnType::String | ColumnType::Json => "string".to_owned(),
-        ColumnType::Int32 => "int32".to_owned(),
-        ColumnType::Int64 => "int64".to_owned(),
-        ColumnType::Float64 => "float64".to_owned(),
-        ColumnType::Bool => "bool".to_owned(),
-        ColumnType::Date32 => "date32".to_owned(),
-        ColumnType::TimestampMillis => "timestamp".to_owned(),
+        ColumnType::Scalar(scalar) => scalar.spec().stored,
         ColumnType::List(element) => format!("list<{}>", type_name(element)),
         ColumnType::Map(value) => format!("map<string,{}>", type_name(value)),
         ColumnType::Struct(_) => "struct".to_owned(),
@@ -202,7 +197,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::dataset::types::TimeFormat;
     use proptest::prelude::*;
+
+    const STRING: ColumnType = ColumnType::Scalar(ScalarType::String);
+    const INT32: ColumnType = ColumnType::Scalar(ScalarType::Int32);
+    const INT64: ColumnType = ColumnType::Scalar(ScalarType::Int64);
 
     fn column(name: &str, data_type: ColumnType) -> PlannedColumn {
         PlannedColumn { name: name.to_owned(), description: String::new(), data_type, in_file: true }
@@ -210,13 +210,13 @@ mod tests {
 
     fn scalar() -> impl Strategy<Value = ColumnType> {
         prop::sample::select(vec![
-            ColumnType::String,
-            ColumnType::Int32,
-            ColumnType::Int64,
-            ColumnType::Float64,
-            ColumnType::Bool,
-            ColumnType::Date32,
-            ColumnType::TimestampMillis,
+            STRING,
+            INT32,
+            INT64,
+            ColumnType::Scalar(ScalarType::Float64),
+            ColumnType::Scalar(ScalarType::Bool),
+            ColumnType::Scalar(ScalarType::Date32(TimeFormat::Date)),
+            ColumnType::Scalar(ScalarType::Timestamp(TimeFormat::EpochMs)),
         ])
     }
 
@@ -246,7 +246,7 @@ mod tests {
             match data_type {
                 ColumnType::List(element) => add(&identity, "element", element, all),
                 ColumnType::Map(value) => {
-                    add(&identity, "key", &ColumnType::String, all);
+                    add(&identity, "key", &STRING, all);
                     add(&identity, "value", value, all);
                 }
                 ColumnType::Struct(members) => members.iter().for_each(|(name, of)| add(&identity, name, of, all)),
@@ -294,11 +294,11 @@ mod tests {
 
     #[test]
     fn a_schema_without_history_is_numbered_from_one_in_order() {
-        let members = vec![("sku".to_owned(), ColumnType::String), ("count".to_owned(), ColumnType::Int32)];
+        let members = vec![("sku".to_owned(), STRING), ("count".to_owned(), INT32)];
         let columns = [
-            column("id", ColumnType::String),
+            column("id", STRING),
             column("lines", ColumnType::List(Box::new(ColumnType::Struct(members)))),
-            column("labels", ColumnType::Map(Box::new(ColumnType::Int64))),
+            column("labels", ColumnType::Map(Box::new(INT64))),
         ];
         let mut ids = FieldIds::new("orders");
         assert_eq!(ids.assign(&columns), [1, 2, 3, 4, 5, 6, 7, 8]);
@@ -311,10 +311,10 @@ mod tests {
     fn a_field_that_comes_back_has_its_old_id_and_one_whose_type_changes_a_new_one() {
         let mut ids = FieldIds::new("orders");
         let list = |element| column("x", ColumnType::List(Box::new(element)));
-        assert_eq!(ids.assign(&[column("a", ColumnType::Int32), list(ColumnType::Int32)]), [1, 2, 3]);
-        assert_eq!(ids.assign(&[list(ColumnType::Int64)]), [4, 5]);
-        assert_eq!(ids.assign(&[column("a", ColumnType::String)]), [6]);
-        assert_eq!(ids.assign(&[list(ColumnType::Int32), column("a", ColumnType::Int32)]), [2, 3, 1]);
+        assert_eq!(ids.assign(&[column("a", INT32), list(INT32)]), [1, 2, 3]);
+        assert_eq!(ids.assign(&[list(INT64)]), [4, 5]);
+        assert_eq!(ids.assign(&[column("a", STRING)]), [6]);
+        assert_eq!(ids.assign(&[list(INT32), column("a", INT32)]), [2, 3, 1]);
     }
 
     #[test]

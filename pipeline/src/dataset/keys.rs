@@ -1,8 +1,9 @@
 //! Finding an object's key among the few that a plan knows.
 //!
-//! Owns: the lookup tables and the padded literals that the scanner compares keys with. Limits: 65,535 keys a table.
+//! Owns: tables of keys, the padded literals that the scanner compares keys with, and allow-lists of keys. Does not own: the
+//! scanning. Limits: 65,535 keys in a table.
 
-/// A set of known keys, found by a hash of their length and ends.
+/// A set of known keys, found by a hash of their length, beginning and end.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyIndex {
     keys: Vec<Box<[u8]>>,
@@ -57,7 +58,7 @@ fn hash(key: &[u8]) -> usize {
     (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
 }
 
-/// Which keys of a free-form object may land: listed ones, prefixes (`sms_*`), or all (`*`). Everything else is denied.
+/// Which keys of a free-form object may be written: listed ones, prefixes (`sms_*`), or all (`*`). All others are denied.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AllowList {
     exact: KeyIndex,
@@ -89,7 +90,7 @@ pub(crate) struct Literal {
 }
 
 impl Literal {
-    /// The literal of a key as it stands in compact JSON (`"key":`).
+    /// The literal of a key as compact JSON has it (`"key":`).
     pub(crate) fn plain(key: &str) -> Self {
         Self::of(format!("{}:", json_string(key)).as_bytes())
     }
@@ -100,7 +101,7 @@ impl Literal {
         Self::of(&inner.as_bytes()[1..inner.len() - 1])
     }
 
-    /// A literal over 32 bytes never matches: its key is found by [`KeyIndex`].
+    /// A literal over 32 bytes never matches; [`KeyIndex`] finds its key.
     fn of(bytes: &[u8]) -> Self {
         let mut padded = [0_u8; 32];
         let mut mask = [0_u8; 32];
@@ -116,8 +117,8 @@ impl Literal {
         Literal { len: if fits { bytes.len() } else { 0 }, words: words(&padded), masks: words(&mask) }
     }
 
-    /// How many bytes of `buffer` at `at` are this literal: its length, or 0 where something else stands.
-    /// The buffer must reach 32 bytes beyond every position asked for; where it does not, nothing matches.
+    /// The length of the literal if it is in `buffer` at `at`, else 0. The buffer must have 32 bytes after `at`; without them
+    /// nothing matches.
     #[inline]
     pub(crate) fn matches(&self, buffer: &[u8], at: usize) -> usize {
         let Some(window) = buffer.get(at..).and_then(<[u8]>::first_chunk::<32>) else { return 0 };

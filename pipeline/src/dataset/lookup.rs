@@ -1,9 +1,10 @@
 //! Small reference tables that records are joined to.
 //!
-//! Owns: reading CSV or Parquet bytes into a table keyed by one column, and its content hash, which pins the table for a
-//! run and goes into the provenance of every file. Does not own: reading the file from disk, the join itself.
+//! Owns: reading CSV or Parquet bytes into a table keyed by one column, and its content hash. The hash identifies the table
+//! during a run and is written into the provenance of every file. Does not own: reading the file from disk, the join
+//! (`columns::enrich`).
 //!
-//! Limits: 1,000,000 rows; keys are compared byte by byte; of rows with the same key the table is refused.
+//! Limits: 1,000,000 rows. Keys are compared byte by byte. A table with two rows of the same key is refused.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -26,7 +27,7 @@ pub struct LookupTable {
 }
 
 impl LookupTable {
-    /// Reads a table; Parquet if the bytes begin with its magic number, CSV with a header line otherwise.
+    /// Reads a table: Parquet if the bytes begin with its magic number, else CSV with a header line.
     ///
     /// # Errors
     /// A sentence for the user: no such key column, two rows of one key, too many rows, unreadable bytes.
@@ -42,7 +43,7 @@ impl LookupTable {
             let found = line.get(key_column).cloned().flatten().unwrap_or_default();
             match rows.entry(found.clone().into_bytes().into_boxed_slice()) {
                 Entry::Occupied(_) => {
-                    return Err(format!("the key '{found}' is there twice (again in row {})", row + 1));
+                    return Err(format!("the key '{found}' occurs twice (again in row {})", row + 1));
                 }
                 Entry::Vacant(entry) => entry.insert(row),
             };
@@ -84,10 +85,11 @@ type Lines = (Vec<String>, Vec<Vec<Option<String>>>);
 
 fn read_csv(bytes: &[u8]) -> Result<Lines, String> {
     let mut reader = csv::Reader::from_reader(bytes);
-    let names = reader.headers().map_err(|error| format!("no CSV: {error}"))?.iter().map(str::to_owned).collect();
+    let names =
+        reader.headers().map_err(|error| format!("not valid CSV: {error}"))?.iter().map(str::to_owned).collect();
     let mut lines = Vec::new();
     for record in reader.records() {
-        let record = record.map_err(|error| format!("no CSV: {error}"))?;
+        let record = record.map_err(|error| format!("not valid CSV: {error}"))?;
         lines.push(record.iter().map(|cell| (!cell.is_empty()).then(|| cell.to_owned())).collect());
         bounded(lines.len())?;
     }
@@ -95,7 +97,7 @@ fn read_csv(bytes: &[u8]) -> Result<Lines, String> {
 }
 
 fn read_parquet(bytes: &[u8]) -> Result<Lines, String> {
-    let unreadable = |error: parquet::errors::ParquetError| format!("no readable Parquet: {error}");
+    let unreadable = |error: parquet::errors::ParquetError| format!("not valid Parquet: {error}");
     let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes)).map_err(unreadable)?;
     let schema = reader.metadata().file_metadata().schema();
     let names = schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
@@ -117,7 +119,7 @@ fn cell(field: &Field) -> Option<String> {
 }
 
 fn bounded(rows: usize) -> Result<(), String> {
-    if rows > ROWS_MAX { Err(format!("more than {ROWS_MAX} rows: too large for a lookup")) } else { Ok(()) }
+    if rows > ROWS_MAX { Err(format!("more than {ROWS_MAX} rows, which is too large for a lookup")) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -137,10 +139,10 @@ mod tests {
     #[test]
     fn a_table_that_makes_no_sense_is_refused() {
         let message = LookupTable::read(b"a,b\n1,2\n1,3\n", "a").unwrap_err();
-        assert_eq!(message, "the key '1' is there twice (again in row 2)");
+        assert_eq!(message, "the key '1' occurs twice (again in row 2)");
         let message = LookupTable::read(b"a,b\n1,2\n", "c").unwrap_err();
         assert_eq!(message, "there is no column 'c'; the columns are: a, b");
-        assert!(LookupTable::read(b"PAR1 broken", "a").unwrap_err().starts_with("no readable Parquet"));
+        assert!(LookupTable::read(b"PAR1 broken", "a").unwrap_err().starts_with("not valid Parquet"));
         assert!(LookupTable::read(b"a,b\n1\n", "a").is_err());
     }
 }

@@ -1,13 +1,17 @@
 //! Datasets: the schema is data, not code.
 //!
-//! Owns: reading definitions (TOML), refusing what makes no sense with file, line and what to write instead, and
-//! compiling each once into a plan that decodes JSON straight into columns. Does not own: the records.
+//! Owns: reading definitions (TOML), and compiling each once into a plan that decodes JSON straight into columns. A
+//! definition that makes no sense is refused with file, line and what to write instead. Does not own: the records.
 //!
-//! The way of a definition: `read` (form) → `definition` → `check` (sense) → `compile` (through `tree`) → `plan`.
+//! The path of a definition: `read` (form) → `definition` → `check` (sense) → `compile` (through `tree`) → `plan`. What
+//! follows from a scalar type is in [`types`], what follows from a rule for personal values in [`rule`].
+
+pub(crate) mod types;
 
 pub(crate) mod definition;
 mod pointer;
 mod read;
+pub(crate) mod rule;
 
 mod check;
 pub(crate) mod pattern;
@@ -15,7 +19,6 @@ mod personal;
 
 mod compile;
 pub(crate) mod lookup;
-mod rules;
 mod tree;
 
 mod field_ids;
@@ -28,7 +31,7 @@ mod schema;
 use std::sync::Arc;
 
 use crate::dataset::definition::Definition;
-use crate::dataset::plan::{Plan, Transform};
+use crate::dataset::plan::{Leaf, Plan};
 use crate::dataset::recognize::Markers;
 use crate::layout::Area;
 use crate::toml_reader::{Problem, Problems};
@@ -41,7 +44,7 @@ pub use schema::SchemaFormat;
 /// A definition's text and where it came from.
 #[derive(Debug, Clone)]
 pub struct DefinitionText {
-    /// File name as the user knows it; for messages and to find lookup files beside it.
+    /// File name as the user knows it; for messages, and to find lookup files next to it.
     pub file: String,
     /// The TOML text.
     pub text: String,
@@ -76,7 +79,7 @@ struct Schema {
 }
 
 impl Datasets {
-    /// Compiles definitions; the first that recognizes a record gets it. `tables` reads lookup tables.
+    /// Compiles definitions. The first that recognizes a record gets it. `tables` reads lookup tables.
     ///
     /// # Errors
     /// Every problem of every definition.
@@ -97,7 +100,11 @@ impl Datasets {
             }
         }
         if definitions.is_empty() && problems.is_empty() {
-            problems.push(Problem { file: "datasets".to_owned(), line: 0, message: "there are none".to_owned() });
+            problems.push(Problem {
+                file: "datasets".to_owned(),
+                line: 0,
+                message: "no definition is given".to_owned(),
+            });
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -126,7 +133,7 @@ impl Datasets {
         Ok(Datasets { plans, definitions, markers, schemas })
     }
 
-    /// The name that a definition gives, as far as it can be read.
+    /// The name in a definition, if it can be read.
     pub fn name_of(file: &str, text: &str) -> Option<String> {
         Definition::parse(file, text).ok().map(|definition| definition.name.value)
     }
@@ -179,12 +186,11 @@ impl Datasets {
 
     /// Whether any dataset makes pseudonyms, so that a key is needed.
     pub fn need_key(&self) -> bool {
-        let pseudonyms =
-            |plan: &Arc<Plan>| plan.leaves.iter().any(|leaf| matches!(leaf.transform, Transform::Pseudonym));
+        let pseudonyms = |plan: &Arc<Plan>| plan.leaves.iter().any(Leaf::is_pseudonym);
         self.plans.iter().any(pseudonyms)
     }
 
-    /// A dataset's schema for the outside world; `lake` is where the lake is, without a final slash.
+    /// A dataset's schema for other programs; `lake` is the location of the lake, without a final slash.
     pub fn schema(&self, dataset: usize, format: SchemaFormat, lake: &str) -> String {
         let plan = &self.plans[dataset];
         schema::render(

@@ -1,8 +1,10 @@
 //! Regular expressions of definitions.
 //!
-//! Owns: compiling them, with one shape apart: `^[class]{m,n}$`, which says how long a code may be and of what characters
-//! it is. Written out, a class of Unicode's letters sixty-four times over is a machine of megabytes that takes longer to
-//! build than all else at start; a class and a count of characters say the same.
+//! Owns: compiling them. Does not own: where they are used (`check`, `rule`).
+//!
+//! One form is compiled differently: `^[class]{m,n}$`, which says how long a code may be and which characters it has. The
+//! regular expression of a class such as `\w`, repeated sixty-four times, takes megabytes, and longer to build than
+//! everything else at start. A class and a count of characters have the same meaning.
 
 use regex::bytes::Regex;
 
@@ -10,7 +12,7 @@ use regex::bytes::Regex;
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern {
     regex: Regex,
-    /// Characters that a value has at least and at most, where the regex does not say it.
+    /// The fewest and the most characters of a value, if the regular expression does not limit them.
     chars: Option<(usize, usize)>,
 }
 
@@ -18,7 +20,7 @@ impl Pattern {
     /// Compiles a pattern.
     ///
     /// # Errors
-    /// What is wrong with it, in one line.
+    /// What is wrong with the pattern, in one line.
     pub(crate) fn new(text: &str) -> Result<Self, String> {
         let (text, chars) = match counted_class(text) {
             Some((class, min, max)) => (format!("^{class}*$"), Some((min, max))),
@@ -42,7 +44,8 @@ impl Pattern {
     }
 }
 
-/// Class, least and most of `^[class]{m,n}$`. Brackets within the class, escaped or not, are left to the regex.
+/// The class, `m` and `n` of `^[class]{m,n}$`. A class with brackets in it, escaped or not, is left to the regular
+/// expression.
 fn counted_class(text: &str) -> Option<(&str, usize, usize)> {
     let (class, counts) = text.strip_prefix('^')?.strip_suffix("}$")?.split_once(']')?;
     let inside = class.strip_prefix('[')?;
@@ -61,7 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_counted_class_is_told_from_other_patterns() {
+    fn a_counted_class_is_distinguished_from_other_patterns() {
         assert_eq!(counted_class("^[a-z_]{1,32}$"), Some(("[a-z_]", 1, 32)));
         assert_eq!(counted_class(r"^[\w .:/+-]{0,64}$"), Some((r"[\w .:/+-]", 0, 64)));
         for other in
@@ -72,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_told_in_a_line() {
+    fn an_invalid_pattern_is_described_in_one_line() {
         assert_eq!(Pattern::new("(a").unwrap_err(), "error: unclosed group");
         assert_eq!(Pattern::new("^[z-a]{1,2}$").unwrap_err().lines().count(), 1);
     }

@@ -1,10 +1,12 @@
 //! Which names look like personal data.
 //!
-//! Owns: the list of words, and nothing else. A definition that reads a field with such a name must say what becomes of
-//! it (`anonymize`) or state that it is harmless (`personal = false`); otherwise it is refused at start. A list of words
-//! finds the forgotten column, not every column: the definition's author remains responsible.
+//! Owns: the list of words. Does not own: what follows from it (`check`).
+//!
+//! A definition that reads a field with such a name must have a rule for it (`anonymize`) or state that it is harmless
+//! (`personal = false`). Otherwise it is refused at start. A list of words finds a forgotten column, not every personal
+//! column: the author of the definition remains responsible.
 
-/// Words that make a name look personal wherever they stand in it.
+/// Words that make a name look personal wherever they are in it.
 const WORDS: [(&str, &str); 37] = [
     ("email", "an e-mail address"),
     ("mail", "an e-mail address"),
@@ -45,7 +47,7 @@ const WORDS: [(&str, &str); 37] = [
     ("subject", "free text"),
 ];
 
-/// Names that look personal as a whole (words joined by `_`), or at the end of a longer name.
+/// Names that are personal as a whole (words joined by `_`), or at the end of a longer name.
 const PHRASES: [(&str, &str); 14] = [
     ("user_id", "an identifier of a person"),
     ("client_id", "an identifier of a device"),
@@ -63,7 +65,7 @@ const PHRASES: [(&str, &str); 14] = [
     ("user_attributes", "attributes of a person"),
 ];
 
-/// What a field or column of this name probably holds, if it looks personal.
+/// What a field or column of this name probably contains, if it looks personal.
 pub(crate) fn looks_personal(name: &str) -> Option<&'static str> {
     let words = words(name);
     if words.len() == 1 && words[0] == "name" {
@@ -75,7 +77,8 @@ pub(crate) fn looks_personal(name: &str) -> Option<&'static str> {
     phrase.or(word).map(|(_, meaning)| *meaning)
 }
 
-/// The words of a name, lower-case: at `_`, `-`, `.`, spaces and camelCase humps (`IPAddress` is `ip`, `address`).
+/// The words of a name in lower case. It is split at `_`, `-`, `.`, spaces and changes of case (`IPAddress` is `ip`,
+/// `address`).
 fn words(name: &str) -> Vec<String> {
     let characters: Vec<char> = name.chars().collect();
     let mut words: Vec<String> = vec![String::new()];

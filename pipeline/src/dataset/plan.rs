@@ -1,19 +1,20 @@
 //! A definition compiled: what the scanner walks and what the columns are made of.
 //!
-//! Owns: the types of the decode tree (which key leads where), of the inputs (what the scanner stores of a record), and
-//! of the leaves (one for each Parquet column, with its source, checks and transform). Does not own: making them
-//! (`compile`), scanning, values, files.
+//! Owns: the types of the decode tree, of the inputs, shapes and leaves. Does not own: making them (`compile`), scanning,
+//! values, files.
 //!
-//! Words: an **input** is a field of the record as scanned; a **shape** is a list, map or struct, of which the scanner
-//! stores how many elements a record has; a **leaf** is one column of values in the file. Two columns that read the same
-//! field share its input.
+//! - An **input** is a field of the record as the scanner stores it. Two columns that read the same field share its input.
+//! - A **shape** is a list, map or struct. The scanner stores how many elements of it a record has.
+//! - A **leaf** is one column of values in the file, with its source, checks and rule.
 
 use std::sync::Arc;
 
-use crate::dataset::definition::{TimeFormat, TimePart};
+use crate::dataset::definition::TimePart;
 use crate::dataset::keys::{AllowList, KeyIndex, Literal};
 use crate::dataset::lookup::LookupTable;
 use crate::dataset::pattern::Pattern;
+use crate::dataset::rule::Rule;
+use crate::dataset::types::{InputKind, Physical, ScalarType, TimeFormat};
 
 /// Number of a [`Node`] in its plan; 0 is the record itself.
 pub(crate) type NodeId = usize;
@@ -45,15 +46,7 @@ impl Plan {
     pub(crate) fn rules(&self) -> Vec<&'static str> {
         let mut rules = Vec::new();
         for leaf in &self.leaves {
-            let rule = match leaf.transform {
-                Transform::Keep => continue,
-                Transform::Pseudonym => "pseudonyms",
-                Transform::AgeBand(_) => "age bands",
-                Transform::Region(_) => "regions",
-                Transform::TruncateIp => "networks",
-                Transform::TruncateTime(_) => "coarser times",
-                Transform::Match(_) => "coded answers",
-            };
+            let Some(rule) = leaf.rule.as_ref().map(Rule::label) else { continue };
             if !rules.contains(&rule) {
                 rules.push(rule);
             }
@@ -61,7 +54,7 @@ impl Plan {
         rules
     }
 
-    /// The JSON Pointer of the field that a fault is at; of a computed column its name.
+    /// The JSON Pointer of the field that caused a rejection; of a computed column, its name.
     pub(crate) fn pointer_of(&self, spot: Spot) -> Option<String> {
         match spot {
             Spot::Record => None,
@@ -77,7 +70,7 @@ impl Plan {
     }
 }
 
-/// Where in a record a fault is.
+/// The part of a record that caused a rejection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spot {
     Record,
@@ -89,7 +82,7 @@ pub(crate) enum Spot {
     Leaf(LeafId),
 }
 
-/// An object of the record, as far as the dataset reads it.
+/// An object of the record, with the fields that the dataset reads.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     /// The object's JSON Pointer, for messages.
@@ -121,7 +114,7 @@ pub(crate) struct MapInputs {
 }
 
 impl Node {
-    /// Keys of one object that a plan may know: the scanner keeps a bit for each to see duplicates.
+    /// Keys of one object that a plan may know. The scanner keeps a bit for each, to find duplicates.
     pub(crate) const FIELDS_MAX: usize = 256;
 }
 
@@ -132,7 +125,7 @@ pub(crate) struct Field {
     pub(crate) pointer: String,
     pub(crate) plain: Literal,
     pub(crate) escaped: Literal,
-    /// Whether only other datasets look at it, to recognize their records: nothing about it is a fault.
+    /// Whether only other datasets read it, to recognize their records. Then it never causes a rejection.
     pub(crate) foreign: bool,
     /// Bits that its presence sets, for recognizing the dataset.
     pub(crate) marker: u64,
@@ -148,12 +141,12 @@ pub(crate) enum Action {
     Skip,
     /// A scalar: stored for each of these inputs.
     Take(Vec<InputId>),
-    /// An object to be entered; also stored whole (as JSON text) and as a struct's presence where asked for. If
+    /// An object to be entered. It is also stored as JSON text (`json`) and as the presence of a struct (`shape`). If
     /// `embedded`, it may come as a string that holds the object's JSON.
     Object { node: NodeId, shape: Option<ShapeId>, json: Option<InputId>, embedded: bool },
     /// Any value, stored as its JSON text.
     Json(InputId),
-    /// If it is an object, other datasets look for fields in it; this one does the other thing with it.
+    /// If it is an object, other datasets read fields in it, to recognize their records. This one does `otherwise`.
     Marked { node: NodeId, otherwise: Box<Action> },
     /// An array of scalars.
     List { shape: ShapeId, element: InputId },
@@ -164,7 +157,7 @@ pub(crate) enum Action {
 /// A field as the scanner stores it.
 #[derive(Debug)]
 pub(crate) struct Input {
-    /// JSON Pointer, for messages; of a list's element, the list's pointer and the element's below it.
+    /// JSON Pointer, for messages. For a list's element it is the list's pointer, `/*`, and the pointer in the element.
     pub(crate) pointer: String,
     pub(crate) kind: InputKind,
     pub(crate) accept_text: bool,
@@ -175,45 +168,9 @@ pub(crate) struct Input {
 impl Input {
     /// Whether one value can be read as this input and as another one.
     pub(crate) fn goes_with(&self, other: &Input) -> bool {
-        let number = |kind: InputKind| matches!(kind, InputKind::Int | InputKind::Float);
-        let json = |kind: InputKind| matches!(kind, InputKind::Json | InputKind::Unknown);
-        // Text that says a number is read as both where that is accepted.
+        // A text that holds a number is read as both where the definition accepts it.
         let text_and = |one: &Input, other: &Input| one.kind == InputKind::Text && other.accept_text;
-        self.kind == other.kind
-            || number(self.kind) && number(other.kind)
-            || json(self.kind)
-            || json(other.kind)
-            || text_and(self, other)
-            || text_and(other, self)
-    }
-}
-
-/// How an input's value is stored in its slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum InputKind {
-    /// A string: its place in the record.
-    Text,
-    /// A whole number, as i64.
-    Int,
-    /// A number, as the bits of a double.
-    Float,
-    /// 0 or 1.
-    Bool,
-    /// Any value: the place of its JSON text.
-    Json,
-    /// Unknown fields: places of key and value, two slots each.
-    Unknown,
-}
-
-impl InputKind {
-    /// What values it is of, in a sentence.
-    pub(crate) fn in_words(self) -> &'static str {
-        match self {
-            InputKind::Text => "a string",
-            InputKind::Int | InputKind::Float => "a number",
-            InputKind::Bool => "a boolean",
-            InputKind::Json | InputKind::Unknown => "any value",
-        }
+        self.kind.goes_with(other.kind) || text_and(self, other) || text_and(other, self)
     }
 }
 
@@ -232,7 +189,7 @@ pub(crate) struct Shape {
 pub(crate) enum ShapeKind {
     /// Elements that repeat: a list or a map.
     Repeated,
-    /// A struct that is there or not.
+    /// A struct, which is present or not.
     Struct,
 }
 
@@ -248,14 +205,7 @@ pub(crate) struct PlannedColumn {
 /// A column's type as files, catalogues and people see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ColumnType {
-    String,
-    Int32,
-    Int64,
-    Float64,
-    Bool,
-    Date32,
-    TimestampMillis,
-    Json,
+    Scalar(ScalarType),
     List(Box<ColumnType>),
     Map(Box<ColumnType>),
     Struct(Vec<(String, ColumnType)>),
@@ -268,14 +218,24 @@ pub(crate) struct Leaf {
     pub(crate) name: String,
     pub(crate) source: LeafSource,
     pub(crate) nest: Nest,
+    pub(crate) data_type: ScalarType,
+    /// How its values are kept and written; it follows from the type.
     pub(crate) physical: Physical,
-    /// How a time is written in the record.
-    pub(crate) time_format: Option<TimeFormat>,
+    /// Whether its values hardly repeat, so that a dictionary is not worth it.
+    pub(crate) unique: bool,
     /// Whether it is a column of the file; a partition column is only in the path.
     pub(crate) in_file: bool,
     pub(crate) required: bool,
     pub(crate) checks: Checks,
-    pub(crate) transform: Transform,
+    /// The rule for personal values.
+    pub(crate) rule: Option<Rule>,
+}
+
+impl Leaf {
+    /// Whether its values are pseudonyms.
+    pub(crate) fn is_pseudonym(&self) -> bool {
+        matches!(self.rule, Some(Rule::Pseudonym))
+    }
 }
 
 /// Where a leaf's values come from.
@@ -288,14 +248,14 @@ pub(crate) enum LeafSource {
     Shard,
     Sequence,
     SubSequence,
-    /// A column of a lookup table, by the row that the leaf `on` found.
+    /// A column of a lookup table, in the row that the joined value has.
     Lookup {
         lookup: usize,
         column: usize,
     },
 }
 
-/// How a leaf lies in its column, and so its levels in Parquet.
+/// How a leaf is nested in its column, which decides its levels in Parquet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Nest {
     /// Optional unless `required`.
@@ -330,22 +290,7 @@ impl Nest {
     }
 }
 
-/// A leaf's type in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Physical {
-    /// UTF-8 text; `Unique` ones (sequence numbers, JSON texts) are not worth a dictionary.
-    Text {
-        unique: bool,
-    },
-    Int32,
-    Int64,
-    Date32,
-    TimestampMillis,
-    Float64,
-    Bool,
-}
-
-/// Constraints on a value as it arrives, before it is transformed.
+/// Constraints on a value as it arrives, before a rule changes it.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     pub(crate) min: Option<f64>,
@@ -363,21 +308,6 @@ pub(crate) struct TextChecks {
     pub(crate) pattern: Option<Pattern>,
 }
 
-/// What becomes of a value before it lands.
-#[derive(Debug)]
-pub(crate) enum Transform {
-    Keep,
-    Pseudonym,
-    /// First ages of the bands; the input is a whole number, the output text.
-    AgeBand(Vec<i64>),
-    /// Names that are kept, lower-case.
-    Region(Vec<String>),
-    TruncateIp,
-    /// Milliseconds of the unit that a time is cut to.
-    TruncateTime(i64),
-    Match(Pattern),
-}
-
 /// A partition column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Partition {
@@ -392,6 +322,9 @@ pub(crate) enum Partition {
 }
 
 impl Partition {
+    /// Text columns that a dataset may be partitioned by.
+    pub(crate) const TEXTS_MAX: usize = 8;
+
     pub(crate) fn name(&self) -> &str {
         match self {
             Partition::Year => "year",

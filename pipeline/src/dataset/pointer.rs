@@ -1,11 +1,13 @@
 //! JSON Pointers (RFC 6901) as dataset definitions use them: paths through objects, never into arrays by index.
 //!
-//! Limits: 30 keys. Two pointers are joined where a struct's fields are read, and the JSON Schema has two levels for each
-//! key: so it stays within the 128 levels at which many readers of JSON stop, as records do.
+//! Owns: parsing, joining and writing them. Does not own: the values they point at.
+//!
+//! Limits: 30 keys. The pointers of a struct and of its field are joined, and the JSON Schema has two levels for each key.
+//! With this limit it stays within the 128 levels at which many readers of JSON stop.
 
 use std::fmt;
 
-/// Keys of a pointer at most.
+/// The most keys in a pointer.
 const KEYS_MAX: usize = 30;
 
 /// A path from the top of a record to a field, by object keys.
@@ -13,13 +15,13 @@ const KEYS_MAX: usize = 30;
 pub(crate) struct Pointer(Vec<String>);
 
 impl Pointer {
-    /// Parses `/a/b`; `~1` stands for `/` and `~0` for `~` in a key, as RFC 6901 has it.
+    /// Parses `/a/b`. In a key, `~1` means `/` and `~0` means `~` (RFC 6901).
     ///
     /// # Errors
     /// A sentence for the user: the empty pointer, a missing leading slash, a stray `~`, too many keys.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix('/') else {
-            return Err(format!("'{text}' is no JSON Pointer: write '/{}'", text.trim_start_matches(['$', '.'])));
+            return Err(format!("'{text}' is not a JSON Pointer: write '/{}'", text.trim_start_matches(['$', '.'])));
         };
         let mut keys = Vec::new();
         for token in rest.split('/') {
@@ -30,7 +32,7 @@ impl Pointer {
             keys.push(token.replace("~1", "/").replace("~0", "~"));
         }
         if keys.len() > KEYS_MAX {
-            return Err(format!("a pointer of {} keys: it may have {KEYS_MAX}", keys.len()));
+            return Err(format!("a pointer has {} keys; the most is {KEYS_MAX}", keys.len()));
         }
         Ok(Pointer(keys))
     }
@@ -45,12 +47,12 @@ impl Pointer {
         &self.0
     }
 
-    /// Whether it leads to something inside the value that another one leads to.
+    /// Whether it points inside the value that `other` points at.
     pub(crate) fn is_below(&self, other: &Pointer) -> bool {
         self.0.len() > other.0.len() && self.0.starts_with(&other.0)
     }
 
-    /// This pointer with another below it.
+    /// This pointer, followed by another one.
     #[must_use]
     pub(crate) fn join(&self, below: &Pointer) -> Pointer {
         Pointer(self.0.iter().chain(&below.0).cloned().collect())
@@ -77,13 +79,13 @@ mod tests {
 
     #[test]
     fn a_path_in_another_notation_is_refused_with_what_to_write() {
-        assert_eq!(Pointer::parse("$.score").unwrap_err(), "'$.score' is no JSON Pointer: write '/score'");
+        assert_eq!(Pointer::parse("$.score").unwrap_err(), "'$.score' is not a JSON Pointer: write '/score'");
         assert!(Pointer::parse("/a~").is_err());
     }
 
     #[test]
     fn a_pointer_has_thirty_keys_at_most() {
         assert!(Pointer::parse(&"/a".repeat(30)).is_ok());
-        assert_eq!(Pointer::parse(&"/a".repeat(31)).unwrap_err(), "a pointer of 31 keys: it may have 30");
+        assert_eq!(Pointer::parse(&"/a".repeat(31)).unwrap_err(), "a pointer has 31 keys; the most is 30");
     }
 }

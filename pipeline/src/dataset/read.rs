@@ -1,24 +1,23 @@
 //! Reading a definition from TOML: what a user writes, checked for form.
 //!
-//! Owns: the keys of a definition, their values and their defaults. Does not own: walking the document (`settings`),
-//! whether the definition makes sense as a whole (`check`). The format is documented for users in `docs/datasets.md`.
+//! Owns: the keys of a definition, their values and their defaults. Does not own: walking the document (`toml_reader`), the
+//! keys of a rule (`rule`), whether the definition makes sense as a whole (`check`). The format is documented for users in
+//! `docs/datasets.md`.
 //!
-//! Invariant: reading goes on after a problem, so that all of them are told at once.
+//! Invariant: reading continues after a problem, so that all problems are reported at once.
 
 use crate::dataset::definition::{
-    Column, Definition, EventTime, FieldRules, Kind, Lookup, Member, Recognize, Rule, ScalarKind, Source, TimeField,
-    TimeFormat, TimePart,
+    Column, Definition, EventTime, FieldRules, Kind, Lookup, Member, Recognize, Source, TimeField, TimePart,
 };
 use crate::dataset::pointer::Pointer;
-use crate::toml_reader::{At, Document, Problems, Scalar, Section};
+use crate::dataset::rule::Rule;
+use crate::dataset::types::{ScalarType, TimeFormat};
+use crate::toml_reader::{At, Document, Problems, Scalar, Section, nearest};
 
-/// Milliseconds of 2010-01-01T00:00:00Z: an event before it is absurd unless a definition says otherwise.
+/// 2010-01-01T00:00:00Z in milliseconds: the earliest plausible event, unless a definition says otherwise.
 const NOT_BEFORE_MS: i64 = 1_262_304_000_000;
-/// How far an event may lie ahead of its arrival unless a definition says otherwise: 24 hours.
+/// How far an event may be ahead of its arrival, unless a definition says otherwise: 24 hours.
 const AHEAD_MAX_MS: i64 = 24 * 3_600_000;
-/// Lower bounds of the age bands: 0–17, 18–24, 25–34, 35–44, 45–54, 55–64, 65–79, 80+.
-const AGE_BANDS: [i64; 7] = [18, 25, 35, 45, 55, 65, 80];
-
 impl Definition {
     /// Reads the form of a definition. `file` is only for messages.
     ///
@@ -158,16 +157,12 @@ fn read_time_field(section: &Section<'_>) -> Option<TimeField> {
 
 fn read_time_format(section: &Section<'_>) -> Option<TimeFormat> {
     let at = section.text("format")?;
-    match at.value.as_str() {
-        "rfc3339" => Some(TimeFormat::Rfc3339),
-        "epoch_ms" => Some(TimeFormat::EpochMs),
-        "epoch_s" => Some(TimeFormat::EpochS),
-        "date" => Some(TimeFormat::Date),
-        other => {
-            section.report(at.line, format!("unknown format '{other}'; known: rfc3339, epoch_ms, epoch_s, date"));
-            None
-        }
+    let format = TimeFormat::parse(&at.value);
+    if format.is_none() {
+        let known = TimeFormat::NAMES.join(", ");
+        section.report(at.line, format!("unknown format '{}'; known: {known}", at.value));
     }
+    format
 }
 
 fn read_column(section: Section<'_>) -> Option<Column> {
@@ -234,13 +229,13 @@ fn read_kind(section: &Section<'_>) -> Option<Kind> {
     let members: Vec<Member> = section.sections("field").into_iter().filter_map(read_member).collect();
     let at = at?;
     match (at.value.as_str(), element, value) {
-        ("list", Some(element), None) if members.is_empty() => scalar_kind(section, &element, format).map(Kind::List),
+        ("list", Some(element), None) if members.is_empty() => scalar_type(section, &element, format).map(Kind::List),
         ("list", None, None) if !members.is_empty() => Some(Kind::ListOfStructs(members)),
         ("list", ..) => {
             section.report(at.line, "a list needs either element = \"TYPE\" or [[column.field]] tables");
             None
         }
-        ("map", None, Some(value)) => scalar_kind(section, &value, format).map(Kind::Map),
+        ("map", None, Some(value)) => scalar_type(section, &value, format).map(Kind::Map),
         ("map", ..) => {
             section.report(at.line, "a map needs value = \"TYPE\"; its keys are strings");
             None
@@ -250,40 +245,19 @@ fn read_kind(section: &Section<'_>) -> Option<Kind> {
             section.report(at.line, "a struct needs [[column.field]] tables");
             None
         }
-        _ => scalar_kind(section, &at, format).map(Kind::Scalar),
+        _ => scalar_type(section, &at, format).map(Kind::Scalar),
     }
 }
 
-fn scalar_kind(section: &Section<'_>, at: &At<String>, format: Option<TimeFormat>) -> Option<ScalarKind> {
-    Some(match at.value.as_str() {
-        "string" => ScalarKind::String,
-        "int32" => ScalarKind::Int32,
-        "int64" => ScalarKind::Int64,
-        "float64" => ScalarKind::Float64,
-        "bool" => ScalarKind::Bool,
-        "date32" => ScalarKind::Date32(format.unwrap_or(TimeFormat::Date)),
-        "timestamp_millis" => ScalarKind::TimestampMillis(format.unwrap_or(TimeFormat::Rfc3339)),
-        "json" => ScalarKind::Json,
-        other => {
-            let known = [
-                "string",
-                "int32",
-                "int64",
-                "float64",
-                "bool",
-                "date32",
-                "timestamp_millis",
-                "json",
-                "list",
-                "map",
-                "struct",
-            ];
-            let hint = crate::toml_reader::nearest(other, known.into_iter())
-                .map_or_else(|| format!("known: {}", known.join(", ")), |name| format!("did you mean '{name}'?"));
-            section.report(at.line, format!("unknown type '{other}'; {hint}"));
-            return None;
-        }
-    })
+fn scalar_type(section: &Section<'_>, at: &At<String>, format: Option<TimeFormat>) -> Option<ScalarType> {
+    let found = ScalarType::parse(&at.value, format);
+    if found.is_none() {
+        let known: Vec<&str> = ScalarType::NAMES.into_iter().chain(["list", "map", "struct"]).collect();
+        let hint = nearest(&at.value, known.iter().copied())
+            .map_or_else(|| format!("known: {}", known.join(", ")), |name| format!("did you mean '{name}'?"));
+        section.report(at.line, format!("unknown type '{}'; {hint}", at.value));
+    }
+    found
 }
 
 fn read_member(section: Section<'_>) -> Option<Member> {
@@ -294,7 +268,7 @@ fn read_member(section: Section<'_>) -> Option<Member> {
     };
     let kind = section.required_text("type");
     let format = read_time_format(&section);
-    let kind = kind.and_then(|at| scalar_kind(&section, &at, format));
+    let kind = kind.and_then(|at| scalar_type(&section, &at, format));
     let field = read_rules(&section);
     section.finish();
     Some(Member { name: name?, pointer: path?, kind: kind?, field })
@@ -318,39 +292,9 @@ fn read_rules(section: &Section<'_>) -> FieldRules {
 }
 
 fn read_rule(section: Section<'_>) -> Option<At<Rule>> {
-    let Some(at) = section.required_text("rule") else {
-        section.finish();
-        return None;
-    };
-    let value = match at.value.as_str() {
-        "pseudonym" => Some(Rule::Pseudonym),
-        "age_band" => {
-            Some(Rule::AgeBand(section.integers("bands").map_or_else(|| AGE_BANDS.to_vec(), |bands| bands.value)))
-        }
-        "region" => Some(Rule::Region(section.texts("keep").map_or_else(Vec::new, |keep| keep.value))),
-        "drop" => Some(Rule::Drop),
-        "truncate_ip" => Some(Rule::TruncateIp),
-        "truncate_time" => match section.text("to").map(|to| to.value).as_deref() {
-            None | Some("hour") => Some(Rule::TruncateToHour),
-            Some("day") => Some(Rule::TruncateToDay),
-            Some(other) => {
-                section.report(at.line, format!("truncate_time goes to \"hour\" or \"day\", not \"{other}\""));
-                None
-            }
-        },
-        "match" => section.required_text("pattern").map(|pattern| Rule::Match(pattern.value)),
-        other => {
-            section.report(
-                at.line,
-                format!(
-                    "unknown rule '{other}'; known: pseudonym, age_band, region, drop, truncate_ip, truncate_time, match"
-                ),
-            );
-            None
-        }
-    };
+    let rule = Rule::read(&section);
     section.finish();
-    value.map(|value| At { value, line: at.line })
+    rule
 }
 
 fn read_lookup(section: Section<'_>) -> Option<Lookup> {

@@ -1,15 +1,17 @@
-//! A dataset's schema for the outside world: catalogues, producers, readers.
+//! A dataset's schema for other programs: catalogues, producers, readers.
 //!
-//! Owns: the Athena DDL, the Glue table, the JSON Schema for producers and the Arrow schema, all from the one definition,
-//! so that they can't drift apart. Does not own: the Parquet schema (`encode::schema`).
+//! Owns: the Athena DDL, the Glue table, the JSON Schema for producers and the Arrow schema. All of them come from the one
+//! definition, so that they cannot diverge. Does not own: the Parquet schema (`encode::schema`), the types of scalars
+//! (`types`).
 
 use serde_json::{Map, Value, json};
 
-use crate::dataset::definition::{Definition, FieldRules, Kind, Rule, ScalarKind, Source, TimeFormat};
+use crate::dataset::definition::{Definition, FieldRules, Kind, Source};
 use crate::dataset::plan::{ColumnType, Plan};
 use crate::dataset::pointer::Pointer;
+use crate::dataset::types::{InputKind, ScalarType};
 use crate::layout::DATE_PARTS;
-use crate::toml_reader::{At, Scalar};
+use crate::toml_reader::Scalar;
 
 /// Which schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub enum SchemaFormat {
     Arrow,
 }
 
-/// Renders a schema; `location` is where the dataset's files are, with a final slash.
+/// Renders a schema. `location` is the folder of the dataset's files, with a final slash.
 pub(crate) fn render(definition: &Definition, plan: &Plan, format: SchemaFormat, location: &str) -> String {
     let pretty = |value: Value| serde_json::to_string_pretty(&value).unwrap_or_default() + "\n";
     match format {
@@ -37,13 +39,7 @@ pub(crate) fn render(definition: &Definition, plan: &Plan, format: SchemaFormat,
 
 fn hive_type(data_type: &ColumnType) -> String {
     match data_type {
-        ColumnType::String | ColumnType::Json => "string".to_owned(),
-        ColumnType::Int32 => "int".to_owned(),
-        ColumnType::Int64 => "bigint".to_owned(),
-        ColumnType::Float64 => "double".to_owned(),
-        ColumnType::Bool => "boolean".to_owned(),
-        ColumnType::Date32 => "date".to_owned(),
-        ColumnType::TimestampMillis => "timestamp".to_owned(),
+        ColumnType::Scalar(scalar) => scalar.spec().hive,
         ColumnType::List(element) => format!("array<{}>", hive_type(element)),
         ColumnType::Map(value) => format!("map<string,{}>", hive_type(value)),
         ColumnType::Struct(fields) => {
@@ -58,7 +54,7 @@ fn partition_type(name: &str) -> &'static str {
     if DATE_PARTS.contains(&name) { "int" } else { "string" }
 }
 
-/// Properties of a table: of one that is partitioned by dates alone, also how Athena finds its partitions by itself.
+/// Properties of a table. If it is partitioned by dates alone, they include how Athena derives its partitions.
 fn table_properties(plan: &Plan, location: &str) -> Vec<(String, String)> {
     let mut properties = vec![
         ("classification".to_owned(), "parquet".to_owned()),
@@ -157,7 +153,7 @@ fn glue(definition: &Definition, plan: &Plan, location: &str) -> Value {
     })
 }
 
-/// Glue takes 255 characters of comment.
+/// Glue allows 255 characters in a comment.
 fn short(text: &str) -> String {
     text.chars().take(255).collect()
 }
@@ -174,21 +170,13 @@ fn arrow(plan: &Plan) -> Value {
 
 fn arrow_field(name: &str, data_type: &ColumnType, nullable: bool) -> Value {
     let (kind, children) = match data_type {
-        ColumnType::String | ColumnType::Json => (json!({ "name": "utf8" }), vec![]),
-        ColumnType::Int32 => (json!({ "name": "int", "bitWidth": 32, "isSigned": true }), vec![]),
-        ColumnType::Int64 => (json!({ "name": "int", "bitWidth": 64, "isSigned": true }), vec![]),
-        ColumnType::Float64 => (json!({ "name": "floatingpoint", "precision": "DOUBLE" }), vec![]),
-        ColumnType::Bool => (json!({ "name": "bool" }), vec![]),
-        ColumnType::Date32 => (json!({ "name": "date", "unit": "DAY" }), vec![]),
-        ColumnType::TimestampMillis => {
-            (json!({ "name": "timestamp", "unit": "MILLISECOND", "timezone": "UTC" }), vec![])
-        }
+        ColumnType::Scalar(scalar) => (scalar.spec().arrow, vec![]),
         ColumnType::List(element) => {
             let nullable = !matches!(**element, ColumnType::Struct(_));
             (json!({ "name": "list" }), vec![arrow_field("element", element, nullable)])
         }
         ColumnType::Map(value) => {
-            let key = arrow_field("key", &ColumnType::String, false);
+            let key = arrow_field("key", &ColumnType::Scalar(ScalarType::String), false);
             let entries = json!({
                 "name": "key_value",
                 "nullable": false,
@@ -209,10 +197,9 @@ fn json_schema(definition: &Definition) -> Value {
     let mut root = object();
     for column in &definition.columns {
         let Source::Pointer(pointer) = &column.source else { continue };
-        let dropped = matches!(column.field.anonymize, Some(At { value: Rule::Drop, .. }));
         let mut schema = match &column.kind {
-            // What never lands may be of any type.
-            _ if dropped => json!({}),
+            // A dropped value may be of any type.
+            _ if column.field.is_dropped() => json!({}),
             Kind::Scalar(kind) => scalar_schema(*kind, &column.field),
             Kind::List(kind) => {
                 json!({ "type": type_of("array", &column.field), "items": element_schema(*kind, &column.field) })
@@ -249,14 +236,14 @@ fn json_schema(definition: &Definition) -> Value {
     }
     definition.embedded.iter().for_each(|pointer| embed(&mut root, &pointer.value));
     let time = &definition.event_time.field;
-    place(&mut root, &time.pointer.value, time_schema(time.format), true);
+    place(&mut root, &time.pointer.value, time.format.json_schema(), true);
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     root["title"] = json!(definition.name.value);
     root["description"] = json!(definition.description);
     root
 }
 
-/// Says that an object may also come as a string that holds it.
+/// Declares that an object may also come as a string that holds it.
 fn embed(root: &mut Value, pointer: &Pointer) {
     let mut at = root;
     for key in pointer.keys() {
@@ -275,8 +262,8 @@ fn type_of(name: &str, rules: &FieldRules) -> Value {
     if rules.required { json!(name) } else { json!([name, "null"]) }
 }
 
-/// An element of a list or map: whether the column must be there says nothing about it.
-fn element_schema(kind: ScalarKind, rules: &FieldRules) -> Value {
+/// The schema of an element of a list or map. Whether the column is required does not matter for it.
+fn element_schema(kind: ScalarType, rules: &FieldRules) -> Value {
     scalar_schema(kind, &FieldRules { required: false, ..rules.clone() })
 }
 
@@ -284,7 +271,7 @@ fn object() -> Value {
     json!({ "type": "object", "properties": {} })
 }
 
-/// Puts a schema at a pointer, making the objects on the way.
+/// Puts a schema at a pointer, and creates the objects that contain it.
 fn place(root: &mut Value, pointer: &Pointer, schema: Value, required: bool) {
     let Some((last, above)) = pointer.keys().split_last() else { return };
     let mut at = root;
@@ -310,7 +297,7 @@ fn place(root: &mut Value, pointer: &Pointer, schema: Value, required: bool) {
     }
 }
 
-/// Two readings of one field: what either says holds; of two values for one keyword the first stays.
+/// Joins the schemas of two readings of one field. For a keyword that both have, the first value is kept.
 fn merge(old: Value, new: Value) -> Value {
     match (old, new) {
         (Value::Object(mut old), Value::Object(new)) => {
@@ -324,18 +311,13 @@ fn merge(old: Value, new: Value) -> Value {
     }
 }
 
-fn scalar_schema(kind: ScalarKind, rules: &FieldRules) -> Value {
-    let banded = matches!(rules.anonymize, Some(At { value: Rule::AgeBand(_), .. }));
-    let mut schema = match kind {
-        _ if banded => json!({ "type": "integer" }),
-        ScalarKind::String => json!({ "type": "string" }),
-        ScalarKind::Int32 => json!({ "type": "integer", "minimum": i32::MIN, "maximum": i32::MAX }),
-        ScalarKind::Int64 => json!({ "type": "integer" }),
-        ScalarKind::Float64 => json!({ "type": "number" }),
-        ScalarKind::Bool => json!({ "type": "boolean" }),
-        ScalarKind::Date32(format) | ScalarKind::TimestampMillis(format) => time_schema(format),
-        ScalarKind::Json => return json!({}),
-    };
+fn scalar_schema(kind: ScalarType, rules: &FieldRules) -> Value {
+    if kind == ScalarType::Json {
+        return kind.spec().json_schema;
+    }
+    // A rule may read another value than the column's type says.
+    let read = if rules.input_of_rule() == Some(InputKind::Int) { ScalarType::Int64 } else { kind };
+    let mut schema = read.spec().json_schema;
     if let Some(min) = &rules.min {
         schema["minimum"] = number(min.value);
     }
@@ -368,16 +350,7 @@ fn scalar_schema(kind: ScalarKind, rules: &FieldRules) -> Value {
     schema
 }
 
-fn time_schema(format: TimeFormat) -> Value {
-    match format {
-        TimeFormat::Rfc3339 => json!({ "type": "string", "format": "date-time" }),
-        TimeFormat::Date => json!({ "type": "string", "format": "date" }),
-        TimeFormat::EpochMs => json!({ "type": "integer", "description": "milliseconds since 1970" }),
-        TimeFormat::EpochS => json!({ "type": "number", "description": "seconds since 1970" }),
-    }
-}
-
-/// A bound as people write it: whole numbers without a fraction.
+/// A bound; a whole number is written without a fraction.
 fn number(value: f64) -> Value {
     #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }

@@ -1,14 +1,15 @@
-//! Tests of definitions: every refusal with its exact words and line, and what the shipped ones compile to.
+//! Tests of definitions: every message with its exact words and line, and what the shipped definitions compile to.
 //!
-//! A message is for someone who edits a file: it names the line, what is wrong there and what to write instead. So its
-//! words are compared as a whole; a test that fails because a sentence got better wants that sentence.
+//! A message is for somebody who edits a file: it names the line, what is wrong there, and what to write instead. So the tests
+//! compare whole messages. If a test fails because a message was improved, change the test.
 
 use super::*;
 use crate::dataset::definition::Definition;
-use crate::dataset::plan::{Node, Transform};
+use crate::dataset::plan::Node;
+use crate::dataset::rule::Rule;
 use crate::dataset::{Datasets, DefinitionText, shipped};
 
-/// Ten lines of a definition that is right; what a test adds begins on line 11.
+/// Ten lines of a valid definition; what a test adds begins on line 11.
 const HEAD: &str = r#"name = "t"
 partition_by = ["year"]
 [[recognize]]
@@ -33,25 +34,25 @@ fn compiled(texts: &[&str]) -> Result<Datasets, Problems> {
     })
 }
 
-/// All that is wrong with a text, a line each: its line number, then the message.
+/// Every problem of a text: its line number, then the message.
 fn message_of(text: &str) -> Vec<String> {
     let message = compiled(&[text]).err().map_or_else(String::new, |problems| problems.to_string());
     message.lines().map(|line| line.strip_prefix("t.toml:").unwrap_or(line).to_owned()).collect()
 }
 
-/// What is told of [`HEAD`] with something below it.
+/// Asserts the problems of [`HEAD`] with something after it.
 #[track_caller]
 fn refused(below: &str, expected: &[&str]) {
     assert_eq!(message_of(&format!("{HEAD}{below}")), expected, "{below}");
 }
 
-/// What is told of a further column with these keys, whose name, pointer and type are on the lines 12, 13 and 14.
+/// Asserts the problems of one more column with these keys, whose name, pointer and type are on the lines 12, 13 and 14.
 #[track_caller]
 fn refused_column(name: &str, kind: &str, more: &str, expected: &[&str]) {
     refused(&format!("[[column]]\nname = \"{name}\"\npointer = \"/{name}\"\ntype = \"{kind}\"\n{more}"), expected);
 }
 
-/// What is told of [`HEAD`] with some of its text changed.
+/// Asserts the problems of [`HEAD`] with some of its text replaced.
 #[track_caller]
 fn refused_with(from: &str, to: &str, expected: &[&str]) {
     assert!(HEAD.contains(from), "{from}");
@@ -59,12 +60,12 @@ fn refused_with(from: &str, to: &str, expected: &[&str]) {
 }
 
 #[test]
-fn a_definition_that_is_right_compiles() {
+fn a_valid_definition_compiles() {
     assert_eq!(message_of(HEAD), [""; 0]);
 }
 
 #[test]
-fn what_is_no_toml_is_refused_with_its_line() {
+fn text_that_is_not_toml_is_refused_with_its_line() {
     let message = message_of("name = \"t\"\npartition_by = = \"year\"\n");
     assert!(message[0].starts_with("2: not TOML: "), "{message:?}");
 }
@@ -94,7 +95,7 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
 }
 
 #[test]
-fn several_problems_are_told_at_once() {
+fn several_problems_are_reported_at_once() {
     assert_eq!(
         message_of(
             "nam = \"t\"\n[event_time]\npointer = \"t\"\nformat = \"iso\"\n[[column]]\ntype = \"strng\"\n[[column]]\nname = 3\n"
@@ -102,7 +103,7 @@ fn several_problems_are_told_at_once() {
         [
             "1: the file needs name = \"…\"",
             "4: unknown format 'iso'; known: rfc3339, epoch_ms, epoch_s, date",
-            "3: 't' is no JSON Pointer: write '/t'",
+            "3: 't' is not a JSON Pointer: write '/t'",
             "5: [column] needs name = \"…\"",
             "5: a column needs pointer = \"/…\" or from = \"…\"",
             "6: unknown type 'strng'; did you mean 'string'?",
@@ -115,11 +116,11 @@ fn several_problems_are_told_at_once() {
     refused(
         "[[column]]\nname = \"email\"\npointer = \"/email\"\ntype = \"string\"\nmin = 1\n[[column]]\nname = \"Id\"\npointer = \"/x\"\ntype = \"map\"\nvalue = \"string\"\n",
         &[
-            "17: 'Id' can't name a column: use lower-case letters, digits and '_', starting with a letter, 64 at most",
+            "17: 'Id' is not a valid name for a column: use lower-case letters, digits and '_', starting with a letter, 64 at most",
             "12: 'email' (/email) looks like an e-mail address and has no rule: add anonymize = { rule = \"pseudonym\" }, \
              \"drop\" or another, or state personal = false",
-            "15: 'email' is no number: min and max have no meaning for it",
-            "17: 'Id' is free-form and needs allow = [\"key\", …]: keys that are not listed never land",
+            "15: 'email' is not a number: min and max do not apply",
+            "17: 'Id' is free-form and needs allow = [\"key\", …]: keys that are not listed are never written",
         ],
     );
 }
@@ -147,7 +148,7 @@ fn a_value_of_the_wrong_kind_is_refused() {
 }
 
 #[test]
-fn what_a_dataset_cannot_do_without_must_be_there() {
+fn a_missing_required_key_is_refused() {
     assert_eq!(
         message_of(""),
         [
@@ -171,18 +172,22 @@ fn what_a_dataset_cannot_do_without_must_be_there() {
 }
 
 #[test]
-fn a_pointer_is_one_of_rfc_6901() {
-    refused_with("\"/t\"", "\"$.t\"", &["6: '$.t' is no JSON Pointer: write '/t'"]);
-    refused_with("\"/t\"", "\"\"", &["6: '' is no JSON Pointer: write '/'"]);
+fn a_pointer_must_follow_rfc_6901() {
+    refused_with("\"/t\"", "\"$.t\"", &["6: '$.t' is not a JSON Pointer: write '/t'"]);
+    refused_with("\"/t\"", "\"\"", &["6: '' is not a JSON Pointer: write '/'"]);
     refused_with(
         "[\"/id\"]",
         "[\"id\", \"/a~b\"]",
         &[
-            "4: 'id' is no JSON Pointer: write '/id'",
+            "4: 'id' is not a JSON Pointer: write '/id'",
             "4: '/a~b': in a JSON Pointer write '~0' for '~' and '~1' for '/'",
         ],
     );
-    refused_with("partition_by", "embedded = [\"doc\"]\npartition_by", &["2: 'doc' is no JSON Pointer: write '/doc'"]);
+    refused_with(
+        "partition_by",
+        "embedded = [\"doc\"]\npartition_by",
+        &["2: 'doc' is not a JSON Pointer: write '/doc'"],
+    );
 }
 
 #[test]
@@ -200,29 +205,25 @@ fn a_column_has_one_source() {
 fn an_unknown_type_is_refused_with_the_nearest_known_one() {
     refused_column("x", "strings", "", &["14: unknown type 'strings'; did you mean 'string'?"]);
     refused_column("x", "int", "", &["14: unknown type 'int'; did you mean 'int64'?"]);
-    refused_column("x", "timestamp", "", &["14: unknown type 'timestamp'; did you mean 'timestamp_millis'?"]);
+    refused_column("x", "timestamps", "", &["14: unknown type 'timestamps'; did you mean 'timestamp'?"]);
     refused_column(
         "x",
         "varchar",
         "",
-        &[
-            "14: unknown type 'varchar'; known: string, int32, int64, float64, bool, date32, timestamp_millis, json, list, \
-           map, struct",
-        ],
+        &["14: unknown type 'varchar'; known: string, int32, int64, float64, bool, date32, timestamp, json, list, \
+           map, struct"],
     );
     refused_column(
         "x",
         "list",
         "element = \"text\"\n",
-        &[
-            "15: unknown type 'text'; known: string, int32, int64, float64, bool, date32, timestamp_millis, json, list, map, \
-         struct",
-        ],
+        &["15: unknown type 'text'; known: string, int32, int64, float64, bool, date32, timestamp, json, list, map, \
+         struct"],
     );
 }
 
 #[test]
-fn a_nested_type_says_what_is_in_it() {
+fn a_nested_type_must_say_what_it_contains() {
     let list = "14: a list needs either element = \"TYPE\" or [[column.field]] tables";
     refused_column("x", "list", "", &[list]);
     refused_column("x", "list", "value = \"string\"\n", &[list]);
@@ -235,7 +236,7 @@ fn a_nested_type_says_what_is_in_it() {
         "x",
         "list",
         "element = \"json\"\npersonal = false\n",
-        &["12: 'x': a list of json has no use; make the column itself json"],
+        &["12: 'x': a list of json is not supported; make the column itself json"],
     );
     refused_column(
         "x",
@@ -246,7 +247,7 @@ fn a_nested_type_says_what_is_in_it() {
 }
 
 #[test]
-fn a_time_is_written_in_a_known_way() {
+fn an_unknown_time_format_is_refused() {
     refused_with(
         "\"/t\"",
         "\"/t\"\nformat = \"unix\"",
@@ -267,25 +268,33 @@ fn a_time_is_written_in_a_known_way() {
 }
 
 #[test]
-fn names_are_of_lower_case_letters_digits_and_underscores() {
+fn a_name_has_only_lower_case_letters_digits_and_underscores() {
     let rule = "use lower-case letters, digits and '_', starting with a letter, 64 at most";
     for name in ["", "T", "1t", "_t", "t-t", "t t", "tä", "analytics", "unknown"] {
-        refused_with("\"t\"\n", &format!("\"{name}\"\n"), &[&format!("1: '{name}' can't name a dataset: {rule}")]);
+        refused_with(
+            "\"t\"\n",
+            &format!("\"{name}\"\n"),
+            &[&format!("1: '{name}' is not a valid name for a dataset: {rule}")],
+        );
     }
     let long = "t".repeat(65);
-    refused_with("\"id\"\n", &format!("\"{long}\"\n"), &[&format!("8: '{long}' can't name a column: {rule}")]);
+    refused_with(
+        "\"id\"\n",
+        &format!("\"{long}\"\n"),
+        &[&format!("8: '{long}' is not a valid name for a column: {rule}")],
+    );
     for name in ["A", "a~b", "a/b"] {
         refused_column(
             "x",
             "struct",
             &format!("field = [{{ name = \"{name}\", type = \"string\" }}, {{ name = \"b\", type = \"string\" }}]\n"),
-            &[&format!("15: '{name}' can't name a field: {rule}")],
+            &[&format!("15: '{name}' is not a valid name for a field: {rule}")],
         );
     }
 }
 
 #[test]
-fn names_that_are_taken_are_refused() {
+fn a_name_that_is_already_used_is_refused() {
     for name in ["ingest_stream", "ingest_shard", "ingest_sequence", "ingest_subsequence", "ingest_arrival_time"] {
         refused_column(
             name,
@@ -305,8 +314,8 @@ fn names_that_are_taken_are_refused() {
         "",
         &[
             "12: two columns are named 'id'; the first is at line 8",
-            // Both read one field as well.
-            ": /id is read as a string and as a number: no record can be both",
+            // Both columns also read the same field.
+            ": /id is read as a string and as a number: no value is both",
         ][..1],
     );
     refused_column(
@@ -318,15 +327,15 @@ fn names_that_are_taken_are_refused() {
 }
 
 #[test]
-fn a_partition_is_a_text_column_or_a_part_of_the_event_time() {
+fn a_partition_must_be_a_string_column_or_a_part_of_the_event_time() {
     let with = |names: &str, expected: &[&str]| {
         refused_with("[\"year\"]", names, expected);
     };
     with("[\"year\", \"yeer\"]", &["2: there is no column 'yeer' to partition by; did you mean 'year'?"]);
     with("[\"zzz\"]", &["2: there is no column 'zzz' to partition by; name one of its columns, or year, month, day"]);
     with("[\"id\", \"id\"]", &["2: partition 'id' is named twice"]);
-    with("[]", &["2: partition_by names nothing: name columns, or year, month, day"]);
-    let wrong = "2: 'id' can't be a partition: it must be a string column with a pointer";
+    with("[]", &["2: partition_by is empty: name columns, or year, month, day"]);
+    let wrong = "2: 'id' cannot be a partition: it must be a string column with a pointer";
     for (from, to) in [
         ("type = \"string\"", "type = \"int32\""),
         ("type = \"string\"", "type = \"string\"\nunique = true"),
@@ -345,13 +354,13 @@ fn a_partition_is_a_text_column_or_a_part_of_the_event_time() {
 }
 
 #[test]
-fn a_computed_column_has_the_type_of_what_it_holds() {
+fn a_computed_column_must_have_the_type_of_its_values() {
     let computed = |from: &str, kind: &str, more: &str| {
         message_of(&format!("{HEAD}[[column]]\nname = \"x\"\nfrom = \"{from}\"\ntype = \"{kind}\"\n{more}"))
     };
-    assert_eq!(computed("event_time", "timestamp_millis", ""), [""; 0]);
-    assert_eq!(computed("event_time", "string", ""), ["12: 'x' is a time: its type is timestamp_millis or date32"]);
-    assert_eq!(computed("arrival_time", "int64", ""), ["12: 'x' is a time: its type is timestamp_millis or date32"]);
+    assert_eq!(computed("event_time", "timestamp", ""), [""; 0]);
+    assert_eq!(computed("event_time", "string", ""), ["12: 'x' is a time: its type is timestamp or date32"]);
+    assert_eq!(computed("arrival_time", "int64", ""), ["12: 'x' is a time: its type is timestamp or date32"]);
     assert_eq!(computed("event_time.year", "int64", ""), ["12: 'x' is a part of a date: its type is int32"]);
     assert_eq!(
         computed("unknown_fields", "string", "allow = [\"a\"]\n"),
@@ -359,32 +368,29 @@ fn a_computed_column_has_the_type_of_what_it_holds() {
     );
     assert_eq!(
         computed("unknown_fields", "json", ""),
-        ["12: 'x' is free-form and needs allow = [\"key\", …]: keys that are not listed never land"]
+        ["12: 'x' is free-form and needs allow = [\"key\", …]: keys that are not listed are never written"]
     );
     assert_eq!(
         computed("event_time", "list", "element = \"string\"\n"),
-        ["12: 'x' is computed: its type can't be a list, map or struct"]
+        ["12: 'x' is computed: its type cannot be a list, map or struct"]
     );
-    let no_meaning = "12: 'x' is computed: required and anonymize have no meaning for it";
+    let no_meaning = "12: 'x' is computed: required and anonymize do not apply";
     assert_eq!(computed("event_time", "date32", "required = true\n"), [no_meaning]);
     assert_eq!(computed("event_time", "date32", "anonymize = { rule = \"drop\" }\n"), [no_meaning]);
 }
 
 #[test]
-fn a_constraint_suits_its_type() {
+fn a_constraint_must_fit_its_type() {
     refused_column(
         "x",
         "string",
         "min = 1\nmax = 2\n",
-        &[
-            "15: 'x' is no number: min and max have no meaning for it",
-            "16: 'x' is no number: min and max have no meaning for it",
-        ],
+        &["15: 'x' is not a number: min and max do not apply", "16: 'x' is not a number: min and max do not apply"],
     );
-    refused_column("x", "bool", "max = 1.5\n", &["15: 'x' is no number: min and max have no meaning for it"]);
-    refused_column("x", "int32", "min_length = 1\n", &["15: 'x': lengths are for strings, and not negative"]);
-    refused_column("x", "string", "max_length = -1\n", &["15: 'x': lengths are for strings, and not negative"]);
-    refused_column("x", "int64", "pattern = 'a'\n", &["15: 'x' is no string: pattern has no meaning for it"]);
+    refused_column("x", "bool", "max = 1.5\n", &["15: 'x' is not a number: min and max do not apply"]);
+    refused_column("x", "int32", "min_length = 1\n", &["15: 'x': lengths apply to strings, and are not negative"]);
+    refused_column("x", "string", "max_length = -1\n", &["15: 'x': lengths apply to strings, and are not negative"]);
+    refused_column("x", "int64", "pattern = 'a'\n", &["15: 'x' is not a string: pattern does not apply"]);
     refused_column("x", "int64", "one_of = [1, 2]\n", &["15: 'x': one_of lists the strings that a string may be"]);
     refused_column("x", "string", "one_of = [\"a\", 2]\n", &["15: 'x': one_of lists the strings that a string may be"]);
     refused_column("x", "int64", "unique = true\n", &["12: 'x': unique is a hint for strings"]);
@@ -404,7 +410,7 @@ fn a_constraint_suits_its_type() {
         "x",
         "list",
         "element = \"string\"\nmin = 1\n",
-        &["16: 'x' is no number: min and max have no meaning for it"],
+        &["16: 'x' is not a number: min and max do not apply"],
     );
     for (kind, more) in [
         ("list", "element = \"string\"\n"),
@@ -418,18 +424,18 @@ fn a_constraint_suits_its_type() {
 }
 
 #[test]
-fn a_pattern_is_a_regular_expression() {
+fn a_pattern_must_be_a_regular_expression() {
     refused_column(
         "x",
         "string",
         "pattern = '(a'\n",
-        &["15: 'x': '(a' is no regular expression (error: unclosed group)"],
+        &["15: 'x': '(a' is not a valid regular expression (error: unclosed group)"],
     );
     refused_column(
         "x",
         "string",
         "anonymize = { rule = \"match\", pattern = '[' }\n",
-        &["15: 'x': '[' is no regular expression (error: unclosed character class)"],
+        &["15: 'x': '[' is not a valid regular expression (error: unclosed character class)"],
     );
     refused_column(
         "x",
@@ -458,7 +464,7 @@ fn a_personal_column_without_a_rule_is_refused() {
     by_name("name", "a name");
     by_name("home_address", "an address");
     by_name("comment", "free text");
-    // The field's own name counts as well as the column's, and that of a struct's field.
+    // The name of the field counts as well as that of the column, and of a struct's field.
     refused(
         "[[column]]\nname = \"x\"\npointer = \"/user/IPAddress\"\ntype = \"string\"\n",
         &[&format!("12: 'x' (/user/IPAddress) looks like an IP address and {hint}, or state personal = false")],
@@ -486,12 +492,12 @@ fn a_personal_column_without_a_rule_is_refused() {
         "x",
         "map",
         "value = \"string\"\n",
-        &["12: 'x' is free-form and needs allow = [\"key\", …]: keys that are not listed never land"],
+        &["12: 'x' is free-form and needs allow = [\"key\", …]: keys that are not listed are never written"],
     );
 }
 
 #[test]
-fn a_rule_suits_its_type() {
+fn a_rule_must_fit_its_type() {
     let rule = |kind: &str, rule: &str, expected: &[&str]| {
         refused_column("x", kind, &format!("anonymize = {rule}\n"), expected);
     };
@@ -499,18 +505,14 @@ fn a_rule_suits_its_type() {
     rule("int32", "{ rule = \"age_band\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
     rule("bool", "{ rule = \"truncate_ip\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
     rule("float64", "{ rule = \"region\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
-    rule(
-        "string",
-        "{ rule = \"truncate_time\" }",
-        &["15: 'x': this rule makes a timestamp_millis; set type = \"timestamp_millis\""],
-    );
+    rule("string", "{ rule = \"truncate_time\" }", &["15: 'x': this rule makes a timestamp; set type = \"timestamp\""]);
     rule(
         "date32",
         "{ rule = \"truncate_time\", to = \"day\" }",
-        &["15: 'x': this rule makes a timestamp_millis; set type = \"timestamp_millis\""],
+        &["15: 'x': this rule makes a timestamp; set type = \"timestamp\""],
     );
     rule(
-        "timestamp_millis",
+        "timestamp",
         "{ rule = \"truncate_time\", to = \"week\" }",
         &["15: truncate_time goes to \"hour\" or \"day\", not \"week\""],
     );
@@ -524,7 +526,9 @@ fn a_rule_suits_its_type() {
     rule(
         "string",
         "{ rule = \"hash\" }",
-        &["15: unknown rule 'hash'; known: pseudonym, age_band, region, drop, truncate_ip, truncate_time, match"],
+        &[
+            "15: unknown rule 'hash'; known: pseudonym, age_band, region, drop, truncate_ip, truncate_time, email_domain, match",
+        ],
     );
     refused_column(
         "x",
@@ -535,7 +539,7 @@ fn a_rule_suits_its_type() {
 }
 
 #[test]
-fn a_lookup_is_joined_on_a_text_column_and_has_what_is_asked_of_it() {
+fn a_lookup_must_be_joined_on_a_string_column_and_have_the_columns_that_are_read() {
     let lookup = |more: &str, file: &str, key: &str, on: &str| {
         message_of(&format!(
             "{HEAD}{more}[[lookup]]\nname = \"l\"\nfile = \"{file}\"\nkey = \"{key}\"\non = \"{on}\"\n"
@@ -550,7 +554,7 @@ fn a_lookup_is_joined_on_a_text_column_and_has_what_is_asked_of_it() {
     );
     assert_eq!(
         lookup("", "codes.csv", "code", "ids"),
-        ["15: lookup 'l' joins on 'ids', which is no string column with a pointer"]
+        ["15: lookup 'l' joins on 'ids', which is not a string column with a pointer"]
     );
     let joined_on = |more: &str| {
         let more = format!("[[column]]\nname = \"y\"\npointer = \"/y\"\n{more}\n");
@@ -566,7 +570,7 @@ fn a_lookup_is_joined_on_a_text_column_and_has_what_is_asked_of_it() {
         let message = joined_on(more);
         assert!(
             message.len() == 1
-                && message[0].ends_with("lookup 'l' joins on 'y', which is no string column with a pointer"),
+                && message[0].ends_with("lookup 'l' joins on 'y', which is not a string column with a pointer"),
             "{message:?}"
         );
     }
@@ -589,11 +593,11 @@ fn a_lookup_is_joined_on_a_text_column_and_has_what_is_asked_of_it() {
 }
 
 #[test]
-fn what_cannot_hold_for_a_column_is_refused_and_not_ignored() {
+fn a_key_that_does_not_apply_to_a_column_is_refused_and_not_ignored() {
     let computed = |more: &str| {
         message_of(&format!("{HEAD}[[column]]\nname = \"x\"\nfrom = \"event_time.year\"\ntype = \"int32\"\n{more}\n"))
     };
-    let message = "12: 'x' is computed: constraints and hints have no meaning for it";
+    let message = "12: 'x' is computed: constraints and hints do not apply";
     for more in ["min = 1", "max_length = 3", "unique = true", "accept_text = true", "pattern = \"a\""] {
         assert_eq!(computed(more), [message], "{more}");
     }
@@ -601,12 +605,12 @@ fn what_cannot_hold_for_a_column_is_refused_and_not_ignored() {
         "x",
         "struct",
         "min = 1\nfield = [{ name = \"a\", type = \"string\" }]\n",
-        &["12: 'x' is made of fields: constraints and hints stand with these"],
+        &["12: 'x' has fields: put constraints and hints on the fields"],
     );
 }
 
 #[test]
-fn a_lookup_brings_nothing_personal_in_unasked() {
+fn a_lookup_column_with_a_personal_name_is_refused() {
     let lookup = "[[lookup]]\nname = \"l\"\nfile = \"codes.csv\"\nkey = \"code\"\non = \"id\"\n";
     let column = |name: &str, more: &str| {
         let column = format!("[[column]]\nname = \"{name}\"\nfrom = \"lookup.l.label\"\ntype = \"string\"\n{more}\n");
@@ -614,36 +618,42 @@ fn a_lookup_brings_nothing_personal_in_unasked() {
     };
     assert_eq!(
         column("email", ""),
-        ["12: 'email' looks like an e-mail address, and a lookup's values land as they are: leave it out, or state \
-          personal = false"]
+        [
+            "12: 'email' looks like an e-mail address, and lookup values are written as they are: leave it out, or state \
+          personal = false"
+        ]
     );
     assert_eq!(column("email", "personal = false"), [""; 0]);
     assert_eq!(column("label", ""), [""; 0]);
 }
 
 #[test]
-fn equals_compares_strings() {
+fn equals_must_compare_strings() {
     refused_with(
         "present = [\"/id\"]",
         "[recognize.equals]\n\"/id\" = [1]",
         &["5: equals compares strings: write \"/field\" = [\"value\", …]"],
     );
-    refused_with("present = [\"/id\"]", "[recognize.equals]\nid = \"x\"", &["5: 'id' is no JSON Pointer: write '/id'"]);
+    refused_with(
+        "present = [\"/id\"]",
+        "[recognize.equals]\nid = \"x\"",
+        &["5: 'id' is not a JSON Pointer: write '/id'"],
+    );
 }
 
 #[test]
-fn a_field_is_not_read_in_two_ways_that_cannot_both_hold() {
+fn two_readings_of_one_field_that_exclude_each_other_are_refused() {
     let also = |pointer: &str, rest: &str| {
         message_of(&format!("{HEAD}[[column]]\nname = \"x\"\npointer = \"{pointer}\"\n{rest}\n"))
     };
-    let both = " /id is read in two ways that can't both hold (as a value and as an object, say)";
+    let both = " /id is read in two ways that exclude each other, such as a value and an object";
     assert_eq!(also("/id/b", "type = \"string\""), [both]);
     assert_eq!(also("/id", "type = \"list\"\nelement = \"string\""), [both]);
     assert_eq!(also("/id", "type = \"json\"\npersonal = false"), [both]);
     assert_eq!(also("/id", "type = \"map\"\nvalue = \"string\"\nallow = [\"a\"]"), [both]);
-    assert_eq!(also("/id", "type = \"int64\""), [" /id is read as a string and as a number: no record can be both"]);
-    assert_eq!(also("/id", "type = \"bool\""), [" /id is read as a string and as a boolean: no record can be both"]);
-    // The same field for two columns, and an object both whole and by its fields, go together.
+    assert_eq!(also("/id", "type = \"int64\""), [" /id is read as a string and as a number: no value is both"]);
+    assert_eq!(also("/id", "type = \"bool\""), [" /id is read as a string and as a boolean: no value is both"]);
+    // Two columns may read the same field, and an object may be read both whole and by its fields.
     assert_eq!(also("/id", "type = \"string\"\nunique = true"), [""; 0]);
     let twice = |first: &str, second: &str| {
         message_of(&format!(
@@ -656,15 +666,15 @@ fn a_field_is_not_read_in_two_ways_that_cannot_both_hold() {
     let structure = "type = \"struct\"\nfield = [{ name = \"a\", type = \"string\" }]";
     assert_eq!(twice(json, structure), [""; 0]);
     assert_eq!(twice(map, structure), [""; 0]);
-    let told_twice = |line: usize| [format!("{line}: /o is read by two columns as a list, map or struct: one must do")];
-    assert_eq!(twice(list, list), told_twice(17));
-    assert_eq!(twice(map, map), told_twice(18));
-    assert_eq!(twice(structure, structure), told_twice(17));
-    assert_eq!(twice(list, map), [" /o is read in two ways that can't both hold (as a value and as an object, say)"]);
+    let both_read = |line: usize| [format!("{line}: two columns read /o as a list, map or struct; use one")];
+    assert_eq!(twice(list, list), both_read(17));
+    assert_eq!(twice(map, map), both_read(18));
+    assert_eq!(twice(structure, structure), both_read(17));
+    assert_eq!(twice(list, map), [" /o is read in two ways that exclude each other, such as a value and an object"]);
 }
 
 #[test]
-fn what_is_embedded_is_read_inside_and_not_inside_itself() {
+fn an_embedded_document_must_be_read_and_not_be_inside_another() {
     let embedded = |names: &str, pointer: &str| {
         message_of(
             &(HEAD.replace("partition_by", &format!("embedded = {names}\npartition_by"))
@@ -675,7 +685,7 @@ fn what_is_embedded_is_read_inside_and_not_inside_itself() {
     assert_eq!(embedded("[\"/doc\"]", "/dog/a"), [" /doc is named in embedded, but no column reads a field inside it"]);
     assert_eq!(
         embedded("[\"/doc\", \"/doc/inner\"]", "/doc/inner/a"),
-        [" /doc/inner is embedded in a document that is embedded itself: one level is read"]
+        [" /doc/inner is embedded in a document that is itself embedded; only one level is supported"]
     );
     assert_eq!(
         embedded("[\"/doc\", \"/other\"]", "/doc/a"),
@@ -684,7 +694,7 @@ fn what_is_embedded_is_read_inside_and_not_inside_itself() {
 }
 
 #[test]
-fn what_is_compared_with_a_string_is_read_as_one_or_not_at_all() {
+fn a_field_that_is_compared_with_a_string_is_read_as_a_string_or_not_at_all() {
     let compared = |pointer: &str, kind: &str| {
         message_of(
             &(HEAD.replace("present = [\"/id\"]", "equals = { \"/kind\" = \"a\" }")
@@ -699,27 +709,27 @@ fn what_is_compared_with_a_string_is_read_as_one_or_not_at_all() {
 }
 
 #[test]
-fn an_object_has_no_more_known_keys_than_the_scanner_counts() {
+fn a_dataset_reads_at_most_256_keys_of_one_object() {
     let columns = |count: usize| -> String {
         (0..count).map(|n| format!("[[column]]\nname = \"c{n}\"\npointer = \"/o/c{n}\"\ntype = \"string\"\n")).collect()
     };
     assert_eq!(message_of(&(HEAD.to_owned() + &columns(Node::FIELDS_MAX))), [""; 0]);
     assert_eq!(
         message_of(&(HEAD.to_owned() + &columns(Node::FIELDS_MAX + 1))),
-        [" /o/: more than 256 keys of one object are read"]
+        [" /o/: the dataset reads more than 256 keys of one object"]
     );
 }
 
 #[test]
-fn datasets_are_told_apart_by_64_marks_at_most() {
+fn datasets_are_recognized_by_64_marks_at_most() {
     let with = |count: usize| {
         let names: Vec<String> = (0..count).map(|n| format!("/m{n}")).collect();
         HEAD.replace("[\"/id\"]", &format!("{names:?}"))
     };
     assert!(compiled(&[&with(64)]).is_ok());
-    let message = "datasets: the datasets' [recognize] rules look at more than 64 fields and values together";
+    let message = "datasets: the datasets' [recognize] rules name more than 64 fields and values together";
     assert_eq!(compiled(&[&with(65)]).unwrap_err().to_string(), message);
-    // Over all datasets together; the same field counts once.
+    // The limit is for all datasets together; the same field counts once.
     let other = with(40).replace("\"t\"\n", "\"u\"\n");
     assert!(compiled(&[&with(64), &other]).is_ok());
     let further = other.replace("/m", "/n");
@@ -727,9 +737,9 @@ fn datasets_are_told_apart_by_64_marks_at_most() {
 }
 
 #[test]
-fn each_dataset_has_a_name_of_its_own_and_there_is_one_at_least() {
+fn each_dataset_has_its_own_name_and_there_is_at_least_one() {
     assert_eq!(compiled(&[HEAD, HEAD]).unwrap_err().to_string(), "t1.toml:1: there are two datasets named 't'");
-    assert_eq!(compiled(&[]).unwrap_err().to_string(), "datasets: there are none");
+    assert_eq!(compiled(&[]).unwrap_err().to_string(), "datasets: no definition is given");
     let message = compiled(&[&HEAD.replace("/t", "t"), &HEAD.replace("\"id\"\n", "\"Id\"\n")]).unwrap_err().to_string();
     assert_eq!(message.lines().count(), 2, "of every file: {message}");
     assert!(message.contains("t.toml:6: ") && message.contains("t1.toml:8: "), "{message}");
@@ -744,7 +754,7 @@ fn the_first_dataset_that_recognizes_a_record_gets_it() {
         &HEAD.replace("\"t\"\n", "\"w\"\n").replace("present = [\"/id\"]", "absent = [\"/a\"]"),
     ])
     .unwrap();
-    // Marks, in the order of the rules: a, b, k = x, k = y, l = z.
+    // Marks, in the order of the conditions: a, b, k = x, k = y, l = z.
     let recognized = |marks: &[usize]| datasets.recognize(marks.iter().map(|mark| 1 << mark).sum());
     assert_eq!(recognized(&[0]), Some(0));
     assert_eq!(recognized(&[0, 1]), Some(1));
@@ -756,14 +766,15 @@ fn the_first_dataset_that_recognizes_a_record_gets_it() {
 }
 
 #[test]
-fn a_definition_without_more_has_these_defaults() {
+fn a_minimal_definition_has_these_defaults() {
     let plan = compiled(&["name = \"t\"\n[event_time]\npointer = \"/t\"\n[[column]]\nname = \"a\"\npointer = \"/a\"\ntype = \"string\"\nanonymize = { rule = \"age_band\" }\n"]).unwrap();
     let plan = plan.plan(0);
     assert_eq!((plan.event_time.format, plan.arrival_time), (TimeFormat::Rfc3339, None));
     assert_eq!((plan.event_time.not_before_ms, plan.event_time.ahead_max_ms), (1_262_304_000_000, 86_400_000));
     assert!(plan.partitions.iter().map(Partition::name).eq(["year", "month", "day"]));
-    let Transform::AgeBand(bands) = &plan.leaves[0].transform else { panic!("{:?}", plan.leaves[0].transform) };
-    assert_eq!(*bands, [18, 25, 35, 45, 55, 65, 80]);
+    let Some(Rule::AgeBand(bands)) = &plan.leaves[0].rule else { panic!("{:?}", plan.leaves[0].rule) };
+    let found = [17, 18, 25, 35, 45, 55, 65, 80].map(|age| bands.of(age));
+    assert_eq!(found, ["0-17", "18-24", "25-34", "35-44", "45-54", "55-64", "65-79", "80+"]);
 }
 
 #[test]
@@ -778,7 +789,7 @@ fn two_columns_that_read_one_field_share_its_input() {
 }
 
 #[test]
-fn the_shipped_definitions_compile_and_say_what_they_are() {
+fn the_shipped_definitions_compile_and_describe_themselves() {
     let texts = shipped();
     let datasets = Datasets::compile(&texts, &|_, _| Err("none is needed".to_owned())).unwrap();
     assert!(datasets.names().eq(["events", "assessments", "users"]));
@@ -790,8 +801,8 @@ fn the_shipped_definitions_compile_and_say_what_they_are() {
         assert!(!definition.description.is_empty() && !definition.recognize.is_empty());
         assert_eq!(plan.event_time.not_before_ms, 1_262_304_000_000);
         assert_eq!(plan.event_time.ahead_max_ms, 86_400_000);
-        // Every personal column that is not dropped has a rule, and the plan carries it out.
-        let rules = plan.leaves.iter().filter(|leaf| !matches!(leaf.transform, Transform::Keep)).count();
+        // Every personal column that is not dropped has a rule in the plan.
+        let rules = plan.leaves.iter().filter(|leaf| leaf.rule.is_some()).count();
         assert!(rules > 0, "{}", plan.name);
     }
     let ways: usize = texts.iter().map(|text| Definition::parse("t", &text.text).unwrap().recognize.len()).sum();
@@ -799,7 +810,7 @@ fn the_shipped_definitions_compile_and_say_what_they_are() {
 }
 
 #[test]
-fn a_name_is_read_from_a_text_that_makes_no_sense_otherwise() {
+fn the_name_is_read_from_a_definition_that_is_otherwise_invalid() {
     assert_eq!(Datasets::name_of("t.toml", HEAD).as_deref(), Some("t"));
     assert_eq!(Datasets::name_of("t.toml", "name = ="), None);
 }

@@ -1,13 +1,13 @@
-//! Growing the decode tree: fields are planted by JSON Pointer, in any order, then built into nodes.
+//! Building the decode tree: fields are added by JSON Pointer, in any order, then built into nodes.
 //!
-//! Owns: which readings of one field go together (a value and its JSON text do; a string and an object do not, unless
-//! the field is embedded JSON). Does not own: what is read (`compile`).
+//! Owns: which readings of one field are compatible. A value and its JSON text are; a string and an object are not, unless
+//! the field is embedded JSON. Does not own: what is read (`compile`).
 
 use crate::dataset::keys::{AllowList, KeyIndex, Literal};
 use crate::dataset::plan::{Action, Field, InputId, MapInputs, Node, NodeId, ShapeId, Unknown};
 use crate::dataset::pointer::Pointer;
 
-/// A field that is growing.
+/// A field under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     children: Vec<(String, Draft)>,
@@ -16,11 +16,11 @@ pub(crate) struct Draft {
     structure: Option<ShapeId>,
     repeated: Option<Repeated>,
     embedded: bool,
-    /// Whether this dataset looks at the field, or at one inside it.
+    /// Whether this dataset reads the field, or one inside it.
     own: bool,
     marker: u64,
     equals: Vec<(Box<[u8]>, u64)>,
-    /// Whether this dataset's own rules compare it with a string.
+    /// Whether this dataset recognizes records by comparing it with a string.
     compared: bool,
     unknown: Unknown,
 }
@@ -33,7 +33,7 @@ enum Repeated {
 
 /// What is read at a field.
 pub(crate) enum Target {
-    /// Nothing: the field is known, and checked for form.
+    /// Nothing is read: the field is known, and checked for form.
     Known,
     Take(InputId),
     Json(InputId),
@@ -44,19 +44,19 @@ pub(crate) enum Target {
     },
     Objects {
         shape: ShapeId,
-        /// Pointer below the element, input, and whether it is stored as JSON text.
+        /// For each member: the pointer in the element, the input, and whether it is stored as JSON text.
         members: Vec<(Pointer, InputId, bool)>,
     },
-    /// The keys of an object that are not read by themselves.
+    /// The keys of an object that no column of their own reads.
     Map(MapInputs),
 }
 
 impl Draft {
-    /// Plants a target at a pointer.
+    /// Adds a target at a pointer.
     ///
     /// # Errors
-    /// A sentence for the user, where the field is already read in a way that does not go with this one.
-    pub(crate) fn plant(&mut self, pointer: &Pointer, target: Target) -> Result<(), String> {
+    /// A sentence for the user, if the field is already read in an incompatible way.
+    pub(crate) fn add(&mut self, pointer: &Pointer, target: Target) -> Result<(), String> {
         let draft = self.own(pointer);
         match target {
             Target::Known => {}
@@ -74,7 +74,7 @@ impl Draft {
             Target::Objects { shape, members } => {
                 let mut element = Draft::default();
                 for (below, input, json) in members {
-                    element.plant(&below, if json { Target::Json(input) } else { Target::Take(input) })?;
+                    element.add(&below, if json { Target::Json(input) } else { Target::Take(input) })?;
                 }
                 draft.repeated = Some(Repeated::Objects { shape, element: Box::new(element) });
             }
@@ -82,17 +82,17 @@ impl Draft {
         Ok(())
     }
 
-    /// Says that a field may come as a string that holds JSON.
+    /// Declares that a field may come as a string that holds JSON.
     pub(crate) fn embed(&mut self, pointer: &Pointer) {
         self.own(pointer).embedded = true;
     }
 
-    /// Says that a field's presence sets bits. `own`: for this dataset's rules, and not only for other datasets'.
+    /// Makes the presence of a field set bits. `own`: this dataset is recognized by them, not only other datasets.
     pub(crate) fn mark(&mut self, pointer: &Pointer, bits: u64, own: bool) {
         self.at(pointer, own).marker |= bits;
     }
 
-    /// Says that a string value of a field sets bits; `own` as in [`Draft::mark`].
+    /// Makes a string value of a field set bits; `own` as in [`Draft::mark`].
     pub(crate) fn mark_value(&mut self, pointer: &Pointer, value: &str, bits: u64, own: bool) {
         let draft = self.at(pointer, own);
         draft.equals.push((value.as_bytes().into(), bits));
@@ -124,7 +124,7 @@ impl Draft {
     /// Builds the nodes; the record itself is node 0.
     ///
     /// # Errors
-    /// Sentences for the user, one for each field whose readings do not go together.
+    /// Sentences for the user, one for each field whose readings are incompatible.
     pub(crate) fn build(self) -> Result<Vec<Node>, Vec<String>> {
         let mut builder = Builder { nodes: Vec::new(), errors: Vec::new(), embedded: false };
         builder.object(self, "");
@@ -133,13 +133,13 @@ impl Draft {
 }
 
 fn twice(pointer: &Pointer) -> String {
-    format!("{pointer} is read by two columns as a list, map or struct: one must do")
+    format!("two columns read {pointer} as a list, map or struct; use one")
 }
 
 struct Builder {
     nodes: Vec<Node>,
     errors: Vec<String>,
-    /// Whether the fields at hand are inside an embedded document.
+    /// Whether the current fields are inside an embedded document.
     embedded: bool,
 }
 
@@ -149,7 +149,7 @@ impl Builder {
         self.nodes.push(Node::default());
         let keys = KeyIndex::new(draft.children.iter().map(|(key, _)| key.as_bytes().into()));
         if draft.children.len() > Node::FIELDS_MAX {
-            self.errors.push(format!("{path}/: more than {} keys of one object are read", Node::FIELDS_MAX));
+            self.errors.push(format!("{path}/: the dataset reads more than {} keys of one object", Node::FIELDS_MAX));
         }
         let fields = draft.children.into_iter().map(|(key, child)| self.field(&key, child, path)).collect();
         self.nodes[id] = Node { pointer: path.to_owned(), fields, keys, unknown: draft.unknown };
@@ -186,13 +186,14 @@ impl Builder {
             + usize::from(draft.json.is_some() && !is_object);
         if readings > 1 {
             self.errors
-                .push(format!("{pointer} is read in two ways that can't both hold (as a value and as an object, say)"));
+                .push(format!("{pointer} is read in two ways that exclude each other, such as a value and an object"));
         }
         if is_object {
             let (shape, json, embedded) = (draft.structure, draft.json, draft.embedded);
             if embedded && self.embedded {
-                self.errors
-                    .push(format!("{pointer} is embedded in a document that is embedded itself: one level is read"));
+                self.errors.push(format!(
+                    "{pointer} is embedded in a document that is itself embedded; only one level is supported"
+                ));
             }
             let outside = self.embedded;
             self.embedded |= embedded;

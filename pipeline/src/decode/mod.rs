@@ -1,10 +1,10 @@
-//! Bytes become slots: records are framed, unwrapped, told apart by dataset, and scanned.
+//! The stage `decode`: bytes become slots. Records are framed, unwrapped, recognized and scanned.
 //!
-//! Owns: framing (lines or numbered records), the base64 wrapping that Pinpoint uses where several apps share a stream,
-//! and the guess which dataset a record is of. Does not own: columns.
+//! Owns: framing of lines, the base64 wrapping that Pinpoint uses if several apps share a stream, and the guess of a record's
+//! dataset. Does not own: scanning one record (`scan`), columns.
 //!
-//! The guess is what the last record with the same first bytes was; a wrong guess costs a second scan, never a wrong
-//! answer. The byte after a record is set to 0 while it is scanned, so that no loop needs to watch the end.
+//! The guess is the dataset of the last record with the same first bytes. A wrong guess costs a second scan, never a wrong
+//! result. The byte after a record is set to 0 during its scan, so that no loop needs to check for the end.
 
 pub(crate) mod number;
 pub(crate) mod scan;
@@ -17,16 +17,16 @@ use std::ops::Range;
 use crate::dataset::Datasets;
 use crate::dataset::plan::Spot;
 use crate::dead_letter::code::Code;
-use crate::decode::scan::{Fault, Scanned, Scanner};
+use crate::decode::scan::{Rejection, Scanned, Scanner};
 use crate::decode::slots::Slots;
 use crate::decode::text::PADDING;
 
 /// What became of a record's scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Decoded {
-    /// The dataset, if it is known. Its slots hold the record unless there is a fault.
+    /// The dataset, if it is known. Its slots hold the record unless it is rejected.
     pub(crate) dataset: Option<usize>,
-    pub(crate) fault: Option<Fault>,
+    pub(crate) rejection: Option<Rejection>,
 }
 
 /// Scans records of all datasets.
@@ -47,7 +47,7 @@ impl Decoder {
     }
 
     /// Scans the record at `bytes` of `buffer`, which ends in [`PADDING`] zeros. `assigned` is the dataset that the
-    /// source's configuration says all its records are of.
+    /// configuration assigns to all records of the source.
     pub(crate) fn record(
         &mut self,
         datasets: &Datasets,
@@ -75,22 +75,22 @@ impl Decoder {
         let scanned = self.scan_as(datasets, guess, buffer, begin, end);
         let recognized = assigned.or_else(|| datasets.recognize(scanned.marks));
         if scanned.broken {
-            self.slots[guess].take_back();
-            return Decoded { dataset: recognized, fault: scanned.fault };
+            self.slots[guess].undo();
+            return Decoded { dataset: recognized, rejection: scanned.rejection };
         }
-        let not_an_object = scanned.fault.filter(|fault| fault.code == Code::NotAnObject);
+        let not_an_object = scanned.rejection.filter(|rejection| rejection.code == Code::NotAnObject);
         match recognized {
             Some(dataset) if dataset == guess => self.finish(dataset, scanned),
             Some(dataset) => {
-                self.slots[guess].take_back();
+                self.slots[guess].undo();
                 self.guesses.set(head, dataset);
                 let scanned = self.scan_as(datasets, dataset, buffer, begin, end);
                 self.finish(dataset, scanned)
             }
             None => {
-                self.slots[guess].take_back();
-                let unknown = Fault { code: Code::UnknownDataset, spot: Spot::Record };
-                Decoded { dataset: None, fault: Some(not_an_object.unwrap_or(unknown)) }
+                self.slots[guess].undo();
+                let unknown = Rejection { code: Code::UnknownDataset, spot: Spot::Record };
+                Decoded { dataset: None, rejection: Some(not_an_object.unwrap_or(unknown)) }
             }
         }
     }
@@ -100,15 +100,15 @@ impl Decoder {
     }
 
     fn finish(&mut self, dataset: usize, scanned: Scanned) -> Decoded {
-        match scanned.fault {
+        match scanned.rejection {
             None => self.slots[dataset].keep(),
-            Some(_) => self.slots[dataset].take_back(),
+            Some(_) => self.slots[dataset].undo(),
         }
-        Decoded { dataset: Some(dataset), fault: scanned.fault }
+        Decoded { dataset: Some(dataset), rejection: scanned.rejection }
     }
 }
 
-/// The lines of a buffer, without their ends and without blank ones: place of each in the buffer.
+/// The range of each line of a buffer, without its line end. Blank lines are skipped.
 pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut begin = 0;
     let ends = memchr::memchr_iter(b'\n', bytes).chain(std::iter::once(bytes.len()));
@@ -126,14 +126,14 @@ fn trimmed(bytes: &[u8], line: Range<usize>) -> Option<Range<usize>> {
     (!blank).then_some(line.start..end)
 }
 
-/// How much room is made for records that come wrapped in base64, once a chunk has one.
+/// Bytes reserved for decoded records, once a chunk has one that is wrapped in base64.
 const WRAPPED_BYTES_MIN: usize = 1 << 18;
 
-/// Where the record's JSON is: at its own bytes, or, if those are base64 of something that begins like an object,
-/// decoded at the buffer's end.
+/// The range of the record's JSON. If the record is base64 of something that begins like an object, it is decoded at the
+/// end of the buffer; otherwise the range is that of the record.
 fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<usize> {
     let record = &buffer[bytes.clone()];
-    // A JSON string that holds base64 is wrapped as well.
+    // The base64 may be in a JSON string.
     let text = record.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(record).trim_ascii();
     // `{` and a quote or space encode to `ey`, `{` and a line end to `ew`, `{}` to `e3`.
     if !matches!(text, [b'e', b'y' | b'w' | b'3', _, _, ..]) {
@@ -148,7 +148,7 @@ fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<usize> {
     let start = buffer.len();
     let end = start + decoded.len();
     if buffer.capacity() < end + PADDING {
-        // A little at a time: doubling a chunk for its one wrapped record is not worth it.
+        // Grow a little at a time: doubling a chunk for its only wrapped record would waste memory.
         buffer.reserve_exact((decoded.len() + PADDING).max(WRAPPED_BYTES_MIN));
     }
     buffer.extend_from_slice(&decoded);
@@ -156,7 +156,7 @@ fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<usize> {
     start..end
 }
 
-/// Which dataset records that begin with the same 8 bytes were of, last time.
+/// The dataset of the last record that began with the same 8 bytes.
 #[derive(Debug)]
 struct Guesses([(u64, u16); 64]);
 

@@ -1,25 +1,29 @@
-//! JSON numbers, with their value kept: whole numbers exactly, doubles correctly rounded.
+//! JSON numbers: whole numbers exactly, doubles correctly rounded.
 //!
-//! A fraction or exponent in a whole number is taken if the number is whole all the same (`12.0`, `1e3`), since some
-//! producers write every number so; `12.5` is not a whole number.
+//! Owns: the grammar of numbers and their values. Does not own: which number a field accepts (`scan::value`), bounds
+//! (`columns::validate`).
+//!
+//! A whole number may be written with a fraction or an exponent (`12.0`, `1e3`), because some producers write every number
+//! so. `12.5` is not a whole number.
 
 use crate::dead_letter::code::Code;
 
 /// A number as scanned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Number {
-    /// Where it begins and where the next token begins.
+    /// Where it begins, and where the next token begins.
     pub(crate) at: usize,
     pub(crate) end: usize,
     negative: bool,
     /// All digits as one integer, if they fit.
     digits: u64,
     fits: bool,
-    /// Digits after the point, less the exponent: value = digits · 10^-scale.
+    /// Digits after the point, minus the exponent: value = digits · 10^-scale.
     scale: i32,
 }
 
-/// Scans the number at `at`; a number ends where none of its characters can follow. `Err` is where it breaks off.
+/// Scans the number at `at`. It ends before the first character that cannot belong to it. `Err` is the position of the
+/// error.
 #[inline]
 pub(crate) fn scan(buffer: &[u8], at: usize) -> Result<Number, usize> {
     let byte = |place: usize| buffer.get(place).copied().unwrap_or(0);
@@ -72,7 +76,7 @@ impl Number {
     fn take_digits(&mut self, buffer: &[u8]) {
         while let Some(digit) = buffer.get(self.end).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
             let next = self.digits.wrapping_mul(10).wrapping_add(u64::from(digit));
-            // 19 digits always fit; the twentieth may not.
+            // 19 digits always fit; a twentieth may not.
             self.fits &= self.digits < 1_000_000_000_000_000_000;
             self.digits = next;
             self.end += 1;
@@ -100,7 +104,7 @@ impl Number {
         }
     }
 
-    /// The long way, digit by digit: fractions that are zero, exponents, very long numbers.
+    /// The slow path, digit by digit: fractions that are zero, exponents, very long numbers.
     #[cold]
     fn whole(self, buffer: &[u8]) -> Result<i64, Code> {
         let text = &buffer[self.at..self.end];
@@ -153,7 +157,7 @@ impl Number {
             return Ok(if self.negative { -value } else { value });
         }
         let text = std::str::from_utf8(&buffer[self.at..self.end]).unwrap_or_default();
-        // The scanned grammar is a part of what `parse` reads, so this can't fail.
+        // Every number of the grammar can be parsed, so this cannot fail.
         let value: f64 = text.parse().unwrap_or(f64::NAN);
         if value.is_finite() { Ok(value) } else { Err(Code::NotFinite) }
     }
@@ -195,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_does_not_call_a_number_is_refused() {
+    fn text_that_is_not_a_json_number_is_refused() {
         for text in ["", "-", "+1", ".5", "1.", "1.e3", "1e", "1e+", "01", "-01", "x"] {
             assert!(number(text).is_err(), "{text}");
         }
@@ -203,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn too_large_a_number_is_not_finite() {
+    fn a_number_beyond_the_largest_double_is_not_finite() {
         assert_eq!(number("1e999").unwrap().to_f64(b"1e999"), Err(Code::NotFinite));
         assert_eq!(number("-1e400").unwrap().to_f64(b"-1e400"), Err(Code::NotFinite));
         assert_eq!(number("1e-999").unwrap().to_f64(b"1e-999"), Ok(0.0));

@@ -1,15 +1,17 @@
-//! Walking over a value that no column reads: it must be well-formed all the same.
+//! Skipping a value that no column reads. It must still be well-formed.
 //!
-//! Strict JSON (RFC 8259), without recursion. Limit: [`DEPTH_MAX`] arrays and objects inside one another.
+//! Owns: strict JSON syntax (RFC 8259), without recursion. Does not own: values that are read (`scan`).
+//!
+//! Limit: arrays and objects nested [`DEPTH_MAX`] deep.
 
 use crate::dead_letter::code::Code;
 use crate::decode::number;
-use crate::decode::text::{self, TextFault};
+use crate::decode::text::{self, TextError};
 
 /// How deeply arrays and objects may be nested in a record, the record itself included.
 pub(crate) const DEPTH_MAX: u32 = 128;
 
-/// The first byte at or after `at` that is no white space.
+/// The first byte at or after `at` that is not white space.
 #[inline]
 pub(crate) fn white_space(buffer: &[u8], mut at: usize) -> usize {
     while matches!(buffer.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
@@ -18,8 +20,8 @@ pub(crate) fn white_space(buffer: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Where the value that begins at `at` ends. `depth` is how many arrays and objects it lies in.
-pub(crate) fn value(buffer: &[u8], at: usize, depth: u32, high: &mut u32) -> Result<usize, TextFault> {
+/// The end of the value that begins at `at`. `depth` is the number of arrays and objects that contain it.
+pub(crate) fn value(buffer: &[u8], at: usize, depth: u32, high: &mut u32) -> Result<usize, TextError> {
     // One bit for each open container, innermost lowest: 1 is an object.
     let mut open: u128 = 0;
     let mut inside = 0_u32;
@@ -51,7 +53,7 @@ pub(crate) fn value(buffer: &[u8], at: usize, depth: u32, high: &mut u32) -> Res
             }
             _ => return Err((Code::NotJson, at)),
         }
-        // A value has ended: close what ends with it, or go on to the next one.
+        // A value has ended: close the containers that end here, or continue with the next value.
         loop {
             if inside == 0 {
                 return Ok(at);
@@ -77,8 +79,8 @@ pub(crate) fn value(buffer: &[u8], at: usize, depth: u32, high: &mut u32) -> Res
     }
 }
 
-/// From a key's quote to the begin of its value.
-fn key(buffer: &[u8], at: usize, high: &mut u32) -> Result<usize, TextFault> {
+/// From a key's quote to the beginning of its value.
+fn key(buffer: &[u8], at: usize, high: &mut u32) -> Result<usize, TextError> {
     if buffer.get(at) != Some(&b'"') {
         return Err((Code::NotJson, at));
     }
@@ -86,9 +88,9 @@ fn key(buffer: &[u8], at: usize, high: &mut u32) -> Result<usize, TextFault> {
     colon(buffer, end.next)
 }
 
-/// From the end of a key to the begin of its value.
+/// From the end of a key to the beginning of its value.
 #[inline]
-pub(crate) fn colon(buffer: &[u8], at: usize) -> Result<usize, TextFault> {
+pub(crate) fn colon(buffer: &[u8], at: usize) -> Result<usize, TextError> {
     let at = if buffer.get(at) == Some(&b':') { at } else { white_space(buffer, at) };
     if buffer.get(at) != Some(&b':') {
         return Err((Code::NotJson, at));
@@ -96,9 +98,9 @@ pub(crate) fn colon(buffer: &[u8], at: usize) -> Result<usize, TextFault> {
     Ok(white_space(buffer, at + 1))
 }
 
-/// Where `true`, `false` or `null` ends.
+/// The end of `true`, `false` or `null`.
 #[inline]
-pub(crate) fn literal(buffer: &[u8], at: usize, expected: &[u8]) -> Result<usize, TextFault> {
+pub(crate) fn literal(buffer: &[u8], at: usize, expected: &[u8]) -> Result<usize, TextError> {
     let found = buffer.get(at..).unwrap_or_default();
     if found.starts_with(expected) {
         return Ok(at + expected.len());
@@ -113,14 +115,14 @@ mod tests {
     use crate::decode::text::PADDING;
     use proptest::prelude::*;
 
-    fn skip(text: &[u8]) -> Result<usize, TextFault> {
+    fn skip(text: &[u8]) -> Result<usize, TextError> {
         let mut buffer = text.to_vec();
         buffer.resize(text.len() + PADDING, 0);
         value(&buffer, 0, 0, &mut 0)
     }
 
     #[test]
-    fn well_formed_values_are_walked_over() {
+    fn well_formed_values_are_skipped() {
         for text in
             ["0", "\"a\\n\"", "null", "[]", "{}", "[1, [2, {\"a\" : [ ] }] ]", "{\"a\":1 , \"b\":{\"c\":[true,false]}}"]
         {
@@ -139,11 +141,11 @@ mod tests {
     proptest! {
         #[test]
         fn it_accepts_what_serde_json_accepts(text in "[\\[\\]{}:,\"a1 .eE+\\-tfnu\\\\]{0,12}") {
-            // A value begins at its first byte; what stands before it is its caller's.
+            // A value begins at its first byte; its caller skips what is before it.
             let text = text.trim_start();
             let ours = skip(text.as_bytes()).is_ok_and(|end| white_space(text.as_bytes(), end) == text.len());
             let theirs = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
-            // IgnoredAny does not look at lone surrogates; this alphabet can't write one.
+            // IgnoredAny does not check for lone surrogates; this alphabet cannot write one.
             prop_assert_eq!(ours, theirs, "{}", text);
         }
     }

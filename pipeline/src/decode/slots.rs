@@ -1,19 +1,22 @@
-//! What the scanner found in a micro-batch of records: one list of slots for each input and shape of a plan.
+//! The result of scanning a micro-batch: one list of slots for each input and shape of a plan.
 //!
-//! A column that no record of the batch has costs nothing; a record that fails is taken back whole, so that it leaves no
-//! trace. Invariant: within a list, slots stand in the order of their records (or elements).
+//! Owns: the slots, and undoing those of a record. Does not own: scanning (`scan`), what the values mean (`columns`).
+//!
+//! A column that no record of the micro-batch has costs nothing. All slots of a record that fails are removed.
+//!
+//! Invariant: in a list, slots are in the order of their records (or elements).
 
 use crate::dataset::plan::{InputId, Plan, ShapeId};
 
 /// Set in [`Slot::value`] of a text whose bytes are in the batch's scratch, not in the chunk.
 const IN_SCRATCH: u64 = 1 << 63;
-/// Set in [`Slot::value`] of a text that holds JSON escapes.
+/// Set in [`Slot::value`] of a text that contains JSON escapes.
 const ESCAPED: u64 = 1 << 62;
 
 /// One value of one record or element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// A number's bits, or a text's place with its flags.
+    /// The bits of a number, or the position of a text with its flags.
     pub(crate) value: u64,
     /// A text's length in bytes.
     pub(crate) len: u32,
@@ -21,17 +24,17 @@ pub(crate) struct Slot {
     pub(crate) index: u32,
 }
 
-/// Which buffer a text lies in.
+/// The buffer that contains a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Buffer {
     Chunk,
     Scratch,
 }
 
 impl Slot {
     #[inline]
-    pub(crate) fn text(place: Place, at: usize, end: usize, escaped: bool, index: u32) -> Self {
-        let flags = if place == Place::Scratch { IN_SCRATCH } else { 0 } | if escaped { ESCAPED } else { 0 };
+    pub(crate) fn text(buffer: Buffer, at: usize, end: usize, escaped: bool, index: u32) -> Self {
+        let flags = if buffer == Buffer::Scratch { IN_SCRATCH } else { 0 } | if escaped { ESCAPED } else { 0 };
         #[expect(clippy::cast_possible_truncation, reason = "a chunk is under 4 GiB: see `Chunk`")]
         let len = (end - at) as u32;
         Slot { value: at as u64 | flags, len, index }
@@ -42,7 +45,7 @@ impl Slot {
         self.value & ESCAPED != 0
     }
 
-    /// The text's bytes, escapes and all.
+    /// The text's bytes, including escapes.
     #[inline]
     pub(crate) fn bytes<'b>(self, chunk: &'b [u8], scratch: &'b [u8]) -> &'b [u8] {
         let buffer = if self.value & IN_SCRATCH != 0 { scratch } else { chunk };
@@ -67,15 +70,15 @@ pub(crate) struct ShapeSlot {
 pub(crate) struct Slots {
     pub(crate) inputs: Vec<Vec<Slot>>,
     pub(crate) shapes: Vec<Vec<ShapeSlot>>,
-    /// Elements of each shape so far, and at the begin of the present record.
+    /// Elements of each shape so far, and before the current record.
     elements: Vec<(u32, u32)>,
     /// Unescaped embedded documents.
     pub(crate) scratch: Vec<u8>,
-    /// Which shape an input's elements belong to.
+    /// For each input, the shape whose elements it has.
     input_shapes: Vec<Option<ShapeId>>,
-    /// Records so far; the number of the present record while it is scanned.
+    /// Records so far; the number of the current record during its scan.
     pub(crate) records: u32,
-    /// Keys of free-form objects that were not on the allow-list, over the batch.
+    /// Keys of free-form objects that were not on the allow-list, in the whole micro-batch.
     pub(crate) denied_keys: u64,
     denied_before: u64,
 }
@@ -94,19 +97,19 @@ impl Slots {
         }
     }
 
-    /// Begins a record: what is pushed from now on belongs to record number `self.records`.
+    /// Begins a record: everything pushed from now on belongs to record number `self.records`.
     pub(crate) fn begin(&mut self) {
         self.elements.iter_mut().for_each(|(now, before)| *before = *now);
         self.denied_before = self.denied_keys;
     }
 
-    /// Keeps the present record.
+    /// Keeps the current record.
     pub(crate) fn keep(&mut self) {
         self.records += 1;
     }
 
-    /// Takes the present record back: no trace of it stays.
-    pub(crate) fn take_back(&mut self) {
+    /// Removes every slot of the current record.
+    pub(crate) fn undo(&mut self) {
         let record = self.records;
         for (slots, shape) in self.inputs.iter_mut().zip(&self.input_shapes) {
             let from = shape.map_or(record, |shape| self.elements[shape].1);
@@ -141,7 +144,7 @@ impl Slots {
         self.elements[shape].0
     }
 
-    /// Forgets the batch, keeping the buffers.
+    /// Discards the micro-batch, and keeps the buffers.
     pub(crate) fn clear(&mut self) {
         self.inputs.iter_mut().for_each(Vec::clear);
         self.shapes.iter_mut().for_each(Vec::clear);

@@ -1,17 +1,18 @@
-//! JSON strings as bytes: where they end, whether they are well-formed, and what they say once unescaped.
+//! JSON strings as bytes: where they end, whether they are well-formed, and their text without escapes.
 //!
-//! Every buffer given here ends in [`PADDING`] bytes beyond its last record, the first of which is 0 (the sentinel), so
-//! that reading 16 bytes ahead needs no special case. No `unsafe`: the `wide` crate gives SSE2 and NEON behind a safe
-//! face and plain code elsewhere.
+//! Owns: the syntax of strings. Does not own: the values around them (`skip`, `scan`).
+//!
+//! Every buffer has [`PADDING`] bytes after its last record, of which the first is 0 (the sentinel). So reading 16 bytes ahead
+//! needs no special case. No `unsafe`: the `wide` crate has a safe interface to SSE2 and NEON, and plain code elsewhere.
 
 use wide::u8x16;
 
 use crate::dead_letter::code::Code;
 
-/// Bytes that a buffer must have beyond its last record, all 0.
+/// Bytes that a buffer must have after its last record, all 0.
 pub(crate) const PADDING: usize = 64;
 
-/// The first quote, backslash or control byte at or after `at`. Bits are set in `high` if bytes before it are not ASCII.
+/// The first quote, backslash or control byte at or after `at`. Sets bits in `high` if a byte before it is not ASCII.
 #[inline]
 fn find_special(buffer: &[u8], mut at: usize, high: &mut u32) -> usize {
     loop {
@@ -34,7 +35,7 @@ fn find_special(buffer: &[u8], mut at: usize, high: &mut u32) -> usize {
     }
 }
 
-/// The same byte by byte, at the very end of a buffer.
+/// The same, byte by byte, at the very end of a buffer.
 #[cold]
 fn slow_special(buffer: &[u8], mut at: usize, high: &mut u32) -> usize {
     while let Some(&byte) = buffer.get(at) {
@@ -47,23 +48,23 @@ fn slow_special(buffer: &[u8], mut at: usize, high: &mut u32) -> usize {
     at
 }
 
-/// A string's end.
+/// The end of a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct End {
-    /// Where its text ends.
+    /// The end of its text.
     pub(crate) end: usize,
     /// Where the next token begins.
     pub(crate) next: usize,
-    /// Whether there are escapes in it.
+    /// Whether it contains escapes.
     pub(crate) escaped: bool,
 }
 
-/// Why a string is none, and where.
-pub(crate) type TextFault = (Code, usize);
+/// Why a string is not valid, and where.
+pub(crate) type TextError = (Code, usize);
 
 /// The end of the string whose text begins at `at`, just after the opening quote. All escapes are checked.
 #[inline]
-pub(crate) fn end_of_string(buffer: &[u8], at: usize, high: &mut u32) -> Result<End, TextFault> {
+pub(crate) fn end_of_string(buffer: &[u8], at: usize, high: &mut u32) -> Result<End, TextError> {
     let end = find_special(buffer, at, high);
     if buffer.get(end) == Some(&b'"') {
         return Ok(End { end, next: end + 1, escaped: false });
@@ -71,7 +72,7 @@ pub(crate) fn end_of_string(buffer: &[u8], at: usize, high: &mut u32) -> Result<
     end_of_escaped_string(buffer, end, high)
 }
 
-fn end_of_escaped_string(buffer: &[u8], mut at: usize, high: &mut u32) -> Result<End, TextFault> {
+fn end_of_escaped_string(buffer: &[u8], mut at: usize, high: &mut u32) -> Result<End, TextError> {
     let mut escaped = false;
     loop {
         match buffer.get(at) {
@@ -86,7 +87,7 @@ fn end_of_escaped_string(buffer: &[u8], mut at: usize, high: &mut u32) -> Result
     }
 }
 
-fn end_of_escape(buffer: &[u8], at: usize) -> Result<usize, TextFault> {
+fn end_of_escape(buffer: &[u8], at: usize) -> Result<usize, TextError> {
     match buffer.get(at + 1) {
         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
         Some(b'u') => {
@@ -94,7 +95,7 @@ fn end_of_escape(buffer: &[u8], at: usize) -> Result<usize, TextFault> {
             match unit {
                 0xD800..0xDC00 => {
                     if buffer.get(at + 6..at + 8) != Some(b"\\u") {
-                        // The string may simply have been cut off here, after the pair's first half or its backslash.
+                        // The string may have been cut off here, after the first half of the pair or the backslash.
                         return Err(match buffer.get(at + 6..at + 8) {
                             Some([0, _]) => (Code::NotJson, at + 6),
                             Some([b'\\', 0]) => (Code::NotJson, at + 7),
@@ -112,7 +113,7 @@ fn end_of_escape(buffer: &[u8], at: usize) -> Result<usize, TextFault> {
     }
 }
 
-fn code_unit(buffer: &[u8], at: usize) -> Result<u32, TextFault> {
+fn code_unit(buffer: &[u8], at: usize) -> Result<u32, TextError> {
     let mut unit = 0;
     for place in at..at + 4 {
         let digit = buffer.get(place).and_then(|byte| char::from(*byte).to_digit(16));
@@ -121,15 +122,15 @@ fn code_unit(buffer: &[u8], at: usize) -> Result<u32, TextFault> {
     Ok(unit)
 }
 
-/// Where the string inside an escaped document ends: `at` is just after its opening `\"`. `None` where anything but the
-/// closing `\"` is escaped, so that the document must be unescaped first.
+/// The end of a string inside an escaped document; `at` is just after its opening `\"`. `None` if anything but the closing
+/// `\"` is escaped, so that the document must be unescaped first.
 #[inline]
 pub(crate) fn end_of_inner_string(buffer: &[u8], at: usize, high: &mut u32) -> Option<End> {
     let end = find_special(buffer, at, high);
     (buffer.get(end..end + 2) == Some(b"\\\"")).then_some(End { end, next: end + 2, escaped: false })
 }
 
-/// Appends the text that checked JSON string bytes stand for.
+/// Appends the text of the bytes of a well-formed JSON string.
 pub(crate) fn unescape(mut text: &[u8], out: &mut Vec<u8>) {
     while let Some(backslash) = memchr::memchr(b'\\', text) {
         out.extend_from_slice(&text[..backslash]);
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn scan(text: &str) -> Result<(String, bool), TextFault> {
+    fn scan(text: &str) -> Result<(String, bool), TextError> {
         let mut buffer = text.as_bytes().to_vec();
         buffer.resize(buffer.len() + PADDING, 0);
         let mut high = 0;
@@ -177,12 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_read_as_json_has_them() {
+    fn escapes_are_read_as_json_defines_them() {
         assert_eq!(scan(r#"a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00z""#).unwrap().0, "a\"\\/\u{8}\u{c}\n\r\té😀z");
     }
 
     #[test]
-    fn broken_strings_are_refused_with_their_reason() {
+    fn malformed_strings_are_refused_with_their_reason() {
         assert_eq!(scan(r#"\ud83d""#), Err((Code::UnpairedSurrogate, 6)));
         assert_eq!(scan(r#"\ud83d\u0041""#), Err((Code::UnpairedSurrogate, 6)));
         assert_eq!(scan(r#"\ude00""#), Err((Code::UnpairedSurrogate, 0)));
@@ -194,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_comes_back_from_its_json(text in any::<String>(), ascii in any::<bool>()) {
+        fn any_text_round_trips_through_json(text in any::<String>(), ascii in any::<bool>()) {
             let json = serde_json::to_string(&text).unwrap();
             let json = if ascii { to_ascii(&json) } else { json };
             let (read, high) = scan(&json[1..]).unwrap();

@@ -29,7 +29,8 @@ use parquet::errors::{ParquetError, Result};
 use parquet::schema::types::ColumnDescPtr;
 
 use crate::columns::intern::Interner;
-use crate::dataset::plan::{Leaf, LeafSource, Physical, Transform};
+use crate::dataset::plan::{Leaf, LeafSource};
+use crate::dataset::types::Physical;
 use crate::encode::column_chunk::ColumnChunk;
 use crate::encode::delta::{self, Width};
 use crate::encode::gather::{Column, LeafRows, Levels};
@@ -118,7 +119,7 @@ impl ColumnEncoder {
         let mut chunk = ColumnChunk::new(descriptor);
         match dictionary {
             Some(dictionary) => self.encode_interned(leaf, rows, column, dictionary, &mut chunk)?,
-            None if leaf.physical == Physical::Float64 => self.encode_doubles(rows, column, &mut chunk)?,
+            None if leaf.physical == Physical::Double => self.encode_doubles(rows, column, &mut chunk)?,
             None => self.encode_plain(leaf, rows, column, &mut chunk)?,
         }
         chunk.finish(leaf.physical, self.level)
@@ -132,17 +133,14 @@ impl ColumnEncoder {
         column: &mut Column,
         chunk: &mut ColumnChunk,
     ) -> Result<()> {
-        let mut filter = match leaf.transform {
-            Transform::Pseudonym => Some(new_filter(rows.texts())?),
-            _ => None,
-        };
+        let mut filter = if leaf.is_pseudonym() { Some(new_filter(rows.texts())?) } else { None };
         for batch in 0..rows.batches() {
             column.gather(rows, batch);
             let body = match leaf.physical {
-                Physical::Int32 | Physical::Date32 => Body::Numbers(&column.numbers, Width::Bits32),
-                Physical::Int64 | Physical::TimestampMillis => Body::Numbers(&column.numbers, Width::Bits64),
+                Physical::Int32 => Body::Numbers(&column.numbers, Width::Bits32),
+                Physical::Int64 => Body::Numbers(&column.numbers, Width::Bits64),
                 Physical::Bool => Body::Bools(&column.numbers),
-                Physical::Float64 | Physical::Text { .. } => Body::Texts {
+                Physical::Double | Physical::Text => Body::Texts {
                     bytes: &column.texts,
                     lengths: &column.lengths,
                     prefixed: leaf.source == LeafSource::Sequence,
@@ -185,7 +183,7 @@ impl ColumnEncoder {
                 }
             }
         }
-        if matches!(leaf.transform, Transform::Pseudonym) {
+        if leaf.is_pseudonym() {
             let mut filter = new_filter(self.dictionary.len())?;
             self.dictionary.iter().for_each(|number| filter.insert(interned.get(*number)));
             chunk.bloom = Some(filter);
@@ -308,10 +306,10 @@ impl ColumnEncoder {
             if repeats {
                 column.ids.clear();
                 column.ids.extend(column.numbers.iter().map(|value| positions[value]));
-                self.pages(&column.levels, &column.ids, &Body::Ids(width), Physical::Float64, &[], chunk)?;
+                self.pages(&column.levels, &column.ids, &Body::Ids(width), Physical::Double, &[], chunk)?;
             } else {
                 let body = Body::Doubles(&column.numbers);
-                self.pages(&column.levels, &[], &body, Physical::Float64, &[], chunk)?;
+                self.pages(&column.levels, &[], &body, Physical::Double, &[], chunk)?;
             }
         }
         Ok(())

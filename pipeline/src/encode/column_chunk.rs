@@ -16,7 +16,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetInd
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
-use crate::dataset::plan::Physical;
+use crate::dataset::types::Physical;
 use crate::encode::stats::{Bounds, statistics};
 
 /// A growing column chunk.
@@ -86,7 +86,7 @@ impl ColumnChunk {
         self.values += values as u64;
         self.indexed &= values == 0 || bounds.is_some();
         let (min, max) = bounds.map(|bounds| bounds.to_bytes(physical)).unwrap_or_default();
-        let nans = (physical == Physical::Float64).then_some(0);
+        let nans = (physical == Physical::Double).then_some(0);
         self.index.append(values == 0, min, max, i64::try_from(levels - values).unwrap_or(0), nans);
         self.offsets.append_row_count(i64::try_from(rows).unwrap_or(0));
         if let Some(bounds) = bounds {

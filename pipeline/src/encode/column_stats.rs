@@ -47,7 +47,7 @@ use std::fmt::Write;
 use parquet::file::metadata::RowGroupMetaData;
 use serde_json::Value;
 
-use crate::dataset::plan::{Leaf, LeafSource, Nest, Physical, Plan, Transform};
+use crate::dataset::plan::{Leaf, LeafSource, Nest, Plan};
 use crate::encode::stats::Bounds;
 
 /// The most characters in a bound of texts.
@@ -237,8 +237,8 @@ pub(crate) fn bounded_columns(plan: &Plan) -> Vec<bool> {
 }
 
 fn may_show_bounds(leaf: &Leaf) -> bool {
-    let is_kept = matches!(leaf.transform, Transform::Keep);
-    let may_repeat = leaf.physical != Physical::Text { unique: true };
+    let is_kept = leaf.rule.is_none();
+    let may_repeat = !leaf.unique;
     let one_a_row = matches!(leaf.nest, Nest::Flat | Nest::InStruct(_));
     is_kept && may_repeat && one_a_row && !matches!(leaf.source, LeafSource::Lookup { .. })
 }
@@ -476,7 +476,7 @@ anonymize = { rule = "truncate_ip" }
 [[column]]
 name = "seen_at"
 pointer = "/seen_at"
-type = "timestamp_millis"
+type = "timestamp"
 anonymize = { rule = "truncate_time", to = "hour" }
 [[column]]
 name = "answer"
@@ -548,8 +548,7 @@ on = "buyer"
         for (dataset, name) in datasets.names().enumerate() {
             let bounded = bounded(&datasets, dataset);
             for leaf in &datasets.plan(dataset).leaves {
-                let rule = !matches!(leaf.transform, Transform::Keep);
-                assert!(!rule || !bounded.contains(&leaf.name.as_str()), "{name}.{}", leaf.name);
+                assert!(leaf.rule.is_none() || !bounded.contains(&leaf.name.as_str()), "{name}.{}", leaf.name);
             }
             assert!(bounded.len() > 4, "{name} has bounds: {bounded:?}");
         }

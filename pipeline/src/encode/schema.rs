@@ -1,7 +1,7 @@
 //! A dataset's Parquet schema.
 //!
-//! Owns: the physical and logical type of each column, nesting, and the field ids in the schema. Does not own: which id a
-//! field has (`dataset::field_ids`).
+//! Owns: nesting, repetition, and the field ids in the schema. Does not own: the types of scalars (`dataset::types`), which
+//! id a field has (`dataset::field_ids`).
 //!
 //! - Lists and maps have the three-level form that Parquet's `LogicalTypes.md` prescribes ("Nested Types").
 //! - Every column is optional, so that files of different versions of a definition can be read together.
@@ -11,11 +11,12 @@
 
 use std::sync::Arc;
 
-use parquet::basic::{LogicalType, Repetition, TimeUnit, Type as PhysicalType};
+use parquet::basic::{LogicalType, Repetition};
 use parquet::errors::{ParquetError, Result};
 use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor, Type, TypePtr};
 
 use crate::dataset::plan::{ColumnType, Plan};
+use crate::dataset::types::ScalarType;
 
 /// The schema of a plan's files: its columns in order, without the partition columns. `ids` has the id of every field,
 /// each before those inside it, partition columns included.
@@ -49,7 +50,7 @@ impl Builder<'_> {
                 group(vec![list]).with_logical_type(Some(LogicalType::List)).build()?
             }
             ColumnType::Map(value) => {
-                let key = self.field("key", &ColumnType::String, Repetition::REQUIRED)?;
+                let key = self.field("key", &ColumnType::Scalar(ScalarType::String), Repetition::REQUIRED)?;
                 let entries = repeated("key_value", vec![key, self.field("value", value, Repetition::OPTIONAL)?])?;
                 group(vec![entries]).with_logical_type(Some(LogicalType::Map)).build()?
             }
@@ -57,10 +58,8 @@ impl Builder<'_> {
                 let members = members.iter().map(|(name, of)| self.field(name, of, Repetition::OPTIONAL));
                 group(members.collect::<Result<_>>()?).build()?
             }
-            scalar => {
-                let (physical, logical) = scalar_type(scalar);
-                let builder = Type::primitive_type_builder(name, physical).with_logical_type(logical);
-                builder.with_repetition(repetition).with_id(id).build()?
+            ColumnType::Scalar(scalar) => {
+                scalar.spec().parquet(name).with_repetition(repetition).with_id(id).build()?
             }
         };
         Ok(Arc::new(field))
@@ -70,19 +69,6 @@ impl Builder<'_> {
 fn repeated(name: &str, fields: Vec<TypePtr>) -> Result<TypePtr> {
     let builder = Type::group_type_builder(name).with_fields(fields).with_repetition(Repetition::REPEATED);
     Ok(Arc::new(builder.build()?))
-}
-
-fn scalar_type(data_type: &ColumnType) -> (PhysicalType, Option<LogicalType>) {
-    match data_type {
-        ColumnType::Int32 => (PhysicalType::INT32, None),
-        ColumnType::Int64 => (PhysicalType::INT64, None),
-        ColumnType::Float64 => (PhysicalType::DOUBLE, None),
-        ColumnType::Bool => (PhysicalType::BOOLEAN, None),
-        ColumnType::Date32 => (PhysicalType::INT32, Some(LogicalType::Date)),
-        ColumnType::TimestampMillis => (PhysicalType::INT64, Some(LogicalType::timestamp(true, TimeUnit::MILLIS))),
-        // JSON text is a string to every engine that reads the lake; Parquet's own JSON type is not.
-        _ => (PhysicalType::BYTE_ARRAY, Some(LogicalType::String)),
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 use parquet::data_type::ByteArray;
 use parquet::file::statistics::{Statistics, ValueStatistics};
 
-use crate::dataset::plan::Physical;
+use crate::dataset::types::Physical;
 
 /// The most bytes in a bound of texts.
 const TEXT_BOUND_BYTES: usize = 64;
@@ -145,7 +145,7 @@ impl Bounds {
 fn number(value: i64, physical: Physical) -> Vec<u8> {
     match physical {
         #[expect(clippy::cast_possible_truncation, reason = "the column's values are 32 bits wide")]
-        Physical::Int32 | Physical::Date32 => (value as i32).to_le_bytes().to_vec(),
+        Physical::Int32 => (value as i32).to_le_bytes().to_vec(),
         _ => value.to_le_bytes().to_vec(),
     }
 }
@@ -196,29 +196,27 @@ pub(crate) fn statistics(bounds: Option<&Bounds>, physical: Physical, nulls: u64
         }
         (Physical::Bool, _) => Statistics::boolean(None, None, None, nulls, false),
         #[expect(clippy::cast_possible_truncation, reason = "the column's values are 32 bits wide")]
-        (Physical::Int32 | Physical::Date32, Some(Bounds::Numbers(min, max))) => {
+        (Physical::Int32, Some(Bounds::Numbers(min, max))) => {
             Statistics::int32(Some(*min as i32), Some(*max as i32), None, nulls, false)
         }
-        (Physical::Int32 | Physical::Date32, _) => Statistics::int32(None, None, None, nulls, false),
-        (Physical::Int64 | Physical::TimestampMillis, Some(Bounds::Numbers(min, max))) => {
+        (Physical::Int32, _) => Statistics::int32(None, None, None, nulls, false),
+        (Physical::Int64, Some(Bounds::Numbers(min, max))) => {
             Statistics::int64(Some(*min), Some(*max), None, nulls, false)
         }
-        (Physical::Int64 | Physical::TimestampMillis, _) => Statistics::int64(None, None, None, nulls, false),
-        (Physical::Float64, Some(Bounds::Doubles(min, max))) => {
+        (Physical::Int64, _) => Statistics::int64(None, None, None, nulls, false),
+        (Physical::Double, Some(Bounds::Doubles(min, max))) => {
             let (min, max) = (Some(negative_zero(*min)), Some(positive_zero(*max)));
             Statistics::Double(ValueStatistics::new(min, max, None, nulls, false).with_nan_count(Some(0)))
         }
-        (Physical::Float64, _) => {
+        (Physical::Double, _) => {
             Statistics::Double(ValueStatistics::new(None, None, None, nulls, false).with_nan_count(Some(0)))
         }
-        (Physical::Text { .. }, Some(Bounds::Texts { min, max, min_exact, max_exact })) => {
+        (Physical::Text, Some(Bounds::Texts { min, max, min_exact, max_exact })) => {
             let (min, max) = (Some(ByteArray::from(min.clone())), max.clone().map(ByteArray::from));
             let statistics = ValueStatistics::new(min, max, None, nulls, false);
             Statistics::ByteArray(statistics.with_min_is_exact(*min_exact).with_max_is_exact(*max_exact))
         }
-        (Physical::Text { .. }, _) => {
-            Statistics::ByteArray(ValueStatistics::new(None::<ByteArray>, None, None, nulls, false))
-        }
+        (Physical::Text, _) => Statistics::ByteArray(ValueStatistics::new(None::<ByteArray>, None, None, nulls, false)),
     }
 }
 
@@ -231,7 +229,7 @@ mod tests {
         #[test]
         fn bounds_of_texts_hold(texts in prop::collection::vec("[a\u{7f}\u{7ff}\u{ffff}\u{10ffff}]{0,80}", 1..6)) {
             let bounds = Bounds::of_texts(texts.iter().map(String::as_bytes)).unwrap();
-            let (min, max) = bounds.to_bytes(Physical::Text { unique: false });
+            let (min, max) = bounds.to_bytes(Physical::Text);
             for text in &texts {
                 prop_assert!(min.as_slice() <= text.as_bytes() && text.as_bytes() <= max.as_slice());
             }

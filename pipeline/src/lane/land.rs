@@ -41,21 +41,25 @@ impl Landing<'_> {
             (Framing::Records(_), None) => "",
         };
         let plan = seen.dataset.map(|dataset| config.datasets.plan(dataset));
-        let field = plan.zip(seen.fault).and_then(|(plan, fault)| plan.pointer_of(fault.spot));
+        let field = plan.zip(seen.rejection).and_then(|(plan, rejection)| plan.pointer_of(rejection.spot));
         // A partition key is often somebody's id or address. Its pseudonym finds the same records, and reveals nothing.
         let partition_key = frame.and_then(|frame| frame.partition_key.as_deref()).zip(config.key.as_ref());
         let partition_key = partition_key.map(|(partition_key, key)| key.pseudonym(partition_key.as_bytes()));
         let dead_letter = DeadLetter {
             code,
-            dataset: plan.map(|plan| &*plan.name),
-            field: field.as_deref(),
-            stream: &source.stream,
-            shard: &source.shard,
-            sequence,
+            dataset: plan.map(|plan| (&*plan.name).into()),
+            field: field.as_deref().map(Into::into),
+            stream: (&*source.stream).into(),
+            shard: (&*source.shard).into(),
+            sequence: sequence.into(),
             sub_sequence: frame.map_or(0, |frame| frame.sub_sequence),
-            partition_key: partition_key.as_ref().and_then(|pseudonym| std::str::from_utf8(pseudonym).ok()),
+            partition_key: partition_key
+                .as_ref()
+                .and_then(|pseudonym| std::str::from_utf8(pseudonym).ok())
+                .map(Into::into),
             arrival_ms: seen.arrival_ms,
-            raw: &buffer[seen.bytes.clone()],
+            attempts: 1,
+            raw: buffer[seen.bytes.clone()].into(),
         };
         dead_letters.add(&Folder::Error { code, day: day_of_ms(seen.arrival_ms) }, |out| {
             dead_letter.write(out);

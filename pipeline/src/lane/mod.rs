@@ -21,12 +21,12 @@ use crate::chunk::{Chunk, Damage, Framing, Source};
 use crate::columns::micro_batch::{BATCH_RECORDS, MicroBatch, Record, Sequence};
 use crate::columns::table::Table;
 use crate::dead_letter::code::Code;
-use crate::decode::scan::Fault;
+use crate::decode::scan::Rejection;
 use crate::decode::{Decoder, lines};
 use crate::encode::Rows;
 use crate::lane::land::Landing;
 use crate::line_objects::{LineMember, Lines};
-use crate::time::{DAY_MS, Day, day_of};
+use crate::time::{DAY_MS, Day, MS_US, day_of};
 
 pub use config::{LaneConfig, Pushed};
 
@@ -36,7 +36,7 @@ struct Seen {
     bytes: Range<usize>,
     dataset: Option<usize>,
     arrival_ms: i64,
-    fault: Option<Fault>,
+    rejection: Option<Rejection>,
     damage: Option<Code>,
 }
 
@@ -52,7 +52,7 @@ pub struct Lane {
     seen: Vec<Seen>,
     raw: Option<Lines>,
     dead_letters: Lines,
-    faults: Vec<Option<Fault>>,
+    rejections: Vec<Option<Rejection>>,
 }
 
 impl Lane {
@@ -66,7 +66,7 @@ impl Lane {
             seen: Vec::new(),
             raw: config.raw.map(Lines::new),
             dead_letters: Lines::new(config.dead_letters),
-            faults: Vec::new(),
+            rejections: Vec::new(),
             config,
         }
     }
@@ -141,14 +141,14 @@ impl Lane {
     ) {
         let too_large = (bytes.len() > self.config.record_bytes_max).then_some(Code::TooLarge);
         let arrival_ms = record.arrival_ms.unwrap_or(source.arrival_ms);
-        let mut seen = Seen { bytes, dataset: assigned, arrival_ms, fault: None, damage: damage.or(too_large) };
+        let mut seen = Seen { bytes, dataset: assigned, arrival_ms, rejection: None, damage: damage.or(too_large) };
         if seen.damage.is_none() {
             let decoded = self.decoder.record(&self.config.datasets, assigned, buffer, seen.bytes.clone());
             seen.dataset = decoded.dataset;
-            seen.fault = decoded.fault;
+            seen.rejection = decoded.rejection;
         }
         record.number = u32::try_from(self.seen.len()).expect("a chunk is under 2 GiB, and so are its records");
-        let good = seen.fault.is_none() && seen.damage.is_none();
+        let good = seen.rejection.is_none() && seen.damage.is_none();
         let dataset = seen.dataset;
         self.seen.push(seen);
         if let (true, Some(dataset)) = (good, dataset) {
@@ -166,15 +166,15 @@ impl Lane {
             return;
         }
         let slots = &mut self.decoder.slots[dataset];
-        self.faults.clear();
-        self.faults.resize(records.len(), None);
+        self.rejections.clear();
+        self.rejections.resize(records.len(), None);
         let table = &mut self.tables[dataset];
-        let mut batch = MicroBatch { records, slots, source, chunk: buffer, faults: &mut self.faults };
+        let mut batch = MicroBatch { records, slots, source, chunk: buffer, rejections: &mut self.rejections };
         table.add(&mut batch, self.config.key.as_ref());
-        for ((record, fault), arrival_ms) in records.iter().zip(&self.faults).zip(table.arrivals()) {
+        for ((record, rejection), arrival_us) in records.iter().zip(&self.rejections).zip(table.arrivals()) {
             let seen = &mut self.seen[record.number as usize];
-            seen.fault = *fault;
-            seen.arrival_ms = *arrival_ms;
+            seen.rejection = *rejection;
+            seen.arrival_ms = arrival_us.div_euclid(MS_US);
         }
         pushed.denied_keys[dataset] += slots.denied_keys;
         slots.clear();
@@ -188,7 +188,7 @@ impl Lane {
         let landing = Landing { config: &config, source, framing, buffer };
         let mut by_code: Vec<u64> = vec![0; Code::ALL.len()];
         for (number, seen) in self.seen.iter().enumerate() {
-            let code = seen.damage.or(seen.fault.map(|fault| fault.code));
+            let code = seen.damage.or(seen.rejection.map(|rejection| rejection.code));
             let bytes = seen.bytes.len() as u64;
             graph.count_record(source_number, seen.dataset, code.map(Code::stage), bytes, &mut pushed.counts);
             pushed.records += 1;

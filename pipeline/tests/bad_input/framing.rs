@@ -1,5 +1,5 @@
-//! Framing, and what a source knows of its records: lines, records with numbers of their own, wrapping, which dataset a
-//! record is of, arrival times and the folders that follow from them.
+//! Framing, and what a source knows of its records: lines, records with their own sequence numbers, wrapping, the dataset of a
+//! record, arrival times and the folders that follow from them.
 
 use pipeline::chunk::{Chunk, Framing};
 use pipeline::dead_letter::code::Code;
@@ -18,13 +18,13 @@ fn encoded(record: &str) -> String {
     base64_simd::STANDARD.encode_to_string(record)
 }
 
-/// Rows and dead letters, for one look.
+/// The number of rows, and the codes of the dead letters.
 fn both(outcome: &Outcome) -> (usize, Vec<Code>) {
     (outcome.row_count(), outcome.codes())
 }
 
 #[test]
-fn a_blank_line_is_no_record() {
+fn a_blank_line_is_not_a_record() {
     let text = format!("\n\n{EVENT}\n\r\n  \t \n\t\r\n{USER}\n \n");
     let mut run = Setup::shipped().run();
     run.lines(&text);
@@ -38,7 +38,7 @@ fn a_blank_line_is_no_record() {
 }
 
 #[test]
-fn nothing_is_no_record() {
+fn an_empty_chunk_has_no_record() {
     for text in ["", "\n", "\r\n", " "] {
         let mut run = Setup::shipped().run();
         run.lines(text);
@@ -53,13 +53,13 @@ fn nothing_is_no_record() {
 fn a_line_may_end_in_carriage_return_and_line_feed() {
     let outcome = outcome_of(format!("{EVENT}\r\n{ASSESSMENT}\r\n{{\"id\":\r\n"));
     assert_eq!(both(&outcome), (2, vec![Code::Truncated]));
-    assert_eq!(outcome.letter().raw, b"{\"id\":");
+    assert_eq!(outcome.dead_letter().raw, b"{\"id\":");
     let raw: Vec<&[u8]> = outcome.raw.iter().map(|line| line.text.as_slice()).collect();
     assert!(raw.contains(&EVENT.as_bytes()) && raw.contains(&ASSESSMENT.as_bytes()) && raw.contains(&&b"{\"id\":"[..]));
 }
 
 #[test]
-fn the_last_line_needs_no_end() {
+fn the_last_line_needs_no_line_end() {
     for end in ["", "\n", "\r\n", "\r"] {
         assert_eq!(both(&outcome_of(format!("{EVENT}\n{USER}{end}"))), (2, vec![]), "{end:?}");
     }
@@ -68,7 +68,7 @@ fn the_last_line_needs_no_end() {
 }
 
 #[test]
-fn white_space_around_a_record_and_its_tokens_is_no_part_of_it() {
+fn white_space_around_a_record_and_its_tokens_is_ignored() {
     let record = " \t{ \"event_type\" :\t\"a\" , \"event_timestamp\" : 1736764200123 , \"attributes\" : { \"screen\" : \"b\" } } \t";
     assert_eq!(outcome_of(record).row("events")["attributes"], json!({ "screen": "b" }));
 }
@@ -106,11 +106,14 @@ fn a_wrapped_record_is_unwrapped() {
 }
 
 #[test]
-fn a_wrapped_record_that_is_bad_is_kept_as_it_came() {
+fn the_dead_letter_of_a_wrapped_record_holds_the_bytes_as_received() {
     let bad = encoded(r#"{"event_type":"a","event_timestamp":"yesterday"}"#);
     let outcome = outcome_of(ndjson(&[encoded(EVENT), bad.clone(), encoded(USER), encoded("{}"), encoded("[1]")]));
     assert_eq!(both(&outcome), (2, vec![Code::WrongType, Code::UnknownDataset, Code::NotJson]));
-    assert_eq!(outcome.letters.iter().find(|letter| letter.code == Code::WrongType).unwrap().raw, bad.as_bytes());
+    assert_eq!(
+        outcome.dead_letters.iter().find(|dead_letter| dead_letter.code == Code::WrongType).unwrap().raw,
+        bad.as_bytes()
+    );
     assert_eq!(outcome.raw.iter().filter(|line| line.text == bad.as_bytes()).count(), 1);
 }
 
@@ -136,11 +139,11 @@ fn datasets_may_be_mixed_in_one_chunk_in_any_order() {
         let sequences: Vec<&str> = rows.iter().map(|row| row["ingest_sequence"].as_str().unwrap()).collect();
         assert_eq!(sequences, expected);
     }
-    assert_eq!(outcome.letters.len(), 0);
+    assert_eq!(outcome.dead_letters.len(), 0);
 }
 
 #[test]
-fn records_with_numbers_of_their_own_keep_them() {
+fn records_with_their_own_sequence_numbers_keep_them() {
     let long = "49590338271490256608559692538361571095921575989136588898";
     let frames = [
         TestFrame { arrival_ms: Some(1_736_764_300_000), ..TestFrame::new(EVENT.as_bytes(), long) },
@@ -160,19 +163,19 @@ fn records_with_numbers_of_their_own_keep_them() {
     assert_eq!(
         found,
         [
-            (json!("7"), json!(0), json!(ARRIVAL_MS)),
-            (json!(long), json!(0), json!(1_736_764_300_000_i64)),
-            (json!(long), json!(1), json!(ARRIVAL_MS)),
-            (json!(long), json!(u32::MAX), json!(ARRIVAL_MS)),
+            (json!("7"), json!(0), json!(ARRIVAL_MS * 1000)),
+            (json!(long), json!(0), json!(1_736_764_300_000_000_i64)),
+            (json!(long), json!(1), json!(ARRIVAL_MS * 1000)),
+            (json!(long), json!(u32::MAX), json!(ARRIVAL_MS * 1000)),
         ]
     );
     assert!(rows.iter().all(|row| row["ingest_stream"] == STREAM && row["ingest_shard"] == SHARD));
-    let letter = outcome.letter();
-    assert_eq!((letter.sequence.as_str(), letter.partition_key.clone()), ("8", Some(pseudonym("k\n\"é"))));
+    let dead_letter = outcome.dead_letter();
+    assert_eq!((dead_letter.sequence.as_str(), dead_letter.partition_key.clone()), ("8", Some(pseudonym("k\n\"é"))));
 }
 
 #[test]
-fn numbered_and_counted_records_may_come_in_turns() {
+fn chunks_of_lines_and_of_numbered_records_may_alternate() {
     let mut run = Setup::shipped().run();
     run.lines(ndjson(&[EVENT, EVENT]))
         .frames(&[TestFrame::new(EVENT.as_bytes(), "77"), TestFrame::new(EVENT.as_bytes(), "78")]);
@@ -184,7 +187,7 @@ fn numbered_and_counted_records_may_come_in_turns() {
 
 #[test]
 fn a_record_ends_where_its_frame_ends() {
-    // The byte after each would go on with it, were it read.
+    // The byte after each record would continue it if it were read.
     let bytes = b"{\"event_type\":\"a\",\"event_timestamp\":17367642001234tru1}".to_vec();
     let cuts = [(0_u32, 49_u32), (50, 53), (53, 53)];
     let frames = cuts.map(|(start, end)| pipeline::chunk::Frame {
@@ -197,7 +200,8 @@ fn a_record_ends_where_its_frame_ends() {
     });
     let chunk = Chunk::new(STREAM.into(), SHARD.into(), ARRIVAL_MS, bytes, Framing::Records(frames.into()));
     let outcome = Setup::shipped().run().push(chunk).take();
-    let codes: Vec<_> = outcome.letters.iter().map(|letter| (letter.code, letter.raw.len())).collect();
+    let codes: Vec<_> =
+        outcome.dead_letters.iter().map(|dead_letter| (dead_letter.code, dead_letter.raw.len())).collect();
     assert_eq!(outcome.row_count(), 0);
     assert_eq!(codes.len(), 3);
     assert!(codes.contains(&(Code::Truncated, 49)) && codes.contains(&(Code::Truncated, 3)), "{codes:?}");
@@ -208,19 +212,19 @@ fn a_record_ends_where_its_frame_ends() {
 fn a_record_of_several_lines_is_one_row_and_one_raw_line() {
     let pretty = "{\n  \"event_type\": \"a\",\r\n  \"event_timestamp\": 1736764200123\n}\n";
     let outcome = Setup::shipped().run().frames(&[TestFrame::new(pretty.as_bytes(), "1")]).take();
-    assert_eq!(outcome.row("events")["event_timestamp"], 1_736_764_200_123_i64);
+    assert_eq!(outcome.row("events")["event_timestamp"], 1_736_764_200_123_000_i64);
     assert_eq!(outcome.raw.len(), 1);
     assert_eq!(outcome.raw[0].text, pretty.replace('\n', " ").as_bytes());
 }
 
 #[test]
-fn a_record_that_two_datasets_recognize_is_of_the_first() {
+fn a_record_that_two_datasets_recognize_belongs_to_the_first() {
     let record = r#"{"event_type":"a","event_timestamp":1736764200123,"id":"1","user_id":"u","type":"t","score":1,"updated_at":"x"}"#;
     assert_eq!(outcome_of(record).row("events")["event_type"], "a");
 }
 
 #[test]
-fn the_keys_that_tell_a_dataset_may_come_late_or_be_spelled_with_escapes() {
+fn the_keys_that_identify_a_dataset_may_come_late_or_have_escapes() {
     let late = format!(
         "{{\"unread\":{{\"a\":[1,2]}},\"user_id\":\"u\",{}",
         &ASSESSMENT[1..].replace("\"user_id\":\"u-1\",", "")
@@ -233,17 +237,17 @@ fn the_keys_that_tell_a_dataset_may_come_late_or_be_spelled_with_escapes() {
 }
 
 #[test]
-fn a_source_that_is_of_one_dataset_needs_nothing_to_be_recognized_by() {
+fn records_of_a_source_with_an_assigned_dataset_need_no_recognizable_key() {
     let nameless = r#"{"user_id":"u-1","id":"1","type":"t","timestamp":"2025-01-13T10:30:00Z"}"#;
     let records = ndjson(&[nameless, EVENT, "[1]", "{\"id\":", "{}"]);
     let outcome = Setup::shipped().assigned("assessments").run().lines(records).take();
     assert_eq!(both(&outcome), (1, vec![Code::MissingField, Code::NotAnObject, Code::Truncated, Code::MissingField]));
-    assert!(outcome.letters.iter().all(|letter| letter.dataset.as_deref() == Some("assessments")));
+    assert!(outcome.dead_letters.iter().all(|dead_letter| dead_letter.dataset.as_deref() == Some("assessments")));
     assert!(outcome.raw.iter().all(|line| line.folder.to_string().starts_with("raw/assessments/")));
 }
 
 #[test]
-fn the_arrival_time_is_the_records_own_then_the_fields_then_the_chunks() {
+fn the_arrival_time_is_that_of_the_record_else_of_the_field_else_of_the_chunk() {
     let day = |n: i64| ARRIVAL_MS + n * DAY_MS;
     let field = format!(r#"{{"event_type":"f","event_timestamp":1736764200123,"arrival_timestamp":{}}}"#, day(1));
     let frames = [
@@ -255,7 +259,7 @@ fn the_arrival_time_is_the_records_own_then_the_fields_then_the_chunks() {
     let outcome = Setup::shipped().run().frames(&frames).take();
     let arrivals: Vec<i64> =
         outcome.rows("events").iter().map(|row| row["ingest_arrival_time"].as_i64().unwrap()).collect();
-    assert_eq!(arrivals, [day(2), day(1), day(0)]);
+    assert_eq!(arrivals, [day(2), day(1), day(0)].map(|ms| ms * 1000));
     let mut folders: Vec<String> = outcome.raw.iter().map(|line| line.folder.to_string()).collect();
     folders.sort_unstable();
     assert_eq!(
@@ -270,7 +274,7 @@ fn the_arrival_time_is_the_records_own_then_the_fields_then_the_chunks() {
 }
 
 #[test]
-fn a_dead_letter_lies_in_the_folder_of_its_arrival_day() {
+fn a_dead_letter_is_in_the_folder_of_its_arrival_day() {
     let late = r#"{"event_type":"","event_timestamp":1736764200123,"arrival_timestamp":1738540800000}"#;
     let frames = [
         TestFrame { arrival_ms: Some(ARRIVAL_MS - 1), ..TestFrame::new(b"nothing", "1") },
@@ -280,9 +284,9 @@ fn a_dead_letter_lies_in_the_folder_of_its_arrival_day() {
     ];
     let outcome = Setup::shipped().run().frames(&frames).take();
     let mut found: Vec<(&str, i64, &str)> = outcome
-        .letters
+        .dead_letters
         .iter()
-        .map(|letter| (letter.sequence.as_str(), letter.arrival_ms, letter.folder.as_str()))
+        .map(|dead_letter| (dead_letter.sequence.as_str(), dead_letter.arrival_ms, dead_letter.folder.as_str()))
         .collect();
     found.sort_unstable();
     assert_eq!(
@@ -297,7 +301,7 @@ fn a_dead_letter_lies_in_the_folder_of_its_arrival_day() {
 }
 
 #[test]
-fn an_event_may_be_a_day_ahead_of_its_arrival_and_no_more() {
+fn an_event_may_be_at_most_a_day_ahead_of_its_arrival() {
     let at = |ms: i64, more: &str| format!(r#"{{"event_type":"a","event_timestamp":{ms}{more}}}"#);
     let limit = ARRIVAL_MS + DAY_MS;
     let outcome = outcome_of(ndjson(&[

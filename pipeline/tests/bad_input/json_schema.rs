@@ -1,9 +1,9 @@
-//! As much of JSON Schema (2020-12) as our schemas use. A keyword that is not known here fails the test: nothing is
-//! accepted because it was not looked at.
+//! The part of JSON Schema (2020-12) that our schemas use. An unknown keyword fails the test, so that nothing is accepted
+//! unchecked.
 
 use serde_json::Value;
 
-/// Whether a document is valid; `Err` says where not.
+/// Checks a document; `Err` says where it is not valid.
 pub(crate) fn check(schema: &Value, document: &Value) -> Result<(), String> {
     at(schema, document, "")
 }

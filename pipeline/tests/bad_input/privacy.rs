@@ -1,16 +1,16 @@
-//! What must never be seen: values of a record in anything about its dead letter, and personal values in any row.
+//! What must never occur: values of a record in the metadata of its dead letter, and personal values in a row.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
 use crate::common::{Setup, TestFrame, ndjson};
-use crate::produce::{Generator, Kinds, Options, RecordKind};
+use samples::{Generator, Kinds, Options, RecordKind};
 
-/// What is planted in every field.
+/// The text that is put into every field.
 const MARKER: &str = "Zx7-marker";
 
-/// Good sample records as documents; those that come wrapped are left out.
+/// Good sample records as documents, without the wrapped ones.
 fn documents(kind: RecordKind, count: usize) -> Vec<Value> {
     let options = Options { kinds: Kinds::only(kind), seed: 11, ..Options::default() };
     let mut generator = Generator::new(options).expect("the options make sense");
@@ -22,14 +22,13 @@ fn documents(kind: RecordKind, count: usize) -> Vec<Value> {
     std::iter::repeat_with(next).flatten().take(count).collect()
 }
 
-/// The document with the marker for every text, and as a further key of every object.
-fn planted(document: &Value) -> Value {
+/// The document with the marker instead of every text, and as one more key of every object.
+fn marked(document: &Value) -> Value {
     match document {
         Value::String(_) => json!(MARKER),
-        Value::Array(items) => items.iter().map(planted).collect(),
+        Value::Array(items) => items.iter().map(marked).collect(),
         Value::Object(members) => {
-            let mut all: Map<String, Value> =
-                members.iter().map(|(key, value)| (key.clone(), planted(value))).collect();
+            let mut all: Map<String, Value> = members.iter().map(|(key, value)| (key.clone(), marked(value))).collect();
             all.insert(format!("{MARKER}-key"), json!(MARKER));
             Value::Object(all)
         }
@@ -37,7 +36,7 @@ fn planted(document: &Value) -> Value {
     }
 }
 
-/// Each place of a document, as a JSON Pointer.
+/// The JSON Pointer of each value in a document.
 fn places(document: &Value, above: &str, found: &mut Vec<String>) {
     let mut go_on = |key: &str, value: &Value| {
         let place = format!("{above}/{}", key.replace('~', "~0").replace('/', "~1"));
@@ -51,9 +50,9 @@ fn places(document: &Value, above: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The document, with its event time put right, spoilt at every place in every way, and as a whole.
-fn spoilt(kind: RecordKind, document: &Value) -> Vec<String> {
-    let mut planted = planted(document);
+/// The document with a correct event time, corrupted in every way at every position, and as a whole.
+fn corrupted(kind: RecordKind, document: &Value) -> Vec<String> {
+    let mut planted = marked(document);
     match kind {
         RecordKind::Events => planted["event_timestamp"] = json!(1_736_764_200_123_i64),
         RecordKind::Assessments => planted["timestamp"] = json!("2025-01-13T10:30:00Z"),
@@ -91,7 +90,7 @@ fn spoilt(kind: RecordKind, document: &Value) -> Vec<String> {
             }
             all.push(changed.to_string());
         }
-        // The same key once more, in the object around it.
+        // The same key again, in the object that contains it.
         let (above, key) = place.rsplit_once('/').expect("a pointer has a slash");
         if above.is_empty() {
             all.push(format!("{},\"{key}\":\"{MARKER}\"}}", &text[..text.len() - 1]));
@@ -101,7 +100,7 @@ fn spoilt(kind: RecordKind, document: &Value) -> Vec<String> {
 }
 
 #[test]
-fn nothing_about_a_dead_letter_holds_a_value_of_the_record() {
+fn the_metadata_of_a_dead_letter_has_no_value_of_the_record() {
     let mut codes = BTreeSet::new();
     for (kind, documents) in [
         (RecordKind::Events, documents(RecordKind::Events, 30)),
@@ -110,19 +109,19 @@ fn nothing_about_a_dead_letter_holds_a_value_of_the_record() {
     ] {
         for document in &documents {
             let mut run = Setup::shipped().run();
-            run.lines(ndjson(&spoilt(kind, document)));
+            run.lines(ndjson(&corrupted(kind, document)));
             let members = run.lane.take_lines();
             let folders: Vec<String> = members.iter().map(|member| member.folder.to_string()).collect();
             assert!(folders.iter().all(|folder| !folder.contains("marker")), "{folders:?}");
             run.keep(members);
             let outcome = run.take();
-            assert!(outcome.letters.len() > 20);
-            for letter in &outcome.letters {
-                // When it arrived is the one thing that may come from the record itself.
-                let about = letter.about.replace(&format!("\"arrivalTimestamp\":{}", letter.arrival_ms), "");
+            assert!(outcome.dead_letters.len() > 20);
+            for dead_letter in &outcome.dead_letters {
+                // Only the arrival time may come from the record.
+                let about = dead_letter.about.replace(&format!("\"arrivalTimestamp\":{}", dead_letter.arrival_ms), "");
                 assert!(!about.contains("marker") && !about.contains("9876543210987"), "{about}");
-                assert!(String::from_utf8_lossy(&letter.raw).contains("marker"));
-                codes.insert(letter.code);
+                assert!(String::from_utf8_lossy(&dead_letter.raw).contains("marker"));
+                codes.insert(dead_letter.code);
             }
         }
     }
@@ -130,12 +129,12 @@ fn nothing_about_a_dead_letter_holds_a_value_of_the_record() {
 }
 
 #[test]
-fn a_field_in_a_dead_letter_is_a_name_of_the_definition() {
+fn the_field_in_a_dead_letter_is_a_pointer_of_the_definition() {
     let key = format!("{MARKER}-key");
     let record =
         json!({ "event_type": "a", "event_timestamp": 1_736_764_200_123_i64, "attributes": { key: 7, "screen": 7 } });
-    let letter = Setup::shipped().run().frames(&[TestFrame::new(record.to_string().as_bytes(), "1")]).take();
-    assert_eq!(letter.letter().field.as_deref(), Some("/attributes"));
+    let dead_letter = Setup::shipped().run().frames(&[TestFrame::new(record.to_string().as_bytes(), "1")]).take();
+    assert_eq!(dead_letter.dead_letter().field.as_deref(), Some("/attributes"));
 }
 
 /// Keys of the sample records whose values are personal.
@@ -173,12 +172,12 @@ const PERSONAL: [&str; 31] = [
     "UserAttributes",
 ];
 
-/// All texts and numbers below the personal keys of a document, as text.
+/// All texts and numbers under the personal keys of a document, as text.
 fn personal_values(document: &Value, is_personal: bool, found: &mut Vec<String>) {
     match document {
         Value::Object(members) => {
             for (key, value) in members {
-                // The SDK and the platform have names that are no one's.
+                // The names of the SDK and the platform belong to nobody.
                 let named = PERSONAL.contains(&key.as_str()) && !(key == "name" && members.contains_key("version"));
                 personal_values(value, is_personal || named, found);
             }
@@ -196,10 +195,10 @@ fn personal_values(document: &Value, is_personal: bool, found: &mut Vec<String>)
 }
 
 /// All texts and numbers of a row, as text.
-fn landed_values(value: &Value, found: &mut BTreeSet<String>) {
+fn row_values(value: &Value, found: &mut BTreeSet<String>) {
     match value {
-        Value::Object(members) => members.values().for_each(|value| landed_values(value, found)),
-        Value::Array(items) => items.iter().for_each(|item| landed_values(item, found)),
+        Value::Object(members) => members.values().for_each(|value| row_values(value, found)),
+        Value::Array(items) => items.iter().for_each(|item| row_values(item, found)),
         Value::String(text) => {
             found.insert(text.clone());
         }
@@ -211,25 +210,25 @@ fn landed_values(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn no_personal_value_of_a_sample_record_lands() {
+fn no_personal_value_of_a_sample_record_is_in_a_row() {
     for (kind, at_least) in [(RecordKind::Events, 3_000), (RecordKind::Assessments, 1_000), (RecordKind::Users, 3_000)]
     {
         let documents = documents(kind, 1_000);
         let lines: Vec<String> = documents.iter().map(Value::to_string).collect();
         let outcome = Setup::shipped().run().lines(ndjson(&lines)).take();
         let rows = outcome.rows(kind.dataset());
-        assert_eq!(rows.len(), documents.len(), "{:?}", outcome.letters);
+        assert_eq!(rows.len(), documents.len(), "{:?}", outcome.dead_letters);
         let mut looked_for = 0;
         for (row, document) in rows.iter().zip(&documents) {
             let mut row = Value::Object(row.clone());
             let mut landed = BTreeSet::new();
-            landed_values(&row, &mut landed);
-            // The name of a time zone holds that of a city, which need not be where someone lives.
+            row_values(&row, &mut landed);
+            // The name of a time zone contains that of a city, which need not be where somebody lives.
             row["endpoint_timezone"].take();
             let text = row.to_string();
             let mut personal = Vec::new();
             personal_values(document, false, &mut personal);
-            // The client of an SMS may be the account that it is billed to.
+            // The client of an SMS may be the account that pays for it.
             let is_no_one =
                 |value: &&String| value.len() <= 2 || Some(value.as_str()) == document["awsAccountId"].as_str();
             for value in personal.iter().filter(|value| !is_no_one(value)) {

@@ -7,13 +7,13 @@ use pipeline::dead_letter::code::Code;
 use serde_json::Value;
 
 use crate::common::{BASE, RECORD_BYTES_MAX, Setup};
-use crate::produce::{BadKind, Generator, Kinds, Options, Produced, RecordKind};
+use samples::{BadKind, Generator, Kinds, Options, Produced, RecordKind};
 
 #[path = "json_schema.rs"]
 mod json_schema;
 
-/// The codes that may answer a bad record of a kind; each of them does at least once.
-fn answers(kind: RecordKind, bad: BadKind) -> &'static [Code] {
+/// The codes that a bad record of a kind may get; each of them occurs at least once.
+fn possible_codes(kind: RecordKind, bad: BadKind) -> &'static [Code] {
     match (bad, kind) {
         (BadKind::NotJson | BadKind::BadEscape | BadKind::ControlCharacter, _) => &[Code::NotJson],
         (BadKind::NotUtf8, _) => &[Code::NotUtf8],
@@ -24,7 +24,7 @@ fn answers(kind: RecordKind, bad: BadKind) -> &'static [Code] {
         (BadKind::MissingField, _) => &[Code::MissingField],
         (BadKind::EmptyIdentifier, _) => &[Code::ConstraintViolated],
         (BadKind::WrongType, _) => &[Code::WrongType],
-        // A whole number that is too large is out of the range of its type; a double is not finite.
+        // A whole number that is too large is out of range; a double that is too large is not finite.
         (BadKind::NotFinite, RecordKind::Assessments) => &[Code::NotFinite],
         (BadKind::OutOfRange | BadKind::NegativeDuration | BadKind::NotFinite, _) => &[Code::OutOfRange],
         (BadKind::UnknownDataset, _) => &[Code::UnknownDataset],
@@ -34,7 +34,7 @@ fn answers(kind: RecordKind, bad: BadKind) -> &'static [Code] {
         (BadKind::BadEmbeddedJson, _) => &[Code::BadEmbeddedJson],
         (BadKind::TooDeep, _) => &[Code::TooDeep],
         (BadKind::UnpairedSurrogate, _) => &[Code::UnpairedSurrogate],
-        // What is base64 of half a document is half a document; what is no base64 is no JSON either.
+        // Base64 of half a document is half a document; what is not base64 is not JSON either.
         (BadKind::BadBase64, _) => &[Code::NotJson, Code::Truncated],
         (BadKind::TooLarge, _) => &[Code::TooLarge],
     }
@@ -53,7 +53,7 @@ fn records(kind: RecordKind, bad_ratio: f64, too_large_bytes: Option<usize>, cou
 }
 
 #[test]
-fn every_kind_of_bad_record_has_its_answer_and_every_good_record_is_a_row() {
+fn every_kind_of_bad_record_gets_its_code_and_every_good_record_is_a_row() {
     for kind in RecordKind::ALL {
         let mut seen: BTreeMap<BadKind, BTreeSet<Code>> = BTreeMap::new();
         let limit = 20_000;
@@ -73,15 +73,20 @@ fn every_kind_of_bad_record_has_its_answer_and_every_good_record_is_a_row() {
             run.lines(bytes);
         }
         let outcome = run.take();
-        assert_eq!(outcome.row_count() + outcome.letters.len(), records.len());
-        for letter in &outcome.letters {
-            let (produced, record) = by_sequence.remove(&letter.sequence).expect("the record was sent");
+        assert_eq!(outcome.row_count() + outcome.dead_letters.len(), records.len());
+        for dead_letter in &outcome.dead_letters {
+            let (produced, record) = by_sequence.remove(&dead_letter.sequence).expect("the record was sent");
             let shown = String::from_utf8_lossy(record);
-            let bad = produced.bad.unwrap_or_else(|| panic!("a good record is refused: {}: {shown}", letter.about));
-            assert!(answers(kind, bad).contains(&letter.code), "{kind:?} {bad:?}: {}: {shown}", letter.about);
-            assert!(letter.dataset.as_deref().is_none_or(|dataset| dataset == kind.dataset()));
-            assert_eq!(&letter.raw, record);
-            seen.entry(bad).or_default().insert(letter.code);
+            let bad =
+                produced.bad.unwrap_or_else(|| panic!("a good record is refused: {}: {shown}", dead_letter.about));
+            assert!(
+                possible_codes(kind, bad).contains(&dead_letter.code),
+                "{kind:?} {bad:?}: {}: {shown}",
+                dead_letter.about
+            );
+            assert!(dead_letter.dataset.as_deref().is_none_or(|dataset| dataset == kind.dataset()));
+            assert_eq!(&dead_letter.raw, record);
+            seen.entry(bad).or_default().insert(dead_letter.code);
         }
         for row in outcome.rows(kind.dataset()) {
             let (produced, record) = by_sequence.remove(row["ingest_sequence"].as_str().unwrap()).expect("it was sent");
@@ -91,11 +96,11 @@ fn every_kind_of_bad_record_has_its_answer_and_every_good_record_is_a_row() {
                 RecordKind::Assessments => "completed_at",
                 RecordKind::Users => "updated_at",
             };
-            assert_eq!(row[time], produced.event_ms);
+            assert_eq!(row[time], produced.event_ms * 1000);
         }
         assert!(by_sequence.is_empty(), "every record is in one place");
         for bad in BadKind::ALL.into_iter().filter(|bad| bad.applies_to(kind)) {
-            let expected: BTreeSet<Code> = answers(kind, bad).iter().copied().collect();
+            let expected: BTreeSet<Code> = possible_codes(kind, bad).iter().copied().collect();
             assert_eq!(seen.get(&bad), Some(&expected), "{kind:?} {bad:?}");
         }
     }
@@ -124,7 +129,7 @@ fn a_mix_of_sample_records_goes_to_its_datasets() {
     for (dataset, count) in expected {
         assert_eq!(outcome.rows(dataset).len(), count, "{dataset}");
     }
-    assert_eq!(outcome.letters.len(), bad);
+    assert_eq!(outcome.dead_letters.len(), bad);
     assert_eq!(outcome.raw.len(), 4_000);
 }
 
@@ -146,7 +151,7 @@ fn the_json_schema_for_producers_accepts_good_records_and_refuses_bad_values() {
                     assert_eq!(verdict, Ok(()), "{shown}");
                     judged += 1;
                 }
-                // The schema says of times only how they are written.
+                // For times, the schema only says how they are written.
                 Some(BadKind::OutOfRange) if kind == RecordKind::Events => {}
                 Some(
                     BadKind::MissingField

@@ -1,4 +1,4 @@
-//! What is left of records that fail, of epochs that never happened, and what the counts say of all of them.
+//! What remains of records that fail and of epochs that are discarded, and the counts of all records.
 
 use pipeline::dead_letter::code::Code;
 use pipeline::graph::NodeKind;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::common::{ARRIVAL_MS, Run, Setup, TestFrame, ndjson};
 
-/// A dataset in which records can fail at every stage, and in the middle of everything.
+/// A dataset in which records can fail at every stage, and in the middle of any value.
 const VISITS: &str = r#"
 name = "visits"
 event_time = { pointer = "/t", format = "epoch_ms" }
@@ -63,7 +63,7 @@ fn good(n: usize) -> Value {
     })
 }
 
-/// What record `n` must be in the file.
+/// The expected row of record `n`.
 fn row(n: usize) -> Vec<(&'static str, Value)> {
     let good = good(n);
     let doc: Value = serde_json::from_str(good["doc"].as_str().unwrap_or_default()).expect("a document is JSON");
@@ -86,8 +86,8 @@ fn row(n: usize) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Record `n`, spoilt in one of many ways after most of it has been read; and the answer.
-fn spoilt(n: usize) -> (String, Code) {
+/// Record `n`, corrupted in one of many ways near its end; and the expected code.
+fn corrupted(n: usize) -> (String, Code) {
     let mut record = good(n);
     let text = record.to_string();
     let replace = |from: &str, to: &str| {
@@ -159,14 +159,14 @@ fn spoilt(n: usize) -> (String, Code) {
 }
 
 #[test]
-fn a_record_that_fails_in_the_middle_of_anything_leaves_no_trace() {
-    // Bad ones at every place of the micro-batches: alone, several in a row, at both ends.
+fn a_record_that_fails_at_any_point_leaves_no_trace() {
+    // Bad ones at every position of a micro-batch: alone, several in a row, at both ends.
     let is_bad = |n: usize| n % 3 == 1 || (500..530).contains(&n) || n == 0 || n == 2_399;
     let mut lines = Vec::new();
     let (mut expected_rows, mut expected_codes) = (Vec::new(), Vec::new());
     for n in 0..2_400 {
         if is_bad(n) {
-            let (record, code) = spoilt(n);
+            let (record, code) = corrupted(n);
             lines.push(record);
             expected_codes.push(code);
         } else {
@@ -185,13 +185,13 @@ fn a_record_that_fails_in_the_middle_of_anything_leaves_no_trace() {
             assert_eq!(found[name], expected, "column {name} of record {n}");
         }
     }
-    for letter in &outcome.letters {
-        assert!(!letter.about.contains("trace"), "{}", letter.about);
+    for dead_letter in &outcome.dead_letters {
+        assert!(!dead_letter.about.contains("trace"), "{}", dead_letter.about);
     }
     check_counts(&run, 2_400);
 }
 
-/// The equations that hold between the counts of a graph's edges.
+/// Asserts the equations between the counts of a graph's edges.
 fn check_counts(run: &Run, sent: u64) {
     let graph = &run.config.graph;
     let names: Vec<&str> = run.config.datasets.names().collect();
@@ -221,7 +221,7 @@ fn check_counts(run: &Run, sent: u64) {
 }
 
 #[test]
-fn what_passes_along_the_graph_adds_up() {
+fn the_counts_of_the_graphs_edges_add_up() {
     let lines = [
         r#"{"id":"a","user_id":"u","type":"t","timestamp":"2025-01-13T10:30:00Z"}"#,
         r#"{"id":"a","user_id":"u","type":"t","timestamp":"2025-01-13T10:30:00Z","score":101}"#,
@@ -241,17 +241,17 @@ fn what_passes_along_the_graph_adds_up() {
     let bytes = |lines: &[&str]| lines.iter().map(|line| line.len() as u64).sum::<u64>();
     assert_eq!(run.counts[run.config.graph.source_edge(0)].bytes, bytes(&lines) + bytes(&lines[..3]));
     let outcome = run.take();
-    assert_eq!((outcome.row_count(), outcome.letters.len(), outcome.raw.len()), (5, 6, 11));
+    assert_eq!((outcome.row_count(), outcome.dead_letters.len(), outcome.raw.len()), (5, 6, 11));
 }
 
 #[test]
-fn a_lane_without_raw_landing_lands_no_raw_line() {
+fn a_lane_without_raw_landing_writes_no_raw_line() {
     let mut run = visits().without_raw().run();
     run.lines(ndjson(&[good(1).to_string(), "x".to_owned()]));
     assert!(run.config.graph.raw_edges().is_none());
     check_counts(&run, 2);
     let outcome = run.take();
-    assert_eq!((outcome.row_count(), outcome.letters.len(), outcome.raw.len()), (1, 1, 0));
+    assert_eq!((outcome.row_count(), outcome.dead_letters.len(), outcome.raw.len()), (1, 1, 0));
     assert!(run.config.graph.nodes().iter().all(|node| node.kind != NodeKind::Sink || node.name != "raw/"));
 }
 
@@ -271,8 +271,8 @@ fn keys_that_are_not_on_an_allow_list_are_counted() {
 }
 
 #[test]
-fn a_lane_that_forgets_is_like_a_new_one() {
-    let before: Vec<String> = (0..700).map(|n| if n % 5 == 0 { spoilt(n).0 } else { good(n).to_string() }).collect();
+fn a_lane_that_discards_its_contents_is_like_a_new_one() {
+    let before: Vec<String> = (0..700).map(|n| if n % 5 == 0 { corrupted(n).0 } else { good(n).to_string() }).collect();
     let after: Vec<String> = (0..300).map(|n| good(n * 7).to_string()).collect();
     let mut run = visits().run();
     let empty = run.lane.memory();
@@ -286,19 +286,19 @@ fn a_lane_that_forgets_is_like_a_new_one() {
     let again = run.frames(&frames).take();
     let fresh = visits().run().frames(&frames).take();
     assert_eq!(again.row_count(), 300);
-    assert_eq!((again.letters.len(), &again.raw), (0, &fresh.raw));
+    assert_eq!((again.dead_letters.len(), &again.raw), (0, &fresh.raw));
     for (found, expected) in again.files.iter().zip(&fresh.files) {
         assert_eq!((&found.path, &found.bytes), (&expected.path, &expected.bytes));
     }
 }
 
 #[test]
-fn what_was_taken_is_not_given_again() {
+fn rows_and_lines_are_returned_only_once() {
     let mut run = visits().run();
     run.lines(ndjson(&[good(1).to_string(), "x".to_owned()]));
     assert_eq!(run.take().row_count(), 1);
     let nothing = run.take();
-    assert_eq!((nothing.row_count(), nothing.letters.len(), nothing.raw.len()), (0, 0, 0));
+    assert_eq!((nothing.row_count(), nothing.dead_letters.len(), nothing.raw.len()), (0, 0, 0));
     run.lines_at(good(2).to_string(), ARRIVAL_MS + 1);
     assert_eq!(run.take().row("visits")["n"], 2);
 }

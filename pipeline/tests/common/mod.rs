@@ -1,7 +1,7 @@
-//! What the integration tests share: a lane with its configuration, and everything that comes out of it, read back.
+//! Shared by the integration tests: a lane with its configuration, and everything that comes out of it, read back.
 //!
-//! Rows are read with the parquet crate's record API, which shares no code with the encoder's columns; line objects are
-//! decompressed and split. Times are fixed: nothing here reads a clock.
+//! Rows are read with the parquet crate's record API, which shares no code with the encoder. Line objects are decompressed and
+//! split. Times are fixed: nothing here reads a clock.
 
 #![allow(
     dead_code,
@@ -28,15 +28,15 @@ use pipeline::layout::{Area, Folder};
 use pipeline::line_objects::{LineCodec, LineMember};
 use serde_json::{Map, Value};
 
-/// The stream of every test's chunks.
+/// The stream of the chunks.
 pub(crate) const STREAM: &str = "kinesis://records";
-/// The shard of every test's chunks, unless the test says otherwise.
+/// The shard of the chunks, unless a test says otherwise.
 pub(crate) const SHARD: &str = "shardId-000000000007";
-/// When chunks arrive unless the test says otherwise: 2025-02-01T00:00:00Z.
+/// The arrival time of the chunks, unless a test says otherwise: 2025-02-01T00:00:00Z.
 pub(crate) const ARRIVAL_MS: i64 = 1_738_368_000_000;
 /// Bytes that a record may have in tests.
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
-/// The first byte's sequence number of the first chunk.
+/// The sequence number of the first byte of the first chunk.
 pub(crate) const BASE: u64 = 5_000;
 
 /// The key of pseudonyms.
@@ -56,7 +56,7 @@ pub(crate) struct Setup {
     assigned: Option<String>,
     record_bytes_max: usize,
     raw: bool,
-    /// Nothing has been changed: the compiled form is shared by all tests of a binary.
+    /// Whether nothing was changed, so that all tests of a binary can share the compiled form.
     plain: bool,
 }
 
@@ -87,7 +87,7 @@ impl Setup {
         self
     }
 
-    /// All records of the one source are of this dataset.
+    /// Assigns this dataset to all records of the source.
     pub(crate) fn assigned(mut self, dataset: &str) -> Self {
         self.plain = false;
         self.assigned = Some(dataset.to_owned());
@@ -113,7 +113,7 @@ impl Setup {
         self.try_datasets().unwrap_or_else(|problems| panic!("{problems}"))
     }
 
-    /// The datasets, or all that is wrong with them.
+    /// The datasets, or every problem with them.
     pub(crate) fn try_datasets(&self) -> Result<Datasets, String> {
         let tables = |file: &str, key: &str| match self.tables.get(file) {
             Some(bytes) => LookupTable::read(bytes, key),
@@ -168,7 +168,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Pushes a chunk of lines; its sequence numbers follow those of the chunk before.
+    /// Pushes a chunk of lines; its sequence numbers follow those of the previous chunk.
     pub(crate) fn lines(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.lines_at(bytes, ARRIVAL_MS)
     }
@@ -181,7 +181,7 @@ impl Run {
         self.push(Chunk::new(STREAM.into(), SHARD.into(), arrival_ms, bytes, framing))
     }
 
-    /// Pushes a chunk of records that have numbers of their own.
+    /// Pushes a chunk of records with their own sequence numbers.
     pub(crate) fn frames(&mut self, frames: &[TestFrame<'_>]) -> &mut Self {
         self.push(chunk_of(frames))
     }
@@ -200,7 +200,7 @@ impl Run {
         self
     }
 
-    /// Gives back line members that were taken to be looked at.
+    /// Returns line members that were taken to be inspected.
     pub(crate) fn keep(&mut self, members: Vec<LineMember>) {
         self.members.extend(members);
     }
@@ -211,7 +211,7 @@ impl Run {
         let files = encode_all(&self.config, &mut self.lane);
         let lines: Vec<Line> = std::mem::take(&mut self.members).iter().flat_map(lines_of).collect();
         let (errors, raw): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.folder.area() == Area::Error);
-        Outcome { files, raw, letters: errors.into_iter().map(|line| Letter::read(&line)).collect() }
+        Outcome { files, raw, dead_letters: errors.into_iter().map(|line| StoredDeadLetter::read(&line)).collect() }
     }
 
     /// How many records have passed along an edge.
@@ -221,7 +221,7 @@ impl Run {
     }
 }
 
-/// Pushes lines into a lane of the shipped datasets, and gives what comes out.
+/// Pushes lines into a lane of the shipped datasets, and returns what comes out.
 pub(crate) fn outcome_of(bytes: impl AsRef<[u8]>) -> Outcome {
     Setup::shipped().run().lines(bytes).take()
 }
@@ -231,7 +231,7 @@ pub(crate) fn ndjson<T: AsRef<[u8]>>(lines: &[T]) -> Vec<u8> {
     lines.iter().flat_map(|line| line.as_ref().iter().copied().chain([b'\n'])).collect()
 }
 
-/// A record of a test with a number of its own.
+/// A record of a test with its own sequence number.
 #[derive(Clone, Copy)]
 pub(crate) struct TestFrame<'a> {
     pub(crate) bytes: &'a [u8],
@@ -248,7 +248,7 @@ impl<'a> TestFrame<'a> {
     }
 }
 
-/// A chunk of frames, a byte that belongs to none between each two.
+/// A chunk of frames, with a byte between them that belongs to none.
 pub(crate) fn chunk_of(frames: &[TestFrame<'_>]) -> Chunk {
     let place = |at: usize| u32::try_from(at).expect("a test's chunk is small");
     let mut bytes = Vec::new();
@@ -274,7 +274,7 @@ pub(crate) fn chunk_of(frames: &[TestFrame<'_>]) -> Chunk {
 pub(crate) struct Outcome {
     pub(crate) files: Vec<File>,
     pub(crate) raw: Vec<Line>,
-    pub(crate) letters: Vec<Letter>,
+    pub(crate) dead_letters: Vec<StoredDeadLetter>,
 }
 
 impl Outcome {
@@ -289,14 +289,14 @@ impl Outcome {
     /// The one row of a dataset.
     pub(crate) fn row(&self, dataset: &str) -> Map<String, Value> {
         let mut rows = self.rows(dataset);
-        assert_eq!(rows.len(), 1, "there is one row; dead letters: {:?}", self.letters);
+        assert_eq!(rows.len(), 1, "there is one row; dead letters: {:?}", self.dead_letters);
         rows.remove(0)
     }
 
     /// The one dead letter.
-    pub(crate) fn letter(&self) -> &Letter {
-        assert_eq!(self.letters.len(), 1, "there is one dead letter: {:?}", self.letters);
-        &self.letters[0]
+    pub(crate) fn dead_letter(&self) -> &StoredDeadLetter {
+        assert_eq!(self.dead_letters.len(), 1, "there is one dead letter: {:?}", self.dead_letters);
+        &self.dead_letters[0]
     }
 
     /// How many rows there are.
@@ -306,9 +306,9 @@ impl Outcome {
 
     /// The codes of the dead letters, in the order of their sequence numbers.
     pub(crate) fn codes(&self) -> Vec<Code> {
-        let mut letters: Vec<&Letter> = self.letters.iter().collect();
-        letters.sort_by_key(|letter| letter.sequence.parse::<u64>().unwrap_or(0));
-        letters.iter().map(|letter| letter.code).collect()
+        let mut dead_letters: Vec<&StoredDeadLetter> = self.dead_letters.iter().collect();
+        dead_letters.sort_by_key(|dead_letter| dead_letter.sequence.parse::<u64>().unwrap_or(0));
+        dead_letters.iter().map(|dead_letter| dead_letter.code).collect()
     }
 }
 
@@ -317,7 +317,7 @@ fn number_of(row: &Map<String, Value>) -> (usize, String, i64) {
     (sequence.len(), sequence, row["ingest_subsequence"].as_i64().unwrap_or(0))
 }
 
-/// A Parquet file as it was written and as it reads.
+/// A Parquet file: its bytes and its rows.
 #[derive(Debug)]
 pub(crate) struct File {
     pub(crate) dataset: String,
@@ -359,13 +359,13 @@ fn row_value(row: &Row) -> Map<String, Value> {
     row.get_column_iter().map(|(name, field)| (name.clone(), field_value(field))).collect()
 }
 
-/// A value as JSON: times as milliseconds, dates as days since 1970.
+/// A value as JSON: times as microseconds, dates as days since 1970.
 fn field_value(field: &Field) -> Value {
     match field {
         Field::Null => Value::Null,
         Field::Bool(value) => (*value).into(),
         Field::Int(value) | Field::Date(value) => (*value).into(),
-        Field::Long(value) | Field::TimestampMillis(value) => (*value).into(),
+        Field::Long(value) | Field::TimestampMicros(value) => (*value).into(),
         Field::Double(value) => (*value).into(),
         Field::Str(value) => value.as_str().into(),
         Field::Group(row) => Value::Object(row_value(row)),
@@ -400,7 +400,7 @@ fn lines_of(member: &LineMember) -> Vec<Line> {
 
 /// A dead letter as it is stored.
 #[derive(Debug, Clone)]
-pub(crate) struct Letter {
+pub(crate) struct StoredDeadLetter {
     pub(crate) folder: String,
     pub(crate) code: Code,
     pub(crate) stage: String,
@@ -411,12 +411,12 @@ pub(crate) struct Letter {
     pub(crate) partition_key: Option<String>,
     pub(crate) arrival_ms: i64,
     pub(crate) raw: Vec<u8>,
-    /// All of it but `rawData`.
+    /// Everything except `rawData`.
     pub(crate) about: String,
 }
 
-impl Letter {
-    fn read(line: &Line) -> Letter {
+impl StoredDeadLetter {
+    fn read(line: &Line) -> StoredDeadLetter {
         let mut value: Value = serde_json::from_slice(&line.text).expect("a dead letter is JSON");
         let raw = value["rawData"].take();
         let raw = raw.as_str().expect("rawData is base64");
@@ -427,7 +427,7 @@ impl Letter {
         assert_eq!(text("stage").as_deref(), Some(code.stage().as_str()));
         assert_eq!((text("stream").as_deref(), value["attemptsMade"].as_u64()), (Some(STREAM), Some(1)));
         assert!(matches!(line.folder, Folder::Error { code: found, .. } if found == code), "{}", line.folder);
-        Letter {
+        StoredDeadLetter {
             folder: line.folder.to_string(),
             code,
             stage: text("stage").unwrap_or_default(),

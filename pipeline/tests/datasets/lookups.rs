@@ -1,5 +1,5 @@
-//! Records joined to small reference tables, CSV or Parquet: what is found lands, what is not is null or refused, and the
-//! table is pinned by its content.
+//! Records joined to small reference tables, CSV or Parquet. A record without a row gets nulls or is rejected, and a hash
+//! identifies the table.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::common::{Outcome, Setup, ndjson};
 
-/// Visits, joined to countries; the rest of the lookup's line is the test's.
+/// Visits, joined to countries; `lookup` is the rest of the lookup's definition.
 fn visits(lookup: &str) -> String {
     format!(
         r#"
@@ -45,7 +45,7 @@ fn table_of(message: &str, write: impl FnOnce(&mut SerializedRowGroupWriter<'_, 
     writer.into_inner().expect("the file is whole")
 }
 
-/// Writes the next column; `levels` are 0 where a value is null.
+/// Writes the next column; a level is 0 where a value is null.
 fn column<T: DataType>(group: &mut SerializedRowGroupWriter<'_, Vec<u8>>, values: &[T::T], levels: Option<&[i16]>) {
     let mut column = group.next_column().expect("a column can be begun").expect("the schema has another column");
     column.typed::<T>().write_batch(values, levels, None).expect("the values are of the column's type");
@@ -80,12 +80,12 @@ fn joined(outcome: &Outcome) -> Vec<Value> {
 }
 
 #[test]
-fn a_record_gets_what_the_table_has_for_it_and_null_where_it_has_nothing() {
+fn a_record_gets_the_values_of_its_row_and_null_without_a_row() {
     for table in [CSV.as_bytes().to_vec(), parquet_table()] {
         for lookup in ["", ", missing = \"null\""] {
             let countries = ["DE", "XX", "FR", "ÉÀ", "de", "", "DE"].map(Value::from);
             let outcome = outcome(lookup, table.clone(), &[&countries[..], &[Value::Null]].concat());
-            assert_eq!(outcome.letters.len(), 0);
+            assert_eq!(outcome.dead_letters.len(), 0);
             assert_eq!(
                 joined(&outcome),
                 [
@@ -104,16 +104,16 @@ fn a_record_gets_what_the_table_has_for_it_and_null_where_it_has_nothing() {
 }
 
 #[test]
-fn a_record_that_the_table_lacks_is_refused_where_the_definition_says_so() {
+fn a_record_without_a_row_is_rejected_if_the_definition_says_so() {
     let countries = ["DE", "XX", "FR", "de"].map(Value::from);
     for table in [CSV.as_bytes().to_vec(), parquet_table()] {
         let outcome = outcome(", missing = \"reject\"", table, &[&countries[..], &[Value::Null]].concat());
         assert_eq!(outcome.codes(), [Code::LookupMissing; 2]);
-        for letter in &outcome.letters {
-            assert_eq!((letter.stage.as_str(), letter.field.as_deref()), ("enrich", Some("/country")));
-            assert!(!letter.about.contains("XX"));
+        for dead_letter in &outcome.dead_letters {
+            assert_eq!((dead_letter.stage.as_str(), dead_letter.field.as_deref()), ("enrich", Some("/country")));
+            assert!(!dead_letter.about.contains("XX"));
         }
-        // A record that says nothing to look up is not one that the table lacks.
+        // A record without a value to look up is not rejected.
         assert_eq!(
             joined(&outcome),
             [json!(["DE", "Germany", 1, 0.5]), json!(["FR", null, 2, null]), json!([null, null, null, null])]
@@ -122,7 +122,7 @@ fn a_record_that_the_table_lacks_is_refused_where_the_definition_says_so() {
 }
 
 #[test]
-fn a_key_is_compared_as_it_reads_however_it_is_spelled() {
+fn a_key_is_compared_without_its_escapes() {
     let lines = [r#"{"t":1736764200123,"country":"\u0044E"}"#, r#"{"t":1736764200123,"country":"\u00c9\u00C0"}"#];
     let outcome = Setup::of(&[visits("")]).table("countries", CSV).run().lines(ndjson(&lines)).take();
     assert_eq!(joined(&outcome), [json!(["DE", "Germany", 1, 0.5]), json!(["ÉÀ", "Quoted, \"name\"", null, 1e3])]);
@@ -156,18 +156,18 @@ lookup = [
 }
 
 #[test]
-fn the_same_joins_hold_cycle_after_cycle() {
+fn joins_give_the_same_result_cycle_after_cycle() {
     let mut run = Setup::of(&[visits(", missing = \"reject\"")]).table("countries", CSV).run();
     for cycle in 0..5 {
         let countries = ["DE", "XX", "FR"].map(|country| record(&json!(country)));
         let outcome = run.lines(ndjson(&countries[..=cycle % 3])).take();
-        assert_eq!(outcome.letters.len(), usize::from(cycle % 3 > 0));
+        assert_eq!(outcome.dead_letters.len(), usize::from(cycle % 3 > 0));
         assert_eq!(joined(&outcome)[0], json!(["DE", "Germany", 1, 0.5]));
     }
 }
 
 #[test]
-fn a_table_is_pinned_by_its_content() {
+fn a_table_is_identified_by_its_content() {
     let hash = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let table = LookupTable::read(CSV.as_bytes(), "code").unwrap();
     assert_eq!(table.content_hash(), hash(CSV.as_bytes()));

@@ -1,7 +1,7 @@
-//! The schemas of the shipped datasets, as stored under `golden/` and against the files that are written.
+//! The schemas of the shipped datasets, compared with those stored under `golden/` and with the files that are written.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p shardlake-pipeline --test datasets` writes the stored ones anew; look at the difference
-//! before it is committed, for others rely on these.
+//! `UPDATE_GOLDEN=1 cargo test -p shardlake-pipeline --test datasets` rewrites the stored ones. Check the difference before you
+//! commit it, because users rely on these schemas.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ fn json_of(datasets: &Datasets, dataset: &str, format: SchemaFormat) -> Value {
 }
 
 #[test]
-fn the_schemas_are_as_stored() {
+fn the_schemas_equal_the_stored_ones() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let datasets = Setup::shipped().datasets();
@@ -71,7 +71,7 @@ fn files() -> Vec<(String, String, Bytes)> {
     outcome.files.into_iter().map(|file| (file.dataset, file.path, file.bytes)).collect()
 }
 
-/// A Parquet column's type as Hive names it. Lists and maps must have the three levels that the format asks for.
+/// A Parquet column's type as Hive names it. Lists and maps must have the three levels that the format requires.
 fn hive_of_parquet(field: &Type) -> String {
     let info = field.get_basic_info();
     if field.is_primitive() {
@@ -181,7 +181,7 @@ fn hive_of_arrow(field: &Value) -> String {
         ("bool", _) => "boolean".to_owned(),
         ("date", _) => "date".to_owned(),
         ("timestamp", _) => {
-            assert_eq!((&kind["unit"], &kind["timezone"]), (&"MILLISECOND".into(), &"UTC".into()));
+            assert_eq!((&kind["unit"], &kind["timezone"]), (&"MICROSECOND".into(), &"UTC".into()));
             "timestamp".to_owned()
         }
         ("list", _) => format!("array<{}>", hive_of_arrow(&children[0])),
@@ -201,7 +201,7 @@ fn hive_of_arrow(field: &Value) -> String {
 }
 
 #[test]
-fn the_columns_of_the_contract_are_there() {
+fn the_promised_columns_exist() {
     let ingest = [
         ("ingest_stream", "string"),
         ("ingest_shard", "string"),
@@ -240,7 +240,7 @@ fn the_columns_of_the_contract_are_there() {
 }
 
 #[test]
-fn an_event_keeps_what_athenas_own_schema_for_it_loses() {
+fn an_event_keeps_the_fields_that_athenas_sample_schema_loses() {
     let record = r#"{"event_type":"_email.open","event_timestamp":1736764200123,"device":{"locale":{"code":"de_DE","country":"DE","language":"de"},"make":"Apple","model":"iPhone15,2","platform":{"name":"iOS","version":"18.1"}},"metrics":{"score":1.5,"price_in_millicents_usd":645},"session":{"session_id":"s","start_timestamp":1736764100000,"stop_timestamp":1736764200000},"attributes":{"campaign_id":"c","feedback":"opened","screen":"home"},"facets":{"email_channel":{"mail_event":{"mail":{"message_id":"m","message_send_timestamp":1736764000000,"headers_truncated":false,"from_address":"a@example.com"},"open":{"ip_address":"203.0.113.9","user_agent":"x"}}}},"client_context":{"custom":{"endpoint":"{\"ChannelType\":\"EMAIL\",\"Demographic\":{\"Make\":\"m\",\"Locale\":\"de_DE\"},\"Metrics\":{\"completed\":3.5},\"User\":{}}"}}}"#;
     let row = Setup::shipped().run().lines(record).take().row("events");
     for (name, expected) in [
@@ -265,12 +265,12 @@ fn an_event_keeps_what_athenas_own_schema_for_it_loses() {
     assert_eq!(row["email_headers_truncated"], false);
     assert_eq!(
         (&row["session_start"], &row["session_stop"]),
-        (&1_736_764_100_000_i64.into(), &1_736_764_200_000_i64.into())
+        (&1_736_764_100_000_000_i64.into(), &1_736_764_200_000_000_i64.into())
     );
 }
 
 #[test]
-fn a_file_says_where_it_comes_from() {
+fn a_file_contains_its_provenance() {
     let datasets = Setup::shipped().datasets();
     for (dataset, _, bytes) in files() {
         let reader = SerializedFileReader::new(bytes).unwrap();

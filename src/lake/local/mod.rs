@@ -365,16 +365,20 @@ impl ObjectStore for LocalStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError> {
-        let prefix = prefix.to_owned();
+        self.list_after(prefix, "").await
+    }
+
+    async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, LakeError> {
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
         self.run(format!("list {prefix}"), move |inner| {
             // Only whole folders can be listed: list the one that contains the prefix.
             let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
             let mut objects = Vec::new();
-            list_below(&inner.root, &inner.root.join(folder), &mut objects)?;
+            let wanted = |key: &str| key.starts_with(&prefix) && *key > *after;
+            list_below(&inner.root, &inner.root.join(folder), &wanted, &mut objects)?;
             if objects.is_empty() {
                 inner.is_there()?;
             }
-            objects.retain(|object| object.key.as_str().starts_with(&prefix));
             objects.sort_by(|left, right| left.key.cmp(&right.key));
             Ok(objects)
         })
@@ -395,7 +399,12 @@ impl ObjectStore for LocalStore {
     }
 }
 
-fn list_below(root: &Path, folder: &Path, objects: &mut Vec<ObjectInfo>) -> io::Result<()> {
+fn list_below(
+    root: &Path,
+    folder: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+    objects: &mut Vec<ObjectInfo>,
+) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
@@ -409,9 +418,9 @@ fn list_below(root: &Path, folder: &Path, objects: &mut Vec<ObjectInfo>) -> io::
         if kind.is_dir() {
             // Staged uploads are not objects.
             if name != Some(STAGING) {
-                list_below(root, &path, objects)?;
+                list_below(root, &path, wanted, objects)?;
             }
-        } else if let Some(key) = name.and_then(|name| ObjectKey::new(name).ok()) {
+        } else if let Some(key) = name.filter(|name| wanted(name)).and_then(|name| ObjectKey::new(name).ok()) {
             match entry.metadata() {
                 Ok(metadata) => {
                     objects.push(ObjectInfo { key, bytes: metadata.len(), modified_ms: modified_ms(&metadata) });

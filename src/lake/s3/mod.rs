@@ -348,6 +348,11 @@ impl ObjectStore for S3Store {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError> {
+        self.list_after(prefix, "").await
+    }
+
+    async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, LakeError> {
+        let after = (!after.is_empty()).then(|| format!("{}{after}", self.location.prefix()));
         let mut objects = Vec::new();
         let mut token = None;
         loop {
@@ -356,6 +361,7 @@ impl ObjectStore for S3Store {
                 .prefix(format!("{}{prefix}", self.location.prefix()))
                 .encoding_type(EncodingType::Url)
                 .max_keys(self.page)
+                .set_start_after(after.clone())
                 .set_continuation_token(token.take())
                 .set_expected_bucket_owner(self.owner());
             let page = request.send().await.map_err(|error| {

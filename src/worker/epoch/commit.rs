@@ -15,7 +15,7 @@ pub(crate) enum EpochEnd {
     /// Nothing was read.
     Empty,
     /// Everything is visible, and all checkpoints have moved.
-    Committed(Manifest),
+    Committed(Box<Manifest>),
     /// The lease store refused the decision. The epoch never happens, and its uploads are aborted.
     Refused,
     /// The epoch is decided, but one of its uploads is gone. Somebody else is finishing it, or it must be rolled back.
@@ -31,7 +31,7 @@ pub(crate) async fn commit_epoch(stores: &Stores, manifest: Manifest) -> Result<
     if manifest.shards.is_empty() || (has_no_rows && mutated!(SkipEpochsWithoutRows)) {
         return Ok(EpochEnd::Empty);
     }
-    let intended = match Staged::new(manifest).describe(stores).await {
+    let intended = match Staged::new(manifest).write_intent(stores).await {
         Ok(intended) => intended,
         Err((manifest, error)) => {
             abort_uploads(stores, manifest).await;
@@ -39,7 +39,7 @@ pub(crate) async fn commit_epoch(stores: &Stores, manifest: Manifest) -> Result<
         }
     };
     let decided = match intended.decide(stores).await? {
-        Outcome::DecidedEpoch(decided) => decided,
+        Outcome::Decided(decided) => decided,
         Outcome::Refused(manifest, refusals) => {
             let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
             let reasons = reasons.join("; ");
@@ -61,5 +61,5 @@ pub(crate) async fn commit_epoch(stores: &Stores, manifest: Manifest) -> Result<
         objects = committed.objects.len(),
         "committed"
     );
-    Ok(EpochEnd::Committed(committed))
+    Ok(EpochEnd::Committed(Box::new(committed)))
 }

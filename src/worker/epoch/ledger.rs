@@ -17,7 +17,10 @@ use pipeline::time::format_rfc3339;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::commit::{EdgeTotal, EpochId, FORMAT, Manifest, ObjectKind, ObjectOfEpoch, ShardOfEpoch, Totals};
+use crate::commit::{
+    DefinitionOfEpoch, EdgeTotal, EpochId, FORMAT, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, ShardOfEpoch,
+    Totals,
+};
 
 /// What was read of one shard.
 #[derive(Debug, Clone)]
@@ -163,22 +166,27 @@ impl EpochLedger {
                 // A range that did not move is empty.
                 let ShardProgress { after, through, children, taken_over, records, bytes } = progress;
                 let range = ShardRange::new(after, through).ok()?;
-                Some(ShardOfEpoch { key, range, children, taken_over, records, bytes })
+                Some(ShardOfEpoch { key, parents: Vec::new(), range, children, taken_over, records, bytes })
             })
             .collect();
         Manifest {
             format: FORMAT,
+            kind: ManifestKind::Epoch,
             epoch: self.id,
             worker: worker.clone(),
             written_at: format_rfc3339(now_ms),
             shards,
             objects,
+            removed: Vec::new(),
             totals,
             edges,
             definitions: names
                 .iter()
                 .enumerate()
-                .map(|(dataset, name)| ((*name).to_owned(), datasets.version(dataset).to_owned()))
+                .map(|(dataset, name)| {
+                    let hash = datasets.version(dataset).to_owned();
+                    ((*name).to_owned(), DefinitionOfEpoch { hash, schema_version: datasets.schema_version(dataset) })
+                })
                 .collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpoints::LeaseOwner;
 use pipeline::dataset::Datasets;
-use pipeline::encode::{EncodeError, Encoder, FinishedFile, ParquetFile, Provenance, RowGroup};
+use pipeline::encode::{EncodeError, Encoder, FileStats, FinishedFile, ParquetFile, Provenance, RowGroup};
 use pipeline::layout::{Area, DataObject, Folder, PartitionPath};
 use pipeline::line_objects::LineMember;
 use tokio::task::JoinHandle;
@@ -261,6 +261,8 @@ impl Objects {
         };
         let rows = open.rows;
         let closed = open.upload.close(move |uploaded| ObjectOfEpoch {
+            partition: ObjectOfEpoch::partition_of(&uploaded.key),
+            columns: FileStats::default(),
             key: uploaded.key,
             kind,
             dataset,

@@ -16,6 +16,7 @@ may be left. Each kind of fault must have occurred. A table shows what was done.
 import os
 
 from e2e.chaos.judge import sweep_a_day_later
+from e2e.chaos.messages import FAILED_BY_THE_NETWORK
 from e2e.chaos.network import PARTITIONS, PARTS, SERVICES, Network
 from e2e.chaos.supervised import Supervised, personal_values_of_file
 from e2e.common.binary import verify
@@ -26,8 +27,6 @@ from e2e.fleet import suite
 PARTITION = (2, 40)
 # Seconds after a lasting fault in which a worker may end: small requests are retried for 20, those of megabytes for 60.
 MAY_END_WITHIN = 240
-# The last words of a worker that the network failed.
-FAILED_BY_THE_NETWORK = r"could not |stopped after 30 s without committing|not read to the end"
 
 
 def parser():

@@ -17,19 +17,13 @@ import time
 from e2e.chaos import disks
 from e2e.chaos.feeder import Feeder
 from e2e.chaos.judge import judge
+from e2e.chaos.messages import FORBIDDEN, GONE, NO_SPACE, OTHER_LAKE, READ_ONLY, TOO_LARGE
 from e2e.chaos.supervised import Supervised, personal_values_of_file
 from e2e.common.binary import shardlake
 from e2e.common.session import Log, sleep, until
 
 FAILOVER, HAND_OFF = 2, 4  # seconds
 WORKERS = 3
-# What a worker may say when something outside it fails: what is wrong, and where.
-NO_SPACE = r"No space left on device|database or disk is full|disk I/O error"
-READ_ONLY = r"Read-only file system|the file is read-only; make it writable"
-FORBIDDEN = r"Permission denied"
-TOO_LARGE = r"File too large"
-GONE = r"No such file or directory|there is no such folder|does not exist any more"
-OTHER_LAKE = r"were committed in another lake"
 # Seconds after which a worker that met a fault has ended because of it.
 SETTLED = 3
 # Seconds after which a worker that is awake has opened its lake.

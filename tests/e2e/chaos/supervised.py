@@ -16,14 +16,13 @@ import re
 import signal
 import time
 
+from e2e.chaos.messages import HANDLES_SIGNALS
 from e2e.common.workers import Fleet
 
 # Seconds between a worker's end and its next start.
 PAUSE = 1
 # What no log may hold: Rust's own words for a crash.
 CRASH = re.compile(r"panicked at|stack backtrace|RUST_BACKTRACE|core dumped|SIGSEGV|unwrap\(\)|^\s+\d+: 0x[0-9a-f]+", re.M)
-# What a worker logs when it is asked to stop. One that was asked before it handled signals dies of SIGTERM; it held nothing.
-HANDLES_SIGNALS = "stopping: committing what was read"
 # Keys of the sample records whose values are personal, at any depth, also in the endpoint's JSON text.
 PERSONAL = {"user_id", "userId", "UserId", "email", "name", "phone", "date_of_birth", "last_ip", "Address", "client_id",
             "destination", "id", "assessment_id", "session_id", "DeviceToken", "endpointId", "EndpointId"}

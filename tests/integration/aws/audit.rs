@@ -1,7 +1,7 @@
 //! What a reader of the lake sees, compared with what was put.
 //!
-//! Owns: reading every visible object straight from the model of S3, and the comparison: each record once, as a row or as a
-//! dead letter, and in one raw line. Does not own: the product's own audit, which is run beside it and must agree.
+//! Owns: reading every visible object directly from the model of S3, and the comparison: each record once, as a row or as a
+//! dead letter, and in one raw line. Does not own: the product's own audit, which runs beside it and must agree.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,79 +12,79 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::Value;
 
-use crate::cloud::{BUCKET, Cloud, Owed, PREFIX, Place, STREAM};
-use crate::records::{Fate, PERSONAL};
+use crate::aws::cloud::{BUCKET, Cloud, Expected, PREFIX, Position, STREAM};
+use crate::aws::records::{Outcome, PERSONAL};
 
-/// What the lake holds: what became of each place, as often as it is there, and the raw lines.
+/// What the lake holds: everything that landed for each position, and how often each raw line is there.
 #[derive(Debug, Default)]
 struct Found {
-    records: BTreeMap<Place, Vec<String>>,
+    records: BTreeMap<Position, Vec<String>>,
     raw: BTreeMap<Vec<u8>, i64>,
 }
 
 impl Cloud {
-    /// Everything that was put is in the lake exactly once, also in `raw/`; and `shardlake verify` finds nothing.
+    /// Everything that was put is in the lake exactly once, also in `raw/`, and `shardlake verify` finds no fault.
     pub(crate) fn audit(&self) {
         self.audit_records();
         let mut lines = self.found().raw;
-        for owed in self.ledger.lock().unwrap().values() {
-            *lines.entry(owed.line()).or_default() -= 1;
+        for expected in self.ledger.lock().unwrap().values() {
+            *lines.entry(expected.line()).or_default() -= 1;
         }
         lines.retain(|_, count| *count != 0);
         let shown: Vec<_> = lines.iter().take(5).map(|(line, more)| (String::from_utf8_lossy(line), more)).collect();
-        assert!(lines.is_empty(), "raw lines too many (+) or missing (-): {} in all, {shown:?}", lines.len());
+        assert!(lines.is_empty(), "{} raw lines are surplus (+) or missing (-), such as {shown:?}", lines.len());
     }
 
-    /// The same without the raw landing.
+    /// The same without the raw lines.
     pub(crate) fn audit_records(&self) {
         let found = self.found().records;
         let ledger = self.ledger.lock().unwrap();
         let mut faults = Vec::new();
-        for (place, Owed { fate, .. }) in &*ledger {
-            let expected = match fate {
-                Fate::Row(id) => format!("row {id}"),
-                Fate::Letter(code) => format!("letter {code}"),
+        for (position, Expected { outcome, .. }) in &*ledger {
+            let expected = match outcome {
+                Outcome::Row(id) => format!("row {id}"),
+                Outcome::DeadLetter(code) => format!("dead letter {code}"),
             };
-            match found.get(place) {
-                None => faults.push(format!("missing: {expected} of {place:?}")),
+            match found.get(position) {
+                None => faults.push(format!("missing: {expected} of {position:?}")),
                 Some(all) if *all == [expected.clone()] => {}
-                Some(other) => faults.push(format!("{other:?} instead of {expected} of {place:?}")),
+                Some(other) => faults.push(format!("{other:?} instead of {expected} of {position:?}")),
             }
         }
-        let strangers = found.keys().filter(|place| !ledger.contains_key(*place));
-        faults.extend(strangers.map(|place| format!("was not to be read: {place:?}")));
+        let unexpected = found.keys().filter(|position| !ledger.contains_key(*position));
+        faults.extend(unexpected.map(|position| format!("must not have been read: {position:?}")));
         let shown = faults[..faults.len().min(10)].join("\n");
         assert!(faults.is_empty(), "{} of {} records are wrong:\n{shown}", faults.len(), ledger.len());
         let records = ledger.len() as u64;
         drop(ledger);
-        let message = self.json(&["verify"]);
-        assert_eq!((&message["clean"], &message["records"]), (&true.into(), &records.into()), "{message}");
+        let report = self.folder.json(&["verify"]);
+        assert_eq!((&report["clean"], &report["records"]), (&true.into(), &records.into()), "{report}");
         self.audit_logs();
     }
 
-    /// Nothing of a person is in a log.
+    /// No log contains personal data.
     fn audit_logs(&self) {
-        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+        for entry in std::fs::read_dir(self.folder.root()).unwrap() {
             let path = entry.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap();
             let line = text.lines().find(|line| line.contains(PERSONAL));
-            assert_eq!(line, None, "{} tells something personal", path.display());
+            assert_eq!(line, None, "{} contains personal data", path.display());
         }
     }
 
     fn found(&self) -> Found {
         let mut found = Found::default();
         for key in self.s3.keys(BUCKET) {
-            let name = key.strip_prefix(PREFIX).unwrap_or_else(|| panic!("{key} lies outside of the lake"));
+            let name = key.strip_prefix(PREFIX).unwrap_or_else(|| panic!("{key} is outside the lake"));
             if name.starts_with('_') {
                 continue;
             }
             let bytes = self.s3.object(BUCKET, &key).unwrap();
             match name.split('/').next().unwrap() {
                 "processed" => found.add_rows(bytes),
-                "error" => found.add_letters(&bytes),
+                "error" => found.add_dead_letters(&bytes),
                 "raw" => found.add_raw(&bytes),
-                _ => panic!("what is {name}?"),
+                _ => panic!("an object of no known area: {name}"),
             }
         }
         found
@@ -102,9 +102,9 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Found {
-    fn add(&mut self, stream: &str, place: Place, what: String) {
+    fn add(&mut self, stream: &str, position: Position, what: String) {
         assert_eq!(stream, STREAM);
-        self.records.entry(place).or_default().push(what);
+        self.records.entry(position).or_default().push(what);
     }
 
     fn add_rows(&mut self, bytes: Bytes) {
@@ -114,18 +114,18 @@ impl Found {
                 Field::Str(text) => text.clone(),
                 other => panic!("{name} is {other:?}"),
             };
-            let Field::Long(sub) = columns["ingest_subsequence"] else { panic!("a sub-sequence number is no long") };
-            let place = (text("ingest_shard"), text("ingest_sequence"), u64::try_from(sub).unwrap());
-            self.add(&text("ingest_stream"), place, format!("row {}", text("assessment_id")));
+            let Field::Long(sub) = columns["ingest_subsequence"] else { panic!("ingest_subsequence is not an int64") };
+            let position = (text("ingest_shard"), text("ingest_sequence"), u64::try_from(sub).unwrap());
+            self.add(&text("ingest_stream"), position, format!("row {}", text("assessment_id")));
         }
     }
 
-    fn add_letters(&mut self, bytes: &[u8]) {
+    fn add_dead_letters(&mut self, bytes: &[u8]) {
         for line in lines(&gunzip(bytes)) {
-            let letter: Value = serde_json::from_slice(line).unwrap();
-            let text = |name: &str| letter[name].as_str().unwrap().to_owned();
-            let place = (text("shardId"), text("sequenceNumber"), letter["subSequenceNumber"].as_u64().unwrap());
-            self.add(&text("stream"), place, format!("letter {}", text("errorCode")));
+            let dead: Value = serde_json::from_slice(line).unwrap();
+            let text = |name: &str| dead[name].as_str().unwrap().to_owned();
+            let position = (text("shardId"), text("sequenceNumber"), dead["subSequenceNumber"].as_u64().unwrap());
+            self.add(&text("stream"), position, format!("dead letter {}", text("errorCode")));
         }
     }
 

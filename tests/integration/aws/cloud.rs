@@ -1,57 +1,55 @@
 //! The services of one test, the folder that its workers run in, and what was put into its stream.
 //!
-//! Owns: the models of Kinesis, DynamoDB, S3 and Firehose behind one server in the test's own process, the configuration
-//! file of the workers, and the ledger of what must be in the lake in the end. Does not own: processes (`worker`), what a
-//! record is (`records`), what is in the lake (`audit`).
+//! Owns: the workers' configuration file, and the ledger of what the lake must hold in the end. Does not own: the models
+//! (`common::services`), processes (`common::worker`), what a record is (`records`), what is in the lake (`audit`).
 //!
-//! The models' clock runs as the real one does, since workers are processes. A test that needs a past begins in it and
-//! moves on ([`Cloud::in_the_past`]).
+//! The models' clock runs in real time, because workers are processes. A test that needs a past starts there and moves the
+//! clock to the present ([`Cloud::in_the_past`]).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::ops::Deref;
+use std::sync::Mutex;
+use std::time::Duration;
 
-use aws_model::account::Account;
 use aws_model::clock::ModelClock;
-use aws_model::dynamodb::DynamoDb;
-use aws_model::faults::{Faults, ServiceName};
-use aws_model::firehose::Firehose;
-use aws_model::kinesis::{Kinesis, Placed, Put, Settings};
-use aws_model::s3::S3;
-use aws_model::server::Server;
+use aws_model::faults::ServiceName;
+use aws_model::kinesis::{Placed, Put, Settings};
 use serde_json::Value;
 
-use crate::records::{Draft, Fate};
+use crate::aws::records::{Draft, Outcome};
+use crate::common::folder::Folder;
+use crate::common::now_ms;
+use crate::common::services::{KEY, Services};
+use crate::common::worker::Worker;
 
 /// The stream.
 pub(crate) const STREAM: &str = "orders";
-/// The bucket; the lake lies below [`PREFIX`].
+/// The bucket; the lake is below [`PREFIX`].
 pub(crate) const BUCKET: &str = "lake-of-tests";
 /// What every key of the lake begins with.
 pub(crate) const PREFIX: &str = "main/";
 /// The lease table.
 pub(crate) const TABLE: &str = "leases";
 
-/// Where a record was put: shard, sequence number, place in its aggregate.
-pub(crate) type Place = (String, String, u64);
+/// Where a record was put: shard, sequence number, subsequence number.
+pub(crate) type Position = (String, String, u64);
 
-/// What was put and must come out.
+/// What was put and must be in the lake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owed {
-    pub(crate) fate: Fate,
+pub(crate) struct Expected {
+    pub(crate) outcome: Outcome,
     /// The bytes as they were put.
     pub(crate) received: Vec<u8>,
 }
 
-impl Owed {
-    /// The bytes as they stand in a raw line: a line end in a record would be one of the line.
+impl Expected {
+    /// The bytes as they are in a raw line: a line end inside a record becomes a space.
     pub(crate) fn line(&self) -> Vec<u8> {
         self.received.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect()
     }
 }
 
-/// What the configuration file says beside the places; a text goes into its section as it is.
+/// What the configuration file says beside URLs and key. A text goes into its section as it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) source: String,
@@ -75,85 +73,49 @@ impl Default for Options {
 
 /// The services, the folder and the ledger.
 pub(crate) struct Cloud {
-    pub(crate) kinesis: Kinesis,
-    pub(crate) dynamodb: DynamoDb,
-    pub(crate) s3: S3,
-    pub(crate) firehose: Firehose,
-    pub(crate) faults: Arc<Faults>,
-    pub(crate) folder: tempfile::TempDir,
-    pub(crate) ledger: Mutex<BTreeMap<Place, Owed>>,
-    url: String,
+    services: Services,
+    pub(crate) folder: Folder,
+    pub(crate) ledger: Mutex<BTreeMap<Position, Expected>>,
     drafts: Mutex<u64>,
-    workers: Mutex<u64>,
-    clock: ModelClock,
-    /// Both live as long as the test: the server's sockets, and what drives them.
-    _server: Server,
-    runtime: tokio::runtime::Runtime,
 }
 
-/// A row of the lease table, as far as tests look at it.
+impl Deref for Cloud {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.services
+    }
+}
+
+/// The columns of a lease that the tests read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) shard: String,
-    /// The one worker that holds it; none while it is handed over.
+    /// The one worker that holds it; none during a hand-off.
     pub(crate) owner: Option<String>,
     pub(crate) checkpoint: String,
     pub(crate) parents: Vec<String>,
     pub(crate) is_pending: bool,
 }
 
-/// The time of day, in milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
-
-/// Waits for a state of the world, for so many seconds at most: how long it took.
-pub(crate) fn wait_for(what: &str, seconds: u64, mut there: impl FnMut() -> bool) -> Duration {
-    let begun = Instant::now();
-    while !there() {
-        assert!(begun.elapsed() < Duration::from_secs(seconds), "waited {seconds} s for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    begun.elapsed()
-}
-
 impl Cloud {
-    /// A stream of so many shards, an empty bucket, no table.
+    /// A stream of this many shards, an empty bucket, no table.
     pub(crate) fn new(shards: u32, options: &Options) -> Self {
-        Self::at(shards, options, &|| ModelClock::tokio(now_ms()))
+        Self::at(shards, options, || ModelClock::tokio(now_ms()))
     }
 
-    /// The same, with a clock that stands so many hours ago until [`Cloud::go_to_the_present`].
+    /// The same, with a clock that stays this many hours in the past until [`Cloud::go_to_the_present`].
     pub(crate) fn in_the_past(hours: i64, shards: u32, options: &Options) -> Self {
-        Self::at(shards, options, &|| ModelClock::manual(now_ms() - hours * 3_600_000))
+        Self::at(shards, options, move || ModelClock::manual(now_ms() - hours * 3_600_000))
     }
 
-    fn at(shards: u32, options: &Options, clock: &dyn Fn() -> ModelClock) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let entered = runtime.enter();
-        let clock = clock();
-        let account = Account::new(&clock, Settings { read_limits: true, ..Settings::default() });
-        let faults = Arc::new(Faults::new(0));
-        let server = account.serve(&faults);
-        drop(entered);
-        let Account { kinesis, dynamodb, s3, firehose } = account;
-        kinesis.create_stream(STREAM, Some(shards)).unwrap();
-        s3.create_bucket(BUCKET);
-        let cloud = Cloud {
-            kinesis,
-            dynamodb,
-            s3,
-            firehose,
-            faults,
-            folder: tempfile::tempdir().unwrap(),
-            ledger: Mutex::default(),
-            url: server.url(),
-            drafts: Mutex::new(0),
-            workers: Mutex::new(0),
-            clock,
-            _server: server,
-            runtime,
-        };
+    fn at(shards: u32, options: &Options, clock: impl FnOnce() -> ModelClock) -> Self {
+        let settings = Settings { read_limits: true, ..Settings::default() };
+        let services = Services::start(STREAM, shards, BUCKET, settings, clock);
+        let mut folder = Folder::new();
+        services.set_environment(&mut folder);
+        folder.set("RUST_LOG", "shardlake=info,shardlake_checkpoints=info,warn");
+        let cloud = Cloud { services, folder, ledger: Mutex::default(), drafts: Mutex::default() };
         cloud.configure(options);
         cloud
     }
@@ -163,34 +125,18 @@ impl Cloud {
         let Options { source, interval, leases, raw, limits } = options;
         let text = format!(
             "[[source]]\nurl = \"kinesis://{STREAM}\"\n{source}\n[lake]\nurl = \"s3://{BUCKET}/{PREFIX}\"\n\
-             [checkpoints]\nurl = \"dynamodb://{TABLE}\"\n[anonymize]\nkey = \"env:KEY_OF_TESTS\"\n\
+             [checkpoints]\nurl = \"dynamodb://{TABLE}\"\n[anonymize]\nkey = \"env:{KEY}\"\n\
              [commit]\ninterval = \"{interval}\"\n[leases]\n{leases}\n[raw]\n{raw}\n[limits]\n{limits}\n"
         );
-        std::fs::write(self.path("shardlake.toml"), text).unwrap();
+        self.folder.write("shardlake.toml", text);
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Where the services are.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// The number of the next worker, for the names of its logs.
-    pub(crate) fn next_worker(&self) -> u64 {
-        let mut workers = self.workers.lock().unwrap();
-        *workers += 1;
-        *workers
-    }
-
-    /// Moves a clock that stands in the past by so many hours.
+    /// Moves a clock in the past forward by this many hours.
     pub(crate) fn advance_hours(&self, hours: i64) {
         self.clock.advance_ms(u32::try_from(hours * 3_600_000).unwrap());
     }
 
-    /// Moves a clock that stands in the past to the present, and lets it run.
+    /// Moves a clock in the past to the present, and lets it run.
     pub(crate) fn go_to_the_present(&self) {
         let clock = self.clock.clone();
         let catch_up = move || clock.advance_ms(u32::try_from((now_ms() - clock.now_ms()).max(0)).unwrap());
@@ -203,24 +149,36 @@ impl Cloud {
         });
     }
 
-    // --- putting --------------------------------------------------------------------------------------------------------
+    // --- workers --------------------------------------------------------------------------------------------------------
 
-    /// Puts so many records of the stream, of every kind, and owes what they hold.
+    /// Starts a worker with these flags.
+    pub(crate) fn start(&self, flags: &[&str]) -> Worker {
+        self.folder.start(flags)
+    }
+
+    /// Lets a worker do everything that is left to do: its summary.
+    pub(crate) fn catch_up(&self) -> Value {
+        self.start(&["--until-caught-up"]).finish(60)
+    }
+
+    // --- the stream -----------------------------------------------------------------------------------------------------
+
+    /// Puts this many records of the stream, of every kind, and expects what they hold in the lake.
     pub(crate) fn put(&self, count: usize) -> Vec<Placed> {
         let drafts: Vec<Draft> = (0..count).map(|_| Draft::new(self.next_draft())).collect();
         let placed = self.send(&drafts);
         let mut ledger = self.ledger.lock().unwrap();
         for (draft, placed) in drafts.iter().zip(&placed) {
-            for (sub, (fate, bytes)) in (0..).zip(&draft.holds) {
-                let place = (placed.shard.clone(), placed.sequence.to_string(), sub);
-                let owed = Owed { fate: fate.clone(), received: bytes.clone() };
-                assert_eq!(ledger.insert(place, owed), None, "two records at one place");
+            for (sub, (outcome, bytes)) in (0..).zip(&draft.holds) {
+                let position = (placed.shard.clone(), placed.sequence.to_string(), sub);
+                let expected = Expected { outcome: outcome.clone(), received: bytes.clone() };
+                assert_eq!(ledger.insert(position, expected), None, "two records at one position");
             }
         }
         placed
     }
 
-    /// Puts records that nobody is to read.
+    /// Puts records that no worker may read.
     pub(crate) fn put_unseen(&self, count: usize) {
         let drafts: Vec<Draft> = (0..count).map(|_| Draft::new(self.next_draft())).collect();
         self.send(&drafts);
@@ -236,20 +194,20 @@ impl Cloud {
         let puts = |draft: &Draft| Put::new(draft.partition_key.clone(), draft.data.clone());
         let mut placed = Vec::new();
         for batch in drafts.chunks(500) {
-            let answers = self.kinesis.put_records(STREAM, batch.iter().map(puts).collect()).unwrap();
-            placed.extend(answers.into_iter().map(Result::unwrap));
+            let results = self.kinesis.put_records(STREAM, batch.iter().map(puts).collect()).unwrap();
+            placed.extend(results.into_iter().map(Result::unwrap));
         }
         placed
     }
 
-    /// Records that are owed, those in aggregates one by one.
-    pub(crate) fn owed(&self) -> u64 {
+    /// The number of expected records; those in aggregates count one by one.
+    pub(crate) fn expected(&self) -> u64 {
         self.ledger.lock().unwrap().len() as u64
     }
 
-    // --- looking --------------------------------------------------------------------------------------------------------
+    // --- state ----------------------------------------------------------------------------------------------------------
 
-    /// The lease table's rows of shards.
+    /// The leases of shards.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let text = |item: &Value, name: &str| item[name]["S"].as_str().map(str::to_owned);
         let row = |item: &Value| Row {
@@ -273,7 +231,7 @@ impl Cloud {
         leases.map(row).collect()
     }
 
-    /// How many shards each worker holds, of those that have not ended; `None` while one of them is nobody's.
+    /// How many unfinished shards each worker holds. `None` while one of them has no holder.
     pub(crate) fn shares(&self) -> Option<BTreeMap<String, usize>> {
         let mut shares = BTreeMap::new();
         for row in self.rows().into_iter().filter(|row| row.checkpoint != "SHARD_END") {
@@ -282,7 +240,7 @@ impl Cloud {
         Some(shares)
     }
 
-    /// Whether one worker holds so many shards, and nobody else any: who.
+    /// The worker that holds this many shards, if no other worker holds any.
     pub(crate) fn sole_holder(&self, shards: usize) -> Option<String> {
         let shares = self.shares()?;
         let (owner, count) = shares.first_key_value()?;
@@ -297,28 +255,32 @@ impl Cloud {
         objects.map(|bytes| serde_json::from_slice(&bytes).unwrap()).collect()
     }
 
-    /// Records that are committed.
+    /// The number of committed records.
     pub(crate) fn committed(&self) -> u64 {
         self.commits().iter().map(|commit| commit["totals"]["records"].as_u64().unwrap()).sum()
     }
 
-    /// How often an operation was called, with a fault or without.
+    pub(crate) fn everything_is_committed(&self) -> bool {
+        self.committed() == self.expected()
+    }
+
+    /// How often an operation was called, with and without a fault.
     pub(crate) fn calls(&self, service: ServiceName, operation: &str) -> u64 {
         self.faults.calls().get(&(service, operation.to_owned())).copied().unwrap_or(0)
     }
 }
 
 impl Drop for Cloud {
-    /// Shows what the workers said if the test failed.
+    /// Shows the end of every worker's log if the test failed.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
         }
-        for worker in 1..=*self.workers.lock().unwrap() {
-            let log = std::fs::read_to_string(self.path(&format!("worker-{worker}.log"))).unwrap_or_default();
+        for worker in 1..=*self.folder.workers.lock().unwrap() {
+            let log = std::fs::read_to_string(self.folder.path(&format!("worker-{worker}.log"))).unwrap_or_default();
             // Broken aggregates are put on purpose.
             let lines: Vec<&str> = log.lines().filter(|line| !line.contains("cannot open aggregate")).collect();
-            eprintln!("--- worker {worker}, its last words:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+            eprintln!("--- worker {worker}:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
         }
         eprintln!("--- calls: {:?}\n--- faults: {:?}", self.faults.calls(), self.faults.happened());
     }

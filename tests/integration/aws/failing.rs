@@ -1,4 +1,4 @@
-//! Requests that fail, hang, or take effect without an answer; leases and uploads that somebody else takes away.
+//! Requests that fail, hang, or take effect without a response; leases and uploads that another process takes away.
 
 use std::num::NonZeroU64;
 
@@ -6,10 +6,11 @@ use aws_model::dynamodb::Refusal as DynamoRefusal;
 use aws_model::faults::{Fault, FaultKind, Refusal, Rule, ServiceName, When};
 use serde_json::json;
 
-use crate::cloud::{BUCKET, Cloud, Options, PREFIX, TABLE, wait_for};
-use crate::worker::{Worker, pause};
+use crate::aws::cloud::{BUCKET, Cloud, Options, PREFIX, TABLE};
+use crate::common::worker::Worker;
+use crate::common::{pause, wait_for};
 
-/// Calls that take effect in one of the three services, whose answers are lost in turn.
+/// Calls that take effect, and whose responses are lost in turn.
 const WRITES: [(ServiceName, &str); 6] = [
     (ServiceName::DynamoDb, "TransactWriteItems"),
     (ServiceName::DynamoDb, "UpdateItem"),
@@ -46,17 +47,17 @@ fn throttled(service: ServiceName) -> Refusal {
 
 impl Cloud {
     /// Puts records until the condition holds, so that there is always something to commit.
-    fn put_until(&self, what: &str, seconds: u64, mut there: impl FnMut() -> bool) {
+    fn put_until(&self, what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
         wait_for(what, seconds, || {
             self.put(20);
             pause(80);
-            there()
+            holds()
         });
     }
 }
 
 #[test]
-fn every_call_that_writes_may_lose_its_answer_or_fail_in_every_way() {
+fn every_writing_call_may_fail_in_every_way_or_lose_its_response() {
     let cloud = Cloud::new(2, &Options::default());
     for (service, operation) in WRITES {
         let rule = |when, fault| Rule::new(service, operation, when, fault);
@@ -66,7 +67,7 @@ fn every_call_that_writes_may_lose_its_answer_or_fail_in_every_way() {
         cloud.faults.add(rule(When::Nth(8), Fault::Refuse(throttled(service))));
         cloud.faults.add(rule(When::Nth(9), Fault::Refuse(server_error(service))));
         cloud.faults.add(rule(When::Nth(10), Fault::CutBefore));
-        // Three in a row: the SDK's own attempts are used up.
+        // Three in a row exhaust the SDK's own attempts.
         for nth in 12..=14 {
             cloud.faults.add(rule(When::Nth(nth), Fault::CutAfter));
         }
@@ -84,14 +85,14 @@ fn every_call_that_writes_may_lose_its_answer_or_fail_in_every_way() {
     }
     assert_eq!(happened[&FaultKind::Refuse], 2 * six);
     for worker in workers {
-        worker.stop(&cloud);
+        worker.stop();
     }
     cloud.catch_up();
     cloud.audit();
 }
 
 #[test]
-fn a_transaction_that_is_canceled_for_any_reason_is_decided_once_or_not_at_all() {
+fn an_epoch_whose_transaction_is_canceled_for_any_reason_is_decided_at_most_once() {
     let cloud = Cloud::new(2, &Options::default());
     let refusals = [
         DynamoRefusal::TransactionConflict,
@@ -101,7 +102,7 @@ fn a_transaction_that_is_canceled_for_any_reason_is_decided_once_or_not_at_all()
         DynamoRefusal::InProgress,
         DynamoRefusal::Internal,
     ];
-    // Every second transaction, so that each refused one is repeated; and the same for single writes.
+    // Every second transaction fails, so that each is repeated; and the same for single writes.
     let nths = (1..).map(|place| 2 * place);
     for (nth, refusal) in nths.zip(refusals) {
         cloud.dynamodb.refuse_transaction(nth, usize::try_from(nth % 3).unwrap(), refusal);
@@ -111,16 +112,16 @@ fn a_transaction_that_is_canceled_for_any_reason_is_decided_once_or_not_at_all()
     let worker = cloud.start(&[]);
     let seen = |operation| cloud.dynamodb.requests().get(operation).copied().unwrap_or(0);
     cloud.put_until("every refusal", 45, || seen("TransactWriteItems") > 12 && seen("UpdateItem") > 4 * 12);
-    worker.stop(&cloud);
+    worker.stop();
     cloud.catch_up();
     cloud.audit();
 }
 
 #[test]
-fn a_few_calls_of_a_hundred_fail_everywhere() {
+fn two_percent_of_all_calls_may_fail_in_every_way() {
     let cloud = Cloud::new(3, &Options::default());
     cloud.kinesis.configure(|settings| settings.empty_answer_every = NonZeroU64::new(5));
-    // By script: calls that hang until the client gives up, before and after their effect; the client waits 10 s.
+    // Calls that hang until the client times out after 10 s, before and after their effect.
     for (service, operation, fault) in [
         (ServiceName::Kinesis, "GetRecords", Fault::Hang),
         (ServiceName::DynamoDb, "UpdateItem", Fault::Hang),
@@ -161,7 +162,7 @@ fn a_few_calls_of_a_hundred_fail_everywhere() {
     }
     cloud.put(300);
     let mut workers: Vec<Worker> = vec![cloud.start(&[]), cloud.start(&[])];
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     let kinds = [
         FaultKind::Refuse,
         FaultKind::Delay,
@@ -173,9 +174,9 @@ fn a_few_calls_of_a_hundred_fail_everywhere() {
         FaultKind::CutBody,
     ];
     cloud.put_until("faults of every kind", 60, || {
-        // A worker may end of what it met; as under any supervisor, another one is started.
+        // A worker may end because of a fault. Like any supervisor, the test starts another one.
         for worker in &mut workers {
-            if worker.has_ended().is_some() {
+            if worker.exit_status().is_some() {
                 *worker = cloud.start(&[]);
             }
         }
@@ -187,14 +188,13 @@ fn a_few_calls_of_a_hundred_fail_everywhere() {
             };
             cloud.faults.count(*kind) >= least
         };
-        kinds.iter().all(enough) && begun.elapsed().as_secs() >= 10
+        kinds.iter().all(enough) && started.elapsed().as_secs() >= 10
     });
     eprintln!("measured: {:?}", cloud.faults.happened());
-    // Until the end they stay: stopping has to bear them, too.
-    for worker in workers {
+    // The faults remain while the workers stop.
+    for mut worker in workers {
         worker.signal("TERM");
-        let mut worker = worker;
-        wait_for("a worker's end", 40, || worker.has_ended().is_some());
+        worker.wait(40);
     }
     cloud.faults.clear();
     cloud.catch_up();
@@ -202,15 +202,15 @@ fn a_few_calls_of_a_hundred_fail_everywhere() {
 }
 
 #[test]
-fn a_lake_that_refuses_an_object_is_told_long_before_the_epoch_would_end() {
+fn a_lake_that_denies_an_upload_stops_the_worker_long_before_the_end_of_the_epoch() {
     let cloud = Cloud::new(1, &Options::default());
     let denied = Fault::Refuse(Refusal::new(403, "AccessDenied", "Access Denied"));
     cloud.faults.add(Rule::new(ServiceName::S3, "CreateMultipartUpload", When::Every(1), denied));
     cloud.put(20_000);
     let mut worker = cloud.start(&["--commit-interval", "1h"]);
-    wait_for("a worker's end", 40, || worker.has_ended().is_some());
-    assert_eq!(worker.has_ended().unwrap().code(), Some(1), "{}", worker.log(&cloud));
-    let log = worker.log(&cloud);
+    let status = worker.wait(40);
+    let log = worker.log();
+    assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("AccessDenied") || log.contains("Access Denied"), "{log}");
     cloud.faults.clear();
     cloud.catch_up();
@@ -218,14 +218,14 @@ fn a_lake_that_refuses_an_object_is_told_long_before_the_epoch_would_end() {
 }
 
 #[test]
-fn a_lease_that_is_stolen_takes_its_open_epoch_with_it() {
+fn an_open_epoch_is_aborted_when_another_worker_takes_one_of_its_leases() {
     let options = Options { interval: "1500ms".to_owned(), ..Options::default() };
     let cloud = Cloud::new(3, &options);
     let worker = cloud.start(&[]);
     wait_for("the worker to hold all", 20, || cloud.sole_holder(3).is_some());
     let name = cloud.sole_holder(3).unwrap();
     for round in 0..3 {
-        // At other moments of the open epoch: at its beginning, in the middle, and just before it is decided.
+        // At three moments of the open epoch: at its beginning, in the middle, and just before it is decided.
         wait_for("the worker to hold all", 20, || cloud.sole_holder(3) == Some(name.clone()));
         cloud.put(100);
         pause(300 + 550 * round);
@@ -237,15 +237,15 @@ fn a_lease_that_is_stolen_takes_its_open_epoch_with_it() {
         cloud.dynamodb.put_past_checks(TABLE, stolen).unwrap();
         cloud.put(100);
     }
-    // The thief never shows that it is alive, so the worker takes the leases back.
-    wait_for("everything to be committed", 30, || cloud.committed() == cloud.owed());
-    assert!(worker.log(&cloud).contains("the lease is lost"));
-    let message = worker.stop(&cloud);
-    assert!(message["epochs"]["aborted"].as_u64().unwrap() > 0, "{message}");
+    // The thief never renews its leases, so the worker takes them back.
+    wait_for("everything to be committed", 30, || cloud.everything_is_committed());
+    assert!(worker.log().contains("the lease is lost"));
+    let summary = worker.stop();
+    assert!(summary["epochs"]["aborted"].as_u64().unwrap() > 0, "{summary}");
     cloud.audit();
 }
 
-/// Begins an epoch whose completions meet `fault`, and aborts its uploads once it is decided.
+/// Starts an epoch whose completions meet `fault`, and aborts its uploads once it is decided.
 fn abort_between_decide_and_publish(cloud: &Cloud, fault: Fault, touching: &str) -> Worker {
     cloud.put(300);
     let complete = Rule::new(ServiceName::S3, "CompleteMultipartUpload", When::Always, fault);
@@ -254,7 +254,7 @@ fn abort_between_decide_and_publish(cloud: &Cloud, fault: Fault, touching: &str)
     wait_for("an epoch to be decided", 20, || {
         let published = || cloud.s3.keys(BUCKET).iter().any(|key| key.starts_with(&format!("{PREFIX}processed/")));
         let decided = cloud.rows().iter().any(|row| row.is_pending);
-        // Where only some objects are held up, the others are visible already.
+        // If the fault hits only some objects, the others must be visible already.
         decided && cloud.faults.happened().values().sum::<u64>() > 0 && (touching.is_empty() || published())
     });
     assert!(cloud.s3.abort_uploads(BUCKET, u64::MAX) > 0);
@@ -262,30 +262,30 @@ fn abort_between_decide_and_publish(cloud: &Cloud, fault: Fault, touching: &str)
 }
 
 #[test]
-fn an_epoch_whose_uploads_are_aborted_before_they_are_published_is_rolled_back_by_its_own_worker() {
+fn a_decided_epoch_whose_uploads_are_gone_is_rolled_back_by_its_own_worker() {
     let cloud = Cloud::new(2, &Options::default());
     let late = Fault::Delay(std::time::Duration::from_secs(3));
     let worker = abort_between_decide_and_publish(&cloud, late, "");
     cloud.faults.clear();
-    wait_for("everything to be committed", 30, || cloud.committed() == cloud.owed());
-    let message = worker.stop(&cloud);
-    assert_eq!(message["epochs"]["rolled_back"], 1, "{message}");
+    wait_for("everything to be committed", 30, || cloud.everything_is_committed());
+    let summary = worker.stop();
+    assert_eq!(summary["epochs"]["rolled_back"], 1, "{summary}");
     cloud.audit();
 }
 
 #[test]
-fn an_epoch_whose_uploads_are_aborted_while_some_are_visible_is_rolled_back_by_the_next_worker() {
+fn a_partly_published_epoch_whose_uploads_are_gone_is_rolled_back_by_the_next_worker() {
     let cloud = Cloud::new(2, &Options::default());
     let worker = abort_between_decide_and_publish(&cloud, Fault::Hang, "/raw/");
     worker.kill();
     cloud.faults.clear();
-    let message = cloud.catch_up();
-    assert_eq!(message["epochs"]["rolled_back"], 1, "{message}");
+    let summary = cloud.catch_up();
+    assert_eq!(summary["epochs"]["rolled_back"], 1, "{summary}");
     cloud.audit();
 }
 
 #[test]
-fn a_worker_killed_while_its_completions_hang_is_rolled_forward() {
+fn the_epoch_of_a_worker_killed_while_it_publishes_is_rolled_forward() {
     let cloud = Cloud::new(2, &Options::default());
     cloud.put(300);
     // Half of them took effect.
@@ -295,10 +295,10 @@ fn a_worker_killed_while_its_completions_hang_is_rolled_forward() {
     wait_for("completions to hang", 20, || cloud.faults.count(FaultKind::HangAfter) >= 2);
     worker.kill();
     cloud.faults.clear();
-    let message = cloud.catch_up();
-    // Once, though it is pending on both shards.
-    assert_eq!(message["epochs"]["rolled_forward"], 1, "{message}");
-    // While it waited for the dead worker's leases, it did not ask all the time.
+    let summary = cloud.catch_up();
+    // Once, although it is pending on both shards.
+    assert_eq!(summary["epochs"]["rolled_forward"], 1, "{summary}");
+    // While it waited for the dead worker's leases, it did not list the shards all the time.
     let lists = cloud.calls(ServiceName::Kinesis, "ListShards");
     assert!(lists < 40, "{lists} calls of ListShards");
     cloud.audit();
@@ -314,9 +314,9 @@ fn a_worker_that_cannot_commit_before_its_time_to_stop_is_over_releases_its_leas
     let mut worker = cloud.start(&[]);
     wait_for("completions to hang", 20, || cloud.faults.count(FaultKind::Hang) > 0);
     worker.signal("TERM");
-    let took = wait_for("a worker's end", 20, || worker.has_ended().is_some());
-    let log = worker.log(&cloud);
-    assert_eq!(worker.has_ended().unwrap().code(), Some(1), "{log}");
+    let took = wait_for("a worker's end", 20, || worker.exit_status().is_some());
+    let log = worker.log();
+    assert_eq!(worker.exit_status().unwrap().code(), Some(1), "{log}");
     assert!(took < std::time::Duration::from_secs(6), "{took:?}");
     assert!(log.contains("the worker was stopped before its commits finished ([stop] within = 4s)"), "{log}");
     assert!(cloud.rows().iter().all(|row| row.owner.is_none()), "every lease is released");
@@ -328,7 +328,7 @@ fn a_worker_that_cannot_commit_before_its_time_to_stop_is_over_releases_its_leas
 }
 
 #[test]
-fn records_as_received_reach_firehose_at_least_once_and_the_lake_exactly_once() {
+fn raw_records_reach_firehose_at_least_once_and_rows_the_lake_exactly_once() {
     let options = Options {
         raw: "to = \"firehose:landing\"".to_owned(),
         limits: "threads = 1\nrecord_bytes = \"512 KiB\"".to_owned(),
@@ -347,7 +347,7 @@ fn records_as_received_reach_firehose_at_least_once_and_the_lake_exactly_once() 
     cloud.put(400);
     let worker = cloud.start(&[]);
     cloud.put_until("enough batches", 30, || cloud.calls(ServiceName::Firehose, "PutRecordBatch") > 10);
-    // An epoch that is read again is sent again.
+    // The next worker reads the open epoch again, and sends it again.
     worker.kill();
     cloud.put(100);
     cloud.catch_up();
@@ -356,8 +356,8 @@ fn records_as_received_reach_firehose_at_least_once_and_the_lake_exactly_once() 
     let landed: std::collections::BTreeSet<&[u8]> =
         delivered.iter().map(|record| record.strip_suffix(b"\n").unwrap()).collect();
     let ledger = cloud.ledger.lock().unwrap();
-    // In Firehose a record is as it was received, to the byte.
-    let missing = ledger.values().filter(|owed| !landed.contains(&*owed.received)).count();
+    // Firehose gets the exact bytes of each record.
+    let missing = ledger.values().filter(|expected| !landed.contains(&*expected.received)).count();
     assert_eq!(missing, 0, "of {} records", ledger.len());
-    assert!(delivered.len() > ledger.len(), "nothing came twice: did the faults happen?");
+    assert!(delivered.len() > ledger.len(), "no record arrived twice: the faults did not happen");
 }

@@ -1,19 +1,20 @@
-//! Several workers on one stream: sharing, ending, dying, sleeping.
+//! Several workers on one stream: they share its shards, stop, are killed, and stall.
 
 use std::time::{Duration, Instant};
 
-use crate::cloud::{BUCKET, Cloud, Options, wait_for};
-use crate::worker::{Worker, pause};
+use crate::aws::cloud::{BUCKET, Cloud, Options};
+use crate::common::worker::Worker;
+use crate::common::{pause, wait_for};
 
 #[test]
 fn two_workers_read_a_stream_exactly_once() {
     let cloud = Cloud::new(4, &Options::default());
     cloud.put(3_000);
     let workers = [0, 1].map(|_| cloud.start(&["--until-caught-up"]));
-    let message = workers.map(|worker| worker.ends_well(&cloud, 60));
-    let read = message.iter().map(|message| message["records"].as_u64().unwrap()).sum::<u64>();
-    assert_eq!(read, cloud.owed(), "{message:?}");
-    assert_eq!(cloud.s3.uploads(BUCKET), [], "an upload was left");
+    let summaries = workers.map(|worker| worker.finish(60));
+    let read = summaries.iter().map(|summary| summary["records"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(read, cloud.expected(), "{summaries:?}");
+    assert_eq!(cloud.s3.uploads(BUCKET), [], "an upload is left");
     assert!(cloud.rows().iter().all(|row| row.owner.is_none()), "a lease is still held");
     cloud.audit();
     // Nothing is left to do.
@@ -22,13 +23,13 @@ fn two_workers_read_a_stream_exactly_once() {
 }
 
 #[test]
-fn workers_that_are_killed_again_and_again_lose_nothing_and_repeat_nothing() {
+fn workers_killed_again_and_again_lose_and_repeat_nothing() {
     let options = Options { leases: "failover = \"1s\"".to_owned(), ..Options::default() };
     let cloud = Cloud::new(4, &options);
     let mut workers = vec![cloud.start(&[]), cloud.start(&[])];
     for round in 0..10_u64 {
         cloud.put(60);
-        // At other moments of the epoch each time; now and then both.
+        // At a different moment of the epoch each time. Sometimes both are killed.
         pause(300 + 170 * (round % 6));
         cloud.put(30);
         workers.remove(0).kill();
@@ -38,7 +39,7 @@ fn workers_that_are_killed_again_and_again_lose_nothing_and_repeat_nothing() {
         }
         workers.push(cloud.start(&[]));
     }
-    wait_for("commits among all that", 20, || cloud.committed() > 0);
+    wait_for("a commit", 20, || cloud.committed() > 0);
     workers.into_iter().for_each(Worker::kill);
     cloud.put(40);
     cloud.catch_up();
@@ -46,37 +47,37 @@ fn workers_that_are_killed_again_and_again_lose_nothing_and_repeat_nothing() {
 }
 
 #[test]
-fn a_worker_that_sleeps_through_its_leases_does_no_harm_when_it_wakes_up() {
+fn a_worker_stalled_beyond_its_leases_commits_nothing_when_it_resumes() {
     let options = Options { interval: "1s".to_owned(), ..Options::default() };
     let cloud = Cloud::new(4, &options);
-    let mut sleeper = cloud.start(&[]);
+    let mut stalled = cloud.start(&[]);
     wait_for("the first worker to hold all", 20, || cloud.sole_holder(4).is_some());
     let name = cloud.sole_holder(4).unwrap();
     cloud.put(200);
     let other = cloud.start(&[]);
     wait_for("both to hold something", 30, || cloud.shares().is_some_and(|shares| shares.len() == 2));
     cloud.put(200);
-    // Somewhere in an epoch that is open.
+    // In the middle of an open epoch.
     pause(400);
-    sleeper.signal("STOP");
+    stalled.signal("STOP");
     cloud.put(200);
     wait_for("the other to take over", 15, || cloud.sole_holder(4).is_some_and(|holder| holder != name));
     cloud.put(200);
-    wait_for("the other to commit all", 15, || cloud.committed() == cloud.owed());
-    sleeper.signal("CONT");
+    wait_for("the other to commit all", 15, || cloud.everything_is_committed());
+    stalled.signal("CONT");
     cloud.put(200);
-    wait_for("everything to be committed", 15, || cloud.committed() == cloud.owed());
+    wait_for("everything to be committed", 15, || cloud.everything_is_committed());
     pause(2_000);
-    assert_eq!(sleeper.has_ended(), None, "it goes on");
-    sleeper.stop(&cloud);
-    other.stop(&cloud);
+    assert_eq!(stalled.exit_status(), None, "it must continue");
+    stalled.stop();
+    other.stop();
     cloud.catch_up();
     cloud.audit();
 }
 
 #[test]
-fn a_worker_that_is_told_to_stop_hands_over_at_once() {
-    // The failover time that users have: stopping must not have to wait for it.
+fn a_stopping_worker_hands_over_its_shards_at_once() {
+    // With the default failover time, for which a hand-over must not wait.
     let options = Options { leases: String::new(), ..Options::default() };
     let cloud = Cloud::new(6, &options);
     let mut staying = cloud.start(&[]);
@@ -88,61 +89,61 @@ fn a_worker_that_is_told_to_stop_hands_over_at_once() {
         wait_for("both to hold three", 30, || cloud.shares().is_some_and(|shares| shares.values().eq(&[3, 3])));
         cloud.put(300);
         pause(200);
-        // The one that was there goes; the newer one has all.
-        let begun = Instant::now();
+        // The older one stops, and the newer one takes everything.
+        let started = Instant::now();
         staying.signal("TERM");
         wait_for("the newer one to hold all", 10, || cloud.sole_holder(6).is_some_and(|holder| holder != name));
-        took.push(begun.elapsed());
-        staying.ends_well(&cloud, 40);
+        took.push(started.elapsed());
+        staying.finish(40);
         staying = next;
     }
     eprintln!("measured: from SIGTERM until the other held all: {took:?}");
     cloud.put(100);
-    wait_for("everything to be committed", 15, || cloud.committed() == cloud.owed());
-    staying.stop(&cloud);
+    wait_for("everything to be committed", 15, || cloud.everything_is_committed());
+    staying.stop();
     cloud.audit();
 }
 
 #[test]
-fn a_new_worker_gets_its_share_and_what_a_killed_one_held_is_taken() {
+fn a_new_worker_gets_its_share_and_takes_over_from_a_killed_one() {
     let options = Options { leases: String::new(), ..Options::default() };
     let cloud = Cloud::new(6, &options);
     let first = cloud.start(&[]);
     wait_for("the first worker to hold all", 20, || cloud.sole_holder(6).is_some());
     let name = cloud.sole_holder(6).unwrap();
     cloud.put(300);
-    let begun = Instant::now();
+    let started = Instant::now();
     let second = cloud.start(&[]);
     wait_for("both to hold three", 30, || cloud.shares().is_some_and(|shares| shares.values().eq(&[3, 3])));
-    let shared = begun.elapsed();
+    let shared = started.elapsed();
     cloud.put(300);
     pause(200);
-    let begun = Instant::now();
+    let started = Instant::now();
     first.kill();
     wait_for("the second worker to hold all", 15, || cloud.sole_holder(6).is_some_and(|holder| holder != name));
-    let taken = begun.elapsed();
-    eprintln!("measured: its share after {shared:?}; what a killed one held after {taken:?}");
-    assert!(taken > Duration::from_secs(5), "nobody is dead before the failover time");
+    let taken = started.elapsed();
+    eprintln!("measured: its share after {shared:?}; the shards of the killed one after {taken:?}");
+    assert!(taken > Duration::from_secs(5), "it took over before the failover time");
     cloud.put(100);
-    wait_for("everything to be committed", 15, || cloud.committed() == cloud.owed());
-    second.stop(&cloud);
+    wait_for("everything to be committed", 15, || cloud.everything_is_committed());
+    second.stop();
     cloud.audit();
 }
 
 #[test]
-fn more_shards_than_one_decision_may_have_are_committed_in_groups() {
+fn shards_beyond_the_limit_of_a_transaction_are_committed_in_groups() {
     let limits = "threads = 1\nrecord_bytes = \"1 MiB\"\nmemory = \"64 MiB\"".to_owned();
     let cloud = Cloud::new(120, &Options { limits, interval: "2s".to_owned(), ..Options::default() });
     cloud.put(4_000);
     let worker = cloud.start(&[]);
     wait_for("one worker to hold all", 30, || cloud.sole_holder(120).is_some());
     cloud.put(1_000);
-    wait_for("everything to be committed", 60, || cloud.committed() == cloud.owed());
+    wait_for("everything to be committed", 60, || cloud.everything_is_committed());
     let peak = worker.peak_memory();
-    worker.stop(&cloud);
+    worker.stop();
     let shards = |commit: &serde_json::Value| commit["shards"].as_array().unwrap().len();
     let groups: Vec<usize> = cloud.commits().iter().map(shards).collect();
-    eprintln!("measured: {} MiB at most; shards of each epoch: {groups:?}", peak >> 20);
+    eprintln!("measured: a peak of {} MiB; shards of each epoch: {groups:?}", peak >> 20);
     assert!(groups.iter().all(|count| *count <= 100), "{groups:?}");
     assert!(groups.len() > 1, "{groups:?}");
     assert!(peak < 192 << 20, "{} MiB", peak >> 20);

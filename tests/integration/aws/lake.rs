@@ -13,7 +13,8 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use shardlake::aws::Aws;
 use shardlake::lake::{S3Location, S3Options, S3Store};
 
-use crate::cloud::{BUCKET, now_ms};
+use crate::aws::cloud::BUCKET;
+use crate::common::now_ms;
 
 /// An empty lake, and the server that it is on.
 fn store() -> (S3Store, Server) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use shardlake::setup::permissions::all;
 
-use crate::cloud::{Cloud, Options};
+use crate::aws::cloud::{Cloud, Options};
 
 #[test]
 fn every_request_of_a_worker_is_in_the_list_of_permissions() {
@@ -32,7 +32,7 @@ fn config_check_tries_actions_of_the_list() {
     let cloud = Cloud::new(1, &Options::default());
     let catch_up = cloud.catch_up();
     assert_eq!(catch_up["ok"], true);
-    let checked = cloud.json(&["config", "check"]);
+    let checked = cloud.folder.json(&["config", "check"]);
     let tried = checked["permissions"].as_array().unwrap();
     let actions: BTreeSet<&str> = all().iter().map(|permission| permission.action).collect();
     assert!(tried.len() > 10, "{tried:?}");

@@ -1,13 +1,13 @@
-//! What becomes of a stream while it is read: shards are split and merged, records are trimmed; where reading starts, and
-//! records that are sent instead of asked for.
+//! What happens to a stream while it is read: shards are split and merged, and records are trimmed. Also where reading starts, and
+//! enhanced fan-out.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_model::faults::{Fault, FaultKind, Rule, ServiceName, When};
 
-use crate::cloud::{Cloud, Options, Row, STREAM, now_ms, wait_for};
-use crate::worker::pause;
+use crate::aws::cloud::{Cloud, Options, Row, STREAM};
+use crate::common::{now_ms, pause, wait_for};
 
 impl Cloud {
     /// The shards that take records now, by their first hash keys.
@@ -18,32 +18,32 @@ impl Cloud {
         open
     }
 
-    /// Splits an open shard in two halves.
-    fn split(&self, place: usize) {
-        let (shard, first, last) = self.open_shards().swap_remove(place);
+    /// Splits an open shard into two halves.
+    fn split(&self, index: usize) {
+        let (shard, first, last) = self.open_shards().swap_remove(index);
         self.kinesis.split_shard(STREAM, &shard, first + (last - first) / 2).unwrap();
     }
 
     /// Merges an open shard with the next one.
-    fn merge(&self, place: usize) {
+    fn merge(&self, index: usize) {
         let open = self.open_shards();
-        self.kinesis.merge_shards(STREAM, &open[place].0, &open[place + 1].0).unwrap();
+        self.kinesis.merge_shards(STREAM, &open[index].0, &open[index + 1].0).unwrap();
     }
 
-    /// Nobody has a shard, or has read of it, whose parents are not read to their ends.
+    /// No shard is held or read before its parents are read to their ends.
     fn check_order(&self) {
         let rows: BTreeMap<String, Row> = self.rows().into_iter().map(|row| (row.shard.clone(), row)).collect();
         for row in rows.values() {
-            let begun = row.owner.is_some() || row.is_pending || row.checkpoint != "TRIM_HORIZON";
+            let started = row.owner.is_some() || row.is_pending || row.checkpoint != "TRIM_HORIZON";
             let parents = row.parents.iter().filter_map(|parent| rows.get(parent));
             let open: Vec<&Row> = parents.filter(|row| row.checkpoint != "SHARD_END" || row.is_pending).collect();
-            assert!(!begun || open.is_empty(), "{row:?} was begun before {open:?} ended");
+            assert!(!started || open.is_empty(), "{row:?} was started before {open:?} ended");
         }
     }
 }
 
 #[test]
-fn shards_are_split_and_merged_while_they_are_read() {
+fn shards_may_be_split_and_merged_while_they_are_read() {
     let cloud = Cloud::new(2, &Options::default());
     let workers = [cloud.start(&[]), cloud.start(&[])];
     let over = AtomicBool::new(false);
@@ -56,7 +56,7 @@ fn shards_are_split_and_merged_while_they_are_read() {
         });
         let reshards: [&dyn Fn(); 8] = [
             &|| cloud.split(0),
-            // A child that was just made, perhaps before anything of it was read.
+            // A child that was just created, perhaps before any record of it was read.
             &|| cloud.split(0),
             &|| cloud.merge(1),
             &|| {
@@ -65,7 +65,7 @@ fn shards_are_split_and_merged_while_they_are_read() {
             },
             &|| cloud.split(2),
             &|| cloud.merge(0),
-            // A shard that ends without ever having had a record.
+            // A shard that ends without ever having held a record.
             &|| {
                 cloud.split(0);
                 cloud.split(0);
@@ -82,24 +82,23 @@ fn shards_are_split_and_merged_while_they_are_read() {
             cloud.put(40);
             pause(350);
         }
-        let caught_up = || cloud.committed() == cloud.owed();
         let open = cloud.open_shards().len();
         let ended = || {
             cloud.rows().iter().filter(|row| row.checkpoint == "SHARD_END").count()
                 == cloud.kinesis.shards(STREAM).unwrap().len() - open
         };
-        wait_for("everything to be read, and all ends", 30, || caught_up() && ended());
+        wait_for("everything to be read, and all ends", 30, || cloud.everything_is_committed() && ended());
         over.store(true, Ordering::Relaxed);
         watcher.join().unwrap();
     });
     for worker in workers {
-        worker.stop(&cloud);
+        worker.stop();
     }
     cloud.audit();
 }
 
 #[test]
-fn a_start_at_the_latest_is_settled_once_and_for_good() {
+fn a_start_at_the_latest_record_is_decided_once() {
     let options = Options { source: "start = \"latest\"".to_owned(), ..Options::default() };
     let cloud = Cloud::new(2, &options);
     cloud.put_unseen(100);
@@ -110,7 +109,7 @@ fn a_start_at_the_latest_is_settled_once_and_for_good() {
     cloud.split(1);
     cloud.put(100);
     worker.kill();
-    // What comes while nobody reads is read by the next one: the start does not move.
+    // The next worker reads what arrives in between: the start does not move.
     cloud.put(100);
     cloud.split(0);
     cloud.put(100);
@@ -122,7 +121,7 @@ fn a_start_at_the_latest_is_settled_once_and_for_good() {
 fn a_start_at_a_time_reads_what_arrived_since() {
     let cloud = Cloud::new(2, &Options::default());
     cloud.put_unseen(100);
-    // A shard that ended before the time has nothing to be read, nor has its parent.
+    // A shard that ended before the time has nothing to read, and neither has its parent.
     cloud.split(0);
     cloud.put_unseen(100);
     cloud.split(0);
@@ -139,9 +138,9 @@ fn a_start_at_a_time_reads_what_arrived_since() {
 }
 
 #[test]
-fn records_are_sent_through_ends_of_sessions_and_of_shards() {
+fn fan_out_continues_through_ends_of_sessions_and_of_shards() {
     let cloud = Cloud::new(2, &Options { source: "read = \"fan-out\"".to_owned(), ..Options::default() });
-    // Three sessions end early, one after an event, one before it is known to have begun, one not allowed yet.
+    // Three sessions end early, in different ways.
     let subscribe = |when, fault| Rule::new(ServiceName::Kinesis, "SubscribeToShard", when, fault);
     cloud.faults.add(subscribe(When::Nth(1), Fault::CutBody));
     cloud.faults.add(subscribe(When::Nth(2), Fault::CutAfter));
@@ -154,37 +153,37 @@ fn records_are_sent_through_ends_of_sessions_and_of_shards() {
         cloud.calls(ServiceName::Kinesis, "SubscribeToShard") > 3
     });
     assert_eq!((cloud.faults.count(FaultKind::CutBody), cloud.faults.count(FaultKind::CutAfter)), (2, 1));
-    wait_for("everything to be committed", 30, || cloud.committed() == cloud.owed());
+    wait_for("everything to be committed", 30, || cloud.everything_is_committed());
     cloud.put(100);
     cloud.split(0);
     cloud.put(100);
-    wait_for("the children's records to be committed", 30, || cloud.committed() == cloud.owed());
-    // Only judging whether something lies behind a position asks for records, and that is for --until-caught-up.
-    let asked = cloud.calls(ServiceName::Kinesis, "GetRecords");
-    assert!(asked <= 4, "{asked} calls of GetRecords: the shards were polled");
-    worker.stop(&cloud);
+    wait_for("the children's records to be committed", 30, || cloud.everything_is_committed());
+    // GetRecords is called only to find out whether a shard has records after a position, for --until-caught-up.
+    let polls = cloud.calls(ServiceName::Kinesis, "GetRecords");
+    assert!(polls <= 4, "{polls} calls of GetRecords: the shards were polled");
+    worker.stop();
     cloud.audit();
 }
 
 #[test]
-fn a_stream_that_takes_no_further_consumer_is_polled() {
+fn a_stream_with_too_many_consumers_is_polled() {
     let cloud = Cloud::new(2, &Options { source: "read = \"fan-out\"".to_owned(), ..Options::default() });
     for number in 0..20 {
         cloud.kinesis.register_consumer(STREAM, &format!("other-{number}")).unwrap();
     }
     cloud.put(200);
     let worker = cloud.start(&[]);
-    wait_for("everything to be committed", 60, || cloud.committed() == cloud.owed());
-    assert!(worker.log(&cloud).contains("failed to register the consumer; polling the stream"));
+    wait_for("everything to be committed", 60, || cloud.everything_is_committed());
+    assert!(worker.log().contains("failed to register the consumer; polling the stream"));
     assert_eq!(cloud.calls(ServiceName::Kinesis, "SubscribeToShard"), 0);
-    worker.stop(&cloud);
+    worker.stop();
     cloud.audit();
 }
 
 #[test]
-fn records_that_the_stream_has_trimmed_are_no_error() {
+fn a_worker_continues_after_records_were_trimmed() {
     let cloud = Cloud::in_the_past(60, 2, &Options::default());
-    // Sixty hours ago, and a parent that nobody has ever read.
+    // Sixty hours ago: a parent that no worker ever reads.
     cloud.put_unseen(100);
     cloud.split(0);
     cloud.put_unseen(100);
@@ -195,7 +194,7 @@ fn records_that_the_stream_has_trimmed_are_no_error() {
     cloud.catch_up();
     cloud.audit();
     assert!(read.iter().any(|placed| placed.shard == "shardId-000000000002"), "a child of the shard that is gone");
-    // Records that come and go while no worker runs.
+    // Records that arrive and expire while no worker runs.
     cloud.put_unseen(100);
     cloud.advance_hours(25);
     cloud.put(100);

@@ -1,9 +1,13 @@
-//! All of a lake, searched for marks.
+//! A whole lake, searched for marks.
 //!
-//! Owns: which place of a lake is searched how, and where a mark may be: in `raw/`, in the `rawData` of a dead letter, in a
-//! column that its definition says it lands in as it is, and, where that is a partition column, in the names of objects.
-//! Nowhere else: not in another column, statistics or footers, not in anything else about a dead letter, not in
-//! intents, commit records, the lease table, or a name. Does not own: the search itself (`search`), the rules (`rules`).
+//! Owns: how each part of a lake is searched, and where a mark may be:
+//!
+//! - in `raw/`, and in the `rawData` of a dead letter;
+//! - in a column in which it lands unchanged, by its definition;
+//! - in the keys of objects, if that is a partition column.
+//!
+//! Nowhere else: not in another column, in statistics or footers, in any other field of a dead letter, in intents, commit records,
+//! the lease table, or another key. Does not own: the search itself (`search`), the rules (`rules`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,23 +19,23 @@ use flate2::read::MultiGzDecoder;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
 
-use crate::rules::Dataset;
-use crate::search::{Found, MarkId, Marks, Planted};
+use crate::security::rules::Dataset;
+use crate::security::search::{Found, MarkId, Marks, Planted};
 
-/// Objects by name, and whatever else lies beside them.
+/// Objects by key, and the other files of the lake's folder.
 pub(crate) type Objects = BTreeMap<String, Vec<u8>>;
 
-/// A search: the marks, the rules, and what came of it.
+/// A search: the marks, the rules, and the results.
 pub(crate) struct Search<'a> {
     marks: &'a Marks,
     datasets: &'a [Dataset],
-    /// Marks where they must not be.
+    /// Marks where they must not be: a description of each.
     pub(crate) leaks: BTreeSet<String>,
-    /// Marks where they may be, by place: proof that they were there to be found.
+    /// Marks where they may be, by area. They prove that there was something to find.
     pub(crate) landed: BTreeMap<&'static str, BTreeSet<MarkId>>,
 }
 
-/// Every file below a folder, by its name from there.
+/// Every file below a folder, by its relative path.
 pub(crate) fn files_below(root: &Path) -> Objects {
     let mut objects = Objects::new();
     let mut folders = vec![root.to_owned()];
@@ -68,26 +72,26 @@ impl<'a> Search<'a> {
         self.datasets.iter().find(|dataset| dataset.name == name)
     }
 
-    /// Searches what may hold no mark at all.
-    pub(crate) fn nothing_in(&mut self, place: &str, bytes: &[u8]) {
-        self.search(place, bytes, |_, _| false);
+    /// Searches bytes that may contain no mark at all.
+    pub(crate) fn nothing_in(&mut self, what: &str, bytes: &[u8]) {
+        self.search(what, bytes, |_, _| false);
     }
 
-    /// Searches for marks that may not be there, as `may` judges of each planted one.
-    fn search(&mut self, place: &str, bytes: &[u8], may: impl Fn(&Self, &Planted) -> bool) {
+    /// Searches for marks that must not be there; `may` says which may be.
+    fn search(&mut self, what: &str, bytes: &[u8], may: impl Fn(&Self, &Planted) -> bool) {
         for Found { ids: [first, last], form } in self.marks.find(bytes) {
-            // What may stand there as it is may not stand there as a digest.
+            // A value that may be there unchanged may not be there as a digest.
             let is_digest = form.starts_with("a digest");
             if is_digest || !(first..=last).any(|id| may(self, self.marks.planted(id))) {
                 let planted = self.marks.planted(first);
-                self.leaks.insert(format!("{place}: {planted:?} {form}"));
+                self.leaks.insert(format!("{what}: {planted:?} {form}"));
             }
         }
     }
 
-    /// Whether a value may be in the name of an object: it is of a partition column.
-    fn may_be_in_a_name(&self, planted: &Planted) -> bool {
-        self.dataset(&planted.dataset).is_some_and(|dataset| dataset.in_paths(planted))
+    /// Whether a value may be in the key of an object: it is of a partition column.
+    fn may_be_in_a_key(&self, planted: &Planted) -> bool {
+        self.dataset(&planted.dataset).is_some_and(|dataset| dataset.in_keys(planted))
     }
 
     /// Whether a value is the time of an event or of an arrival.
@@ -95,11 +99,11 @@ impl<'a> Search<'a> {
         self.dataset(&planted.dataset).is_some_and(|dataset| dataset.is_time(planted))
     }
 
-    /// Searches what a command said. A dead letter tells when its record arrived.
-    pub(crate) fn said(&mut self, command: &str, said: &[u8]) {
-        let shows_letters = command.starts_with("deadletters show");
-        self.search(&format!("what '{command}' says"), said, |search, planted| {
-            shows_letters && search.is_time(planted)
+    /// Searches what a command printed. A dead letter shows when its record arrived.
+    pub(crate) fn output(&mut self, command: &str, printed: &[u8]) {
+        let shows_dead_letters = command.starts_with("deadletters show");
+        self.search(&format!("the output of '{command}'"), printed, |search, planted| {
+            shows_dead_letters && search.is_time(planted)
         });
     }
 
@@ -108,48 +112,48 @@ impl<'a> Search<'a> {
         for (name, bytes) in objects {
             match name.split('/').next().unwrap() {
                 "raw" => {
-                    self.nothing_in(&format!("the name {name}"), name.as_bytes());
+                    self.nothing_in(&format!("the key {name}"), name.as_bytes());
                     let all = lines(name, bytes).join(&b'\n');
                     self.land("raw/", &all);
                 }
                 "error" => {
-                    self.nothing_in(&format!("the name {name}"), name.as_bytes());
-                    self.letters(name, bytes);
+                    self.nothing_in(&format!("the key {name}"), name.as_bytes());
+                    self.dead_letters(name, bytes);
                 }
                 "processed" => {
-                    self.search(&format!("the name {name}"), name.as_bytes(), Self::may_be_in_a_name);
+                    self.search(&format!("the key {name}"), name.as_bytes(), Self::may_be_in_a_key);
                     self.rows(name, bytes);
                 }
-                // Commit records name objects; everything else here names nothing of a record.
+                // Commit records and intents contain keys; nothing else here contains anything of a record.
                 first => {
-                    let has_names = matches!(first, "_commits" | "_intents");
-                    self.search(name, bytes, |search, planted| has_names && search.may_be_in_a_name(planted));
-                    self.nothing_in(&format!("the name {name}"), name.as_bytes());
+                    let has_keys = matches!(first, "_commits" | "_intents");
+                    self.search(name, bytes, |search, planted| has_keys && search.may_be_in_a_key(planted));
+                    self.nothing_in(&format!("the key {name}"), name.as_bytes());
                 }
             }
         }
     }
 
-    fn land(&mut self, place: &'static str, bytes: &[u8]) {
+    fn land(&mut self, area: &'static str, bytes: &[u8]) {
         let found = self.marks.find_plain(bytes).into_iter().map(|found| found.ids[0]);
-        self.landed.entry(place).or_default().extend(found);
+        self.landed.entry(area).or_default().extend(found);
     }
 
-    fn letters(&mut self, name: &str, bytes: &[u8]) {
+    fn dead_letters(&mut self, name: &str, bytes: &[u8]) {
         for line in lines(name, bytes) {
-            let mut letter: Value = serde_json::from_slice(&line).unwrap();
-            let raw = letter["rawData"].take();
+            let mut dead: Value = serde_json::from_slice(&line).unwrap();
+            let raw = dead["rawData"].take();
             let raw = base64_simd::STANDARD.decode_to_vec(raw.as_str().unwrap()).unwrap();
             self.land("rawData", &raw);
-            let arrival = letter["arrivalTimestamp"].take();
+            let arrival = dead["arrivalTimestamp"].take();
             self.search(&format!("{name}, arrivalTimestamp"), arrival.to_string().as_bytes(), Self::is_time);
-            self.nothing_in(name, letter.to_string().as_bytes());
+            self.nothing_in(name, dead.to_string().as_bytes());
         }
     }
 
     fn rows(&mut self, name: &str, bytes: &[u8]) {
         let dataset = self.dataset(name.split('/').nth(1).unwrap()).unwrap();
-        // Footers and indexes are not compressed: what they hold is of the file's columns, or nothing.
+        // Footers and indexes are not compressed. They may hold values of the file's columns only.
         self.search(&format!("{name}, its bytes"), bytes, |_, planted| {
             planted.dataset == dataset.name && !dataset.columns_of(planted).is_empty()
         });

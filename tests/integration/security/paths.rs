@@ -1,4 +1,4 @@
-//! What a value may do to the path that it stands in: nothing.
+//! No value can change the path that it becomes part of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,15 +10,15 @@ use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::{Value, json};
 
-use crate::lake::{Objects, files_below, lines};
-use crate::place::Place;
-use crate::search::percent_decoded;
-use crate::services::{Cloud, STREAM};
+use crate::common::folder::Folder;
+use crate::security::cloud::{Cloud, STREAM};
+use crate::security::lake::{Objects, files_below, lines};
+use crate::security::search::percent_decoded;
 
-/// What Hive's readers take for null.
+/// The partition value that readers of Hive's layout take for null.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// Values of a partition column that somebody might send.
+/// Hostile values of a partition column.
 fn values() -> Vec<String> {
     let mut values: Vec<String> = [
         "..",
@@ -119,19 +119,20 @@ fn hostile_records() -> Vec<String> {
     all
 }
 
-/// Reads a path as Hive does: what stands behind `=`, decoded; nothing for the default partition.
+/// Reads a path as Hive does: the decoded value after `=`; `None` for the default partition.
 fn partition_of(segment: &str, column: &str) -> Option<String> {
-    let written = segment.strip_prefix(&format!("{column}=")).unwrap_or_else(|| panic!("{segment} is no {column}"));
+    let written =
+        segment.strip_prefix(&format!("{column}=")).unwrap_or_else(|| panic!("{segment} is not a folder of {column}"));
     let decoded = String::from_utf8(percent_decoded(written.as_bytes())).unwrap();
     (written != NULL).then_some(decoded)
 }
 
-/// Every record is in the partition of its value, or a dead letter; no name of an object is one that a reader misreads.
-fn partitions_are_right(lake: &Objects) {
+/// Every record is in the partition of its value, or a dead letter, and no reader can misread an object's key.
+fn check_partitions(lake: &Objects) {
     let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
     for (name, bytes) in lake.iter().filter(|(name, _)| name.starts_with("processed/")) {
         let segments: Vec<&str> = name.split('/').collect();
-        assert_eq!(segments.len(), 6, "{name} has other folders than its partitions");
+        assert_eq!(segments.len(), 6, "{name} has folders beside its partitions");
         assert_eq!((segments[1], segments[3], segments[4]), ("assessments", "year=2025", "month=01"), "{name}");
         assert!(segments.iter().all(|segment| segment.len() <= 255 && !segment.starts_with(['.', '_'])), "{name}");
         assert!(name.len() <= 1_024 - 256, "no room for a lake's prefix before {name}");
@@ -148,13 +149,13 @@ fn partitions_are_right(lake: &Objects) {
             assert_eq!(found.insert(columns["assessment_id"].trim_matches('"').to_owned(), value.clone()), None);
         }
     }
-    let mut letters = BTreeSet::new();
+    let mut dead_letters = BTreeSet::new();
     for (name, bytes) in lake.iter().filter(|(name, _)| name.starts_with("error/")) {
         for line in lines(name, bytes) {
-            let letter: Value = serde_json::from_slice(&line).unwrap();
-            let raw = base64_simd::STANDARD.decode_to_vec(letter["rawData"].as_str().unwrap()).unwrap();
+            let dead: Value = serde_json::from_slice(&line).unwrap();
+            let raw = base64_simd::STANDARD.decode_to_vec(dead["rawData"].as_str().unwrap()).unwrap();
             let record: Value = serde_json::from_slice(&raw).unwrap();
-            letters.insert(record["id"].as_str().unwrap().to_owned());
+            dead_letters.insert(record["id"].as_str().unwrap().to_owned());
         }
     }
     let mut landed = 0;
@@ -162,68 +163,69 @@ fn partitions_are_right(lake: &Objects) {
         let id = format!("r{number}");
         match found.remove(&id) {
             Some(read) => {
-                assert_eq!(read.as_ref(), Some(value), "the path tells another value");
-                assert!(!letters.contains(&id));
+                assert_eq!(read.as_ref(), Some(value), "the path has another value");
+                assert!(!dead_letters.contains(&id));
                 landed += 1;
             }
-            // Empty ones, and those that are too long for the column or for a path.
-            None => assert!(letters.contains(&id) && (value.is_empty() || value.len() >= 64), "{value:?} is gone"),
+            // Empty values, and those that are too long for the column or for a path.
+            None => {
+                assert!(dead_letters.contains(&id) && (value.is_empty() || value.len() >= 64), "{value:?} was lost");
+            }
         }
     }
     assert!(found.is_empty() && landed >= values().len() - 5, "{landed} of {}: {found:?}", values().len());
 }
 
 #[test]
-fn no_value_leads_out_of_a_folder_nor_into_another_partition() {
-    let mut place = Place::new();
-    place.write("work/in/a.ndjson", hostile_records().join("\n"));
-    place.write("work/beside", "as it was");
-    let before: BTreeSet<String> = files_below(&place.path("")).into_keys().collect();
-    place.ok(&["run", "--source", "work/in", "--lake", "work/lake", "--until-caught-up"]);
-    place.ok(&["verify", "--lake", "work/lake"]);
-    let outside: BTreeSet<String> = files_below(&place.path(""))
+fn no_value_leads_out_of_the_lake_or_into_another_partition() {
+    let folder = Folder::new();
+    folder.write("work/in/a.ndjson", hostile_records().join("\n"));
+    folder.write("work/beside", "as it was");
+    let before: BTreeSet<String> = files_below(&folder.path("")).into_keys().collect();
+    folder.ok(&["run", "--source", "work/in", "--lake", "work/lake", "--until-caught-up"]);
+    folder.ok(&["verify", "--lake", "work/lake"]);
+    let outside: BTreeSet<String> = files_below(&folder.path(""))
         .into_keys()
         .filter(|name| !name.starts_with("work/lake/") && !before.contains(name))
         .collect();
     assert_eq!(outside, BTreeSet::from(["work/lake.pseudonym.key".to_owned()]));
-    partitions_are_right(&files_below(&place.path("work/lake")));
+    check_partitions(&files_below(&folder.path("work/lake")));
 }
 
 #[test]
-fn no_value_leads_out_of_a_prefix() {
+fn no_value_leads_out_of_the_prefix_of_a_bucket() {
     let cloud = Cloud::new();
     for record in hostile_records() {
         cloud.kinesis.put_record(STREAM, Put::new("../key", record)).unwrap();
     }
-    let mut place = Place::new();
-    cloud.configure(&mut place, "");
-    place.ok(&["run", "--until-caught-up"]);
-    place.ok(&["verify"]);
-    // The keys are those of the whole bucket: one outside of the prefix fails the test.
-    partitions_are_right(&cloud.lake());
+    let mut folder = Folder::new();
+    cloud.configure(&mut folder, "");
+    folder.ok(&["run", "--until-caught-up"]);
+    folder.ok(&["verify"]);
+    // The lake is read from all keys of the bucket: a key outside the prefix fails the test.
+    check_partitions(&cloud.lake());
 }
 
 #[test]
-fn files_outside_of_a_source_are_not_read_and_what_is_left_out_is_told() {
-    let mut place = Place::new();
+fn files_outside_a_source_are_skipped_with_a_warning() {
+    let folder = Folder::new();
     let record = |id: &str| record(0, &json!("t")).replace("r0", id);
-    place.write("other/secret.ndjson", record("secret"));
-    place.write("other/secret.json", record("secret"));
-    place.write("in/good.ndjson", record("good"));
-    place.write("in/folder/good.json", record("also-good"));
-    symlink("good.ndjson", place.path("in/again.ndjson")).unwrap();
-    symlink(place.path("other/secret.ndjson"), place.path("in/leads-out.ndjson")).unwrap();
-    symlink("../../other/secret.json", place.path("in/folder/leads-out.json")).unwrap();
-    symlink("../other", place.path("in/folder-out")).unwrap();
-    symlink("/dev/urandom", place.path("in/device.ndjson")).unwrap();
-    let made = std::process::Command::new("mkfifo").arg(place.path("in/pipe.ndjson")).status().unwrap();
+    folder.write("other/secret.ndjson", record("secret"));
+    folder.write("other/secret.json", record("secret"));
+    folder.write("in/good.ndjson", record("good"));
+    folder.write("in/folder/good.json", record("also-good"));
+    symlink("good.ndjson", folder.path("in/again.ndjson")).unwrap();
+    symlink(folder.path("other/secret.ndjson"), folder.path("in/leads-out.ndjson")).unwrap();
+    symlink("../../other/secret.json", folder.path("in/folder/leads-out.json")).unwrap();
+    symlink("../other", folder.path("in/folder-out")).unwrap();
+    symlink("/dev/urandom", folder.path("in/device.ndjson")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(folder.path("in/pipe.ndjson")).status().unwrap();
     assert!(made.success());
     for name in ["new\nline.ndjson", "\u{1b}]0;title\u{7}.ndjson", "folder/new\nline.json"] {
-        place.write(&format!("in/{name}"), record("odd-name"));
+        folder.write(&format!("in/{name}"), record("odd-name"));
     }
-    place.ok(&["run", "--source", "in", "--lake", "lake", "--until-caught-up"]);
-    let (_, said) = place.said.last().unwrap();
-    let said = String::from_utf8_lossy(said).into_owned();
+    folder.ok(&["run", "--source", "in", "--lake", "lake", "--until-caught-up"]);
+    let printed = folder.last_printed();
     for name in [
         "leads-out.ndjson",
         "leads-out.json",
@@ -234,13 +236,13 @@ fn files_outside_of_a_source_are_not_read_and_what_is_left_out_is_told() {
         "title",
     ] {
         assert!(
-            said.lines().any(|line| line.contains(name) && line.contains("file skipped")),
-            "{name} is not told: {said}"
+            printed.lines().any(|line| line.contains(name) && line.contains("file skipped")),
+            "there is no warning about {name}: {printed}"
         );
     }
-    assert!(!said.contains('\u{1b}') && !said.contains('\u{7}'), "a file's name talks to the terminal: {said:?}");
+    assert!(!printed.contains(['\u{1b}', '\u{7}']), "a file's name reaches the terminal unescaped: {printed:?}");
     let mut ids = BTreeMap::new();
-    for (name, bytes) in files_below(&place.path("lake")) {
+    for (name, bytes) in files_below(&folder.path("lake")) {
         if name.starts_with("raw/") {
             for line in lines(&name, &bytes) {
                 let record: Value = serde_json::from_slice(&line).unwrap();
@@ -252,25 +254,25 @@ fn files_outside_of_a_source_are_not_read_and_what_is_left_out_is_told() {
 }
 
 #[test]
-fn a_lease_table_that_names_places_outside_is_not_followed() {
-    let mut place = Place::new();
-    place.write("in/a.ndjson", record(0, &json!("t")));
-    place.write("secret.ndjson", record(1, &json!("t")));
-    place.ok(&["run", "--source", "in", "--lake", "lake", "--until-caught-up"]);
-    // A row of a shard that is no place of the source, put there by somebody who may write the table.
-    let table = place.path("lake/_checkpoints.db");
+fn a_lease_of_a_path_outside_the_source_is_not_read() {
+    let folder = Folder::new();
+    folder.write("in/a.ndjson", record(0, &json!("t")));
+    folder.write("secret.ndjson", record(1, &json!("t")));
+    folder.ok(&["run", "--source", "in", "--lake", "lake", "--until-caught-up"]);
+    // An attacker who may write the table replaces the shard of a lease by a path outside the source.
+    let table = folder.path("lake/_checkpoints.db");
     let mut bytes = Vec::new();
     fs::File::open(&table).unwrap().read_to_end(&mut bytes).unwrap();
     let at: Vec<usize> = memchr::memmem::find_iter(&bytes, "a.ndjson").collect();
     assert!(!at.is_empty());
-    // As long as the name that it replaces, so that the page stays whole: '../s.txt'.
+    // The path is as long as the name that it replaces, so that the page of the database stays valid.
     for at in at {
         bytes[at..at + 8].copy_from_slice(b"../s.txt");
     }
     fs::write(&table, bytes).unwrap();
     let stolen: Vec<String> = (0..20).map(|number| record(number, &json!("stolen"))).collect();
-    place.write("s.txt", stolen.join("\n"));
-    let output = place.run(&["run", "--source", "in", "--lake", "lake", "--until-caught-up"]);
-    let all = files_below(&place.path("lake"));
+    folder.write("s.txt", stolen.join("\n"));
+    let output = folder.run(&["run", "--source", "in", "--lake", "lake", "--until-caught-up"]);
+    let all = files_below(&folder.path("lake"));
     assert!(!all.keys().any(|name| name.contains("stolen")), "{:?}", output.status);
 }

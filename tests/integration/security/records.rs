@@ -1,23 +1,23 @@
 //! Records with a mark in every field, good and bad in every way.
 //!
-//! Owns: which records are made of the sample records: for each place of each kind of record a good one, and one for each
-//! way in which the validator sets records aside there; and whole records that are none. Does not own: the marks (`search`).
+//! Owns: the records that are made from the sample records: for each field of each kind of record a good one, and one for each
+//! way in which that field can be invalid; and records that are invalid as a whole. Does not own: the marks (`search`).
 
 use std::collections::BTreeMap;
 
+use samples::{Generator, Kinds, Options, RecordKind};
 use serde_json::{Map, Value};
-use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 
-use crate::search::Marks;
+use crate::security::search::Marks;
 
-/// Where the sample events hold a document inside a string.
+/// Where the sample events have a document inside a string.
 const EMBEDDED: &str = "/client_context/custom/endpoint";
-/// Stands in a document for what is put there as raw JSON.
-const PLACE: &str = "\u{1}place\u{1}";
-/// Bytes that a record may have in these tests.
+/// A placeholder in a document, to be replaced by raw JSON.
+const PLACEHOLDER: &str = "\u{1}placeholder\u{1}";
+/// The maximal size of a record in these tests.
 pub(crate) const RECORD_BYTES_MAX: usize = 64 << 10;
 
-/// A sample record as a document; documents inside strings are documents here.
+/// A sample record as a document. Documents inside strings are parsed, too.
 #[derive(Debug, Clone)]
 pub(crate) struct Document {
     pub(crate) dataset: &'static str,
@@ -45,15 +45,15 @@ impl Document {
         value.to_string()
     }
 
-    /// The record's bytes with raw JSON at a place. In a document inside a string it is escaped as the rest of it is.
+    /// The record's bytes with raw JSON at a pointer. Inside a document in a string, the JSON is escaped like the rest.
     fn with(&self, pointer: &str, raw: &str) -> String {
         let mut changed = self.clone();
         let is_inner = self.is_embedded && pointer.starts_with(EMBEDDED) && pointer != EMBEDDED;
         if let Some(at) = changed.value.pointer_mut(pointer) {
-            *at = Value::String(PLACE.to_owned());
+            *at = Value::String(PLACEHOLDER.to_owned());
         }
         changed.is_embedded &= pointer != EMBEDDED;
-        let placeholder = Value::String(PLACE.to_owned()).to_string();
+        let placeholder = Value::String(PLACEHOLDER.to_owned()).to_string();
         if !is_inner {
             return changed.render().replace(&placeholder, raw);
         }
@@ -63,7 +63,7 @@ impl Document {
         changed.render()
     }
 
-    /// Every value that holds no others, and every empty object or list: pointer and value.
+    /// Every scalar, and every empty object or list: pointer and value.
     fn leaves(&self) -> Vec<(String, Value)> {
         let mut found = Vec::new();
         leaves(&self.value, "", &mut found);
@@ -84,14 +84,14 @@ fn leaves(value: &Value, above: &str, found: &mut Vec<(String, Value)>) {
     }
 }
 
-/// The pointer with every number in it as 0: items of a list are alike.
+/// The pointer with every number replaced by 0, because items of a list are alike.
 fn shape(pointer: &str) -> String {
     let part =
         |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) && !part.is_empty() { "0" } else { part }.to_owned();
     pointer.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-/// Good sample records: of each dataset all kinds of events, and all places that any of them has.
+/// Good sample records, which together have every kind of event and every field of each dataset.
 pub(crate) fn documents() -> Vec<Document> {
     let mut documents = Vec::new();
     for kind in RecordKind::ALL {
@@ -142,7 +142,7 @@ pub(crate) fn records(marks: &mut Marks) -> Vec<Record> {
     records
 }
 
-/// A mark for every text of the record at once, but where the dataset or the time is told.
+/// Marks every text of the record at once, except those that decide its dataset or its time.
 fn all_at_once(document: &Document, marks: &mut Marks, records: &mut Vec<Record>) {
     for is_code in [true, false] {
         let mut marked = document.clone();
@@ -163,7 +163,7 @@ fn all_at_once(document: &Document, marks: &mut Marks, records: &mut Vec<Record>
     }
 }
 
-/// Records that are marked at one place and may well be good.
+/// Records with a mark in one field, most of them valid.
 fn good_at(document: &Document, pointer: &str, value: &Value, marks: &mut Marks, records: &mut Vec<Record>) {
     let dataset = document.dataset;
     let mut push = |text: String| records.push(Record(text.into_bytes()));
@@ -174,7 +174,7 @@ fn good_at(document: &Document, pointer: &str, value: &Value, marks: &mut Marks,
     }
     push(document.with(pointer, &quoted(&marks.code(dataset, pointer))));
     push(document.with(pointer, &quoted(&marks.prose(dataset, pointer))));
-    // Spelled with escapes.
+    // Written with escapes.
     let spelled: String = marks.code(dataset, pointer).chars().map(|c| format!("\\u{:04X}", u32::from(c))).collect();
     push(document.with(pointer, &format!("\"{spelled}\"")));
     push(document.with(pointer, &format!("\"{}\\u00e9\\n\"", marks.code(dataset, pointer))));
@@ -189,7 +189,7 @@ fn good_at(document: &Document, pointer: &str, value: &Value, marks: &mut Marks,
     }
 }
 
-/// Records that are bad at one place, in every way.
+/// Records that are invalid in one field, in every way.
 fn bad_at(document: &Document, pointer: &str, value: &Value, marks: &mut Marks, records: &mut Vec<Record>) {
     let dataset = document.dataset;
     let mut push = |bytes: Vec<u8>| records.push(Record(bytes));
@@ -203,20 +203,20 @@ fn bad_at(document: &Document, pointer: &str, value: &Value, marks: &mut Marks, 
     push(document.with(pointer, &quoted(&format!("{{\"{}\":", next()))).into_bytes());
     // Too long for any column or path.
     push(document.with(pointer, &quoted(&format!("{}{}", next(), "/é".repeat(600)))).into_bytes());
-    // Cut behind the mark, in it, and right behind its quote.
+    // Truncated after the mark, inside it, and after its quote.
     let mark = next();
     let text = document.with(pointer, &quoted(&mark));
     let at = text.find(&mark).unwrap();
     for end in [at + mark.len(), at + mark.len() - 1, at + mark.len() + 1] {
         push(text.as_bytes()[..end].to_vec());
     }
-    // What no JSON string may hold.
+    // Characters and escapes that a JSON string may not have.
     for wrong in ["\\ud83d", "\\x41", "\t", "\u{0}"] {
         push(document.with(pointer, &format!("\"{}{wrong}\"", next())).into_bytes());
     }
     let bytes = document.with(pointer, &format!("\"{}\u{e9}\"", next())).into_bytes();
     push(bytes.into_iter().map(|byte| if byte == 0xC3 { 0xFF } else { byte }).collect());
-    // No JSON at all; numbers beyond everything.
+    // Not JSON; numbers out of range.
     push(document.with(pointer, &next()).into_bytes());
     let mut number = || marks.number(dataset, pointer);
     for raw in [
@@ -235,7 +235,7 @@ fn bad_at(document: &Document, pointer: &str, value: &Value, marks: &mut Marks, 
     }
 }
 
-/// Marked records that are bad as a whole.
+/// Marked records that are invalid as a whole.
 fn whole(document: &Document, marks: &mut Marks, records: &mut Vec<Record>) {
     let text = document.render();
     let mut mark = || marks.code("", "");
@@ -254,7 +254,7 @@ fn whole(document: &Document, marks: &mut Marks, records: &mut Vec<Record>) {
         format!("2025-01-13 INFO user {} logged in", mark()),
         format!("{},{},7", mark(), mark()),
     ];
-    // Without what its dataset needs.
+    // Without a required field.
     for field in ["user_id", "type", "timestamp", "event_type", "event_timestamp", "updated_at"] {
         let mut without: Map<String, Value> = document.value.as_object().unwrap().clone();
         if without.remove(field).is_some() {

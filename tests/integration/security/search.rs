@@ -1,17 +1,17 @@
-//! Finding marks: in plain text and in every form that somebody could still read them in.
+//! Finding marks: in plain text, and in every form that can be turned back into them.
 //!
-//! Owns: which marks were planted where, and the search for them. A mark is unlike anything else, so that a byte that holds
-//! it comes from the record that it was planted in. Does not own: where a mark may be (`rules`), what is searched (`lake`).
+//! Owns: which marks were planted where, and the search for them. A mark is unlike any other text, so bytes that contain it come
+//! from the record in which it was planted. Does not own: where a mark may be (`rules`), what is searched (`lake`).
 //!
-//! Found are, at any place in any bytes:
+//! The search finds, anywhere in any bytes:
 //!
-//! - the mark itself, in upper or lower case, with characters written as `\u0051` or `%51`, as UTF-16, as base64 (either
-//!   alphabet, any alignment), as hex digits; and a number's digits;
-//! - its MD5, SHA-1, SHA-256, SHA-512, plain or of the trimmed or lower-cased value, as bytes, as hex digits of either case, as
-//!   base64 of either alphabet, with or without padding: whoever has a list of names turns them back. The first 64 bits of
-//!   a digest are enough to find it, so one that was cut short is found as well.
+//! - the mark itself: in upper or lower case, with characters written as `\u0051` or `%51`, as UTF-16, as base64 (either
+//!   alphabet, any alignment), as hex digits; and the digits of a number;
+//! - its MD5, SHA-1, SHA-256 and SHA-512, also of the trimmed, lower-case or upper-case value: as bytes, as hex digits of either
+//!   case, as base64 of either alphabet, with or without padding. (A digest can be reversed with a list of names.) The first 64
+//!   bits of a digest are enough, so a truncated digest is found, too.
 //!
-//! CRC-32 is not looked for: with 32 bits, thousands of marks and megabytes, some would be found by chance.
+//! It does not search for CRC-32: with 32 bits, thousands of marks and megabytes, some would match by chance.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,10 +23,10 @@ use sha2::{Digest, Sha256, Sha512};
 const STEM: &str = "qx7mark";
 /// Digits of a mark's number.
 const DIGITS: usize = 5;
-/// A numeric mark is this and the mark's number: in the range of an int32.
+/// A numeric mark is this number plus the number of the mark. It fits into an int32.
 const NUMBERS: u64 = 731_900_000;
 
-/// What a character stands for, and how many bits that is.
+/// The value of a character, and its number of bits.
 type Alphabet = (fn(u8) -> Option<u8>, u32);
 
 /// The number of a mark.
@@ -35,9 +35,9 @@ pub(crate) type MarkId = usize;
 /// Where a mark was planted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Planted {
-    /// The dataset of the record; empty where it has none.
+    /// The dataset of the record; empty if it has none.
     pub(crate) dataset: String,
-    /// JSON Pointer of the value in the record, through documents inside strings; empty for what is no value.
+    /// JSON Pointer of the value in the record, through documents inside strings; empty if it is not a value.
     pub(crate) pointer: String,
     /// The mark, as a reader of the record gets it.
     pub(crate) text: String,
@@ -46,18 +46,18 @@ pub(crate) struct Planted {
 /// A mark that was found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Found {
-    /// The first and the last that it may be: one and the same unless it was cut short.
+    /// The first and the last mark that it can be. They are the same unless it was truncated.
     pub(crate) ids: [MarkId; 2],
-    /// In which form.
+    /// The form in which it was found.
     pub(crate) form: &'static str,
 }
 
-/// All marks, and what their digests begin with.
+/// All marks, and the beginnings of their digests.
 #[derive(Debug)]
 pub(crate) struct Marks {
     planted: Vec<Planted>,
     digests: HashMap<u64, MarkId>,
-    /// Whether a digest may begin so: asked for each byte that is searched.
+    /// Whether a digest may begin with these bits: checked for each byte that is searched.
     filter: Vec<bool>,
     numbers: HashSet<String>,
 }
@@ -92,8 +92,8 @@ impl Marks {
                 ] {
                     let begin = u64::from_be_bytes(digest[..8].try_into().unwrap());
                     self.digests.insert(begin, id);
-                    let place = slot(begin, self.filter.len());
-                    self.filter[place] = true;
+                    let index = slot(begin, self.filter.len());
+                    self.filter[index] = true;
                 }
             }
         }
@@ -107,13 +107,13 @@ impl Marks {
         self.add(dataset, pointer, text)
     }
 
-    /// A new mark that looks like what a person wrote.
+    /// A new mark that looks like text written by a person.
     pub(crate) fn prose(&mut self, dataset: &str, pointer: &str) -> String {
         let text = format!(" {} Zoë \"Zo\" O'Hara, 1/2; a@example.com ", code(self.planted.len()));
         self.add(dataset, pointer, text)
     }
 
-    /// A new mark that is a whole number of nine digits.
+    /// A new mark that is an integer of nine digits.
     pub(crate) fn number(&mut self, dataset: &str, pointer: &str) -> String {
         let text = (NUMBERS + self.planted.len() as u64).to_string();
         self.numbers.insert(text.clone());
@@ -123,7 +123,7 @@ impl Marks {
     /// All marks in some bytes, in any form.
     pub(crate) fn find(&self, bytes: &[u8]) -> Vec<Found> {
         let mut found = Vec::new();
-        self.find_text(bytes, "as it is", &mut found);
+        self.find_text(bytes, "unchanged", &mut found);
         self.find_numbers(bytes, &mut found);
         if bytes.contains(&b'\\') {
             self.find_text(&unescaped(bytes), "with \\u escapes", &mut found);
@@ -153,10 +153,10 @@ impl Marks {
         found
     }
 
-    /// All marks in some bytes that stand there as they are.
+    /// All unchanged marks in some bytes.
     pub(crate) fn find_plain(&self, bytes: &[u8]) -> Vec<Found> {
         let mut found = Vec::new();
-        self.find_text(bytes, "as it is", &mut found);
+        self.find_text(bytes, "unchanged", &mut found);
         self.find_numbers(bytes, &mut found);
         found
     }
@@ -167,8 +167,8 @@ impl Marks {
             let rest = lower[at + STEM.len()..].iter().take(DIGITS);
             let digits: usize = rest.clone().take_while(|byte| byte.is_ascii_digit()).count();
             let number = rest.take(digits).fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
-            // One that was cut short may be any that begins so. In the upper bounds of statistics, the last of what is left
-            // has been raised by one.
+            // A truncated mark may be any mark that begins with the same digits. The upper bounds of statistics increment the last
+            // digit that is left.
             let (left, last) = (10_usize.pow((DIGITS - digits) as u32), self.planted.len().saturating_sub(1));
             let first = if left == 1 { number } else { number.saturating_sub(1) * left };
             let ids = [first.min(last), (number * left + left - 1).min(last)];
@@ -186,7 +186,7 @@ impl Marks {
         }
     }
 
-    /// Looks at every window of so many characters for the first 64 bits of a digest.
+    /// Searches every window of this many characters for the first 64 bits of a digest.
     fn find_windows(
         &self,
         bytes: &[u8],
@@ -198,11 +198,11 @@ impl Marks {
         let bits = alphabet.map_or(8, |(_, bits)| bits);
         let surplus = u32::try_from(window).unwrap() * bits - 64;
         let mut value = 0_u128;
-        for (place, byte) in bytes.iter().enumerate() {
+        for (index, byte) in bytes.iter().enumerate() {
             let low = alphabet.map_or(Some(*byte), |(value_of, _)| value_of(*byte)).unwrap_or_default();
             value = value << bits | u128::from(low);
             let begin = (value >> surplus) as u64;
-            if place + 1 >= window
+            if index + 1 >= window
                 && self.filter[slot(begin, self.filter.len())]
                 && let Some(id) = self.digests.get(&begin)
             {
@@ -224,7 +224,7 @@ fn hex_value(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).map(|digit| digit as u8)
 }
 
-/// Of the standard alphabet and of the one for URLs.
+/// The value in the standard alphabet and in that for URLs.
 fn base64_value(byte: u8) -> Option<u8> {
     match byte {
         b'A'..=b'Z' => Some(byte - b'A'),
@@ -236,7 +236,7 @@ fn base64_value(byte: u8) -> Option<u8> {
     }
 }
 
-/// The longest pieces of an alphabet, of so many characters at least.
+/// The longest runs of an alphabet's characters, with at least this many characters.
 fn runs(bytes: &[u8], value_of: fn(u8) -> Option<u8>, at_least: usize) -> impl Iterator<Item = &[u8]> {
     bytes.split(move |byte| value_of(*byte).is_none()).filter(move |run| run.len() >= at_least)
 }
@@ -254,7 +254,7 @@ fn decoded(text: &[u8], value_of: fn(u8) -> Option<u8>, bits: u32) -> Vec<u8> {
     bytes
 }
 
-/// `\u0051` as the character; other escapes as they are. A backslash of an inner document may itself be escaped.
+/// Replaces `\u0051` by the character, and keeps other escapes. A backslash of an inner document may itself be escaped.
 fn unescaped(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -280,7 +280,7 @@ fn unescaped(bytes: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// `%51` as the byte.
+/// Replaces `%51` by the byte.
 pub(crate) fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -300,9 +300,9 @@ pub(crate) fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The search is proven by leaks of every form: without this, no other test here would mean anything.
+/// Proves the search, on which the other tests depend: it is shown leaks of every form, and texts without a leak.
 #[test]
-fn a_leak_of_every_form_is_found_and_nothing_else_is() {
+fn the_search_finds_leaks_of_every_form_and_nothing_else() {
     let mut marks = Marks::default();
     for n in 0..200 {
         marks.code("d", &format!("/{n}"));
@@ -315,7 +315,7 @@ fn a_leak_of_every_form_is_found_and_nothing_else_is() {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let base64 = |bytes: &[u8]| base64_simd::STANDARD.encode_to_string(bytes);
     let mut leaks: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut texts: Vec<(&str, String)> = vec![("as it is", prose.clone()), ("trimmed", prose.trim().to_owned())];
+    let mut texts: Vec<(&str, String)> = vec![("unchanged", prose.clone()), ("trimmed", prose.trim().to_owned())];
     texts.push(("lower", prose.to_lowercase()));
     texts.push(("upper", prose.to_uppercase()));
     texts.push(("core", code(id)));
@@ -343,8 +343,10 @@ fn a_leak_of_every_form_is_found_and_nothing_else_is() {
             ("sha512", Sha512::digest(text).to_vec()),
         ];
         for (algorithm, digest) in digests {
-            for (cut, digest) in [("", &digest[..]), (" cut to 16 bytes", &digest[..16]), (" cut to 9", &digest[..9])] {
-                let name = format!("{algorithm}{cut} of {name}");
+            for (length, digest) in
+                [("", &digest[..]), (" truncated to 16 bytes", &digest[..16]), (" truncated to 9", &digest[..9])]
+            {
+                let name = format!("{algorithm}{length} of {name}");
                 leaks.push((format!("{name}, bytes"), digest.to_vec()));
                 leaks.push((format!("{name}, hex"), hex(digest).into_bytes()));
                 leaks.push((format!("{name}, HEX"), hex(digest).to_uppercase().into_bytes()));
@@ -368,11 +370,11 @@ fn a_leak_of_every_form_is_found_and_nothing_else_is() {
             assert!(ids(&text).contains(&id), "{name} between {before:?} and {after:?} is not found");
         }
     }
-    // Digests in hex are found within longer ones, too.
+    // A digest in hex is found inside a longer run of hex digits.
     let longer = format!("0123abc{}fedc", hex(&Sha256::digest(&prose)));
     assert_eq!(ids(longer.as_bytes()), [id]);
     assert_eq!(ids(format!("{{\"age\":{number}}}").as_bytes()), [201]);
-    assert_eq!(marks.find(b"Qx7Mark0012")[0].ids, [110, 129], "a mark that was cut short is one");
+    assert_eq!(marks.find(b"Qx7Mark0012")[0].ids, [110, 129], "a truncated mark is found");
 
     let innocent = format!(
         "{} {} {} {number}0 qx7 Mark00012 {}",

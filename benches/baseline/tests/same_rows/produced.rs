@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shardlake::produce::{Generator, Kinds, Options, RecordKind};
+use samples::{Generator, Kinds, Options, RecordKind};
 
 use crate::compare::same;
 use crate::product::Feed;

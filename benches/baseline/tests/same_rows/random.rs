@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use pipeline::dataset::{DefinitionText, shipped};
-use shardlake::produce::{Generator, Options};
+use samples::{Generator, Options};
 
 use crate::compare::same;
 use crate::product::Feed;
@@ -227,7 +227,7 @@ fn record(random: &mut Random) -> String {
     let ratios =
         |random: &mut Random| object(random, &[("a", &ratio), ("b", &ratio), ("ab", &ratio), ("c", &any_json)], 0);
     let switches = |random: &mut Random| object(random, &[("on", &plain_flag), ("off", &plain_flag)], 0);
-    let members: [Member<'_>; 40] = [
+    let members: [Member<'_>; 41] = [
         ("what", &|random| random.pick(&["\"everything\"", r#""alles \"\u00e9\"""#]).to_owned()),
         ("at", &|random| random.pick(&["1736764200.123", "1736764200", "-1.5", "0", "1.7e9", "1767225600"]).to_owned()),
         ("kind", &|random| random.pick(&[r#""a""#, r#""b\/c""#, r#""d é""#, r#""\u0061""#]).to_owned()),
@@ -249,6 +249,18 @@ fn record(random: &mut Random) -> String {
         ("who", &text),
         ("years", &|random| random.pick(&["0", "1", "2", "17", "18.0", "64", "65", "6e2"]).to_owned()),
         ("host", &|random| random.pick(&[r#""1.2.3.4""#, r#""::1""#, r#""x""#, r#"" 1.2.3.4\n""#]).to_owned()),
+        ("mail", &|random| {
+            let mails = [
+                r#""A@B.example""#,
+                r#"" a@b.\u00c4\n""#,
+                r#""a@b""#,
+                r#""a b@c.d""#,
+                r#""@c.d""#,
+                r#""a@-b.c""#,
+                r#""x@@b.c-d""#,
+            ];
+            random.pick(&mails).to_owned()
+        }),
         ("texts", &|random| list(random, &short)),
         ("ints", &|random| list(random, &whole)),
         ("smalls", &|random| list(random, &|random| random.pick(&["7", "\"7\"", "null", "0"]).to_owned())),

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Date32Type, Float64Type, Int32Type, Int64Type, TimestampMillisecondType};
+use arrow_array::types::{Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 use arrow_select::concat::concat_batches;
@@ -22,8 +22,8 @@ use parquet::file::statistics::Statistics;
 use parquet::schema::types::SchemaDescriptor;
 use pipeline::dataset::{DefinitionText, shipped};
 use pipeline::encode::{Bound, ColumnBounds, FileStats};
+use samples::{Generator, Kinds, Options, RecordKind};
 use sha2::{Digest, Sha256};
-use shardlake::produce::{Generator, Kinds, Options, RecordKind};
 
 use crate::product::{self, Feed, Landed};
 use crate::random;
@@ -100,7 +100,7 @@ fn scalars(array: &ArrayRef) -> Vec<Scalar> {
             array.as_primitive::<Date32Type>().iter().flatten().map(|n| Scalar::Int(n.into())).collect()
         }
         DataType::Int64 => array.as_primitive::<Int64Type>().iter().flatten().map(Scalar::Int).collect(),
-        _ => array.as_primitive::<TimestampMillisecondType>().iter().flatten().map(Scalar::Int).collect(),
+        _ => array.as_primitive::<TimestampMicrosecondType>().iter().flatten().map(Scalar::Int).collect(),
     }
 }
 

@@ -1,9 +1,9 @@
-//! The walk's small steps, in a document as it is and in one inside a string (`INNER`), where every quote is written `\"`.
+//! The small steps of a scan, in a document and in one inside a string (`INNER`), where every quote is written `\"`.
 //!
-//! Owns: quotes, strings, gaps, colons and values that nobody reads, in both forms. Does not own: what is done with them.
+//! Owns: quotes, strings, white space, colons and skipped values, in both forms. Does not own: what is done with them.
 //!
-//! Invariant: inside a string no step calls anything broken. What is not plainly as expected ends the scan with
-//! [`Stop::Unescape`], and the record is scanned again, its document unescaped.
+//! Invariant: inside a string no step reports a syntax error. Anything unexpected ends the scan with [`Stop::Unescape`]. Then
+//! the record is scanned once more with its document unescaped.
 
 use crate::dead_letter::code::Code;
 use crate::decode::number;
@@ -31,7 +31,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Walks over a value. Inside an escaped document there are quotes to mind, so that it is unescaped instead.
+    /// Skips a value. In an escaped document a value with quotes cannot be skipped, so the document is unescaped instead.
     pub(super) fn skip<const INNER: bool>(&mut self, buffer: &[u8], at: usize, depth: u32) -> Result<usize, Stop> {
         if !INNER {
             return Ok(skip::value(buffer, at, depth, &mut self.high)?);
@@ -79,8 +79,8 @@ impl Walk<'_> {
     }
 }
 
-/// The first byte at or after `at` that is no white space. Inside an escaped document only a space stands for itself: a
-/// line end or tab there would be one in the string around it, which JSON does not allow.
+/// The first byte at or after `at` that is not white space. Inside an escaped document only a space is itself: a line end or
+/// tab would be one of the surrounding string, where JSON does not allow it.
 #[inline]
 pub(super) fn gap<const INNER: bool>(buffer: &[u8], mut at: usize) -> usize {
     if !INNER {
@@ -92,7 +92,7 @@ pub(super) fn gap<const INNER: bool>(buffer: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// From the end of a key to the begin of its value.
+/// From the end of a key to the beginning of its value.
 #[inline]
 pub(super) fn colon<const INNER: bool>(buffer: &[u8], at: usize) -> Result<usize, Stop> {
     if !INNER {
@@ -102,7 +102,7 @@ pub(super) fn colon<const INNER: bool>(buffer: &[u8], at: usize) -> Result<usize
     if buffer.get(at) == Some(&b':') { Ok(gap::<INNER>(buffer, at + 1)) } else { Err(Stop::Unescape) }
 }
 
-/// A fault of syntax inside an escaped document may be one of escaping: it is looked at again, unescaped.
+/// A syntax error. Inside an escaped document its cause may be an escape, so the document is unescaped and scanned again.
 #[cold]
 pub(super) fn broken<const INNER: bool>(code: Code, at: usize) -> Stop {
     if INNER { Stop::Unescape } else { Stop::Broken(code, at) }

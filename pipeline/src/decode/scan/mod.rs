@@ -1,18 +1,21 @@
-//! One record, scanned once along its dataset's decode tree into slots.
+//! One record is scanned along its dataset's decode tree into slots, in one pass.
 //!
-//! Owns: the walk's state and its two ends, which fault a broken record has, and the second scan of a record whose embedded
-//! document must be unescaped first. Does not own: constraints and columns (`columns`), framing and the choice of dataset
-//! (`decode`).
+//! Owns: the state of a scan, its beginning and end, the code of a malformed record, and the second scan of a record whose
+//! embedded document must be unescaped first. Does not own: constraints and columns (`columns`), framing and the choice of
+//! the dataset (`decode`).
 //!
-//! The way of a record: `object` (keys) → `value` (scalars) → `nested` (what holds further values, and so objects again).
-//! All of them take their steps from `inner`, which knows how a document looks inside a string.
+//! The path of a record: `object` (keys) → `value` (scalars) → `nested` (arrays, objects and embedded documents, so `object`
+//! again). All of them use the steps of `inner`, which knows how a document is written inside a string.
 //!
-//! How it is fast: producers write keys in the same order again and again, so the bytes at the cursor are compared with
-//! the key that followed last time (`"key":`, one or two 16-byte compares) and looked up only on a miss. The order is a
-//! guess, never a condition. Nothing is copied: slots hold places in the chunk.
+//! Why it is fast:
 //!
-//! A fault of syntax ends the scan; a fault of meaning (wrong type, duplicate key) is noted, the first one counts, and the
-//! scan goes on, because only the whole record tells which dataset it is of.
+//! - Producers write keys in the same order again and again. So the bytes at the cursor are compared with the key that
+//!   followed last time (`"key":`, one or two 16-byte compares), and looked up only on a miss. The order is a guess, never a
+//!   condition.
+//! - Nothing is copied: slots hold positions in the chunk.
+//!
+//! A syntax error ends the scan. After another error (wrong type, duplicate key) the scan continues, because only the whole
+//! record shows which dataset it belongs to. The first error counts.
 
 mod object;
 
@@ -25,12 +28,12 @@ mod inner;
 use crate::dataset::plan::{Plan, Spot};
 use crate::dead_letter::code::Code;
 use crate::decode::skip::{self, white_space};
-use crate::decode::slots::{Place, Slots};
-use crate::decode::text::TextFault;
+use crate::decode::slots::{Buffer, Slots};
+use crate::decode::text::TextError;
 
-/// What is wrong with a record.
+/// Why a record is rejected, and because of which part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct Rejection {
     pub(crate) code: Code,
     pub(crate) spot: Spot,
 }
@@ -38,18 +41,18 @@ pub(crate) struct Fault {
 /// How a scan ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scanned {
-    /// Marks that were seen, for recognizing the dataset.
+    /// Marks that were found, for recognizing the dataset.
     pub(crate) marks: u64,
-    /// The first fault.
-    pub(crate) fault: Option<Fault>,
-    /// Whether the fault is one of syntax, so that the rest of the record was not seen.
+    /// The first error.
+    pub(crate) rejection: Option<Rejection>,
+    /// Whether a syntax error ended the scan, so that the rest of the record is unknown.
     pub(crate) broken: bool,
 }
 
 /// Scans records along one plan.
 #[derive(Debug)]
 pub(crate) struct Scanner {
-    /// For each node, the field that is expected first, and after each field.
+    /// For each node, the field that is expected first, and the one that is expected after each field.
     expected: Vec<Vec<u16>>,
 }
 
@@ -59,18 +62,18 @@ impl Scanner {
         Scanner { expected: plan.nodes.iter().map(|node| in_order(node.fields.len())).collect() }
     }
 
-    /// Scans the record at `begin..end` of `buffer`, whose byte at `end` is 0. Its slots belong to the present record.
+    /// Scans the record at `begin..end` of `buffer`, whose byte at `end` is 0. Its slots belong to the current record.
     pub(crate) fn scan(&mut self, plan: &Plan, slots: &mut Slots, buffer: &[u8], begin: usize, end: usize) -> Scanned {
         slots.begin();
         let scanned = self.scan_as::<true>(plan, slots, buffer, begin, end);
         match scanned {
             Ok(scanned) => scanned,
             Err(Unescape) => {
-                // An embedded document has escapes of its own: once more, unescaping it first.
-                slots.take_back();
+                // An embedded document has escapes of its own: scan once more, and unescape it first.
+                slots.undo();
                 self.scan_as::<false>(plan, slots, buffer, begin, end).unwrap_or(Scanned {
                     marks: 0,
-                    fault: Some(Fault { code: Code::NotJson, spot: Spot::Record }),
+                    rejection: Some(Rejection { code: Code::NotJson, spot: Spot::Record }),
                     broken: true,
                 })
             }
@@ -89,10 +92,10 @@ impl Scanner {
             plan,
             expected: &mut self.expected,
             slots,
-            place: Place::Chunk,
+            text_buffer: Buffer::Chunk,
             marks: 0,
             high: 0,
-            fault: None,
+            rejection: None,
             in_place: IN_PLACE,
         };
         let walked = walk.record(buffer, begin, end);
@@ -108,13 +111,13 @@ impl Scanner {
                 Err(Stop::Broken(code, _)) => code,
                 _ => Code::NotJson,
             };
-            walk.fault = Some(Fault { code, spot: Spot::Record });
+            walk.rejection = Some(Rejection { code, spot: Spot::Record });
         }
-        Ok(Scanned { marks: walk.marks, fault: walk.fault, broken })
+        Ok(Scanned { marks: walk.marks, rejection: walk.rejection, broken })
     }
 }
 
-/// What an object's fields are expected to be in, until records show another order: the definition's.
+/// The field that is expected next until records show another order: the next one of the definition.
 fn next_in_order(field: usize) -> u16 {
     u16::try_from(field).unwrap_or(u16::MAX)
 }
@@ -122,15 +125,15 @@ fn next_in_order(field: usize) -> u16 {
 /// An embedded document must be unescaped before it can be scanned.
 struct Unescape;
 
-/// Why a walk ends early.
+/// Why a scan ends early.
 enum Stop {
     Broken(Code, usize),
     Unescape,
 }
 
-impl From<TextFault> for Stop {
+impl From<TextError> for Stop {
     #[inline]
-    fn from((code, at): TextFault) -> Self {
+    fn from((code, at): TextError) -> Self {
         Stop::Broken(code, at)
     }
 }
@@ -139,11 +142,11 @@ struct Walk<'w> {
     plan: &'w Plan,
     expected: &'w mut Vec<Vec<u16>>,
     slots: &'w mut Slots,
-    place: Place,
+    text_buffer: Buffer,
     marks: u64,
     high: u32,
-    fault: Option<Fault>,
-    /// Whether embedded documents are scanned where they are, in their escaped form.
+    rejection: Option<Rejection>,
+    /// Whether embedded documents are scanned in place, in their escaped form.
     in_place: bool,
 }
 
@@ -165,7 +168,7 @@ impl<'w> Walk<'w> {
         let code = match (first, buffer.get(after)) {
             (b'{' | b'[', Some(b'{' | b'[')) => Code::MultipleDocuments,
             (b'{' | b'[', _) => Code::TrailingBytes,
-            // A line of a log or of CSV may begin like a number.
+            // A line of a log or of CSV may begin with a number.
             _ => Code::NotJson,
         };
         Err(Stop::Broken(code, after))
@@ -173,6 +176,6 @@ impl<'w> Walk<'w> {
 
     #[cold]
     fn note(&mut self, code: Code, spot: Spot) {
-        self.fault.get_or_insert(Fault { code, spot });
+        self.rejection.get_or_insert(Rejection { code, spot });
     }
 }

@@ -1,22 +1,22 @@
 //! Values that hold other values: objects, lists, JSON kept as text, and documents inside a string.
 //!
-//! Owns: the extents of lists and structs, and embedded documents: scanned in their escaped form where they stand, or,
-//! in the record's second scan, unescaped into the slots' scratch. Does not own: the keys of an object (`object`), scalars
-//! (`value`).
+//! Owns: the extents of lists and structs, and embedded documents. These are scanned in place, in their escaped form. In the
+//! second scan of a record they are unescaped into the scratch of the slots. Does not own: the keys of an object (`object`),
+//! scalars (`value`).
 //!
-//! Limits: `DEPTH_MAX` arrays and objects inside one another; `ITEMS_MAX` items of a list. An item of two bytes becomes
-//! some seventy bytes of slots, values and pages: without a limit, a record of nothing but items would take more memory than
-//! its size says.
+//! Limits: arrays and objects nested `DEPTH_MAX` deep; `ITEMS_MAX` items in a list. An item of two bytes becomes about seventy
+//! bytes of slots, values and pages. Without a limit, a record that consists of items would take much more memory than its
+//! size.
 
 use crate::dataset::plan::{Action, InputId, NodeId, ShapeId, Spot};
 use crate::dead_letter::code::Code;
 use crate::decode::scan::inner::{broken, gap};
 use crate::decode::scan::{Stop, Walk};
 use crate::decode::skip::{self, DEPTH_MAX, white_space};
-use crate::decode::slots::{Place, ShapeSlot, Slot};
+use crate::decode::slots::{Buffer, ShapeSlot, Slot};
 use crate::decode::text::{self, PADDING};
 
-/// Items of a list at most.
+/// The most items in a list.
 const ITEMS_MAX: u32 = 100_000;
 
 impl<'w> Walk<'w> {
@@ -87,17 +87,17 @@ impl<'w> Walk<'w> {
             return Err(Stop::Unescape);
         }
         let end = self.skip::<INNER>(buffer, at, depth)?;
-        self.slots.push(input, Slot::text(self.place, at, end, false, index));
+        self.slots.push(input, Slot::text(self.text_buffer, at, end, false, index));
         Ok(end)
     }
 
-    /// Stores an object's presence and its JSON text, where they are asked for.
+    /// Stores the presence of an object and its JSON text, if the plan asks for them.
     fn whole(&mut self, shape: Option<ShapeId>, json: Option<InputId>, at: usize, end: usize, index: u32) {
         if let Some(shape) = shape {
             self.slots.shapes[shape].push(ShapeSlot { record: index, first: 0, count: 1 });
         }
         if let Some(input) = json {
-            self.slots.push(input, Slot::text(self.place, at, end, false, index));
+            self.slots.push(input, Slot::text(self.text_buffer, at, end, false, index));
         }
     }
 
@@ -153,7 +153,7 @@ impl<'w> Walk<'w> {
         Ok(at)
     }
 
-    /// The rest of an array of which an item begins at `at`: it is read over, since the record is no row any more.
+    /// Skips the rest of an array, of which an item begins at `at`: the record will not become a row.
     #[cold]
     fn too_many<const INNER: bool>(
         &mut self,
@@ -173,7 +173,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// A string that holds an object's JSON; `at` is its quote. An empty string is no object.
+    /// A string that holds an object's JSON; `at` is its quote. An empty string is a missing object.
     fn embedded(
         &mut self,
         buffer: &[u8],
@@ -205,8 +205,8 @@ impl<'w> Walk<'w> {
         text::unescape(&buffer[at + 1..end.end], &mut scratch);
         let inner_end = scratch.len();
         scratch.resize(inner_end + PADDING, 0);
-        let place = std::mem::replace(&mut self.place, Place::Scratch);
-        let before = self.fault;
+        let outer = std::mem::replace(&mut self.text_buffer, Buffer::Scratch);
+        let before = self.rejection;
         let first = white_space(&scratch, begin);
         let walked = if scratch.get(first) == Some(&b'{') {
             self.object::<false>(&scratch, first, node, index, depth + 1)
@@ -216,12 +216,12 @@ impl<'w> Walk<'w> {
         match walked {
             Ok(after) if white_space(&scratch, after) == inner_end => self.whole(shape, json, first, after, index),
             _ => {
-                // What was found inside is found in no document.
-                self.fault = before;
+                // An error in the unescaped text has no position in the record.
+                self.rejection = before;
                 self.note(Code::BadEmbeddedJson, spot);
             }
         }
-        self.place = place;
+        self.text_buffer = outer;
         self.slots.scratch = scratch;
         Ok(end.next)
     }

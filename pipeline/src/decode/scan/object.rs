@@ -1,9 +1,9 @@
-//! The keys of an object: which field each one is, and what becomes of those that are no field.
+//! The keys of an object: the field of each, and what happens to keys that are not fields.
 //!
-//! Owns: the guess which key follows, the look-up when it misses, unknown keys (skipped, collected, or a map's), and that
-//! no key is there twice. Does not own: the fields' values (`value`).
+//! Owns: guessing the next key, the lookup if the guess is wrong, unknown keys (skipped, collected, or elements of a map), and
+//! finding duplicate keys. Does not own: the values of fields (`value`).
 //!
-//! Limit: an object of a plan has 256 fields at most.
+//! Limit: a plan knows at most 256 fields of one object.
 
 use std::borrow::Cow;
 
@@ -17,9 +17,9 @@ use crate::decode::slots::{ShapeSlot, Slot};
 use crate::decode::text;
 
 impl Walk<'_> {
-    /// The object at `at` (its brace), read as `node`; `index` is the record's or element's number. Returns its end.
+    /// Scans the object at `at` (its brace) as `node`. `index` is the number of the record or element. Returns its end.
     ///
-    /// `INNER`: the object stands inside a JSON string, so that every quote is written `\"`.
+    /// `INNER`: the object is inside a JSON string, so that every quote is written `\"`.
     pub(super) fn object<const INNER: bool>(
         &mut self,
         buffer: &[u8],
@@ -48,7 +48,7 @@ impl Walk<'_> {
         Ok(end)
     }
 
-    /// The fields of an object, from just after its brace to just after its other brace.
+    /// Scans the fields of an object, from just after its opening brace to just after its closing brace.
     fn fields<const INNER: bool>(
         &mut self,
         buffer: &[u8],
@@ -64,7 +64,7 @@ impl Walk<'_> {
         let mut previous = 0;
         let mut first = true;
         loop {
-            // A key stands here, or the end of an empty object.
+            // Here is a key, or the end of an empty object.
             let mut found = None;
             if let Some(field) = node.fields.get(guess) {
                 let literal = if INNER { &field.escaped } else { &field.plain };
@@ -119,7 +119,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The field of a key that was not the expected one.
+    /// Finds the field of a key that was not the expected one.
     fn find(&self, node: NodeId, key: &[u8], escaped: bool) -> Option<usize> {
         let keys = &self.plan.nodes[node].keys;
         if !escaped {
@@ -130,7 +130,7 @@ impl Walk<'_> {
         keys.find(&text).map(usize::from)
     }
 
-    /// A key that is not among the object's fields, and its value.
+    /// Handles a key that is not a field of the object, and its value.
     fn unknown<const INNER: bool>(
         &mut self,
         buffer: &[u8],
@@ -147,13 +147,13 @@ impl Walk<'_> {
             Unknown::Collect { input, allow } if allows(allow, text, escaped) => {
                 let end = self.skip::<INNER>(buffer, at, depth)?;
                 let index = self.slots.records;
-                self.slots.push(*input, Slot::text(self.place, key_begin, key_end, escaped, index));
-                self.slots.push(*input, Slot::text(self.place, at, end, false, index));
+                self.slots.push(*input, Slot::text(self.text_buffer, key_begin, key_end, escaped, index));
+                self.slots.push(*input, Slot::text(self.text_buffer, at, end, false, index));
                 Ok(end)
             }
             Unknown::Map(map) if allows(&map.allow, text, escaped) => {
                 let index = self.slots.next_element(map.shape);
-                self.slots.push(map.key, Slot::text(self.place, key_begin, key_end, escaped, index));
+                self.slots.push(map.key, Slot::text(self.text_buffer, key_begin, key_end, escaped, index));
                 self.scalar::<INNER>(buffer, at, &[map.value], None, index, depth)
             }
             unknown => {
@@ -163,14 +163,14 @@ impl Walk<'_> {
         }
     }
 
-    /// Stores a map's extent; `first` and `first_key` are where its elements and its keys' slots begin.
+    /// Stores the extent of a map. `first` is its first element, and `first_key` the first slot of its keys.
     fn end_map(&mut self, buffer: &[u8], map: &MapInputs, (first, first_key): (u32, usize), node: NodeId) {
         let count = self.slots.element_count(map.shape) - first;
         self.slots.shapes[map.shape].push(ShapeSlot { record: self.slots.records, first, count });
         self.distinct(buffer, map.key, first_key, 1, node);
     }
 
-    /// Of the keys in an input's slots, each `step`th one from `first` on, none may be there twice.
+    /// Checks that the keys in an input's slots (every `step`th slot from `first` on) are different.
     fn distinct(&mut self, buffer: &[u8], input: InputId, first: usize, step: usize, node: NodeId) {
         let slots = &self.slots.inputs[input][first..];
         if slots.len() <= step {
@@ -193,7 +193,7 @@ fn allows(allow: &AllowList, key: &[u8], escaped: bool) -> bool {
     allow.allows(&text)
 }
 
-/// A text as it reads, unescaped if it must be. The buffer is the one that its slot lies in.
+/// The text of a slot without escapes. `buffer` is the one that contains it.
 fn plain_text(buffer: &[u8], slot: Slot) -> Cow<'_, [u8]> {
     let bytes = slot.bytes(buffer, buffer);
     if !slot.is_escaped() {
@@ -204,12 +204,12 @@ fn plain_text(buffer: &[u8], slot: Slot) -> Cow<'_, [u8]> {
     Cow::Owned(text)
 }
 
-/// Which fields of an object have been seen.
+/// The fields of an object that have occurred.
 #[derive(Default)]
 struct Seen([u64; 4]);
 
 impl Seen {
-    /// `false` if it had been seen before.
+    /// Notes a field; `false` if it has occurred before.
     #[inline]
     fn insert(&mut self, field: usize) -> bool {
         let word = &mut self.0[field >> 6 & 3];

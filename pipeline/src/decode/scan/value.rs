@@ -1,10 +1,11 @@
-//! A field's value: scalars become slots here, everything else is `nested`'s.
+//! The value of a field: scalars become slots here, and `nested` handles everything else.
 //!
-//! Owns: which scalar suits which input (text, number, boolean; null is absence), text that a definition takes for a
-//! number or boolean, and the values by which datasets are told apart. Does not own: arrays, objects, JSON text
-//! (`nested`), what a number is (`number`), constraints (`columns`).
+//! Owns: which scalar fits which input (text, number, boolean; null means absent), strings that a definition accepts as numbers
+//! or booleans, and the values by which datasets are recognized. Does not own: arrays, objects, JSON text (`nested`), the
+//! syntax of numbers (`number`), constraints (`columns`).
 
-use crate::dataset::plan::{Action, Field, InputId, InputKind, Spot};
+use crate::dataset::plan::{Action, Field, InputId, Spot};
+use crate::dataset::types::InputKind;
 use crate::dead_letter::code::Code;
 use crate::decode::number::{self, Number};
 use crate::decode::scan::inner::{broken, gap};
@@ -40,7 +41,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// A scalar, stored for each of its inputs.
+    /// Scans a scalar, and stores it for each of its inputs.
     #[inline(always)]
     pub(super) fn scalar<const INNER: bool>(
         &mut self,
@@ -62,7 +63,7 @@ impl<'w> Walk<'w> {
             }
             for &input in inputs {
                 if self.plan.inputs[input].kind == InputKind::Text {
-                    self.slots.push(input, Slot::text(self.place, begin, end.end, end.escaped, index));
+                    self.slots.push(input, Slot::text(self.text_buffer, begin, end.end, end.escaped, index));
                 } else {
                     self.text_as_other(buffer, begin, end.end, input, index);
                 }
@@ -135,7 +136,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// A string where a number or boolean belongs: taken only where the definition says so.
+    /// Handles a string instead of a number or boolean, which is accepted only if the definition says so.
     fn text_as_other(&mut self, buffer: &[u8], begin: usize, end: usize, input: InputId, index: u32) {
         let planned = &self.plan.inputs[input];
         if planned.accept_text {

@@ -1,24 +1,25 @@
-//! The auditor: what must hold at every moment, whatever happens.
+//! The auditor: the rules that must hold at every moment, whatever happens.
 //!
-//! It looks at the lake as any reader would and at the lease table as it is stored, after *every* effect on either, and
-//! knows what was put into the streams. It shares no code with the product but the types of keys and positions. What it finds
-//! first is kept; the fleet looks for it.
+//! After *every* effect on the lake or the lease table, it reads the lake as any reader would, and the lease table as it is
+//! stored. It knows what was put into the streams. It shares no code with the product except the types of keys and positions.
+//! It keeps the first violation, and the fleet asks for it.
 //!
-//! 1. No record is visible twice, and nothing is visible that was never put: not as a row or dead letter, not as a raw line.
-//! 2. An object is visible only while its epoch is pending, or has its commit record; a commit record is there only when all
-//!    its objects are visible, and never goes away.
-//! 3. A visible record lies at or before its shard's checkpoint, or in the pending range of its own epoch.
-//! 4. Behind a checkpoint everything is visible, once: it moves only over what can be seen, and what can be seen stays.
-//! 5. Checkpoints never go back, and move only to the end of what was pending.
-//! 6. A decision is made by the holder of the lease, from the checkpoint on, described by an intent, over nothing pending.
+//! 1. No record is visible twice, and nothing is visible that was never put. This holds for rows and dead letters together,
+//!    and for raw lines.
+//! 2. An object is visible only while its epoch is pending or has a commit record. A commit record exists only if all its
+//!    objects are visible, and is never removed.
+//! 3. A visible record is at or before its shard's checkpoint, or in the pending range of its own epoch.
+//! 4. Every record up to a checkpoint is visible, once. A checkpoint moves only over visible records, and they stay visible.
+//! 5. A checkpoint never goes back, and moves only to the end of a pending range.
+//! 6. A decision is made by the holder of the lease, starts at the checkpoint, has an intent, and finds nothing pending.
 //! 7. Nothing of a shard is decided before its parents are committed to their ends.
-//! 8. What is rolled back is not visible, and has no commit record.
-//! 9. When a worker ends because all has been read, everything is visible that was there when it began.
-//! 10. A good record is a row with its own values in its own partition; a bad one is a dead letter with its own bytes.
+//! 8. An epoch that was rolled back is not visible, and has no commit record.
+//! 9. When a worker ends because it has caught up, every record that existed when it started is visible.
+//! 10. A valid record is a row with its own values in its own partition. An invalid record is a dead letter with its own bytes.
 //!
-//! Owns: the books of all that, and the rules. Does not own: reading an object (`found`).
+//! Owns: the rules, and the state that they need. Does not own: reading an object (`object_reader`).
 
-mod found;
+mod object_reader;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,172 +29,173 @@ use checkpoints::{Position, ShardId, ShardKey, StreamName};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::auditor::found::{Found, as_line, found_in};
+use crate::auditor::object_reader::{Entry, as_line, read_object};
+use crate::environment::{Environment, RecordId, Row};
+use crate::network::Service;
 use crate::records::{Becomes, Draft};
-use crate::wires::Service;
-use crate::world::{Place, Row, World};
 
-/// A record that must be found.
+/// A record that must become visible.
 #[derive(Debug, Clone)]
 struct Expected {
     position: Position,
-    /// Its bytes, as a raw line holds them.
+    /// Its bytes as they are in a raw line.
     line: Vec<u8>,
     becomes: Becomes,
     put_at: Instant,
-    /// When the stream may have forgotten it.
+    /// When the stream may trim it.
     trimmed_at: Option<Instant>,
 }
 
 /// The auditor.
 pub struct Auditor {
-    world: Arc<dyn World>,
-    /// Whether records land as received, too.
+    environment: Arc<dyn Environment>,
+    /// Whether records also land in `raw/` as they were received.
     raw: bool,
-    ledger: Mutex<EpochLedger>,
+    ledger: Mutex<AuditLedger>,
 }
 
 #[derive(Default)]
-struct EpochLedger {
-    /// In the order of their positions.
+struct AuditLedger {
+    /// The records of each shard, in the order of their positions.
     expected: BTreeMap<ShardKey, Vec<Expected>>,
-    /// Which record each line is of. No two records are the same.
-    lines: HashMap<Vec<u8>, Place>,
-    /// How often each record is seen as a row or dead letter.
-    seen: HashMap<Place, u32>,
-    /// How often each is seen as a raw line.
-    seen_raw: HashMap<Place, u32>,
-    /// What each visible object holds.
-    objects: HashMap<String, Held>,
+    /// The record of each raw line. No two records are equal.
+    lines: HashMap<Vec<u8>, RecordId>,
+    /// How often each record is visible as a row or dead letter.
+    seen: HashMap<RecordId, u32>,
+    /// How often each record is visible as a raw line.
+    seen_raw: HashMap<RecordId, u32>,
+    /// The records in each visible object.
+    objects: HashMap<String, ObjectRecords>,
     commits: HashSet<String>,
     rows: BTreeMap<ShardKey, Row>,
     violation: Option<String>,
 }
 
-/// The records in an object: as raw lines, or as what they became.
+/// The records in an object, as raw lines or as what they became.
 #[derive(Default)]
-struct Held {
-    places: Vec<Place>,
+struct ObjectRecords {
+    ids: Vec<RecordId>,
     is_raw: bool,
 }
 
-impl EpochLedger {
+impl AuditLedger {
     fn violated(&mut self, what: String) {
         self.violation.get_or_insert(what);
     }
 
-    fn seen_of(&mut self, is_raw: bool) -> &mut HashMap<Place, u32> {
+    fn seen_of(&mut self, is_raw: bool) -> &mut HashMap<RecordId, u32> {
         if is_raw { &mut self.seen_raw } else { &mut self.seen }
     }
 
-    /// Records that were put until then, and are neither visible nor trimmed.
-    fn owed(&self, until: Instant) -> Vec<Place> {
+    /// The records that were put until then, and are neither visible nor trimmed.
+    fn missing(&self, until: Instant) -> Vec<RecordId> {
         let now = Instant::now();
         let all = self.expected.iter().flat_map(|(key, records)| records.iter().map(move |record| (key, record)));
         let there = all.filter(|(_, record)| {
             record.put_at <= until && record.trimmed_at.is_none_or(|trimmed_at| trimmed_at > now)
         });
-        let places = there.map(|(key, record)| Place { key: key.clone(), position: record.position.clone() });
-        places.filter(|place| !self.seen.contains_key(place)).collect()
+        let ids = there.map(|(key, record)| RecordId { key: key.clone(), position: record.position.clone() });
+        ids.filter(|id| !self.seen.contains_key(id)).collect()
     }
 
-    /// The record that was put at a place.
-    fn record_at(&self, place: &Place) -> Option<&Expected> {
-        let records = self.expected.get(&place.key)?;
-        let index = records.binary_search_by(|record| record.position.cmp(&place.position)).ok()?;
+    /// The record that was put with this id.
+    fn record(&self, id: &RecordId) -> Option<&Expected> {
+        let records = self.expected.get(&id.key)?;
+        let index = records.binary_search_by(|record| record.position.cmp(&id.position)).ok()?;
         records.get(index)
     }
 }
 
 impl Auditor {
-    /// An auditor of an empty world. `raw`: whether records land as received, too.
-    pub fn new(world: Arc<dyn World>, raw: bool) -> Self {
-        Auditor { world, raw, ledger: Mutex::default() }
+    /// An auditor of an empty environment. `raw`: whether records also land in `raw/` as they were received.
+    pub fn new(environment: Arc<dyn Environment>, raw: bool) -> Self {
+        Auditor { environment, raw, ledger: Mutex::default() }
     }
 
-    fn ledger(&self) -> MutexGuard<'_, EpochLedger> {
+    fn ledger(&self) -> MutexGuard<'_, AuditLedger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A record was put.
-    pub fn expect(&self, place: Place, draft: Draft, trimmed_at: Option<Instant>) {
+    pub fn expect(&self, id: RecordId, draft: Draft, trimmed_at: Option<Instant>) {
         let mut ledger = self.ledger();
         let line = as_line(draft.bytes);
-        ledger.lines.insert(line.clone(), place.clone());
-        let Place { key, position } = place;
+        ledger.lines.insert(line.clone(), id.clone());
+        let RecordId { key, position } = id;
         let record = Expected { position, line, becomes: draft.becomes, put_at: Instant::now(), trimmed_at };
         ledger.expected.entry(key).or_default().push(record);
     }
 
-    /// A worker says that it has read everything there is. What was put before `at` must be visible.
+    /// A worker has ended because it has caught up. Everything that was put before `at` must be visible.
     pub fn caught_up(&self, worker: &str, at: Instant) {
         let mut ledger = self.ledger();
-        let owed = ledger.owed(at);
-        if let Some(first) = owed.first() {
-            ledger.violated(format!("{worker} has caught up, and {} records are missing, first {first:?}", owed.len()));
+        let missing = ledger.missing(at);
+        if let Some(first) = missing.first() {
+            let count = missing.len();
+            ledger.violated(format!("{worker} has caught up, but {count} records are missing, first {first:?}"));
         }
     }
 
-    /// Something else than lake or table is not as it must be.
+    /// A rule was violated that others than the auditor check.
     pub fn violated(&self, what: String) {
         self.ledger().violated(what);
     }
 
-    /// What was violated first.
+    /// The first violation.
     pub fn violation(&self) -> Option<String> {
         self.ledger().violation.clone()
     }
 
-    /// Records that were put.
+    /// The number of records that were put.
     pub fn records(&self) -> u64 {
         self.ledger().expected.values().map(|shard| shard.len() as u64).sum()
     }
 
-    /// Epochs that are committed.
+    /// The number of committed epochs.
     pub fn epochs(&self) -> u64 {
         self.ledger().commits.len() as u64
     }
 
-    /// Records that should be visible and are not.
-    pub fn owed(&self) -> Vec<Place> {
-        self.ledger().owed(Instant::now())
+    /// The records that should be visible and are not.
+    pub fn missing(&self) -> Vec<RecordId> {
+        self.ledger().missing(Instant::now())
     }
 
-    /// Records that were trimmed before anybody read them.
+    /// The number of records that were trimmed before anybody read them.
     pub fn trimmed(&self) -> u64 {
         let ledger = self.ledger();
         let unseen = |(key, records): (&ShardKey, &Vec<Expected>)| {
-            let place = |record: &&Expected| Place { key: key.clone(), position: record.position.clone() };
-            records.iter().filter(|record| !ledger.seen.contains_key(&place(record))).count() as u64
+            let id = |record: &&Expected| RecordId { key: key.clone(), position: record.position.clone() };
+            records.iter().filter(|record| !ledger.seen.contains_key(&id(record))).count() as u64
         };
         ledger.expected.iter().map(unseen).sum()
     }
 
-    /// A request took effect: on which service, what it was called, and what it was about.
-    pub fn look(&self, service: Service, operation: &str, about: &str) {
+    /// Audits after a request has taken effect: its service, its operation, and the key that it was for.
+    pub fn check(&self, service: Service, operation: &str, about: &str) {
         match (service, operation) {
             (
                 Service::Lake,
                 "complete_upload" | "put_new" | "delete" | "CompleteMultipartUpload" | "PutObject" | "DeleteObject",
-            ) => self.object(about),
+            ) => self.check_object(about),
             (
                 Service::Leases,
                 "create" | "take" | "ask" | "hand_over" | "release" | "remove" | "decide" | "advance" | "roll_back"
                 | "UpdateItem" | "TransactWriteItems" | "PutItem" | "DeleteItem" | "BatchWriteItem",
-            ) => self.leases(),
+            ) => self.check_leases(),
             _ => {}
         }
     }
 
-    /// An object may have come or gone.
-    fn object(&self, key: &str) {
-        let found = self.world.object(key);
+    /// An object may have appeared or disappeared.
+    fn check_object(&self, key: &str) {
+        let bytes = self.environment.object(key);
         let mut ledger = self.ledger();
         if let Some(name) = key.strip_prefix("_commits/") {
             let epoch = name.trim_end_matches(".json").to_owned();
-            match found {
+            match bytes {
                 None if ledger.commits.contains(&epoch) => ledger.violated(format!("the commit record {key} is gone")),
-                Some(bytes) if ledger.commits.insert(epoch) => commit_record(&mut ledger, key, &bytes),
+                Some(bytes) if ledger.commits.insert(epoch) => check_commit_record(&mut ledger, key, &bytes),
                 _ => {}
             }
             return;
@@ -202,20 +204,20 @@ impl Auditor {
         if !is_data {
             return;
         }
-        match (ledger.objects.contains_key(key), found) {
-            (false, Some(bytes)) => self.appeared(&mut ledger, key, &bytes),
+        match (ledger.objects.contains_key(key), bytes) {
+            (false, Some(bytes)) => self.check_new_object(&mut ledger, key, &bytes),
             (true, None) => {
-                let held = ledger.objects.remove(key).unwrap_or_default();
-                for place in held.places {
-                    let committed = ledger.rows.get(&place.key).is_some_and(|row| place.position <= row.checkpoint);
-                    if committed {
-                        ledger.violated(format!("{key} is gone, and with it the committed record {place:?}"));
+                let object = ledger.objects.remove(key).unwrap_or_default();
+                for id in object.ids {
+                    let is_committed = ledger.rows.get(&id.key).is_some_and(|row| id.position <= row.checkpoint);
+                    if is_committed {
+                        ledger.violated(format!("{key} is gone, and with it the committed record {id:?}"));
                     }
-                    let seen = ledger.seen_of(held.is_raw);
-                    if let Some(count) = seen.get_mut(&place) {
+                    let seen = ledger.seen_of(object.is_raw);
+                    if let Some(count) = seen.get_mut(&id) {
                         *count -= 1;
                         if *count == 0 {
-                            seen.remove(&place);
+                            seen.remove(&id);
                         }
                     }
                 }
@@ -225,14 +227,14 @@ impl Auditor {
     }
 
     /// Rows may have changed.
-    fn leases(&self) {
-        let rows = self.world.rows();
+    fn check_leases(&self) {
+        let rows = self.environment.rows();
         let mut ledger = self.ledger();
         let now: BTreeMap<&ShardKey, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
         for row in &rows {
             let before = ledger.rows.get(&row.key).cloned();
             if before.as_ref() != Some(row) {
-                self.changed(&mut ledger, before.as_ref(), row, &now);
+                self.check_row(&mut ledger, before.as_ref(), row, &now);
             }
         }
         let gone: Vec<Row> = ledger.rows.values().filter(|row| !now.contains_key(&row.key)).cloned().collect();
@@ -244,7 +246,8 @@ impl Auditor {
         ledger.rows = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
     }
 
-    fn changed(&self, ledger: &mut EpochLedger, before: Option<&Row>, row: &Row, now: &BTreeMap<&ShardKey, &Row>) {
+    /// A row has changed.
+    fn check_row(&self, ledger: &mut AuditLedger, before: Option<&Row>, row: &Row, now: &BTreeMap<&ShardKey, &Row>) {
         let shard = &row.key;
         let (from, was_pending) = match before {
             Some(before) => (before.checkpoint.clone(), before.pending.clone()),
@@ -265,11 +268,11 @@ impl Auditor {
             if row.pending.is_some() && row.pending == was_pending {
                 ledger.violated(format!("{shard} has advanced and is still pending"));
             }
-            self.covered(ledger, shard, &from, &row.checkpoint);
+            self.check_coverage(ledger, shard, &from, &row.checkpoint);
             return;
         }
         match (&was_pending, &row.pending) {
-            (None, Some((manifest, through))) => self.decided(ledger, before, row, manifest, through, now),
+            (None, Some((manifest, through))) => self.check_decision(ledger, before, row, manifest, through, now),
             (Some((old, _)), Some((new, _))) if old != new => {
                 ledger.violated(format!("{new} is decided on {shard} over {old}, which is pending"));
             }
@@ -288,9 +291,9 @@ impl Auditor {
     }
 
     /// A decision took effect on a shard.
-    fn decided(
+    fn check_decision(
         &self,
-        ledger: &mut EpochLedger,
+        ledger: &mut AuditLedger,
         before: Option<&Row>,
         row: &Row,
         manifest: &str,
@@ -304,7 +307,8 @@ impl Auditor {
                 ledger.violated(format!("{shard} is committed before its parent {parent} was read to its end"));
             }
         }
-        let Some(intent) = self.world.object(manifest).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+        let Some(intent) =
+            self.environment.object(manifest).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
         else {
             return ledger.violated(format!("{manifest} is decided on {shard} without an intent"));
         };
@@ -328,106 +332,104 @@ impl Auditor {
         }
     }
 
-    /// A checkpoint moved: everything in between is visible.
-    fn covered(&self, ledger: &mut EpochLedger, key: &ShardKey, from: &Position, to: &Position) {
+    /// A checkpoint moved. Everything between its old and its new position must be visible.
+    fn check_coverage(&self, ledger: &mut AuditLedger, key: &ShardKey, from: &Position, to: &Position) {
         let now = Instant::now();
         let records = ledger.expected.get(key).map(Vec::as_slice).unwrap_or_default();
         let begin = records.partition_point(|record| record.position <= *from);
         let missing = records[begin..].iter().take_while(|record| record.position <= *to).find(|record| {
-            let place = Place { key: key.clone(), position: record.position.clone() };
-            let seen = ledger.seen.contains_key(&place) && (!self.raw || ledger.seen_raw.contains_key(&place));
-            !seen && record.trimmed_at.is_none_or(|at| at > now)
+            let id = RecordId { key: key.clone(), position: record.position.clone() };
+            let is_seen = ledger.seen.contains_key(&id) && (!self.raw || ledger.seen_raw.contains_key(&id));
+            !is_seen && record.trimmed_at.is_none_or(|at| at > now)
         });
         if let Some(missing) = missing {
             let missing = missing.position.clone();
             ledger.violated(format!(
-                "the checkpoint of {key} moves to {to}, and the record at {missing} is not visible, or not in raw/"
+                "the checkpoint of {key} moves to {to}, but the record at {missing} is not visible, or not in raw/"
             ));
         }
     }
 
     /// An object became visible.
-    fn appeared(&self, ledger: &mut EpochLedger, key: &str, bytes: &Bytes) {
+    fn check_new_object(&self, ledger: &mut AuditLedger, key: &str, bytes: &Bytes) {
         let Some(epoch) = epoch_of_object(key).map(str::to_owned) else {
-            return ledger.violated(format!("{key} is of no epoch"));
+            return ledger.violated(format!("{key} does not name an epoch"));
         };
         let is_raw = key.starts_with("raw/");
         if is_raw && !self.raw {
-            ledger.violated(format!("{key} is there, and nothing was to land as received"));
+            ledger.violated(format!("{key} exists, but raw landing is off"));
         }
-        let is_pending = |ledger: &EpochLedger| {
+        let is_pending = |ledger: &AuditLedger| {
             let mut pending = ledger.rows.values().filter_map(|row| row.pending.as_ref());
             pending.any(|(manifest, _)| epoch_of_manifest(manifest) == epoch)
         };
         if !is_pending(ledger) && !ledger.commits.contains(&epoch) {
-            ledger.violated(format!("{key} is visible, and its epoch is not decided"));
+            ledger.violated(format!("{key} is visible, but its epoch is not decided"));
         }
-        let mut held = Held { places: Vec::new(), is_raw };
-        for found in found_in(key, bytes) {
-            let place = match found {
-                Found::Line(line) => match ledger.lines.get(&line) {
-                    Some(place) => place.clone(),
+        let mut object = ObjectRecords { ids: Vec::new(), is_raw };
+        for entry in read_object(key, bytes) {
+            let id = match entry {
+                Entry::Line(line) => match ledger.lines.get(&line) {
+                    Some(id) => id.clone(),
                     None => {
                         let line = String::from_utf8_lossy(&line).into_owned();
-                        ledger.violated(format!("{key} holds a line that was never put: {line}"));
+                        ledger.violated(format!("{key} has a line that was never put: {line}"));
                         continue;
                     }
                 },
-                Found::Record { place, becomes, bytes } => {
-                    is_as_put(ledger, key, &place, &becomes, bytes);
-                    place
+                Entry::Record { id, becomes, bytes } => {
+                    check_record(ledger, key, &id, &becomes, bytes);
+                    id
                 }
             };
-            let in_range = ledger.rows.get(&place.key).is_some_and(|row| {
+            let in_range = ledger.rows.get(&id.key).is_some_and(|row| {
                 let own = |(manifest, through): &(String, Position)| {
-                    epoch_of_manifest(manifest) == epoch
-                        && place.position > row.checkpoint
-                        && place.position <= *through
+                    epoch_of_manifest(manifest) == epoch && id.position > row.checkpoint && id.position <= *through
                 };
                 row.pending.as_ref().is_some_and(own)
             });
             if !in_range && !ledger.commits.contains(&epoch) {
-                ledger.violated(format!("{key} holds {place:?}, which its epoch has not decided"));
+                ledger.violated(format!("{key} has {id:?}, which is not in the decided range of its epoch"));
             }
-            let count = ledger.seen_of(is_raw).entry(place.clone()).or_default();
+            let count = ledger.seen_of(is_raw).entry(id.clone()).or_default();
             *count += 1;
             if *count > 1 {
-                ledger.violated(format!("{place:?} is visible twice, now in {key}"));
+                ledger.violated(format!("{id:?} is visible twice, now in {key}"));
             }
-            held.places.push(place);
+            object.ids.push(id);
         }
-        ledger.objects.insert(key.to_owned(), held);
+        ledger.objects.insert(key.to_owned(), object);
     }
 }
 
-/// What was found at a place is what was put there.
-fn is_as_put(ledger: &mut EpochLedger, key: &str, place: &Place, becomes: &Becomes, bytes: Option<Vec<u8>>) {
-    let wrong = match ledger.record_at(place) {
+/// A visible record must be what was put, and what it must become.
+fn check_record(ledger: &mut AuditLedger, key: &str, id: &RecordId, becomes: &Becomes, bytes: Option<Vec<u8>>) {
+    let wrong = match ledger.record(id) {
         None => Some("which was never put".to_owned()),
         Some(put) if put.becomes != *becomes => Some(format!("as {becomes:?}; it must become {:?}", put.becomes)),
         Some(put) if bytes.is_some_and(|bytes| as_line(bytes) != put.line) => Some("with other bytes".to_owned()),
         Some(_) => None,
     };
     if let Some(wrong) = wrong {
-        ledger.violated(format!("{key} holds {place:?}, {wrong}"));
+        ledger.violated(format!("{key} has {id:?}, {wrong}"));
     }
 }
 
-/// The shard that a part of a manifest is about.
+/// The shard of an entry of a manifest.
 fn key_of(own: &Value) -> Option<ShardKey> {
     let stream = StreamName::new(own["stream"].as_str()?).ok()?;
     Some(ShardKey::new(stream, ShardId::new(own["shard"].as_str()?).ok()?))
 }
 
-/// All objects of a commit record are visible.
-fn commit_record(ledger: &mut EpochLedger, key: &str, bytes: &[u8]) {
+/// All objects of a commit record must be visible.
+fn check_commit_record(ledger: &mut AuditLedger, key: &str, bytes: &[u8]) {
     let Ok(record) = serde_json::from_slice::<Value>(bytes) else {
-        return ledger.violated(format!("the commit record {key} is no JSON"));
+        return ledger.violated(format!("the commit record {key} is not valid JSON"));
     };
     for object in record["objects"].as_array().into_iter().flatten() {
         let object = object["key"].as_str().unwrap_or_default();
         if !ledger.objects.contains_key(object) {
-            ledger.violated(format!("the commit record {key} is there, and {object} is not visible"));
+            ledger.violated(format!("the commit record {key} exists, but {object} is not visible"));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The world of AWS: the product's own ends of Kinesis, DynamoDB and S3, the official SDK included, over models of these
-//! services, without a socket.
+//! The AWS environment: the product's own clients of Kinesis, DynamoDB and S3, including the official SDK, over models of these
+//! services, without sockets.
 //!
-//! Owns: an HTTP client whose requests go through a worker's wires to the models, what trouble looks like to the SDK, and
-//! this world's stream. Does not own: the models (`aws_model`).
+//! Owns: an HTTP client whose requests go through a worker's network to the models, what a lost or refused request looks like
+//! to the SDK, and the streams. Does not own: the models (`aws_model`).
 //!
-//! Each client has a region of its own: the SDK keeps what it knows of a service's health by region, for the whole process,
-//! and a run must not depend on the ones before it.
+//! Each client has a region of its own. The SDK remembers the health of a service by region for the whole process, and a run
+//! must not depend on the runs before it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,22 +42,22 @@ use shardlake::lake::{ObjectStore, S3Location, S3Options, S3Store};
 use shardlake::retry::RetryPolicy;
 use shardlake::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, ShardSource, Start};
 
-use crate::faults::Kind;
+use crate::environment::{Connected, Environment, RecordId, Row, STREAMS};
+use crate::faults::FaultKind;
+use crate::network::{Network, NetworkError, Service};
 use crate::records::{Draft, RECORD_BYTES_MAX, aggregate};
 use crate::rng::Rng;
-use crate::wires::{Service, Trouble, Wires};
-use crate::world::{Connected, Place, Row, STREAMS, World};
 
 const BUCKET: &str = "lake-of-the-simulation";
 const PREFIX: &str = "main/";
 const TABLE: &str = "leases";
-/// Hours that the stream keeps a record.
+/// The retention of the streams: 24 hours.
 const RETENTION_MS: u64 = 24 * 3_600_000;
 
-/// Clients that were made: for regions that nobody used before.
+/// Clients that were made so far, so that each has a new region.
 static CLIENTS: AtomicU64 = AtomicU64::new(0);
 
-/// A world of models.
+/// An environment of models.
 pub struct Cloud {
     kinesis: Kinesis,
     dynamodb: DynamoDb,
@@ -67,15 +67,16 @@ pub struct Cloud {
     streams: Vec<StreamName>,
     mode: Mode,
     trims: bool,
-    quirks: Vec<Kind>,
+    quirks: Vec<FaultKind>,
 }
 
 impl Cloud {
-    /// A world of a seed. `trims`: some of its records are so old that they will be trimmed while they are read.
+    /// An environment that follows from `rng`. `trims`: some of its records are so old that they are trimmed while they are
+    /// read.
     pub async fn new(rng: &mut Rng, trims: bool) -> Self {
         let clock = ModelClock::tokio(1_767_225_600_000);
         let torn = rng.chance(400);
-        let page = 1 + rng.place(4);
+        let page = 1 + rng.index(4);
         let settings = Settings {
             read_limits: true,
             shards_page_max: torn.then_some(std::num::NonZeroUsize::new(page).expect("it is at least 1")),
@@ -85,9 +86,9 @@ impl Cloud {
             ..Settings::default()
         };
         let quirks = [
-            (settings.visible_after_ms > 0, Kind::VisibleLate),
-            (settings.empty_answer_every.is_some(), Kind::EmptyAnswer),
-            (torn, Kind::TornLooks),
+            (settings.visible_after_ms > 0, FaultKind::VisibleLate),
+            (settings.empty_answer_every.is_some(), FaultKind::EmptyAnswer),
+            (torn, FaultKind::TornScans),
         ];
         let quirks = quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect();
         let account = Account::new(&clock, settings);
@@ -99,7 +100,7 @@ impl Cloud {
             let shards = 1 + u32::try_from(rng.below(4)).expect("a small number");
             kinesis.create_stream(stream.as_str(), Some(shards)).expect("a new stream");
         }
-        // What is not asked for as consistent is seen as it was a while ago.
+        // A read that is not consistent shows an older state.
         dynamodb.set_stale_writes(rng.one_of(&[0, 5, 100]));
         if torn {
             dynamodb.set_page_max(Some(page));
@@ -118,7 +119,7 @@ impl Cloud {
     }
 
     fn open_shards(&self, stream: &StreamName) -> Vec<aws_model::kinesis::ShardInfo> {
-        let shards = self.kinesis.shards(stream.as_str()).expect("the stream is there");
+        let shards = self.kinesis.shards(stream.as_str()).expect("the stream exists");
         shards.into_iter().filter(|shard| shard.ending.is_none()).collect()
     }
 }
@@ -131,7 +132,7 @@ fn shard_key(stream: &StreamName, shard: &str) -> ShardKey {
     ShardKey::new(stream.clone(), ShardId::new(shard).expect("a plain name"))
 }
 
-/// Names in the lease table: a lone stream's shards stand under their bare ids.
+/// Names in the lease table: shards of a single stream have their bare ids.
 fn ids(streams: &[StreamName], ids: BTreeMap<StreamName, String>) -> StreamIds {
     let bare = if let [only] = streams { Some(only.clone()) } else { None };
     StreamIds { ids, bare }
@@ -142,8 +143,8 @@ fn lake(aws: &Aws) -> Arc<dyn ObjectStore> {
     Arc::new(S3Store::new(aws.s3(), location, &S3Options::default()).expect("default options are valid"))
 }
 
-/// Clients whose requests end in the models.
-fn aws(services: Services, wires: Option<Arc<Wires>>) -> Aws {
+/// Clients whose requests are answered by the models.
+fn aws(services: Services, network: Option<Arc<Network>>) -> Aws {
     let client = CLIENTS.fetch_add(1, Ordering::Relaxed);
     let credentials = Credentials::new("simulated", "simulated", None, None, "the simulation");
     let config = SdkConfig::builder()
@@ -151,7 +152,7 @@ fn aws(services: Services, wires: Option<Arc<Wires>>) -> Aws {
         .region(Region::new(format!("simulated-{client}")))
         .endpoint_url("http://models.invalid")
         .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(http_client(Connector { services, wires }))
+        .http_client(http_client(Connector { services, network }))
         .build();
     Aws::with(config)
 }
@@ -161,12 +162,12 @@ fn http_client(connector: Connector) -> SharedHttpClient {
     http_client_fn(move |_: &HttpConnectorSettings, _: &RuntimeComponents| shared.clone())
 }
 
-/// An HTTP client that ends in the models.
+/// An HTTP client whose requests are answered by the models.
 #[derive(Clone)]
 struct Connector {
     services: Services,
-    /// None: nothing happens on the way.
-    wires: Option<Arc<Wires>>,
+    /// None: no request fails on the way.
+    network: Option<Arc<Network>>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -191,7 +192,7 @@ impl Connector {
             Ok(request) => request,
             Err(response) => return Ok(http(Answer::Whole(response))),
         };
-        let Some(wires) = self.wires else { return Ok(http(self.services.answer(&request))) };
+        let Some(network) = self.network else { return Ok(http(self.services.answer(&request))) };
         let (name, operation) = route(&request);
         let service = match name {
             ServiceName::Kinesis => Service::Stream,
@@ -200,7 +201,7 @@ impl Connector {
         };
         let about = request.path.strip_prefix(&format!("/{BUCKET}/{PREFIX}")).unwrap_or_default().to_owned();
         let services = self.services.clone();
-        // The answer may be a stream, which is no value that can be handed between tasks by reference.
+        // The answer may be a stream, so it can't be shared between tasks by reference.
         let slot = Arc::new(Mutex::new(None));
         let filled = Arc::clone(&slot);
         let asked = operation.clone();
@@ -208,20 +209,20 @@ impl Connector {
             let answer = services.answer(&request);
             *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
         };
-        match wires.send(service, &operation, &about, effect).await {
+        match network.send(service, &operation, &about, effect).await {
             Ok(()) => {
                 let answer = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
                 Ok(http(answer.expect("the effect filled it")))
             }
-            Err(Trouble::Lost) => Err(ConnectorError::io("the connection was cut by the simulation".into())),
-            Err(Trouble::Throttled(chosen)) => {
-                let refusal = busy(name, &asked, chosen);
+            Err(NetworkError::Lost) => Err(ConnectorError::io("the connection was cut by the simulation".into())),
+            Err(NetworkError::Throttled(chosen)) => {
+                let refusal = overloaded(name, &asked, chosen);
                 if refusal.code == "ExpiredIteratorException" {
-                    wires.tally().note(Kind::IteratorExpired);
+                    network.tally().note(FaultKind::IteratorExpired);
                 }
                 Ok(http(Answer::Whole(refused(name, &refusal))))
             }
-            Err(Trouble::Refused) => {
+            Err(NetworkError::Refused) => {
                 let refusal = match name {
                     ServiceName::S3 => Refusal::new(403, "AccessDenied", "Access Denied"),
                     _ => Refusal::new(400, "AccessDeniedException", "not authorized to perform this"),
@@ -232,8 +233,8 @@ impl Connector {
     }
 }
 
-/// One of the ways in which a service says that it has too much to do, or has failed.
-fn busy(service: ServiceName, operation: &str, chosen: u64) -> Refusal {
+/// One of the error replies of a service that is overloaded, or has failed.
+fn overloaded(service: ServiceName, operation: &str, chosen: u64) -> Refusal {
     match (service, chosen % 4) {
         (_, 0) => Refusal::internal(),
         (ServiceName::S3, _) => Refusal::slow_down(),
@@ -253,9 +254,9 @@ fn http(answer: Answer) -> HttpResponse {
         Answer::Whole(response) => (response.status, response.headers, SdkBody::from(response.body)),
         Answer::Streamed(streamed) => {
             use futures::StreamExt;
-            // The SDK asks again after the end.
+            // The SDK polls the body again after its end.
             let pieces = streamed.body.fuse().map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece)));
-            // The SDK wants bodies that can be shared; this one is polled by one task only.
+            // The SDK requires bodies that can be shared. Only one task polls this one.
             (streamed.status, streamed.headers, SdkBody::from_body_1_x(SyncBody::new(StreamBody::new(pieces))))
         }
     };
@@ -267,7 +268,7 @@ fn http(answer: Answer) -> HttpResponse {
     HttpResponse::try_from(response).expect("a model sets valid headers")
 }
 
-/// A body behind a lock.
+/// A body behind a lock, so that it can be shared.
 struct SyncBody<B>(Mutex<std::pin::Pin<Box<B>>>);
 
 impl<B> SyncBody<B> {
@@ -289,13 +290,13 @@ impl<B: hyper::body::Body> hyper::body::Body for SyncBody<B> {
 }
 
 #[async_trait]
-impl World for Cloud {
+impl Environment for Cloud {
     fn streams(&self) -> Vec<StreamName> {
         self.streams.clone()
     }
 
-    async fn connect(&self, wires: &Arc<Wires>, clock: SharedClock) -> Result<Connected, String> {
-        let aws = aws(self.services.clone(), Some(Arc::clone(wires)));
+    async fn connect(&self, network: &Arc<Network>, clock: SharedClock) -> Result<Connected, String> {
+        let aws = aws(self.services.clone(), Some(Arc::clone(network)));
         let lake = lake(&aws);
         let mut sources: Vec<Arc<dyn ShardSource>> = Vec::new();
         let mut named = BTreeMap::new();
@@ -333,11 +334,11 @@ impl World for Cloud {
         self.dynamodb.items(TABLE).iter().map(row).collect()
     }
 
-    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(Place, Draft)> {
-        let mut placed = Vec::new();
+    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)> {
+        let mut records = Vec::new();
         let mut left = drafts;
         while !left.is_empty() {
-            let count = if rng.chance(200) { 2 + rng.place(4) } else { 1 };
+            let count = if rng.chance(200) { 2 + rng.index(4) } else { 1 };
             let rest = left.split_off(count.min(left.len()));
             let drafts = std::mem::replace(&mut left, rest);
             let is_aggregate = drafts.len() > 1;
@@ -347,43 +348,43 @@ impl World for Cloud {
                 let middle = data.len() / 2;
                 data[middle] ^= 0x40;
             }
-            let stream = &self.streams[rng.place(self.streams.len())];
+            let stream = &self.streams[rng.index(self.streams.len())];
             let put = Put::new(rng.draw().to_string(), data.clone());
-            let put = self.kinesis.put_record(stream.as_str(), put).expect("the stream takes it");
+            let put = self.kinesis.put_record(stream.as_str(), put).expect("the stream accepts it");
             let sequence = SequenceNumber::try_from(put.sequence.to_string().as_str()).expect("a number");
             let key = shard_key(stream, &put.shard);
-            let place = |sub| Place { key: key.clone(), position: Position::At { sequence: sequence.clone(), sub } };
+            let id = |sub| RecordId { key: key.clone(), position: Position::At { sequence: sequence.clone(), sub } };
             if is_broken {
-                // One record for all of it.
-                placed.push((place(0), Draft::bad(data, Kind::BrokenAggregate)));
+                // The whole aggregate counts as one record.
+                records.push((id(0), Draft::bad(data, FaultKind::BrokenAggregate)));
             } else {
-                placed.extend((0..).zip(drafts).map(|(sub, draft)| (place(sub), draft)));
+                records.extend((0..).zip(drafts).map(|(sub, draft)| (id(sub), draft)));
             }
         }
-        placed
+        records
     }
 
-    fn change_stream(&self, rng: &mut Rng) -> Option<Kind> {
-        let stream = &self.streams[rng.place(self.streams.len())];
+    fn change_stream(&self, rng: &mut Rng) -> Option<FaultKind> {
+        let stream = &self.streams[rng.index(self.streams.len())];
         let mut open = self.open_shards(stream);
         open.sort_by_key(|shard| shard.hash_keys.0);
         if rng.chance(500) && open.len() < 10 {
-            let shard = &open[rng.place(open.len())];
+            let shard = &open[rng.index(open.len())];
             let (first, last) = shard.hash_keys;
             self.kinesis.split_shard(stream.as_str(), &shard.shard, first + (last - first) / 2 + 1).ok()?;
-            return Some(Kind::Split);
+            return Some(FaultKind::Split);
         }
         if open.len() < 2 {
             return None;
         }
-        let left = rng.place(open.len() - 1);
+        let left = rng.index(open.len() - 1);
         self.kinesis.merge_shards(stream.as_str(), &open[left].shard, &open[left + 1].shard).ok()?;
-        Some(Kind::Merged)
+        Some(FaultKind::Merged)
     }
 
     fn closed_shards(&self) -> Vec<ShardKey> {
         let closed = |stream: &StreamName| {
-            let shards = self.kinesis.shards(stream.as_str()).expect("the stream is there");
+            let shards = self.kinesis.shards(stream.as_str()).expect("the stream exists");
             let closed = shards.into_iter().filter(|shard| shard.ending.is_some());
             closed.map(|shard| shard_key(stream, &shard.shard)).collect::<Vec<_>>()
         };
@@ -396,7 +397,7 @@ impl World for Cloud {
             self.s3.abort_uploads(BUCKET, u64::MAX);
             return;
         }
-        let (key, id) = &uploads[rng.place(uploads.len())];
+        let (key, id) = &uploads[rng.index(uploads.len())];
         let request = Request {
             method: "DELETE".to_owned(),
             path: format!("/{BUCKET}/{key}"),
@@ -412,7 +413,7 @@ impl World for Cloud {
         true
     }
 
-    fn quirks(&self) -> Vec<Kind> {
+    fn quirks(&self) -> Vec<FaultKind> {
         self.quirks.clone()
     }
 
@@ -421,7 +422,7 @@ impl World for Cloud {
     }
 }
 
-/// A row as it is stored: KCL's attributes and ours, read by their names.
+/// Parses a stored row by the names of its attributes: those of KCL, and those of the product.
 fn row(item: &Value) -> Row {
     let text = |name: &str| item[name]["S"].as_str().map(str::to_owned);
     let number = |name: &str| item[name]["N"].as_str().and_then(|number| number.parse().ok()).unwrap_or(0);
@@ -434,7 +435,7 @@ fn row(item: &Value) -> Row {
         (manifest, position("pendingCheckpoint", "pendingCheckpointSubSequenceNumber"))
     });
     let parents = item["parentShardId"]["SS"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let stream = stream_name(&text("shardlakeStream").expect("the row is of a stream"));
+    let stream = stream_name(&text("shardlakeStream").expect("the row names its stream"));
     Row {
         key: shard_key(&stream, &text("shardId").or_else(|| text("leaseKey")).expect("the row has a key")),
         holder: text("checkpointOwner").or_else(|| text("leaseOwner")),

@@ -1,24 +1,27 @@
 //! The kinds of fault, and how often each occurred.
+//!
+//! Owns: the list of kinds, with a description of each, and the tally. Does not own: causing them (`fleet`, `network`, the
+//! environments).
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! kinds {
     ($($(#[doc = $text:literal])+ $kind:ident,)+) => {
-        /// A kind of fault, or of bad luck.
+        /// A kind of fault, or of an unusual event.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Kind {
+        pub enum FaultKind {
             $($(#[doc = $text])+ $kind,)+
         }
 
-        impl Kind {
+        impl FaultKind {
             /// All of them.
-            pub const ALL: &[Kind] = &[$(Kind::$kind,)+];
+            pub const ALL: &[FaultKind] = &[$(FaultKind::$kind,)+];
 
             /// What it is, in words.
-            pub fn about(self) -> &'static str {
+            pub fn description(self) -> &'static str {
                 match self {
-                    $(Kind::$kind => concat!($($text),+).trim_ascii(),)+
+                    $(FaultKind::$kind => concat!($($text),+).trim_ascii(),)+
                 }
             }
         }
@@ -26,29 +29,29 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// a worker without power from one moment to the next
+    /// a worker is killed
     Killed,
-    /// a worker without power right before or behind the effect of a request
+    /// a worker is killed right before or after the effect of a request
     KilledAtRequest,
-    /// a worker that stands still, and goes on as if nothing had been
+    /// a worker is paused, and resumes without noticing
     Paused,
-    /// a worker that stands still right before or behind the effect of a request
+    /// a worker is paused right before or after the effect of a request
     PausedAtRequest,
-    /// a worker that stands still for longer than its leases last
-    WokenLate,
-    /// a worker told to stop
+    /// a worker is paused for longer than its leases last
+    ResumedLate,
+    /// a worker is stopped
     Stopped,
-    /// a worker that joins
+    /// a worker joins
     Joined,
-    /// a request lost before its effect
+    /// a request is lost before its effect
     LostBefore,
-    /// a request that took effect, its answer lost
+    /// a request takes effect, and its reply is lost
     LostAfter,
-    /// a request that takes effect long after it was given up
+    /// a request takes effect long after it timed out
     Late,
-    /// an answer of several seconds
+    /// a reply takes several seconds
     Slow,
-    /// a request that is never answered
+    /// a request is never answered
     Hung,
     /// the lake throttles, or fails for a moment
     LakeThrottled,
@@ -56,57 +59,57 @@ kinds! {
     LeasesThrottled,
     /// the stream throttles, or fails for a moment
     StreamThrottled,
-    /// a worker cut off from the lake for a while
-    LakeParted,
-    /// a worker cut off from the lease store for a while
-    LeasesParted,
-    /// a worker cut off from the stream for a while
-    StreamParted,
-    /// a service that refuses a worker everything for a while
+    /// a worker can't reach the lake for some time
+    LakePartitioned,
+    /// a worker can't reach the lease store for some time
+    LeasesPartitioned,
+    /// a worker can't reach the stream for some time
+    StreamPartitioned,
+    /// a service refuses a worker everything for some time
     Refused,
-    /// a lease taken from a live holder
+    /// a lease is taken from a live holder
     LeaseStolen,
-    /// a lease taken from a live holder, and its own again before it may have looked
+    /// a lease is taken from a live holder, and returned before its next scan
     LeaseReturned,
-    /// a lifecycle rule that aborts one upload, or all
+    /// a lifecycle rule aborts one upload, or all
     UploadsExpired,
-    /// two conditional writes of one key at once
+    /// two conditional writes of one key conflict
     WriteConflict,
-    /// a shard that splits
+    /// a shard splits
     Split,
-    /// two shards that merge
+    /// two shards merge
     Merged,
-    /// a shard that its stream lists no more
+    /// a stream no longer lists a shard
     Unlisted,
-    /// an iterator that is too old
+    /// an iterator expires
     IteratorExpired,
-    /// records that are visible only some time after they were put
+    /// records become visible only some time after they were put
     VisibleLate,
-    /// answers without records in the middle of a shard
+    /// a read in the middle of a shard returns no records
     EmptyAnswer,
-    /// looks at the table, the lake and the stream that take several requests, and see them at several times
-    TornLooks,
-    /// records trimmed while they are read
+    /// scans of the table, the lake and the stream take several requests, and show them as of several times
+    TornScans,
+    /// records are trimmed while they are read
     Trimmed,
-    /// a worker whose clock is minutes off
+    /// a worker's clock is minutes off
     ClockSkewed,
-    /// a worker whose clock jumps while it runs
+    /// a worker's clock jumps while it runs
     ClockJumped,
-    /// a worker that starts under another configuration
+    /// a worker starts with another configuration
     ConfigChanged,
-    /// a worker of a later version among others
+    /// a worker of a later version runs among others
     VersionChanged,
-    /// a record that can't become a row
+    /// a record can't become a row
     Poison,
-    /// an aggregate that can't be opened
+    /// an aggregate can't be decoded
     BrokenAggregate,
-    /// hundreds of partitions at once
+    /// hundreds of partitions appear at once
     PartitionExplosion,
-    /// a lake swept while workers run
+    /// the lake is swept while workers run
     Swept,
-    /// a lake audited while workers run
+    /// the lake is audited while workers run
     Audited,
-    /// a worker with hardly any memory
+    /// a worker has hardly any memory
     LittleMemory,
 }
 
@@ -116,38 +119,38 @@ pub struct Tally(Vec<AtomicU64>);
 
 impl Default for Tally {
     fn default() -> Self {
-        Tally(Kind::ALL.iter().map(|_| AtomicU64::new(0)).collect())
+        Tally(FaultKind::ALL.iter().map(|_| AtomicU64::new(0)).collect())
     }
 }
 
 impl Tally {
-    /// It occurred.
-    pub fn note(&self, kind: Kind) {
+    /// Counts one occurrence.
+    pub fn note(&self, kind: FaultKind) {
         self.0[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// How often it occurred.
-    pub fn count(&self, kind: Kind) -> u64 {
+    pub fn count(&self, kind: FaultKind) -> u64 {
         self.0[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// Adds what occurred elsewhere.
+    /// Adds the counts of another tally.
     pub fn add(&self, other: &Tally) {
         for (mine, theirs) in self.0.iter().zip(&other.0) {
             mine.fetch_add(theirs.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
-    /// Kinds that never occurred.
-    pub fn missing(&self) -> Vec<Kind> {
-        Kind::ALL.iter().copied().filter(|kind| self.count(*kind) == 0).collect()
+    /// The kinds that never occurred.
+    pub fn missing(&self) -> Vec<FaultKind> {
+        FaultKind::ALL.iter().copied().filter(|kind| self.count(*kind) == 0).collect()
     }
 
     /// A table of all kinds.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        for kind in Kind::ALL {
-            let _ = writeln!(text, "  {:>10}  {}", self.count(*kind), kind.about());
+        for kind in FaultKind::ALL {
+            let _ = writeln!(text, "  {:>10}  {}", self.count(*kind), kind.description());
         }
         text
     }

@@ -1,8 +1,8 @@
-//! A run: a fleet, what happens to it, and its end.
+//! A run of a fleet, from its first worker to its end.
 //!
-//! Owns: the order of things. Everything is drawn from the seed: who comes and goes, what is put, which faults there are and
-//! at which rate. Then the faults stop; in bounded time everything must be there. Does not own: what a violation is while the
-//! fleet runs (`auditor`), what becomes of single requests (`wires`).
+//! Owns: what happens, and in which order. Everything is drawn from the seed: which workers start and stop, what is put, which
+//! faults there are and at which rate. Then the faults stop, and everything must be visible in bounded time. Does not own: what
+//! a violation is while the fleet runs (`auditor`), what happens to single requests (`network`).
 
 mod workers;
 
@@ -15,52 +15,52 @@ use tokio::time::Instant;
 use self::workers::Running;
 use crate::auditor::Auditor;
 use crate::cloud::Cloud;
-use crate::faults::{Kind, Tally};
+use crate::environment::{Environment, InMemory, steal};
+use crate::faults::{FaultKind, Tally};
+use crate::network::{Rates, Service, Shared};
 use crate::records::Draft;
 use crate::rng::Rng;
 use crate::trace::Trace;
-use crate::wires::{Rates, Service, Shared};
-use crate::world::{Plain, World, steal};
 
-/// When a silent worker's leases may be taken.
+/// When the leases of a worker that shows no sign of life may be taken.
 const FAILOVER: Duration = Duration::from_secs(5);
-/// In which time everything must be there once the faults have stopped.
+/// The time within which everything must be visible once the faults have stopped.
 const BOUND: Duration = Duration::from_secs(900);
-/// What a sweep takes for old: longer than any request lives, and than clocks differ.
+/// The age after which a sweep removes things. It is longer than a request can live, and than clocks can differ.
 const SWEEP_AGE: Duration = Duration::from_secs(600);
-/// Milliseconds by which a clock may be off.
+/// Most milliseconds by which a clock is wrong.
 const SKEW_MS: i64 = 120_000;
-/// The worker number of whoever sweeps.
+/// The worker number of sweeps and audits.
 const OPERATOR: u32 = 999;
 
 /// What happened in a run.
 #[derive(Debug)]
 pub struct Summary {
-    /// Records that were put.
+    /// The number of records that were put.
     pub records: u64,
-    /// Of these, trimmed before anybody read them.
+    /// The number of those that were trimmed before anybody read them.
     pub trimmed: u64,
-    /// Epochs that were committed.
+    /// The number of committed epochs.
     pub epochs: u64,
-    /// Epochs that another worker, or a later start, brought to their ends.
+    /// The number of pending epochs that another worker rolled forward.
     pub rolled_forward: u64,
-    /// Epochs that were decided and taken back.
+    /// The number of epochs that were rolled back after their decision.
     pub rolled_back: u64,
-    /// Epochs that were given up before they were decided.
+    /// The number of epochs that were abandoned before their decision.
     pub aborted: u64,
-    /// Workers that were started.
+    /// The number of workers that were started.
     pub workers: u32,
-    /// How long it took, by its own clock.
+    /// How long the run took by its own clock.
     pub virtual_ms: u64,
-    /// Requests.
+    /// The number of requests.
     pub requests: u64,
-    /// The same for two runs in which the same happened.
+    /// Equal for two runs with the same events at the same times.
     pub digest: u64,
     /// Which faults occurred.
     pub tally: Arc<Tally>,
 }
 
-/// Where a run's trace can be found when it has failed.
+/// The trace of a run, for when it has failed.
 #[derive(Debug, Clone, Default)]
 pub struct LastTrace(Arc<Mutex<Option<Arc<Shared>>>>);
 
@@ -77,25 +77,30 @@ impl LastTrace {
 struct Fleet {
     begun: Instant,
     rng: Rng,
-    /// For when leases come back, in fleets in which they do.
+    /// Draws when leases return, in fleets in which they do.
     returns: Option<Rng>,
-    world: Arc<dyn World>,
+    environment: Arc<dyn Environment>,
     auditor: Arc<Auditor>,
     shared: Arc<Shared>,
     raw: bool,
     rates: Rates,
+    /// Whether some clocks are wrong.
     skewed: bool,
+    /// Kinds of records, and so partitions for each day.
     kinds: u64,
+    /// Records that were put: their numbers.
     put: u64,
+    /// Workers that were started: their numbers.
     started: u32,
     workers: Vec<Running>,
+    /// Whether a service has refused a worker anything.
     refused: bool,
 }
 
 /// Runs a fleet from a seed.
 ///
 /// # Errors
-/// A promise was broken: which.
+/// The rule that was violated.
 pub async fn run(seed: u64, last: &LastTrace) -> Result<Summary, String> {
     let mut fleet = Fleet::new(seed, last).await;
     fleet.disturbed().await?;
@@ -109,18 +114,18 @@ impl Fleet {
         let begun = Instant::now();
         let trims = rng.chance(250);
         let in_cloud = seed % 4 == 3;
-        let world: Arc<dyn World> =
-            if in_cloud { Arc::new(Cloud::new(&mut rng, trims).await) } else { Arc::new(Plain::new(&mut rng)) };
+        let environment: Arc<dyn Environment> =
+            if in_cloud { Arc::new(Cloud::new(&mut rng, trims).await) } else { Arc::new(InMemory::new(&mut rng)) };
         let raw = rng.chance(400);
-        let auditor = Arc::new(Auditor::new(Arc::clone(&world), raw));
+        let auditor = Arc::new(Auditor::new(Arc::clone(&environment), raw));
         let audited = Arc::clone(&auditor);
         let shared = Arc::new(Shared {
             tally: Arc::default(),
             trace: Mutex::new(Trace::new()),
-            audit: Box::new(move |service, operation, about| audited.look(service, operation, about)),
+            audit: Box::new(move |service, operation, about| audited.check(service, operation, about)),
         });
         *last.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&shared));
-        let quirks = world.quirks();
+        let quirks = environment.quirks();
         quirks.iter().for_each(|kind| shared.tally.note(*kind));
         let heavy = rng.one_of(&[0, 4, 25]);
         let rates = Rates {
@@ -128,23 +133,23 @@ impl Fleet {
             late: rng.one_of(&[0, heavy / 2]),
             throttled: rng.one_of(&[0, 5, 40]),
             slow: rng.one_of(&[5, 20]),
-            // The simulation's own stores have no time limit for an attempt; the SDK has.
+            // The in-memory stores have no time limit for a request. The SDK has one.
             hung: if in_cloud { rng.one_of(&[0, 2]) } else { 0 },
-            slow_pages: if quirks.contains(&Kind::TornLooks) { rng.one_of(&[0, 300]) } else { 0 },
-            falls: rng.chance(600),
+            slow_pages: if quirks.contains(&FaultKind::TornScans) { rng.one_of(&[0, 300]) } else { 0 },
+            crashes: rng.chance(600),
         };
         let explosion = rng.chance(60);
         if explosion {
-            shared.tally.note(Kind::PartitionExplosion);
+            shared.tally.note(FaultKind::PartitionExplosion);
         }
         let skewed = rng.chance(400);
         let kinds = if explosion { 400 } else { 3 };
-        // A generator of its own: without these returns, a seed does the same.
+        // An independent generator, so that these returns do not change what else a seed does.
         let mut returns = Rng::new(!seed);
         Fleet {
             begun,
             returns: returns.chance(400).then_some(returns),
-            world,
+            environment,
             auditor,
             shared,
             raw,
@@ -159,17 +164,17 @@ impl Fleet {
         }
     }
 
-    // --- what happens ---------------------------------------------------------------------------------------------------
+    // --- faults ---------------------------------------------------------------------------------------------------------
 
     async fn disturbed(&mut self) -> Result<(), String> {
         self.put(40);
-        // A stream that has a history when it is first read.
+        // Some streams have a history before they are read for the first time.
         for _ in 0..self.rng.one_of(&[0, 0, 3]) {
             self.change_stream();
             self.put(20);
         }
-        if let Some(retention_ms) = self.world.retention_ms() {
-            // What was put so far will be trimmed in a moment.
+        if let Some(retention_ms) = self.environment.retention_ms() {
+            // What was put so far will soon be trimmed.
             let soon = 2_000 + self.rng.below(30_000);
             tokio::time::advance(Duration::from_millis(retention_ms - soon)).await;
         }
@@ -181,197 +186,197 @@ impl Fleet {
             tokio::time::sleep(Duration::from_millis(wait)).await;
             self.disturb().await;
             if self.rng.chance(700) {
-                let most = if self.kinds > 100 { 120 } else { 40 };
-                self.put(most);
+                let records_max = if self.kinds > 100 { 120 } else { 40 };
+                self.put(records_max);
             }
-            self.look().await?;
+            self.check().await?;
         }
         Ok(())
     }
 
-    fn put(&mut self, most: u64) {
-        let count = self.rng.below(most);
+    fn put(&mut self, records_max: u64) {
+        let count = self.rng.below(records_max);
         let drafts = (0..count).map(|_| {
             self.put += 1;
             Draft::new(self.put, self.kinds, &mut self.rng)
         });
         let drafts: Vec<Draft> = drafts.collect();
         let now = Instant::now();
-        let trimmed_at = self.world.retention_ms().map(|ms| now + Duration::from_millis(ms));
-        for (place, draft) in self.world.put(drafts, &mut self.rng) {
-            if let Some(trouble) = draft.trouble {
-                self.shared.tally.note(trouble);
+        let trimmed_at = self.environment.retention_ms().map(|ms| now + Duration::from_millis(ms));
+        for (id, draft) in self.environment.put(drafts, &mut self.rng) {
+            if let Some(fault) = draft.fault {
+                self.shared.tally.note(fault);
             }
-            self.auditor.expect(place, draft, trimmed_at);
+            self.auditor.expect(id, draft, trimmed_at);
         }
     }
 
-    /// Something goes wrong, or somebody comes or goes.
+    /// Causes one fault, or starts or stops a worker.
     async fn disturb(&mut self) {
         let tally = Arc::clone(&self.shared.tally);
-        let victim = self.rng.place(self.workers.len());
+        let victim = self.rng.index(self.workers.len());
         match self.rng.below(25) {
             0..=3 => {
-                tally.note(Kind::Killed);
-                self.workers[victim].wires.cut();
+                tally.note(FaultKind::Killed);
+                self.workers[victim].network.kill();
                 self.start(self.rates);
             }
             4..=6 => {
-                tally.note(Kind::Paused);
+                tally.note(FaultKind::Paused);
                 let time = Duration::from_millis(1_000 + self.rng.below(40_000));
                 if time > FAILOVER * 2 {
-                    tally.note(Kind::WokenLate);
+                    tally.note(FaultKind::ResumedLate);
                 }
-                self.workers[victim].wires.sleep(time);
+                self.workers[victim].network.pause(time);
                 if self.rng.chance(600) {
                     self.start(self.rates);
                 }
             }
             7 | 8 => {
-                tally.note(Kind::Stopped);
+                tally.note(FaultKind::Stopped);
                 self.workers[victim].stop.cancel();
                 self.start(self.rates);
             }
             9 | 10 => {
-                tally.note(Kind::UploadsExpired);
-                self.world.expire_uploads(&mut self.rng);
+                tally.note(FaultKind::UploadsExpired);
+                self.environment.expire_uploads(&mut self.rng);
             }
             11 => {
-                tally.note(Kind::Joined);
+                tally.note(FaultKind::Joined);
                 self.start(self.rates);
             }
             12 | 13 => {
                 let service = self.rng.one_of(&Service::ALL);
                 let time = Duration::from_millis(500 + self.rng.below(30_000));
-                self.workers[victim].wires.part(service, time);
+                self.workers[victim].network.partition(service, time);
             }
             14 => {
                 let service = self.rng.one_of(&Service::ALL);
                 self.refused = true;
-                self.workers[victim].wires.refuse(service, Duration::from_millis(500 + self.rng.below(5_000)));
+                self.workers[victim].network.refuse(service, Duration::from_millis(500 + self.rng.below(5_000)));
                 self.start(self.rates);
             }
             15 | 16 => self.steal(victim).await,
             17..=19 => {
-                // Several in a row: shards whose parents nobody has seen yet.
+                // Several changes in a row make shards whose parents nobody has seen yet.
                 for _ in 0..self.rng.one_of(&[1, 4]) {
                     self.change_stream();
                 }
             }
             20 => {
-                tally.note(Kind::ClockJumped);
+                tally.note(FaultKind::ClockJumped);
                 let by_ms = i64::try_from(self.rng.below(240_000)).unwrap_or(0) - SKEW_MS;
-                self.workers[victim].wires.move_clock(by_ms);
+                self.workers[victim].network.move_clock(by_ms);
             }
             21 => {
-                if self.world.conflict() {
-                    tally.note(Kind::WriteConflict);
+                if self.environment.conflict() {
+                    tally.note(FaultKind::WriteConflict);
                 }
             }
             22 => self.sweep(),
             23 => self.audit(),
-            _ => self.stand_still().await,
+            _ => self.pause_all().await,
         }
     }
 
     fn change_stream(&mut self) {
-        if let Some(kind) = self.world.change_stream(&mut self.rng) {
+        if let Some(kind) = self.environment.change_stream(&mut self.rng) {
             self.shared.tally.note(kind);
         }
     }
 
-    /// A lease goes to somebody who did not ask for it.
+    /// A worker gets a lease that it did not ask for.
     async fn steal(&mut self, thief: usize) {
-        let rows = self.world.rows();
+        let rows = self.environment.rows();
         if rows.is_empty() {
             return;
         }
-        let row = &rows[self.rng.place(rows.len())];
-        if steal(&self.world.stores(), &row.key, &self.workers[thief].me).await {
-            self.shared.tally.note(Kind::LeaseStolen);
-            self.auditor.look(Service::Leases, "take", "");
+        let row = &rows[self.rng.index(rows.len())];
+        if steal(&self.environment.stores(), &row.key, &self.workers[thief].me).await {
+            self.shared.tally.note(FaultKind::LeaseStolen);
+            self.auditor.check(Service::Leases, "take", "");
         }
         self.take_and_give_back(thief);
     }
 
-    /// Leases go to somebody else and come back, as if a request of their holders' had arrived late; perhaps between two looks
-    /// of a keeper.
+    /// Leases move to another worker and return, as if a request of their holders had arrived late. This may happen between two
+    /// scans of a lease manager.
     fn take_and_give_back(&mut self, thief: usize) {
         let Some(rng) = &mut self.returns else { return };
-        for row in self.world.rows() {
+        for row in self.environment.rows() {
             let of = |running: &&Running| row.holder.as_deref() == Some(running.me.as_str());
             let (key, Some(holder)) = (row.key, self.workers.iter().find(of).map(|running| running.me.clone())) else {
                 continue;
             };
             let (stores, auditor, tally) =
-                (self.world.stores(), Arc::clone(&self.auditor), Arc::clone(&self.shared.tally));
+                (self.environment.stores(), Arc::clone(&self.auditor), Arc::clone(&self.shared.tally));
             let thief = self.workers[thief].me.clone();
-            let [before, after] = [2_000, 1_000].map(|most| Duration::from_millis(rng.below(most)));
+            let [before, after] = [2_000, 1_000].map(|ms_max| Duration::from_millis(rng.below(ms_max)));
             tokio::spawn(async move {
                 tokio::time::sleep(before).await;
                 let stolen = steal(&stores, &key, &thief).await;
-                auditor.look(Service::Leases, "take", "");
+                auditor.check(Service::Leases, "take", "");
                 tokio::time::sleep(after).await;
                 if stolen && steal(&stores, &key, &holder).await {
-                    tally.note(Kind::LeaseReturned);
-                    auditor.look(Service::Leases, "take", "");
+                    tally.note(FaultKind::LeaseReturned);
+                    auditor.check(Service::Leases, "take", "");
                 }
             });
         }
     }
 
-    /// All workers stand still, for longer than what a sweep takes for old; and somebody sweeps.
-    async fn stand_still(&mut self) {
+    /// Pauses all workers for longer than the age after which a sweep removes things, and sweeps.
+    async fn pause_all(&mut self) {
         let time = SWEEP_AGE + Duration::from_secs(300 + self.rng.below(600));
         for running in &self.workers {
-            self.shared.tally.note(Kind::WokenLate);
-            running.wires.sleep(time);
+            self.shared.tally.note(FaultKind::ResumedLate);
+            running.network.pause(time);
         }
         tokio::time::sleep(time - Duration::from_secs(20)).await;
         self.sweep();
         tokio::time::sleep(Duration::from_secs(25)).await;
     }
 
-    /// Somebody sweeps the lake while the others work.
+    /// Sweeps the lake while the workers run.
     fn sweep(&mut self) {
-        self.shared.tally.note(Kind::Swept);
-        let wires = self.wires(OPERATOR, self.rates, false);
-        let clock = self.clock(&wires);
-        let world = Arc::clone(&self.world);
+        self.shared.tally.note(FaultKind::Swept);
+        let network = self.network(OPERATOR, self.rates, false);
+        let clock = self.clock(&network);
+        let environment = Arc::clone(&self.environment);
         tokio::spawn(async move {
-            if let Ok(connected) = world.connect(&wires, Arc::clone(&clock)).await {
+            if let Ok(connected) = environment.connect(&network, Arc::clone(&clock)).await {
                 let _ = shardlake::maintenance::sweep(&connected.stores, clock.now_ms(), SWEEP_AGE, false).await;
             }
         });
     }
 
-    /// Somebody audits the lake while the others work: it must find nothing.
+    /// Audits the lake while the workers run. `verify` must find nothing.
     fn audit(&mut self) {
-        self.shared.tally.note(Kind::Audited);
-        let wires = self.wires(OPERATOR, Rates { slow: self.rates.slow, ..Rates::default() }, false);
-        let clock = self.clock(&wires);
-        let (world, auditor) = (Arc::clone(&self.world), Arc::clone(&self.auditor));
+        self.shared.tally.note(FaultKind::Audited);
+        let network = self.network(OPERATOR, Rates { slow: self.rates.slow, ..Rates::default() }, false);
+        let clock = self.clock(&network);
+        let (environment, auditor) = (Arc::clone(&self.environment), Arc::clone(&self.auditor));
         tokio::spawn(async move {
-            let Ok(connected) = world.connect(&wires, clock).await else { return };
+            let Ok(connected) = environment.connect(&network, clock).await else { return };
             if let Ok(found) = shardlake::inspect::verify(&connected.stores, &|_| {}).await
                 && !found.faults.is_empty()
             {
-                auditor.violated(format!("verify beside workers finds faults: {:?}", found.faults));
+                auditor.violated(format!("verify finds faults while workers run: {:?}", found.faults));
             }
         });
     }
 
     // --- the end --------------------------------------------------------------------------------------------------------
 
-    /// The faults stop: everything is there in bounded time.
+    /// The faults stop. Everything must be visible in bounded time.
     async fn recovered(&mut self) -> Result<(), String> {
-        // What still lives goes on; one more worker sees to it that there is one.
+        // Living workers continue. One more is started, so that there is at least one.
         for running in &self.workers {
-            running.wires.heal();
+            running.network.heal();
         }
         self.start(Rates::default());
         if self.returns.is_some() {
-            // The last of the faults, with none behind it that might mend what this one breaks.
+            // These are the last faults: a later fault might repair what they break.
             tokio::time::sleep(Duration::from_secs(40)).await;
             for _ in 0..4 {
                 self.put(30);
@@ -382,45 +387,49 @@ impl Fleet {
         let deadline = Instant::now() + BOUND;
         while !self.is_done() {
             if Instant::now() >= deadline {
-                let owed = self.auditor.owed();
+                let missing = self.auditor.missing();
                 return Err(format!(
                     "{} records are missing {} s after the faults stopped, first {:?}; {:#?}",
-                    owed.len(),
+                    missing.len(),
                     BOUND.as_secs(),
-                    owed.first(),
-                    self.world.rows()
+                    missing.first(),
+                    self.environment.rows()
                 ));
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
-            self.look().await?;
-            if self.workers.iter().all(|running| running.task.is_none() || !running.wires.has_power()) {
+            self.check().await?;
+            if self.workers.iter().all(|running| running.task.is_none() || !running.network.is_alive()) {
                 self.start(Rates::default());
             }
         }
-        // Sleepers wake up late, and requests arrive late; they must do no harm.
+        // Workers that resume late and requests that arrive late must do no harm.
         tokio::time::sleep(Duration::from_secs(120)).await;
-        self.look().await
+        self.check().await
     }
 
+    /// Whether everything is visible and committed.
     fn is_done(&self) -> bool {
-        let owed = self.auditor.owed();
-        let rows = self.world.rows();
-        let closed = self.world.closed_shards();
+        let missing = self.auditor.missing();
+        let rows = self.environment.rows();
+        let closed = self.environment.closed_shards();
         let ended = |key: &ShardKey| {
             let row = rows.iter().find(|row| row.key == *key);
             row.is_none_or(|row| row.checkpoint == Position::End)
         };
-        owed.is_empty() && !rows.is_empty() && rows.iter().all(|row| row.pending.is_none()) && closed.iter().all(ended)
+        missing.is_empty()
+            && !rows.is_empty()
+            && rows.iter().all(|row| row.pending.is_none())
+            && closed.iter().all(ended)
     }
 
-    /// What must hold at the end.
+    /// Stops all workers, and checks what must hold at the end.
     async fn finish(mut self) -> Result<Summary, String> {
         for running in &self.workers {
             running.stop.cancel();
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
-        self.look().await?;
-        let stores = self.world.stores();
+        self.check().await?;
+        let stores = self.environment.stores();
         let audit =
             shardlake::inspect::verify(&stores, &|_| {}).await.map_err(|error| format!("verify fails: {error}"))?;
         if !audit.faults.is_empty() {
@@ -437,9 +446,9 @@ impl Fleet {
             return Err(format!("a sweep leaves {} uploads and {} intents behind", uploads.len(), intents.len()));
         }
         if trimmed > 0 {
-            self.shared.tally.note(Kind::Trimmed);
+            self.shared.tally.note(FaultKind::Trimmed);
         }
-        let mut message = Summary {
+        let mut summary = Summary {
             records,
             trimmed,
             epochs: self.auditor.epochs(),
@@ -454,16 +463,16 @@ impl Fleet {
         };
         for running in &mut self.workers {
             let committed = running.progress.committed();
-            message.rolled_forward += committed.rolled_forward;
-            message.rolled_back += committed.rolled_back;
-            message.aborted += committed.aborted;
+            summary.rolled_forward += committed.rolled_forward;
+            summary.rolled_back += committed.rolled_back;
+            summary.aborted += committed.aborted;
             if let Some(task) = running.task.take() {
                 task.abort();
             }
         }
         let trace = self.shared.trace.lock().unwrap_or_else(PoisonError::into_inner);
-        (message.requests, message.digest) = (trace.events(), trace.digest());
+        (summary.requests, summary.digest) = (trace.events(), trace.digest());
         drop(trace);
-        Ok(message)
+        Ok(summary)
     }
 }

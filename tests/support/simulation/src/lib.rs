@@ -1,35 +1,39 @@
 //! Whole fleets in one process: the real worker, lease, epoch and commit code, under paused time, from one seed.
 //!
-//! A seed decides everything: the world (the simulation's own, or models of AWS under the real SDK), how many shards and
-//! workers there are, what is put when, where shards split and merge, which requests are lost before or after their effect,
-//! throttled, late or never answered, which workers lose their power or stand still, and when. The auditor looks at the lake
-//! and the lease table after every effect on either. Then the faults stop, one more worker starts, and in bounded time
-//! everything must be there.
+//! A seed decides everything:
+//!
+//! - the environment: in memory, or models of AWS under the real SDK;
+//! - how many shards and workers there are, what is put when, and where shards split and merge;
+//! - which requests are lost before or after their effect, throttled, late, or never answered;
+//! - which workers are killed or paused, and when.
+//!
+//! The auditor checks the lake and the lease table after every effect on either. Then the faults stop, one more worker starts,
+//! and everything must be visible in bounded time.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `fleet` | a run: what happens when |
-//! | `world`, `cloud` | the two worlds |
-//! | `stream`, `plain` | the simulation's own stream, lake and leases, behind wires |
-//! | `wires` | what becomes of a worker's requests |
+//! | `environment`, `cloud` | the two environments |
+//! | `stream`, `in_memory` | the stream, the lake and the leases of the environment in memory |
+//! | `network` | what happens to a worker's requests |
 //! | `auditor` | what must hold at every moment |
 //! | `records` | what is put |
-//! | `faults`, `trace`, `rng` | what occurred, in which order, from which numbers |
+//! | `faults`, `trace`, `rng` | which faults occurred, in which order, from which numbers |
 //!
-//! The simulator itself is checked by mutations: faults of the protocol, compiled in behind a switch, each of which a run
-//! must find ([`mutations::Mutation`]).
+//! Mutations check the simulation itself: each breaks the protocol behind a switch, and a run must find it
+//! ([`mutations::Mutation`]).
 
 pub mod auditor;
 pub mod cloud;
+pub mod environment;
 pub mod faults;
 pub mod fleet;
-pub mod plain;
+pub mod in_memory;
+pub mod network;
 pub mod records;
 pub mod rng;
 pub mod stream;
 pub mod trace;
-pub mod wires;
-pub mod world;
 
 use std::panic::AssertUnwindSafe;
 
@@ -37,42 +41,42 @@ use mutations::Mutation;
 
 use crate::fleet::Summary;
 
-/// Seeds that once failed, or showed something: they are always run.
+/// Seeds that failed once. The tests always run them.
 ///
-/// What a seed means changes with the simulation; what these showed stands in ARCHITECTURE.md.
+/// What a seed does changes with the simulation. ARCHITECTURE.md says what these seeds have found.
 pub const REGRESSIONS: &[u64] = &[129, 154, 327, 395, 465, 757, 1047, 1167, 2376];
 
-/// A run that broke a promise.
+/// A run that violated a rule.
 #[derive(Debug)]
 pub struct Violation {
     /// Its seed.
     pub seed: u64,
-    /// What was broken.
+    /// What was violated.
     pub what: String,
-    /// What happened last.
+    /// The last events.
     pub trace: Vec<String>,
 }
 
-/// Runs a fleet from a seed, with one fault of the protocol or none.
+/// Runs a fleet from a seed, with one mutation of the protocol or none.
 ///
 /// # Errors
-/// A promise was broken.
+/// A rule was violated.
 pub fn run(seed: u64, mutation: Option<Mutation>) -> Result<Summary, Violation> {
     let last = fleet::LastTrace::default();
     let held = last.clone();
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
         Mutation::switch(mutation);
-        // The SDK's and the retries' jitter.
+        // The jitter of the SDK and of retries.
         fastrand::seed(seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O");
-        let message = runtime.block_on(fleet::run(seed, &held));
+        let summary = runtime.block_on(fleet::run(seed, &held));
         runtime.shutdown_background();
-        message
+        summary
     }));
     Mutation::switch(None);
     let what = match result {
-        Ok(Ok(message)) => return Ok(message),
+        Ok(Ok(summary)) => return Ok(summary),
         Ok(Err(what)) => what,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();

@@ -1,8 +1,8 @@
-//! `shardlake-sim`: runs seeds, and shows that the simulation finds what it should.
+//! `shardlake-sim`: runs seeds, and shows that the simulation finds every mutation of the protocol.
 //!
-//!     shardlake-sim --seeds 1..10000             every seed, on all cores; a table of the faults that occurred
-//!     shardlake-sim --seeds 17 --trace           one seed, and what happened in it
-//!     shardlake-sim --mutations --seeds 1..300   each fault of the protocol, until a seed finds it
+//!     shardlake-sim --seeds 1..10000             runs these seeds on all cores; shows which faults occurred
+//!     shardlake-sim --seeds 17 --trace           runs one seed, and shows its events if it fails
+//!     shardlake-sim --mutations --seeds 1..300   runs each mutation until a seed finds it
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -28,28 +28,28 @@ struct Args {
     /// The seeds to run, as in 1..10000 (both ends are run), or one
     #[arg(long, value_parser = seeds, default_value = "1..300")]
     seeds: RangeInclusive<u64>,
-    /// How many run at once [default: one a core]
+    /// How many seeds run at once [default: one for each core]
     #[arg(long)]
     jobs: Option<usize>,
-    /// Break the protocol in each known way, and see that it is found
+    /// Break the protocol in each known way, and check that a seed finds it
     #[arg(long)]
     mutations: bool,
     /// Break the protocol in this way
     #[arg(long, value_parser = mutation)]
     mutation: Option<Mutation>,
-    /// Show what happened last before a violation
+    /// Show the last events before a violation
     #[arg(long)]
     trace: bool,
     /// What the workers log, as in RUST_LOG: shardlake=info; use it with one seed
     #[arg(long)]
     log: Option<Targets>,
-    /// Go on after a violation
+    /// Continue after a violation
     #[arg(long)]
     keep_going: bool,
 }
 
 fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
-    let number = |text: &str| text.parse().map_err(|_| format!("'{text}' is no seed"));
+    let number = |text: &str| text.parse().map_err(|_| format!("invalid seed '{text}': expected a number"));
     match text.split_once("..") {
         Some((from, to)) => Ok(number(from)?..=number(to.trim_start_matches('='))?),
         None => number(text).map(|seed| seed..=seed),
@@ -59,7 +59,7 @@ fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
 fn mutation(name: &str) -> Result<Mutation, String> {
     let named = Mutation::ALL.iter().copied().find(|mutation| format!("{mutation:?}") == name);
     let known = || Mutation::ALL.iter().map(|mutation| format!("{mutation:?}")).collect::<Vec<_>>().join(", ");
-    named.ok_or_else(|| format!("there is no {name}: {}", known()))
+    named.ok_or_else(|| format!("unknown mutation {name}: expected one of {}", known()))
 }
 
 fn main() -> ExitCode {
@@ -68,32 +68,32 @@ fn main() -> ExitCode {
         let lines = tracing_subscriber::fmt::layer().without_time().with_writer(std::io::stderr);
         tracing_subscriber::registry().with(lines.with_filter(targets.clone())).init();
     } else {
-        // What panics in a run is told as a violation of its seed.
+        // A panic in a run is reported as a violation of its seed.
         std::panic::set_hook(Box::new(|_| {}));
     }
-    let all_well = if args.mutations { mutations(&args) } else { plain(&args) };
-    if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_ok = if args.mutations { run_mutations(&args) } else { run_seeds(&args) };
+    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs seeds side by side until `each` has enough. Gives the seconds that it took.
+/// Runs seeds concurrently until `each` returns true. Returns the seconds that it took.
 fn run(
     args: &Args,
     mutation: Option<Mutation>,
     each: &(dyn Fn(u64, Result<Summary, Violation>) -> bool + Sync),
 ) -> u64 {
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
-    let (next, enough) = (AtomicU64::new(*args.seeds.start()), AtomicBool::new(false));
+    let (next, is_done) = (AtomicU64::new(*args.seeds.start()), AtomicBool::new(false));
     let begun = begin();
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
-                while !enough.load(Ordering::Relaxed) {
+                while !is_done.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed > *args.seeds.end() {
                         break;
                     }
                     if each(seed, simulation::run(seed, mutation)) {
-                        enough.store(true, Ordering::Relaxed);
+                        is_done.store(true, Ordering::Relaxed);
                     }
                 }
             });
@@ -102,7 +102,7 @@ fn run(
     begun.elapsed().as_secs()
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long the tool takes is told to whoever runs it")]
+#[expect(clippy::disallowed_methods, reason = "the tool shows how long it took")]
 fn begin() -> std::time::Instant {
     std::time::Instant::now()
 }
@@ -122,7 +122,7 @@ struct Sum {
     violations: BTreeMap<u64, String>,
 }
 
-fn plain(args: &Args) -> bool {
+fn run_seeds(args: &Args) -> bool {
     let (sum, tally) = (Mutex::new(Sum::default()), Tally::default());
     let seconds = run(args, args.mutation, &|seed, result| {
         let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,17 +131,17 @@ fn plain(args: &Args) -> bool {
             eprintln!("{} runs, {} violations", sum.runs, sum.violations.len());
         }
         match result {
-            Ok(message) => {
-                tally.add(&message.tally);
-                sum.records += message.records;
-                sum.trimmed += message.trimmed;
-                sum.epochs += message.epochs;
-                sum.rolled_forward += message.rolled_forward;
-                sum.rolled_back += message.rolled_back;
-                sum.aborted += message.aborted;
-                sum.workers += u64::from(message.workers);
-                sum.requests += message.requests;
-                sum.virtual_ms += message.virtual_ms;
+            Ok(summary) => {
+                tally.add(&summary.tally);
+                sum.records += summary.records;
+                sum.trimmed += summary.trimmed;
+                sum.epochs += summary.epochs;
+                sum.rolled_forward += summary.rolled_forward;
+                sum.rolled_back += summary.rolled_back;
+                sum.aborted += summary.aborted;
+                sum.workers += u64::from(summary.workers);
+                sum.requests += summary.requests;
+                sum.virtual_ms += summary.virtual_ms;
                 false
             }
             Err(violation) => {
@@ -152,13 +152,13 @@ fn plain(args: &Args) -> bool {
         }
     });
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    println!("{} runs in {seconds} s, {} of the fleets' own time", sum.runs, spoken(sum.virtual_ms));
+    println!("{} runs in {seconds} s, {} of virtual time", sum.runs, hours_and_minutes(sum.virtual_ms));
     println!(
         "  {} workers, {} requests, {} records, {} epochs committed",
         sum.workers, sum.requests, sum.records, sum.epochs
     );
     println!(
-        "  {} epochs given up, {} finished by another worker, {} rolled back after their decision; {} records trimmed unread",
+        "  {} epochs abandoned, {} rolled forward by another worker, {} rolled back after their decision; {} records trimmed unread",
         sum.aborted, sum.rolled_forward, sum.rolled_back, sum.trimmed
     );
     println!("faults that occurred:\n{}", tally.table());
@@ -180,14 +180,14 @@ fn show(args: &Args, violation: &Violation) {
     }
 }
 
-fn spoken(ms: u64) -> String {
+fn hours_and_minutes(ms: u64) -> String {
     let time = Duration::from_millis(ms).as_secs();
     format!("{} h {} min", time / 3600, time / 60 % 60)
 }
 
-fn mutations(args: &Args) -> bool {
+fn run_mutations(args: &Args) -> bool {
     let mut missed = Vec::new();
-    println!("{:<26} {:>9}  what the simulation said", "fault of the protocol", "found by");
+    println!("{:<26} {:>9}  what it found", "mutation", "found by");
     for &mutation in Mutation::ALL {
         let found: Mutex<Option<(u64, String)>> = Mutex::default();
         run(args, Some(mutation), &|seed, result| {

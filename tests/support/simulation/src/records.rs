@@ -1,13 +1,13 @@
-//! What is put into the streams: good records and bad ones, aggregates, and partitions by the hundred.
+//! The records that are put into the streams: valid and invalid ones, aggregates, and hundreds of partitions.
 //!
-//! Owns: the bytes, all of them different, and the dataset that they are of. The layout of an aggregate is written here from
-//! its public description, and not taken from the product.
+//! Owns: the bytes of records, no two of them equal, and the definition of their dataset. Does not own: where they are put
+//! (the environments). The layout of an aggregate is written here from its public description, not taken from the product.
 
 use std::fmt::Write as _;
 
 use md5::{Digest, Md5};
 
-use crate::faults::Kind;
+use crate::faults::FaultKind;
 use crate::rng::Rng;
 
 /// The dataset of all records.
@@ -30,29 +30,29 @@ pointer = "/kind"
 type = "string"
 "#;
 
-/// One more column, as after a change of the configuration.
+/// A further column, for a worker whose configuration has changed.
 pub const FURTHER_COLUMN: &str = r#"[[column]]
 name = "extra"
 pointer = "/extra"
 type = "string"
 "#;
 
-/// Bytes of a record at most.
+/// Most bytes of a record.
 pub const RECORD_BYTES_MAX: usize = 4_000;
 
-/// Milliseconds since the epoch at which the 13th of January 2025 begins, UTC: the day that the first records are of.
+/// The start of 13 January 2025 UTC, in milliseconds since the Unix epoch: the day of the first records.
 const FIRST_DAY_MS: u64 = 1_736_726_400_000;
 const FIRST_DAY: u64 = 13;
 const DAY_MS: u64 = 86_400_000;
 
-/// What a record must be found as.
+/// What a record must become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Becomes {
-    /// A row with this id, in this folder.
+    /// A row with this id, in an object in this folder.
     Row {
-        /// Its column `id`, which no other record has.
+        /// The value of its column `id`. No other record has it.
         id: String,
-        /// Its partition.
+        /// The folder of its partition.
         folder: String,
     },
     /// A dead letter that holds its bytes.
@@ -64,14 +64,14 @@ pub enum Becomes {
 pub struct Draft {
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// What it must be found as.
+    /// What it must become.
     pub becomes: Becomes,
     /// What is wrong with it.
-    pub trouble: Option<Kind>,
+    pub fault: Option<FaultKind>,
 }
 
 impl Draft {
-    /// The `number`-th record of a run, of one of so many kinds.
+    /// The `number`-th record of a run, of one of `kinds` kinds.
     pub fn new(number: u64, kinds: u64, rng: &mut Rng) -> Self {
         let at = 1_736_764_200_000 + rng.below(200_000_000);
         let kind = rng.below(kinds);
@@ -101,14 +101,14 @@ impl Draft {
             _ => (good.into_bytes(), false),
         };
         if is_poison {
-            return Draft::bad(bytes, Kind::Poison);
+            return Draft::bad(bytes, FaultKind::Poison);
         }
-        Draft { bytes, becomes: Becomes::Row { id: format!("r{number}"), folder }, trouble: None }
+        Draft { bytes, becomes: Becomes::Row { id: format!("r{number}"), folder }, fault: None }
     }
 
-    /// One that can't become a row.
-    pub fn bad(bytes: Vec<u8>, trouble: Kind) -> Self {
-        Draft { bytes, becomes: Becomes::DeadLetter, trouble: Some(trouble) }
+    /// A record that can't become a row.
+    pub fn bad(bytes: Vec<u8>, fault: FaultKind) -> Self {
+        Draft { bytes, becomes: Becomes::DeadLetter, fault: Some(fault) }
     }
 }
 
@@ -117,7 +117,7 @@ pub fn aggregate(drafts: &[Draft]) -> Vec<u8> {
     let mut message = Vec::new();
     field(&mut message, 1, b"key");
     for draft in drafts {
-        // Index 0 of the keys, then the data.
+        // The index of the partition key, which is 0, then the data.
         let mut record = vec![0x08, 0x00];
         field(&mut record, 3, &draft.bytes);
         field(&mut message, 3, &record);

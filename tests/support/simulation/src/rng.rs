@@ -1,4 +1,4 @@
-//! Randomness from a seed.
+//! Random numbers from a seed: the same seed gives the same numbers.
 
 /// A generator: splitmix64.
 #[derive(Debug, Clone)]
@@ -19,19 +19,19 @@ impl Rng {
         z ^ z >> 31
     }
 
-    /// Below `bound`, which is not 0.
+    /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.draw() % bound
     }
 
-    /// A place in a list of this length, which is not 0.
-    pub fn place(&mut self, length: usize) -> usize {
-        usize::try_from(self.below(length as u64)).expect("it is below a length")
+    /// An index into a list of this length, which is not 0.
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).expect("it is below a usize")
     }
 
     /// One of these.
     pub fn one_of<T: Copy>(&mut self, these: &[T]) -> T {
-        these[self.place(these.len())]
+        these[self.index(these.len())]
     }
 
     /// True in `per_mille` of 1,000 cases.
@@ -39,7 +39,7 @@ impl Rng {
         self.below(1000) < per_mille
     }
 
-    /// A generator of its own.
+    /// An independent generator.
     pub fn fork(&mut self) -> Self {
         Rng::new(self.draw())
     }

@@ -1,8 +1,8 @@
-//! A simulated stream: shards that get records, split, merge, and are forgotten once they are read.
+//! A stream in memory. Its shards receive records, split, merge, and are forgotten once they are read.
 //!
-//! Owns: what is in the stream at which time, and reading it through a worker's wires. Does not own: what the records hold
-//! (`records`). Simpler than Kinesis on purpose: it is the other end of the trait that a source is behind. What belongs to
-//! Kinesis alone (iterators, aggregates, trimming) is in `aws`.
+//! Owns: what is in the stream at which time, and reading it through a worker's network. Does not own: what the records
+//! contain (`records`). It is simpler than Kinesis on purpose: it implements the product's trait for sources. What only Kinesis
+//! has (iterators, aggregates, trimming) is in `cloud`.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,10 @@ use pipeline::chunk::{Chunk, Frame, Framing};
 use shardlake::source::{Behind, Read, ShardReader, ShardSource, SourceError, SourceShard};
 use tokio::time::Instant;
 
-use crate::faults::Kind;
-use crate::wires::{Service, Trouble, Wires};
+use crate::faults::FaultKind;
+use crate::network::{Network, NetworkError, Service};
 
-/// Records of one answer.
+/// Most records of one read.
 const RECORDS_MAX: usize = 40;
 
 /// A shard.
@@ -27,7 +27,7 @@ struct SimShard {
     parents: Vec<ShardId>,
     children: Vec<ShardId>,
     records: Vec<SimRecord>,
-    closed: bool,
+    is_closed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ pub struct SimStream {
 }
 
 impl SimStream {
-    /// A stream of so many shards.
+    /// A stream of `shards` shards.
     pub fn new(name: &str, shards: u64) -> Self {
         let name = StreamName::new(name).expect("a plain name");
         let stream = SimStream { name, shards: Arc::default(), unlisted: Arc::default() };
@@ -68,27 +68,27 @@ impl SimStream {
     fn add(&self, parents: Vec<ShardId>) -> ShardId {
         let mut shards = self.shards();
         let id = ShardId::new(format!("shardId-{:03}", shards.len())).expect("a plain name");
-        shards.push(SimShard { id: id.clone(), parents, children: Vec::new(), records: Vec::new(), closed: false });
+        shards.push(SimShard { id: id.clone(), parents, children: Vec::new(), records: Vec::new(), is_closed: false });
         id
     }
 
-    /// The shards that take records.
+    /// The shards that accept records.
     pub fn open_shards(&self) -> Vec<ShardId> {
-        self.shards().iter().filter(|shard| !shard.closed).map(|shard| shard.id.clone()).collect()
+        self.shards().iter().filter(|shard| !shard.is_closed).map(|shard| shard.id.clone()).collect()
     }
 
-    /// The shards that take no more.
+    /// The shards that accept no more records.
     pub fn closed_shards(&self) -> Vec<ShardId> {
-        self.shards().iter().filter(|shard| shard.closed).map(|shard| shard.id.clone()).collect()
+        self.shards().iter().filter(|shard| shard.is_closed).map(|shard| shard.id.clone()).collect()
     }
 
-    /// Puts a record, with a gap of `gap` numbers before it, which can be read after `late`: its number.
+    /// Puts a record after a gap of `gap` sequence numbers. It can be read after `late`. Returns its sequence number.
     pub fn put(&self, shard: &ShardId, gap: u64, bytes: Vec<u8>, late: Duration) -> u64 {
         let mut shards = self.shards();
         let shard = shards.iter_mut().find(|open| open.id == *shard).expect("it is open");
         let last = shard.records.last();
         let sequence = last.map_or(0, |last| last.sequence) + 1 + gap;
-        // Records are read in their order.
+        // Records are read in order.
         let visible_at = (Instant::now() + late).max(last.map_or_else(Instant::now, |last| last.visible_at));
         shard.records.push(SimRecord { sequence, bytes, visible_at });
         sequence
@@ -100,7 +100,7 @@ impl SimStream {
         self.close(shard, children.to_vec());
     }
 
-    /// Makes two shards one.
+    /// Merges two shards into one.
     pub fn merge(&self, left: &ShardId, right: &ShardId) {
         let child = self.add(vec![left.clone(), right.clone()]);
         self.close(left, vec![child.clone()]);
@@ -110,10 +110,10 @@ impl SimStream {
     fn close(&self, id: &ShardId, children: Vec<ShardId>) {
         let mut shards = self.shards();
         let shard = shards.iter_mut().find(|shard| shard.id == *id).expect("it is there");
-        (shard.closed, shard.children) = (true, children);
+        (shard.is_closed, shard.children) = (true, children);
     }
 
-    /// The stream lists this shard no more.
+    /// Stops listing a shard. Returns false if it was not listed.
     pub fn unlist(&self, shard: ShardId) -> bool {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).insert(shard)
     }
@@ -133,7 +133,7 @@ impl SimStream {
 }
 
 impl SimShard {
-    /// Records at or before a position.
+    /// The number of records up to a position.
     fn read_through(&self, position: &Position) -> usize {
         match position {
             Position::Beginning | Position::Since { .. } => 0,
@@ -151,52 +151,53 @@ impl SimShard {
     }
 }
 
-/// The stream as one worker sees it.
+/// A stream behind a worker's network.
 #[derive(Debug, Clone)]
-pub struct Wired {
-    pub(crate) wires: Arc<Wires>,
+pub struct NetworkedStream {
+    pub(crate) network: Arc<Network>,
     pub(crate) stream: SimStream,
 }
 
-fn message_of(place: impl std::fmt::Display, trouble: Trouble) -> SourceError {
+fn source_error(place: impl std::fmt::Display, error: NetworkError) -> SourceError {
     let place = place.to_string();
-    match trouble {
-        Trouble::Refused => SourceError::Unreadable { place, problem: "refused by the simulation".to_owned() },
+    match error {
+        NetworkError::Refused => SourceError::Unreadable { place, problem: "refused by the simulation".to_owned() },
         _ => SourceError::Unavailable { place, problem: "lost by the simulation".to_owned() },
     }
 }
 
 #[async_trait]
-impl ShardSource for Wired {
+impl ShardSource for NetworkedStream {
     fn stream(&self) -> &StreamName {
         &self.stream.name
     }
 
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
         let stream = self.stream.clone();
-        let listed = self.wires.send(Service::Stream, "ListShards", "", async move { stream.list() }).await;
-        listed.map_err(|trouble| message_of("the stream", trouble))
+        let listed = self.network.send(Service::Stream, "ListShards", "", async move { stream.list() }).await;
+        listed.map_err(|error| source_error("the stream", error))
     }
 
     async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
-        let found = self.stream.find(shard).ok_or_else(|| message_of(shard, Trouble::Refused))?;
+        let found = self.stream.find(shard).ok_or_else(|| source_error(shard, NetworkError::Refused))?;
         let next = found.read_through(after);
-        Ok(Box::new(SimReader { wired: self.clone(), shard: shard.clone(), next, after: after.clone(), reads: 0 }))
+        Ok(Box::new(SimReader { source: self.clone(), shard: shard.clone(), next, after: after.clone(), reads: 0 }))
     }
 
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {
         let (stream, id) = (self.stream.clone(), shard.clone());
-        let found = self.wires.send(Service::Stream, "Behind", shard.as_str(), async move { stream.find(&id) }).await;
-        let found =
-            found.map_err(|trouble| message_of(shard, trouble))?.ok_or_else(|| message_of(shard, Trouble::Refused))?;
+        let found = self.network.send(Service::Stream, "Behind", shard.as_str(), async move { stream.find(&id) }).await;
+        let found = found
+            .map_err(|error| source_error(shard, error))?
+            .ok_or_else(|| source_error(shard, NetworkError::Refused))?;
         let left = found.visible().saturating_sub(found.read_through(position));
-        let ended = *position == Position::End || !found.closed;
+        let ended = *position == Position::End || !found.is_closed;
         Ok(if left == 0 && ended { Behind::Nothing } else { Behind::Bytes(left as u64 + 1) })
     }
 }
 
 struct SimReader {
-    wired: Wired,
+    source: NetworkedStream,
     shard: ShardId,
     next: usize,
     after: Position,
@@ -206,21 +207,21 @@ struct SimReader {
 #[async_trait]
 impl ShardReader for SimReader {
     async fn read(&mut self, bytes: usize, mut buffer: Vec<u8>) -> Result<Read, SourceError> {
-        let (stream, id) = (self.wired.stream.clone(), self.shard.clone());
+        let (stream, id) = (self.source.stream.clone(), self.shard.clone());
         let found = async move { stream.find(&id) };
-        let found = self.wired.wires.send(Service::Stream, "GetRecords", self.shard.as_str(), found).await;
-        let shard = found.map_err(|trouble| message_of(&self.shard, trouble))?.expect("it was opened");
+        let found = self.source.network.send(Service::Stream, "GetRecords", self.shard.as_str(), found).await;
+        let shard = found.map_err(|error| source_error(&self.shard, error))?.expect("it was opened");
         self.reads += 1;
         let visible = shard.visible();
-        let stream: Arc<str> = self.wired.stream.name.as_str().into();
+        let stream: Arc<str> = self.source.stream.name.as_str().into();
         if self.next < visible && self.reads.is_multiple_of(7) {
-            // Nothing for now, though there is more.
-            self.wired.wires.tally().note(Kind::EmptyAnswer);
+            // No records for now, although there are more.
+            self.source.network.tally().note(FaultKind::EmptyAnswer);
             let chunk = Chunk::new(stream, shard.id.as_str().into(), 0, Vec::new(), Framing::Records(Vec::new()));
             return Ok(Read::Chunk { chunk, through: self.after.clone(), source_bytes: 0 });
         }
         if self.next == visible {
-            let at_end = shard.closed && visible == shard.records.len();
+            let at_end = shard.is_closed && visible == shard.records.len();
             return Ok(if at_end { Read::End { children: shard.children } } else { Read::AtTip });
         }
         let mut frames = Vec::new();

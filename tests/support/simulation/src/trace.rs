@@ -1,14 +1,14 @@
-//! What happened in a run, in order: its digest tells two runs apart, its last lines tell how a failure came about.
+//! What happened in a run, in order. The digest shows whether two runs were the same, and the last lines explain a failure.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tokio::time::Instant;
 
-/// Lines that are kept.
+/// The number of last lines that are kept.
 const KEPT: usize = 20_000;
 
-/// A trace.
+/// The trace of a run.
 #[derive(Debug)]
 pub struct Trace {
     begun: Instant,
@@ -18,12 +18,12 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Nothing happened yet.
+    /// An empty trace.
     pub fn new() -> Self {
         Trace { begun: Instant::now(), digest: DefaultHasher::new(), events: 0, kept: VecDeque::new() }
     }
 
-    /// Something happened.
+    /// Adds an event.
     pub fn add(&mut self, worker: u32, operation: &str, about: &str, fate: &str) {
         let at_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         (at_ms, worker, operation, about, fate).hash(&mut self.digest);
@@ -35,12 +35,12 @@ impl Trace {
         self.kept.push_back(format!("{at_ms:>8} ms  w{worker:<3} {operation} {about}{separator}{fate}"));
     }
 
-    /// How much happened.
+    /// The number of events.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// The same for two runs in which the same happened at the same times.
+    /// Equal for two runs with the same events at the same times.
     pub fn digest(&self) -> u64 {
         self.digest.finish()
     }

@@ -1,21 +1,22 @@
-//! The seeds that are always run, and that the simulation finds what it should.
+//! The seeds that every test run includes, and the seeds that find the mutations.
 //!
-//! `SIMULATION_SEEDS=100..400` runs other seeds; `shardlake-sim --seeds 1..10000` many.
+//! `SIMULATION_SEEDS=100..400` runs other seeds. `shardlake-sim --seeds 1..10000` runs many.
 
-#![expect(clippy::unwrap_used, reason = "a test: what fails, fails it")]
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is a failure")]
 
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mutations::Mutation;
-use simulation::faults::{Kind, Tally};
+use simulation::faults::{FaultKind, Tally};
 use simulation::{REGRESSIONS, run};
 
-/// Seeds of a plain run of the tests.
+/// The seeds of a run without `SIMULATION_SEEDS`.
 const SEEDS: Range<u64> = 0..240;
 
-/// A seed that finds each fault of the protocol. Should the code change so that it does not any more, the next ones are tried.
+/// For some mutations a seed that finds it, so that no other seed must be tried. If the code changes and the seed does not find
+/// it any more, the test tries the seeds from 0 on.
 const FOUND_BY: [(Mutation, u64); 12] = [
     (Mutation::DecideAnywhere, 42),
     (Mutation::AdvanceWhatIsNotPending, 69),
@@ -30,7 +31,7 @@ const FOUND_BY: [(Mutation, u64); 12] = [
     (Mutation::SweepWhatIsPending, 23),
     (Mutation::SweepWhatMayBeDecided, 176),
 ];
-/// How many seeds a fault of the protocol may take to be found.
+/// The number of seeds within which every mutation must be found.
 const WITHIN: u64 = 300;
 
 fn seeds() -> Range<u64> {
@@ -41,7 +42,7 @@ fn seeds() -> Range<u64> {
     std::env::var("SIMULATION_SEEDS").ok().map_or(SEEDS, |text| parse(text).expect("SIMULATION_SEEDS is like 0..100"))
 }
 
-/// Runs seeds on both cores; the faults that occurred.
+/// Runs seeds on two threads. Returns the faults that occurred.
 fn run_all(seeds: &[u64]) -> Tally {
     let (next, tally, failed) = (AtomicU64::new(0), Tally::default(), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -49,7 +50,7 @@ fn run_all(seeds: &[u64]) -> Tally {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap()) {
                     match run(*seed, None) {
-                        Ok(message) => tally.add(&message.tally),
+                        Ok(summary) => tally.add(&summary.tally),
                         Err(violation) => failed.lock().unwrap().push(violation),
                     }
                 }
@@ -66,29 +67,29 @@ fn run_all(seeds: &[u64]) -> Tally {
 }
 
 #[test]
-fn fleets_commit_every_record_exactly_once_whatever_fails() {
+fn fleets_commit_every_record_exactly_once_under_all_faults() {
     let all: Vec<u64> = REGRESSIONS.iter().copied().chain(seeds()).collect();
     let tally = run_all(&all);
     eprintln!("{}", tally.table());
     if seeds() == SEEDS {
-        // One that needs luck: records that are trimmed in the very moment in which they are read.
-        let rare = [Kind::Trimmed];
-        let missing: Vec<Kind> = tally.missing().into_iter().filter(|kind| !rare.contains(kind)).collect();
+        // This one is rare: records must be trimmed at the very moment at which they are read.
+        let rare = [FaultKind::Trimmed];
+        let missing: Vec<FaultKind> = tally.missing().into_iter().filter(|kind| !rare.contains(kind)).collect();
         assert!(missing.is_empty(), "these faults never occurred: {missing:?}");
     }
 }
 
 #[test]
-fn the_same_seed_does_the_same_in_both_worlds() {
+fn a_seed_gives_the_same_run_every_time_in_both_environments() {
     for seed in [4, 5, 7, 11] {
-        let message = [run(seed, None).unwrap(), run(seed, None).unwrap()];
-        assert_eq!((message[0].digest, message[0].requests), (message[1].digest, message[1].requests), "seed {seed}");
-        assert!(message[0].requests > 100);
+        let [first, second] = [run(seed, None).unwrap(), run(seed, None).unwrap()];
+        assert_eq!((first.digest, first.requests), (second.digest, second.requests), "seed {seed}");
+        assert!(first.requests > 100);
     }
 }
 
 #[test]
-fn every_fault_of_the_protocol_is_found() {
+fn every_mutation_of_the_protocol_is_found() {
     std::panic::set_hook(Box::new(|_| {}));
     let finds = |mutation: Mutation| {
         let known = FOUND_BY.iter().filter(|(of, _)| *of == mutation).map(|(_, seed)| *seed);
@@ -98,5 +99,5 @@ fn every_fault_of_the_protocol_is_found() {
     let _ = std::panic::take_hook();
     let missed: Vec<_> = found.iter().filter(|(_, seed)| seed.is_none()).collect();
     eprintln!("{found:?}");
-    assert!(missed.is_empty(), "these faults of the protocol were not found: {missed:?}");
+    assert!(missed.is_empty(), "these mutations were not found: {missed:?}");
 }

@@ -30,13 +30,13 @@ struct Script {
 }
 
 impl Script {
-    fn tell(&mut self, line: impl Into<String>) {
+    fn note(&mut self, line: impl Into<String>) {
         self.message.push(line.into());
     }
 
-    fn tell_refused<T, E: ProvideErrorMetadata>(&mut self, what: &str, answer: Result<T, SdkError<E>>) {
+    fn note_refused<T, E: ProvideErrorMetadata>(&mut self, what: &str, answer: Result<T, SdkError<E>>) {
         let (kind, _) = refusal(answer);
-        self.tell(format!("{what}: {kind}"));
+        self.note(format!("{what}: {kind}"));
     }
 
     async fn active(&mut self) {
@@ -45,7 +45,7 @@ impl Script {
             let summary = described.stream_description_summary.unwrap();
             if summary.stream_status == StreamStatus::Active {
                 let (open, hours) = (summary.open_shard_count, summary.retention_period_hours);
-                return self.tell(format!("active: {open} open, {hours} hours"));
+                return self.note(format!("active: {open} open, {hours} hours"));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -54,7 +54,7 @@ impl Script {
     async fn put(&mut self, key: &str, hash_key: Option<&str>) -> String {
         let put = self.client.put_record().stream_name(&self.stream).partition_key(key).data(Blob::new(key));
         let put = put.set_explicit_hash_key(hash_key.map(str::to_owned)).send().await.unwrap();
-        self.tell(format!("put {key}: {} with {} digits", put.shard_id, put.sequence_number.len()));
+        self.note(format!("put {key}: {} with {} digits", put.shard_id, put.sequence_number.len()));
         put.sequence_number
     }
 
@@ -63,7 +63,7 @@ impl Script {
         for shard in listed.shards() {
             let keys = shard.hash_key_range.as_ref().unwrap();
             let numbers = shard.sequence_number_range.as_ref().unwrap();
-            self.tell(format!(
+            self.note(format!(
                 "{}: {}..={}, parents {:?} {:?}, closed {}",
                 shard.shard_id,
                 keys.starting_hash_key,
@@ -80,7 +80,7 @@ impl Script {
         let listed = self.client.list_shards().stream_name(&self.stream).shard_filter(filter).send().await.unwrap();
         let mut names: Vec<_> = listed.shards().iter().map(|shard| shard.shard_id.clone()).collect();
         names.sort();
-        self.tell(format!("{kind:?}: {names:?}"));
+        self.note(format!("{kind:?}: {names:?}"));
     }
 
     /// Reads a shard until it ends or returns no record.
@@ -103,19 +103,19 @@ impl Script {
             children.sort();
             iterator = answer.next_shard_iterator;
             if answer.records.is_empty() && iterator.is_some() {
-                self.tell(format!("{kind:?} of {number}: open"));
+                self.note(format!("{kind:?} of {number}: open"));
                 break;
             }
         }
         assert!(numbers.is_sorted());
-        self.tell(format!("{kind:?} of {number}: {read:?}, children {children:?}"));
+        self.note(format!("{kind:?} of {number}: {read:?}, children {children:?}"));
     }
 
     async fn pages(&mut self) {
         let mut page = self.client.list_shards().stream_name(&self.stream).max_results(2).send().await.unwrap();
         loop {
             let names: Vec<_> = page.shards().iter().map(|shard| shard.shard_id.clone()).collect();
-            self.tell(format!("page: {names:?}"));
+            self.note(format!("page: {names:?}"));
             let Some(token) = page.next_token else { return };
             page = self.client.list_shards().next_token(token).max_results(2).send().await.unwrap();
         }
@@ -131,18 +131,18 @@ impl Script {
         let listed = self.client.list_stream_consumers().stream_arn(&arn).send().await.unwrap();
         let mut names: Vec<_> = listed.consumers().iter().map(|consumer| consumer.consumer_name.clone()).collect();
         names.sort();
-        self.tell_refused("registered again", again);
-        self.tell(format!("registered: {} of {names:?}", consumer.consumer_status));
+        self.note_refused("registered again", again);
+        self.note(format!("registered: {} of {names:?}", consumer.consumer_status));
     }
 }
 
 async fn run(client: Client) -> Vec<String> {
     let stream = format!("model-{}", std::process::id());
     let mut script = Script { client: client.clone(), stream: stream.clone(), message: Vec::new() };
-    script.tell_refused("no stream", client.describe_stream_summary().stream_name("no-such-stream").send().await);
+    script.note_refused("no stream", client.describe_stream_summary().stream_name("no-such-stream").send().await);
     client.create_stream().stream_name(&stream).shard_count(3).send().await.unwrap();
     script.active().await;
-    script.tell_refused("created again", client.create_stream().stream_name(&stream).shard_count(3).send().await);
+    script.note_refused("created again", client.create_stream().stream_name(&stream).shard_count(3).send().await);
     script.shards().await;
 
     for key in ["a", "b", "c", "d"] {
@@ -155,9 +155,9 @@ async fn run(client: Client) -> Vec<String> {
     let entries = entries.map(|key| PutRecordsRequestEntry::builder().data(Blob::new(key.clone())).partition_key(key));
     let entries = entries.map(|entry| entry.build().unwrap()).collect();
     let put = client.put_records().stream_name(&stream).set_records(Some(entries)).send().await.unwrap();
-    script.tell(format!("failed: {:?}", put.failed_record_count));
+    script.note(format!("failed: {:?}", put.failed_record_count));
     let placed: Vec<_> = put.records().iter().map(|placed| placed.shard_id.clone().unwrap()).collect();
-    script.tell(format!("placed: {placed:?}"));
+    script.note(format!("placed: {placed:?}"));
     for number in 0..3 {
         script.read(number, ShardIteratorType::TrimHorizon, None).await;
         script.read(number, ShardIteratorType::Latest, None).await;
@@ -165,10 +165,10 @@ async fn run(client: Client) -> Vec<String> {
     script.read(0, ShardIteratorType::AtSequenceNumber, Some(&second)).await;
     script.read(0, ShardIteratorType::AfterSequenceNumber, Some(&second)).await;
     let lost = client.get_shard_iterator().stream_name(&stream).shard_id(shard(9));
-    script.tell_refused("no shard", lost.shard_iterator_type(ShardIteratorType::Latest).send().await);
+    script.note_refused("no shard", lost.shard_iterator_type(ShardIteratorType::Latest).send().await);
 
     let split = || client.split_shard().stream_name(&stream).shard_to_split(shard(0));
-    script.tell_refused("split outside", split().new_starting_hash_key(u128::MAX.to_string()).send().await);
+    script.note_refused("split outside", split().new_starting_hash_key(u128::MAX.to_string()).send().await);
     split().new_starting_hash_key(MIDDLE_OF_FIRST).send().await.unwrap();
     script.active().await;
     script.put("lowest after the split", Some("0")).await;
@@ -190,7 +190,7 @@ async fn run(client: Client) -> Vec<String> {
     let longer = |hours| client.increase_stream_retention_period().stream_name(&stream).retention_period_hours(hours);
     longer(48).send().await.unwrap();
     script.active().await;
-    script.tell_refused("shorter by increase", longer(24).send().await);
+    script.note_refused("shorter by increase", longer(24).send().await);
     let shorter = client.decrease_stream_retention_period().stream_name(&stream).retention_period_hours(24);
     shorter.send().await.unwrap();
     script.active().await;

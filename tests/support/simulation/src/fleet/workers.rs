@@ -1,7 +1,7 @@
-//! The workers of a fleet: each with wires, a clock and a configuration of its own.
+//! The workers of a fleet. Each has its own network, clock and configuration.
 //!
-//! Owns: what a worker is started with, and the judgement of how it ended. Does not own: when one is started, and what happens
-//! to it.
+//! Owns: what a worker is started with, and whether it may end as it did. Does not own: when a worker is started, and which
+//! faults it meets (`fleet`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,35 +13,40 @@ use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
-use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, WorkerSettings};
+use shardlake::commit::log::RollUpConfig;
+use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, StopConfig, WorkerSettings};
 use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{FAILOVER, Fleet, SKEW_MS};
-use crate::faults::Kind;
+use crate::faults::FaultKind;
+use crate::network::{CrashPoint, Network, Rates, Service};
 use crate::records::{DEFINITION, FURTHER_COLUMN, RECORD_BYTES_MAX};
-use crate::wires::{Fall, Rates, Service, Wires};
 
-/// In which time a record that was put can be read.
+/// The few commits of a run are in several roll-ups, and those of a clock that is behind are late.
+const ROLL_UPS: RollUpConfig = RollUpConfig { every: 3, margin: Duration::ZERO };
+/// The time within which a record that was put can be read.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(3);
 
-/// A worker's wall clock: the simulation's, and how far it is off.
+/// A worker's wall clock: the time of the run, plus the clock's error.
 struct SkewedClock {
     begun: Instant,
-    wires: Arc<Wires>,
+    network: Arc<Network>,
 }
 
 impl Clock for SkewedClock {
     fn now_ms(&self) -> i64 {
-        1_767_225_600_000 + i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX) + self.wires.clock_ms()
+        1_767_225_600_000
+            + i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX)
+            + self.network.clock_ms()
     }
 }
 
-/// A worker that was started.
+/// A worker that was started, and may have ended.
 pub(super) struct Running {
-    pub(super) wires: Arc<Wires>,
+    pub(super) network: Arc<Network>,
     pub(super) me: LeaseOwner,
     pub(super) stop: CancellationToken,
     pub(super) progress: Arc<Progress>,
@@ -50,30 +55,30 @@ pub(super) struct Running {
 
 /// Why a worker ended.
 pub(super) enum Failed {
-    /// Its world could not be opened: it is started again.
-    Opening,
+    /// It could not connect to its environment. The fleet starts another one.
+    Connecting,
     Run(WorkerError),
 }
 
 impl Fleet {
-    pub(super) fn wires(&mut self, worker: u32, rates: Rates, later_version: bool) -> Arc<Wires> {
+    pub(super) fn network(&mut self, worker: u32, rates: Rates, later_version: bool) -> Arc<Network> {
         let mut clock_ms = 0;
         if self.skewed && self.rng.chance(500) {
-            self.shared.tally.note(Kind::ClockSkewed);
+            self.shared.tally.note(FaultKind::ClockSkewed);
             clock_ms = i64::try_from(self.rng.below(240_000)).unwrap_or(0) - SKEW_MS;
         }
-        Wires::new(worker, self.rng.fork(), rates, clock_ms, later_version, Arc::clone(&self.shared))
+        Network::new(worker, self.rng.fork(), rates, clock_ms, later_version, Arc::clone(&self.shared))
     }
 
-    pub(super) fn clock(&self, wires: &Arc<Wires>) -> SharedClock {
-        Arc::new(SkewedClock { begun: self.begun, wires: Arc::clone(wires) })
+    pub(super) fn clock(&self, network: &Arc<Network>) -> SharedClock {
+        Arc::new(SkewedClock { begun: self.begun, network: Arc::clone(network) })
     }
 
     fn lanes(&self, changed: bool) -> Arc<LaneConfig> {
         let text = [DEFINITION, if changed { FURTHER_COLUMN } else { "" }].concat();
         let text = DefinitionText { file: "orders.toml".to_owned(), text };
         let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).expect("a good definition");
-        let streams: Vec<String> = self.world.streams().iter().map(ToString::to_string).collect();
+        let streams: Vec<String> = self.environment.streams().iter().map(ToString::to_string).collect();
         Arc::new(LaneConfig {
             graph: Graph::new(&streams, &datasets, self.raw),
             key: None,
@@ -91,16 +96,16 @@ impl Fleet {
         let tally = Arc::clone(&self.shared.tally);
         let (later, changed, little) = (self.rng.chance(100), self.rng.chance(150), self.rng.chance(250));
         for (happens, kind) in
-            [(later, Kind::VersionChanged), (changed, Kind::ConfigChanged), (little, Kind::LittleMemory)]
+            [(later, FaultKind::VersionChanged), (changed, FaultKind::ConfigChanged), (little, FaultKind::LittleMemory)]
         {
             if happens {
                 tally.note(kind);
             }
         }
-        let wires = self.wires(self.started, rates, later);
-        if rates.falls && self.rng.chance(600) {
+        let network = self.network(self.started, rates, later);
+        if rates.crashes && self.rng.chance(600) {
             let is_pause = self.rng.chance(400);
-            wires.fall(Fall {
+            network.crash_at(CrashPoint {
                 service: self.rng.one_of(&[
                     Service::Lake,
                     Service::Lake,
@@ -110,33 +115,37 @@ impl Fleet {
                 ]),
                 steps_only: self.rng.chance(700),
                 after: if self.rng.chance(500) { self.rng.below(4) } else { self.rng.below(60) },
-                behind: self.rng.chance(500),
+                after_effect: self.rng.chance(500),
                 pause: is_pause.then(|| Duration::from_millis(1_000 + self.rng.below(40_000))),
             });
         }
-        let clock = self.clock(&wires);
+        let clock = self.clock(&network);
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.rng.draw().to_le_bytes());
         bytes[8..12].copy_from_slice(&self.started.to_le_bytes());
         let me = LeaseOwner::from_random(bytes);
         let lanes = self.lanes(changed);
-        let threads = 1 + self.rng.place(2);
-        // With little memory a lane is full after every chunk, and gives its rows up in steps.
+        let threads = 1 + self.rng.index(2);
+        // With little memory a lane is full after every chunk, and encodes its rows in steps.
         let memory = if little { 128 << 10 } else { 64 << 20 };
         let file_bytes = self.rng.one_of(&[1_000, 1 << 20]);
         let epoch_interval = Duration::from_millis(200 + self.rng.below(2_000));
         let until_caught_up = self.rng.chance(500);
+        // With little time to stop, a commit is cut off where it is.
+        let stop_within = Duration::from_secs(self.rng.one_of(&[1, 25]));
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-        let (message, stopped, world) = (Arc::clone(&progress), stop.clone(), Arc::clone(&self.world));
-        let (its_wires, its_name) = (Arc::clone(&wires), me.clone());
+        let (counters, stopped, environment) = (Arc::clone(&progress), stop.clone(), Arc::clone(&self.environment));
+        let (its_network, its_name) = (Arc::clone(&network), me.clone());
         let (auditor, began) = (Arc::clone(&self.auditor), Instant::now());
         let task = tokio::spawn(async move {
-            let connected = world.connect(&its_wires, Arc::clone(&clock)).await.map_err(|_| Failed::Opening)?;
+            let connected =
+                environment.connect(&its_network, Arc::clone(&clock)).await.map_err(|_| Failed::Connecting)?;
             let settings = WorkerSettings {
                 output: OutputConfig { file_bytes, ..OutputConfig::default() },
                 commit: CommitConfig { interval: epoch_interval, input_bytes: 1 << 30 },
                 leases: LeaseConfig { failover: FAILOVER, hand_off: Duration::from_secs(8) },
                 limits: Limits { memory, threads, open_objects: 16, ..Limits::default() },
+                stop: StopConfig { within: stop_within },
             };
             let config = WorkerConfig {
                 me: its_name.clone(),
@@ -148,24 +157,25 @@ impl Fleet {
                 lanes,
                 settings,
                 encoder: EncoderConfig::default(),
+                roll_ups: ROLL_UPS,
                 until_caught_up,
             };
-            worker::run(config, message, stopped.clone()).await.map_err(Failed::Run)?;
+            worker::run(config, counters, stopped.clone()).await.map_err(Failed::Run)?;
             if !stopped.is_cancelled() {
                 auditor.caught_up(&its_name.to_string(), began - VISIBLE_WITHIN);
             }
             Ok(())
         });
-        self.workers.push(Running { wires, me, stop, progress, task: Some(task) });
+        self.workers.push(Running { network, me, stop, progress, task: Some(task) });
     }
 
-    /// Sees whether anything is wrong.
-    pub(super) async fn look(&mut self) -> Result<(), String> {
+    /// Fails if a worker ended as it must not, or the auditor has found a violation.
+    pub(super) async fn check(&mut self) -> Result<(), String> {
         let refused = self.refused;
         for running in &mut self.workers {
             let Some(task) = running.task.take_if(|task| task.is_finished()) else { continue };
             match task.await {
-                Ok(Ok(()) | Err(Failed::Opening)) => {}
+                Ok(Ok(()) | Err(Failed::Connecting)) => {}
                 Ok(Err(Failed::Run(error))) => judge(&error, refused)?,
                 Err(error) if error.is_cancelled() => {}
                 Err(error) => {
@@ -180,17 +190,53 @@ impl Fleet {
     }
 }
 
-/// A worker may end because a service stays away or refuses; never because of what it finds in lake or table.
+/// Parts of the messages of errors that mean that lake or table are broken.
+const BROKEN: [&str; 5] =
+    ["objects of epoch", "neither that intent", "with other bytes", "can't be read:", "is malformed"];
+
+/// A worker may end because a service does not answer or refuses. It must not end because of what it finds in the lake or the
+/// table.
 fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
     let text = error.to_string();
-    let broken = ["gone for good", "neither that intent", "with other bytes", "can't be read:", "is malformed"];
-    let is_broken = broken.iter().any(|broken| text.contains(broken));
+    // Problems of shards are reported as text.
+    let is_broken = BROKEN.iter().any(|broken| text.contains(broken));
     let may_happen = match error {
         WorkerError::Commit(error) => error.is_retryable() || refused,
         WorkerError::Leases(error) => error.is_retryable() || refused,
-        // An upload that a lifecycle rule has aborted is refused.
+        // A service refuses an upload that a lifecycle rule has aborted.
         WorkerError::Lake(_) | WorkerError::Shards { .. } | WorkerError::Raw(_) => true,
+        WorkerError::StopTimedOut { .. } => true,
         WorkerError::Encode(_) => false,
     };
     if is_broken || !may_happen { Err(format!("a worker ended: {text}")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use checkpoints::StoreError;
+    use shardlake::commit::{CommitError, UnreadableManifest};
+    use shardlake::lake::{LakeError, ObjectKey};
+
+    #[test]
+    fn a_worker_must_not_end_because_the_lake_or_the_table_is_broken() {
+        let text = || "x".to_owned();
+        let key = ObjectKey::new("x").expect("a plain key");
+        let broken = [
+            CommitError::Torn { epoch: text(), missing: key.clone() },
+            CommitError::NoIntent { name: text() },
+            CommitError::Conflict { key, epoch: text() },
+            UnreadableManifest { name: text(), problem: text() }.into(),
+            StoreError::Malformed { item: text(), problem: text() }.into(),
+        ];
+        for error in broken {
+            let problems = vec![format!("shard 0: {error}")];
+            assert!(judge(&WorkerError::Shards { problems }, true).is_err(), "{error}");
+            assert!(judge(&error.into(), true).is_err());
+        }
+        let unavailable = LakeError::Unavailable { operation: text(), problem: text() };
+        assert!(judge(&CommitError::from(unavailable).into(), false).is_ok());
+        let refused = || CommitError::from(LakeError::Refused { operation: text(), problem: text() });
+        assert!(judge(&refused().into(), true).is_ok() && judge(&refused().into(), false).is_err());
+    }
 }

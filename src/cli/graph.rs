@@ -1,0 +1,50 @@
+//! `graph`: prints the stage graph.
+
+use std::process::ExitCode;
+
+use pipeline::graph::Graph;
+use serde_json::{Value, json};
+
+use crate::cli::args::{GraphArgs, GraphFormat};
+use crate::cli::load;
+use crate::config::Overrides;
+
+pub(crate) fn graph(args: &GraphArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let overrides = Overrides { config: args.config.clone(), sources: args.source.clone(), ..Overrides::default() };
+    let config = load(&overrides)?;
+    let names: Vec<String> = config
+        .sources
+        .iter()
+        .map(|source| source.stream_name().map_or_else(|| source.url.to_string(), str::to_owned))
+        .collect();
+    let graph = Graph::new(&names, &config.datasets, config.worker.output.raw.is_some());
+    if json {
+        println!("{}", as_json(&graph));
+        return Ok(ExitCode::SUCCESS);
+    }
+    match args.format {
+        GraphFormat::Text => print!("{}", graph.text(None)),
+        GraphFormat::Mermaid => print!("{}", graph.mermaid()),
+        GraphFormat::Dot => print!("{}", graph.dot()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(graph: &Graph) -> Value {
+    let nodes: Vec<Value> = graph
+        .nodes()
+        .iter()
+        .map(|node| {
+            let kind = format!("{:?}", node.kind).to_lowercase();
+            json!({ "name": node.name, "kind": kind, "detail": node.detail })
+        })
+        .collect();
+    let edges: Vec<Value> = graph
+        .edges()
+        .map(|(_, edge)| {
+            let name = |node: usize| &graph.nodes()[node].name;
+            json!({ "id": edge.id.to_string(), "from": name(edge.from), "to": name(edge.to), "dead_letters": edge.dead_letters })
+        })
+        .collect();
+    json!({ "nodes": nodes, "edges": edges })
+}

@@ -1,0 +1,95 @@
+//! `status`: shards, their owners and checkpoints, how far they are behind, and what has passed through the graph.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use checkpoints::Lease;
+
+use crate::cli::args::LakeArgs;
+use crate::cli::load;
+use crate::cli::output::{Table, counted, shorten, show_bytes, show_count, show_holder};
+use crate::clock::{SharedClock, SystemClock};
+use crate::commit::{EdgeTotal, Stores, log};
+use crate::config::Config;
+use crate::inspect::{EdgeStatus, ShardStatus, Status, how_far_behind};
+use crate::setup::{load_aws, open_by_name, open_existing, open_sources};
+use crate::source::ShardSource;
+
+pub(crate) async fn status(args: &LakeArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let config = load(&args.overrides())?;
+    let stores = open_existing(&config).await?;
+    let log = log::read(&stores).await?;
+    let sources = sources(&config, &stores, &log.leases).await;
+    let behind = how_far_behind(&sources, &log.leases).await;
+    let status = Status::new(log, &behind);
+    if json {
+        println!("{}", serde_json::to_string(&status)?);
+    } else {
+        print_text(&status);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The sources of the configuration, and those that leases name by their URLs.
+async fn sources(config: &Config, stores: &Stores, leases: &[Lease]) -> Vec<Arc<dyn ShardSource>> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let aws = load_aws(config).await;
+    let opened = open_sources(config, &stores.lake, &clock, true, aws.as_ref()).await;
+    let mut sources: Vec<Arc<dyn ShardSource>> = match opened {
+        Ok(opened) => opened.into_iter().map(|opened| opened.source).collect(),
+        Err(error) => {
+            tracing::debug!(%error, "cannot open the configured sources; not showing how far they are behind");
+            Vec::new()
+        }
+    };
+    for lease in leases {
+        let stream = &lease.key.stream;
+        if !sources.iter().any(|source| source.stream() == stream)
+            && let Some(source) = open_by_name(stream, &stores.lake, &clock).await
+        {
+            sources.push(source);
+        }
+    }
+    sources
+}
+
+fn print_text(status: &Status) {
+    let mut table = Table::new(&["shard", "owner", ">checkpoint", ">behind", "pending"]);
+    for shard in &status.shards {
+        table.row([
+            shorten(shard.shard.as_str(), 48),
+            show_holder(shard.owner.as_ref(), shard.handed_to.as_ref()),
+            shorten(&shard.checkpoint.to_string(), 24),
+            show_behind(shard),
+            shard.pending.as_ref().map_or_else(String::new, |manifest| shorten(manifest.as_str(), 32)),
+        ]);
+    }
+    let streams: BTreeSet<&str> = status.shards.iter().map(|shard| shard.stream.as_str()).collect();
+    for stream in streams {
+        println!("stream {stream}");
+    }
+    print!("{}", table.render("  "));
+    let last = status.last_commit.as_ref().map_or_else(String::new, |at| format!(", the last at {at}"));
+    println!("\n{} committed{last}", counted(status.epochs, "epoch"));
+    for problem in &status.unreadable {
+        println!("{problem}");
+    }
+    let mut passed = Table::new(&["passed along", ">records", ">bytes"]);
+    for EdgeStatus { id, total: EdgeTotal(records, bytes) } in &status.edges {
+        passed.row([id.clone(), show_count(*records), show_bytes(*bytes)]);
+    }
+    if !passed.is_empty() {
+        println!();
+        print!("{}", passed.render("  "));
+    }
+}
+
+fn show_behind(shard: &ShardStatus) -> String {
+    match (shard.behind_bytes, shard.behind_ms) {
+        (Some(0), _) | (_, Some(0)) => "0".to_owned(),
+        (Some(bytes), _) => show_bytes(bytes),
+        (None, Some(ms)) => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        (None, None) => "?".to_owned(),
+    }
+}

@@ -1,0 +1,86 @@
+//! What all epochs of a lake add up to.
+//!
+//! Owns: the sums that `status` and `deadletters list` show, and adding a commit record to them. Addition is commutative, so
+//! the order in which records are added does not matter. Does not own: which records there are (the parent module).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::commit::epoch_id::EpochId;
+use crate::commit::manifest::{Manifest, ObjectKind};
+use crate::commit::totals::{EdgeTotal, Totals};
+
+/// What a set of commit records adds up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fold {
+    /// How many records there are.
+    pub epochs: u64,
+    /// The epoch that was written last.
+    pub latest: Option<Latest>,
+    /// What the records of the epochs became.
+    pub totals: Totals,
+    /// What has passed along the stage graph's edges, by id.
+    pub edges: BTreeMap<String, EdgeTotal>,
+    /// Dead letters by code and day of arrival (`2025-01-13`).
+    pub dead_letters: BTreeMap<String, BTreeMap<String, DeadLetterTotal>>,
+    /// Objects by kind.
+    pub objects: BTreeMap<ObjectKind, ObjectTotal>,
+}
+
+/// The newest epoch, by the time at which its manifest was written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Latest {
+    /// When it was written, RFC 3339.
+    pub written_at: String,
+    /// Its name.
+    pub epoch: EpochId,
+}
+
+/// Dead letters of one code and day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterTotal {
+    /// How many.
+    pub records: u64,
+    /// In how many objects.
+    pub files: u64,
+    /// The size of these.
+    pub bytes: u64,
+}
+
+/// Objects of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectTotal {
+    /// How many.
+    pub count: u64,
+    /// Rows or lines in them.
+    pub rows: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+impl Fold {
+    /// Adds a commit record.
+    pub fn add(&mut self, record: &Manifest) {
+        self.epochs += 1;
+        let latest = Latest { written_at: record.written_at.clone(), epoch: record.epoch.clone() };
+        self.latest = self.latest.take().max(Some(latest));
+        self.totals.add(&record.totals);
+        for (id, total) in &record.edges {
+            self.edges.entry(id.clone()).or_default().add(*total);
+        }
+        for object in &record.objects {
+            let total = self.objects.entry(object.kind).or_default();
+            total.count += 1;
+            total.rows = total.rows.saturating_add(object.rows);
+            total.bytes = total.bytes.saturating_add(object.bytes);
+            if object.kind == ObjectKind::Error {
+                let (code, day) = object.code_and_day();
+                let total = self.dead_letters.entry(code).or_default().entry(day).or_default();
+                total.records = total.records.saturating_add(object.rows);
+                total.files += 1;
+                total.bytes = total.bytes.saturating_add(object.bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What an audit may find wrong with a lake.
+
+use std::fmt;
+
+use checkpoints::{Position, ShardKey, ShardRange};
+use serde::Serialize;
+
+use crate::lake::ObjectKey;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Fault {
+    /// A commit record cannot be read.
+    UnreadableRecord {
+        /// Which one, and why.
+        problem: String,
+    },
+    /// A shard's ranges have a gap: a commit record is missing, or the records in the gap were never committed.
+    Gap {
+        /// The shard.
+        #[serde(flatten)]
+        key: ShardKey,
+        /// The end of the chain before the gap.
+        after: Position,
+        /// Where the chain continues, or the checkpoint of the shard's lease.
+        before: Position,
+    },
+    /// A shard's range was committed twice, in part or whole.
+    Overlap {
+        /// The shard.
+        #[serde(flatten)]
+        key: ShardKey,
+        /// The epoch whose range overlaps one that was found before.
+        epoch: String,
+        /// Its range.
+        range: ShardRange,
+    },
+    /// A commit record contradicts itself.
+    Sums {
+        /// The epoch.
+        epoch: String,
+        /// The sums that differ.
+        problem: String,
+    },
+    /// The commit log, which `status` reads, disagrees with the commit records.
+    Log {
+        /// In what.
+        problem: String,
+    },
+    /// An object is missing.
+    Missing {
+        /// Its key.
+        key: ObjectKey,
+        /// The epoch that wrote it.
+        epoch: String,
+    },
+    /// An object differs from what was written.
+    Altered {
+        /// Its key.
+        key: ObjectKey,
+        /// The epoch that wrote it.
+        epoch: String,
+        /// In what.
+        problem: String,
+    },
+    /// A visible object is in no commit record.
+    Unknown {
+        /// Its key.
+        key: ObjectKey,
+    },
+    /// An object is in two commit records.
+    Claimed {
+        /// Its key.
+        key: ObjectKey,
+        /// The second of them.
+        epoch: String,
+    },
+}
+
+impl Fault {
+    /// Returns true if a later scan found the same fault. Workers may have continued between two scans, so a gap is the
+    /// same if it begins at the same position, wherever it ends.
+    pub(crate) fn is_still(&self, later: &Fault) -> bool {
+        match (self, later) {
+            (Fault::Gap { key, after, .. }, Fault::Gap { key: other, after: other_after, .. }) => {
+                key == other && after == other_after
+            }
+            (Fault::Log { .. }, Fault::Log { .. }) => true,
+            _ => self == later,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::UnreadableRecord { problem } => write!(f, "unreadable commit record: {problem}"),
+            Fault::Gap { key, after, before } => {
+                write!(f, "gap: {key} has no commit record for ({after}, {before}]")
+            }
+            Fault::Overlap { key, epoch, range } => {
+                write!(
+                    f,
+                    "overlap: {key} was committed twice in ({}, {}], by epoch {epoch}",
+                    range.after(),
+                    range.through()
+                )
+            }
+            Fault::Sums { epoch, problem } => write!(f, "sums: the commit record of epoch {epoch} says {problem}"),
+            Fault::Log { problem } => write!(
+                f,
+                "log: {problem}; delete the objects in _rollups/ to have the sums computed again from the commit records"
+            ),
+            Fault::Missing { key, epoch } => write!(f, "missing: {key} of epoch {epoch} is not there"),
+            Fault::Altered { key, epoch, problem } => write!(f, "altered: {key} of epoch {epoch}: {problem}"),
+            Fault::Unknown { key } => write!(f, "unknown: {key} belongs to no commit record"),
+            Fault::Claimed { key, epoch } => write!(f, "claimed twice: {key}, again by epoch {epoch}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use checkpoints::{ShardId, StreamName};
+
+    #[test]
+    fn a_fault_is_a_sentence_and_a_json_object() {
+        let key = ShardKey::new(StreamName::new("orders").unwrap(), ShardId::new("a").unwrap());
+        let gap = Fault::Gap { key, after: Position::Beginning, before: Position::End };
+        assert_eq!(gap.to_string(), "gap: shard a of stream orders has no commit record for (TRIM_HORIZON, SHARD_END]");
+        assert_eq!(
+            serde_json::to_string(&gap).unwrap(),
+            r#"{"kind":"gap","stream":"orders","shard":"a","after":"TRIM_HORIZON","before":"SHARD_END"}"#
+        );
+    }
+}

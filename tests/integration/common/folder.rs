@@ -1,0 +1,135 @@
+//! A folder in which the binary runs, and everything that its commands printed there.
+//!
+//! Owns: running commands to their end, with an environment that has nothing of the machine's own AWS settings. Does not own:
+//! workers in the background (`worker`).
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Mutex;
+
+use serde_json::Value;
+
+/// A temporary folder.
+pub(crate) struct Folder {
+    root: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+    printed: Mutex<Vec<Printed>>,
+    pub(crate) workers: Mutex<u64>,
+}
+
+/// What one command printed.
+#[derive(Debug, Clone)]
+pub(crate) struct Printed {
+    /// Its arguments.
+    pub(crate) command: String,
+    /// Standard output, then standard error.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Printed {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Folder {
+            root: tempfile::tempdir().unwrap(),
+            environment: Vec::new(),
+            printed: Mutex::default(),
+            workers: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    pub(crate) fn append(&self, name: &str, text: &str) {
+        let mut file = fs::OpenOptions::new().append(true).open(self.path(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Sets a variable for all commands that follow.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The command, ready to be started.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shardlake"));
+        command.args(args).current_dir(self.root()).env_remove("RUST_LOG");
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command.env("AWS_EC2_METADATA_DISABLED", "true").envs(self.environment.iter().cloned());
+        command
+    }
+
+    /// Runs a command to its end, and keeps what it printed.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        let output = self.command(args).output().unwrap();
+        let bytes = [&output.stdout[..], b"\n", &output.stderr].concat();
+        self.printed.lock().unwrap().push(Printed { command: args.join(" "), bytes });
+        output
+    }
+
+    /// Runs a command that must end with this exit code: what it printed.
+    pub(crate) fn exits(&self, code: i32, args: &[&str]) -> String {
+        let output = self.run(args);
+        let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let last = printed.char_indices().rev().nth(3_000).map_or(0, |(start, _)| start);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", &printed[last..]);
+        printed
+    }
+
+    /// Runs a command that must succeed: its standard output.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {errors}{}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command with `--json` that must succeed: its standard output, parsed.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
+    }
+
+    /// What every command has printed so far.
+    pub(crate) fn printed(&self) -> Vec<Printed> {
+        self.printed.lock().unwrap().clone()
+    }
+
+    /// What the last command printed.
+    pub(crate) fn last_printed(&self) -> String {
+        self.printed.lock().unwrap().last().unwrap().text()
+    }
+
+    /// Every file below a folder, sorted.
+    pub(crate) fn files(&self, below: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.path(below)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() { folders.push(path) } else { found.push(path) }
+            }
+        }
+        found.sort();
+        found
+    }
+}

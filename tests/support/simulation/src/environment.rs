@@ -1,0 +1,248 @@
+//! The environment of a fleet: streams, a lease table and a lake, as the workers, the auditor and the fleet see them.
+//!
+//! Owns: the trait, and the first of its two implementations.
+//!
+//! - [`InMemory`] implements the product's three traits in memory. It is fast, and has faults that services rarely show.
+//! - `Cloud` (in `cloud`) has the product's real AWS clients, including the official SDK, over models of Kinesis, DynamoDB and
+//!   S3.
+//!
+//! Does not own: what happens to a worker's requests (`network`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use checkpoints::{LeaseOwner, MemoryStore as MemoryLeases, Position, ShardId, ShardKey, StreamName};
+use shardlake::clock::SharedClock;
+use shardlake::commit::Stores;
+use shardlake::lake::{MemoryStore, ObjectKey};
+use shardlake::retry::RetryPolicy;
+use shardlake::source::ShardSource;
+
+use crate::faults::FaultKind;
+use crate::in_memory::{NetworkedLake, NetworkedLeases};
+use crate::network::Network;
+use crate::records::Draft;
+use crate::rng::Rng;
+use crate::stream::{NetworkedStream, SimStream};
+
+/// A record, by its shard and position.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordId {
+    /// The shard.
+    pub key: ShardKey,
+    /// Its position.
+    pub position: Position,
+}
+
+/// A row of the lease table, as the auditor sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The shard.
+    pub key: ShardKey,
+    /// The worker that may commit it.
+    pub holder: Option<String>,
+    /// The position up to which it is committed.
+    pub checkpoint: Position,
+    /// The decided and unfinished epoch: its manifest, and the end of its range.
+    pub pending: Option<(String, Position)>,
+    /// Its parents in the same stream.
+    pub parents: Vec<ShardId>,
+}
+
+/// The connections of a worker.
+pub struct Connected {
+    /// The streams.
+    pub sources: Vec<Arc<dyn ShardSource>>,
+    /// Lake and leases.
+    pub stores: Stores,
+}
+
+/// An environment.
+#[async_trait]
+pub trait Environment: Send + Sync {
+    /// The names of the streams in the lake. Shards of different streams may have the same id.
+    fn streams(&self) -> Vec<StreamName>;
+
+    /// Connects a worker. The error says why it failed.
+    async fn connect(&self, network: &Arc<Network>, clock: SharedClock) -> Result<Connected, String>;
+
+    /// Lake and leases without a network, so without faults.
+    fn stores(&self) -> Stores;
+
+    /// The bytes of a visible object.
+    fn object(&self, key: &str) -> Option<Bytes>;
+
+    /// The lease table.
+    fn rows(&self) -> Vec<Row>;
+
+    /// Puts records, and returns them with their ids.
+    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)>;
+
+    /// Splits, merges or forgets a shard. Returns what happened, if anything did.
+    fn change_stream(&self, rng: &mut Rng) -> Option<FaultKind>;
+
+    /// The shards that accept no more records.
+    fn closed_shards(&self) -> Vec<ShardKey>;
+
+    /// Aborts uploads, as a lifecycle rule does: all of them, or one.
+    fn expire_uploads(&self, rng: &mut Rng);
+
+    /// Makes the next conditional write conflict with another one. Returns false if this environment has no such fault.
+    fn conflict(&self) -> bool;
+
+    /// Unusual behaviour that lasts for the whole run.
+    fn quirks(&self) -> Vec<FaultKind>;
+
+    /// The retention of the streams in milliseconds, if they trim records.
+    fn retention_ms(&self) -> Option<u64>;
+}
+
+/// The streams of an environment: the first of these, or both.
+pub const STREAMS: [&str; 2] = ["simulated", "another"];
+
+/// The environment in memory.
+#[derive(Debug)]
+pub struct InMemory {
+    lake: MemoryStore,
+    leases: MemoryLeases,
+    streams: Vec<SimStream>,
+    /// The longest time until a record that was put becomes visible.
+    late_ms: u64,
+    /// Whether a scan shows rows as of several times.
+    torn: bool,
+}
+
+impl InMemory {
+    /// An environment that follows from `rng`: one shard for each decision, two, or any number; metered or not.
+    pub fn new(rng: &mut Rng) -> Self {
+        let most = rng.one_of(&[1, 2, usize::MAX]);
+        let leases = MemoryLeases::new().with_decision_shards_max(most);
+        let leases = if rng.chance(500) { leases.with_metering() } else { leases };
+        let count = if rng.chance(250) { 2 } else { 1 };
+        let streams = STREAMS[..count].iter().map(|name| SimStream::new(name, 1 + rng.below(5))).collect();
+        let (late_ms, torn) = (rng.one_of(&[0, 0, 400, 3_000]), rng.chance(400));
+        InMemory { lake: MemoryStore::new(), leases, streams, late_ms, torn }
+    }
+}
+
+#[async_trait]
+impl Environment for InMemory {
+    fn streams(&self) -> Vec<StreamName> {
+        self.streams.iter().map(|stream| stream.name().clone()).collect()
+    }
+
+    async fn connect(&self, network: &Arc<Network>, _: SharedClock) -> Result<Connected, String> {
+        let connected = |stream: &SimStream| NetworkedStream { network: Arc::clone(network), stream: stream.clone() };
+        let sources = self.streams.iter().map(|stream| Arc::new(connected(stream)) as Arc<dyn ShardSource>).collect();
+        let stores = Stores::new(
+            Arc::new(NetworkedLake { network: Arc::clone(network), store: self.lake.clone() }),
+            Arc::new(NetworkedLeases { network: Arc::clone(network), store: self.leases.clone(), torn: self.torn }),
+            RetryPolicy::default(),
+        );
+        Ok(Connected { sources, stores })
+    }
+
+    fn stores(&self) -> Stores {
+        Stores::new(Arc::new(self.lake.clone()), Arc::new(self.leases.clone()), RetryPolicy::default())
+    }
+
+    fn object(&self, key: &str) -> Option<Bytes> {
+        self.lake.object(&ObjectKey::new(key).ok()?)
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let leases = self.leases.rows();
+        let row = |lease: checkpoints::Lease| Row {
+            key: lease.key,
+            holder: lease.holder.committer().map(ToString::to_string),
+            checkpoint: lease.checkpoint,
+            pending: lease.pending.map(|pending| (pending.manifest.to_string(), pending.through)),
+            parents: lease.parents.into_iter().collect(),
+        };
+        leases.into_iter().map(row).collect()
+    }
+
+    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)> {
+        let open = |stream: &SimStream| {
+            let shards = stream.open_shards().into_iter();
+            shards.map(|shard| (stream.clone(), shard)).collect::<Vec<_>>()
+        };
+        let open: Vec<(SimStream, ShardId)> = self.streams.iter().flat_map(open).collect();
+        let put = |draft: Draft| {
+            let (stream, shard) = &open[rng.index(open.len())];
+            let late = Duration::from_millis(rng.below(self.late_ms + 1));
+            let sequence = stream.put(shard, rng.below(9), draft.bytes.clone(), late);
+            let key = ShardKey::new(stream.name().clone(), shard.clone());
+            (RecordId { key, position: Position::at(sequence.into()) }, draft)
+        };
+        drafts.into_iter().map(put).collect()
+    }
+
+    fn change_stream(&self, rng: &mut Rng) -> Option<FaultKind> {
+        let stream = &self.streams[rng.index(self.streams.len())];
+        let open = stream.open_shards();
+        match rng.below(3) {
+            0 if open.len() < 12 => {
+                stream.split(&open[rng.index(open.len())]);
+                Some(FaultKind::Split)
+            }
+            1 if open.len() > 1 => {
+                let left = rng.index(open.len() - 1);
+                stream.merge(&open[left], &open[left + 1]);
+                Some(FaultKind::Merged)
+            }
+            2 => {
+                // A stream forgets a shard long after it was read to its end.
+                let rows = self.rows();
+                let read = |shard: &ShardId| {
+                    let key = ShardKey::new(stream.name().clone(), shard.clone());
+                    rows.iter().any(|row| row.key == key && row.checkpoint == Position::End)
+                };
+                let closed = stream.closed_shards().into_iter().find(read)?;
+                stream.unlist(closed).then_some(FaultKind::Unlisted)
+            }
+            _ => None,
+        }
+    }
+
+    fn closed_shards(&self) -> Vec<ShardKey> {
+        let closed = |stream: &SimStream| {
+            let shards = stream.closed_shards().into_iter();
+            shards.map(|shard| ShardKey::new(stream.name().clone(), shard)).collect::<Vec<_>>()
+        };
+        self.streams.iter().flat_map(closed).collect()
+    }
+
+    fn expire_uploads(&self, rng: &mut Rng) {
+        if rng.chance(400) {
+            self.lake.expire_uploads();
+        } else {
+            self.lake.expire_upload(rng.index(1000));
+        }
+    }
+
+    fn conflict(&self) -> bool {
+        false
+    }
+
+    fn quirks(&self) -> Vec<FaultKind> {
+        let quirks = [(self.late_ms > 0, FaultKind::VisibleLate), (self.torn, FaultKind::TornScans)];
+        quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect()
+    }
+
+    fn retention_ms(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Takes a lease from whoever holds it.
+pub async fn steal(stores: &Stores, key: &ShardKey, thief: &LeaseOwner) -> bool {
+    let Ok(rows) = stores.leases.get(std::slice::from_ref(key)).await else { return false };
+    let Some(Some(lease)) = rows.into_iter().next() else { return false };
+    if lease.holder.is(thief) || lease.is_done() {
+        return false;
+    }
+    matches!(stores.leases.take(thief, key, lease.counter).await, Ok(Some(_)))
+}
