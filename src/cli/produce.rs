@@ -20,7 +20,7 @@ use samples::{Generator, Kinds, Options, RecordKind};
 
 pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode> {
     let start_ms = parse_rfc3339_or_date(&args.start)
-        .ok_or_else(|| Usage(format!("--start '{}' is no time such as 2025-01-13T00:00:00Z", args.start)))?;
+        .ok_or_else(|| Usage(format!("--start '{}' is not a valid time such as 2025-01-13T00:00:00Z", args.start)))?;
     let kinds = match args.kind {
         ProduceKind::Events => Kinds::only(RecordKind::Events),
         ProduceKind::Assessments => Kinds::only(RecordKind::Assessments),

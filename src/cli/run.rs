@@ -49,8 +49,8 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         make_demo()?;
     }
     check_places(&config)?;
-    // From here on, not from the worker's beginning: opening and sweeping may take long, and the first process of a container
-    // ignores a signal that it does not listen to.
+    // Signals are handled before anything is opened: opening and sweeping may take long, and the first process of a container
+    // ignores signals that it has no handler for.
     let stop = CancellationToken::new();
     let listening = tokio::spawn(stop_on_signal(stop.clone()));
     let checking = async { check_lake(&config, load_aws(&config).await.as_ref(), args.new_lake).await };
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         let OpenedKey { key, made } = open_key(&config.key, load_aws(&config).await.as_ref()).await?;
         if let Some(path) = made {
             eprintln!(
-                "made the secret key of pseudonyms: {} (keep it, and keep it apart from the lake)",
+                "created the secret pseudonym key: {} (keep it, and keep it apart from the lake)",
                 path.display()
             );
         }
@@ -72,11 +72,11 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let opening = open(&mut config, key.as_ref(), &clock, args.until_caught_up, known);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let Components { stores, sources, aws } = opened?;
-    // What dead workers left behind goes first: only what certainly can't become visible any more.
+    // First remove what dead workers left behind, but only what can certainly not become visible any more.
     match unless_stopped(&stop, maintenance::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false)).await {
         None => return Ok(ExitCode::SUCCESS),
-        Some(Ok(swept)) => tracing::info!(?swept, "removed what ended workers had left behind"),
-        // Nothing rests on it: the next start, or `shardlake sweep`, does it.
+        Some(Ok(swept)) => tracing::info!(?swept, "removed what ended workers left behind"),
+        // The run does not depend on it. The next start or `shardlake sweep` does it.
         Some(Err(error)) => {
             tracing::warn!(%error, "failed to remove what ended workers left behind; the next start tries again")
         }
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let opening = open_raw_sink(&config, aws.as_ref());
     let Some(raw_sink) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let raw_sink = raw_sink?;
-    // A stream can't say how many bytes lie ahead.
+    // A stream cannot say how many bytes are still to be read.
     let measured = sources.iter().zip(&config.sources).filter(|(_, source)| source.url.backend().counts_bytes());
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
@@ -126,18 +126,18 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Makes the sample records, and says so.
+/// Creates the sample records unless they exist, and says so.
 fn make_demo() -> anyhow::Result<()> {
     let folder = Config::demo_records();
     if make_sample(&folder, SAMPLE_RECORDS)? {
-        eprintln!("no --source given: made {} sample records in {}/", show_count(SAMPLE_RECORDS), folder.display());
+        eprintln!("no --source given: created {} sample records in {}/", show_count(SAMPLE_RECORDS), folder.display());
     } else {
         eprintln!("no --source given: reading the sample records in {}/", folder.display());
     }
     Ok(())
 }
 
-/// Refuses places that can't be, before anything is touched.
+/// Refuses locations that cannot work, before anything is touched.
 fn check_places(config: &Config) -> anyhow::Result<()> {
     let lake = config.lake.backend();
     let folder = lake.folder();
@@ -194,7 +194,7 @@ fn configure(
     Ok((worker, lake))
 }
 
-/// Bytes that lie ahead of the checkpoints, for the progress bar.
+/// Bytes after the checkpoints, for the progress bar.
 async fn bytes_ahead(sources: &[Arc<dyn ShardSource>], stores: &Stores) -> u64 {
     let leases = stores.leases.list().await.unwrap_or_default();
     let mut total = 0;
@@ -229,7 +229,7 @@ async fn stop_on_signal(stop: CancellationToken) {
     stop.cancel();
 }
 
-/// What comes before the worker runs; `None` if it is told to stop meanwhile: nothing is held then, and nothing is lost.
+/// Work before the worker runs. `None` if a stop was requested in the meantime: then no lease is held, and nothing is lost.
 async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
@@ -246,7 +246,7 @@ struct Summary {
     /// The flags by which other commands find the lake.
     place: String,
     ok: bool,
-    /// Requests to AWS, by service and operation: what is paid for.
+    /// Requests to AWS, by service and operation, since each one costs money.
     requests: BTreeMap<String, u64>,
 }
 
@@ -275,9 +275,9 @@ impl Summary {
             let partitions = partitions.get(dataset).map_or(0, std::collections::HashSet::len);
             rows.row([dataset.clone(), show_count(*count), show_count(partitions as u64)]);
         }
-        let mut letters = Table::new(&["dead letters", ">records"]);
+        let mut dead_letters = Table::new(&["dead letters", ">records"]);
         for (code, count) in &totals.dead_letters {
-            letters.row([code.clone(), show_count(*count)]);
+            dead_letters.row([code.clone(), show_count(*count)]);
         }
         let mut files = Table::new(&["files", ">count", ">size"]);
         for (name, (count, bytes)) in ["processed/", "raw/", "error/"].iter().zip(objects) {
@@ -289,13 +289,13 @@ impl Summary {
         for (operation, count) in &self.requests {
             requests.row([operation.clone(), show_count(*count)]);
         }
-        for table in [rows, letters, files, requests].into_iter().filter(|table| !table.is_empty()) {
+        for table in [rows, dead_letters, files, requests].into_iter().filter(|table| !table.is_empty()) {
             text.push('\n');
             text.push_str(&table.render("  "));
         }
         if rolled_forward + rolled_back > 0 {
             text.push_str(&format!(
-                "\n  finished for workers that had ended: {} rolled forward, {rolled_back} back\n",
+                "\n  recovered after workers that had ended: {} rolled forward, {rolled_back} back\n",
                 counted(*rolled_forward, "epoch"),
             ));
         }

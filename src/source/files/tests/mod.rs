@@ -82,10 +82,10 @@ async fn read_all(source: &FileSource, id: &str, after: Position, bytes: usize) 
         match next(&mut *reader, bytes).await {
             Got::Chunk(more, through) => {
                 let before = positions.last().unwrap();
-                assert!(through > *before, "{through} lies behind {before}");
+                assert!(through > *before, "{through} is not after {before}");
                 for (sequence, _, _) in &more {
                     let at = Position::at(checkpoints::SequenceNumber::try_from(sequence.to_string()).unwrap());
-                    assert!(at > *before && at <= through, "{at} lies in ({before}, {through}]");
+                    assert!(at > *before && at <= through, "{at} is in ({before}, {through}]");
                 }
                 records.extend(more);
                 positions.push(through);
@@ -257,7 +257,7 @@ async fn a_damaged_compressed_file_is_read_up_to_the_damage() {
     let mut zstd = zstd::bulk::compress(text.as_bytes(), 1).unwrap();
     zstd.truncate(zstd.len() - 10);
     std::fs::write(folder.path().join("cut.ndjson.zst"), zstd).unwrap();
-    std::fs::write(folder.path().join("none.ndjson.gz"), "this is no gzip").unwrap();
+    std::fs::write(folder.path().join("none.ndjson.gz"), "not gzip").unwrap();
     std::fs::create_dir(folder.path().join("d")).unwrap();
     std::fs::write(folder.path().join("d/1.json.gz"), &cut).unwrap();
     std::fs::write(folder.path().join("d/2.json"), "{\"after\":1}").unwrap();
@@ -273,7 +273,7 @@ async fn a_damaged_compressed_file_is_read_up_to_the_damage() {
         // Reading from the position of the end finds the end.
         let (_, positions, _) = read_all(&source, id, Position::Beginning, 100).await;
         let (rest, _, end) = read_all(&source, id, positions.last().unwrap().clone(), 100).await;
-        assert_eq!((rest, end), (vec![], Got::End), "{id}: the damage is told once");
+        assert_eq!((rest, end), (vec![], Got::End), "{id}: the damage is reported once");
     }
     let (records, ..) = read_all(&source, "d/", Position::Beginning, 100_000).await;
     assert_eq!(records.iter().filter(|(_, _, damage)| *damage == Some(Damage::DamagedFile)).count(), 1);
