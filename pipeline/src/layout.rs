@@ -52,7 +52,7 @@ pub const CHECKPOINTS: &str = "_checkpoints/";
 pub const SCHEMAS: &str = "_schemas/";
 /// The object that identifies the lake and its format.
 pub const LAKE_IDENTITY: &str = "_lake.json";
-/// The object with the fingerprint of the key of pseudonyms, in a lake that was begun without a key.
+/// The object with the fingerprint of the pseudonym key, in a lake that was begun without a key.
 pub const LAKE_KEY: &str = "_lake_key.json";
 /// The folder of uploads in progress in a local lake.
 pub const STAGING: &str = "_staging";

@@ -1,7 +1,7 @@
 //! `config check`: the effective configuration, and whether the worker may do what it will have to do. `config keys`: every key
 //! of the file.
 //!
-//! Owns: printing. The key of pseudonyms is never printed, only where it is. Does not own: reading the configuration
+//! Owns: printing. The pseudonym key is never printed, only where it is. Does not own: reading the configuration
 //! (`crate::config`), trying the permissions (`crate::setup::permissions`).
 
 use std::process::ExitCode;

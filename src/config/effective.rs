@@ -1,6 +1,6 @@
 //! The configuration with every default, as a file that says the same.
 //!
-//! Owns: the text that `config check` prints. The key of pseudonyms is never in it, only where the key is.
+//! Owns: the text that `config check` prints. The pseudonym key is never in it, only where the key is.
 
 use std::fmt::Write as _;
 

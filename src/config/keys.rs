@@ -48,7 +48,7 @@ pub(crate) static SECTIONS: LazyLock<Vec<Section<Settings>>> = LazyLock::new(|| 
     vec![
         lake,
         Section::new("checkpoints", "Where positions and leases are kept.", checkpoints_keys()),
-        Section::new("anonymize", "The key of pseudonyms.", anonymize_keys()),
+        Section::new("anonymize", "The pseudonym key.", anonymize_keys()),
         Section::new("raw", "Records as they were received, below `raw/`.", raw_keys()),
         Section::new("parquet", "The files in `processed/`.", parquet_keys()),
         Section::new("commit", "When what was read becomes visible.", commit_keys()),
@@ -182,7 +182,7 @@ fn anonymize_keys() -> Vec<Key<Settings>> {
             show: |settings| settings.key.as_ref().and_then(KeySource::show),
         },
         default: Fallback::Required,
-        doc: "Where the key of pseudonyms is, never the key itself. It has at least 16 bytes. Without this section it is a file \
+        doc: "Where the pseudonym key is, never the key itself. It has at least 16 bytes. Without this section it is a file \
           beside a local lake, made at the first start; a lake on S3 needs one.",
     }]
 }

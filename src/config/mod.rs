@@ -48,7 +48,7 @@ pub struct SourceConfig {
     pub options: SourceOptions,
 }
 
-/// Where the key of pseudonyms is.
+/// Where the pseudonym key is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// In an environment variable.
@@ -144,7 +144,7 @@ pub struct Config {
     pub checkpoints: CheckpointsUrl,
     /// The datasets, compiled.
     pub datasets: Datasets,
-    /// Where the key of pseudonyms is.
+    /// Where the pseudonym key is.
     pub key: KeySource,
     /// What a worker runs by.
     pub worker: WorkerSettings,

@@ -66,7 +66,7 @@ pub(super) fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Pr
     if overrides.run && key == KeySource::Missing && datasets.need_key() {
         let kind = lake.backend().name();
         let message = format!(
-            "a lake on {kind} needs the key of pseudonyms: key = \"env:NAME\", \"file:PATH\" or \"secretsmanager:ARN\""
+            "a lake on {kind} needs the pseudonym key: key = \"env:NAME\", \"file:PATH\" or \"secretsmanager:ARN\""
         );
         report(problems, "[anonymize]", message);
     }

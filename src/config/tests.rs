@@ -251,7 +251,7 @@ fn a_lake_on_s3_needs_a_lease_store_and_a_key() {
         ..Overrides::default()
     };
     let message = Config::load(&overrides).unwrap_err().to_string();
-    assert!(message.contains("a lake on S3 needs the key of pseudonyms"), "{message}");
+    assert!(message.contains("a lake on S3 needs the pseudonym key"), "{message}");
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub trait LakeBackend: fmt::Display + Send + Sync {
     /// Its name in messages and in the documentation.
     fn name(&self) -> &'static str;
 
-    /// The folder of a lake on this machine. Checkpoints and the key of pseudonyms then have a default place.
+    /// The folder of a lake on this machine. Checkpoints and the pseudonym key then have a default place.
     fn folder(&self) -> Option<&Path> {
         None
     }

@@ -1,4 +1,4 @@
-//! What a lake says about itself: its format, and which key of pseudonyms it was written under.
+//! What a lake says about itself: its format, and which pseudonym key it was written under.
 //!
 //! Owns: the stored format of `_lake.json`, and the check that a process may use a lake. Does not own: how a fingerprint is
 //! computed (`setup::key`), the formats of other objects (`commit`, the pipeline crate).
@@ -68,7 +68,7 @@ pub enum IdentityError {
     },
     /// The lake was written under another key.
     #[error(
-        "the lake was written under another key of pseudonyms: with this one, every person would get a second pseudonym; use \
+        "the lake was written under another pseudonym key: with this one, every person would get a second pseudonym; use \
          the lake's own key, or a new lake"
     )]
     OtherKey,

@@ -1,4 +1,4 @@
-//! The key of pseudonyms: read from where the configuration says, or made on the first start.
+//! The pseudonym key: read from where the configuration says, or made on the first start.
 //!
 //! Owns: reading the key from the environment, a file or Secrets Manager, making the key file of a local lake (mode 0600), and
 //! the fingerprint by which a lake recognizes its key. Does not own: how a pseudonym is computed (the pipeline crate), where
@@ -25,7 +25,7 @@ pub struct OpenedKey {
     pub made: Option<PathBuf>,
 }
 
-/// Reads the key of pseudonyms. Makes the key file if the configuration allows it and there is none.
+/// Reads the pseudonym key. Makes the key file if the configuration allows it and there is none.
 ///
 /// # Errors
 /// [`OpenError::Key`]: there is no key, it cannot be read, or it is too short.
@@ -138,7 +138,7 @@ mod tests {
         let message = async |source| open(source).await.err().unwrap().to_string();
         assert_eq!(
             message(KeySource::Env("SHARDLAKE_TEST_NO_SUCH_KEY".into())).await,
-            "the key of pseudonyms: the environment variable SHARDLAKE_TEST_NO_SUCH_KEY is not set"
+            "the pseudonym key: the environment variable SHARDLAKE_TEST_NO_SUCH_KEY is not set"
         );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
@@ -146,7 +146,7 @@ mod tests {
         assert!(message(KeySource::File(path)).await.ends_with("the key has 5 bytes; it needs at least 16"));
         assert_eq!(
             message(KeySource::Missing).await,
-            "the key of pseudonyms: none is configured; set key in [anonymize]"
+            "the pseudonym key: none is configured; set key in [anonymize]"
         );
     }
 }

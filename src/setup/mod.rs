@@ -1,4 +1,4 @@
-//! Opening what the configuration names: lake, lease store, key of pseudonyms, sources and raw sink.
+//! Opening what the configuration names: lake, lease store, pseudonym key, sources and raw sink.
 //!
 //! Owns: the order in which they are opened, and the checks that come before anything is touched. Does not own: how each kind of
 //! source, lake and lease store is opened (its own backend), what the worker does with them.
@@ -53,8 +53,8 @@ pub enum OpenError {
     /// Lake or leases could not be read to compare them.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// The key of pseudonyms.
-    #[error("the key of pseudonyms: {0}")]
+    /// The pseudonym key.
+    #[error("the pseudonym key: {0}")]
     Key(String),
     /// A lake that must exist does not.
     #[error("there is no lake {lake}: name yours with --lake")]

@@ -38,7 +38,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// Asserts that a message begins with one of these characters, and contains no word of a key of pseudonyms in the file.
+/// Asserts that a message begins with one of these characters, and contains no word of a pseudonym key in the file.
 fn assert_message(message: &str, text: &str, begin: &str) {
     assert!(message.starts_with(|first: char| begin.contains(first)), "{message}");
     for secret in secrets(text) {
