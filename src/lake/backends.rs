@@ -4,17 +4,12 @@
 //! commands show it. To add a lake: its folder, the variant and the entries below, and the `mod` line in `lake`.
 
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
 
-use async_trait::async_trait;
-
-use crate::aws::permissions::{Permission, Trials};
-use crate::aws::{Aws, Created};
+use crate::aws::permissions::Permission;
+use crate::lake::backend::LakeBackend;
 use crate::lake::local::backend::LocalUrl;
 use crate::lake::s3::backend as s3;
 use crate::lake::s3::{S3Location, S3Options};
-use crate::lake::{LakeError, ObjectStore};
 use crate::settings::url::Url;
 use crate::settings::{Setting, Within};
 
@@ -32,6 +27,12 @@ pub enum LakeUrl {
 pub struct LakeOptions {
     /// Of a lake on S3.
     pub s3: S3Options,
+}
+
+impl AsRef<S3Options> for LakeOptions {
+    fn as_ref(&self) -> &S3Options {
+        &self.s3
+    }
 }
 
 impl LakeUrl {
@@ -56,7 +57,7 @@ impl LakeUrl {
     }
 
     /// The kind of lake.
-    pub fn backend(&self) -> &dyn LakeBackend {
+    pub fn backend(&self) -> &dyn LakeBackend<LakeOptions> {
         match self {
             LakeUrl::Local(url) => url,
             LakeUrl::S3(location) => location,
@@ -84,73 +85,10 @@ impl fmt::Display for LakeUrl {
     }
 }
 
-/// A kind of lake, by the URL of one lake.
-#[async_trait]
-pub trait LakeBackend: fmt::Display + Send + Sync {
-    /// Its name in messages and in the documentation.
-    fn name(&self) -> &'static str;
-
-    /// The folder of a lake on this machine. Checkpoints and the pseudonym key then have a default place.
-    fn folder(&self) -> Option<&Path> {
-        None
-    }
-
-    /// The URL by which a catalogue finds the lake.
-    fn catalog_url(&self) -> String {
-        self.to_string()
-    }
-
-    /// Whether opening it needs the SDK's settings.
-    fn needs_aws(&self) -> bool {
-        false
-    }
-
-    /// Checks that the lake can be there. Asks no service.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// Checks the options of this kind of lake.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    fn check_options(&self, _: &LakeOptions) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// Opens the lake for writing. It is made if it does not exist, unless it is `known` to exist.
-    async fn open(
-        &self,
-        options: &LakeOptions,
-        aws: Option<&Aws>,
-        known: bool,
-    ) -> Result<Arc<dyn ObjectStore>, LakeError>;
-
-    /// Opens the lake for reading; `None` if it does not exist.
-    async fn open_existing(
-        &self,
-        options: &LakeOptions,
-        aws: Option<&Aws>,
-    ) -> Result<Option<Arc<dyn ObjectStore>>, LakeError>;
-
-    /// Tries the actions that a worker needs.
-    async fn try_permissions(&self, _: &Aws, _: &mut Trials) {}
-
-    /// Makes what the lake is in, for a development account, if it does not exist. `None`: there is nothing to make.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    async fn create(&self, _: &Aws) -> Result<Option<Created>, String> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn a_url_is_read_and_shown_as_it_was_written() {

@@ -20,6 +20,7 @@ mod s3;
 
 mod schemas;
 
+pub mod backend;
 pub mod backends;
 pub mod identity;
 pub(crate) mod places;

@@ -144,9 +144,6 @@ mod tests {
         let path = folder.path().join("key");
         std::fs::write(&path, "short\n").unwrap();
         assert!(message(KeySource::File(path)).await.ends_with("the key has 5 bytes; it needs at least 16"));
-        assert_eq!(
-            message(KeySource::Missing).await,
-            "the pseudonym key: none is configured; set key in [anonymize]"
-        );
+        assert_eq!(message(KeySource::Missing).await, "the pseudonym key: none is configured; set key in [anonymize]");
     }
 }

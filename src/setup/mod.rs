@@ -24,7 +24,8 @@ use crate::lake::identity::{self, IdentityError};
 use crate::lake::{LakeError, ObjectStore, SchemaError, number_fields};
 use crate::raw::{RawError, RawSink};
 use crate::retry::RetryPolicy;
-use crate::source::backends::{OpenSource, OpenedSource, SourceOptions, SourceUrl};
+use crate::source::backend::{OpenSource, OpenedSource};
+use crate::source::backends::{SourceOptions, SourceUrl};
 use crate::source::{ShardSource, SourceError};
 
 pub use key::{OpenedKey, open_key};

@@ -10,6 +10,7 @@
 //!    everything that was read, including what contains no record.
 //! 3. A shard that has ended stays ended.
 
+pub mod backend;
 pub mod backends;
 mod files;
 mod kinesis;

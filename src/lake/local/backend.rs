@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::aws::Aws;
-use crate::lake::backends::{LakeBackend, LakeOptions};
+use crate::lake::backend::LakeBackend;
 use crate::lake::places::check_writable;
 use crate::lake::{LakeError, LocalStore, ObjectStore};
 
@@ -34,7 +34,7 @@ impl fmt::Display for LocalUrl {
 }
 
 #[async_trait]
-impl LakeBackend for LocalUrl {
+impl<Options: Sync> LakeBackend<Options> for LocalUrl {
     fn name(&self) -> &'static str {
         "folder"
     }
@@ -54,12 +54,12 @@ impl LakeBackend for LocalUrl {
         check_writable(&self.0).map_err(|problem| format!("the lake {self}: {problem}"))
     }
 
-    async fn open(&self, _: &LakeOptions, _: Option<&Aws>, known: bool) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    async fn open(&self, _: &Options, _: Option<&Aws>, known: bool) -> Result<Arc<dyn ObjectStore>, LakeError> {
         let store = if known { LocalStore::open_again(&self.0)? } else { LocalStore::open(&self.0)? };
         Ok(Arc::new(store))
     }
 
-    async fn open_existing(&self, _: &LakeOptions, _: Option<&Aws>) -> Result<Option<Arc<dyn ObjectStore>>, LakeError> {
+    async fn open_existing(&self, _: &Options, _: Option<&Aws>) -> Result<Option<Arc<dyn ObjectStore>>, LakeError> {
         if !self.0.is_dir() {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use checkpoints::error_chain;
 
 use crate::aws::permissions::{PROBE, Permission, Trials};
 use crate::aws::{Aws, Created};
-use crate::lake::backends::{LakeBackend, LakeOptions};
+use crate::lake::backend::LakeBackend;
 use crate::lake::{Encryption, LakeError, ObjectStore, S3Location, S3Options, S3Store};
 use crate::settings::{Fallback, Key, Kind};
 
@@ -137,9 +137,9 @@ pub(crate) fn keys() -> Vec<Key<S3Options>> {
 }
 
 impl S3Location {
-    async fn store(&self, options: &LakeOptions, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    async fn store(&self, options: &S3Options, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, LakeError> {
         let client = Aws::required(aws).s3();
-        let store = S3Store::new(client, self.clone(), &options.s3).map_err(|problem| LakeError::Refused {
+        let store = S3Store::new(client, self.clone(), options).map_err(|problem| LakeError::Refused {
             operation: format!("open the lake {self}"),
             problem: problem.to_string(),
         })?;
@@ -149,7 +149,7 @@ impl S3Location {
 }
 
 #[async_trait]
-impl LakeBackend for S3Location {
+impl<Options: AsRef<S3Options> + Sync> LakeBackend<Options> for S3Location {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -158,20 +158,20 @@ impl LakeBackend for S3Location {
         true
     }
 
-    fn check_options(&self, options: &LakeOptions) -> Result<(), String> {
-        options.s3.validate().map_err(|problem| problem.to_string())
+    fn check_options(&self, options: &Options) -> Result<(), String> {
+        options.as_ref().validate().map_err(|problem| problem.to_string())
     }
 
-    async fn open(&self, options: &LakeOptions, aws: Option<&Aws>, _: bool) -> Result<Arc<dyn ObjectStore>, LakeError> {
-        self.store(options, aws).await
+    async fn open(&self, options: &Options, aws: Option<&Aws>, _: bool) -> Result<Arc<dyn ObjectStore>, LakeError> {
+        self.store(options.as_ref(), aws).await
     }
 
     async fn open_existing(
         &self,
-        options: &LakeOptions,
+        options: &Options,
         aws: Option<&Aws>,
     ) -> Result<Option<Arc<dyn ObjectStore>>, LakeError> {
-        self.store(options, aws).await.map(Some)
+        self.store(options.as_ref(), aws).await.map(Some)
     }
 
     async fn try_permissions(&self, aws: &Aws, trials: &mut Trials) {

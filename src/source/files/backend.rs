@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use checkpoints::StreamName;
 
 use crate::lake::places::resolved;
-use crate::source::backends::{OpenSource, OpenedSource, SourceBackend};
+use crate::source::backend::{OpenSource, OpenedSource, SourceBackend};
 use crate::source::{FileSource, FilesConfig, SourceError};
 
 /// How long a `.json` file must not have changed before it counts as complete, while files are followed.
@@ -38,7 +38,7 @@ impl fmt::Display for FilesUrl {
 }
 
 #[async_trait]
-impl SourceBackend for FilesUrl {
+impl<Options: Sync> SourceBackend<Options> for FilesUrl {
     fn name(&self) -> &'static str {
         "file"
     }
@@ -69,7 +69,7 @@ impl SourceBackend for FilesUrl {
         }
     }
 
-    async fn open(&self, context: OpenSource<'_>) -> Result<OpenedSource, SourceError> {
+    async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError> {
         let OpenSource { name, record_bytes_max, complete, clock, lake, .. } = context;
         let files = FilesConfig { complete, settle: SETTLE, record_bytes_max, clock: Arc::clone(clock) };
         let source = FileSource::open(&self.0, name, files, Arc::clone(lake))?;

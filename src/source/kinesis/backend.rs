@@ -15,7 +15,7 @@ use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Aws, Created};
 use crate::settings::url::{Url, is_aws_name};
 use crate::settings::{Fallback, Key, Kind};
-use crate::source::backends::{OpenSource, OpenedSource, SourceBackend, SourceOptions};
+use crate::source::backend::{OpenSource, OpenedSource, SourceBackend};
 use crate::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, SourceError, Start};
 
 /// The IAM actions that reading a stream needs. On an encrypted stream the worker also needs `kms:Decrypt` with its key.
@@ -164,7 +164,7 @@ impl fmt::Display for KinesisUrl {
 }
 
 #[async_trait]
-impl SourceBackend for KinesisUrl {
+impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUrl {
     fn name(&self) -> &'static str {
         Self::NAME
     }
@@ -185,9 +185,9 @@ impl SourceBackend for KinesisUrl {
         true
     }
 
-    async fn open(&self, context: OpenSource<'_>) -> Result<OpenedSource, SourceError> {
+    async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError> {
         let OpenSource { name, options, record_bytes_max, clock, lake, aws, .. } = context;
-        let KinesisOptions { start, mode } = options.kinesis.clone();
+        let KinesisOptions { start, mode } = options.as_ref().clone();
         let config = KinesisConfig {
             stream: self.0.clone(),
             name: name.map(str::to_owned),
@@ -204,7 +204,7 @@ impl SourceBackend for KinesisUrl {
         Ok(OpenedSource { source: Arc::new(source), kcl_id })
     }
 
-    async fn try_permissions(&self, aws: &Aws, options: &SourceOptions, trials: &mut Trials) {
+    async fn try_permissions(&self, aws: &Aws, options: &Options, trials: &mut Trials) {
         let (client, stream) = (aws.kinesis(), self.0.as_str());
         let absent = ("ResourceNotFoundException", "the stream (shardlake init makes it)");
         let described = client.describe_stream_summary().stream_name(stream).send().await;
@@ -224,7 +224,7 @@ impl SourceBackend for KinesisUrl {
             let read = client.get_records().shard_iterator(iterator).limit(1).send().await;
             trials.note("kinesis:GetRecords", stream, read, &["ProvisionedThroughputExceededException"], absent);
         }
-        if let (Mode::FanOut { consumer }, Some(arn)) = (&options.kinesis.mode, arn) {
+        if let (Mode::FanOut { consumer }, Some(arn)) = (&options.as_ref().mode, arn) {
             let described = client.describe_stream_consumer().stream_arn(arn).consumer_name(consumer).send().await;
             let absent =
                 ("ResourceNotFoundException", "the consumer (a worker registers it: kinesis:RegisterStreamConsumer)");
