@@ -16,6 +16,9 @@ use crate::inspect::{EdgeStatus, ShardStatus, Status, how_far_behind};
 use crate::setup::{load_aws, open_by_name, open_existing, open_sources};
 use crate::source::ShardSource;
 
+/// Problems that the text shows.
+const PROBLEMS_SHOWN: usize = 10;
+
 pub(crate) async fn status(args: &LakeArgs, json: bool) -> anyhow::Result<ExitCode> {
     let config = load(&args.overrides())?;
     let stores = open_existing(&config).await?;
@@ -72,8 +75,11 @@ fn print_text(status: &Status) {
     print!("{}", table.render("  "));
     let last = status.last_commit.as_ref().map_or_else(String::new, |at| format!(", the last at {at}"));
     println!("\n{} committed{last}", counted(status.epochs, "epoch"));
-    for problem in &status.unreadable {
+    for problem in status.unreadable.iter().take(PROBLEMS_SHOWN) {
         println!("{problem}");
+    }
+    if let Some(more @ 1..) = status.unreadable.len().checked_sub(PROBLEMS_SHOWN) {
+        println!("{more} more manifests cannot be read; `status --json` lists them all");
     }
     let mut passed = Table::new(&["passed along", ">records", ">bytes"]);
     for EdgeStatus { id, total: EdgeTotal(records, bytes) } in &status.edges {

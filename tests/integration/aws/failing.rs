@@ -239,7 +239,7 @@ fn an_open_epoch_is_aborted_when_another_worker_takes_one_of_its_leases() {
     }
     // The thief never renews its leases, so the worker takes them back.
     wait_for("everything to be committed", 30, || cloud.everything_is_committed());
-    assert!(worker.log().contains("the lease is lost"));
+    assert!(worker.log().contains("lost the lease"));
     let summary = worker.stop();
     assert!(summary["epochs"]["aborted"].as_u64().unwrap() > 0, "{summary}");
     cloud.audit();
