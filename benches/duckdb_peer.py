@@ -74,7 +74,7 @@ class Tree:
 
 
 class Query:
-    """The statement for one dataset. `key` is the key of pseudonyms; the name and time of the file `original` land."""
+    """The statement for one dataset. `key` is the pseudonym key; the name and time of the file `original` land."""
 
     def __init__(self, definition, key, original, sequence=True):
         self.definition = definition

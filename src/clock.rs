@@ -1,11 +1,12 @@
-//! The wall clock and randomness, handed in: the only place where either comes from the machine.
+//! The wall clock and randomness: the only place where either comes from the machine.
 //!
-//! Waiting is tokio's clock and not this one. The wall clock names things and stamps arrival times; no promise rests on it.
+//! Owns: the trait by which the time of day is handed to the worker, and random bytes. Does not own: waiting, which uses tokio's
+//! clock. The wall clock names epochs and stamps arrival times; no guarantee depends on it.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Tells the time of day.
+/// The time of day.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970-01-01T00:00:00Z.
     fn now_ms(&self) -> i64;
@@ -23,13 +24,13 @@ impl Clock for SystemClock {
     }
 }
 
-/// The clock as it is shared.
+/// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// Bytes from the operating system, for names that must be unlike all others and for keys.
+/// Random bytes from the operating system, for unique names and for keys.
 ///
 /// # Errors
-/// The operating system has none to give.
+/// The operating system returns none.
 pub fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(std::io::Error::from)?;

@@ -11,12 +11,16 @@
 //! | other modules | purpose |
 //! | --- | --- |
 //! | [`cli`] | the commands, one file each |
-//! | [`setup`] | opens what the configuration names; AWS clients, permissions, allocator |
+//! | [`setup`] | opens what the configuration names; the pseudonym key, permissions, allocator |
+//! | [`settings`] | what a key of the configuration is: how it is read, checked, shown and documented |
+//! | [`lease_stores`] | the kinds of lease stores |
+//! | [`aws`] | clients of AWS, permissions |
 //! | [`inspect`] | a lake and its leases as seen from outside: status, audits, dead letters |
 //! | [`maintenance`] | operations on a lake beside the workers |
 //! | [`raw`] | sends records as received to another service |
 //! | [`clock`], [`retry`] | time, randomness and retries |
 
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod commit;
@@ -26,9 +30,11 @@ pub mod config;
 pub mod fuzzing;
 pub mod inspect;
 pub mod lake;
+pub mod lease_stores;
 pub mod maintenance;
 pub mod raw;
 pub mod retry;
+pub mod settings;
 pub mod setup;
 pub mod source;
 pub mod worker;

@@ -4,14 +4,13 @@
 //! asks [`mutated!`] at the place that it breaks. Without the feature `switches`, which only the simulation enables, the
 //! macro is the constant `false` and nothing of a mutation is compiled into the product.
 //!
-//! Conditions that others imply are not in the list:
 //! Conditions that other conditions imply are not in the list:
-//! - *Nothing is pending where a decision is made.* A worker finishes what is pending before it reads on. So a decision over
 //! - *Nothing is pending where a decision is made.* A worker finishes a pending epoch before it reads on. So a decision over
 //!   a pending epoch would not begin at the checkpoint, or would not be the holder's.
 //! - *No shard has advanced when an epoch is rolled back.* Its objects would be visible, so none would be missing.
 //! - *A worker never takes a decision for refused that took effect.* The epoch is found pending, and finished, when its
 //!   shards are read again.
+
 /// Lists the mutations once: the enum, [`Mutation::ALL`] and their documentation come from it.
 macro_rules! mutations {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -63,7 +62,7 @@ mutations! {
     HideDisownedLeases,
     /// A shard is read before its parents were read to their ends.
     ChildBeforeParent,
-    /// Reading continues at the record that was read last, not behind it.
+    /// Reading continues at the record that was read last, not after it.
     ResumeAtRecord,
     /// A pending epoch on a lease that was gained is ignored.
     SkipRecovery,

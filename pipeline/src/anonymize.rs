@@ -1,6 +1,6 @@
 //! What becomes of a personal value before it is written.
 //!
-//! Owns: the rules' arithmetic, one value at a time, and the key of pseudonyms. Does not own: which rules there are
+//! Owns: the rules' arithmetic, one value at a time, and the pseudonym key. Does not own: which rules there are
 //! (`dataset::rule`), which column has which rule (`dataset`), where the key comes from.
 //!
 //! A pseudonym is HMAC-SHA256 (RFC 2104, FIPS 180-4) of the value's UTF-8 bytes under the secret key: its first 128 bits as
@@ -16,7 +16,7 @@ use sha2::Sha256;
 /// The fewest bytes in a key: 128 bits, the strength of the pseudonyms.
 pub const KEY_BYTES_MIN: usize = 16;
 
-/// The secret key of pseudonyms, ready for use: the two hash states that depend only on the key, which each pseudonym begins
+/// The secret pseudonym key, ready for use: the two hash states that depend only on the key, which each pseudonym begins
 /// with.
 #[derive(Clone)]
 pub struct PseudonymKey(Hmac<Sha256>);

@@ -163,7 +163,7 @@ impl Graph {
         let mut builder = Builder { nodes: Vec::new(), edges: Vec::new() };
         let decode = builder.node("decode", "JSON, scanned once; which dataset", NodeKind::Stage);
         let dead_letters = builder.node("dead letters", "why, where, and the original bytes", NodeKind::Stage);
-        let commit = builder.node("commit", "stage, describe, decide, publish, advance", NodeKind::Stage);
+        let commit = builder.node("commit", "stage, write intent, decide, publish, advance", NodeKind::Stage);
         let error = builder.node(Area::Error.prefix(), "dead letters, by code and arrival day", NodeKind::Sink);
         let sources = sources
             .iter()

@@ -15,6 +15,7 @@
 //! _checkpoints/<name>.json       named checkpoints
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
 //! _lake.json                     which lake this is, and its format
+//! _lake_key.json                 the fingerprint of its key, if the first worker needed no key
 //! _staging/<upload>              uploads in progress (a local lake only)
 //! _checkpoints.db                leases (a local lake only, by default)
 //! ```
@@ -51,6 +52,8 @@ pub const CHECKPOINTS: &str = "_checkpoints/";
 pub const SCHEMAS: &str = "_schemas/";
 /// The object that identifies the lake and its format.
 pub const LAKE_IDENTITY: &str = "_lake.json";
+/// The object with the fingerprint of the pseudonym key, in a lake that was begun without a key.
+pub const LAKE_KEY: &str = "_lake_key.json";
 /// The folder of uploads in progress in a local lake.
 pub const STAGING: &str = "_staging";
 /// The database of leases that a local lake contains by default.

@@ -364,6 +364,8 @@ pub(crate) enum ConfigCommand {
         #[arg(long)]
         offline: bool,
     },
+    /// Print every key of the configuration file, with its values, its default and its meaning
+    Keys,
 }
 
 #[derive(Debug, ClapArgs)]

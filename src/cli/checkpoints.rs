@@ -9,6 +9,7 @@ use checkpoints::{Lease, Position, ShardKey, StoreError};
 use pipeline::time::format_rfc3339;
 use serde_json::{Value, json};
 
+use crate::aws::Aws;
 use crate::cli::args::{CheckpointsArgs, CheckpointsCommand};
 use crate::cli::output::{Table, shorten, show_count};
 use crate::cli::{Usage, load};
@@ -19,7 +20,6 @@ use crate::commit::{
 use crate::config::Config;
 use crate::lake::{ObjectStore, Retrying};
 use crate::retry::RetryPolicy;
-use crate::setup::aws::Aws;
 use crate::setup::{OpenError, load_aws, open_existing_lake, open_existing_leases};
 
 pub(crate) async fn checkpoints(args: &CheckpointsArgs, json: bool) -> anyhow::Result<ExitCode> {
@@ -46,7 +46,7 @@ async fn list(config: &Config, aws: Option<&Aws>, lake: &dyn ObjectStore, json: 
     // Named checkpoints are what is left when the lease table is lost: they are listed without it.
     let (leases, problem) = match leases(config, aws).await {
         Ok(leases) => (Some(leases), None),
-        Err(error @ (OpenError::Missing(_) | OpenError::Leases(StoreError::Unusable { .. }))) => {
+        Err(error @ (OpenError::NoLeases { .. } | OpenError::Leases(StoreError::Unusable { .. }))) => {
             (None, Some(error.to_string()))
         }
         Err(error) => return Err(error.into()),

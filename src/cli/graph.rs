@@ -17,7 +17,7 @@ pub(crate) fn graph(args: &GraphArgs, json: bool) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|source| source.stream_name().map_or_else(|| source.url.to_string(), str::to_owned))
         .collect();
-    let graph = Graph::new(&names, &config.datasets, config.output.raw.is_some());
+    let graph = Graph::new(&names, &config.datasets, config.worker.output.raw.is_some());
     if json {
         println!("{}", as_json(&graph));
         return Ok(ExitCode::SUCCESS);

@@ -15,9 +15,9 @@ use crate::cli::output::{Table, counted, shorten, show_holder};
 use crate::cli::{Usage, load};
 use crate::clock::random_bytes;
 use crate::commit::EpochId;
-use crate::config::units::parse_duration;
 use crate::inspect::leases::{LeaseStatus, LeaseTable, scan, states};
 use crate::maintenance::leases::{Freed, evict, release};
+use crate::settings::units::parse_duration;
 use crate::setup::{load_aws, open_existing_leases};
 
 pub(crate) async fn leases(args: &LeasesArgs, json: bool) -> anyhow::Result<ExitCode> {

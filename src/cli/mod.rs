@@ -79,11 +79,7 @@ pub fn main() -> ExitCode {
 
 /// Returns true if the caller can fix it with other arguments or another configuration. Then nothing was changed.
 fn is_usage(error: &anyhow::Error) -> bool {
-    let is_open_error = matches!(
-        error.downcast_ref::<OpenError>(),
-        Some(OpenError::Key(_) | OpenError::NotThisLake(_) | OpenError::Missing(_))
-    );
-    is_open_error || error.is::<Usage>()
+    error.is::<Usage>() || error.downcast_ref::<OpenError>().is_some_and(OpenError::is_usage)
 }
 
 async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {

@@ -14,12 +14,13 @@ use crate::cli::args::{ProduceArgs, ProduceKind};
 use crate::cli::output::{show_bytes, show_count};
 use crate::cli::produce_stream::put;
 use crate::cli::progress_bar::bar;
-use crate::config::{SourceUrl, shown};
+use crate::settings::url::Url;
+use crate::source::backends::SourceUrl;
 use samples::{Generator, Kinds, Options, RecordKind};
 
 pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<ExitCode> {
     let start_ms = parse_rfc3339_or_date(&args.start)
-        .ok_or_else(|| Usage(format!("--start '{}' is no time such as 2025-01-13T00:00:00Z", args.start)))?;
+        .ok_or_else(|| Usage(format!("--start '{}' is not a valid time such as 2025-01-13T00:00:00Z", args.start)))?;
     let kinds = match args.kind {
         ProduceKind::Events => Kinds::only(RecordKind::Events),
         ProduceKind::Assessments => Kinds::only(RecordKind::Assessments),
@@ -33,7 +34,7 @@ pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<Ex
         let SourceUrl::Kinesis(stream) = SourceUrl::parse(&args.to).map_err(Usage)? else {
             unreachable!("the scheme is kinesis");
         };
-        let bytes = put(generator, &stream, args.count, args.rate).await?;
+        let bytes = put(generator, stream.stream(), args.count, args.rate).await?;
         if json {
             println!("{}", json!({ "records": args.count, "bytes": bytes, "to": args.to }));
         } else {
@@ -43,7 +44,7 @@ pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<Ex
     }
     if args.to.contains("://") && !args.to.starts_with("file://") {
         return Err(
-            Usage(format!("'{}': records go to kinesis://STREAM, a file, a folder or -", shown(&args.to))).into()
+            Usage(format!("'{}': records go to kinesis://STREAM, a file, a folder or -", Url::new(&args.to))).into()
         );
     }
     let to = args.to.strip_prefix("file://").unwrap_or(&args.to);

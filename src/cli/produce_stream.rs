@@ -10,8 +10,8 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
+use crate::aws::Aws;
 use crate::cli::progress_bar::bar;
-use crate::setup::aws::Aws;
 use samples::Generator;
 
 /// Records and bytes of one request.

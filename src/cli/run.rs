@@ -1,7 +1,6 @@
 //! `run`: the worker, its progress bar and its summary.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,17 +24,16 @@ use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
 use crate::commit::log::RollUpConfig;
-use crate::config::{CheckpointsUrl, Config, LakeUrl, Overrides, SourceUrl};
+use crate::config::{Config, Overrides};
+use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
 use crate::raw::RawSink;
-use crate::setup::{Components, check_lake_matches_checkpoints, load_aws, open, open_key, open_raw_sink};
+use crate::setup::{Components, OpenedKey, check_lake, load_aws, open, open_key, open_raw_sink};
 use crate::source::{Behind, ShardSource};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
 
 /// Records of the demonstration.
 const SAMPLE_RECORDS: u64 = 100_000;
-/// How long a worker that was told to stop may take to commit.
-const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let mut config = load(&Overrides {
@@ -48,24 +46,21 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         ..args.lake.overrides()
     })?;
     if config.demo {
-        make_demo(&config)?;
+        make_demo()?;
     }
     check_places(&config)?;
-    // From here on, not from the worker's beginning: opening and sweeping may take long, and the first process of a container
-    // ignores a signal that it does not listen to.
+    // Signals are handled before anything is opened: opening and sweeping may take long, and the first process of a container
+    // ignores signals that it has no handler for.
     let stop = CancellationToken::new();
     let listening = tokio::spawn(stop_on_signal(stop.clone()));
-    let mut known = false;
-    if !args.new_lake {
-        let checking = async { check_lake_matches_checkpoints(&config, load_aws(&config).await.as_ref()).await };
-        let Some(checked) = unless_stopped(&stop, checking).await else { return Ok(ExitCode::SUCCESS) };
-        known = checked?;
-    }
+    let checking = async { check_lake(&config, load_aws(&config).await.as_ref(), args.new_lake).await };
+    let Some(checked) = unless_stopped(&stop, checking).await else { return Ok(ExitCode::SUCCESS) };
+    let known = checked?;
     let key = if config.datasets.need_key() {
-        let (key, made) = open_key(&config.key, load_aws(&config).await.as_ref()).await?;
+        let OpenedKey { key, made } = open_key(&config.key, load_aws(&config).await.as_ref()).await?;
         if let Some(path) = made {
             eprintln!(
-                "made the secret key of pseudonyms: {} (keep it, and keep it apart from the lake)",
+                "created the secret pseudonym key: {} (keep it, and keep it apart from the lake)",
                 path.display()
             );
         }
@@ -77,11 +72,11 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let opening = open(&mut config, key.as_ref(), &clock, args.until_caught_up, known);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let Components { stores, sources, aws } = opened?;
-    // What dead workers left behind goes first: only what certainly can't become visible any more.
+    // First remove what dead workers left behind, but only what can certainly not become visible any more.
     match unless_stopped(&stop, maintenance::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false)).await {
         None => return Ok(ExitCode::SUCCESS),
-        Some(Ok(swept)) => tracing::info!(?swept, "removed what ended workers had left behind"),
-        // Nothing rests on it: the next start, or `shardlake sweep`, does it.
+        Some(Ok(swept)) => tracing::info!(?swept, "removed what ended workers left behind"),
+        // The run does not depend on it. The next start or `shardlake sweep` does it.
         Some(Err(error)) => {
             tracing::warn!(%error, "failed to remove what ended workers left behind; the next start tries again")
         }
@@ -91,21 +86,25 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
 
     let progress = Arc::new(Progress::default());
-    let place = match &config.lake {
-        LakeUrl::Local(_) => format!("--lake {}", config.lake),
-        LakeUrl::S3(_) => format!("--lake {} --checkpoints {}", config.lake, config.checkpoints),
+    let own_checkpoints = config.lake.backend().folder().map(CheckpointsUrl::in_lake);
+    let place = if own_checkpoints.as_ref() == Some(&config.checkpoints) {
+        format!("--lake {}", config.lake)
+    } else {
+        format!("--lake {} --checkpoints {}", config.lake, config.checkpoints)
     };
-    let raw_sink = open_raw_sink(&config, aws.as_ref()).await?;
-    // A stream can't say how many bytes lie ahead.
-    let urls: Vec<SourceUrl> = config.sources.iter().map(|source| source.url.clone()).collect();
-    let measured = sources.iter().zip(urls).filter(|(_, url)| matches!(url, SourceUrl::Files(_)));
+    let opening = open_raw_sink(&config, aws.as_ref());
+    let Some(raw_sink) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
+    let raw_sink = raw_sink?;
+    // A stream cannot say how many bytes are still to be read.
+    let measured = sources.iter().zip(&config.sources).filter(|(_, source)| source.url.backend().counts_bytes());
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
-    progress.bytes_total.store(bytes_ahead(&measured, &stores).await, Ordering::Relaxed);
+    let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
+    progress.bytes_total.store(ahead, Ordering::Relaxed);
     let begun = Instant::now();
     let run_bar = RunBar::start(Arc::clone(&progress));
     let giving_back = tokio::spawn(crate::setup::allocator::trim_periodically());
-    let result = finish_in_time(worker::run(worker, Arc::clone(&progress), stop.clone()), &stop).await;
+    let result = worker::run(worker, Arc::clone(&progress), stop.clone()).await.map_err(anyhow::Error::from);
     drop(run_bar);
     giving_back.abort();
     listening.abort();
@@ -127,99 +126,25 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Makes the sample records, and says so.
-fn make_demo(config: &Config) -> anyhow::Result<()> {
-    let Some(SourceUrl::Files(folder)) = config.sources.first().map(|source| &source.url) else { return Ok(()) };
-    if make_sample(folder, SAMPLE_RECORDS)? {
-        eprintln!("no --source given: made {} sample records in {}/", show_count(SAMPLE_RECORDS), folder.display());
+/// Creates the sample records unless they exist, and says so.
+fn make_demo() -> anyhow::Result<()> {
+    let folder = Config::demo_records();
+    if make_sample(&folder, SAMPLE_RECORDS)? {
+        eprintln!("no --source given: created {} sample records in {}/", show_count(SAMPLE_RECORDS), folder.display());
     } else {
         eprintln!("no --source given: reading the sample records in {}/", folder.display());
     }
     Ok(())
 }
 
-/// The path with links and dots resolved, as far as it is there.
-fn full(path: &Path) -> PathBuf {
-    if let Ok(full) = path.canonicalize() {
-        return full;
-    }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    match path.file_name() {
-        Some(name) if parent != path => full(parent).join(name),
-        _ => path.to_owned(),
-    }
-}
-
-/// Refuses places that can't be, before anything is touched.
+/// Refuses locations that cannot work, before anything is touched.
 fn check_places(config: &Config) -> anyhow::Result<()> {
-    let lake = match &config.lake {
-        LakeUrl::Local(lake) => Some(lake),
-        LakeUrl::S3(_) => None,
-    };
-    let mut problems = Vec::new();
-    for source in &config.sources {
-        let SourceUrl::Files(path) = &source.url else { continue };
-        let own = lake.filter(|lake| full(path) == full(lake) || full(lake).starts_with(full(path)));
-        if !path.exists() {
-            problems.push(format!("source {}: there is no such file or folder", path.display()));
-        } else if let Some(lake) = own {
-            problems.push(format!(
-                "the lake {} lies in the source {}: it would read itself",
-                lake.display(),
-                path.display()
-            ));
-        }
-    }
-    if let Some(lake) = lake {
-        if lake.exists() && !lake.is_dir() {
-            problems.push(format!("the lake {} is no folder", lake.display()));
-        } else if let Some(problem) = unwritable(lake) {
-            problems.push(format!("the lake {}: {problem}", lake.display()));
-        }
-    }
-    if let CheckpointsUrl::Sqlite(path) = &config.checkpoints
-        && let Some(problem) = no_place_for_leases(path, lake.map(PathBuf::as_path))
-    {
-        problems.push(format!("the checkpoints {}: {problem}", path.display()));
-    }
+    let lake = config.lake.backend();
+    let folder = lake.folder();
+    let sources = config.sources.iter().map(|source| source.url.backend().check(folder));
+    let checks = sources.chain([lake.check(), config.checkpoints.backend().check(folder)]);
+    let problems: Vec<String> = checks.filter_map(Result::err).collect();
     if problems.is_empty() { Ok(()) } else { Err(Usage(problems.join("\n")).into()) }
-}
-
-/// Why nothing can be written in a folder, or made where it is to be; `None` if it can. A full disk is not seen here.
-fn unwritable(folder: &Path) -> Option<String> {
-    let folder = full(folder);
-    let there = folder.ancestors().find(|above| above.exists())?;
-    if !there.is_dir() {
-        return Some(format!("{} is no folder", there.display()));
-    }
-    #[cfg(unix)]
-    if let Err(error) = rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
-        let error = std::io::Error::from(error);
-        return Some(format!(
-            "{} can't be written: {error}; make it writable for this user, or choose another place",
-            there.display()
-        ));
-    }
-    None
-}
-
-/// Why a database of leases can't be at a path; `None` if it can. A folder in the lake is made with the lake.
-fn no_place_for_leases(path: &Path, lake: Option<&Path>) -> Option<String> {
-    let path = full(path);
-    let folder = path.parent()?;
-    if path.is_dir() {
-        return Some("this is a folder; give the path of a file in it".to_owned());
-    }
-    if lake.is_some_and(|lake| folder == full(lake)) {
-        return None;
-    }
-    if !folder.is_dir() {
-        return Some(format!("there is no folder {}; make it first", folder.display()));
-    }
-    unwritable(folder)
 }
 
 fn configure(
@@ -232,7 +157,7 @@ fn configure(
     raw_sink: Option<Arc<dyn RawSink>>,
 ) -> anyhow::Result<(WorkerConfig, String)> {
     let names: Vec<String> = sources.iter().map(|source| source.stream().to_string()).collect();
-    let raw = if raw_sink.is_some() { None } else { config.output.raw };
+    let raw = if raw_sink.is_some() { None } else { config.worker.output.raw };
     let graph = Graph::new(&names, &config.datasets, raw.is_some());
     let assigned = config
         .sources
@@ -246,7 +171,7 @@ fn configure(
         assigned,
         raw,
         dead_letters: LineCodec::Gzip(1),
-        record_bytes_max: usize::try_from(config.limits.record_bytes)?,
+        record_bytes_max: usize::try_from(config.worker.limits.record_bytes)?,
         hash_seed: u64::from_le_bytes(random_bytes()?),
         datasets: config.datasets,
     };
@@ -256,27 +181,20 @@ fn configure(
         stores: stores.clone(),
         raw_sink,
         clock: Arc::clone(clock),
-        compute: Compute::on_threads(config.limits.threads)?,
+        compute: Compute::on_threads(config.worker.limits.threads)?,
         lanes: Arc::new(lanes),
-        threads: config.limits.threads,
-        memory: usize::try_from(config.limits.memory)?,
+        settings: config.worker.clone(),
         encoder: EncoderConfig {
-            zstd_level: config.output.zstd_level,
+            zstd_level: config.worker.output.zstd_level,
             producer: ProducerVersion::of_build(crate::BUILD),
         },
-        file_bytes: config.output.file_bytes,
-        open_objects: config.limits.open_objects,
-        epoch_interval: config.commit.interval,
-        epoch_input_bytes: config.commit.input_bytes,
-        failover: config.leases.failover,
-        hand_off: config.leases.hand_off,
         roll_ups: RollUpConfig::default(),
         until_caught_up: args.until_caught_up,
     };
     Ok((worker, lake))
 }
 
-/// Bytes that lie ahead of the checkpoints, for the progress bar.
+/// Bytes after the checkpoints, for the progress bar.
 async fn bytes_ahead(sources: &[Arc<dyn ShardSource>], stores: &Stores) -> u64 {
     let leases = stores.leases.list().await.unwrap_or_default();
     let mut total = 0;
@@ -311,28 +229,12 @@ async fn stop_on_signal(stop: CancellationToken) {
     stop.cancel();
 }
 
-/// What comes before the worker runs; `None` if it is told to stop meanwhile: nothing is held then, and nothing is lost.
+/// Work before the worker runs. `None` if a stop was requested in the meantime: then no lease is held, and nothing is lost.
 async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         () = stop.cancelled() => None,
         done = work => Some(done),
-    }
-}
-
-/// Lets a worker that was told to stop take its time, within bounds: what it can't commit is read again.
-async fn finish_in_time(
-    run: impl Future<Output = Result<(), worker::WorkerError>>,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(STOP_WITHIN).await;
-    };
-    tokio::select! {
-        biased;
-        result = run => Ok(result?),
-        () = overdue => anyhow::bail!("stopped after {} s without committing; what was not committed is read again", STOP_WITHIN.as_secs()),
     }
 }
 
@@ -344,7 +246,7 @@ struct Summary {
     /// The flags by which other commands find the lake.
     place: String,
     ok: bool,
-    /// Requests to AWS, by service and operation: what is paid for.
+    /// Requests to AWS, by service and operation, since each one costs money.
     requests: BTreeMap<String, u64>,
 }
 
@@ -373,9 +275,9 @@ impl Summary {
             let partitions = partitions.get(dataset).map_or(0, std::collections::HashSet::len);
             rows.row([dataset.clone(), show_count(*count), show_count(partitions as u64)]);
         }
-        let mut letters = Table::new(&["dead letters", ">records"]);
+        let mut dead_letters = Table::new(&["dead letters", ">records"]);
         for (code, count) in &totals.dead_letters {
-            letters.row([code.clone(), show_count(*count)]);
+            dead_letters.row([code.clone(), show_count(*count)]);
         }
         let mut files = Table::new(&["files", ">count", ">size"]);
         for (name, (count, bytes)) in ["processed/", "raw/", "error/"].iter().zip(objects) {
@@ -387,13 +289,13 @@ impl Summary {
         for (operation, count) in &self.requests {
             requests.row([operation.clone(), show_count(*count)]);
         }
-        for table in [rows, letters, files, requests].into_iter().filter(|table| !table.is_empty()) {
+        for table in [rows, dead_letters, files, requests].into_iter().filter(|table| !table.is_empty()) {
             text.push('\n');
             text.push_str(&table.render("  "));
         }
         if rolled_forward + rolled_back > 0 {
             text.push_str(&format!(
-                "\n  finished for workers that had ended: {} rolled forward, {rolled_back} back\n",
+                "\n  recovered after workers that had ended: {} rolled forward, {rolled_back} back\n",
                 counted(*rolled_forward, "epoch"),
             ));
         }

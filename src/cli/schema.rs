@@ -6,7 +6,6 @@ use pipeline::dataset::SchemaFormat;
 
 use crate::cli::args::{SchemaArgs, SchemaFormatArg};
 use crate::cli::{Usage, load};
-use crate::config::LakeUrl;
 
 pub(crate) fn schema(args: &SchemaArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.lake.overrides())?;
@@ -21,12 +20,9 @@ pub(crate) fn schema(args: &SchemaArgs) -> anyhow::Result<ExitCode> {
         SchemaFormatArg::Arrow => SchemaFormat::Arrow,
     };
     // A catalogue needs a location that it can reach. A URL is given as it was typed.
-    let lake = match (&args.lake.lake, &config.lake) {
-        (Some(url), _) => url.trim_end_matches('/').to_owned(),
-        (None, LakeUrl::S3(bucket)) => bucket.to_string(),
-        (None, LakeUrl::Local(folder)) => {
-            format!("file://{}", folder.canonicalize().unwrap_or_else(|_| folder.clone()).display())
-        }
+    let lake = match &args.lake.lake {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => config.lake.backend().catalog_url(),
     };
     print!("{}", config.datasets.schema(dataset, format, &lake));
     Ok(ExitCode::SUCCESS)

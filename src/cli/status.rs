@@ -1,10 +1,8 @@
 //! `status`: shards, their owners and checkpoints, how far they are behind, and what has passed through the graph.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use checkpoints::Lease;
 
@@ -15,8 +13,11 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::commit::{EdgeTotal, Stores, log};
 use crate::config::Config;
 use crate::inspect::{EdgeStatus, ShardStatus, Status, how_far_behind};
-use crate::setup::{load_aws, open_existing, open_sources};
-use crate::source::{FileSource, FilesConfig, ShardSource};
+use crate::setup::{load_aws, open_by_name, open_existing, open_sources};
+use crate::source::ShardSource;
+
+/// Problems that the text shows.
+const PROBLEMS_SHOWN: usize = 10;
 
 pub(crate) async fn status(args: &LakeArgs, json: bool) -> anyhow::Result<ExitCode> {
     let config = load(&args.overrides())?;
@@ -33,28 +34,24 @@ pub(crate) async fn status(args: &LakeArgs, json: bool) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// The sources of the configuration, and the files and folders that leases name by their URLs.
+/// The sources of the configuration, and those that leases name by their URLs.
 async fn sources(config: &Config, stores: &Stores, leases: &[Lease]) -> Vec<Arc<dyn ShardSource>> {
     let clock: SharedClock = Arc::new(SystemClock);
     let aws = load_aws(config).await;
     let opened = open_sources(config, &stores.lake, &clock, true, aws.as_ref()).await;
     let mut sources: Vec<Arc<dyn ShardSource>> = match opened {
-        Ok((sources, _)) => sources,
+        Ok(opened) => opened.into_iter().map(|opened| opened.source).collect(),
         Err(error) => {
             tracing::debug!(%error, "cannot open the configured sources; not showing how far they are behind");
             Vec::new()
         }
     };
     for lease in leases {
-        let stream = lease.key.stream.as_str();
-        if let Some(path) = stream.strip_prefix("file://")
-            && !sources.iter().any(|source| source.stream().as_str() == stream)
+        let stream = &lease.key.stream;
+        if !sources.iter().any(|source| source.stream() == stream)
+            && let Some(source) = open_by_name(stream, &stores.lake, &clock).await
         {
-            let settings =
-                FilesConfig { complete: true, settle: Duration::ZERO, record_bytes_max: 1, clock: Arc::clone(&clock) };
-            if let Ok(source) = FileSource::open(Path::new(path), None, settings, Arc::clone(&stores.lake)) {
-                sources.push(Arc::new(source));
-            }
+            sources.push(source);
         }
     }
     sources
@@ -78,8 +75,11 @@ fn print_text(status: &Status) {
     print!("{}", table.render("  "));
     let last = status.last_commit.as_ref().map_or_else(String::new, |at| format!(", the last at {at}"));
     println!("\n{} committed{last}", counted(status.epochs, "epoch"));
-    for problem in &status.unreadable {
+    for problem in status.unreadable.iter().take(PROBLEMS_SHOWN) {
         println!("{problem}");
+    }
+    if let Some(more @ 1..) = status.unreadable.len().checked_sub(PROBLEMS_SHOWN) {
+        println!("{more} more manifests cannot be read; `status --json` lists them all");
     }
     let mut passed = Table::new(&["passed along", ">records", ">bytes"]);
     for EdgeStatus { id, total: EdgeTotal(records, bytes) } in &status.edges {

@@ -11,8 +11,8 @@ use crate::cli::{Usage, load};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::Stores;
 use crate::commit::log::{RollUpConfig, RolledUp, roll_up};
-use crate::config::units::parse_duration;
 use crate::maintenance::{self, Swept};
+use crate::settings::units::parse_duration;
 use crate::setup::open_existing;
 
 /// The lowest age: a request may live that long.

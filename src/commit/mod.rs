@@ -30,7 +30,7 @@ mod totals;
 mod tests;
 
 pub use epoch_id::EpochId;
-pub use lake_guard::{has_one_of, newest_manifests};
+pub use lake_guard::{LakeMatch, match_lake};
 pub use manifest::{
     DefinitionOfEpoch, FORMAT, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue, ShardOfEpoch,
     UnreadableManifest,

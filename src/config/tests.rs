@@ -1,7 +1,12 @@
 //! Tests of the configuration as a whole.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::config::keys::{DATASET, SECTIONS, SOURCE};
 use crate::lake::Encryption;
+use crate::settings::Setting;
+use crate::source::{Mode, Start};
 
 fn load(text: &str) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -13,20 +18,25 @@ fn load(text: &str) -> Result<Config, String> {
 }
 
 #[test]
-fn nothing_need_be_configured() {
+fn every_key_has_a_default() {
     let config = load("").unwrap();
     assert!(config.demo);
-    assert_eq!(config.sources[0].url, SourceUrl::Files("shardlake-demo/records".into()));
-    assert_eq!(config.lake, LakeUrl::Local("shardlake-demo/lake".into()));
-    assert_eq!(config.checkpoints, CheckpointsUrl::Sqlite("shardlake-demo/lake/_checkpoints.db".into()));
+    assert_eq!(config.sources[0].url, SourceUrl::files("shardlake-demo/records"));
+    assert_eq!(config.lake, LakeUrl::local("shardlake-demo/lake"));
+    assert_eq!(config.checkpoints.to_string(), "sqlite://shardlake-demo/lake/_checkpoints.db");
     assert_eq!(config.key, KeySource::MadeFile("shardlake-demo/lake.pseudonym.key".into()));
-    assert_eq!(config.limits.memory, 512 << 20);
-    assert_eq!(config.commit.interval, Duration::from_secs(300));
+    assert_eq!(config.worker.limits.memory, 512 << 20);
+    assert_eq!(config.worker.commit.interval, Duration::from_secs(300));
+    assert_eq!(config.worker.stop.within, Duration::from_secs(25));
+    assert_eq!(
+        config.worker.output,
+        OutputConfig { file_bytes: 128 << 20, zstd_level: 1, raw: Some(LineCodec::Gzip(1)), raw_to: RawTo::Lake }
+    );
     assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["events", "assessments", "users"]);
 }
 
 #[test]
-fn every_problem_is_told_at_once() {
+fn every_problem_is_reported_at_once() {
     let text = r#"
 [lake]
 url = "ftp://x"
@@ -45,26 +55,63 @@ key = "hunter2"
     assert_eq!(
         message.lines().collect::<Vec<_>>(),
         [
-            "shardlake.toml:3: 'ftp://x' is no lake: write a folder, or s3://BUCKET/PREFIX",
+            "shardlake.toml:3: 'ftp://x' is not a valid lake: expected a folder or s3://BUCKET/PREFIX",
             "shardlake.toml:13: key must be env:NAME, file:PATH or secretsmanager:ARN; never write the key itself here",
-            "shardlake.toml:11: codec is gzip or zstd, not 'brotli'",
-            "shardlake.toml:5: 'soon' is no time: write '500ms', '10s', '5m' or '1h'",
+            "shardlake.toml:11: codec must be gzip or zstd, not 'brotli'",
+            "shardlake.toml:5: invalid time 'soon': expected a number and a unit, such as 500ms, 10s, 5m or 1h",
             "shardlake.toml:6: unknown key 'intervall' in [commit]; did you mean 'interval'?",
+            "shardlake.toml:8: memory must be at least 64 MiB, not 1 MiB",
             "shardlake.toml:9: threads must not be negative",
         ]
     );
 }
 
 #[test]
-fn limits_that_can_not_work_are_refused() {
-    let message = load("[limits]\nmemory = \"1 MiB\"\nthreads = 0\nopen_objects = 1\n").unwrap_err();
-    assert!(message.contains("memory of 1048576 bytes is too little: 64 MiB at least"), "{message}");
-    assert!(message.contains("threads must be 1 to 1024, not 0"), "{message}");
-    assert!(message.contains("open_objects must be 16 at least"), "{message}");
+fn values_out_of_their_bounds_are_refused() {
+    for (text, message) in [
+        ("[limits]\nthreads = 0", "threads must be at least 1, not 0"),
+        ("[limits]\nthreads = 2000", "threads must be at most 1024, not 2000"),
+        ("[limits]\nopen_objects = 1", "open_objects must be at least 16, not 1"),
+        ("[limits]\nrecord_bytes = 100", "record_bytes must be at least 1 KiB, not 100 B"),
+        ("[limits]\nrecord_bytes = true", "record_bytes must be a size such as \"64 MiB\""),
+        ("[commit]\ninterval = \"50ms\"", "interval must be at least 100ms, not 50ms"),
+        ("[leases]\nfailover = \"499ms\"", "failover must be at least 500ms, not 499ms"),
+        ("[stop]\nwithin = \"500ms\"", "within must be at least 1s, not 500ms"),
+        ("[raw]\nlevel = 12", "level must be 1 to 9 for gzip, not 12"),
+        ("[raw]\ncodec = \"zstd\"\nlevel = 20", "level must be 1 to 19 for zstd, not 20"),
+        ("[parquet]\nzstd_level = 0", "zstd_level must be 1 to 19, not 0"),
+        ("[lake]\nencryption = \"AES256\"", "[lake] needs url"),
+    ] {
+        let found = load(text).unwrap_err();
+        assert!(found.contains(message), "{message} is not in: {found}");
+    }
+    let message = load("[limits]\nmemory = \"64 MiB\"").unwrap_err();
+    assert!(message.ends_with("record_bytes must be at most an eighth of memory: raise memory, or lower record_bytes"));
 }
 
 #[test]
-fn a_file_says_everything_and_the_command_line_overrides_it() {
+fn a_flag_is_checked_as_its_key_is() {
+    let overrides = Overrides {
+        memory: Some("64 Mega".into()),
+        threads: Some(0),
+        commit_interval: Some("1ms".into()),
+        raw: Some("brotli".into()),
+        ..Overrides::default()
+    };
+    let message = Config::load(&overrides).unwrap_err().to_string();
+    assert_eq!(
+        message.lines().collect::<Vec<_>>(),
+        [
+            "command line: --raw must be off, gzip or zstd, not 'brotli'",
+            "command line: invalid size '64 Mega': expected a number and a unit, such as 64MiB",
+            "command line: threads must be at least 1, not 0",
+            "command line: interval must be at least 100ms, not 1ms",
+        ]
+    );
+}
+
+#[test]
+fn the_command_line_overrides_the_file() {
     let text = r#"
 [lake]
 url = "/data/lake"
@@ -94,8 +141,11 @@ threads = 3
     assert!(!config.demo);
     assert_eq!(config.sources[0].name.as_deref(), Some("orders"));
     assert_eq!(config.key, KeySource::Env("SHARDLAKE_KEY".into()));
-    assert_eq!(config.output, OutputConfig { file_bytes: 64 << 20, zstd_level: 3, raw: None, raw_to: RawTo::Lake });
-    assert_eq!(config.limits.threads, 3);
+    assert_eq!(
+        config.worker.output,
+        OutputConfig { file_bytes: 64 << 20, zstd_level: 3, raw: None, raw_to: RawTo::Lake }
+    );
+    assert_eq!(config.worker.limits.threads, 3);
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.toml");
@@ -113,11 +163,11 @@ threads = 3
     };
     let config = Config::load(&overrides).unwrap();
     assert_eq!(config.sources.len(), 1);
-    assert_eq!(config.lake, LakeUrl::Local("/other/lake".into()));
-    assert_eq!(config.checkpoints, CheckpointsUrl::Sqlite("/data/c.db".into()));
-    assert_eq!(config.output.raw, Some(LineCodec::Zstd(1)));
-    assert_eq!((config.limits.memory, config.limits.threads), (128 << 20, 1));
-    assert_eq!(config.commit.interval, Duration::from_secs(1));
+    assert_eq!(config.lake, LakeUrl::local("/other/lake"));
+    assert_eq!(config.checkpoints.to_string(), "sqlite:///data/c.db");
+    assert_eq!(config.worker.output.raw, Some(LineCodec::Zstd(1)));
+    assert_eq!((config.worker.limits.memory, config.worker.limits.threads), (128 << 20, 1));
+    assert_eq!(config.worker.commit.interval, Duration::from_secs(1));
 }
 
 #[test]
@@ -143,7 +193,7 @@ type = "string"
     std::fs::write(&path, "[[dataset]]\nfile = \"none.toml\"\n[[source]]\nurl = \"in\"\ndataset = \"orders\"\n")
         .unwrap();
     let message = Config::load(&Overrides { config: Some(path), ..Overrides::default() }).unwrap_err().to_string();
-    assert!(message.contains("none.toml: can't be read"), "{message}");
+    assert!(message.contains("none.toml: failed to read the file"), "{message}");
     assert!(message.contains("there is no dataset 'orders'; known: events, assessments, users"), "{message}");
 }
 
@@ -176,24 +226,24 @@ to = "firehose:raw-landing"
 record_bytes = "900 KiB"
 "#;
     let config = load(text).unwrap();
-    assert_eq!(config.sources[0].read, Mode::FanOut { consumer: "lake".into() });
-    assert_eq!(config.sources[0].start, Start::Latest);
+    assert_eq!(config.sources[0].options.kinesis.mode, Mode::FanOut { consumer: "lake".into() });
+    assert_eq!(config.sources[0].options.kinesis.start, Start::Latest);
     assert_eq!(config.sources[0].stream_name(), Some("pinpoint-events"));
-    assert_eq!(config.sources[1].start, Start::At { ms: 1_736_764_200_000 });
+    assert_eq!(config.sources[1].options.kinesis.start, Start::At { ms: 1_736_764_200_000 });
     assert_eq!(config.sources[1].stream_name(), Some("old-assessments"));
-    let place = BucketUrl { bucket: "the-lake".into(), prefix: "a/".into() };
-    assert_eq!(config.lake, LakeUrl::S3(place));
-    assert_eq!(config.s3.encryption, Encryption::Kms { key: Some("alias/lake".into()), bucket_key: true });
-    assert_eq!(config.s3.tags["team"], "data");
-    assert_eq!(config.checkpoints, CheckpointsUrl::DynamoDb("shardlake-leases".into()));
+    assert_eq!(config.lake.to_string(), "s3://the-lake/a");
+    let s3 = &config.lake_options.s3;
+    assert_eq!(s3.encryption, Encryption::Kms { key: Some("alias/lake".into()), bucket_key: true });
+    assert_eq!(s3.tags, BTreeMap::from([("team".to_owned(), "data".to_owned())]));
+    assert_eq!(config.checkpoints.to_string(), "dynamodb://shardlake-leases");
     assert!(matches!(config.key, KeySource::SecretsManager(_)));
-    assert_eq!(config.output.raw_to, RawTo::Firehose { delivery_stream: "raw-landing".into() });
+    assert_eq!(config.worker.output.raw_to, RawTo::Firehose { delivery_stream: "raw-landing".into() });
 }
 
 #[test]
-fn what_a_lake_on_s3_lacks_is_told() {
+fn a_lake_on_s3_needs_a_lease_store_and_a_key() {
     let message = load("[lake]\nurl = \"s3://the-lake\"\n").unwrap_err();
-    assert!(message.contains("a lake on S3 needs a checkpoint store: --checkpoints dynamodb://TABLE"), "{message}");
+    assert!(message.contains("a lake on S3 needs a lease store: --checkpoints dynamodb://TABLE"), "{message}");
     let overrides = Overrides {
         lake: Some("s3://the-lake".into()),
         checkpoints: Some("dynamodb://leases".into()),
@@ -201,17 +251,84 @@ fn what_a_lake_on_s3_lacks_is_told() {
         ..Overrides::default()
     };
     let message = Config::load(&overrides).unwrap_err().to_string();
-    assert!(message.contains("a lake on S3 needs the key of pseudonyms"), "{message}");
-    let text = "[[source]]\nurl = \"in\"\nstart = \"soon\"\n[[source]]\nurl = \"in\"\nread = \"fan-out\"\n\
+    assert!(message.contains("a lake on S3 needs the pseudonym key"), "{message}");
+}
+
+#[test]
+fn an_option_without_its_precondition_is_refused() {
+    let text = "[[source]]\nurl = \"kinesis://a\"\nstart = \"soon\"\nconsumer = \"c\"\n\
+                [[source]]\nurl = \"in\"\nread = \"fan-out\"\n\
                 [lake]\nurl = \"x\"\nencryption = \"rot13\"\nkms_key = \"k\"\n[raw]\nto = \"nowhere\"\n";
     let message = load(text).unwrap_err();
     for part in [
-        "start is trim_horizon, latest or a time",
-        "start and read are for sources kinesis://STREAM",
-        "encryption is AES256 or aws:kms, not 'rot13'",
-        "kms_key is for encryption",
-        "to is \"lake\" or \"firehose:NAME\", not 'nowhere'",
+        "start must be trim_horizon, latest or a time",
+        "consumer is only for read = \"fan-out\"",
+        "read is only for Kinesis sources",
+        "encryption must be AES256 or aws:kms, not 'rot13'",
+        "kms_key is only for encryption = \"aws:kms\"",
+        "to must be \"lake\" or \"firehose:NAME\", not 'nowhere'",
     ] {
         assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    let text = "[[source]]\nurl = \"in\"\n[raw]\nto = \"firehose:x\"\n";
+    assert!(load(text).unwrap_err().contains("needs [limits] record_bytes below 1,000 KiB"));
+}
+
+#[test]
+fn the_effective_configuration_reads_back_as_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    let effective = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Config::load(&Overrides { config: Some(path.clone()), run: true, ..Overrides::default() }).unwrap().effective()
+    };
+    let on_aws = "[[source]]\nurl = \"kinesis://a\"\nstart = \"2025-01-13T10:30:00Z\"\nread = \"fan-out\"\n\
+                  [lake]\nurl = \"s3://the-lake/x\"\nencryption = \"aws:kms\"\nkms_key = \"k\"\ntags = { a = \"b\" }\n\
+                  [checkpoints]\nurl = \"dynamodb://leases\"\n[anonymize]\nkey = \"env:KEY\"\n";
+    let local = "[[source]]\nurl = \"file://x://\\u007f\"\n[raw]\nenabled = false\n[commit]\ninterval = \"90s\"\n";
+    for text in [on_aws, local, "[raw]\ncodec = \"zstd\"\nlevel = 7\n[stop]\nwithin = \"1500ms\"\n"] {
+        let first = effective(text);
+        assert_eq!(effective(&first), first);
+    }
+    let first = effective(on_aws);
+    for line in [
+        "name = \"a\"",
+        "start = \"2025-01-13T10:30:00.000Z\"",
+        "consumer = \"shardlake\"",
+        "bucket_key = true",
+        "tags = { \"a\" = \"b\" }",
+        "key = \"env:KEY\"",
+        "interval = \"5m\"",
+        "input_bytes = \"16 GiB\"",
+        "within = \"25s\"",
+        "# datasets: events, assessments, users",
+    ] {
+        assert!(first.lines().any(|found| found == line), "{line} is not in:\n{first}");
+    }
+    assert!(effective(local).lines().any(|line| line == "enabled = false"));
+    assert!(!effective(local).contains("encryption") && !effective(local).contains("start ="));
+}
+
+/// Names of a section's keys, each of which has a default that its own rule accepts, a kind and a sentence.
+fn checked<S: Default>(keys: &[Box<dyn Setting<S>>]) -> Vec<&'static str> {
+    let mut values = S::default();
+    for key in keys {
+        key.set_default(&mut values);
+        let doc = key.document();
+        assert!(!doc.value.is_empty() && !doc.default.is_empty() && doc.meaning.ends_with('.'), "{doc:?}");
+    }
+    let mut names: Vec<&str> = keys.iter().map(|key| key.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), keys.len(), "no key is there twice");
+    names
+}
+
+#[test]
+fn every_key_is_documented_and_accepts_its_own_default() {
+    assert_eq!(checked(&SOURCE.keys), ["consumer", "dataset", "name", "read", "start", "url"]);
+    assert_eq!(checked(&DATASET.keys), ["file"]);
+    for section in SECTIONS.iter() {
+        assert!(!checked(&section.keys).is_empty(), "{}", section.name);
     }
 }

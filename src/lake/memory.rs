@@ -1,7 +1,7 @@
-//! A lake in memory, with faults on request: for tests and simulation.
+//! A lake in memory with scripted faults, for tests and the simulation.
 //!
-//! Owns: the same semantics as S3 (parts by number, completion never replaces), and a script of faults: the n-th call of an
-//! operation is lost before or after its effect, or the store refuses. Does not own: any randomness or clock.
+//! Owns: the same semantics as S3 (parts by number, completing never replaces), and a script of faults. By it, the n-th call of an
+//! operation is lost before or after its effect, or is refused. Does not own: any randomness or clock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,15 @@ use crate::lake::{
     Checksum, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId, UploadInfo, Written,
 };
 
-/// What goes wrong with a call.
+/// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The request is lost before it takes effect.
     LoseBefore,
-    /// The request takes effect, and its reply is lost.
+    /// The request takes effect, and its response is lost.
     LoseAfter,
+    /// The request is lost, and no response ever comes.
+    Hang,
     /// The store refuses.
     Refuse,
 }
@@ -57,12 +59,12 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a call go wrong: the one of this operation after `skip` others of it.
+    /// Scripts a fault: for the call of this operation that follows `skip` others of it.
     pub fn fail(&self, operation: &'static str, skip: usize, fault: Fault) {
         self.state().script.push_back((operation, skip, fault));
     }
 
-    /// The calls so far: operation and key.
+    /// All calls so far: operation and key.
     pub fn calls(&self) -> Vec<(&'static str, String)> {
         self.state().calls.clone()
     }
@@ -77,7 +79,7 @@ impl MemoryStore {
         self.state().objects.get(key).cloned()
     }
 
-    /// Puts an object there, or changes it, as somebody else might.
+    /// Writes, changes or removes an object, as somebody else might.
     pub fn tamper(&self, key: &ObjectKey, bytes: Option<Bytes>) {
         let mut state = self.state();
         match bytes {
@@ -97,7 +99,7 @@ impl MemoryStore {
         self.state().uploads.clear();
     }
 
-    /// Loses one of the uploads: the `nth`, counted round.
+    /// Loses one of the uploads: the `nth`, modulo their number.
     pub fn expire_upload(&self, nth: usize) {
         let mut state = self.state();
         let count = state.uploads.len().max(1);
@@ -106,13 +108,26 @@ impl MemoryStore {
         }
     }
 
-    /// Runs one call, with its fault if one is scripted.
-    fn call<T>(
+    /// Runs one call, with a scripted fault if there is one for it.
+    async fn call<T>(
         &self,
         operation: &'static str,
         on: &str,
         effect: impl FnOnce(&mut State) -> Result<T, LakeError>,
     ) -> Result<T, LakeError> {
+        match self.call_now(operation, on, effect) {
+            Some(result) => result,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The result of a call; `None` if it hangs.
+    fn call_now<T>(
+        &self,
+        operation: &'static str,
+        on: &str,
+        effect: impl FnOnce(&mut State) -> Result<T, LakeError>,
+    ) -> Option<Result<T, LakeError>> {
         let mut state = self.state();
         state.calls.push((operation, on.to_owned()));
         let due = state.script.iter_mut().enumerate().find(|(_, (scripted, _, _))| *scripted == operation);
@@ -121,24 +136,18 @@ impl MemoryStore {
                 *skip -= 1;
                 None
             }
-            Some((place, (_, _, fault))) => Some((place, *fault)),
+            Some((index, (_, _, fault))) => Some((index, *fault)),
             None => None,
         };
-        let operation_text = format!("{operation} {on}");
+        let Some((index, fault)) = fault else { return Some(effect(&mut state)) };
+        state.script.remove(index);
+        let (operation, problem) = (format!("{operation} {on}"), "scripted fault".to_owned());
+        let lost = || LakeError::Unavailable { operation: operation.clone(), problem: problem.clone() };
         match fault {
-            None => effect(&mut state),
-            Some((place, fault)) => {
-                state.script.remove(place);
-                let problem = "a fault of the test".to_owned();
-                match fault {
-                    Fault::Refuse => Err(LakeError::Refused { operation: operation_text, problem }),
-                    Fault::LoseBefore => Err(LakeError::Unavailable { operation: operation_text, problem }),
-                    Fault::LoseAfter => {
-                        effect(&mut state)?;
-                        Err(LakeError::Unavailable { operation: operation_text, problem })
-                    }
-                }
-            }
+            Fault::Refuse => Some(Err(LakeError::Refused { operation, problem })),
+            Fault::LoseBefore => Some(Err(lost())),
+            Fault::LoseAfter => Some(effect(&mut state).and_then(|_| Err(lost()))),
+            Fault::Hang => None,
         }
     }
 }
@@ -152,12 +161,13 @@ impl ObjectStore for MemoryStore {
     async fn begin_upload(&self, key: &ObjectKey, id_hint: &str) -> Result<UploadId, LakeError> {
         self.call("begin_upload", key.as_str(), |state| {
             let id = UploadId(id_hint.to_owned());
-            // One that is asked for twice, the first time in a request that came late, is one upload.
+            // A repeated request begins no second upload.
             if state.begun.insert(id.clone()) {
                 state.uploads.insert(id.clone(), Upload { key: key.clone(), parts: BTreeMap::new() });
             }
             Ok(id)
         })
+        .await
     }
 
     async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError> {
@@ -170,6 +180,7 @@ impl ObjectStore for MemoryStore {
             upload.parts.insert(number, bytes);
             Ok(Part { number, tag: format!("tag-{number}") })
         })
+        .await
     }
 
     async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError> {
@@ -191,6 +202,7 @@ impl ObjectStore for MemoryStore {
             state.objects.insert(key.clone(), Bytes::from(bytes));
             Ok(Completion::Completed)
         })
+        .await
     }
 
     async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError> {
@@ -198,6 +210,7 @@ impl ObjectStore for MemoryStore {
             state.uploads.remove(id);
             Ok(())
         })
+        .await
     }
 
     async fn list_uploads(&self) -> Result<Vec<UploadInfo>, LakeError> {
@@ -209,10 +222,11 @@ impl ObjectStore for MemoryStore {
             };
             Ok(state.uploads.iter().map(info).collect())
         })
+        .await
     }
 
     async fn flush(&self) -> Result<(), LakeError> {
-        self.call("flush", "", |_| Ok(()))
+        self.call("flush", "", |_| Ok(())).await
     }
 
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
@@ -223,16 +237,18 @@ impl ObjectStore for MemoryStore {
             state.objects.insert(key.clone(), bytes);
             Ok(Written::New)
         })
+        .await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
-        self.call("get", key.as_str(), |state| Ok(state.objects.get(key).cloned()))
+        self.call("get", key.as_str(), |state| Ok(state.objects.get(key).cloned())).await
     }
 
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
         self.call("checksum", key.as_str(), |state| {
             Ok(state.objects.get(key).map(|bytes| (bytes.len() as u64, Checksum::of(bytes))))
         })
+        .await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError> {
@@ -252,6 +268,7 @@ impl ObjectStore for MemoryStore {
             let listed = state.objects.iter().filter(|(key, _)| key.as_str().starts_with(prefix));
             Ok(listed.filter(|(key, _)| hidden.as_ref() != Some(key)).map(info).collect())
         })
+        .await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError> {
@@ -259,5 +276,6 @@ impl ObjectStore for MemoryStore {
             state.objects.remove(key);
             Ok(())
         })
+        .await
     }
 }

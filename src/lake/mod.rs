@@ -1,17 +1,17 @@
 //! The lake: an object store, in S3's own terms.
 //!
-//! Owns: the trait that everything writes to and reads from, keys, checksums. Does not own: which objects there are
-//! (`commit`), what is in them (the pipeline crate).
+//! Owns: the trait through which everything reads and writes objects, keys and checksums, the kinds of lakes (`backends`), and
+//! the format of a lake (`identity`). Does not own: which objects there are (`commit`), what is in them (the pipeline crate).
 //!
-//! What an implementation promises, and the commit protocol stands on:
+//! What an implementation promises, and the commit protocol relies on:
 //!
 //! 1. A part of an upload is invisible to every reader until the upload is completed, and so is the object.
-//! 2. Completing is atomic: readers see the whole object or none. It never replaces an object that is there.
-//! 3. What was acknowledged before [`ObjectStore::flush`] returned survives a crash of process and machine.
-//! 4. After [`LakeError::Unavailable`] a call may have taken effect, or may still do so; repeating it does no harm.
-//! 5. Once an abort of an upload was acknowledged, the upload can't be completed any more.
+//! 2. Completing is atomic: readers see the whole object or nothing. It never replaces an existing object.
+//! 3. What was acknowledged before [`ObjectStore::flush`] returned survives a crash of the process and of the machine.
+//! 4. After [`LakeError::Unavailable`] a call may have taken effect, or may still do so. Repeating it does no harm.
+//! 5. After an abort of an upload was acknowledged, the upload cannot be completed.
 //!
-//! Limits: keys of 1,024 bytes, as S3 has them.
+//! Limits: keys of 1,024 bytes, as in S3.
 
 mod local;
 mod memory;
@@ -20,8 +20,15 @@ mod s3;
 
 mod schemas;
 
+pub mod backend;
+pub mod backends;
+pub mod identity;
+pub(crate) mod places;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 #[cfg(test)]
-mod conformance;
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,7 +40,7 @@ use serde::{Deserialize, Serialize};
 pub use local::LocalStore;
 pub use memory::{Fault, MemoryStore};
 pub use retrying::Retrying;
-pub use s3::{Encryption, InvalidS3, S3Options, S3Place, S3Store};
+pub use s3::{Encryption, InvalidS3, S3Location, S3Options, S3Store};
 pub use schemas::{SchemaError, number_fields};
 
 /// The key of an object: a relative path of `/`-separated segments, none of them empty, `.` or `..`.
@@ -41,16 +48,18 @@ pub use schemas::{SchemaError, number_fields};
 #[serde(try_from = "String", into = "String")]
 pub struct ObjectKey(String);
 
-/// A text that is no object key.
+/// A text that is not a valid object key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no object key: it must be a relative path without empty, '.' or '..' segments, 1024 bytes at most")]
+#[error(
+    "'{0}' is not a valid object key: expected a relative path without empty, '.' or '..' segments, of at most 1024 bytes"
+)]
 pub struct InvalidKey(String);
 
 impl ObjectKey {
     /// A key of this path.
     ///
     /// # Errors
-    /// The path leaves the lake, or names no object in it.
+    /// The path leaves the lake, or cannot name an object.
     pub fn new(path: impl Into<String>) -> Result<Self, InvalidKey> {
         let path = path.into();
         let bad_segment = path.split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..");
@@ -84,7 +93,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// CRC-64/NVME of an object's bytes: what S3 itself computes over a whole object, multipart or not.
+/// CRC-64/NVME of an object's bytes, which S3 computes over a whole object, multipart or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Checksum(u64);
@@ -106,11 +115,13 @@ impl FromStr for Checksum {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // As it is written, and in no other way that a number may be read.
+        // Only the form in which it is written.
         if text.len() != 16 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(format!("'{text}' is no checksum of 16 hex digits"));
+            return Err(format!("'{text}' is not a valid checksum: expected 16 hex digits"));
         }
-        u64::from_str_radix(text, 16).map(Checksum).map_err(|error| format!("'{text}' is no checksum: {error}"))
+        u64::from_str_radix(text, 16)
+            .map(Checksum)
+            .map_err(|error| format!("'{text}' is not a valid checksum: {error}"))
     }
 }
 
@@ -128,7 +139,7 @@ impl From<Checksum> for String {
     }
 }
 
-/// A checksum under way.
+/// A checksum that is being computed.
 #[derive(Debug)]
 pub struct Checksummer(crc_fast::Digest);
 
@@ -139,27 +150,27 @@ impl Default for Checksummer {
 }
 
 impl Checksummer {
-    /// Takes more bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The checksum of all bytes taken.
+    /// The checksum of all bytes added so far.
     pub fn finish(&self) -> Checksum {
         Checksum(self.0.finalize())
     }
 }
 
-/// The store's name for an upload that is under way.
+/// The store's name for an open upload.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UploadId(pub String);
 
 /// A part to be uploaded.
 #[derive(Debug, Clone)]
 pub struct NewPart {
-    /// From 1.
+    /// Its number, from 1.
     pub number: u32,
-    /// Where it begins in the object.
+    /// Its first byte's offset in the object.
     pub offset: u64,
     /// Its bytes.
     pub bytes: Bytes,
@@ -168,13 +179,13 @@ pub struct NewPart {
 /// An acknowledged part of an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// From 1.
+    /// Its number, from 1.
     pub number: u32,
     /// The store's tag of it, needed to complete the upload.
     pub tag: String,
 }
 
-/// What a store knows of an object.
+/// What a store knows about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// Its key.
@@ -185,10 +196,10 @@ pub struct ObjectInfo {
     pub modified_ms: i64,
 }
 
-/// What a store knows of an upload that is under way.
+/// What a store knows about an open upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadInfo {
-    /// The key it is for, where the store can tell.
+    /// The key it is for, if the store knows.
     pub key: Option<ObjectKey>,
     /// Its id.
     pub id: UploadId,
@@ -196,48 +207,50 @@ pub struct UploadInfo {
     pub begun_ms: i64,
 }
 
-/// What became of completing an upload.
+/// The result of completing an upload.
 ///
-/// A store may repeat a request whose reply it lost: [`NoSuchUpload`](Completion::NoSuchUpload) and
-/// [`KeyTaken`](Completion::KeyTaken) are then what it finds of its own doing. Compare [`ObjectStore::checksum`].
+/// A store may repeat a request whose response was lost. The repeated request may return
+/// [`NoSuchUpload`](Completion::NoSuchUpload) or [`KeyTaken`](Completion::KeyTaken) because of the first one. To find out, compare
+/// [`ObjectStore::checksum`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
-    /// The object is there now.
+    /// The object exists now.
     Completed,
-    /// There is no such upload: it was completed before, or aborted.
+    /// There is no such upload: it was completed or aborted before.
     NoSuchUpload,
-    /// An object of that key is there already; it was left as it is.
+    /// An object with that key exists; it was not changed.
     KeyTaken,
 }
 
-/// What became of writing an object that must be new.
+/// The result of writing an object that must be new.
 ///
-/// [`KeyTaken`](Written::KeyTaken) may be this very request's doing, its first reply lost: whoever must know compares bytes.
+/// A repeated request may return [`KeyTaken`](Written::KeyTaken) because of the first one, whose response was lost. A caller that must
+/// know compares the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// It is there now.
+    /// It exists now.
     New,
-    /// There was one of that key; it was left as it is.
+    /// An object with that key existed; it was not changed.
     KeyTaken,
 }
 
 /// A failed call of an object store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LakeError {
-    /// The store did not answer, or not in time. The call may have taken effect.
+    /// The store did not respond, or not in time. The call may have taken effect.
     #[error("could not {operation}: {problem}")]
     Unavailable {
-        /// What was asked for, with its key.
+        /// What was requested, with its key.
         operation: String,
         /// What happened, in the store's words.
         problem: String,
     },
-    /// The store refuses, and will go on refusing until somebody does something: disk full, no permission.
+    /// The store refuses, and will refuse until somebody acts: the disk is full, a permission is missing.
     #[error("could not {operation}: {problem}")]
     Refused {
-        /// What was asked for, with its key.
+        /// What was requested, with its key.
         operation: String,
-        /// What is wrong and, where there is something, what to do.
+        /// What is wrong and, if known, what to do.
         problem: String,
     },
 }
@@ -255,34 +268,34 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// Bytes that every part but an upload's last must have: 5 MiB on S3, 1 elsewhere.
     fn part_bytes_min(&self) -> usize;
 
-    /// Begins an upload. `id_hint` is unlike all others; a store that chooses its own ids ignores it.
+    /// Begins an upload. `id_hint` must be unique; a store that chooses its own ids ignores it.
     async fn begin_upload(&self, key: &ObjectKey, id_hint: &str) -> Result<UploadId, LakeError>;
 
-    /// Uploads a part. Parts come by number from 1; a part that is repeated is the same.
+    /// Uploads a part. Parts are numbered from 1, without gaps. A part may be repeated.
     async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError>;
 
-    /// Makes the object of an upload visible, if there is none of its key.
+    /// Makes the object of an upload visible, if its key is free.
     async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError>;
 
-    /// Gives an upload up; nothing happens if it is gone.
+    /// Aborts an upload. Does nothing if it is gone.
     async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError>;
 
-    /// Uploads that are neither completed nor aborted.
+    /// The uploads that are neither completed nor aborted.
     async fn list_uploads(&self) -> Result<Vec<UploadInfo>, LakeError>;
 
-    /// Makes everything durable that was acknowledged so far. S3 acknowledges nothing else.
+    /// Makes everything durable that was acknowledged so far. On S3 it is already.
     async fn flush(&self) -> Result<(), LakeError>;
 
-    /// Writes a small object, if there is none of its key. It is durable once this returns.
+    /// Writes a small object, if its key is free. It is durable once this returns.
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError>;
 
     /// A whole object; `None` if there is none.
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError>;
 
-    /// An object's size and checksum; `None` if there is none. S3 knows both, elsewhere the object is read.
+    /// An object's size and checksum; `None` if there is none. S3 knows both; other stores read the object.
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError>;
 
-    /// Objects whose keys begin with `prefix`, in the order of their keys.
+    /// The objects whose keys begin with `prefix`, in the order of their keys.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError>;
 
     /// Of [`list`](Self::list), the objects whose keys sort after `after`, which need not be the key of an object. By default
@@ -293,6 +306,6 @@ pub trait ObjectStore: Send + Sync + 'static {
         Ok(objects)
     }
 
-    /// Deletes an object; nothing happens if it is gone.
+    /// Deletes an object. Does nothing if it is gone.
     async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError>;
 }

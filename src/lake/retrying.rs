@@ -1,7 +1,7 @@
-//! An object store whose calls are repeated while they fail for a reason that may pass.
+//! An object store that retries calls after temporary failures.
 //!
-//! Every call may be repeated: promise 4 of [`ObjectStore`](crate::lake::ObjectStore) says that repeating one that failed
-//! does no harm. Does not own the policy ([`RetryPolicy`]).
+//! Owns: that every call is retried. Promise 4 of the [lake](crate::lake) says that repeating a failed call does no harm. Does not
+//! own: the policy ([`RetryPolicy`]).
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ impl Retryable for LakeError {
     }
 }
 
-/// Repeats the calls of another store.
+/// Retries the calls of another store.
 pub struct Retrying {
     store: Arc<dyn ObjectStore>,
     policy: RetryPolicy,
 }
 
 impl Retrying {
-    /// Repeats calls of `store` as `policy` says.
+    /// Retries calls of `store` by a policy.
     pub fn new(store: Arc<dyn ObjectStore>, policy: RetryPolicy) -> Self {
         Retrying { store, policy }
     }

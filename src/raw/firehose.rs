@@ -1,7 +1,7 @@
 //! A delivery stream of Amazon Data Firehose.
 //!
-//! Owns: PutRecordBatch and what its answers mean. Limits, which are Firehose's: 500 records and 4 MiB a request, 1,000 KiB a
-//! record (the configuration refuses larger ones beforehand).
+//! Owns: PutRecordBatch and what its responses mean. Does not own: batches and retries (`raw`). Limits, which are Firehose's: 500
+//! records and 4 MiB for each request, 1,000 KiB for each record (the configuration refuses larger ones).
 
 use async_trait::async_trait;
 use aws_sdk_firehose::Client;
@@ -32,10 +32,10 @@ impl FirehoseSink {
         format!("delivery stream {}", self.delivery_stream)
     }
 
-    /// Looks whether the delivery stream is there.
+    /// Checks that the delivery stream exists.
     ///
     /// # Errors
-    /// It is not, or it can't be reached.
+    /// It does not exist, or cannot be reached.
     pub async fn probe(&self) -> Result<(), RawError> {
         let described = self.client.describe_delivery_stream().delivery_stream_name(&self.delivery_stream).send().await;
         described.map(drop).map_err(|error| self.failed(&error, "firehose:DescribeDeliveryStream"))
@@ -47,7 +47,7 @@ impl FirehoseSink {
     {
         let sink = self.name();
         match error.as_service_error().and_then(ProvideErrorMetadata::code) {
-            Some("ResourceNotFoundException") => RawError::Refused { sink, problem: "it is not there".to_owned() },
+            Some("ResourceNotFoundException") => RawError::Refused { sink, problem: "it does not exist".to_owned() },
             Some("AccessDeniedException") => {
                 RawError::Refused { sink, problem: format!("access is denied: the worker needs {action}") }
             }
@@ -72,7 +72,7 @@ impl RawSink for FirehoseSink {
     async fn put(&self, records: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, RawError> {
         let mut request = self.client.put_record_batch().delivery_stream_name(&self.delivery_stream);
         for record in &records {
-            // Built from a part that is there: it can't fail.
+            // It has its data, so building it cannot fail.
             let Ok(record) = Record::builder().data(Blob::new(record.clone())).build() else { continue };
             request = request.records(record);
         }
@@ -80,12 +80,12 @@ impl RawSink for FirehoseSink {
         if answer.failed_put_count() == 0 {
             return Ok(Vec::new());
         }
-        // One entry for each record, in their order; those that were not taken have an error.
+        // One entry for each record, in the same order. The entry of a rejected record has an error.
         let responses = answer.request_responses();
         if responses.len() != records.len() {
             return Ok(records);
         }
-        let left = records.into_iter().zip(responses).filter(|(_, entry)| entry.error_code().is_some());
-        Ok(left.map(|(record, _)| record).collect())
+        let rejected = records.into_iter().zip(responses).filter(|(_, entry)| entry.error_code().is_some());
+        Ok(rejected.map(|(record, _)| record).collect())
     }
 }

@@ -1,54 +1,121 @@
-//! Raw landing by way of another service: records as received, sent on while their epoch is open.
+//! Raw landing through another service: records as received, sent while their epoch is open.
 //!
-//! Owns: cutting chunks into records, batches, and what is on its way; an epoch is described only when all its records were
-//! taken. Does not own: the raw landing in the lake (the lanes and `worker::objects`), which is exactly once.
+//! Owns: cutting chunks into records, batches, the requests in progress, and the services that raw records may go to. An epoch's
+//! intent is written only when the service has accepted all its records. Does not own: the raw landing in the lake (the lanes and
+//! `worker::epoch`), which is exactly once.
 //!
-//! What is sent on is there **at least once**: an epoch that is given up was sent already and is read, and sent, again; and a
-//! request whose answer is lost is repeated. Nothing is lost: a record that the service does not take keeps its epoch from
-//! being committed.
+//! The service gets every record **at least once**. An aborted epoch was sent already, and is read and sent again; a request whose
+//! response is lost is repeated. Nothing is lost: as long as the service does not accept a record, its epoch is not committed.
 
 mod firehose;
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pipeline::chunk::{Chunk, Framing};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::aws::Aws;
+use crate::aws::permissions::{Permission, Trials};
 use crate::retry::{RetryPolicy, Retryable};
 
 pub use firehose::{FirehoseSink, RECORD_BYTES_MAX};
 
-/// A service that takes records as they are.
+/// Where records as received go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RawTo {
+    /// Into the epoch's own objects below `raw/`: exactly once.
+    #[default]
+    Lake,
+    /// To a delivery stream of Data Firehose: at least once.
+    Firehose {
+        /// Its name.
+        delivery_stream: String,
+    },
+}
+
+/// The permissions that any service may need.
+pub fn permissions() -> Vec<Permission> {
+    vec![
+        Permission { action: "firehose:DescribeDeliveryStream", requests: &["Firehose.DescribeDeliveryStream"] },
+        Permission { action: "firehose:PutRecordBatch", requests: &["Firehose.PutRecordBatch"] },
+    ]
+}
+
+impl RawTo {
+    /// Reads `lake` or `firehose:NAME`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "lake" => Ok(RawTo::Lake),
+            Some(("firehose", name)) if !name.is_empty() => Ok(RawTo::Firehose { delivery_stream: name.to_owned() }),
+            _ => Err(format!("to must be \"lake\" or \"firehose:NAME\", not '{text}'")),
+        }
+    }
+
+    /// Whether opening it needs the SDK's settings.
+    pub fn needs_aws(&self) -> bool {
+        matches!(self, RawTo::Firehose { .. })
+    }
+
+    /// Opens the service; `None` for the lake.
+    ///
+    /// # Errors
+    /// The service does not have what is named, or cannot be reached.
+    pub async fn open(&self, aws: Option<&Aws>) -> Result<Option<Arc<dyn RawSink>>, RawError> {
+        let RawTo::Firehose { delivery_stream } = self else { return Ok(None) };
+        let sink = FirehoseSink::new(Aws::required(aws).firehose(), delivery_stream);
+        sink.probe().await?;
+        Ok(Some(Arc::new(sink)))
+    }
+
+    /// Tries the actions that a worker needs.
+    pub async fn try_permissions(&self, aws: &Aws, trials: &mut Trials) {
+        let RawTo::Firehose { delivery_stream } = self else { return };
+        let described = aws.firehose().describe_delivery_stream().delivery_stream_name(delivery_stream).send().await;
+        let absent = ("ResourceNotFoundException", "the delivery stream");
+        trials.note("firehose:DescribeDeliveryStream", delivery_stream, described, &[], absent);
+    }
+}
+
+impl fmt::Display for RawTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RawTo::Lake => f.write_str("lake"),
+            RawTo::Firehose { delivery_stream } => write!(f, "firehose:{delivery_stream}"),
+        }
+    }
+}
+
+/// A service that accepts records as they are.
 #[async_trait]
 pub trait RawSink: Send + Sync + 'static {
-    /// Records that one request may have.
+    /// The most records of one request.
     fn batch_records_max(&self) -> usize;
 
-    /// Bytes that one request may have.
+    /// The most bytes of one request.
     fn batch_bytes_max(&self) -> usize;
 
-    /// Sends records, each with its line end. Gives back those that were not taken, to be sent again.
+    /// Sends records, each with its line end. Returns those that were rejected, to be sent again.
     async fn put(&self, records: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, RawError>;
 }
 
-/// A service that did not take records.
+/// A service that did not accept records.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RawError {
     /// It may work later.
-    #[error("could not send raw records to {sink}: {problem}")]
+    #[error("failed to send raw records to {sink}: {problem}")]
     Unavailable {
-        /// The service and what in it.
+        /// The service and its resource.
         sink: String,
         /// What happened.
         problem: String,
     },
-    /// It will not work until somebody does something.
-    #[error("can't send raw records to {sink}: {problem}")]
+    /// It will not work until somebody acts.
+    #[error("cannot send raw records to {sink}: {problem}")]
     Refused {
-        /// The service and what in it.
+        /// The service and its resource.
         sink: String,
         /// What is wrong and what to do.
         problem: String,
@@ -61,13 +128,10 @@ impl Retryable for RawError {
     }
 }
 
-/// How long records that are not taken are sent again: some five minutes.
-const RETRY: RetryPolicy =
-    RetryPolicy { retries: 66, first: Duration::from_millis(100), longest: Duration::from_secs(5) };
-/// Requests that are under way at once.
+/// Requests in progress at once.
 const REQUESTS: usize = 8;
 
-/// The records of one epoch on their way.
+/// The records of one epoch that are being sent.
 pub(crate) struct Forward {
     sink: Arc<dyn RawSink>,
     waiting: Vec<Vec<u8>>,
@@ -87,7 +151,7 @@ impl Forward {
         }
     }
 
-    /// Takes a chunk's records; waits while too much is on its way.
+    /// Sends a chunk's records. Waits while too many requests are in progress.
     pub(crate) async fn push(&mut self, chunk: &Chunk) -> Result<(), RawError> {
         let bytes = chunk.bytes();
         match chunk.framing() {
@@ -138,7 +202,7 @@ impl Forward {
         Ok(())
     }
 
-    /// Sends the rest, and waits until everything was taken.
+    /// Sends the rest, and waits until all records were accepted.
     pub(crate) async fn finish(mut self) -> Result<(), RawError> {
         self.send().await?;
         while let Some(done) = self.sending.join_next().await {
@@ -154,20 +218,20 @@ fn joined(done: Result<Result<(), RawError>, tokio::task::JoinError>) -> Result<
     })
 }
 
-/// Sends records until all were taken.
+/// Sends records until all were accepted.
 async fn send_all(sink: &dyn RawSink, records: Vec<Vec<u8>>) -> Result<(), RawError> {
     let rest = std::sync::Mutex::new(records);
-    RETRY
+    RetryPolicy::RAW_BATCH
         .run(|| async {
             let records = rest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-            let left = sink.put(records).await?;
-            let count = left.len();
-            *rest.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = left;
+            let rejected = sink.put(records).await?;
+            let count = rejected.len();
+            *rest.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = rejected;
             match count {
                 0 => Ok(()),
                 count => Err(RawError::Unavailable {
                     sink: "the raw landing".to_owned(),
-                    problem: format!("{count} records of a batch were not taken"),
+                    problem: format!("{count} records of a batch were rejected"),
                 }),
             }
         })
@@ -179,7 +243,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Takes every second record of a batch, and fails every third request.
+    /// Accepts every second record of a batch, and fails every third request.
     #[derive(Default)]
     struct Unreliable {
         taken: Mutex<Vec<Vec<u8>>>,
@@ -212,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_record_is_taken_though_batches_are_taken_in_parts() {
+    async fn every_record_is_accepted_although_batches_are_accepted_in_parts() {
         let sink = Arc::new(Unreliable::default());
         let mut forward = Forward::new(Arc::clone(&sink) as Arc<dyn RawSink>);
         let text = "one\ntwo\n\nthree\nfour four four\nfive\nsix".to_owned();
@@ -243,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_is_told_before_the_epoch_is_described() {
+    async fn a_refusal_is_reported_before_the_intent_is_written() {
         let mut forward = Forward::new(Arc::new(Refuses));
         let chunk = Chunk::new("s".into(), "0".into(), 0, b"one\n".to_vec(), Framing::Lines { base: 0 });
         forward.push(&chunk).await.unwrap();

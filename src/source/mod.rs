@@ -1,15 +1,17 @@
-//! Where records come from: shards of a stream, each read from a position on.
+//! Where records come from: shards of a stream, each read from a position.
 //!
-//! Owns: the trait between the worker and the world's streams. Does not own: who reads which shard, or what is done with
-//! what was read.
+//! Owns: the trait between the worker and streams outside, and the kinds of sources (`backends`). Does not own: who reads which
+//! shard, or what is done with its records.
 //!
 //! What a source promises:
 //!
-//! 1. Reading a shard again from the same position gives the same records with the same sequence numbers.
-//! 2. A chunk's records lie behind the position before it, up to and including the chunk's own; the position moves over
-//!    everything that was read, also over what holds no record.
-//! 3. A shard that has come to its end stays so.
+//! 1. Reading a shard again from the same position returns the same records with the same sequence numbers.
+//! 2. A chunk's records come after the position before it, up to and including the chunk's own position. The position moves over
+//!    everything that was read, including what contains no record.
+//! 3. A shard that has ended stays ended.
 
+pub mod backend;
+pub mod backends;
 mod files;
 mod kinesis;
 
@@ -31,16 +33,16 @@ pub use kinesis::{Decode, KinesisConfig, KinesisSource, Limits, Mode, Start};
 pub struct SourceShard {
     /// Its id.
     pub id: ShardId,
-    /// The shards that it came from: they are read to their ends first.
+    /// The shards that it came from. They are read to their ends first.
     pub parents: Vec<ShardId>,
-    /// Where reading starts, if nobody has read it yet.
+    /// Where reading starts if no worker has read it yet.
     pub first: Position,
-    /// The hash keys that the stream sends here, where it has such a thing.
+    /// The range of hash keys that the stream puts here, if it has hash keys.
     pub hash_range: Option<HashRange>,
 }
 
 impl SourceShard {
-    /// A shard that stands alone and is read from its beginning.
+    /// A shard without parents that is read from its beginning.
     pub fn alone(id: ShardId) -> Self {
         SourceShard { id, parents: Vec::new(), first: Position::Beginning, hash_range: None }
     }
@@ -49,32 +51,32 @@ impl SourceShard {
 /// What one read returned.
 #[derive(Debug)]
 pub enum Read {
-    /// Records, perhaps none of them good, perhaps none at all.
+    /// Records; perhaps none of them is valid, perhaps there is none.
     Chunk {
         /// The bytes.
         chunk: Chunk,
-        /// Where the shard has been read to.
+        /// The position up to which the shard was read.
         through: Position,
-        /// Bytes of the source that were used up, compressed as they are there; for progress.
+        /// Bytes of the source that were consumed, as the source has them (perhaps compressed), for the progress bar.
         source_bytes: u64,
     },
-    /// There is nothing new for now.
+    /// There is nothing new at the moment.
     AtTip,
-    /// The shard has come to its end.
+    /// The shard has ended.
     End {
-        /// The shards that it became.
+        /// The shards that follow it.
         children: Vec<ShardId>,
     },
 }
 
-/// How much of a shard lies behind a position.
+/// How much of a shard comes after a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behind {
-    /// Nothing: the shard is read to its tip or its end.
+    /// Nothing: the position is the shard's tip or end.
     Nothing,
-    /// So many bytes, as they are in the source.
+    /// This many bytes, as the source has them.
     Bytes(u64),
-    /// Something; the source can't tell how much, but for the time between its first record and now, in milliseconds.
+    /// An unknown number of bytes. The first record is this many milliseconds old.
     Time(u64),
 }
 
@@ -82,19 +84,19 @@ pub enum Behind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// It may work later.
-    #[error("could not read {place}: {problem}")]
+    #[error("failed to read {place}: {problem}")]
     Unavailable {
         /// Stream or shard.
         place: String,
         /// What happened.
         problem: String,
     },
-    /// It will not work until somebody does something.
-    #[error("can't read {place}: {problem}")]
+    /// It will not work until somebody acts.
+    #[error("cannot read {place}: {problem}")]
     Unreadable {
         /// Stream or shard.
         place: String,
-        /// What is wrong and, where there is something, what to do.
+        /// What is wrong and, if known, what to do.
         problem: String,
     },
 }
@@ -111,37 +113,37 @@ pub trait ShardSource: Send + Sync + 'static {
     /// The stream's name in the lake.
     fn stream(&self) -> &StreamName;
 
-    /// How long a shard that fails is tried again before it is given up.
+    /// How long a shard that fails is retried before the worker stops reading it.
     fn retry(&self) -> RetryPolicy {
-        RetryPolicy::default()
+        RetryPolicy::CALL
     }
 
-    /// How often its shards are listed, beside whenever one has ended.
+    /// How often its shards are listed. They are also listed whenever one has ended.
     fn lists_every(&self) -> Duration {
         Duration::from_secs(5)
     }
 
-    /// The shards that there are now.
+    /// The shards that exist now.
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError>;
 
-    /// Opens a shard behind a position.
+    /// Opens a shard after a position.
     async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError>;
 
-    /// How much of a shard lies behind a position now.
+    /// How much of a shard comes after a position now.
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError>;
 }
 
 /// A shard that is being read.
 #[async_trait]
 pub trait ShardReader: Send {
-    /// Waits until a read makes sense: for `idle`, which grows while the shard is at its tip and else is zero; longer where
-    /// the source allows only so many reads a second; shorter where it knows of something new. No memory is held
-    /// meanwhile. May be dropped while it waits, without loss.
+    /// Waits until a read makes sense. That is for `idle`, which is zero unless the shard is at its tip, where it grows. It waits
+    /// longer if the source limits the rate of reads, and less if it knows of something new. It holds no memory, and may be dropped
+    /// while it waits, without loss.
     async fn ready(&mut self, idle: Duration) {
         tokio::time::sleep(idle).await;
     }
 
-    /// Reads on: about `bytes` of records at most, into `buffer`, which is empty and may be used or not. May be dropped
-    /// while it waits; then what it would have returned is lost, and the shard must be opened again.
+    /// Reads the next records: at most about `bytes`, into `buffer`, which is empty and need not be used. If it is dropped while it
+    /// waits, what it would have returned is lost, and the shard must be opened again.
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError>;
 }

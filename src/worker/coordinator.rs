@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::log::RollUps;
+use crate::config::WorkerSettings;
 use crate::worker::catch_up::CatchUp;
 use crate::worker::epoch::commit::{EpochEnd, commit_epoch};
 use crate::worker::epoch::encode::Encoding;
@@ -27,6 +28,7 @@ use crate::worker::progress::Progress;
 use crate::worker::reader::{BufferPool, ReaderEvent};
 use crate::worker::readers::{ReadRange, ReadWhat, ReaderSettings, ReaderUpdate};
 use crate::worker::shards::Shards;
+use crate::worker::stop::StopLimit;
 use crate::worker::{WorkerConfig, WorkerError};
 
 /// Runs a worker until it is stopped, has caught up, or fails.
@@ -34,7 +36,12 @@ use crate::worker::{WorkerConfig, WorkerError};
 /// # Errors
 /// See [`WorkerError`]. Everything that was committed before stays, and nothing uncommitted is visible.
 pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: CancellationToken) -> Result<(), WorkerError> {
-    config.stores.leases.register(&config.me).await?;
+    let mut limit = StopLimit::new(stop.clone(), config.settings.stop.within);
+    if let Some(registered) = limit.commit(config.stores.leases.register(&config.me)).await {
+        registered?;
+    } else {
+        return Err(WorkerError::StopTimedOut { within: limit.within(), shards: 0 });
+    }
     let (lease_event_sender, lease_events) = mpsc::unbounded_channel();
     let (lease_commands, commands) = mpsc::unbounded_channel();
     let throughput = Arc::new(Throughput::default());
@@ -42,24 +49,29 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
         me: config.me.clone(),
         store: Arc::clone(&config.stores.leases_once),
         sources: config.sources.clone(),
-        failover: config.failover,
-        hand_off: config.hand_off,
+        failover: config.settings.leases.failover,
+        hand_off: config.settings.leases.hand_off,
         throughput: Arc::clone(&throughput),
         coordinator: lease_event_sender,
     });
-    let manager = tokio::spawn(manager.run(commands));
-    let (reader_event_sender, reader_events) = mpsc::channel(config.threads.max(2));
+    let mut manager = tokio::spawn(manager.run(commands));
+    let (reader_event_sender, reader_events) = mpsc::channel(config.settings.limits.threads.max(2));
     let mut coordinator = Coordinator::new(config, progress, lease_commands.clone(), reader_event_sender, throughput);
-    let result = coordinator.run(stop, lease_events, reader_events).await;
-    // The order of shutdown: readers and recoveries, then open epochs (after success there are none), then the leases.
-    coordinator.shards.shut_down().await;
-    for group in coordinator.epochs.groups() {
-        if let Err(error) = coordinator.abandon_epoch(group).await {
-            tracing::debug!(%error, "failed to abandon an open epoch; its uploads are left to a sweep");
-        }
+    let ran = limit.commit(coordinator.run(stop, lease_events, reader_events)).await;
+    let result = ran.unwrap_or_else(|| {
+        let (within, shards) = (limit.within(), coordinator.shards.uncommitted());
+        Err(WorkerError::StopTimedOut { within, shards })
+    });
+    // The order of shutdown: readers and recoveries, then open epochs (after success there are none), then the leases. Once the
+    // time for commits is over, epochs are left as they are.
+    if limit.commit(coordinator.shut_down()).await.is_none() {
+        tracing::warn!("open epochs were not abandoned in time; their uploads are left to a sweep");
     }
     let _ = lease_commands.send(LeaseCommand::Stop);
-    let _ = manager.await;
+    if limit.release(&mut manager).await.is_none() {
+        manager.abort();
+        tracing::warn!("leases were not released in time; other workers take them after the failover time");
+    }
     result
 }
 
@@ -84,7 +96,8 @@ impl Coordinator {
         throughput: Arc<Throughput>,
     ) -> Self {
         let (me, stores) = (config.me.clone(), config.stores.clone());
-        let memory = MemoryPlan::new(config.memory, config.threads);
+        let WorkerSettings { output, commit, limits, .. } = &config.settings;
+        let memory = MemoryPlan::new(usize::try_from(limits.memory).unwrap_or(usize::MAX), limits.threads);
         let buffers = BufferPool::default();
         let readers = ReaderSettings {
             sources: config.sources.clone(),
@@ -98,7 +111,7 @@ impl Coordinator {
             lanes: Arc::clone(&config.lanes),
             compute: config.compute.clone(),
             encoder: config.encoder.clone(),
-            file_bytes: config.file_bytes,
+            file_bytes: output.file_bytes,
         };
         let epochs = EpochSettings {
             me: me.clone(),
@@ -107,13 +120,13 @@ impl Coordinator {
             encoding: encoding.clone(),
             memory,
             raw_sink: config.raw_sink.clone(),
-            open_objects: config.open_objects,
-            interval: config.epoch_interval,
-            input_bytes: config.epoch_input_bytes,
+            open_objects: limits.open_objects,
+            interval: commit.interval,
+            input_bytes: commit.input_bytes,
         };
         Coordinator {
             shards: Shards::new(me, stores, lease_commands.clone(), Arc::clone(&progress), readers),
-            lanes: Lanes::new(encoding, config.threads, memory, buffers, Arc::clone(&progress)),
+            lanes: Lanes::new(encoding, limits.threads, memory, buffers, Arc::clone(&progress)),
             epochs: OpenEpochs::new(epochs),
             catch_up: CatchUp::new(config.until_caught_up),
             roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_ups),
@@ -121,6 +134,16 @@ impl Coordinator {
             progress,
             lease_commands,
             throughput,
+        }
+    }
+
+    /// Ends all readers and recoveries, and abandons the open epochs.
+    async fn shut_down(&mut self) {
+        self.shards.shut_down().await;
+        for group in self.epochs.groups() {
+            if let Err(error) = self.abandon_epoch(group).await {
+                tracing::debug!(%error, "failed to abandon an open epoch; its uploads are left to a sweep");
+            }
         }
     }
 

@@ -45,6 +45,8 @@ mod coordinator;
 
 mod progress;
 
+mod stop;
+
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -60,8 +62,10 @@ use pipeline::lane::LaneConfig;
 use crate::clock::SharedClock;
 use crate::commit::log::RollUpConfig;
 use crate::commit::{CommitError, Stores};
+use crate::config::WorkerSettings;
 use crate::lake::LakeError;
 use crate::raw::{RawError, RawSink};
+use crate::settings::units::write_duration;
 use crate::source::ShardSource;
 
 pub use compute::Compute;
@@ -84,24 +88,10 @@ pub struct WorkerConfig {
     pub compute: Compute,
     /// What the lanes need.
     pub lanes: Arc<LaneConfig>,
-    /// The number of lanes that run at once.
-    pub threads: usize,
-    /// Bytes of memory for records, rows and parts.
-    pub memory: usize,
+    /// Limits, intervals and sizes.
+    pub settings: WorkerSettings,
     /// How Parquet files are written.
     pub encoder: EncoderConfig,
-    /// Encoded bytes at which a file is closed.
-    pub file_bytes: u64,
-    /// Objects that are open at once.
-    pub open_objects: usize,
-    /// The time after which an epoch is committed.
-    pub epoch_interval: Duration,
-    /// The bytes of input after which it is committed earlier.
-    pub epoch_input_bytes: u64,
-    /// When a lease may be taken from an owner that shows no sign of life.
-    pub failover: Duration,
-    /// When a lease may be taken from an owner that was asked for it.
-    pub hand_off: Duration,
     /// When it writes roll-ups of the commit log.
     pub roll_ups: RollUpConfig,
     /// Whether to end once every shard has been read to its tip and committed.
@@ -126,10 +116,32 @@ pub enum WorkerError {
     /// Rows could not be encoded, which is a bug.
     #[error("rows could not be encoded: {0}")]
     Encode(#[from] EncodeError),
+    /// The worker was asked to stop, and its commits did not finish in time.
+    #[error(
+        "the worker was stopped before its commits finished ([stop] within = {}). {} Nothing is lost or doubled: they are read again \
+         from the last commit, unless their commit was decided, which the next worker then finishes",
+        write_duration(*within),
+        left(*shards)
+    )]
+    StopTimedOut {
+        /// The time it had.
+        within: Duration,
+        /// Shards of which records were read and not committed.
+        shards: usize,
+    },
     /// Shards could not be read, or their pending epochs could not be recovered.
     #[error("{} not read to the end:\n{}", if problems.len() == 1 { "a shard was" } else { "shards were" }, problems.join("\n"))]
     Shards {
         /// One sentence for each.
         problems: Vec<String>,
     },
+}
+
+/// What a worker that was cut off leaves, in words.
+fn left(shards: usize) -> String {
+    match shards {
+        0 => "No record that it had read was left uncommitted.".to_owned(),
+        1 => "Records of 1 shard were read and not committed.".to_owned(),
+        _ => format!("Records of {shards} shards were read and not committed."),
+    }
 }

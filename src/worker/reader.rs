@@ -125,8 +125,8 @@ impl ReaderTask {
                 Err(error) => {
                     tracing::warn!(key = %self.key, %error, "failed to read shard; reopening it");
                     drop(memory);
-                    tokio::time::sleep((self.retry.first * (1 << failures.min(16))).min(self.retry.longest)).await;
                     failures += 1;
+                    tokio::time::sleep(self.retry.wait_after(failures)).await;
                     reader = self.retry.run(|| self.source.open(&self.key.shard, &after)).await?;
                     continue;
                 }
@@ -242,6 +242,6 @@ mod tests {
     async fn a_reader_that_panics_reports_a_failure() {
         let source = TestSource { opened: AtomicUsize::new(0), open: || panic!("on purpose") };
         let error = failure_of(Arc::new(source)).await;
-        assert_eq!(error.to_string(), "can't read shard a of stream s: its reader panicked, which is a bug");
+        assert_eq!(error.to_string(), "cannot read shard a of stream s: its reader panicked, which is a bug");
     }
 }

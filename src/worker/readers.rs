@@ -187,6 +187,11 @@ impl Readers {
         }
     }
 
+    /// The number of shards of which records were read and not committed.
+    pub(super) fn uncommitted(&self) -> usize {
+        self.handles.values().filter(|handle| handle.read != handle.committed).count()
+    }
+
     /// Whether the shard has a reader.
     pub(super) fn has(&self, key: &ShardKey) -> bool {
         self.handles.contains_key(key)

@@ -175,6 +175,11 @@ impl Shards {
         self.recoveries.abort_all().await;
     }
 
+    /// The number of shards of which records were read and not committed.
+    pub(super) fn uncommitted(&self) -> usize {
+        self.readers.uncommitted()
+    }
+
     /// Takes a reader's event into account. A shard that fails is abandoned.
     pub(super) fn on_reader_event(&mut self, event: ReaderEvent) -> ReaderUpdate {
         match self.readers.on_event(event) {
@@ -389,7 +394,7 @@ mod tests {
             parts.shards.release(key, release);
         }
         assert!(parts.command().unwrap().starts_with("Abandon"));
-        assert!(parts.shards.has_failed(&key("a")) && parts.shards.problems() == ["can't read a: gone"]);
+        assert!(parts.shards.has_failed(&key("a")) && parts.shards.problems() == ["cannot read a: gone"]);
         parts.shards.on_gained(Lease { holder: Holder::Held(me()), ..lease("a", at(5)) });
         assert!(!parts.shards.has_failed(&key("a")));
     }

@@ -1,4 +1,5 @@
-//! Whole runs of one worker after another, in memory, under paused time: what they do about an epoch that was left pending.
+//! Whole runs of one worker after another, in memory, under paused time: what they do about an epoch that was left pending, and how
+//! they stop.
 //!
 //! A first worker decides an epoch and then fails to publish it. Its uploads expire, so whoever recovers the epoch waits ten
 //! seconds before the roll back. What happens in these ten seconds is what most tests here are about.
@@ -12,10 +13,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::Stores;
+use crate::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, StopConfig, WorkerSettings};
+use crate::inspect;
 use crate::lake::{Fault, MemoryStore, ObjectKey, ObjectStore};
 use crate::retry::RetryPolicy;
 use crate::worker::testing::{StoppedClock, TestStream, key, lane_config, records_up_to};
 use crate::worker::{Compute, Progress, WorkerConfig, WorkerError, run};
+
+/// How long a worker may take to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(25);
 
 /// A stream, a lake and a lease table.
 struct Environment {
@@ -71,15 +77,14 @@ impl Environment {
             clock: Arc::new(StoppedClock),
             compute: Compute::Inline,
             lanes: Arc::new(lane_config()),
-            threads: 1,
-            memory: 16 << 20,
+            settings: WorkerSettings {
+                output: OutputConfig { file_bytes: 1 << 20, ..OutputConfig::default() },
+                commit: CommitConfig { interval: Duration::from_millis(500), input_bytes: 1 << 30 },
+                leases: LeaseConfig { failover: Duration::from_secs(5), hand_off: Duration::from_secs(8) },
+                limits: Limits { memory: 16 << 20, threads: 1, open_objects: 4, ..Limits::default() },
+                stop: StopConfig { within: STOP_WITHIN },
+            },
             encoder: EncoderConfig::default(),
-            file_bytes: 1 << 20,
-            open_objects: 4,
-            epoch_interval: Duration::from_millis(500),
-            epoch_input_bytes: 1 << 30,
-            failover: Duration::from_secs(5),
-            hand_off: Duration::from_secs(8),
             roll_ups: crate::commit::log::RollUpConfig::default(),
             until_caught_up,
         };
@@ -97,6 +102,14 @@ impl Environment {
         self.lake.expire_uploads();
         let rows = self.leases.rows().into_iter().filter(|row| row.pending.is_some());
         rows.map(|row| row.key.shard.to_string()).collect()
+    }
+
+    /// Every record that the lake has, once it has been audited.
+    async fn audited_records(&self) -> u64 {
+        let stores = Stores::new(Arc::new(self.lake.clone()), Arc::new(self.leases.clone()), RetryPolicy::default());
+        let audit = inspect::verify(&stores, &|_| {}).await.unwrap();
+        assert!(audit.faults.is_empty(), "{:?}", audit.faults);
+        audit.totals.records
     }
 
     /// Calls that read a commit record: each recovery begins with one.
@@ -227,4 +240,49 @@ async fn a_worker_ends_if_the_lake_fails_during_a_recovery_that_shards_wait_for(
     assert!(matches!(error, WorkerError::Commit(_)), "{error}");
     environment.start(3, true).task.await.unwrap().unwrap();
     assert_eq!((environment.committed("a"), environment.committed("b")), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_commits_what_was_read_and_releases_the_leases() {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 1);
+    let worker = environment.start(1, false);
+    seconds(2).await;
+    environment.stream.put("a", 4);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    worker.stop().await.unwrap();
+    assert_eq!((environment.committed("a"), environment.committed("b")), (7, 3));
+    assert!(environment.leases.rows().iter().all(|row| row.holder.committer().is_none()));
+}
+
+/// The lake hangs: in `operation`, which is before the decision or after it.
+async fn a_commit_that_hangs_is_cut_off(operation: &'static str, is_decided: bool) {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 1);
+    environment.lake.fail(operation, 0, Fault::Hang);
+    let worker = environment.start(1, false);
+    seconds(2).await;
+    let begun = tokio::time::Instant::now();
+    let error = worker.stop().await.unwrap_err();
+    let took = begun.elapsed();
+    assert!((STOP_WITHIN * 4 / 5..=STOP_WITHIN).contains(&took), "{took:?}");
+    let WorkerError::StopTimedOut { within: STOP_WITHIN, shards } = error else { panic!("{error}") };
+    assert!(shards >= 1 && error.to_string().contains("read and not committed"), "{error}");
+    let rows = environment.leases.rows();
+    assert!(rows.iter().all(|row| row.holder.committer().is_none()), "every lease is released: {rows:?}");
+    assert_eq!(rows.iter().filter(|row| row.pending.is_some()).count(), usize::from(is_decided));
+    // Without waiting for a failover, the next worker does the rest: nothing is lost, nothing is doubled.
+    let begun = tokio::time::Instant::now();
+    environment.start(2, true).task.await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!((environment.committed("a"), environment.committed("b")), (3, 3));
+    assert_eq!(environment.audited_records().await, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_cuts_off_a_commit_that_hangs_before_its_decision() {
+    a_commit_that_hangs_is_cut_off("put_new", false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_cuts_off_a_commit_that_hangs_after_its_decision() {
+    a_commit_that_hangs_is_cut_off("complete_upload", true).await;
 }

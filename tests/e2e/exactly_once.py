@@ -157,7 +157,7 @@ def run(args, folder):
     epochs = len(os.listdir(lake / "_commits"))
     staged = [name for name in os.listdir(lake / "_staging") if not name.startswith("put-")]
 
-    # The same input in one run, under the same key of pseudonyms. Only the stream's name differs, which is a path.
+    # The same input in one run, under the same pseudonym key. Only the stream's name differs, which is a path.
     shutil.copy(f"{lake}.pseudonym.key", f"{reference}.pseudonym.key")
     shardlake("run", "--source", source, "--lake", reference, "--until-caught-up")
     check_values(connection, lake, reference, ignored=["ingest_stream"])

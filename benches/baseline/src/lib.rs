@@ -127,7 +127,7 @@ struct Origin<'s> {
 
 impl Baseline {
     /// A baseline for the datasets that these TOML texts define. The first dataset that recognizes a record gets it. `key`
-    /// is the secret key of pseudonyms.
+    /// is the secret pseudonym key.
     ///
     /// # Errors
     /// [`Error::Toml`] and [`Error::Definition`].

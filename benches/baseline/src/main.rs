@@ -20,7 +20,7 @@ const DEFINITIONS: [&str; 3] = [
     include_str!("../../../pipeline/datasets/assessments.toml"),
     include_str!("../../../pipeline/datasets/users.toml"),
 ];
-/// The key of pseudonyms, which is not a secret here.
+/// The pseudonym key, which is not a secret here.
 const KEY: [u8; 32] = [7; 32];
 const PIECE_BYTES: usize = 4 << 20;
 

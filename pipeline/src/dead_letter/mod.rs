@@ -38,7 +38,7 @@ pub struct DeadLetter<'a> {
     pub sequence: Cow<'a, str>,
     /// Place in its aggregated record; 0 for a plain one.
     pub sub_sequence: u64,
-    /// The pseudonym of the partition key, if the source has one and there is a key of pseudonyms.
+    /// The pseudonym of the partition key, if the source has one and there is a pseudonym key.
     pub partition_key: Option<Cow<'a, str>>,
     /// When it arrived: milliseconds since 1970.
     pub arrival_ms: i64,

@@ -13,7 +13,7 @@ pub struct LaneConfig {
     pub datasets: Datasets,
     /// The graph whose edges are counted.
     pub graph: Graph,
-    /// The secret key of pseudonyms.
+    /// The secret pseudonym key.
     pub key: Option<PseudonymKey>,
     /// For each source of the graph, the dataset of all its records, if its configuration names one.
     pub assigned: Vec<Option<usize>>,

@@ -39,7 +39,7 @@ pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
 /// The sequence number of the first byte of the first chunk.
 pub(crate) const BASE: u64 = 5_000;
 
-/// The key of pseudonyms.
+/// The pseudonym key.
 fn key() -> PseudonymKey {
     PseudonymKey::new(&[7; 32]).expect("32 bytes make a key")
 }

@@ -1,10 +1,10 @@
-//! What S3's failures mean: which may pass, and what to do about the others.
+//! What S3's failures mean: which are temporary, and what to do about the others.
 //!
-//! Owns: telling a service that fails (`Unavailable`: throttled, 5xx, no answer, a conflict that is being settled) from a
+//! Owns: telling a service that fails (`Unavailable`: throttled, 5xx, no response, a conflict that is being resolved) from a
 //! service that refuses (`Refused`: no permission, no bucket, wrong region, bad credentials, a bad request), and the sentence
-//! for either. Does not own: answers that are no failures, as a key that is taken or an upload that is gone.
+//! for either. Does not own: responses that are not failures, such as a key that is taken or an upload that is gone.
 //!
-//! A text has what S3 says (code, message, id of the request) and never a header, a signature or a key of the account.
+//! A text has what S3 says (code, message, request id), and never a header, a signature or a key of the account.
 
 use std::error::Error;
 
@@ -13,23 +13,23 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use checkpoints::error_chain;
 
 use crate::lake::LakeError;
-use crate::lake::s3::S3Place;
+use crate::lake::s3::S3Location;
 
 /// A call of S3.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Call {
-    /// What was asked for, with its key.
+    /// What was requested, with its key.
     pub(super) operation: String,
     /// The IAM actions that it needs.
     pub(super) actions: String,
 }
 
-/// Failures that the same request may not meet again, by code. Others of them have a status of 5xx.
-const PASSING: [&str; 18] = [
-    // A digest that does not match is checked against bytes that were read just before: they changed on the way.
+/// Codes of temporary failures. Further ones have a status of 5xx.
+const TEMPORARY: [&str; 18] = [
+    // The digest was computed from the bytes that were sent: they changed on the way.
     "BadDigest",
     "BandwidthLimitExceeded",
-    // Another request about the same key is being settled.
+    // Another request for the same key is in progress.
     "ConditionalRequestConflict",
     "InternalError",
     "InternalFailure",
@@ -48,7 +48,7 @@ const PASSING: [&str; 18] = [
     "XAmzContentSHA256Mismatch",
 ];
 
-/// Credentials that S3 does not take, by code.
+/// Codes of credentials that S3 does not accept.
 const CREDENTIALS: [&str; 9] = [
     "AuthFailure",
     "ExpiredToken",
@@ -61,22 +61,22 @@ const CREDENTIALS: [&str; 9] = [
     "UnrecognizedClientException",
 ];
 
-/// A bucket that is elsewhere, by code.
+/// Codes of a bucket in another region.
 const REGION: [&str; 4] =
     ["AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "TemporaryRedirect"];
 
-/// The code of S3's answer; `None` where there was no answer, or one without a body, as to HEAD.
+/// The code of S3's response; `None` if there was no response, or one without a body, as to HEAD.
 pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     error.as_service_error().and_then(ProvideErrorMetadata::code)
 }
 
-/// The status of S3's answer.
+/// The status of S3's response.
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// A failed call, told.
-pub(super) fn lake_error<E>(call: Call, place: &S3Place, error: &SdkError<E, HttpResponse>) -> LakeError
+/// The error of a failed call.
+pub(super) fn lake_error<E>(call: Call, location: &S3Location, error: &SdkError<E, HttpResponse>) -> LakeError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -87,7 +87,7 @@ where
         SdkError::ConstructionFailure(_) => return LakeError::Refused { operation, problem: error_chain(error) },
         SdkError::DispatchFailure(failure) => {
             let problem = error_chain(error);
-            // The SDK makes a failure to sign one of sending.
+            // The SDK reports a failure to sign as a failure to send.
             if credentials_are_missing(error) {
                 let problem = format!("there are no usable AWS credentials ({problem}); {GIVE_CREDENTIALS}");
                 return LakeError::Refused { operation, problem };
@@ -98,16 +98,16 @@ where
                 unavailable(problem, operation)
             };
         }
-        // Timed out, or cut off: it may have taken effect.
+        // It timed out or was interrupted, and may have taken effect.
         _ => return unavailable(error_chain(error), operation),
     }
     let status = status(error).unwrap_or_default();
     let code = code(error).unwrap_or_default();
     let said = said(error);
-    if PASSING.contains(&code) || status >= 500 || status == 429 || status == 408 {
+    if TEMPORARY.contains(&code) || status >= 500 || status == 429 || status == 408 {
         return unavailable(said, operation);
     }
-    let S3Place { bucket, prefix } = place;
+    let (bucket, prefix) = (location.bucket(), location.prefix());
     let problem = if CREDENTIALS.contains(&code) {
         format!("{said}; {GIVE_CREDENTIALS}")
     } else if REGION.contains(&code) || (300..400).contains(&status) {
@@ -118,15 +118,15 @@ where
     } else {
         match code {
             "RequestTimeTooSkewed" => format!("{said}; set this machine's clock"),
-            "NoSuchBucket" => format!("{said}; there is no bucket '{bucket}': make it, or name another lake"),
-            "EntityTooSmall" => format!("{said}; every part but the last must have 5 MiB"),
+            "NoSuchBucket" => format!("{said}; there is no bucket '{bucket}': create it, or use another lake"),
+            "EntityTooSmall" => format!("{said}; every part except the last must have at least 5 MiB"),
             "NoSuchUpload" => format!("{said}; the upload was aborted or completed, perhaps by a lifecycle rule"),
             _ if code == "AccessDenied" || status == 403 => {
                 format!("{said}; allow {} on bucket '{bucket}', keys '{prefix}*'", call.actions)
             }
-            _ if code.starts_with("KMS.") => format!("{said}; see to the KMS key of bucket '{bucket}'"),
+            _ if code.starts_with("KMS.") => format!("{said}; check the KMS key of bucket '{bucket}'"),
             "" if status == 400 => {
-                format!("{said}; that is a wrong region or bad credentials: set AWS_REGION, or {GIVE_CREDENTIALS}")
+                format!("{said}; the region or the credentials are wrong: set AWS_REGION, or {GIVE_CREDENTIALS}")
             }
             _ => said,
         }
@@ -143,9 +143,9 @@ fn said<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> String {
     let code = metadata.and_then(ProvideErrorMetadata::code);
     let message = metadata.and_then(ProvideErrorMetadata::message).filter(|message| !message.is_empty());
     let mut said = match (code, status(error)) {
-        (Some(code), _) => format!("S3 says {code}"),
-        (None, Some(status)) => format!("S3 answers {status}"),
-        (None, None) => "S3 fails".to_owned(),
+        (Some(code), _) => format!("S3 returned {code}"),
+        (None, Some(status)) => format!("S3 returned status {status}"),
+        (None, None) => "S3 failed".to_owned(),
     };
     if let Some(message) = message {
         said.push_str(": ");
@@ -161,8 +161,8 @@ fn header<'a, E>(error: &'a SdkError<E, HttpResponse>, name: &'static str) -> Op
     error.raw_response().and_then(|response| response.headers().get(name))
 }
 
-/// Whether there are no credentials, or none that can be read; a service of credentials that fails may be back later.
-/// The SDK's error type is in a crate of its own: its texts are what is known here, and a test holds them.
+/// Whether there are no credentials, or none that can be read. A credential service that fails is another case: it may be
+/// back later. The SDK's error type is in another crate, so its texts are compared; a test checks them.
 fn credentials_are_missing(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,28 +1,30 @@
 //! A lake on S3.
 //!
-//! Owns: how the protocol's terms map to S3. An upload is a multipart upload, completed under `If-None-Match: *`, which
-//! never replaces an object; checksums are S3's own CRC-64/NVME over the whole object, given with every part and verified
-//! there. Does not own: the client (`aws`), repeating calls that failed (the SDK does it twice, then the caller), what the
-//! options are (`config`).
+//! Owns: how the protocol's terms map to S3. An upload is a multipart upload. It is completed under `If-None-Match: *`, which
+//! never replaces an object. Checksums are S3's own CRC-64/NVME over the whole object; each is sent with its part, and S3
+//! verifies it. Does not own: the client (`aws`), retries (the SDK makes two, then `lake::Retrying`), the keys of the
+//! configuration (`backend`).
 //!
-//! What the commit protocol needs to know of it:
+//! What the commit protocol needs to know:
 //!
-//! - A request may be repeated by the client after its reply was lost. Then completing says `NoSuchUpload` or `KeyTaken`,
-//!   and [`put_new`](ObjectStore::put_new) says `KeyTaken`, of one's own object: compare what is there with what was
-//!   written. Beginning leaves a second upload, which nobody names: a sweep, or a lifecycle rule
-//!   (`AbortIncompleteMultipartUpload`, of more days than the longest outage to be survived), removes it.
-//! - Taken for granted of S3: it answers `NoSuchUpload` only once an upload has come to its end, and its reads see what was
-//!   written by then.
-//! - The upload of an object that turned out to be taken stays until it is aborted.
+//! - The client may repeat a request whose response was lost. Then completing returns `NoSuchUpload` or `KeyTaken`, and
+//!   [`put_new`](ObjectStore::put_new) returns `KeyTaken`, because of the worker's own object. Compare what is there with what was
+//!   written.
+//! - A repeated `begin_upload` leaves a second upload that no manifest names. A sweep removes it, or a lifecycle rule
+//!   (`AbortIncompleteMultipartUpload`, with more days than the longest outage to be survived).
+//! - The protocol assumes of S3 that it returns `NoSuchUpload` only for an upload that was completed or aborted, and that a read
+//!   after that sees its object.
+//! - If a key is taken, the upload for it stays until it is aborted.
 //!
-//! Limits, which are S3's: parts of 5 MiB and more but for the last, 10,000 of them an object, so 48 GiB with parts of that
-//! size; keys of 1,024 bytes with the prefix. Small objects are STANDARD whatever the storage class of data objects is.
+//! Limits, which are S3's: parts of at least 5 MiB except the last; 10,000 parts for each object, so 48 GiB with parts of that
+//! size; keys of 1,024 bytes including the prefix. Small objects are STANDARD, whatever the storage class of data objects is.
 
+pub(in crate::lake) mod backend;
 mod errors;
 mod options;
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::lake) mod tests;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -38,6 +40,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
 use bytes::Bytes;
 use checkpoints::error_chain;
+use percent_encoding::percent_decode_str;
 
 use crate::lake::{
     Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
@@ -46,7 +49,7 @@ use crate::lake::{
 use errors::{Call, code, lake_error, status};
 use options::Checked;
 
-pub use options::{Encryption, InvalidS3, S3Options, S3Place};
+pub use options::{Encryption, InvalidS3, S3Location, S3Options};
 
 /// Bytes of every part but the last.
 const PART_BYTES_MIN: usize = 5 << 20;
@@ -59,7 +62,7 @@ const PAGE: i32 = 1000;
 #[derive(Debug, Clone)]
 pub struct S3Store {
     client: Client,
-    place: S3Place,
+    location: S3Location,
     options: Checked,
     page: i32,
 }
@@ -67,32 +70,33 @@ pub struct S3Store {
 type Failure<E> = SdkError<E, HttpResponse>;
 
 impl S3Store {
-    /// The lake at this place. Asks S3 for nothing: see [`S3Store::probe`].
+    /// The lake at a location. Sends no request: see [`S3Store::probe`].
     ///
     /// # Errors
-    /// The place or the options are none that S3 knows.
-    pub fn new(client: Client, place: S3Place, options: &S3Options) -> Result<Self, InvalidS3> {
-        place.validate()?;
+    /// S3 does not accept the options.
+    pub fn new(client: Client, location: S3Location, options: &S3Options) -> Result<Self, InvalidS3> {
         let options = options.check()?;
-        Ok(S3Store { client, place, options, page: PAGE })
+        Ok(S3Store { client, location, options, page: PAGE })
     }
 
-    /// Where it is.
-    pub fn place(&self) -> &S3Place {
-        &self.place
+    /// Its location.
+    pub fn location(&self) -> &S3Location {
+        &self.location
     }
 
-    /// Sees whether the bucket is there and answers, by listing at most one key.
+    /// Checks that the bucket exists and can be listed, by listing at most one key.
     ///
     /// # Errors
-    /// It is not there, or may not be listed, or S3 does not answer.
+    /// It does not exist, or may not be listed, or S3 does not respond.
     pub async fn probe(&self) -> Result<(), LakeError> {
-        let request = self.client.list_objects_v2().bucket(self.bucket()).prefix(&self.place.prefix).max_keys(1);
+        let request = self.client.list_objects_v2().bucket(self.bucket()).prefix(self.location.prefix()).max_keys(1);
         let answer = request.set_expected_bucket_owner(self.owner()).send().await;
-        answer.map(drop).map_err(|error| self.failed(format!("open the lake {}", self.place), "s3:ListBucket", &error))
+        answer
+            .map(drop)
+            .map_err(|error| self.failed(format!("open the lake {}", self.location), "s3:ListBucket", &error))
     }
 
-    /// Lists so many keys at a time.
+    /// Lists this many keys with each request.
     #[cfg(test)]
     fn with_page(mut self, keys: i32) -> Self {
         self.page = keys;
@@ -100,7 +104,7 @@ impl S3Store {
     }
 
     fn bucket(&self) -> &str {
-        &self.place.bucket
+        self.location.bucket()
     }
 
     fn owner(&self) -> Option<String> {
@@ -109,15 +113,15 @@ impl S3Store {
 
     /// The key in the bucket.
     fn full(&self, key: &ObjectKey) -> String {
-        format!("{}{key}", self.place.prefix)
+        format!("{}{key}", self.location.prefix())
     }
 
-    /// The key in the lake; `None` for what is not of the lake.
+    /// The key in the lake; `None` for an object that is not in the lake.
     fn relative(&self, full: &str) -> Option<ObjectKey> {
-        ObjectKey::new(full.strip_prefix(&self.place.prefix)?).ok()
+        ObjectKey::new(full.strip_prefix(self.location.prefix())?).ok()
     }
 
-    /// What writing needs.
+    /// The actions that writing needs.
     fn write_actions(&self) -> String {
         let mut actions = "s3:PutObject".to_owned();
         if self.options.tagging.is_some() {
@@ -141,11 +145,11 @@ impl S3Store {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let call = Call { operation: operation.into(), actions: actions.into() };
-        lake_error(call, &self.place, error)
+        lake_error(call, &self.location, error)
     }
 
-    /// How a data object is kept.
-    fn kept(&self, request: CreateMultipartUploadFluentBuilder) -> CreateMultipartUploadFluentBuilder {
+    /// Adds the options of a data object.
+    fn with_options(&self, request: CreateMultipartUploadFluentBuilder) -> CreateMultipartUploadFluentBuilder {
         let (encryption, key, bucket_key) = self.encryption();
         request
             .set_server_side_encryption(encryption)
@@ -156,8 +160,8 @@ impl S3Store {
             .set_expected_bucket_owner(self.owner())
     }
 
-    /// How a small object is kept.
-    fn kept_small(&self, request: PutObjectFluentBuilder) -> PutObjectFluentBuilder {
+    /// Adds the options of a small object.
+    fn with_small_options(&self, request: PutObjectFluentBuilder) -> PutObjectFluentBuilder {
         let (encryption, key, bucket_key) = self.encryption();
         request
             .set_server_side_encryption(encryption)
@@ -175,7 +179,7 @@ impl S3Store {
         }
     }
 
-    /// Reads an object to its end, for its size and checksum; `None` if there is none. Holds one piece at a time.
+    /// Reads a whole object for its size and checksum; `None` if there is none. Holds one piece at a time.
     async fn read_checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
         let Some(mut body) = self.body(key).await? else { return Ok(None) };
         let mut checksummer = Checksummer::default();
@@ -188,7 +192,7 @@ impl S3Store {
         Ok(Some((bytes, checksummer.finish())))
     }
 
-    /// An object's bytes as they come; `None` if there is none.
+    /// The stream of an object's bytes; `None` if there is no object.
     async fn body(&self, key: &ObjectKey) -> Result<Option<ByteStream>, LakeError> {
         let request = self.client.get_object().bucket(self.bucket()).key(self.full(key));
         match request.set_expected_bucket_owner(self.owner()).send().await {
@@ -199,7 +203,7 @@ impl S3Store {
     }
 }
 
-/// What reading needs. Without leave to list, S3 denies access to an object that is not there.
+/// The actions that reading needs. Without permission to list, S3 denies access to an object that does not exist.
 const READ_ACTIONS: &str = "s3:GetObject and s3:ListBucket, and kms:Decrypt where a KMS key is used,";
 
 #[async_trait]
@@ -212,12 +216,13 @@ impl ObjectStore for S3Store {
         let operation = || format!("begin the upload of {key}");
         let request = self.client.create_multipart_upload().bucket(self.bucket()).key(self.full(key));
         let request = self
-            .kept(request)
+            .with_options(request)
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
             .checksum_type(ChecksumType::FullObject)
             .content_type(content_type(key));
         let begun = request.send().await.map_err(|error| self.failed(operation(), self.write_actions(), &error))?;
-        let no_id = || LakeError::Unavailable { operation: operation(), problem: "S3 gave it no id".to_owned() };
+        let no_id =
+            || LakeError::Unavailable { operation: operation(), problem: "S3 returned no upload id".to_owned() };
         begun.upload_id.filter(|id| !id.is_empty()).map(UploadId).ok_or_else(no_id)
     }
 
@@ -226,7 +231,8 @@ impl ObjectStore for S3Store {
         let operation = || format!("upload part {number} of {key}");
         let number_in_s3 = i32::try_from(number).ok().filter(|_| (1..=PARTS_MAX).contains(&number));
         let Some(number_in_s3) = number_in_s3 else {
-            let problem = format!("S3 takes {PARTS_MAX} parts an object; set [parquet] file_bytes to 40 GiB at most");
+            let problem =
+                format!("S3 accepts {PARTS_MAX} parts for each object; set [parquet] file_bytes to 40 GiB at most");
             return Err(LakeError::Refused { operation: operation(), problem });
         };
         let request = self.client.upload_part().bucket(self.bucket()).key(self.full(key)).upload_id(&id.0);
@@ -237,7 +243,7 @@ impl ObjectStore for S3Store {
             .set_expected_bucket_owner(self.owner());
         let actions = || format!("s3:PutObject{}", self.key_actions());
         let uploaded = request.send().await.map_err(|error| self.failed(operation(), actions(), &error))?;
-        let no_tag = || LakeError::Unavailable { operation: operation(), problem: "S3 gave it no tag".to_owned() };
+        let no_tag = || LakeError::Unavailable { operation: operation(), problem: "S3 returned no ETag".to_owned() };
         uploaded.e_tag.map(|tag| Part { number, tag }).ok_or_else(no_tag)
     }
 
@@ -274,15 +280,15 @@ impl ObjectStore for S3Store {
         let mut markers = None;
         loop {
             let (key_marker, id_marker) = markers.take().unwrap_or_default();
-            let request = self.client.list_multipart_uploads().bucket(self.bucket()).prefix(&self.place.prefix);
-            // Keys as they are: local stacks do not encode these, and what is not XML comes as references to characters.
+            let request = self.client.list_multipart_uploads().bucket(self.bucket()).prefix(self.location.prefix());
+            // No URL encoding here: local stacks do not support it for uploads, and XML escapes what it cannot hold.
             let request = request
                 .max_uploads(self.page)
                 .set_key_marker(key_marker)
                 .set_upload_id_marker(id_marker)
                 .set_expected_bucket_owner(self.owner());
             let page = request.send().await.map_err(|error| {
-                self.failed(format!("list the uploads in {}", self.place), "s3:ListBucketMultipartUploads", &error)
+                self.failed(format!("list the uploads in {}", self.location), "s3:ListBucketMultipartUploads", &error)
             })?;
             for upload in page.uploads.unwrap_or_default() {
                 if let (Some(key), Some(id)) = (upload.key.and_then(|key| self.relative(&key)), upload.upload_id) {
@@ -305,7 +311,7 @@ impl ObjectStore for S3Store {
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
         let request = self.client.put_object().bucket(self.bucket()).key(self.full(key));
         let request = self
-            .kept_small(request)
+            .with_small_options(request)
             .if_none_match("*")
             .content_type(content_type(key))
             .checksum_crc64_nvme(to_base64(Checksum::of(&bytes)))
@@ -327,16 +333,16 @@ impl ObjectStore for S3Store {
         let request = request.checksum_mode(ChecksumMode::Enabled).set_expected_bucket_owner(self.owner());
         let head = match request.send().await {
             Ok(head) => head,
-            // An answer to HEAD has no body, and so no code.
+            // A response to HEAD has no body, and so no code.
             Err(error) if status(&error) == Some(404) => return Ok(None),
-            Err(error) => return Err(self.failed(format!("look at {key}"), READ_ACTIONS, &error)),
+            Err(error) => return Err(self.failed(format!("read the checksum of {key}"), READ_ACTIONS, &error)),
         };
         let whole = head.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);
         let checksum = head.checksum_crc64_nvme.as_deref().filter(|_| whole).and_then(from_base64);
         let bytes = head.content_length.and_then(|bytes| u64::try_from(bytes).ok());
         match (bytes, checksum) {
             (Some(bytes), Some(checksum)) => Ok(Some((bytes, checksum))),
-            // Written by others, or copied: S3 keeps another checksum of it, or none.
+            // Another program wrote or copied the object: S3 has another checksum of it, or none.
             _ => self.read_checksum(key).await,
         }
     }
@@ -346,22 +352,21 @@ impl ObjectStore for S3Store {
     }
 
     async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, LakeError> {
-        let after = (!after.is_empty()).then(|| format!("{}{after}", self.place.prefix));
+        let after = (!after.is_empty()).then(|| format!("{}{after}", self.location.prefix()));
         let mut objects = Vec::new();
         let mut token = None;
         loop {
             let request = self.client.list_objects_v2().bucket(self.bucket());
             let request = request
-                .prefix(format!("{}{prefix}", self.place.prefix))
+                .prefix(format!("{}{prefix}", self.location.prefix()))
                 .encoding_type(EncodingType::Url)
                 .max_keys(self.page)
                 .set_start_after(after.clone())
                 .set_continuation_token(token.take())
                 .set_expected_bucket_owner(self.owner());
-            let page = request
-                .send()
-                .await
-                .map_err(|error| self.failed(format!("list '{prefix}' in {}", self.place), "s3:ListBucket", &error))?;
+            let page = request.send().await.map_err(|error| {
+                self.failed(format!("list '{prefix}' in {}", self.location), "s3:ListBucket", &error)
+            })?;
             for object in page.contents.unwrap_or_default() {
                 if let Some(key) = object.key.and_then(|key| self.relative(&decode(&key))) {
                     let bytes = object.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
@@ -385,22 +390,22 @@ impl ObjectStore for S3Store {
     }
 }
 
-/// Whether an object of that key is there.
+/// Whether an object with that key exists.
 fn is_taken<E: ProvideErrorMetadata>(error: &Failure<E>) -> bool {
     code(error) == Some("PreconditionFailed") || status(error) == Some(412)
 }
 
-/// An object whose bytes stopped coming, or came changed.
+/// A download that ended early, or whose bytes do not match their checksum.
 fn cut_off(key: &ObjectKey, error: &(dyn std::error::Error + 'static)) -> LakeError {
     LakeError::Unavailable { operation: format!("read {key}"), problem: error_chain(error) }
 }
 
-/// Milliseconds since 1970. A time that S3 does not tell is taken for far in the future: nothing is old by it.
+/// Milliseconds since 1970. A time that S3 does not return counts as far in the future, so that nothing seems old.
 fn millis(time: Option<&DateTime>) -> i64 {
     time.and_then(|time| time.to_millis().ok()).unwrap_or(i64::MAX)
 }
 
-/// As S3 writes it: big-endian, in base 64.
+/// As S3 writes it: big-endian, in base64.
 fn to_base64(checksum: Checksum) -> String {
     base64::encode(checksum.0.to_be_bytes())
 }
@@ -410,32 +415,13 @@ fn from_base64(text: &str) -> Option<Checksum> {
     Some(Checksum(u64::from_be_bytes(bytes.try_into().ok()?)))
 }
 
-/// Decodes a key as S3 lists it on `encoding-type=url`: it has characters that XML has not.
+/// Decodes a key as S3 lists it with `encoding-type=url`: percent-encoded as in a form, so that a space is `+`.
 fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digit = |at: usize| after.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(high << 4 | low).unwrap_or_default());
-                rest = &after[2..];
-            }
-            (b'+', ..) => {
-                bytes.push(b' ');
-                rest = after;
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
-/// What an object is, by what its key ends with. Compressed lines are files, not a transfer's encoding: whoever gets one,
-/// gets it as it is.
+/// The content type by the key's ending. Compressed lines are files and have no content encoding, so clients do not
+/// decompress them.
 fn content_type(key: &ObjectKey) -> &'static str {
     match key.as_str().rsplit('.').next() {
         Some("parquet") => "application/vnd.apache.parquet",

@@ -1,7 +1,7 @@
-//! S3 under the SDK: what goes out, what is made of the answers, and what a store keeps.
+//! S3 behind the SDK: requests, the meaning of responses, and what a real store keeps.
 //!
-//! The first half needs no S3: its answers are scripted. The second half, `stack`, is `#[ignore]`d where there is none, as is
-//! S3's part of the conformance suite.
+//! The first half needs no S3: its responses are scripted. The second half, `stack`, is `#[ignore]`d because it needs a local
+//! stack, as is S3's part of the conformance suite.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 
 use super::*;
 
-/// What comes back to a request.
+/// The response to a request.
 #[derive(Debug, Clone)]
 enum Answer {
     Lost,
@@ -33,10 +33,10 @@ fn error(status: u16, code: &str) -> Answer {
     Answer::Is(status, vec![("x-amz-request-id", "4442587FB7D0A2F9")], body)
 }
 
-/// A request as it went out: its line, its headers, its body.
+/// A request as it was sent: its line, its headers, its body.
 type Sent = (String, Vec<(String, String)>, String);
 
-/// S3 as a script: each request takes the next answer.
+/// S3 as a script: each request takes the next response.
 #[derive(Debug, Clone, Default)]
 struct Script {
     answers: Arc<Mutex<VecDeque<Answer>>>,
@@ -48,7 +48,7 @@ impl HttpConnector for Script {
         let headers = request.headers().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
         self.sent.lock().unwrap().push((format!("{} {}", request.method(), request.uri()), headers, body));
-        let answer = self.answers.lock().unwrap().pop_front().expect("an answer to every request");
+        let answer = self.answers.lock().unwrap().pop_front().expect("a response to every request");
         HttpConnectorFuture::ready(match answer {
             Answer::Lost => Err(ConnectorError::io("connection reset by peer".into())),
             Answer::Is(status, headers, body) => {
@@ -74,8 +74,8 @@ fn config(script: &Script, retry: RetryConfig) -> aws_sdk_s3::config::Builder {
         .http_client(http_client_fn(move |_, _| connector.clone()))
 }
 
-fn place() -> S3Place {
-    S3Place { bucket: "lake".to_owned(), prefix: "p/".to_owned() }
+fn location() -> S3Location {
+    S3Location::new("lake", "p/").unwrap()
 }
 
 fn all_options() -> S3Options {
@@ -90,7 +90,7 @@ fn all_options() -> S3Options {
 fn scripted_with(answers: Vec<Answer>, retry: RetryConfig, options: &S3Options) -> (S3Store, Script) {
     let script = Script { answers: Arc::new(Mutex::new(answers.into())), sent: Arc::default() };
     let client = Client::from_conf(config(&script, retry).build());
-    (S3Store::new(client, place(), options).unwrap(), script)
+    (S3Store::new(client, location(), options).unwrap(), script)
 }
 
 fn scripted(answers: Vec<Answer>) -> (S3Store, Script) {
@@ -112,7 +112,7 @@ fn id() -> UploadId {
 const BEGUN: &str = "<InitiateMultipartUploadResult><UploadId>VXBsb2FkIElE</UploadId></InitiateMultipartUploadResult>";
 
 #[tokio::test]
-async fn an_upload_asks_for_all_that_the_options_say() {
+async fn an_upload_request_has_every_option() {
     let (store, script) = scripted_with(vec![ok(&[], BEGUN)], RetryConfig::disabled(), &all_options());
     assert_eq!(store.begin_upload(&key("processed/x.parquet"), "ignored").await, Ok(id()));
     let sent = script.sent.lock().unwrap()[0].clone();
@@ -150,7 +150,7 @@ async fn a_small_object_is_standard_and_never_replaces_another() {
 }
 
 #[tokio::test]
-async fn a_part_goes_out_with_its_checksum_and_comes_back_with_its_tag() {
+async fn a_part_is_sent_with_its_checksum_and_returns_its_etag() {
     let (store, script) = scripted(vec![ok(&[("etag", "\"b54357faf0632cce46e942fa68356b38\"")], "")]);
     let part = NewPart { number: 7, offset: 0, bytes: Bytes::from_static(b"123456789") };
     let part = store.upload_part(&key("x"), &id(), part).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_part_goes_out_with_its_checksum_and_comes_back_with_its_tag() {
 
     let part = NewPart { number: 10_001, offset: 0, bytes: Bytes::new() };
     let message = store.upload_part(&key("x"), &id(), part).await.unwrap_err();
-    let expected = "could not upload part 10001 of x: S3 takes 10000 parts an object; \
+    let expected = "could not upload part 10001 of x: S3 accepts 10000 parts for each object; \
                     set [parquet] file_bytes to 40 GiB at most";
     assert_eq!(message.to_string(), expected);
 }
@@ -178,7 +178,7 @@ async fn completing(answers: Vec<Answer>, retry: RetryConfig) -> (Result<Complet
 const COMPLETED: &str = "<CompleteMultipartUploadResult><ETag>\"c-2\"</ETag></CompleteMultipartUploadResult>";
 
 #[tokio::test]
-async fn what_completing_came_to_is_read_off_the_answer() {
+async fn the_response_to_a_completion_says_whether_the_key_was_taken() {
     let once = RetryConfig::disabled;
     let (completion, sent) = completing(vec![ok(&[], COMPLETED)], once()).await;
     assert_eq!(completion, Ok(Completion::Completed));
@@ -187,7 +187,7 @@ async fn what_completing_came_to_is_read_off_the_answer() {
 
     assert_eq!(completing(vec![error(412, "PreconditionFailed")], once()).await.0, Ok(Completion::KeyTaken));
     assert_eq!(completing(vec![error(404, "NoSuchUpload")], once()).await.0, Ok(Completion::NoSuchUpload));
-    // S3 begins to answer before it has completed: 200 may turn out to be a failure.
+    // S3 starts its response before it has completed the upload: status 200 may contain a failure.
     for passing in [error(409, "ConditionalRequestConflict"), error(200, "InternalError"), error(503, "SlowDown")] {
         let message = completing(vec![passing.clone()], once()).await.0;
         assert!(matches!(message, Err(LakeError::Unavailable { .. })), "{passing:?}: {message:?}");
@@ -199,7 +199,7 @@ async fn what_completing_came_to_is_read_off_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_client_repeats_a_completion_whose_reply_was_lost_it_does_not_fail() {
+async fn a_completion_repeated_after_a_lost_response_does_not_fail() {
     for lost in [Answer::Lost, error(500, "InternalError"), error(200, "InternalError")] {
         let (completion, sent) =
             completing(vec![lost.clone(), error(404, "NoSuchUpload")], RetryConfig::standard()).await;
@@ -210,7 +210,7 @@ async fn when_the_client_repeats_a_completion_whose_reply_was_lost_it_does_not_f
 }
 
 #[tokio::test]
-async fn a_failing_service_is_told_from_one_that_refuses() {
+async fn temporary_failures_are_distinguished_from_refusals() {
     let passing = [
         Answer::Lost,
         error(503, "SlowDown"),
@@ -227,16 +227,16 @@ async fn a_failing_service_is_told_from_one_that_refuses() {
         assert!(message.is_retryable(), "{answer:?}: {message}");
         assert!(message.to_string().starts_with("could not write x: "), "{message}");
     }
-    let said = |code: &str| format!("could not write x: S3 says {code}: As S3 says it (request 4442587FB7D0A2F9)");
+    let said = |code: &str| format!("could not write x: S3 returned {code}: As S3 says it (request 4442587FB7D0A2F9)");
     let credentials = "; renew the session, or give credentials by AWS_PROFILE, by the environment or by a role";
     let refused = [
         (403, "AccessDenied", "; allow s3:PutObject on bucket 'lake', keys 'p/*'"),
-        (404, "NoSuchBucket", "; there is no bucket 'lake': make it, or name another lake"),
+        (404, "NoSuchBucket", "; there is no bucket 'lake': create it, or use another lake"),
         (403, "InvalidAccessKeyId", credentials),
         (403, "SignatureDoesNotMatch", credentials),
         (400, "ExpiredToken", credentials),
         (403, "RequestTimeTooSkewed", "; set this machine's clock"),
-        (400, "KMS.DisabledException", "; see to the KMS key of bucket 'lake'"),
+        (400, "KMS.DisabledException", "; check the KMS key of bucket 'lake'"),
         (301, "PermanentRedirect", "; set AWS_REGION to the region of bucket 'lake'"),
         (400, "KeyTooLongError", ""),
     ];
@@ -296,22 +296,22 @@ async fn another_region_is_named() {
 }
 
 #[tokio::test]
-async fn missing_credentials_are_told_with_what_to_do() {
+async fn missing_credentials_are_reported_with_what_to_do() {
     let connector = SharedHttpConnector::new(Script::default());
     let nowhere = ProviderConfig::empty().with_http_client(http_client_fn(move |_, _| connector.clone()));
     let nowhere = ProfileFileCredentialsProvider::builder().configure(&nowhere).profile_name("no-such-profile").build();
     let config = config(&Script::default(), RetryConfig::disabled());
     let client = Client::from_conf(config.credentials_provider(SharedCredentialsProvider::new(nowhere)).build());
-    let store = S3Store::new(client, place(), &S3Options::default()).unwrap();
+    let store = S3Store::new(client, location(), &S3Options::default()).unwrap();
     let message = store.probe().await.unwrap_err();
     assert!(matches!(message, LakeError::Refused { .. }), "{message:?}");
     assert!(
-        message.to_string().starts_with("could not open the lake s3://lake/p/: there are no usable AWS credentials (")
+        message.to_string().starts_with("could not open the lake s3://lake/p: there are no usable AWS credentials (")
     );
 }
 
 #[tokio::test]
-async fn a_checksum_is_what_s3_has_of_the_whole_object_or_else_of_what_was_read() {
+async fn without_a_checksum_of_the_whole_object_the_object_is_read() {
     let looked = |headers: &[(&'static str, &'static str)]| Answer::Is(200, headers.to_vec(), String::new());
     let whole = looked(&[
         ("content-length", "9"),
@@ -343,7 +343,7 @@ async fn a_checksum_is_what_s3_has_of_the_whole_object_or_else_of_what_was_read(
 }
 
 #[tokio::test]
-async fn bytes_that_changed_on_their_way_are_not_taken() {
+async fn a_download_that_does_not_match_its_checksum_is_an_error() {
     let changed = [("x-amz-checksum-crc64nvme", "AAAAAAAAAAA="), ("x-amz-checksum-type", "FULL_OBJECT")];
     let (store, _) = scripted(vec![ok(&changed, "123456789")]);
     let message = store.get(&key("x")).await.unwrap_err();
@@ -351,7 +351,7 @@ async fn bytes_that_changed_on_their_way_are_not_taken() {
 }
 
 #[tokio::test]
-async fn lists_go_on_where_a_page_ended_and_pass_over_what_is_no_object_of_the_lake() {
+async fn lists_continue_after_a_page_and_skip_foreign_objects() {
     let page = |keys: &[&str], next: Option<&str>| {
         let entry = |key: &&str| {
             format!(
@@ -378,7 +378,7 @@ async fn lists_go_on_where_a_page_ended_and_pass_over_what_is_no_object_of_the_l
 }
 
 #[tokio::test]
-async fn lists_of_uploads_go_on_where_a_page_ended() {
+async fn lists_of_uploads_continue_after_a_page() {
     let upload = |key: &str, id: &str| {
         format!(
             "<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>2025-01-13T10:30:00.000Z</Initiated></Upload>"
@@ -402,15 +402,15 @@ async fn lists_of_uploads_go_on_where_a_page_ended() {
     assert!(sent.contains("key-marker=p%2Fa%3Db%252Fc%2Bd") && sent.contains("upload-id-marker=u1"), "{sent}");
 }
 
-/// A lake of its own in a bucket of the local stack.
+/// A new lake in a bucket of the local stack.
 pub(in crate::lake) async fn store() -> S3Store {
     stack::store_with(&S3Options::default()).await
 }
 
 mod stack {
     use super::*;
+    use crate::aws::Aws;
     use crate::clock::random_bytes;
-    use crate::setup::aws::Aws;
     use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
     use futures::{StreamExt, stream};
 
@@ -425,17 +425,17 @@ mod stack {
     pub(super) async fn store_with(options: &S3Options) -> S3Store {
         let client = client().await;
         let region = client.config().region().map(ToString::to_string).filter(|region| region != "us-east-1");
-        let place = region.map(|region| {
+        let constraint = region.map(|region| {
             let region = BucketLocationConstraint::from(region.as_str());
             CreateBucketConfiguration::builder().location_constraint(region).build()
         });
-        let made = client.create_bucket().bucket(BUCKET).set_create_bucket_configuration(place).send().await;
+        let made = client.create_bucket().bucket(BUCKET).set_create_bucket_configuration(constraint).send().await;
         if let Err(error) = made {
             assert_eq!(code(&error), Some("BucketAlreadyOwnedByYou"), "{error:?}");
         }
         let random = u64::from_be_bytes(random_bytes().unwrap());
-        let place = S3Place { bucket: BUCKET.to_owned(), prefix: format!("test-{random:016x}/") };
-        S3Store::new(client, place, options).unwrap()
+        let location = S3Location::new(BUCKET, &format!("test-{random:016x}/")).unwrap();
+        S3Store::new(client, location, options).unwrap()
     }
 
     async fn completed(store: &S3Store, path: &str) -> ObjectKey {
@@ -449,7 +449,7 @@ mod stack {
 
     #[tokio::test]
     #[ignore = "needs the local AWS stack: localstack/run"]
-    async fn objects_are_kept_as_the_options_say() {
+    async fn stored_objects_have_the_options() {
         let options = S3Options {
             encryption: Encryption::Aes256,
             storage_class: Some("STANDARD_IA".to_owned()),
@@ -473,7 +473,7 @@ mod stack {
 
     #[tokio::test]
     #[ignore = "needs the local AWS stack: localstack/run"]
-    async fn objects_are_encrypted_with_the_key_that_is_named() {
+    async fn objects_are_encrypted_with_the_configured_key() {
         let arn = "arn:aws:kms:us-east-1:000000000000:key/1234abcd-12ab-34cd-56ef-1234567890ab";
         let encryption = Encryption::Kms { key: Some(arn.to_owned()), bucket_key: true };
         let store = store_with(&S3Options { encryption, ..S3Options::default() }).await;
@@ -486,7 +486,7 @@ mod stack {
 
     #[tokio::test]
     #[ignore = "needs the local AWS stack: localstack/run"]
-    async fn lists_have_every_key_once_and_in_order_whatever_the_pages() {
+    async fn lists_have_every_key_once_and_in_order_for_any_page_size() {
         let store = store_with(&S3Options::default()).await.with_page(7);
         let keys: Vec<ObjectKey> = (0..40).map(|number| key(&format!("a/k= +%2F{number:03}"))).collect();
         stream::iter(&keys)
@@ -495,8 +495,8 @@ mod stack {
             })
             .await;
         store.put_new(&key("b"), Bytes::new()).await.unwrap();
-        // What a console makes of a folder.
-        let folder = store.client.put_object().bucket(BUCKET).key(format!("{}a/", store.place.prefix));
+        // What the AWS console creates as a folder.
+        let folder = store.client.put_object().bucket(BUCKET).key(format!("{}a/", store.location.prefix()));
         folder.send().await.unwrap();
         let listed: Vec<ObjectKey> = store.list("a/").await.unwrap().into_iter().map(|object| object.key).collect();
         assert_eq!(listed, keys);
@@ -514,7 +514,7 @@ mod stack {
 
     #[tokio::test]
     #[ignore = "needs the local AWS stack: localstack/run"]
-    async fn more_keys_than_one_answer_has_are_listed() {
+    async fn more_keys_than_one_page_are_listed() {
         let store = store_with(&S3Options::default()).await;
         stream::iter(0..1010)
             .for_each_concurrent(16, |number| {
@@ -528,11 +528,11 @@ mod stack {
         assert_eq!(store.list("n/").await.unwrap().len(), 1010);
     }
 
-    /// Some local stacks take any checksum: what this proves on all of them is that the right one is taken, and that no
-    /// stack says to have taken another than it was given.
+    /// Some local stacks accept any checksum. This proves for all of them that a wrong one is either refused or visible in the
+    /// stored checksum.
     #[tokio::test]
     #[ignore = "needs the local AWS stack: localstack/run"]
-    async fn bytes_under_another_checksum_are_refused_or_told_apart() {
+    async fn bytes_with_a_wrong_checksum_are_refused_or_detected() {
         let store = store_with(&S3Options::default()).await;
         let (path, wrong) = (key("x"), Checksum::of(b"other bytes"));
         let request = store.client.put_object().bucket(BUCKET).key(store.full(&path));
@@ -551,10 +551,10 @@ mod stack {
 
     #[tokio::test]
     #[ignore = "needs the local AWS stack: localstack/run"]
-    async fn probing_tells_a_bucket_that_is_there_from_one_that_is_not() {
+    async fn a_probe_distinguishes_a_bucket_from_a_missing_one() {
         assert_eq!(store().await.probe().await, Ok(()));
-        let place = S3Place { bucket: "shardlake-no-such-bucket".to_owned(), prefix: String::new() };
-        let message = S3Store::new(client().await, place, &S3Options::default()).unwrap().probe().await.unwrap_err();
+        let location = S3Location::new("shardlake-no-such-bucket", "").unwrap();
+        let message = S3Store::new(client().await, location, &S3Options::default()).unwrap().probe().await.unwrap_err();
         assert!(matches!(message, LakeError::Refused { .. }), "{message:?}");
         assert!(message.to_string().contains("there is no bucket 'shardlake-no-such-bucket'"), "{message}");
     }

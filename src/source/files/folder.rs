@@ -1,11 +1,9 @@
-//! All `.json` files of one folder as a shard: as the first phase's uploads wrote them, one document a file, or with one
-//! record a line, as a raw landing has them.
+//! All `.json` files of one folder as a shard. Each file has one document, or one record on each line.
 //!
-//! Owns: which file is read next, and whether a file is one document or lines. Does not own: the files' numbers
-//! (`registry`).
+//! Owns: which file is read next, and whether a file is one document or lines. Does not own: the files' numbers (`registry`).
 //!
-//! A file is one document unless its first line is a whole document by itself or another line begins with `{`; so a
-//! document may be spread over lines. Limit: a file larger than a record may be is read as lines.
+//! A file is one document unless its first line is a whole document by itself or another line begins with `{`. So a document may
+//! span lines. Limit: a file larger than a record may be is read as lines.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -21,11 +19,11 @@ use crate::source::files::registry::Registry;
 use crate::source::files::{FilesConfig, blocking};
 use crate::source::{Behind, Read, ShardReader, SourceError};
 
-/// A file's number counts for this much in a sequence number; the rest is the offset in the file.
+/// A sequence number is the file's number times this, plus the offset in the file.
 const FILE: u64 = 1_000_000_000_000;
-/// Bytes of a line that is too long that are passed over at once: threads for files are few.
-pub(super) const PASS_BYTES: u64 = 32 << 20;
-/// The offset that says that a file was read to its end.
+/// Bytes of a line that is too long that are skipped at once: there are few threads for files.
+pub(super) const SKIP_BYTES: u64 = 32 << 20;
+/// The offset that means that a file was read to its end.
 const DONE: u64 = FILE - 1;
 
 /// A folder at or below the root of its source.
@@ -43,7 +41,7 @@ pub(super) struct FolderReader {
     shard: Arc<str>,
     place: String,
     config: FilesConfig,
-    /// The file to be read next, and where in it.
+    /// The file to read next, and the offset in it.
     number: u64,
     offset: u64,
     /// A file of lines that is being read.
@@ -62,7 +60,7 @@ fn next_of(position: &Position) -> Option<(u64, u64)> {
     }
 }
 
-/// How much of a folder lies behind a position.
+/// How much of a folder comes after a position.
 pub(super) async fn behind(
     stream: &StreamName,
     folder: Folder,
@@ -94,7 +92,7 @@ impl FolderReader {
         let place = format!("shard {shard} of stream {stream}");
         let (number, offset) = next_of(after).ok_or_else(|| SourceError::Unreadable {
             place: place.clone(),
-            problem: format!("{after} is no position in a folder"),
+            problem: format!("{after} is not a valid position in a folder"),
         })?;
         registry.forget_before(number);
         registry.load().await?;
@@ -102,8 +100,8 @@ impl FolderReader {
         Ok(FolderReader { folder, registry, stream, shard, place, config, number, offset, open: None })
     }
 
-    /// Gives numbers to files that are new.
-    async fn look_for_files(&mut self) -> Result<(), SourceError> {
+    /// Gives numbers to new files.
+    async fn number_new_files(&mut self) -> Result<(), SourceError> {
         let (folder, known) = (self.folder.clone(), self.registry.known());
         let new = move || json_files(&folder.root, &folder.path, |name| !known.contains(name));
         let files = blocking(&self.place, new).await?;
@@ -115,7 +113,7 @@ impl FolderReader {
         self.registry.number(ready.into_iter()).await
     }
 
-    /// Position when everything up to `number`, `offset` is read.
+    /// The position after everything before `next_offset` of file `number`.
     fn position(number: u64, next_offset: u64) -> Position {
         let last = next_offset.checked_sub(1).map_or((number - 1) * FILE + DONE, |last| number * FILE + last);
         Position::at(SequenceNumber::from(last))
@@ -126,15 +124,15 @@ impl FolderReader {
 impl ShardReader for FolderReader {
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
         if self.number > self.registry.len() {
-            self.look_for_files().await?;
+            self.number_new_files().await?;
             if self.number > self.registry.len() {
                 return Ok(Read::AtTip);
             }
         }
         let mut batch = Batch { buffer, frames: Vec::new(), source_bytes: 0, lines: None };
         batch.buffer.clear();
-        let mut passing = false;
-        while (passing || (batch.buffer.len() < bytes && batch.lines.is_none()))
+        let mut skipping = false;
+        while (skipping || (batch.buffer.len() < bytes && batch.lines.is_none()))
             && let Some(name) = self.registry.file(self.number)
         {
             let Folder { root, path } = self.folder.clone();
@@ -153,7 +151,7 @@ impl ShardReader for FolderReader {
             .await?;
             let (file, step);
             (batch, file, step) = done;
-            passing = matches!(step, Step::Passing);
+            skipping = matches!(step, Step::Skipping);
             match step {
                 Step::Done => {
                     (self.number, self.offset) = (self.number + 1, 0);
@@ -161,7 +159,7 @@ impl ShardReader for FolderReader {
                     continue;
                 }
                 Step::More(offset) => self.offset = offset,
-                Step::Passing => {}
+                Step::Skipping => {}
             }
             self.open = Some(file);
         }
@@ -176,12 +174,12 @@ impl ShardReader for FolderReader {
     }
 }
 
-/// What one read puts together: whole small files, or a piece of one large one.
+/// What one read collects: whole small files, or a piece of one large file.
 struct Batch {
     buffer: Vec<u8>,
     frames: Vec<Frame>,
     source_bytes: u64,
-    /// The chunk is one piece of a file of lines: its base and arrival time.
+    /// Set if the chunk is one piece of a file of lines: its base and arrival time.
     lines: Option<(u64, i64)>,
 }
 
@@ -190,8 +188,8 @@ enum Step {
     Done,
     /// Offset of the next byte.
     More(u64),
-    /// In the middle of a line that is too long: no place to stop at.
-    Passing,
+    /// In the middle of a line that is too long, where a chunk cannot end.
+    Skipping,
 }
 
 /// A file that is being read.
@@ -200,16 +198,16 @@ struct OpenFile {
     number: u64,
     config: FilesConfig,
     carry: Vec<u8>,
-    /// A line that is too long was told, and its end was not found yet.
-    passing: bool,
+    /// A line that is too long was reported, and its end was not found yet.
+    skipping: bool,
 }
 
 impl OpenFile {
-    /// Opens the file that `real` is the real path of.
+    /// Opens the file whose real path is `real`.
     fn open(real: &Path, path: &Path, number: u64, offset: u64, config: FilesConfig) -> std::io::Result<Self> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let codec = kind_of(name).map_or(Codec::Plain, |(_, codec)| codec);
-        Ok(OpenFile { input: Input::open(real, codec, offset)?, number, config, carry: Vec::new(), passing: false })
+        Ok(OpenFile { input: Input::open(real, codec, offset)?, number, config, carry: Vec::new(), skipping: false })
     }
 
     fn sequence(&self, offset: u64) -> u64 {
@@ -217,8 +215,8 @@ impl OpenFile {
     }
 
     fn read_into(&mut self, batch: &mut Batch, bytes: usize) -> std::io::Result<Step> {
-        if self.passing {
-            return self.pass(batch);
+        if self.skipping {
+            return self.skip(batch);
         }
         let base = self.input.offset - self.carry.len() as u64;
         let mut text = std::mem::take(&mut self.carry);
@@ -231,7 +229,7 @@ impl OpenFile {
             return Ok(Step::Done);
         }
         if base == 0 && filled == Filled::Full && text.len() < whole_bytes && !has_line_record(&text) {
-            // It may be one document that is larger than a chunk.
+            // It may be one document larger than a chunk.
             let filled = self.input.fill(&mut text, whole_bytes)?;
             batch.source_bytes += self.input.taken();
             if filled == Filled::Ended && is_document(&text) {
@@ -243,12 +241,12 @@ impl OpenFile {
         self.lines(batch, text, base, filled)
     }
 
-    /// Takes the lines of a text that begins at `base`.
+    /// Adds the lines of a text that begins at `base`.
     fn lines(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64, filled: Filled) -> std::io::Result<Step> {
         if base + text.len() as u64 >= DONE {
             return Err(std::io::Error::new(
                 std::io::ErrorKind::InvalidData,
-                "a file of a folder's shard is under 10^12 bytes",
+                "a file in a folder must be smaller than 10^12 bytes",
             ));
         }
         let ended = filled != Filled::Full;
@@ -265,13 +263,13 @@ impl OpenFile {
         };
         let rest = text.split_off(end);
         if ended || !batch.buffer.is_empty() {
-            // A small file, or the end of a large one: its lines join the others.
+            // A small file, or the end of a large one: its lines join those of others.
             let mut begin = 0;
-            for place in memchr::memchr_iter(b'\n', &text).chain([text.len()]) {
+            for end in memchr::memchr_iter(b'\n', &text).chain([text.len()]) {
                 if begin < text.len() {
-                    self.push(batch, &text, base, begin..place, None);
+                    self.push(batch, &text, base, begin..end, None);
                 }
-                begin = place + 1;
+                begin = end + 1;
             }
         } else {
             batch.lines = Some((self.sequence(base), self.input.modified_ms));
@@ -290,21 +288,21 @@ impl OpenFile {
     fn too_long(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64) -> std::io::Result<Step> {
         text.truncate(self.config.record_bytes_max);
         self.push(batch, &text, base, 0..text.len(), Some(Damage::TooLarge));
-        self.passing = true;
-        self.pass(batch)
+        self.skipping = true;
+        self.skip(batch)
     }
 
-    /// Passes over a part of a line that is too long: as much as may take its time at once.
-    fn pass(&mut self, batch: &mut Batch) -> std::io::Result<Step> {
+    /// Skips a part of a line that is too long: as much as one call may take.
+    fn skip(&mut self, batch: &mut Batch) -> std::io::Result<Step> {
         let mut rest = Vec::new();
         let from = self.input.offset;
-        while self.input.offset - from < PASS_BYTES {
+        while self.input.offset - from < SKIP_BYTES {
             rest.clear();
             let before = self.input.offset;
             let filled = self.input.fill(&mut rest, 1 << 16)?;
             batch.source_bytes += self.input.taken();
             if let Some(end) = memchr::memchr(b'\n', &rest) {
-                self.passing = false;
+                self.skipping = false;
                 self.carry.extend_from_slice(&rest[end + 1..]);
                 return Ok(Step::More(before + end as u64 + 1));
             }
@@ -312,7 +310,7 @@ impl OpenFile {
                 return Ok(Step::Done);
             }
         }
-        Ok(Step::Passing)
+        Ok(Step::Skipping)
     }
 
     /// Adds one record, unless it is blank.
@@ -324,9 +322,9 @@ impl OpenFile {
         if record.trim_ascii().is_empty() && damage.is_none() {
             return;
         }
-        let begin = u32::try_from(batch.buffer.len()).expect("a chunk is under 2 GiB");
+        let begin = u32::try_from(batch.buffer.len()).expect("a chunk is smaller than 2 GiB");
         batch.buffer.extend_from_slice(record);
-        let end = u32::try_from(batch.buffer.len()).expect("a chunk is under 2 GiB");
+        let end = u32::try_from(batch.buffer.len()).expect("a chunk is smaller than 2 GiB");
         batch.buffer.push(b'\n');
         batch.frames.push(Frame {
             bytes: begin..end,
@@ -344,8 +342,8 @@ fn is_document(text: &[u8]) -> bool {
     !has_line_record(text)
 }
 
-/// Whether the text has a line that is a record of its own: a first line that is a whole document, or a later one that
-/// begins like one.
+/// Whether the text has a line that is a record by itself: a first line that is a whole document, or a later line that begins
+/// like one.
 fn has_line_record(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text).trim_ascii_start();
     let Some(end) = memchr::memchr(b'\n', text) else { return false };

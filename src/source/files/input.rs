@@ -1,12 +1,12 @@
 //! An open file, decompressed as it is read.
 //!
-//! Owns: seeking to an offset of the text (by decompressing up to it, where it is compressed), and telling a damaged
-//! compressed stream from a failing disk. Everything here blocks; callers are on the blocking pool.
+//! Owns: seeking to an offset of the text (in a compressed file by decompressing up to it), and distinguishing a damaged compressed stream
+//! from a failing disk. Everything here blocks; callers are on the blocking pool. Does not own: cutting the text into records.
 //!
-//! Limits: a window of 8 MiB (zstd's levels to 19 need no more), because a decoder holds it beside the memory that is
-//! configured, and a file of a few bytes may ask for any.
+//! Limits: a window of 8 MiB (zstd's levels up to 19 need no more). A decoder holds it beside the configured memory, and a file of a few
+//! bytes may ask for any size.
 //!
-//! A compressed stream that is damaged or cut off ends where it can't be read on: what came before it stands.
+//! A compressed stream that is damaged or truncated ends where it cannot be read further. What came before is kept.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::source::files::list::{Codec, modified_ms};
 
-/// Bytes that a zstd file may look back, as a power of two.
+/// The largest window of a zstd file, as a power of two.
 pub(super) const WINDOW_LOG_MAX: u32 = 23;
 
 /// An open file.
@@ -25,22 +25,22 @@ pub(super) struct Input {
     compressed: bool,
     /// Offset of the next byte in the text.
     pub(super) offset: u64,
-    /// When the file last changed, when it was opened or refreshed.
+    /// The time of the last change, as of opening or refreshing.
     pub(super) modified_ms: i64,
-    /// Bytes of the file itself that were read.
+    /// Bytes of the file that were read, before decompression.
     taken: Arc<AtomicU64>,
-    /// For a plain file: the file again, to see whether it has changed.
+    /// A second handle to a plain file, for the time of its last change.
     plain: Option<File>,
-    /// The text ends before the offset that was asked for: everything of it has been read.
+    /// The text ends before the requested offset: all of it was read before.
     exhausted: bool,
 }
 
 /// How filling a buffer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filled {
-    /// The buffer is as full as it was asked to be.
+    /// The buffer has the requested size.
     Full,
-    /// The text ends here (a plain file's, for now).
+    /// The text ends here. That of a plain file may grow.
     Ended,
     /// The compressed stream is damaged here.
     Damaged,
@@ -63,7 +63,7 @@ impl Input {
     /// Opens a file at an offset of its text.
     ///
     /// # Errors
-    /// The file can't be read; or it is plain and shorter than the offset, so that it is not the file it was.
+    /// The file cannot be read; or it is plain and shorter than the offset, so it is not the same file.
     pub(super) fn open(path: &Path, codec: Codec, offset: u64) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
@@ -72,8 +72,8 @@ impl Input {
         if codec == Codec::Plain {
             if metadata.len() < offset {
                 let problem = format!(
-                    "the file has {} bytes, but {offset} were read of it before: it was cut or replaced; \
-                     restore it, or give the new one another name",
+                    "the file has {} bytes, but {offset} were read before: it was truncated or replaced; \
+                     restore it, or give the new file another name",
                     metadata.len()
                 );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
@@ -94,7 +94,7 @@ impl Input {
         };
         let mut input = Input { text, compressed: true, offset: 0, modified_ms, taken, plain: None, exhausted: false };
         input.skip(offset)?;
-        // What lies at or behind damage was told by who read it first: its position is one behind the last byte.
+        // Damage was reported by the first reader: the position after it is one past the last byte.
         input.exhausted = input.offset < offset;
         input.offset = offset;
         Ok(input)
@@ -150,7 +150,7 @@ impl Input {
         self.taken.swap(0, Ordering::Relaxed)
     }
 
-    /// Looks again when a plain file last changed.
+    /// Reads the time of a plain file's last change again.
     pub(super) fn refresh(&mut self) -> io::Result<()> {
         if let Some(file) = &self.plain {
             self.modified_ms = modified_ms(&file.metadata()?);
@@ -159,7 +159,7 @@ impl Input {
     }
 }
 
-/// What decoders say of a stream that is damaged or cut off; everything else is the disk's failure.
+/// Whether a decoder reports a damaged or truncated stream. Everything else is a failure of the disk.
 fn is_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,7 +1,7 @@
 //! A file of lines as a shard.
 //!
-//! Owns: cutting the file into chunks at line ends, and what is done about a line that is too long, a last line without an
-//! end, and a damaged compressed stream.
+//! Owns: cutting the file into chunks at line ends, and handling a line that is too long, a last line without an end, and a damaged
+//! compressed stream. Does not own: reading bytes (`input`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
 use pipeline::chunk::{Chunk, Damage, Frame, Framing};
 
-use crate::source::files::folder::PASS_BYTES;
+use crate::source::files::folder::SKIP_BYTES;
 use crate::source::files::input::{Filled, Input};
 use crate::source::files::list::{Codec, kind_of};
 use crate::source::files::{FilesConfig, blocking};
@@ -28,12 +28,12 @@ struct Cutter {
     stream: Arc<str>,
     shard: Arc<str>,
     config: FilesConfig,
-    /// The file's text can't grow: it ends where it ends.
+    /// The file's text cannot grow.
     ends: bool,
-    /// The begin of a line whose end was not read yet.
+    /// The beginning of a line whose end was not read yet.
     carry: Vec<u8>,
-    /// The begin of a line that is too long, and where it begins in the text, while its end is looked for.
-    passing: Option<(Vec<u8>, u64)>,
+    /// The beginning of a line that is too long, and its offset, while its end is searched for.
+    skipping: Option<(Vec<u8>, u64)>,
     finished: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn offset_of(position: &Position) -> Option<u64> {
     }
 }
 
-/// The position behind which the text begins at this offset.
+/// The position after which the text begins at this offset.
 fn position_before(offset: u64) -> Position {
     match offset.checked_sub(1) {
         Some(last) => Position::at(SequenceNumber::from(last)),
@@ -58,13 +58,13 @@ fn codec_of(path: &std::path::Path) -> Codec {
     path.file_name().and_then(|name| kind_of(name.to_str()?)).map_or(Codec::Plain, |(_, codec)| codec)
 }
 
-/// How much of a file lies behind a position.
+/// How much of a file comes after a position.
 pub(super) async fn behind(stream: &StreamName, path: PathBuf, position: &Position) -> Result<Behind, SourceError> {
     let offset = offset_of(position).unwrap_or(u64::MAX);
     let codec = codec_of(&path);
     let size = blocking(stream, move || std::fs::metadata(path).map(|metadata| metadata.len())).await?;
     Ok(match codec {
-        // How much text is left of a compressed file is not known; it is read to its end when its shard has ended.
+        // The text left in a compressed file is unknown. It has been read when its shard has ended.
         Codec::Gzip | Codec::Zstd => Behind::Bytes(if offset == 0 { size } else { size / 2 + 1 }),
         Codec::Plain if offset >= size => Behind::Nothing,
         Codec::Plain => Behind::Bytes(size - offset),
@@ -82,7 +82,7 @@ impl LinesReader {
         let place = format!("shard {shard} of stream {stream}");
         let offset = offset_of(after).ok_or_else(|| SourceError::Unreadable {
             place: place.clone(),
-            problem: format!("{after} is no position in a file"),
+            problem: format!("{after} is not a valid position in a file"),
         })?;
         let codec = codec_of(&path);
         let input = blocking(&place, move || Input::open(&path, codec, offset)).await?;
@@ -93,7 +93,7 @@ impl LinesReader {
             ends: codec != Codec::Plain,
             config,
             carry: Vec::new(),
-            passing: None,
+            skipping: None,
             finished: false,
         };
         Ok(LinesReader { cutter: Some(cutter), place })
@@ -104,7 +104,7 @@ impl LinesReader {
 impl ShardReader for LinesReader {
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
         let Some(mut cutter) = self.cutter.take() else {
-            let problem = "an earlier read was given up".to_owned();
+            let problem = "an earlier read was dropped".to_owned();
             return Err(SourceError::Unavailable { place: self.place.clone(), problem });
         };
         let mut buffer = Some(buffer);
@@ -114,12 +114,12 @@ impl ShardReader for LinesReader {
             (cutter, read) = blocking(&self.place, move || {
                 let read = match buffer {
                     Some(buffer) => cutter.next(bytes, buffer)?,
-                    None => cutter.pass()?,
+                    None => cutter.skip()?,
                 };
                 Ok((cutter, read))
             })
             .await?;
-            // In the middle of a line that is too long: others may have the thread for a while.
+            // In the middle of a line that is too long: let others use the thread.
             let Some(read) = read else { continue };
             self.cutter = Some(cutter);
             return Ok(read);
@@ -128,14 +128,14 @@ impl ShardReader for LinesReader {
 }
 
 impl Cutter {
-    /// What is next; `None` where more of a line that is too long is to be passed over first.
+    /// The next read; `None` if more of a line that is too long must be skipped first.
     fn next(&mut self, bytes: usize, mut buffer: Vec<u8>) -> std::io::Result<Option<Read>> {
         if self.finished {
             return Ok(Some(Read::End { children: Vec::new() }));
         }
         buffer.clear();
         buffer.append(&mut self.carry);
-        // Where the buffer begins in the text.
+        // The offset of the buffer in the text.
         let base = self.input.offset - buffer.len() as u64;
         let mut target = bytes.max(buffer.len() + 1);
         loop {
@@ -148,8 +148,8 @@ impl Cutter {
             match filled {
                 Filled::Full if buffer.len() > self.config.record_bytes_max => {
                     buffer.truncate(self.config.record_bytes_max);
-                    self.passing = Some((buffer, base));
-                    return self.pass();
+                    self.skipping = Some((buffer, base));
+                    return self.skip();
                 }
                 Filled::Full => target = (buffer.len() * 2).min(self.config.record_bytes_max + 1).max(buffer.len() + 1),
                 Filled::Damaged => return Ok(Some(self.damaged(buffer, base))),
@@ -158,10 +158,10 @@ impl Cutter {
         }
     }
 
-    /// The text ends, for now or for good, and a line's begin is in the buffer.
+    /// The text ends, perhaps only for now, and the buffer has the beginning of a line.
     fn ended(&mut self, buffer: Vec<u8>, base: u64) -> std::io::Result<Read> {
         if buffer.is_empty() || !(self.ends || self.config.complete) {
-            // Its end will come, or was never there.
+            // The end of the line will come, or there is no line.
             self.carry = buffer;
             self.finished = self.ends;
             return Ok(if self.ends { Read::End { children: Vec::new() } } else { Read::AtTip });
@@ -172,7 +172,7 @@ impl Cutter {
 
     fn chunk(&mut self, mut buffer: Vec<u8>, base: u64) -> std::io::Result<Read> {
         if base == 0 && buffer.starts_with(b"\xEF\xBB\xBF") {
-            // A byte order mark is no part of the first record; white space keeps the offsets.
+            // A byte order mark does not belong to the first record. White space keeps the offsets.
             buffer[..3].fill(b' ');
         }
         self.input.refresh()?;
@@ -186,12 +186,12 @@ impl Cutter {
         Read::Chunk { chunk, through, source_bytes: self.input.taken() }
     }
 
-    /// Passes over a line that is longer than a record may be, or over a part of it (`None`): its first bytes are kept.
-    fn pass(&mut self) -> std::io::Result<Option<Read>> {
-        let Some((buffer, base)) = self.passing.take() else { return Ok(None) };
+    /// Skips a line that is longer than a record may be, or a part of it (`None`). Its first bytes are kept.
+    fn skip(&mut self) -> std::io::Result<Option<Read>> {
+        let Some((buffer, base)) = self.skipping.take() else { return Ok(None) };
         let mut rest = Vec::new();
         let from = self.input.offset;
-        while self.input.offset - from < PASS_BYTES {
+        while self.input.offset - from < SKIP_BYTES {
             rest.clear();
             let before = self.input.offset;
             let filled = self.input.fill(&mut rest, 1 << 16)?;
@@ -200,7 +200,7 @@ impl Cutter {
                 let next = before + end as u64 + 1;
                 return Ok(Some(self.one_damaged(buffer, base, next, Damage::TooLarge)));
             }
-            // Where it ends by damage, one behind the last byte, as for any damage.
+            // After damage the position is one past the last byte, as in `damaged`.
             let end = match filled {
                 Filled::Full => continue,
                 Filled::Damaged => self.input.offset + 1,
@@ -209,15 +209,15 @@ impl Cutter {
             self.finished = self.ends || filled == Filled::Damaged;
             return Ok(Some(self.one_damaged(buffer, base, end, Damage::TooLarge)));
         }
-        self.passing = Some((buffer, base));
+        self.skipping = Some((buffer, base));
         Ok(None)
     }
 
-    /// The compressed stream can't be read on: what there is of the last line stands for what is lost.
+    /// The compressed stream cannot be read further. What there is of the last line represents what is lost.
     fn damaged(&mut self, buffer: Vec<u8>, base: u64) -> Read {
         self.finished = true;
-        // The position is one behind the last byte that could be read: no text reaches it, so whoever opens the shard there
-        // knows that the damage was told.
+        // The position is one past the last byte that could be read. No text reaches it, so whoever opens the shard there knows
+        // that the damage was reported.
         let end = base + buffer.len() as u64 + 1;
         self.one_damaged(buffer, base, end, Damage::DamagedFile)
     }

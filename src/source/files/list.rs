@@ -1,9 +1,9 @@
-//! Finding files: which there are, and what their names say about them.
+//! Finding files: which exist, and what their names say about them.
 //!
-//! Owns: which files are read at all. Whoever may put files into a source must not have others read through it, so a link is
-//! followed only to a plain file inside of the source, and what is neither (a link out of it, a pipe, a device) is left out,
-//! as is a name that can't be a shard's. A file is looked at again when it is opened, since a link may change meanwhile.
-//! Does not own: telling what was left out (`mod`). Hard links can't be told from files.
+//! Owns: which files are read. Only regular files inside the source are read. A symlink is followed only to such a file. Pipes,
+//! devices, links that leave the source and names that are not valid shard ids are skipped with a warning: whoever may put files
+//! into a source must not make others read files through it. A path is checked again when its file is opened, since a link may
+//! change. Does not own: logging what was skipped (`mod`). Hard links cannot be distinguished from files.
 
 use std::fs;
 use std::io;
@@ -19,32 +19,32 @@ pub(super) enum Codec {
     Zstd,
 }
 
-/// What a file's name says is in it.
+/// The content of a file, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
-    /// One record a line.
+    /// One record on each line.
     Lines,
-    /// One JSON document, or one record a line: its first bytes tell.
+    /// One JSON document, or one record on each line: its first bytes decide.
     Json,
 }
 
-/// A shard's place.
+/// The path of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(super) enum ShardPath {
     /// A file of lines.
     Lines(PathBuf),
     /// A folder, for its `.json` files.
     Folder(PathBuf),
 }
 
-impl Place {
+impl ShardPath {
     pub(super) fn path(&self) -> &Path {
         match self {
-            Place::Lines(path) | Place::Folder(path) => path,
+            ShardPath::Lines(path) | ShardPath::Folder(path) => path,
         }
     }
 
-    /// The shard id of a place below (or at) the root.
+    /// The shard id of a path at or below the root.
     pub(super) fn shard_id(&self, root: &Path) -> Result<ShardId, String> {
         let below = |path: &Path| {
             let base = if root.is_file() { root.parent().unwrap_or(root) } else { root };
@@ -55,8 +55,8 @@ impl Place {
                 .ok_or("its path is not UTF-8".to_owned())
         };
         let id = match self {
-            Place::Lines(path) => below(path)?,
-            Place::Folder(path) => match below(path)?.as_str() {
+            ShardPath::Lines(path) => below(path)?,
+            ShardPath::Folder(path) => match below(path)?.as_str() {
                 "" => "./".to_owned(),
                 folder => format!("{folder}/"),
             },
@@ -64,8 +64,8 @@ impl Place {
         ShardId::new(id).map_err(|error| error.to_string())
     }
 
-    /// The place of a shard id; `None` if it leads out of the root.
-    pub(super) fn of_shard(root: &Path, id: &str) -> Option<Place> {
+    /// The path of a shard id; `None` if it leaves the root.
+    pub(super) fn of_shard(root: &Path, id: &str) -> Option<ShardPath> {
         let climbs = Path::new(id)
             .components()
             .any(|part| !matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
@@ -74,12 +74,12 @@ impl Place {
         }
         if root.is_file() {
             let own = root.file_name()?.to_str()?;
-            return (own == id).then(|| Place::Lines(root.to_owned()));
+            return (own == id).then(|| ShardPath::Lines(root.to_owned()));
         }
         Some(match id.strip_suffix('/') {
-            Some(".") => Place::Folder(root.to_owned()),
-            Some(folder) => Place::Folder(root.join(folder)),
-            None => Place::Lines(root.join(id)),
+            Some(".") => ShardPath::Folder(root.to_owned()),
+            Some(folder) => ShardPath::Folder(root.join(folder)),
+            None => ShardPath::Lines(root.join(id)),
         })
     }
 }
@@ -98,30 +98,30 @@ pub(super) fn kind_of(name: &str) -> Option<(Content, Codec)> {
     match inner.rsplit_once('.').map(|(_, ending)| ending) {
         Some("ndjson" | "jsonl") => Some((Content::Lines, codec)),
         Some("json") => Some((Content::Json, codec)),
-        // A stream's deliveries often have no ending but that of their compression.
+        // Files of delivery streams often have only the ending of their compression.
         _ if codec != Codec::Plain => Some((Content::Lines, codec)),
         _ => None,
     }
 }
 
-/// What there is at or below a root.
+/// The files at or below a root.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// All shards' places, in order.
-    pub(super) places: Vec<Place>,
-    /// Files and folders that would be read, and why they are not.
-    pub(super) left_out: Vec<(PathBuf, &'static str)>,
+    /// The paths of all shards, in order.
+    pub(super) shards: Vec<ShardPath>,
+    /// Files and folders that were skipped, and why.
+    pub(super) skipped: Vec<(PathBuf, &'static str)>,
 }
 
-/// Lists a root. One that is a file is a file of lines, whatever its name.
+/// Lists a root. A root that is a file is a file of lines, whatever its name.
 pub(super) fn list(root: &Path) -> io::Result<Listing> {
     let mut listing = Listing::default();
     if root.is_file() {
-        listing.places.push(Place::Lines(root.to_owned()));
+        listing.shards.push(ShardPath::Lines(root.to_owned()));
         return Ok(listing);
     }
     walk(root, root, &mut listing)?;
-    listing.places.sort();
+    listing.shards.sort();
     Ok(listing)
 }
 
@@ -131,29 +131,29 @@ fn walk(root: &Path, folder: &Path, listing: &mut Listing) -> io::Result<()> {
         let entry = entry?;
         let (path, shown) = (entry.path(), entry.file_name());
         let shown = shown.to_string_lossy();
-        // Symbolic links are followed to files, not to folders: those might lead in circles.
+        // Links to folders are not followed: they could form a cycle.
         let is_folder = entry.file_type()?.is_dir();
         let kind = kind_of(&shown);
         if shown.starts_with(['.', '_']) || (!is_folder && kind.is_none()) {
             continue;
         }
         if let Some(problem) = problem_of(root, &entry)? {
-            listing.left_out.push((path, problem));
+            listing.skipped.push((path, problem));
         } else if is_folder {
             walk(root, &path, listing)?;
         } else if let Some((Content::Lines, _)) = kind {
-            listing.places.push(Place::Lines(path));
+            listing.shards.push(ShardPath::Lines(path));
         } else {
             has_json = true;
         }
     }
     if has_json {
-        listing.places.push(Place::Folder(folder.to_owned()));
+        listing.shards.push(ShardPath::Folder(folder.to_owned()));
     }
     Ok(())
 }
 
-/// Why a file or folder is not read.
+/// Why a file or folder is skipped.
 fn problem_of(root: &Path, entry: &fs::DirEntry) -> io::Result<Option<&'static str>> {
     let name = entry.file_name();
     let Some(name) = name.to_str() else { return Ok(Some("its name is not UTF-8")) };
@@ -165,34 +165,37 @@ fn problem_of(root: &Path, entry: &fs::DirEntry) -> io::Result<Option<&'static s
         return Ok(None);
     }
     if !kind.is_symlink() {
-        return Ok(Some("it is no plain file"));
+        return Ok(Some("it is not a regular file"));
     }
     match inside(root, &entry.path()) {
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Ok(Some("it is a link to what is no plain file inside of the source"))
+            Ok(Some("it is a link to something that is not a regular file inside the source"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some("it is a link to nothing")),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(libc::ELOOP) => {
-            Ok(Some("it is a link that can't be followed"))
+            Ok(Some("it is a link that cannot be followed"))
         }
         Err(error) => Err(error),
     }
 }
 
-/// The real path of a file, which is a plain file at or below the root.
+/// The real path of a file, which must be a regular file at or below the root.
 ///
 /// # Errors
-/// It is not there, or (`InvalidData`) something else.
+/// It does not exist, or (`InvalidData`) it is something else.
 pub(super) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
     let real = fs::canonicalize(path)?;
     if real.starts_with(root) && fs::metadata(&real)?.is_file() {
         return Ok(real);
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "it is no plain file inside of the source, or a link out of it"))
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "it is not a regular file inside the source, or a link that leaves it",
+    ))
 }
 
-/// The `.json` files of one folder whose names are `wanted`, with size and time of last change, in the order of their names.
+/// The `.json` files of one folder whose names are `wanted`, in the order of their names.
 pub(super) fn json_files(root: &Path, folder: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<JsonFile>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -222,7 +225,7 @@ pub(super) struct JsonFile {
     pub(super) modified_ms: i64,
 }
 
-/// When a file last changed: milliseconds since 1970.
+/// The time of a file's last change, in milliseconds since 1970.
 pub(super) fn modified_ms(metadata: &fs::Metadata) -> i64 {
     let since = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)

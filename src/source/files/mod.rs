@@ -1,21 +1,23 @@
 //! Files and folders as streams.
 //!
-//! Owns: which file is (part of) which shard, and what its positions mean. Does not own: reading bytes (`input`), cutting
-//! them into records (`lines`, `folder`), the order of a folder's files (`registry`).
+//! Owns: which file is a shard or a part of one, and what its positions mean. Does not own: reading bytes (`input`), cutting them into
+//! records (`lines`, `folder`), the order of a folder's files (`registry`), URL and checks (`backend`).
 //!
 //! | what | shard id | position |
 //! |---|---|---|
 //! | a file of lines: `.ndjson`, `.jsonl`, these with `.gz`/`.zst`, a bare `.gz`/`.zst` | its path | offset of the last byte read |
-//! | all `.json` (`.json.gz`, `.json.zst`) of one folder: one document a file, or lines | the folder's path and `/` | number of the file · 10¹² + offset |
+//! | all `.json` (`.json.gz`, `.json.zst`) of one folder: one document in each file, or lines | the folder's path and `/` | number of the file · 10¹² + offset |
 //!
-//! Offsets are in the decompressed text. The sequence number of a record is the offset of its first byte (plus its file's
-//! number · 10¹²), so it lies in the range (after, through] that it was read with.
+//! Offsets are in the decompressed text. The sequence number of a record is the offset of its first byte (plus its file's number ·
+//! 10¹²), so it is in the range (after, through] that the record was read with.
 //!
-//! A plain file of lines may grow, and is followed. Compressed files and `.json` files are taken to be complete when they
-//! are seen: write them elsewhere and move them in. A compressed file's shard ends; a plain one's never does.
+//! A plain file of lines may grow, and is followed. Compressed files and `.json` files count as complete when they are seen: write
+//! them elsewhere and move them in. The shard of a compressed file ends; that of a plain file never does.
 //!
-//! Names that begin with `.` or `_` are left out; so is, with a warning, what leads out of the source (`list`). Limits: 10¹² bytes a file of a folder's shard, 18,000,000 files a folder.
+//! Names that begin with `.` or `_` are ignored; what leaves the source is skipped with a warning (`list`). Limits: 10¹² bytes for
+//! each file in a folder's shard, 18,000,000 files in a folder.
 
+pub(in crate::source) mod backend;
 mod folder;
 mod input;
 mod lines;
@@ -34,21 +36,20 @@ use crate::clock::SharedClock;
 use crate::lake::ObjectStore;
 use crate::source::files::folder::{Folder, FolderReader};
 use crate::source::files::lines::LinesReader;
-use crate::source::files::list::{Place, inside, list};
+use crate::source::files::list::{ShardPath, inside, list};
 use crate::source::files::registry::Registry;
 use crate::source::{Behind, ShardReader, ShardSource, SourceError, SourceShard};
 
 /// How files are read.
 #[derive(Clone)]
 pub struct FilesConfig {
-    /// Whether what is there now is all that there will be: then a last line without a line end is a record, and files
-    /// need not have settled.
+    /// Whether the files are complete as they are. Then a last line without a line end is a record, and `settle` does not apply.
     pub complete: bool,
-    /// How long a `.json` file must not have changed before it counts as complete, when files are followed.
+    /// While files are followed: how long a `.json` file must not have changed before it counts as complete.
     pub settle: Duration,
-    /// Bytes that a record may have; of a longer line these are kept.
+    /// Bytes that a record may have. Of a longer line, this many are kept.
     pub record_bytes_max: usize,
-    /// Tells whether a file has settled.
+    /// The time of day, compared with the last change of a file.
     pub clock: SharedClock,
 }
 
@@ -58,7 +59,7 @@ pub struct FileSource {
     root: PathBuf,
     config: FilesConfig,
     lake: Arc<dyn ObjectStore>,
-    /// What was left out and told.
+    /// Skipped paths that were logged.
     reported: Mutex<BTreeSet<PathBuf>>,
 }
 
@@ -69,10 +70,10 @@ impl std::fmt::Debug for FileSource {
 }
 
 impl FileSource {
-    /// The stream of a file or folder. Without a name its name is the place's URL. `lake` keeps the order of folders' files.
+    /// The stream of a file or folder. By default its name is its URL. `lake` keeps the order of a folder's files.
     ///
     /// # Errors
-    /// There is no such file or folder, or its name is none for a stream.
+    /// There is no such file or folder, or its name is not valid for a stream.
     pub fn open(
         path: &Path,
         name: Option<&str>,
@@ -83,7 +84,7 @@ impl FileSource {
         Ok(FileSource { stream, root, config, lake, reported: Mutex::default() })
     }
 
-    /// The name of the stream of a file or folder, and its path without links.
+    /// The stream's name of a file or folder, and its path without links.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -101,19 +102,19 @@ impl FileSource {
         Registry::new(Arc::clone(&self.lake), self.stream.clone(), shard.clone())
     }
 
-    /// Tells once that a file is not read.
-    fn leave_out(&self, path: PathBuf, problem: &str) {
+    /// Logs once that a path is skipped.
+    fn skip(&self, path: PathBuf, problem: &str) {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if !reported.contains(&path) {
-            tracing::warn!(stream = %self.stream, ?path, problem, "a file is not read");
+            tracing::warn!(stream = %self.stream, ?path, problem, "file skipped");
             reported.insert(path);
         }
     }
 
-    fn place(&self, shard: &ShardId) -> Result<Place, SourceError> {
-        Place::of_shard(&self.root, shard.as_str()).ok_or_else(|| SourceError::Unreadable {
+    fn path_of(&self, shard: &ShardId) -> Result<ShardPath, SourceError> {
+        ShardPath::of_shard(&self.root, shard.as_str()).ok_or_else(|| SourceError::Unreadable {
             place: format!("shard {shard} of stream {}", self.stream),
-            problem: "it names no file or folder of the source".to_owned(),
+            problem: "there is no such file or folder in the source".to_owned(),
         })
     }
 }
@@ -127,30 +128,30 @@ impl ShardSource for FileSource {
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
         let root = self.root.clone();
         let listing = blocking(&self.stream, move || list(&root)).await?;
-        for (path, problem) in listing.left_out {
-            self.leave_out(path, problem);
+        for (path, problem) in listing.skipped {
+            self.skip(path, problem);
         }
         let mut shards = Vec::new();
-        for place in listing.places {
-            // One name that can't be a shard's must not keep the others from being read.
-            match place.shard_id(&self.root) {
+        for shard in listing.shards {
+            // A name that is not a valid shard id must not prevent the others from being read.
+            match shard.shard_id(&self.root) {
                 Ok(id) => shards.push(SourceShard::alone(id)),
-                Err(problem) => self.leave_out(place.path().to_owned(), &problem),
+                Err(problem) => self.skip(shard.path().to_owned(), &problem),
             }
         }
         Ok(shards)
     }
 
     async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
-        let place = self.place(shard)?;
+        let path = self.path_of(shard)?;
         let (stream, config) = (self.stream.clone(), self.config.clone());
-        match place {
-            Place::Lines(path) => {
+        match path {
+            ShardPath::Lines(path) => {
                 let root = self.root.clone();
                 let path = blocking(&format!("shard {shard} of stream {stream}"), move || inside(&root, &path)).await?;
                 Ok(Box::new(LinesReader::open(path, stream, shard.clone(), after, config).await?))
             }
-            Place::Folder(path) => {
+            ShardPath::Folder(path) => {
                 let (folder, registry) = (Folder { root: self.root.clone(), path }, self.registry(shard));
                 Ok(Box::new(FolderReader::open(folder, registry, stream, shard.clone(), after, config).await?))
             }
@@ -161,9 +162,9 @@ impl ShardSource for FileSource {
         if *position == Position::End {
             return Ok(Behind::Nothing);
         }
-        match self.place(shard)? {
-            Place::Lines(path) => lines::behind(&self.stream, path, position).await,
-            Place::Folder(path) => {
+        match self.path_of(shard)? {
+            ShardPath::Lines(path) => lines::behind(&self.stream, path, position).await,
+            ShardPath::Folder(path) => {
                 let folder = Folder { root: self.root.clone(), path };
                 folder::behind(&self.stream, folder, &self.registry(shard), position).await
             }

@@ -1,13 +1,13 @@
 //! The order in which a folder's files are read.
 //!
-//! Files come into a folder in any order of their names, so their names can't be positions: a file that comes late would
-//! lie before the checkpoint and never be read. Instead every file gets a number when it is first seen, for good, and all
-//! workers agree on it: the numbers are kept in the lake, in a log of small objects that are only ever added
-//! (`_sources/<stream>/<shard>/00000001.json`, …). An entry is written only if there is none of its number, so two workers
-//! can't give one number twice; the loser reads what the winner wrote.
+//! Files arrive in a folder in any order of their names, so their names cannot be positions: a file that arrives late could sort before
+//! the checkpoint and would never be read. Instead every file permanently gets a number when it is first seen. All workers agree on the
+//! numbers, which are kept in the lake, in a log of small objects that are only ever added
+//! (`_sources/<stream>/<shard>/00000001.json`, …). An entry is written only if its number is free, so two workers cannot give one number
+//! twice; the loser reads what the winner wrote.
 //!
-//! In memory, a name is kept only while its file is still to be read; of all files, 16 bytes of their names' hashes tell that
-//! they have a number. So a folder of a million files costs a worker some 40 MB. Does not own: reading the files.
+//! In memory, a name is kept only until its file has been read. For all files, a hash of 16 bytes shows whether a name has a number. So a
+//! folder of a million files costs a worker some 40 MB. Does not own: reading the files.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use sha2::{Digest, Sha256};
 use crate::lake::{LakeError, ObjectKey, ObjectStore, Written};
 use crate::source::SourceError;
 
-/// Files of one entry at most.
+/// The most files of one entry.
 const ENTRY_FILES_MAX: usize = 10_000;
 
-/// One entry of the log: files that were seen for the first time, in order. The first file of the first entry is number 1.
+/// One entry of the log: files that were seen for the first time, in order. The first file of the first entry has number 1.
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     stream: StreamName,
@@ -37,16 +37,16 @@ pub(super) struct Registry {
     lake: Arc<dyn ObjectStore>,
     stream: StreamName,
     shard: ShardId,
-    /// The names of files number `first` to `count`; none if `first` lies ahead of that.
+    /// The names of files number `first` to `count`; empty if `first` is larger.
     files: VecDeque<String>,
     first: u64,
-    /// How many files have numbers.
+    /// The number of files that have numbers.
     count: u64,
     known: Arc<Known>,
     entries: usize,
 }
 
-/// Which names have a number: the first 16 bytes of their SHA-256, which no two names share by chance.
+/// The names that have a number: the first 16 bytes of their SHA-256, which no two names share by chance.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known(HashSet<[u8; 16]>);
 
@@ -90,7 +90,7 @@ impl Registry {
         }
     }
 
-    /// Reads the entries that were added since the last time.
+    /// Reads the entries that were added since the last call.
     pub(super) async fn load(&mut self) -> Result<(), SourceError> {
         while let Some(bytes) = self.lake.get(&self.key(self.entries + 1)).await.map_err(|error| self.error(&error))? {
             let key = self.key(self.entries + 1);
@@ -98,7 +98,7 @@ impl Registry {
                 place: format!("shard {} of stream {}", self.shard, self.stream),
                 problem: format!("{key} in the lake is damaged: {error}"),
             })?;
-            // Copied only if somebody still looks into it.
+            // Copied only if another holder still reads it.
             let known = Arc::make_mut(&mut self.known);
             for file in entry.files {
                 known.insert(&file);
@@ -112,18 +112,18 @@ impl Registry {
         Ok(())
     }
 
-    /// Gives numbers to files that have none yet; names in the order in which they are to be numbered.
+    /// Gives numbers to files that have none, in the order of the names given.
     pub(super) async fn number(&mut self, names: impl Iterator<Item = String>) -> Result<(), SourceError> {
         let mut new: Vec<String> = names.filter(|name| !self.known.contains(name)).collect();
         while !new.is_empty() {
             let files: Vec<String> = new.iter().take(ENTRY_FILES_MAX).cloned().collect();
             let entry = Entry { stream: self.stream.clone(), shard: self.shard.clone(), files };
-            let bytes = serde_json::to_vec(&entry).expect("an entry has only text in it");
+            let bytes = serde_json::to_vec(&entry).expect("an entry contains only text");
             let key = self.key(self.entries + 1);
             let written = self.lake.put_new(&key, Bytes::from(bytes)).await.map_err(|error| self.error(&error))?;
             if written == Written::KeyTaken {
-                // Another worker, or this one in a request whose reply was lost.
-                tracing::debug!(%key, "another numbered files first");
+                // Another worker was first, or this one in a request whose response was lost.
+                tracing::debug!(%key, "another worker numbered files first");
             }
             self.load().await?;
             new.retain(|name| !self.known.contains(name));
@@ -131,10 +131,10 @@ impl Registry {
         Ok(())
     }
 
-    /// The name of file number `number`, unless there is none or it was forgotten.
+    /// The name of a file; `None` if there is no such number or its name was dropped.
     pub(super) fn file(&self, number: u64) -> Option<&str> {
-        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.files.get(place).map(String::as_str)
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.files.get(index).map(String::as_str)
     }
 
     /// The names that have numbers.
@@ -142,18 +142,18 @@ impl Registry {
         Arc::clone(&self.known)
     }
 
-    /// How many files have numbers.
+    /// The number of files that have numbers.
     pub(super) fn len(&self) -> u64 {
         self.count
     }
 
-    /// Forgets the names of files before `number`, also of those that are still to be loaded.
+    /// Drops the names of files before `number`, including those that are not loaded yet.
     pub(super) fn forget_before(&mut self, number: u64) {
         while self.first < number {
             self.files.pop_front();
             self.first += 1;
         }
-        // What a long log has left behind.
+        // Releases what a long log needed.
         if self.files.capacity() > 4 * self.files.len() + 1_024 {
             self.files.shrink_to_fit();
         }

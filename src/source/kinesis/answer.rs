@@ -1,19 +1,18 @@
-//! One GetRecords call, and its answer as a batch.
+//! One GetRecords call, and its response as a batch.
 //!
-//! Owns: taking the answer's body over from the SDK. Does not own: when to ask (`polling`), or the form of the body
-//! (`decode`).
+//! Owns: taking the response's body over from the SDK. Does not own: when to call (`polling`), or the form of the body (`decode`).
 //!
-//! Signing, endpoints and errors are the SDK's. When the service has answered 200, an interceptor puts itself between the
-//! body and the SDK's decoding: it keeps the bytes, and the SDK gets an answer without records. An answer that the scan does
-//! not understand is asked for again, with the same iterator, and decoded by the SDK: slow, but never wrong.
+//! Signing, endpoints and errors are the SDK's. If the service returns status 200, an interceptor takes the body before the SDK
+//! decodes it: it keeps the bytes, and the SDK gets a response without records. If the scan does not recognize a response, the same
+//! iterator is requested again and the SDK decodes the response: slow, but never wrong.
 //!
-//! Large answers are decoded, and their aggregates opened, on a thread of their own and not on one that does I/O.
+//! Large responses are decoded, and their aggregates opened, on a blocking thread and not on one that does I/O.
 //!
-//! Bodies and buffers are used again: fresh megabytes for each answer cost as much as decoding it, in pages that the system
-//! hands out and takes back.
+//! Bodies and buffers are reused: fresh megabytes for each response cost as much as decoding it, because the system must hand out
+//! and take back their pages.
 //!
-//! Limits: 64 MiB a body; Kinesis's largest is a quarter of that. Kept between answers are [`SPARE_BODIES`] bodies of
-//! [`SPARE_BYTES_MAX`] at most.
+//! Limits: 64 MiB for a body; Kinesis's largest is a quarter of that. Between responses, [`SPARE_BODIES`] bodies of at most
+//! [`SPARE_BYTES_MAX`] are kept.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,71 +29,71 @@ use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
-use crate::source::kinesis::batch::{About, Batch, Malformed, millis};
-use crate::source::kinesis::decode::{Envelope, NotTaken, scan};
+use crate::source::kinesis::batch::{Batch, Malformed, RecordMeta, millis};
+use crate::source::kinesis::decode::{Envelope, Rejected, scan};
 use crate::source::kinesis::service::Failure;
 
-/// Bytes of a body at most.
+/// The most bytes of a body.
 const BODY_BYTES_MAX: usize = 64 << 20;
-/// Bodies that are kept for the next answers.
+/// Bodies that are kept for the next responses.
 const SPARE_BODIES: usize = 4;
-/// Bytes of a body that is kept.
+/// The most bytes of a body that is kept.
 const SPARE_BYTES_MAX: usize = 8 << 20;
 /// What the SDK is given instead of the body.
 const NO_RECORDS: &[u8] = br#"{"Records":[]}"#;
-/// Bytes from which on an answer is decoded on another thread.
-const ELSEWHERE_MIN: usize = 128 << 10;
+/// From this many bytes on, a response is decoded on a blocking thread.
+const BLOCKING_MIN: usize = 128 << 10;
 
-/// How an answer of GetRecords is decoded.
+/// How a GetRecords response is decoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Decode {
-    /// By a scan of its own, and by the SDK where that does not understand it.
+    /// By the fast scan, and by the SDK if the scan does not recognize the response.
     #[default]
     Fast,
     /// By the SDK.
     Stock,
 }
 
-/// A service that is asked for records.
+/// A client that gets records.
 #[derive(Debug)]
-pub(super) struct Asking {
+pub(super) struct GetRecordsClient {
     client: aws_sdk_kinesis::Client,
     decode: Decode,
-    /// It was told that an answer was not understood.
+    /// It was logged that a response was not recognized.
     reported: AtomicBool,
-    /// Empty bodies with room for an answer.
+    /// Empty bodies with capacity for a response.
     spare: Mutex<Vec<Vec<u8>>>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) batch: Batch,
     pub(super) envelope: Envelope,
 }
 
-impl Asking {
+impl GetRecordsClient {
     pub(super) fn new(client: aws_sdk_kinesis::Client, decode: Decode) -> Self {
-        Asking { client, decode, reported: AtomicBool::new(false), spare: Mutex::default() }
+        GetRecordsClient { client, decode, reported: AtomicBool::new(false), spare: Mutex::default() }
     }
 
-    /// Asks once.
-    pub(super) async fn ask(&self, iterator: &str, limit: i32, batch: Batch) -> Result<Answer, Failure> {
+    /// Sends one request.
+    pub(super) async fn get_records(&self, iterator: &str, limit: i32, batch: Batch) -> Result<Answer, Failure> {
         match self.decode {
-            Decode::Fast => self.ask_fast(iterator, limit, batch).await,
-            Decode::Stock => self.ask_stock(iterator, limit, batch).await,
+            Decode::Fast => self.get_fast(iterator, limit, batch).await,
+            Decode::Stock => self.get_stock(iterator, limit, batch).await,
         }
     }
 
-    async fn ask_fast(&self, iterator: &str, limit: i32, mut batch: Batch) -> Result<Answer, Failure> {
+    async fn get_fast(&self, iterator: &str, limit: i32, mut batch: Batch) -> Result<Answer, Failure> {
         let kept = Kept(Arc::new(Mutex::new(self.spare().pop().unwrap_or_default())));
         let call = self.client.get_records().shard_iterator(iterator).limit(limit).customize();
         let called = call.interceptor(TakeBody(kept.clone())).send().await;
         called.map_err(|error| Failure::of("GetRecords", &error))?;
         let body = kept.take();
-        let (batch, scanned, body) = elsewhere(body.len(), move || {
-            // Base64 is a third longer than what it stands for.
-            make_room(&mut batch.buffer, body.len() / 4 * 3);
+        let (batch, scanned, body) = off_the_io_threads(body.len(), move || {
+            // Base64 is a third longer than the bytes that it encodes.
+            reserve(&mut batch.buffer, body.len() / 4 * 3);
             let scanned = scan(&body, &mut batch);
             (batch, scanned, body)
         })
@@ -102,12 +101,12 @@ impl Asking {
         self.keep(body);
         match scanned {
             Ok(envelope) => Ok(Answer { batch, envelope }),
-            Err(NotTaken::Malformed(malformed)) => Err(Failure::Unavailable(malformed.to_string())),
-            Err(NotTaken::NotUnderstood(stumbled_over)) => {
+            Err(Rejected::Malformed(malformed)) => Err(Failure::Unavailable(malformed.to_string())),
+            Err(Rejected::NotRecognized(found)) => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(stumbled_over, "an answer of GetRecords is decoded by the SDK, which is slower");
+                    tracing::warn!(found, "GetRecords response not recognized by the fast decoder; using the SDK");
                 }
-                self.ask_stock(iterator, limit, batch.again()).await
+                self.get_stock(iterator, limit, batch.restarted()).await
             }
         }
     }
@@ -116,7 +115,7 @@ impl Asking {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a body for the next answer.
+    /// Keeps a body for the next response.
     fn keep(&self, mut body: Vec<u8>) {
         body.clear();
         let mut spare = self.spare();
@@ -125,7 +124,7 @@ impl Asking {
         }
     }
 
-    async fn ask_stock(&self, iterator: &str, limit: i32, batch: Batch) -> Result<Answer, Failure> {
+    async fn get_stock(&self, iterator: &str, limit: i32, batch: Batch) -> Result<Answer, Failure> {
         let call = self.client.get_records().shard_iterator(iterator).limit(limit);
         let answer = call.send().await.map_err(|error| Failure::of("GetRecords", &error))?;
         let batch = add_all(batch, answer.records).await?;
@@ -135,39 +134,42 @@ impl Asking {
     }
 }
 
-/// Makes room for so many bytes in an empty buffer, and for the somewhat more that the next answer may need. A buffer that
-/// grows by itself doubles, and has its old bytes copied.
-fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
+/// Reserves this many bytes in an empty buffer, and a few more that the next response may need. A buffer that grows by itself
+/// doubles and copies its old bytes.
+fn reserve(buffer: &mut Vec<u8>, bytes: usize) {
     if buffer.capacity() < bytes {
         *buffer = Vec::with_capacity(bytes + bytes / 16);
     }
 }
 
-/// Adds records as the SDK gives them.
+/// Adds records that the SDK decoded.
 pub(super) async fn add_all(mut batch: Batch, records: Vec<Record>) -> Result<Batch, Failure> {
     let bytes = records.iter().map(|record| record.data.as_ref().len()).sum();
-    let added = elsewhere(bytes, move || {
+    let added = off_the_io_threads(bytes, move || {
         for record in &records {
             let start = batch.buffer.len();
             batch.buffer.extend_from_slice(record.data.as_ref());
             let arrival_ms = record.approximate_arrival_timestamp.as_ref().map(millis);
             let partition_key = record.partition_key.as_deref();
-            batch.add(start, About { sequence: &record.sequence_number, arrival_ms, partition_key })?;
+            batch.add(start, RecordMeta { sequence: &record.sequence_number, arrival_ms, partition_key })?;
         }
         Ok::<Batch, Malformed>(batch)
     });
     added.await?.map_err(|malformed| Failure::Unavailable(malformed.to_string()))
 }
 
-/// Does work on so many bytes where it disturbs no I/O.
-async fn elsewhere<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    if bytes < ELSEWHERE_MIN {
+/// Runs work on this many bytes, on a blocking thread if there are many.
+async fn off_the_io_threads<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    if bytes < BLOCKING_MIN {
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Unavailable(format!("decoding: {error}")))
 }
 
-/// The bytes of a body that was taken over.
+/// The bytes of a body that was taken from the SDK.
 #[derive(Debug, Clone)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -181,7 +183,7 @@ impl Kept {
     }
 }
 
-/// Takes the body of a good answer over.
+/// Takes the body of a successful response.
 #[derive(Debug)]
 struct TakeBody(Kept);
 
@@ -201,9 +203,9 @@ impl Intercept for TakeBody {
             let body = Box::pin(response.take_body());
             let length = body.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
             self.0.with(|kept| {
-                // An attempt before this one may have left something.
+                // An earlier attempt may have left bytes.
                 kept.clear();
-                make_room(kept, length.min(BODY_BYTES_MAX));
+                reserve(kept, length.min(BODY_BYTES_MAX));
             });
             *response.body_mut() = SdkBody::from_body_1_x(TakenBody { body, kept: self.0.clone(), given: false });
         }
@@ -211,7 +213,7 @@ impl Intercept for TakeBody {
     }
 }
 
-/// A body whose bytes are kept; to its reader it is an answer without records.
+/// A body whose bytes are kept. To its reader it is a response without records.
 struct TakenBody {
     body: Pin<Box<SdkBody>>,
     kept: Kept,
@@ -235,7 +237,7 @@ impl Body for TakenBody {
                         kept.len()
                     });
                     if bytes > BODY_BYTES_MAX {
-                        return Poll::Ready(Some(Err("the answer is larger than any that Kinesis gives".into())));
+                        return Poll::Ready(Some(Err("the response is larger than any that Kinesis sends".into())));
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),

@@ -1,7 +1,7 @@
 //! The consumer of enhanced fan-out that a stream's workers share.
 //!
-//! Owns: finding it or having it made, and waiting until it may be used. Does not own: subscriptions (`fanout`). It is never
-//! taken away: other workers may use it, and the next start will.
+//! Owns: finding or registering it, and waiting until it is active. Does not own: subscriptions (`fanout`). It is never
+//! deregistered: other workers may use it, and the next start will.
 
 use std::time::Duration;
 
@@ -9,37 +9,37 @@ use aws_sdk_kinesis::types::ConsumerStatus;
 
 use crate::source::kinesis::service::Failure;
 
-/// How long a consumer may take to become usable.
-const LOOKS: usize = 60;
-/// The time between two looks.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// How often the status of a consumer is checked before the wait ends.
+const CHECKS_MAX: usize = 60;
+/// The time between two checks.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// The ARN of the stream's consumer of this name, which is registered if it is not there.
+/// The ARN of the stream's consumer of this name, which is registered if it does not exist.
 pub(super) async fn consumer(
     client: &aws_sdk_kinesis::Client,
     stream_arn: &str,
     name: &str,
 ) -> Result<String, Failure> {
     let mut status = None;
-    for _ in 0..LOOKS {
-        match look(client, stream_arn, name).await {
+    for _ in 0..CHECKS_MAX {
+        match describe(client, stream_arn, name).await {
             Ok((arn, ConsumerStatus::Active)) => return Ok(arn),
             Ok((_, other)) => status = Some(other),
-            // Not there yet, or, where it was being deleted, no more.
+            // It does not exist yet, or has just been deleted.
             Err(Failure::NotFound(_)) => match register(client, stream_arn, name).await {
-                // Made, or another worker was faster: it may be some time until it is seen.
+                // It was registered here or by another worker. It may take a while to appear.
                 Ok(()) | Err(Failure::InUse(_)) => {}
                 Err(failure) => return Err(failure),
             },
             Err(failure) => return Err(failure),
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(CHECK_EVERY).await;
     }
-    let status = status.map_or("not there".to_owned(), |status| status.as_str().to_owned());
-    Err(Failure::Unavailable(format!("the consumer {name} is {status} after {LOOKS} looks at it")))
+    let status = status.map_or("missing".to_owned(), |status| status.as_str().to_owned());
+    Err(Failure::Unavailable(format!("the consumer {name} is still {status} after {CHECKS_MAX} checks")))
 }
 
-async fn look(
+async fn describe(
     client: &aws_sdk_kinesis::Client,
     stream_arn: &str,
     name: &str,

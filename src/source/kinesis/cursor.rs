@@ -1,18 +1,18 @@
-//! Where the reading of one shard stands.
+//! The progress of reading one shard.
 //!
-//! Owns: the position that was read to, and where a request for more begins: they differ before the first record, and after
-//! answers that move on without one. Does not own: requests, or records.
+//! Owns: the position that was read to, and where the next request begins. They differ before the first record, and after responses
+//! that advance without a record. Does not own: requests, or records.
 //!
 //! | position at the start | the first request begins | a later one |
 //! |---|---|---|
-//! | `Beginning` | at the oldest record | behind the last record |
-//! | `Since` | at the time | behind the last record |
-//! | `Latest` | at the tip | at the time of the first request, then behind the last record |
-//! | `At` | **at** the record, which `batch` leaves out as far as it was read | behind the last record |
+//! | `Beginning` | at the oldest record | after the last record |
+//! | `Since` | at the time | after the last record |
+//! | `Latest` | at the tip | at the time of the first request, then after the last record |
+//! | `At` | **at** the record; `batch` leaves out what was read of it | after the last record |
 //!
-//! Beginning at the record that was read last, and not behind it, costs one record, and shows two things: the rest of an
-//! aggregate that another consumer committed half of; and whether the record is still there. If it is not, records behind it
-//! may be gone, too, unread: the stream keeps them for a time only. That is told in the log; nothing can bring them back.
+//! Beginning at the last record that was read, and not after it, costs one record and shows two things. It returns the rest of an
+//! aggregate if another consumer committed half of it. And it shows whether the record still exists. If it does not, records after it
+//! may have expired unread, since the stream keeps them for a limited time. Then a warning is logged; nothing can bring them back.
 
 use aws_sdk_kinesis::types::{ShardIteratorType, StartingPosition};
 use aws_smithy_types::DateTime;
@@ -28,10 +28,10 @@ pub(super) enum Begin {
     Since { ms: u64 },
     Tip,
     At(SequenceNumber),
-    Behind(SequenceNumber),
+    After(SequenceNumber),
 }
 
-/// Where the reading of a shard stands.
+/// The progress of reading a shard.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
     position: Position,
@@ -39,20 +39,20 @@ pub(super) struct Cursor {
 }
 
 impl Begin {
-    /// What the service calls it.
+    /// The service's name for it.
     pub(super) fn kind(&self) -> ShardIteratorType {
         match self {
             Begin::Oldest => ShardIteratorType::TrimHorizon,
             Begin::Since { .. } => ShardIteratorType::AtTimestamp,
             Begin::Tip => ShardIteratorType::Latest,
             Begin::At(_) => ShardIteratorType::AtSequenceNumber,
-            Begin::Behind(_) => ShardIteratorType::AfterSequenceNumber,
+            Begin::After(_) => ShardIteratorType::AfterSequenceNumber,
         }
     }
 
     pub(super) fn sequence(&self) -> Option<String> {
         match self {
-            Begin::At(sequence) | Begin::Behind(sequence) => Some(sequence.to_string()),
+            Begin::At(sequence) | Begin::After(sequence) => Some(sequence.to_string()),
             Begin::Oldest | Begin::Since { .. } | Begin::Tip => None,
         }
     }
@@ -60,7 +60,7 @@ impl Begin {
     pub(super) fn time(&self) -> Option<DateTime> {
         match self {
             Begin::Since { ms } => Some(DateTime::from_millis(i64::try_from(*ms).unwrap_or(i64::MAX))),
-            Begin::Oldest | Begin::Tip | Begin::At(_) | Begin::Behind(_) => None,
+            Begin::Oldest | Begin::Tip | Begin::At(_) | Begin::After(_) => None,
         }
     }
 
@@ -74,14 +74,14 @@ impl Begin {
             .expect("it has a type")
     }
 
-    /// What it means that the service finds an argument invalid.
+    /// The failure, given that the service may have rejected this beginning as an invalid argument.
     pub(super) fn refused(&self, failure: Failure) -> Failure {
         match (self, failure) {
-            (Begin::At(sequence) | Begin::Behind(sequence), Failure::Invalid(message)) => Failure::Refused(format!(
-                "the position {sequence} is none of this shard: was the stream made anew, or the checkpoint changed by hand? \
+            (Begin::At(sequence) | Begin::After(sequence), Failure::Invalid(message)) => Failure::Refused(format!(
+                "the position {sequence} is not in this shard: was the stream recreated, or the checkpoint edited by hand? \
                  ({message})"
             )),
-            // This machine's clock may be ahead of the service's.
+            // This machine's clock may be ahead of the service's clock.
             (Begin::Since { .. }, Failure::Invalid(message)) => Failure::Unavailable(message),
             (_, failure) => failure,
         }
@@ -89,7 +89,7 @@ impl Begin {
 }
 
 impl Cursor {
-    /// A reading that begins behind `after`; `None` if there is nothing behind it.
+    /// A cursor after a position; `None` after the end of a shard.
     pub(super) fn new(after: &Position) -> Option<Self> {
         let begin = match after {
             Position::Beginning => Begin::Oldest,
@@ -101,7 +101,7 @@ impl Cursor {
         Some(Cursor { position: after.clone(), begin })
     }
 
-    /// How far the shard was read.
+    /// The position that was read to.
     pub(super) fn position(&self) -> &Position {
         &self.position
     }
@@ -111,14 +111,14 @@ impl Cursor {
         &self.begin
     }
 
-    /// A request went out at this time: what arrives from now on is not to be missed by the next one.
+    /// Notes that a request was sent at this time. The next request must not miss what arrives from now on.
     pub(super) fn begun(&mut self, now_ms: i64) {
         if self.begin == Begin::Tip {
             self.begin = Begin::Since { ms: u64::try_from(now_ms).unwrap_or(0) };
         }
     }
 
-    /// Records were read.
+    /// Notes that records were read.
     pub(super) fn read(&mut self, batch: &Batch, shard: &ShardId) {
         let Some(first) = batch.first() else { return };
         if let Begin::At(sequence) = &self.begin
@@ -126,32 +126,32 @@ impl Cursor {
         {
             tracing::warn!(
                 %shard, position = %self.position, %first,
-                "the record that was read last is no longer in the stream: others behind it may have been lost unread"
+                "the last record that was read is no longer in the stream; records after it may have expired unread"
             );
         }
         self.position = batch.through();
         if let Position::At { sequence, .. } = &self.position {
-            self.begin = Begin::Behind(sequence.clone());
+            self.begin = Begin::After(sequence.clone());
         }
     }
 
-    /// The service said where to go on, behind what was read, or passed over since no record is there.
-    pub(super) fn go_on_behind(&mut self, sequence: SequenceNumber) {
-        self.begin = Begin::Behind(sequence);
+    /// Notes that the service said where to continue: after what was read, or after a range without records.
+    pub(super) fn continue_after(&mut self, sequence: SequenceNumber) {
+        self.begin = Begin::After(sequence);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::kinesis::batch::About;
+    use crate::source::kinesis::batch::RecordMeta;
 
     fn at(sequence: u64, sub: u64) -> Position {
         Position::At { sequence: sequence.into(), sub }
     }
 
     #[test]
-    fn a_reading_begins_at_its_position_and_goes_on_behind_the_last_record() {
+    fn reading_begins_at_its_position_and_continues_after_the_last_record() {
         let begins = [
             (Position::Beginning, Begin::Oldest),
             (Position::Since { ms: 5 }, Begin::Since { ms: 5 }),
@@ -165,15 +165,15 @@ mod tests {
             let mut batch = Batch::new(Vec::new(), position.clone(), 10);
             cursor.read(&batch, &shard);
             assert_eq!((cursor.position(), cursor.begin()), (&position, &begin), "nothing was read");
-            batch.add(0, About { sequence: "9", arrival_ms: None, partition_key: None }).unwrap();
+            batch.add(0, RecordMeta { sequence: "9", arrival_ms: None, partition_key: None }).unwrap();
             cursor.read(&batch, &shard);
-            assert_eq!((cursor.position(), cursor.begin()), (&at(9, 0), &Begin::Behind(9.into())));
+            assert_eq!((cursor.position(), cursor.begin()), (&at(9, 0), &Begin::After(9.into())));
         }
         assert!(Cursor::new(&Position::End).is_none());
     }
 
     #[test]
-    fn a_reading_from_the_tip_that_has_to_begin_again_misses_nothing() {
+    fn reading_from_the_tip_misses_nothing_when_it_begins_again() {
         let mut cursor = Cursor::new(&Position::Latest).unwrap();
         assert_eq!(cursor.begin(), &Begin::Tip);
         cursor.begun(99);

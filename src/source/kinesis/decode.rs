@@ -1,14 +1,14 @@
-//! The scan of a GetRecords answer: JSON with records in base64.
+//! The fast scan of a GetRecords response: JSON with records in base64.
 //!
-//! The SDK's own decoding looks at each byte of a record four times and allocates twice for each; it costs as much as all
-//! that comes after it. Here a record's bytes are found by a search for the closing quote, and decoded from there to their
-//! place in the chunk.
+//! The SDK's own decoding reads each byte of a record four times and allocates twice for each record; it costs as much as all
+//! later steps. Here a record's bytes are found by a search for the closing quote, and are decoded from there to their place in
+//! the chunk.
 //!
-//! Owns: the form of the answer. Does not own: where its bytes come from (`answer`), or what a record is made of (`batch`).
+//! Owns: the form of the response. Does not own: where its bytes come from (`answer`), or what a record becomes (`batch`).
 //!
-//! The scan is strict: an answer that it does not understand in full is refused, and decoded by the SDK instead. So it may
-//! refuse what the SDK takes, and never takes what it would read otherwise. Keys may come in any order and unknown ones are
-//! passed over; a key that is there twice, or a record without data or sequence number, is not understood.
+//! The scan is strict: it rejects a response that it does not recognize in full, and the SDK decodes that instead. So it may reject
+//! what the SDK accepts, and never accepts what the SDK would read in another way. Keys may come in any order, and unknown keys are
+//! skipped. A duplicate key, or a record without data or sequence number, is not recognized.
 
 use std::borrow::Cow;
 
@@ -16,9 +16,9 @@ use aws_smithy_types::DateTime;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::source::kinesis::batch::{About, Batch, Malformed, millis};
+use crate::source::kinesis::batch::{Batch, Malformed, RecordMeta, millis};
 
-/// What an answer says beside its records.
+/// What a response says besides its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Envelope {
     pub(super) next: Option<String>,
@@ -26,28 +26,28 @@ pub(super) struct Envelope {
     pub(super) children: Vec<String>,
 }
 
-/// An answer that was not taken.
+/// A response that was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotTaken {
-    /// It is not of the form that this scan knows: what it stumbled over.
-    NotUnderstood(&'static str),
-    /// It is of that form, and can't be true.
+pub(super) enum Rejected {
+    /// The scan does not recognize its form: what it found.
+    NotRecognized(&'static str),
+    /// Its form is recognized, and its contents cannot be right.
     Malformed(Malformed),
 }
 
-impl From<Malformed> for NotTaken {
+impl From<Malformed> for Rejected {
     fn from(malformed: Malformed) -> Self {
-        NotTaken::Malformed(malformed)
+        Rejected::Malformed(malformed)
     }
 }
 
-type Scanned<T> = Result<T, NotTaken>;
+type Scanned<T> = Result<T, Rejected>;
 
-const fn not_understood<T>(what: &'static str) -> Scanned<T> {
-    Err(NotTaken::NotUnderstood(what))
+const fn not_recognized<T>(what: &'static str) -> Scanned<T> {
+    Err(Rejected::NotRecognized(what))
 }
 
-/// Adds the records of an answer to a batch. If it fails, the batch is good for nothing.
+/// Adds the records of a response to a batch. After a failure the batch is not usable.
 pub(super) fn scan(body: &[u8], batch: &mut Batch) -> Scanned<Envelope> {
     let mut scanner = Scanner { bytes: body, at: 0 };
     let (mut next, mut behind, mut children, mut records) = (None, None, None, None);
@@ -59,21 +59,21 @@ pub(super) fn scan(body: &[u8], batch: &mut Batch) -> Scanned<Envelope> {
             b"NextShardIterator" => once(&mut next, scanner.value::<Option<String>>()?)?,
             b"MillisBehindLatest" => once(&mut behind, scanner.value::<Option<i64>>()?)?,
             b"ChildShards" => once(&mut children, scanner.value::<Option<Vec<Child>>>()?)?,
-            _ => scanner.pass(key)?,
+            _ => scanner.skip(key)?,
         }
     }
     scanner.space();
     if scanner.at != body.len() {
-        return not_understood("bytes behind the answer");
+        return not_recognized("bytes after the response");
     }
     if records.is_none() {
-        return not_understood("an answer without records");
+        return not_recognized("a response without records");
     }
     let children = children.flatten().unwrap_or_default().into_iter().map(|child| child.shard_id).collect();
     Ok(Envelope { next: next.flatten(), behind_ms: behind.flatten().unwrap_or(0), children })
 }
 
-/// A child of the shard; the rest of what is said of it is in the list of shards.
+/// A child of the shard. Its other fields are in the list of shards as well.
 #[derive(Deserialize)]
 struct Child {
     #[serde(rename = "ShardId")]
@@ -81,13 +81,13 @@ struct Child {
 }
 
 fn once<T>(place: &mut Option<T>, value: T) -> Scanned<()> {
-    if place.replace(value).is_some() { not_understood("a key that is there twice") } else { Ok(()) }
+    if place.replace(value).is_some() { not_recognized("a duplicate key") } else { Ok(()) }
 }
 
-/// A string as it stands, between its quotes.
+/// A string as it is in the response.
 #[derive(Clone, Copy)]
 struct Text<'a> {
-    /// With the quotes.
+    /// Including its quotes.
     quoted: &'a [u8],
     is_escaped: bool,
 }
@@ -98,15 +98,15 @@ impl<'a> Text<'a> {
     }
 
     fn text(self) -> Scanned<Cow<'a, str>> {
-        // Without escapes it is its own text, unless it holds what no JSON string may.
+        // Without escapes it is its own text, unless it has a character that JSON does not allow in a string.
         if !self.is_escaped && self.raw().iter().all(|byte| *byte >= 0x20) {
             return std::str::from_utf8(self.raw())
-                .map_or(not_understood("a text that is not UTF-8"), |text| Ok(text.into()));
+                .map_or(not_recognized("a text that is not UTF-8"), |text| Ok(text.into()));
         }
-        serde_json::from_slice::<String>(self.quoted).map_or(not_understood("a string"), |text| Ok(text.into()))
+        serde_json::from_slice::<String>(self.quoted).map_or(not_recognized("a string"), |text| Ok(text.into()))
     }
 
-    /// Its bytes, for a comparison: without escapes nobody has looked yet whether they are a text.
+    /// Its bytes, for a comparison. They need not be valid UTF-8 if there are no escapes.
     fn unescaped(self) -> Scanned<Cow<'a, [u8]>> {
         if !self.is_escaped {
             return Ok(self.raw().into());
@@ -114,7 +114,7 @@ impl<'a> Text<'a> {
         Ok(self.text()?.into_owned().into_bytes().into())
     }
 
-    /// Appends the bytes that it is base64 of.
+    /// Appends the bytes that it encodes in base64.
     fn decode(self, into: &mut Vec<u8>) -> Scanned<()> {
         let text;
         let base64 = if self.is_escaped {
@@ -123,7 +123,7 @@ impl<'a> Text<'a> {
         } else {
             self.raw()
         };
-        base64_simd::STANDARD.decode_append(base64, into).or(not_understood("base64"))
+        base64_simd::STANDARD.decode_append(base64, into).or(not_recognized("base64"))
     }
 }
 
@@ -139,7 +139,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Whether the next byte behind white space is this one; then it is passed.
+    /// Skips white space, and then the next byte if it is this one. Returns whether it was.
     fn is_next(&mut self, byte: u8) -> bool {
         self.space();
         let is_next = self.bytes.get(self.at) == Some(&byte);
@@ -148,10 +148,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn expect(&mut self, byte: u8) -> Scanned<()> {
-        if self.is_next(byte) { Ok(()) } else { not_understood("punctuation") }
+        if self.is_next(byte) { Ok(()) } else { not_recognized("punctuation") }
     }
 
-    /// The next key of an object, up to its colon; `None` at the object's end.
+    /// The next key of an object, including its colon; `None` at the object's end.
     fn key(&mut self, is_first: &mut bool) -> Scanned<Option<Text<'a>>> {
         if self.is_next(b'}') {
             return Ok(None);
@@ -170,7 +170,7 @@ impl<'a> Scanner<'a> {
         let mut is_escaped = false;
         loop {
             let Some(found) = memchr::memchr2(b'"', b'\\', &self.bytes[self.at..]) else {
-                return not_understood("a string without an end");
+                return not_recognized("a string without an end");
             };
             self.at += found + 1;
             if self.bytes[self.at - 1] == b'"' {
@@ -178,22 +178,22 @@ impl<'a> Scanner<'a> {
             }
             is_escaped = true;
             if self.at == self.bytes.len() {
-                return not_understood("a string without an end");
+                return not_recognized("a string without an end");
             }
             self.at += 1;
         }
     }
 
-    /// A value of some type, read by serde.
+    /// A value of a type, parsed by serde.
     fn value<T: DeserializeOwned>(&mut self) -> Scanned<T> {
         let mut values = serde_json::Deserializer::from_slice(&self.bytes[self.at..]).into_iter::<T>();
-        let Some(Ok(value)) = values.next() else { return not_understood("a value") };
+        let Some(Ok(value)) = values.next() else { return not_recognized("a value") };
         self.at += values.byte_offset();
         Ok(value)
     }
 
-    /// Passes over the value of a key that means nothing here, and yet must be one.
-    fn pass(&mut self, key: Text<'_>) -> Scanned<()> {
+    /// Skips the value of an unknown key. Both must be valid JSON.
+    fn skip(&mut self, key: Text<'_>) -> Scanned<()> {
         key.text()?;
         self.value::<IgnoredAny>().map(|_| ())
     }
@@ -222,16 +222,16 @@ impl<'a> Scanner<'a> {
                 b"SequenceNumber" => once(&mut sequence, self.string()?.text()?)?,
                 b"PartitionKey" => once(&mut key, self.string()?.text()?)?,
                 b"ApproximateArrivalTimestamp" => once(&mut arrival, self.value::<Option<f64>>()?)?,
-                _ => self.pass(name)?,
+                _ => self.skip(name)?,
             }
         }
         let (Some(data), Some(sequence)) = (data, sequence) else {
-            return not_understood("a record without data or sequence number");
+            return not_recognized("a record without data or sequence number");
         };
         let start = batch.buffer.len();
         data.decode(&mut batch.buffer)?;
         let arrival_ms = arrival.flatten().map(|seconds| millis(&DateTime::from_secs_f64(seconds)));
-        batch.add(start, About { sequence: &sequence, arrival_ms, partition_key: key.as_deref() })?;
+        batch.add(start, RecordMeta { sequence: &sequence, arrival_ms, partition_key: key.as_deref() })?;
         Ok(())
     }
 }

@@ -1,23 +1,23 @@
-//! A shard whose records are sent: enhanced fan-out.
+//! A shard that is read by subscribing to it: enhanced fan-out.
 //!
-//! Owns: the subscription, when it is renewed, and when the shard is asked instead. Does not own: the consumer (`consumer`),
-//! what an event's records become (`batch`), the position (`cursor`).
+//! Owns: the subscription, when it is renewed, and when the shard is polled instead. Does not own: the consumer (`consumer`), what an
+//! event's records become (`batch`), the position (`cursor`).
 //!
-//! A subscription lasts five minutes at most and sends an event every five seconds at least, also an empty one. The next one
-//! begins behind what was read, where the last event said to go on; what an old one still had on its way is sent again by
-//! the new one. So it makes no difference why a subscription ends, or whether an event was lost with it.
+//! A subscription lasts at most five minutes and sends an event at least every five seconds, even an empty one. The next
+//! subscription begins after what was read, where the last event said to continue. It sends again what the old one had sent
+//! and this reader had not read. So it makes no difference why a subscription ends, or whether an event was lost with it.
 //!
-//! | what happens | what is done |
+//! | what happens | what follows |
 //! |---|---|
-//! | the subscription ends at its time | the next one |
+//! | the subscription ends after its time | the next one |
 //! | no event for 20 s | the next one, after a pause |
-//! | a failure that may pass: an end before its time, a subscription too soon after the last (5 s) | the next one, after a pause |
-//! | five failures without a record between them, or one that does not pass | the shard is polled for 10 minutes, then subscribed to again |
+//! | a retryable failure: an early end, a subscription too soon after the last (5 s) | the next one, after a pause |
+//! | five failures without a record between them, or a permanent one | the shard is polled for 10 minutes, then subscribed to again |
 //!
-//! So a failure is never this reader's: if the shard can't be read at all, polling says so.
+//! So this reader never returns a failure itself: if the shard cannot be read at all, polling reports it.
 //!
-//! Limits: one event waits in memory for its place in the budget, a few MB a shard at most; what the service has sent
-//! beyond is held up by HTTP/2's flow control.
+//! Limits: one event waits in memory for its share of the budget, a few MB for each shard. HTTP/2's flow control holds back what the
+//! service sends beyond that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,13 +38,13 @@ use crate::source::kinesis::polling::PollingReader;
 use crate::source::kinesis::service::Failure;
 use crate::source::{Read, ShardReader, SourceError};
 
-/// The longest silence of a subscription that is well.
+/// The longest silence of a working subscription.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// The age at which a subscription may end; the service ends it at five minutes.
+/// The age from which a subscription may end; the service ends it after five minutes.
 const AGE_MIN: Duration = Duration::from_secs(240);
-/// How long a subscription may take to begin.
+/// How long a subscription may take to start.
 pub(super) const SUBSCRIBE_MAX: Duration = Duration::from_secs(15);
-/// The least time between the beginnings of two subscriptions.
+/// The least time between the starts of two subscriptions.
 pub(super) const BETWEEN_SUBSCRIPTIONS: Duration = Duration::from_secs(5);
 /// Failures in a row after which a shard is polled.
 const FAILURES_MAX: u32 = 5;
@@ -60,92 +60,98 @@ pub(super) struct FanOutReader {
     way: Way,
 }
 
-/// How the shard is read for now.
+/// How the shard is read at the moment.
 enum Way {
-    Sent(Box<Sent>),
-    Asked { reader: Box<PollingReader>, until: Instant },
+    Subscribed(Box<Subscribed>),
+    Polled { reader: Box<PollingReader>, until: Instant },
 }
 
 /// A shard that is subscribed to, or will be.
-struct Sent {
+struct Subscribed {
     cursor: Cursor,
     pace: Pace,
-    session: Option<Session>,
-    /// What came while nobody read.
-    came: Option<Came>,
+    subscription: Option<Subscription>,
+    /// What arrived before a read asked for it.
+    arrived: Option<Arrived>,
     /// Set at the shard's end.
     children: Option<Vec<ShardId>>,
 }
 
 /// A subscription.
-struct Session {
+struct Subscription {
     output: SubscribeToShardOutput,
     begun: Instant,
 }
 
-/// What came of waiting.
-enum Came {
+/// What arrived from a subscription.
+enum Arrived {
     Event(Box<SubscribeToShardEvent>),
     Failure(Failure),
 }
 
 impl FanOutReader {
     pub(super) fn new(stream: Arc<Stream>, shard: ShardId, consumer: String, cursor: Cursor) -> Self {
-        let way = Way::Sent(Box::new(Sent::new(&stream, &shard, cursor)));
+        let way = Way::Subscribed(Box::new(Subscribed::new(&stream, &shard, cursor)));
         FanOutReader { stream, shard, consumer, way }
     }
 
-    /// Goes on behind what was read, by the other way.
+    /// Continues after what was read, by polling.
     fn poll(&mut self, cursor: Cursor, failure: &Failure) {
         let shard = &self.shard;
-        tracing::warn!(%shard, %failure, minutes = POLLED.as_secs() / 60, "the shard is polled, and subscribed to again later");
+        tracing::warn!(%shard, %failure, minutes = POLLED.as_secs() / 60, "subscription failed; polling the shard, subscribing again later");
         let reader = Box::new(PollingReader::new(Arc::clone(&self.stream), shard.clone(), cursor));
-        self.way = Way::Asked { reader, until: Instant::now() + POLLED };
+        self.way = Way::Polled { reader, until: Instant::now() + POLLED };
     }
 }
 
-impl Sent {
+impl Subscribed {
     fn new(stream: &Stream, shard: &ShardId, cursor: Cursor) -> Self {
-        Sent { cursor, pace: Pace::new(stream.config.limits, shard), session: None, came: None, children: None }
-    }
-
-    /// Waits until something came. May be dropped meanwhile: a subscription that was being looked at is dropped with it,
-    /// and with it an event that may have been taken from it.
-    async fn wait(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) {
-        while self.came.is_none() {
-            self.came = self.step(stream, shard, consumer).await;
+        Subscribed {
+            cursor,
+            pace: Pace::new(stream.config.limits, shard),
+            subscription: None,
+            arrived: None,
+            children: None,
         }
     }
 
-    async fn step(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) -> Option<Came> {
-        let mut session = match self.session.take() {
-            Some(session) => session,
+    /// Waits until something arrives. If it is dropped while it waits, the subscription is dropped too, with an event that may have
+    /// been received.
+    async fn wait(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) {
+        while self.arrived.is_none() {
+            self.arrived = self.step(stream, shard, consumer).await;
+        }
+    }
+
+    async fn step(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) -> Option<Arrived> {
+        let mut subscription = match self.subscription.take() {
+            Some(subscription) => subscription,
             None => match self.subscribe(stream, shard, consumer).await {
-                Ok(session) => session,
-                Err(failure) => return Some(Came::Failure(failure)),
+                Ok(subscription) => subscription,
+                Err(failure) => return Some(Arrived::Failure(failure)),
             },
         };
-        let unavailable = |problem: &str| Some(Came::Failure(Failure::Unavailable(problem.to_owned())));
-        match tokio::time::timeout(SILENCE_MAX, session.output.event_stream.recv()).await {
+        let unavailable = |problem: &str| Some(Arrived::Failure(Failure::Unavailable(problem.to_owned())));
+        match tokio::time::timeout(SILENCE_MAX, subscription.output.event_stream.recv()).await {
             Ok(Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event)))) => {
-                self.session = Some(session);
-                Some(Came::Event(Box::new(event)))
+                self.subscription = Some(subscription);
+                Some(Arrived::Event(Box::new(event)))
             }
-            // An event of a later version of the service.
+            // An event of a later version of the API.
             Ok(Ok(Some(_))) => {
-                self.session = Some(session);
+                self.subscription = Some(subscription);
                 None
             }
-            Ok(Ok(None)) if session.begun.elapsed() >= AGE_MIN => None,
-            Ok(Ok(None)) => unavailable("SubscribeToShard: the subscription ended before its time"),
-            Ok(Err(error)) => Some(Came::Failure(Failure::of_event(&error))),
+            Ok(Ok(None)) if subscription.begun.elapsed() >= AGE_MIN => None,
+            Ok(Ok(None)) => unavailable("SubscribeToShard: the subscription ended early"),
+            Ok(Err(error)) => Some(Arrived::Failure(Failure::of_event(&error))),
             Err(_) => unavailable("SubscribeToShard: no event for 20 s"),
         }
     }
 
-    async fn subscribe(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) -> Result<Session, Failure> {
+    async fn subscribe(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) -> Result<Subscription, Failure> {
         self.pace.wait(Duration::ZERO).await;
-        // Before the request: if it takes effect and its answer is lost, the five seconds count all the same.
+        // Before the request: the five seconds also count if its response is lost.
         self.pace.not_before(Instant::now() + BETWEEN_SUBSCRIPTIONS);
         let now_ms = stream.config.clock.now_ms();
         let begin = self.cursor.begin();
@@ -153,14 +159,14 @@ impl Sent {
         let call = call.starting_position(begin.starting_position());
         let output = match tokio::time::timeout(SUBSCRIBE_MAX, call.send()).await {
             Ok(answer) => answer.map_err(|error| begin.refused(Failure::of("SubscribeToShard", &error)))?,
-            Err(_) => return Err(Failure::Unavailable("SubscribeToShard: no answer in time".to_owned())),
+            Err(_) => return Err(Failure::Unavailable("SubscribeToShard: no response in time".to_owned())),
         };
         self.cursor.begun(now_ms);
-        Ok(Session { output, begun: Instant::now() })
+        Ok(Subscription { output, begun: Instant::now() })
     }
 
-    /// An event becomes a chunk, the tip, or the end.
-    async fn event(
+    /// Turns an event into a chunk, the tip, or the end.
+    async fn on_event(
         &mut self,
         event: SubscribeToShardEvent,
         stream: &Stream,
@@ -170,15 +176,17 @@ impl Sent {
         let batch = Batch::new(buffer, self.cursor.position().clone(), stream.config.record_bytes_max);
         let batch = add_all(batch, event.records).await?;
         self.cursor.read(&batch, shard);
-        // An empty event proves nothing: some stand-ins send one on a closed shard, and never say that it has ended.
-        if batch.records() > 0 || self.session.as_ref().is_some_and(|session| session.begun.elapsed() >= AGE_MIN) {
+        // An empty event proves nothing: some implementations send one on a closed shard, and never report its end.
+        if batch.records() > 0
+            || self.subscription.as_ref().is_some_and(|subscription| subscription.begun.elapsed() >= AGE_MIN)
+        {
             self.pace.succeeded();
         }
         let children = event.child_shards.unwrap_or_default();
         let has_ended = !children.is_empty() || event.continuation_sequence_number.is_empty();
         let (records, source_bytes) = (batch.records(), batch.bytes());
         if has_ended {
-            self.session = None;
+            self.subscription = None;
             let children = children.into_iter().filter_map(|child| ShardId::new(child.shard_id).ok());
             let children = self.children.insert(children.collect());
             if records == 0 {
@@ -186,7 +194,7 @@ impl Sent {
             }
         } else {
             if let Ok(sequence) = SequenceNumber::try_from(event.continuation_sequence_number) {
-                self.cursor.go_on_behind(sequence);
+                self.cursor.continue_after(sequence);
             }
             if records == 0 && event.millis_behind_latest <= 0 {
                 return Ok(Read::AtTip);
@@ -202,42 +210,42 @@ impl ShardReader for FanOutReader {
     async fn ready(&mut self, idle: Duration) {
         let FanOutReader { stream, shard, consumer, way } = self;
         match way {
-            Way::Sent(sent) if sent.children.is_some() => {}
-            Way::Sent(sent) => sent.wait(stream, shard, consumer).await,
-            Way::Asked { reader, until } if Instant::now() >= *until && !reader.has_ended() => {
-                let mut sent = Box::new(Sent::new(stream, shard, reader.cursor().clone()));
-                sent.wait(stream, shard, consumer).await;
-                *way = Way::Sent(sent);
+            Way::Subscribed(subscribed) if subscribed.children.is_some() => {}
+            Way::Subscribed(subscribed) => subscribed.wait(stream, shard, consumer).await,
+            Way::Polled { reader, until } if Instant::now() >= *until && !reader.has_ended() => {
+                let mut subscribed = Box::new(Subscribed::new(stream, shard, reader.cursor().clone()));
+                subscribed.wait(stream, shard, consumer).await;
+                *way = Way::Subscribed(subscribed);
             }
-            Way::Asked { reader, .. } => reader.ready(idle).await,
+            Way::Polled { reader, .. } => reader.ready(idle).await,
         }
     }
 
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
         let FanOutReader { stream, shard, consumer, way } = &mut *self;
-        let sent = match way {
-            Way::Asked { reader, .. } => return reader.read(bytes, buffer).await,
-            Way::Sent(sent) => sent,
+        let subscribed = match way {
+            Way::Polled { reader, .. } => return reader.read(bytes, buffer).await,
+            Way::Subscribed(subscribed) => subscribed,
         };
-        if let Some(children) = &sent.children {
+        if let Some(children) = &subscribed.children {
             return Ok(Read::End { children: children.clone() });
         }
-        sent.wait(stream, shard, consumer).await;
-        let failure = match sent.came.take().expect("it was waited for") {
-            Came::Failure(failure) => failure,
-            Came::Event(event) => match sent.event(*event, stream, shard, buffer).await {
+        subscribed.wait(stream, shard, consumer).await;
+        let failure = match subscribed.arrived.take().expect("the wait ends when something has arrived") {
+            Arrived::Failure(failure) => failure,
+            Arrived::Event(event) => match subscribed.on_event(*event, stream, shard, buffer).await {
                 Ok(read) => return Ok(read),
                 Err(failure) => failure,
             },
         };
-        sent.session = None;
-        let (times, _) = sent.pace.failed();
-        let cursor = sent.cursor.clone();
+        subscribed.subscription = None;
+        let (times, _) = subscribed.pace.failed();
+        let cursor = subscribed.cursor.clone();
         let nothing = stream.nothing(shard, cursor.position());
         if !failure.is_retryable() || times >= FAILURES_MAX {
             self.poll(cursor, &failure);
         } else {
-            tracing::debug!(shard = %self.shard, times, %failure, "the shard is subscribed to again");
+            tracing::debug!(shard = %self.shard, times, %failure, "subscription failed; subscribing again");
         }
         Ok(nothing)
     }

@@ -1,6 +1,6 @@
-//! The fuzz targets' view of GetRecords and of aggregates: bytes in, frames out, by the scan and by records one by one.
+//! The fuzz targets' view of GetRecords and of aggregates: bytes in, frames out, by the scan and record by record.
 //!
-//! It does not own the judgement.
+//! Does not own: the checks of the result (`fuzz/src/outside`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,36 +9,36 @@ use aws_smithy_types::DateTime;
 use checkpoints::Position;
 use pipeline::chunk::Chunk;
 
-use super::batch::{About, Batch, Malformed, millis};
-use super::decode::{NotTaken, scan};
+use super::batch::{Batch, Malformed, RecordMeta, millis};
+use super::decode::{Rejected, scan};
 use super::kpl;
 
-/// Records that were taken.
+/// Records that were accepted.
 #[derive(Debug)]
 pub struct Answer {
-    /// What the answer says beside its records: the next iterator, the time behind, the shards that this one became.
+    /// What the response says besides its records: the next iterator, the time behind the tip, the child shards.
     pub envelope: (Option<String>, i64, Vec<String>),
     /// The records.
     pub chunk: Chunk,
-    /// The position behind the last one.
+    /// The position after the last one.
     pub through: Position,
-    /// How many records of the stream there were, and their bytes.
+    /// The number of records of the stream, and their bytes.
     pub counts: (u64, u64),
 }
 
 /// A record of an aggregate: its partition key, and where its bytes are.
 pub type SubRecord = (Arc<str>, Range<usize>);
 
-/// Records that were not taken.
+/// Records that were rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// The scan does not know this form; the SDK is asked instead.
-    NotUnderstood,
-    /// They can't be true.
+    /// The scan does not recognize the form; the SDK decodes it instead.
+    NotRecognized,
+    /// They cannot be right.
     Malformed,
 }
 
-/// A record as another decoder reads it.
+/// A record that another decoder read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// Its bytes.
@@ -58,31 +58,32 @@ impl Answer {
     }
 }
 
-/// The records of an answer's body, behind a position, by the scan.
+/// The records of a response's body after a position, by the scan.
 ///
 /// # Errors
-/// It is not taken.
+/// The response is rejected.
 pub fn by_scan(body: &[u8], after: &Position, record_bytes_max: usize) -> Result<Answer, Refused> {
     let mut batch = Batch::new(Vec::new(), after.clone(), record_bytes_max);
     match scan(body, &mut batch) {
         Ok(envelope) => Ok(Answer::of(batch, (envelope.next, envelope.behind_ms, envelope.children))),
-        Err(NotTaken::NotUnderstood(_)) => Err(Refused::NotUnderstood),
-        Err(NotTaken::Malformed(_)) => Err(Refused::Malformed),
+        Err(Rejected::NotRecognized(_)) => Err(Refused::NotRecognized),
+        Err(Rejected::Malformed(_)) => Err(Refused::Malformed),
     }
 }
 
-/// The same records, decoded elsewhere.
+/// The same records, decoded by another decoder.
 ///
 /// # Errors
-/// They make no sense.
+/// They are malformed.
 pub fn by_records(records: &[Record], after: &Position, record_bytes_max: usize) -> Result<Answer, Refused> {
     let mut batch = Batch::new(Vec::new(), after.clone(), record_bytes_max);
     for record in records {
         let start = batch.buffer.len();
         batch.buffer.extend_from_slice(&record.data);
         let arrival_ms = record.arrival_s.map(|seconds| millis(&DateTime::from_secs_f64(seconds)));
-        let about = About { sequence: &record.sequence, arrival_ms, partition_key: record.partition_key.as_deref() };
-        batch.add(start, about).map_err(|Malformed(_)| Refused::Malformed)?;
+        let meta =
+            RecordMeta { sequence: &record.sequence, arrival_ms, partition_key: record.partition_key.as_deref() };
+        batch.add(start, meta).map_err(|Malformed(_)| Refused::Malformed)?;
     }
     Ok(Answer::of(batch, (None, 0, Vec::new())))
 }
@@ -95,7 +96,7 @@ pub fn is_aggregate(record: &[u8]) -> bool {
 /// The records of an aggregate.
 ///
 /// # Errors
-/// Why it can't be opened, in a word.
+/// Why it cannot be opened, in a word.
 pub fn open_aggregate(record: &[u8]) -> Result<Vec<SubRecord>, String> {
     match kpl::open(record) {
         Ok(opened) => Ok(opened.into_iter().map(|record| (record.partition_key, record.data)).collect()),

@@ -1,6 +1,6 @@
 //! Aggregates of the Kinesis Producer Library: many records in one.
 //!
-//! Owns: the format, and when an aggregate counts as broken. Does not own: what becomes of its records (`batch`).
+//! Owns: the format, and when an aggregate counts as broken. Does not own: what its records become (`batch`).
 //!
 //! ```text
 //! F3 89 9A C2 | AggregatedRecord, protobuf | MD5 of the protobuf, 16 bytes
@@ -11,71 +11,72 @@
 //!                    data = 3: bytes, tags = 4: repeated Tag }
 //! ```
 //!
-//! A record of a stream that begins with the four bytes is taken for an aggregate: no JSON begins so, it is not even UTF-8.
-//! If it then can't be opened as a whole, nothing of it is used: it becomes one dead letter with all its bytes. So does one
-//! that holds no record at all, since each record of the stream is accounted for. (KCL takes the former for a plain record,
-//! and drops the latter.)
+//! A record of a stream that begins with the four bytes counts as an aggregate: no JSON begins with them, and they are not valid
+//! UTF-8. If the aggregate cannot be opened as a whole, none of it is used, and it becomes one dead letter with all its bytes. The
+//! same is done with an aggregate that has no record, since each record of the stream must be accounted for. (KCL treats the first
+//! as a plain record, and drops the second.)
 //!
-//! A record in it counts whatever its hash key is. KCL drops an aggregate that holds a hash key of another shard, which
-//! happens when a shard was split while the producer still packed for its parent: those records are lost, since each
-//! aggregate is in one shard only. For the same reason keeping them brings none twice.
+//! A record in an aggregate is kept whatever its hash key is. KCL drops an aggregate that has a hash key of another shard. That
+//! happens when a shard was split while the producer still packed records for the parent. These records are lost with KCL, because
+//! each aggregate is in one shard only. For the same reason keeping them duplicates none.
 //!
 //! The records' bytes stay where they are: between any two of them there is at least the tag and the length of the second.
 //!
-//! Limits: 100,000 records an aggregate; 1,024 bytes a partition key (256 characters). What exceeds them is broken.
+//! Limits: 100,000 records for each aggregate; 1,024 bytes for each partition key (256 characters). An aggregate that exceeds them
+//! is broken.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use md5::{Digest, Md5};
 
-/// What an aggregate begins with.
+/// The first bytes of an aggregate.
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
-/// Bytes of the digest at its end.
+/// The bytes of the digest at its end.
 const DIGEST: usize = 16;
-/// Records of one aggregate at most: what they become in memory is many times their size.
+/// The most records of one aggregate: in memory they take many times their size.
 const SUB_RECORDS_MAX: usize = 100_000;
-/// Bytes of a partition key at most.
+/// The most bytes of a partition key.
 const PARTITION_KEY_BYTES_MAX: usize = 1024;
 
 /// A record of an aggregate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SubRecord {
     pub(super) partition_key: Arc<str>,
-    /// Where its bytes are in the aggregate.
+    /// The position of its bytes in the aggregate.
     pub(super) data: Range<usize>,
 }
 
-/// Why an aggregate can't be opened.
+/// Why an aggregate cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// Cut off, or changed.
+    /// It is truncated, or was changed.
     Digest,
-    /// Its protobuf is none, or not this message.
+    /// It is not valid protobuf, or not this message.
     Message,
-    /// A record names a partition key that is not there.
+    /// A record refers to a partition key that does not exist.
     PartitionKey,
-    /// No record.
+    /// It has no record.
     Empty,
-    /// More than the limits.
+    /// It exceeds the limits.
     TooMuch,
 }
 
-/// Whether a record says that it is an aggregate.
+/// Whether a record begins as an aggregate does.
 pub(super) fn is_aggregate(record: &[u8]) -> bool {
     record.starts_with(&MAGIC)
 }
 
 /// The records of an aggregate, at least one.
 pub(super) fn open(record: &[u8]) -> Result<Vec<SubRecord>, Broken> {
-    let behind_magic = record.strip_prefix(&MAGIC).ok_or(Broken::Message)?;
-    let (message, digest) = behind_magic.split_last_chunk::<DIGEST>().ok_or(Broken::Digest)?;
+    let after_magic = record.strip_prefix(&MAGIC).ok_or(Broken::Message)?;
+    let (message, digest) = after_magic.split_last_chunk::<DIGEST>().ok_or(Broken::Digest)?;
     if Md5::digest(message).as_slice() != digest {
         return Err(Broken::Digest);
     }
     let mut keys: Vec<Arc<str>> = Vec::new();
     let mut hash_keys = 0;
-    let mut places: Vec<Place> = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     let mut fields = Fields { bytes: message, at: 0 };
     while let Some((number, value)) = fields.next()? {
         match (number, value) {
@@ -88,40 +89,40 @@ pub(super) fn open(record: &[u8]) -> Result<Vec<SubRecord>, Broken> {
             }
             (2, Value::Bytes(_)) => hash_keys += 1,
             (3, Value::Bytes(range)) => {
-                if places.len() == SUB_RECORDS_MAX {
+                if entries.len() == SUB_RECORDS_MAX {
                     return Err(Broken::TooMuch);
                 }
-                places.push(place(message, range)?);
+                entries.push(entry(message, range)?);
             }
             (1..=3, _) => return Err(Broken::Message),
-            // Of a later version of the format.
+            // A field of a later version of the format.
             _ => {}
         }
     }
-    if places.is_empty() {
+    if entries.is_empty() {
         return Err(Broken::Empty);
     }
-    // The tables may stand behind the records.
-    let opened = places.into_iter().map(|place| {
-        let key = usize::try_from(place.key).ok().and_then(|index| keys.get(index)).ok_or(Broken::PartitionKey)?;
-        if place.hash_key.is_some_and(|index| index >= hash_keys) {
+    // The tables may come after the records.
+    let opened = entries.into_iter().map(|entry| {
+        let key = usize::try_from(entry.key).ok().and_then(|index| keys.get(index)).ok_or(Broken::PartitionKey)?;
+        if entry.hash_key.is_some_and(|index| index >= hash_keys) {
             return Err(Broken::PartitionKey);
         }
-        let data = place.data.start + MAGIC.len()..place.data.end + MAGIC.len();
+        let data = entry.data.start + MAGIC.len()..entry.data.end + MAGIC.len();
         Ok(SubRecord { partition_key: Arc::clone(key), data })
     });
     opened.collect()
 }
 
-/// A record of the message, before its keys are looked up.
-struct Place {
+/// A record of the message, before its keys are resolved.
+struct Entry {
     key: u64,
     hash_key: Option<u64>,
-    /// In the message.
+    /// Position in the message.
     data: Range<usize>,
 }
 
-fn place(message: &[u8], range: Range<usize>) -> Result<Place, Broken> {
+fn entry(message: &[u8], range: Range<usize>) -> Result<Entry, Broken> {
     let (mut key, mut hash_key, mut data) = (None, None, None);
     let mut fields = Fields { bytes: &message[..range.end], at: range.start };
     while let Some((number, value)) = fields.next()? {
@@ -135,18 +136,18 @@ fn place(message: &[u8], range: Range<usize>) -> Result<Place, Broken> {
         }
     }
     let (Some(key), Some(data)) = (key, data) else { return Err(Broken::Message) };
-    Ok(Place { key, hash_key, data })
+    Ok(Entry { key, hash_key, data })
 }
 
 /// The value of a protobuf field.
 enum Value {
     Number(u64),
     Bytes(Range<usize>),
-    /// A number of fixed width, which no field of ours is.
+    /// A number of fixed width, which no known field has.
     Fixed,
 }
 
-/// The fields of a protobuf message, one after the other. Never reads outside of `bytes`.
+/// The fields of a protobuf message, one by one. Never reads outside `bytes`.
 struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -160,19 +161,19 @@ impl Fields<'_> {
         let tag = self.varint()?;
         let value = match tag & 7 {
             0 => Value::Number(self.varint()?),
-            1 => self.pass(8).map(|_| Value::Fixed)?,
+            1 => self.skip(8).map(|_| Value::Fixed)?,
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| Broken::Message)?;
-                Value::Bytes(self.pass(length)?)
+                Value::Bytes(self.skip(length)?)
             }
-            5 => self.pass(4).map(|_| Value::Fixed)?,
-            // Groups, which this format never had, and what is no type.
+            5 => self.skip(4).map(|_| Value::Fixed)?,
+            // Groups, which this format never had, and types that do not exist.
             _ => return Err(Broken::Message),
         };
         if tag >> 3 == 0 { Err(Broken::Message) } else { Ok(Some((tag >> 3, value))) }
     }
 
-    fn pass(&mut self, length: usize) -> Result<Range<usize>, Broken> {
+    fn skip(&mut self, length: usize) -> Result<Range<usize>, Broken> {
         if length > self.bytes.len() - self.at {
             return Err(Broken::Message);
         }

@@ -1,16 +1,23 @@
 //! A Kinesis stream as shards.
 //!
-//! Owns: what is common to all shards of a stream: its identity, its start, how its shards are read. Does not own: one
-//! concern each of `start` (where reading starts, for good), `shards` (the list), `polling` and `fanout` (the two ways to
-//! read), `answer` and `decode` (GetRecords), `batch` and `kpl` (records to frames), `cursor` (positions), `pace` (limits),
-//! `service` (what a failure means).
+//! Owns: what all shards of a stream have in common: its identity, its start, how its shards are read. Each other concern has a file:
 //!
-//! Permissions: `kinesis:DescribeStreamSummary`, `ListShards`, `GetShardIterator`, `GetRecords`; for enhanced fan-out also
-//! `RegisterStreamConsumer`, `DescribeStreamConsumer`, `SubscribeToShard`; on an encrypted stream `kms:Decrypt`.
+//! | file | owns |
+//! |---|---|
+//! | `start` | where reading starts, permanently |
+//! | `shards` | the list of shards |
+//! | `polling`, `fanout`, `consumer` | the two ways to read |
+//! | `answer`, `decode` | GetRecords |
+//! | `batch`, `kpl` | records to frames |
+//! | `cursor` | positions |
+//! | `pace` | the rate of requests |
+//! | `service` | what a failure means |
+//! | `backend` | URL, keys of the configuration, permissions |
 //!
 //! Limits: those of the service, see [`Limits`].
 
 mod answer;
+pub(in crate::source) mod backend;
 mod batch;
 mod consumer;
 mod cursor;
@@ -37,7 +44,7 @@ use pipeline::chunk::{Chunk, Framing};
 use crate::clock::SharedClock;
 use crate::lake::ObjectStore;
 use crate::retry::RetryPolicy;
-use crate::source::kinesis::answer::Asking;
+use crate::source::kinesis::answer::GetRecordsClient;
 use crate::source::kinesis::batch::{Batch, millis};
 use crate::source::kinesis::cursor::{Begin, Cursor};
 use crate::source::kinesis::fanout::FanOutReader;
@@ -59,26 +66,26 @@ pub struct KinesisConfig {
     pub name: Option<String>,
     /// Where the very first reading starts.
     pub start: Start,
-    /// Asking for records, or being sent them.
+    /// How records are read.
     pub mode: Mode,
     /// Bytes that a record may have; a larger one is a dead letter.
     pub record_bytes_max: usize,
-    /// How answers are decoded.
+    /// How responses are decoded.
     pub decode: Decode,
     /// What the service allows.
     pub limits: Limits,
-    /// Tells what `latest` means, and when a record without an arrival time arrived.
+    /// The time that `latest` means, and the arrival time of a record without one.
     pub clock: SharedClock,
 }
 
-/// The way records come.
+/// How records are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// They are asked for, with GetRecords. All consumers of a shard share 2 MB a second.
+    /// By GetRecords. All consumers of a shard share 2 MB a second.
     Polling,
-    /// They are sent, with SubscribeToShard: 2 MB a second for this consumer alone, at a price.
+    /// By SubscribeToShard: 2 MB a second for this consumer alone, at a price.
     FanOut {
-        /// The consumer's name; registered if it is not there.
+        /// The consumer's name. It is registered if it does not exist.
         consumer: String,
     },
 }
@@ -94,13 +101,13 @@ struct Stream {
     identity: Identity,
     start: Position,
     config: KinesisConfig,
-    /// The ARN of the consumer, where shards are subscribed to.
+    /// The ARN of the consumer, if shards are subscribed to.
     consumer: Option<String>,
-    /// Repeats what failed, as the SDK does.
-    patient: aws_sdk_kinesis::Client,
-    /// Asks once: how long to wait is for the reader to say.
+    /// A client whose calls the SDK retries.
+    retrying_client: aws_sdk_kinesis::Client,
+    /// A client whose calls are sent once: the reader decides how long to wait.
     client: aws_sdk_kinesis::Client,
-    asking: Asking,
+    records: GetRecordsClient,
 }
 
 impl std::fmt::Debug for KinesisSource {
@@ -119,7 +126,7 @@ impl Stream {
         batch.into_chunk(self.name.as_str().into(), shard.as_str().into(), self.config.clock.now_ms())
     }
 
-    /// A read that gave nothing, and moves nothing.
+    /// A read that returned nothing and moves nothing.
     fn nothing(&self, shard: &ShardId, position: &Position) -> Read {
         let (name, framing) = (self.name.as_str().into(), Framing::Records(Vec::new()));
         let chunk = Chunk::new(name, shard.as_str().into(), self.config.clock.now_ms(), Vec::new(), framing);
@@ -128,11 +135,11 @@ impl Stream {
 }
 
 impl KinesisSource {
-    /// Opens a stream; its start is settled in the lake if it was not before.
+    /// Opens a stream. Its start is recorded in the lake if this is the first time.
     ///
     /// # Errors
-    /// There is no such stream, or it is another one than the lake knows by this name; a permission is missing; service or
-    /// lake stayed away.
+    /// There is no such stream, or it is not the one that the lake has under this name; a permission is missing; the service or the
+    /// lake is unavailable.
     pub async fn open(
         client: aws_sdk_kinesis::Client,
         config: KinesisConfig,
@@ -141,7 +148,7 @@ impl KinesisSource {
         let place = format!("stream {}", config.stream);
         let name = StreamName::new(config.name.as_deref().unwrap_or(&config.stream))
             .map_err(|error| SourceError::Unreadable { place: place.clone(), problem: error.to_string() })?;
-        let described = RetryPolicy::default().run(|| describe(&client, &config.stream)).await;
+        let described = RetryPolicy::CALL.run(|| describe(&client, &config.stream)).await;
         let identity = described.map_err(|failure| failure.at(&place))?;
         let start = settle(&lake, &config.clock, &name, &identity, config.start).await?;
         let consumer = match &config.mode {
@@ -150,12 +157,12 @@ impl KinesisSource {
         };
         let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         let once = aws_sdk_kinesis::Client::from_conf(once);
-        let asking = Asking::new(once.clone(), config.decode);
-        let stream = Stream { name, identity, start, config, consumer, patient: client, client: once, asking };
+        let records = GetRecordsClient::new(once.clone(), config.decode);
+        let stream = Stream { name, identity, start, config, consumer, retrying_client: client, client: once, records };
         Ok(KinesisSource { stream: Arc::new(stream) })
     }
 
-    /// The stream as KCL names it where one application reads several: `account:stream:second of its creation`.
+    /// The stream's name in KCL if one application reads several streams: `account:stream:second of its creation`.
     pub fn serialized_id(&self) -> String {
         let Identity { arn, created_ms } = &self.stream.identity;
         let account = arn.split(':').nth(4).unwrap_or_default();
@@ -163,26 +170,25 @@ impl KinesisSource {
     }
 }
 
-/// The ARN of the consumer; `None` where there can't be one, and the stream is polled instead.
+/// The ARN of the consumer; `None` if it cannot be registered, so that the stream is polled.
 async fn registered(
     client: &aws_sdk_kinesis::Client,
     identity: &Identity,
     name: &str,
     place: &str,
 ) -> Result<Option<String>, SourceError> {
-    let retry = RetryPolicy { retries: 4, first: Duration::from_millis(250), longest: Duration::from_secs(2) };
-    match retry.run(|| consumer::consumer(client, &identity.arn, name)).await {
+    match RetryPolicy::REGISTER_CONSUMER.run(|| consumer::consumer(client, &identity.arn, name)).await {
         Ok(arn) => Ok(Some(arn)),
-        // Too many consumers is told in the same words as too many calls.
+        // The error for too many consumers is the same as for too many calls.
         Err(failure @ (Failure::Refused(_) | Failure::Throttled(_))) => {
-            tracing::warn!(place, consumer = name, %failure, "no enhanced fan-out: the stream is polled");
+            tracing::warn!(place, consumer = name, %failure, "failed to register the consumer; polling the stream");
             Ok(None)
         }
         Err(failure) => Err(failure.at(place)),
     }
 }
 
-/// Which stream this is.
+/// The identity of the stream.
 async fn describe(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<Identity, Failure> {
     let described = client.describe_stream_summary().stream_name(stream).send().await;
     let described = described.map_err(|error| match Failure::of("DescribeStreamSummary", &error) {
@@ -196,7 +202,7 @@ async fn describe(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<Iden
     };
     let StreamDescriptionSummary { stream_arn, stream_creation_timestamp, stream_status, .. } = summary;
     match stream_status {
-        StreamStatus::Creating => Err(Failure::InUse("the stream is still being made".to_owned())),
+        StreamStatus::Creating => Err(Failure::InUse("the stream is still being created".to_owned())),
         StreamStatus::Deleting => Err(Failure::Refused("the stream is being deleted".to_owned())),
         _ => Ok(Identity { arn: stream_arn, created_ms: millis(&stream_creation_timestamp) }),
     }
@@ -208,24 +214,24 @@ impl ShardSource for KinesisSource {
         &self.stream.name
     }
 
-    /// About five minutes: a service of Amazon's that stays away for longer is worth stopping for.
+    /// About five minutes: longer outages are worth stopping for.
     fn retry(&self) -> RetryPolicy {
-        RetryPolicy { retries: 22, first: Duration::from_millis(200), longest: Duration::from_secs(20) }
+        RetryPolicy::SHARD
     }
 
-    /// A reshard is noticed at once by the end of a shard; this is for what else may come.
+    /// The end of a shard shows a reshard at once; this interval is for anything else.
     fn lists_every(&self) -> Duration {
         Duration::from_secs(30)
     }
 
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
-        let Stream { patient, config, start, name, .. } = &*self.stream;
-        let listed = RetryPolicy::default().run(|| shards::list(patient, &config.stream, start)).await;
+        let Stream { retrying_client, config, start, name, .. } = &*self.stream;
+        let listed = RetryPolicy::CALL.run(|| shards::list(retrying_client, &config.stream, start)).await;
         listed.map_err(|failure| failure.at(&format!("stream {name}")))
     }
 
     async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
-        let Some(cursor) = Cursor::new(after) else { return Ok(Box::new(Ended)) };
+        let Some(cursor) = Cursor::new(after) else { return Ok(Box::new(EndedReader)) };
         let (stream, shard) = (Arc::clone(&self.stream), shard.clone());
         match self.stream.consumer.clone() {
             None => Ok(Box::new(PollingReader::new(stream, shard, cursor))),
@@ -235,12 +241,12 @@ impl ShardSource for KinesisSource {
 
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {
         let Some(cursor) = Cursor::new(position) else { return Ok(Behind::Nothing) };
-        // The rest of an aggregate of which another consumer committed half is not seen here.
+        // This ignores the rest of an aggregate of which another consumer committed half.
         let begin = match cursor.begin() {
-            Begin::At(sequence) => Begin::Behind(sequence.clone()),
+            Begin::At(sequence) => Begin::After(sequence.clone()),
             begin => begin.clone(),
         };
-        let behind = RetryPolicy::default().run(|| self.probe(shard, &begin)).await;
+        let behind = RetryPolicy::CALL.run(|| self.probe(shard, &begin)).await;
         if let Err(Failure::Forgotten(_)) = behind {
             return Ok(Behind::Nothing);
         }
@@ -249,7 +255,7 @@ impl ShardSource for KinesisSource {
 }
 
 impl KinesisSource {
-    /// Looks at the first record from there on.
+    /// Reads the first record from there on.
     async fn probe(&self, shard: &ShardId, begin: &Begin) -> Result<Behind, Failure> {
         let stream = &self.stream;
         let iterator = stream.iterator(shard, begin).await?;
@@ -268,11 +274,11 @@ impl KinesisSource {
     }
 }
 
-/// A shard that was read to its end before.
-struct Ended;
+/// The reader of a shard that was read to its end before.
+struct EndedReader;
 
 #[async_trait]
-impl ShardReader for Ended {
+impl ShardReader for EndedReader {
     async fn read(&mut self, _: usize, _: Vec<u8>) -> Result<Read, SourceError> {
         Ok(Read::End { children: Vec::new() })
     }

@@ -1,11 +1,11 @@
 //! How fast a shard may be read, and how long to wait after a failure.
 //!
-//! Owns: when the next request may go out. Does not own: the requests.
+//! Owns: when the next request may be sent. Does not own: the requests, the policy of waits ([`RetryPolicy::SHARD_READ`]).
 //!
-//! Kinesis lets a shard be read five times and for 2 MB a second, by all readers together, and refuses reads for up to five
-//! seconds after an answer of 10 MB. A reader alone on its shard keeps to that by itself; one that shares it is told so by
-//! the service, and waits longer each time. The jitter follows from the shard's name and the number of the failure, so that
-//! shards don't wait alike and a simulation repeats.
+//! Kinesis lets all readers of a shard together read it five times and 2 MB a second. After a response of 10 MB it refuses reads for
+//! up to five seconds. A reader that is alone on its shard keeps to that by itself. One that shares it is throttled by the service,
+//! and waits longer each time. The jitter follows from the shard's name and the number of the failure, so that shards do not wait
+//! alike and a simulation is reproducible.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -13,16 +13,12 @@ use std::time::Duration;
 use checkpoints::ShardId;
 use tokio::time::Instant;
 
-/// The shortest wait after a failure, doubled with each further one.
-const FIRST: Duration = Duration::from_millis(250);
-/// The longest wait after a failure.
-const LONGEST: Duration = Duration::from_secs(10);
+use crate::retry::RetryPolicy;
 
-/// What the service allows for one shard. The defaults are Amazon's; other values make sense where something else stands in
-/// for it.
+/// What the service allows for one shard. The defaults are those of Amazon's service; another implementation may allow more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The time between two reads.
+    /// The least time between two reads.
     pub between_reads: Duration,
     /// Bytes of records a second.
     pub bytes_per_second: u64,
@@ -40,7 +36,7 @@ impl Default for Limits {
 pub(super) struct Pace {
     limits: Limits,
     seed: u64,
-    /// No request before this.
+    /// No request is sent before this time.
     next: Option<Instant>,
     failures: u32,
     failing_since: Option<Instant>,
@@ -53,40 +49,40 @@ impl Pace {
         Pace { limits, seed: hasher.finish(), next: None, failures: 0, failing_since: None }
     }
 
-    /// Waits for `idle`, and until a request may go out.
+    /// Waits for `idle`, and until a request may be sent.
     pub(super) async fn wait(&self, idle: Duration) {
         let now = Instant::now();
         let until = self.next.map_or(now, |next| next.max(now)).max(now + idle);
         tokio::time::sleep_until(until).await;
     }
 
-    /// A read gave so many bytes.
+    /// Notes that a read returned this many bytes.
     pub(super) fn read(&mut self, bytes: u64) {
         let micros = bytes.saturating_mul(1_000_000) / self.limits.bytes_per_second.max(1);
         self.next = Some(Instant::now() + self.limits.between_reads.max(Duration::from_micros(micros)));
         self.succeeded();
     }
 
-    /// No request before this time.
+    /// Delays the next request until this time.
     pub(super) fn not_before(&mut self, time: Instant) {
         self.next = Some(self.next.map_or(time, |next| next.max(time)));
     }
 
-    /// What was failing works.
+    /// Notes that the requests succeed again.
     pub(super) fn succeeded(&mut self) {
         (self.failures, self.failing_since) = (0, None);
     }
 
-    /// A request failed: the next one waits. Gives how often in a row that was, and for how long.
+    /// Notes a failure, after which the next request waits. Returns the number of failures in a row, and for how long they last.
     pub(super) fn failed(&mut self) -> (u32, Duration) {
         let now = Instant::now();
-        let longest = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures += 1;
+        let longest = RetryPolicy::SHARD_READ.wait_after(usize::try_from(self.failures).unwrap_or(usize::MAX));
         self.not_before(now + longest.mul_f64(0.5 + self.jitter() / 2.0));
         (self.failures, now.duration_since(*self.failing_since.get_or_insert(now)))
     }
 
-    /// Between 0 and 1.
+    /// A number from 0 to 1.
     fn jitter(&self) -> f64 {
         let mut hasher = DefaultHasher::new();
         (self.seed, self.failures).hash(&mut hasher);
@@ -109,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn reads_are_as_far_apart_as_the_service_wants_them() {
+    async fn reads_keep_the_distance_that_the_service_demands() {
         let mut pace = pace();
         assert!(waited(&pace, Duration::ZERO).await < Duration::from_millis(2));
         pace.read(1000);
@@ -124,14 +120,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_wait_longer_and_longer_and_a_read_forgets_them() {
+    async fn waits_grow_with_each_failure_and_a_read_resets_them() {
         let mut pace = pace();
         let mut waits = Vec::new();
         for failure in 1..=9 {
             assert_eq!(pace.failed().0, failure);
             waits.push(waited(&pace, Duration::ZERO).await);
         }
-        assert!(waits[0] >= FIRST / 2 && waits[8] >= LONGEST / 2 && waits.iter().all(|wait| *wait <= LONGEST * 2));
+        let RetryPolicy { first, longest, .. } = RetryPolicy::SHARD_READ;
+        assert!(waits[0] >= first / 2 && waits[8] >= longest / 2 && waits.iter().all(|wait| *wait <= longest * 2));
         pace.read(0);
         assert_eq!(pace.failed(), (1, Duration::ZERO));
     }

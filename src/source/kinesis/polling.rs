@@ -1,22 +1,22 @@
-//! A shard that is read by asking for records again and again.
+//! A shard that is read by polling.
 //!
-//! Owns: iterators, how many records to ask for, and what is done about a call that failed. Does not own: the calls' pace
-//! (`pace`), the answer's form (`answer`, `decode`), the position (`cursor`).
+//! Owns: iterators, how many records to request, and handling failed calls. Does not own: the rate of the calls (`pace`), the form
+//! of a response (`answer`, `decode`), the position (`cursor`).
 //!
-//! What a read gives:
+//! What a read returns:
 //!
-//! | the service says | it is |
+//! | the service's response | the read |
 //! |---|---|
-//! | records | a chunk; then, where no iterator follows, the end |
-//! | no records, and something further on | an empty chunk: the next read goes on from the new iterator |
-//! | no records, nothing further on | the tip |
+//! | records | a chunk; then the end, if no iterator follows |
+//! | no records, and the tip is further ahead | an empty chunk: the next read uses the new iterator |
+//! | no records, at the tip | the tip |
 //! | no records, and no iterator follows | the end |
-//! | too much at once, or no good answer | an empty chunk at the same position; [`ready`](ShardReader::ready) waits longer |
-//! | the iterator is too old | the same, and a new iterator behind the last record |
-//! | there is no such shard, but others | the end, and a loud word: its last records were trimmed unread |
+//! | throttling, or a failed call | an empty chunk at the same position; [`ready`](ShardReader::ready) waits longer |
+//! | the iterator is too old | the same, and a new iterator after the last record |
+//! | there is no such shard, but others | the end, and an error in the log: its last records expired unread |
 //!
-//! An empty chunk moves nothing; no memory is held while the reader waits. Throttling that lasts longer than 5 minutes, and
-//! any other failure that comes 4 times in a row, is an error that may pass.
+//! An empty chunk moves nothing, and the reader holds no memory while it waits. Throttling that lasts longer than five minutes, or any
+//! other failure four times in a row, is a retryable error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use checkpoints::ShardId;
 
+use crate::retry::RetryPolicy;
 use crate::source::kinesis::Stream;
 use crate::source::kinesis::answer::Answer;
 use crate::source::kinesis::batch::Batch;
@@ -33,16 +34,16 @@ use crate::source::kinesis::service::Failure;
 use crate::source::kinesis::shards::list;
 use crate::source::{Read, ShardReader, SourceError};
 
-/// Records that are asked for before their size is known.
+/// Records that are requested before their size is known.
 const FIRST_LIMIT: i32 = 100;
-/// Records that may be asked for.
+/// The most records of a request.
 const LIMIT_MAX: usize = 10_000;
 /// How long a shard may be throttled.
 const THROTTLED_MAX: Duration = Duration::from_secs(300);
-/// How often in a row another failure is waited for.
-const FAILURES_MAX: u32 = 4;
+/// How often in a row another failure is retried.
+const FAILURES_MAX: usize = RetryPolicy::SHARD_READ.retries;
 
-/// Reads a shard by asking.
+/// Reads a shard by polling.
 pub(super) struct PollingReader {
     stream: Arc<Stream>,
     shard: ShardId,
@@ -61,12 +62,12 @@ impl PollingReader {
         PollingReader { stream, shard, cursor, pace, iterator: None, record_bytes: None, children: None }
     }
 
-    /// Where the reading stands.
+    /// The progress of reading.
     pub(super) fn cursor(&self) -> &Cursor {
         &self.cursor
     }
 
-    /// Whether the shard's end was read.
+    /// Whether the shard was read to its end.
     pub(super) fn has_ended(&self) -> bool {
         self.children.is_some()
     }
@@ -76,7 +77,7 @@ impl PollingReader {
         limit.and_then(|limit| i32::try_from(limit).ok()).unwrap_or(FIRST_LIMIT)
     }
 
-    async fn ask(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Answer, Failure> {
+    async fn request(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Answer, Failure> {
         let iterator = match &self.iterator {
             Some(iterator) => iterator.clone(),
             None => {
@@ -87,16 +88,16 @@ impl PollingReader {
             }
         };
         let batch = Batch::new(buffer, self.cursor.position().clone(), self.stream.config.record_bytes_max);
-        self.stream.asking.ask(&iterator, self.limit(bytes), batch).await
+        self.stream.records.get_records(&iterator, self.limit(bytes), batch).await
     }
 
-    fn answered(&mut self, answer: Answer) -> Read {
+    fn on_answer(&mut self, answer: Answer) -> Read {
         let Answer { batch, envelope } = answer;
         let (records, bytes) = (batch.records(), batch.bytes());
         self.pace.read(bytes);
         if let Some(mean) = bytes.checked_div(records) {
             let mean = usize::try_from(mean).unwrap_or(usize::MAX);
-            // The larger one counts at once, so that little more comes than was asked for.
+            // A larger mean counts at once, so that a response is not much larger than requested.
             self.record_bytes = Some(self.record_bytes.map_or(mean, |before| mean.max(before / 2 + mean / 2)));
         }
         self.cursor.read(&batch, &self.shard);
@@ -114,39 +115,40 @@ impl PollingReader {
         Read::Chunk { chunk: self.stream.chunk(&self.shard, batch), through, source_bytes: bytes }
     }
 
-    /// The stream does not know the shard. If it still lists others, the shard's records were kept for their time and are
-    /// gone, the last of them unread: that is told, and reading goes on with its children, whose records would be lost next.
-    async fn forgotten(&mut self, message: String) -> Result<Read, SourceError> {
-        let Stream { patient, config, start, .. } = &*self.stream;
+    /// The stream no longer has the shard. If it still lists others, the shard's records expired, and the last of them were not
+    /// read. That is logged, and reading continues with its children, whose records would be lost next.
+    async fn on_forgotten(&mut self, message: String) -> Result<Read, SourceError> {
+        let Stream { retrying_client, config, start, .. } = &*self.stream;
         let place = self.stream.place(&self.shard);
-        let shards = list(patient, &config.stream, start).await.map_err(|failure| failure.at(&place))?;
+        let shards = list(retrying_client, &config.stream, start).await.map_err(|failure| failure.at(&place))?;
         if shards.is_empty() || shards.iter().any(|shard| shard.id == self.shard) {
             return Err(Failure::Forgotten(message).at(&place));
         }
         let position = self.cursor.position();
-        tracing::error!(shard = %self.shard, %position, "the stream has trimmed the shard: what lay behind the position was not read");
+        tracing::error!(shard = %self.shard, %position, "DATA LOSS: records expired before they were read (stream retention)");
         self.children = Some(Vec::new());
         Ok(Read::End { children: Vec::new() })
     }
 
-    /// Waits longer before the next read, or gives up.
-    fn failed(&mut self, failure: Failure) -> Result<Read, SourceError> {
+    /// Waits longer before the next read, or returns the failure.
+    fn on_failure(&mut self, failure: Failure) -> Result<Read, SourceError> {
         let (times, since) = self.pace.failed();
+        let is_tolerated = usize::try_from(times).is_ok_and(|times| times < FAILURES_MAX);
         let shard = &self.shard;
         match &failure {
             Failure::Throttled(_) if since < THROTTLED_MAX => {
-                tracing::debug!(%shard, times, %failure, "the shard is read later");
+                tracing::debug!(%shard, times, %failure, "failed to read shard; retrying");
             }
-            Failure::Expired(_) if times < FAILURES_MAX => {
-                tracing::debug!(%shard, "the iterator was too old");
+            Failure::Expired(_) if is_tolerated => {
+                tracing::debug!(%shard, "iterator expired; requesting another one");
                 self.iterator = None;
             }
-            Failure::Unavailable(_) | Failure::InUse(_) if times < FAILURES_MAX => {
-                tracing::warn!(%shard, times, %failure, "the shard is read later");
+            Failure::Unavailable(_) | Failure::InUse(_) if is_tolerated => {
+                tracing::warn!(%shard, times, %failure, "failed to read shard; retrying");
             }
-            // An iterator that the service does not know: its own, of another process.
-            Failure::Invalid(_) if self.iterator.is_some() && times < FAILURES_MAX => {
-                tracing::warn!(%shard, times, %failure, "another iterator is asked for");
+            // The service does not know the iterator: another process of it issued the iterator.
+            Failure::Invalid(_) if self.iterator.is_some() && is_tolerated => {
+                tracing::warn!(%shard, times, %failure, "iterator rejected; requesting another one");
                 self.iterator = None;
             }
             _ => return Err(failure.at(&self.stream.place(shard))),
@@ -165,10 +167,10 @@ impl ShardReader for PollingReader {
         if let Some(children) = &self.children {
             return Ok(Read::End { children: children.clone() });
         }
-        match self.ask(bytes, buffer).await {
-            Ok(answer) => Ok(self.answered(answer)),
-            Err(Failure::Forgotten(message)) => self.forgotten(message).await,
-            Err(failure) => self.failed(failure),
+        match self.request(bytes, buffer).await {
+            Ok(answer) => Ok(self.on_answer(answer)),
+            Err(Failure::Forgotten(message)) => self.on_forgotten(message).await,
+            Err(failure) => self.on_failure(failure),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a failed call of Kinesis means.
 //!
-//! Owns: telling apart what passes, what is too much, and what stays so until somebody does something. Does not own: what is
-//! done about it. A message holds the service's words about the request, and never a record's contents.
+//! Owns: distinguishing temporary failures, throttling, and failures that last until somebody acts. Does not own: how each is
+//! handled. A message has the service's words about the request, and never a record's contents.
 
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
@@ -15,34 +15,34 @@ use crate::source::SourceError;
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
-    /// Too many calls, or too many bytes, for now.
+    /// Too many calls or too many bytes at the moment.
     #[error("{0}")]
     Throttled(String),
     /// The iterator, or the token of a next page, is too old.
     #[error("{0}")]
     Expired(String),
-    /// No answer, or one that says that the service has a problem.
+    /// There was no response, or the service reports a problem of its own.
     #[error("{0}")]
     Unavailable(String),
-    /// What was named is being changed, or is used by another call.
+    /// The resource is being changed, or is used by another call.
     #[error("{0}")]
     InUse(String),
-    /// What was named is not there.
+    /// The resource does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// The stream has no such shard any more.
+    /// The stream no longer has the shard.
     #[error("{0}")]
     Forgotten(String),
-    /// The service does not accept an argument: a position that is none in this shard, say.
+    /// The service rejects an argument, such as a position that is not in the shard.
     #[error("{0}")]
     Invalid(String),
-    /// The service refuses until somebody does something.
+    /// The service refuses until somebody acts.
     #[error("{0}")]
     Refused(String),
 }
 
 impl Failure {
-    /// What a call of `operation` failed of.
+    /// The failure of a call of `operation`.
     pub(super) fn of<E>(operation: &str, error: &SdkError<E, HttpResponse>) -> Failure
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -59,7 +59,7 @@ impl Failure {
         Failure::of_code(operation, code, message, status.is_server_error())
     }
 
-    /// What a subscription failed of.
+    /// The failure of a subscription.
     pub(super) fn of_event(error: &SdkError<SubscribeToShardEventStreamError, RawMessage>) -> Failure {
         let operation = "SubscribeToShard";
         match error {
@@ -71,7 +71,7 @@ impl Failure {
         }
     }
 
-    /// What an error of this code means.
+    /// The meaning of an error code.
     pub(super) fn of_code(operation: &str, code: Option<&str>, message: Option<&str>, server: bool) -> Failure {
         let code = code.unwrap_or("an error without a code");
         let message = format!("{operation}: {code}: {}", message.unwrap_or("no message"));
@@ -98,14 +98,14 @@ impl Failure {
                 Failure::Refused(format!("{message} (the worker's role needs kms:Decrypt on the stream's key)"))
             }
             "InternalFailure" | "InternalFailureException" | "ServiceUnavailable"
-            // Credentials are renewed by the SDK; until then the old ones may be refused.
+            // The SDK renews credentials; until then the old ones may be refused.
             | "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Unavailable(message),
             _ if server => Failure::Unavailable(message),
             _ => Failure::Refused(message),
         }
     }
 
-    /// The error of a source that this is.
+    /// The same as an error of the source.
     pub(super) fn at(self, place: &str) -> SourceError {
         let (place, problem) = (place.to_owned(), self.to_string());
         if self.is_retryable() {

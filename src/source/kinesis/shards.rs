@@ -1,13 +1,13 @@
 //! The shards of a stream.
 //!
-//! Owns: listing them, page by page, and what of a list concerns a reader. Does not own: who reads which, and in which order
+//! Owns: listing them, page by page, and what a reader needs of a list. Does not own: who reads which shard, and in which order
 //! (`worker`).
 //!
-//! Asked for are those that may have something to be read: all that the stream still has, or those that were open at the
-//! time where reading starts and all after them. Each of them starts at that same place, also a shard that was made after
-//! the time: all its records arrived after it, so reading since then is reading from its beginning. (So no record between a
-//! split and the first look at the list is missed.) A shard from before the time, which a service that knows no filters
-//! lists too, holds nothing since then, and comes to its end at once.
+//! The list has the shards that may contain something to read: all that the stream still has, or those that were open at the time
+//! where reading starts and all after them. Each of them starts at that same position. This includes a shard that was created after
+//! the time: all its records arrived later, so reading since then is reading from its beginning. So no record between a split and
+//! the next list is missed. A shard from before the time, which a service without filters lists too, has nothing since then, and
+//! ends at once.
 
 use std::collections::HashSet;
 
@@ -18,24 +18,24 @@ use crate::source::SourceShard;
 use crate::source::kinesis::cursor::Cursor;
 use crate::source::kinesis::service::Failure;
 
-/// How often a list is begun again because the token of its next page was too old.
-const AGAIN_MAX: usize = 3;
+/// How often a list is restarted because the token of its next page was too old.
+const RESTARTS_MAX: usize = 3;
 
-/// Lists the shards once. Throttling is the caller's.
+/// Lists the shards once. The caller handles throttling.
 pub(super) async fn list(
     client: &aws_sdk_kinesis::Client,
     stream: &str,
     start: &Position,
 ) -> Result<Vec<SourceShard>, Failure> {
     let mut filter = Some(filter(start));
-    let mut again = 0;
+    let mut restarts = 0;
     loop {
         match pages(client, stream, filter.clone()).await {
             Ok(shards) => return Ok(source_shards(&shards, start)),
-            Err(Failure::Expired(_)) if again < AGAIN_MAX => again += 1,
-            // A time that is ahead of the service's clock, or a filter that a stand-in does not know: more shards do no harm.
+            Err(Failure::Expired(_)) if restarts < RESTARTS_MAX => restarts += 1,
+            // A time ahead of the service's clock, or a service without filters. More shards do no harm.
             Err(Failure::Invalid(message)) if filter.is_some() => {
-                tracing::debug!(message, "the shards are listed without a filter");
+                tracing::debug!(message, "filter rejected; listing all shards");
                 filter = None;
             }
             Err(failure) => return Err(failure),
@@ -58,7 +58,7 @@ async fn pages(
     let mut token: Option<String> = None;
     loop {
         let call = client.list_shards();
-        // A token stands for the stream and the filter, too, and may not be given with them.
+        // A token includes the stream and the filter, which must not be sent with it.
         let call = match token.take() {
             Some(token) => call.next_token(token),
             None => call.stream_name(stream).set_shard_filter(filter.clone()),
@@ -78,7 +78,7 @@ fn source_shards(shards: &[Shard], start: &Position) -> Vec<SourceShard> {
     let shards = shards.iter().filter(|shard| seen.insert(shard.shard_id.as_str()));
     let source_shard = |shard: &Shard| {
         let parents = [&shard.parent_shard_id, &shard.adjacent_parent_shard_id];
-        // A parent that is not listed has nothing to be read.
+        // A parent that is not listed has nothing left to read.
         let parents = parents.into_iter().flatten().filter(|parent| listed.contains(parent.as_str()));
         let range = shard.hash_key_range.as_ref();
         let hash_range = range.and_then(|range| {

@@ -27,15 +27,13 @@ use crate::source::ShardSource;
 use crate::worker::leases::balance::{Plan, is_ready, rebalance};
 use crate::worker::leases::discovery::Discovery;
 use crate::worker::leases::peers::Peers;
-use crate::worker::leases::shutdown::Shutdown;
+use crate::worker::leases::shutdown::{REQUESTS, Shutdown};
 use crate::worker::leases::throughput::Throughput;
 
 /// How often each lease is renewed, with its throughput, beside the one that shows that the worker is alive.
 const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
 /// The longest time between two beats.
 const BEAT_MAX: Duration = Duration::from_millis(1500);
-/// Requests that are in flight at once.
-pub(super) const REQUESTS: usize = 16;
 /// When a worker takes a shard again that it could not read.
 const RETRY_ABANDONED_AFTER: Duration = Duration::from_secs(60);
 /// How often a lasting failure to renew or scan is logged.

@@ -17,9 +17,10 @@ use std::time::Duration;
 use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, Renewal, RenewalOutcome, ShardKey, StoreError};
 use futures::StreamExt;
 
-use crate::worker::leases::manager::REQUESTS;
 use crate::worker::leases::peers::Peers;
 
+/// Requests that are in flight at once, also while the leases are renewed.
+pub(super) const REQUESTS: usize = 16;
 /// Scans for leases that this worker asked for: one may be handed over between a scan and its return.
 const SCANS_MAX: usize = 3;
 

@@ -92,7 +92,7 @@ def _judge(connection, lake, source, lake_flags, reference, flags):
     commits = commit_records(lake)
     check_objects(lake, [key for key in keys_of(lake) if not key.startswith("_")], commits)
     verify(*lake_flags)
-    # The same input in one run, under the same key of pseudonyms: every row must have the same values.
+    # The same input in one run, under the same pseudonym key: every row must have the same values.
     shardlake("run", *flags, "--source", source, "--lake", reference, "--until-caught-up", "--raw", "off")
     check_values(connection, lake, reference)
     staged = sum(key.startswith("_staging/") for key in keys_of(lake))

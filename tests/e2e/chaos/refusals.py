@@ -121,20 +121,20 @@ def leases_are_not_a_database(folder):
 
 CASES = [
     Case("no source", "nowhere: there is no such file or folder", 2, no_source),
-    Case("the lake is a file", "lake .*is no folder", 2, lake_is_a_file),
-    Case("the lake is in the source", "it would read itself", 2, lake_in_the_source),
+    Case("the lake is a file", "lake .*is not a directory", 2, lake_is_a_file),
+    Case("the lake is in the source", "the worker would read its own output", 2, lake_in_the_source),
     Case("the lake is read-only", "lake.*Read-only file system.*; make it writable", 2, read_only_lake),
     Case("the lake is a read-only disk", "lake.*Read-only file system.*; make it writable", 2, lake_on_a_read_only_disk),
     Case("the lake is not writable", "lake.*Permission denied.*; make it writable", 2, forbidden_lake, capabilities=False),
     Case("the lake can't be created", "above.*Permission denied.*; make it writable", 2, lake_in_a_forbidden_folder,
          capabilities=False),
-    Case("the leases have no folder", "there is no folder .*nowhere; make it first", 2, leases_in_a_missing_folder),
+    Case("the leases have no folder", "there is not a directory .*nowhere; make it first", 2, leases_in_a_missing_folder),
     Case("the leases can't be created", "leases.*Permission denied.*; make it writable", 2, leases_in_a_forbidden_folder,
          capabilities=False),
-    Case("the leases are a folder", "leases.db: this is a folder; give the path of a file", 2, leases_are_a_folder),
+    Case("the leases are a folder", "leases.db: this is a directory; give the path of a file", 2, leases_are_a_folder),
     Case("the leases are not a database", "leases.db: the file is not an SQLite database.*; move it away", 1,
          leases_are_not_a_database),
-    Case("the lake's disk is full", "No space left on device.*; make room", 1, full_lake),
+    Case("the lake's disk is full", "No space left on device.*; free some space", 1, full_lake),
 ]
 
 

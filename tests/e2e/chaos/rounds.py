@@ -138,7 +138,7 @@ class Round:
         return counted | {name: self.done[name] for name in ["kill", "stall", "stop", "refusal"]}
 
     def reference(self):
-        """The folder of a lake that has the same key of pseudonyms."""
+        """The folder of a lake that has the same pseudonym key."""
         reference = self.folder / "reference"
         shutil.copy(f"{self.lake}.pseudonym.key", f"{reference}.pseudonym.key")
         return reference

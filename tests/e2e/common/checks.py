@@ -11,7 +11,7 @@ import hmac
 
 from e2e.common.lake import datasets, dead_letters, parquet_glob, raw_lines, row_keys
 
-KEY = "the end-to-end suites' key of pseudonyms"
+KEY = "the end-to-end suites' pseudonym key"
 
 
 def pseudonym(value):

@@ -279,7 +279,7 @@ impl Drop for Cloud {
         for worker in 1..=*self.folder.workers.lock().unwrap() {
             let log = std::fs::read_to_string(self.folder.path(&format!("worker-{worker}.log"))).unwrap_or_default();
             // Broken aggregates are put on purpose.
-            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("can't be opened")).collect();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("cannot open aggregate")).collect();
             eprintln!("--- worker {worker}:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
         }
         eprintln!("--- calls: {:?}\n--- faults: {:?}", self.faults.calls(), self.faults.happened());

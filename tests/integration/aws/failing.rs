@@ -239,7 +239,7 @@ fn an_open_epoch_is_aborted_when_another_worker_takes_one_of_its_leases() {
     }
     // The thief never renews its leases, so the worker takes them back.
     wait_for("everything to be committed", 30, || cloud.everything_is_committed());
-    assert!(worker.log().contains("the lease is lost"));
+    assert!(worker.log().contains("lost the lease"));
     let summary = worker.stop();
     assert!(summary["epochs"]["aborted"].as_u64().unwrap() > 0, "{summary}");
     cloud.audit();
@@ -301,6 +301,29 @@ fn the_epoch_of_a_worker_killed_while_it_publishes_is_rolled_forward() {
     // While it waited for the dead worker's leases, it did not list the shards all the time.
     let lists = cloud.calls(ServiceName::Kinesis, "ListShards");
     assert!(lists < 40, "{lists} calls of ListShards");
+    cloud.audit();
+}
+
+#[test]
+fn a_worker_that_cannot_commit_before_its_time_to_stop_is_over_releases_its_leases() {
+    // Without a release the next worker would wait for half a minute.
+    let options = Options { leases: "failover = \"30s\"\n[stop]\nwithin = \"4s\"".to_owned(), ..Options::default() };
+    let cloud = Cloud::new(2, &options);
+    cloud.put(300);
+    cloud.faults.add(Rule::new(ServiceName::S3, "CompleteMultipartUpload", When::Always, Fault::Hang));
+    let mut worker = cloud.start(&[]);
+    wait_for("completions to hang", 20, || cloud.faults.count(FaultKind::Hang) > 0);
+    worker.signal("TERM");
+    let took = wait_for("a worker's end", 20, || worker.exit_status().is_some());
+    let log = worker.log();
+    assert_eq!(worker.exit_status().unwrap().code(), Some(1), "{log}");
+    assert!(took < std::time::Duration::from_secs(6), "{took:?}");
+    assert!(log.contains("the worker was stopped before its commits finished ([stop] within = 4s)"), "{log}");
+    assert!(cloud.rows().iter().all(|row| row.owner.is_none()), "every lease is released");
+    cloud.faults.clear();
+    let took = std::time::Instant::now();
+    cloud.catch_up();
+    assert!(took.elapsed() < std::time::Duration::from_secs(20), "{:?}", took.elapsed());
     cloud.audit();
 }
 

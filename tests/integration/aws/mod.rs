@@ -9,6 +9,8 @@
 
 mod audit;
 mod cloud;
+mod lake;
+mod permissions;
 mod records;
 
 mod failing;

@@ -174,7 +174,7 @@ fn a_stream_with_too_many_consumers_is_polled() {
     cloud.put(200);
     let worker = cloud.start(&[]);
     wait_for("everything to be committed", 60, || cloud.everything_is_committed());
-    assert!(worker.log().contains("no enhanced fan-out"));
+    assert!(worker.log().contains("failed to register the consumer; polling the stream"));
     assert_eq!(cloud.calls(ServiceName::Kinesis, "SubscribeToShard"), 0);
     worker.stop();
     cloud.audit();

@@ -14,7 +14,7 @@ use aws_model::server::Server;
 
 use crate::common::folder::Folder;
 
-/// The variable that holds the key of pseudonyms.
+/// The variable that holds the pseudonym key.
 pub(crate) const KEY: &str = "KEY_OF_TESTS";
 
 /// The account and its server, for as long as the test runs.

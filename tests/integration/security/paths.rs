@@ -236,7 +236,7 @@ fn files_outside_a_source_are_skipped_with_a_warning() {
         "title",
     ] {
         assert!(
-            printed.lines().any(|line| line.contains(name) && line.contains("is not read")),
+            printed.lines().any(|line| line.contains(name) && line.contains("file skipped")),
             "there is no warning about {name}: {printed}"
         );
     }

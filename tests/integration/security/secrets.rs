@@ -1,4 +1,4 @@
-//! Secrets: the account's keys, the key of pseudonyms, passwords in URLs. No command prints or logs them, whatever fails.
+//! Secrets: the account's keys, the pseudonym key, passwords in URLs. No command prints or logs them, whatever fails.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

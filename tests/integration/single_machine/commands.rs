@@ -60,7 +60,7 @@ fn config_check_prints_the_effective_configuration_without_secrets() {
         "[[source]]\nurl = \"in\"\n[anonymize]\nkey = \"file:the.key\"\n[commit]\ninterval = \"7s\"\n",
     );
     let printed = folder.ok(&["config", "check"]);
-    for part in ["interval = \"7000ms\"", "key = \"file:the.key\"", "failover = \"10000ms\"", "url = \"in\""] {
+    for part in ["interval = \"7s\"", "key = \"file:the.key\"", "failover = \"10s\"", "url = \"in\""] {
         assert!(printed.contains(part), "{part} is missing in {printed}");
     }
     assert!(!printed.contains("0123456789abcdef"), "{printed}");

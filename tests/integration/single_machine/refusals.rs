@@ -6,14 +6,14 @@ use crate::common::folder::Folder;
 use crate::single_machine::{CATCH_UP, assessment};
 
 #[test]
-fn a_lake_refuses_another_key_of_pseudonyms() {
+fn a_lake_refuses_another_pseudonym_key() {
     let folder = Folder::new();
     folder.write("in/a.ndjson", assessment(0));
     folder.ok(&CATCH_UP);
     folder.write("other.key", "0123456789abcdef0123456789abcdef");
     folder.write("shardlake.toml", "[anonymize]\nkey = \"file:other.key\"\n");
     let message = folder.exits(2, &CATCH_UP);
-    assert!(message.contains("another key"), "{message}");
+    assert!(message.contains("another pseudonym key"), "{message}");
     assert!(!message.contains("0123456789abcdef"), "the message contains the key: {message}");
 }
 
@@ -26,7 +26,7 @@ fn all_problems_of_a_configuration_are_reported_and_nothing_is_touched() {
         "[commit]\nintervall = \"5m\"\n[limits]\nmemory = \"lots\"\n[raw]\ncodec = \"brotli\"\n[[dataset]]\nfile = \"none.toml\"\n",
     );
     let message = folder.exits(2, &CATCH_UP);
-    for part in ["intervall", "did you mean 'interval'", "'lots' is no size", "brotli"] {
+    for part in ["intervall", "did you mean 'interval'", "invalid size 'lots'", "brotli"] {
         assert!(message.contains(part), "{part} is missing in {message}");
     }
     assert!(!folder.path("lake").exists() && !folder.path("lake.pseudonym.key").exists());
@@ -56,7 +56,7 @@ fn invalid_flags_and_paths_exit_with_code_2() {
     folder.write("in/a.ndjson", assessment(0));
     for (args, part) in [
         (vec!["run", "--source", "nowhere", "--until-caught-up"], "no such file or folder"),
-        (vec!["run", "--source", "in", "--lake", "in/lake", "--until-caught-up"], "would read itself"),
+        (vec!["run", "--source", "in", "--lake", "in/lake", "--until-caught-up"], "would read its own output"),
         (vec!["run", "--source", "in", "--memory", "1 MiB", "--until-caught-up"], "memory"),
         (vec!["run", "--source", "in", "--raw", "brotli", "--until-caught-up"], "brotli"),
         (vec!["run", "--untl-caught-up"], "--until-caught-up"),

@@ -16,7 +16,7 @@ use pipeline::lane::{Lane, LaneConfig};
 use pipeline::layout::Area;
 use pipeline::line_objects::{LineCodec, LineMember};
 
-/// The key of pseudonyms, on both sides.
+/// The pseudonym key, on both sides.
 pub(crate) const KEY: [u8; 32] = [7; 32];
 /// The arrival time of records without one of their own: 2026-01-01.
 pub(crate) const ARRIVAL_MS: i64 = 1_767_225_600_000;

@@ -1,4 +1,4 @@
-//! Files as somebody would write them who wants the worker to read what it should not, or more than it can hold.
+//! Hostile files: links that lead elsewhere, and contents larger than memory.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use super::*;
 const RECORD: &str = "{\"a\":1}\n";
 
 #[tokio::test]
-async fn a_link_is_followed_to_a_file_of_the_source_and_nowhere_else() {
+async fn a_link_is_followed_only_to_a_file_of_the_source() {
     let outer = tempfile::tempdir().unwrap();
     let (root, other) = (outer.path().join("in"), outer.path().join("in-and-more"));
     for folder in [&root.join("sub"), &other] {
@@ -36,7 +36,7 @@ async fn a_link_is_followed_to_a_file_of_the_source_and_nowhere_else() {
         let (records, ..) = read_all(&source, id, Position::Beginning, 100).await;
         assert_eq!(texts(&records).concat().trim(), RECORD.trim(), "{id}");
     }
-    // What was listed as a file and has become a link out of the source since.
+    // A file that was listed and then replaced by a link that leaves the source.
     std::fs::remove_file(root.join("sub/a.ndjson")).unwrap();
     symlink(other.join("a.ndjson"), root.join("sub/a.ndjson")).unwrap();
     for id in ["sub/a.ndjson", "inside.ndjson", "outside.ndjson", "zeros.ndjson", "pipe.ndjson"] {
@@ -46,7 +46,7 @@ async fn a_link_is_followed_to_a_file_of_the_source_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_name_that_can_be_no_shards_keeps_no_other_from_being_read() {
+async fn an_invalid_name_does_not_prevent_others_from_being_read() {
     let folder = tempfile::tempdir().unwrap();
     let names: [&[u8]; 5] = [b"a\nb.ndjson", b"\x1b[2J.ndjson", b"\xff.ndjson", b"a\nb.json", b"good.ndjson"];
     for name in names {
@@ -54,7 +54,7 @@ async fn a_name_that_can_be_no_shards_keeps_no_other_from_being_read() {
     }
     std::fs::create_dir(folder.path().join("a\nb")).unwrap();
     std::fs::write(folder.path().join("a\nb/c.ndjson"), RECORD).unwrap();
-    // Deeper than a shard's name may be long.
+    // A path longer than a shard's name may be.
     let mut deep = folder.path().to_owned();
     for _ in 0..6 {
         deep.push("d".repeat(200));
@@ -68,7 +68,7 @@ async fn a_name_that_can_be_no_shards_keeps_no_other_from_being_read() {
 }
 
 #[tokio::test]
-async fn a_shard_never_names_a_place_outside_of_its_source() {
+async fn a_shard_id_never_names_a_path_outside_its_source() {
     let outer = tempfile::tempdir().unwrap();
     std::fs::create_dir(outer.path().join("in")).unwrap();
     std::fs::write(outer.path().join("a.ndjson"), RECORD).unwrap();
@@ -80,7 +80,7 @@ async fn a_shard_never_names_a_place_outside_of_its_source() {
 }
 
 #[tokio::test]
-async fn a_line_of_many_megabytes_is_passed_over_in_pieces() {
+async fn a_line_of_many_megabytes_is_skipped_in_pieces() {
     let folder = tempfile::tempdir().unwrap();
     let giant = [RECORD.as_bytes(), &vec![b'x'; 80 << 20], b"\n", RECORD.as_bytes()].concat();
     std::fs::write(folder.path().join("a.ndjson.gz"), gzip(&giant)).unwrap();
@@ -91,14 +91,14 @@ async fn a_line_of_many_megabytes_is_passed_over_in_pieces() {
         let (records, positions, _) = read_all(&source, id, Position::Beginning, 1 << 16).await;
         let damages: Vec<_> = records.iter().map(|(_, text, damage)| (text.len(), *damage)).collect();
         assert_eq!(damages, [(7, None), (1000, Some(Damage::TooLarge)), (7, None)], "{id}");
-        // From behind the giant, only what follows it.
+        // After the long line, only what follows it.
         let (rest, ..) = read_all(&source, id, positions[positions.len() - 2].clone(), 1 << 16).await;
         assert!(rest.len() < 3, "{id}");
     }
 }
 
 #[tokio::test]
-async fn a_zstd_file_that_asks_for_a_large_window_is_a_damaged_one() {
+async fn a_zstd_file_with_a_large_window_counts_as_damaged() {
     let folder = tempfile::tempdir().unwrap();
     for (name, window) in [("a.ndjson.zst", WINDOW_LOG_MAX), ("b.ndjson.zst", WINDOW_LOG_MAX + 1)] {
         let file = std::fs::File::create(folder.path().join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! Files as shards: what is read, what its positions are, and that reading again from any position gives the rest.
+//! Files as shards: what is read, its positions, and that reading from any position returns exactly the rest.
 
 mod hostile;
 
@@ -35,7 +35,7 @@ async fn ids(source: &FileSource) -> Vec<String> {
 /// One record as read: sequence number, text, damage.
 type Record = (u128, String, Option<Damage>);
 
-/// What one read gave.
+/// What one read returned.
 #[derive(Debug, PartialEq)]
 enum Got {
     Chunk(Vec<Record>, Position),
@@ -74,7 +74,7 @@ async fn next(reader: &mut dyn ShardReader, bytes: usize) -> Got {
     }
 }
 
-/// Reads a shard until its tip or end: all records, every position on the way, and how it ended.
+/// Reads a shard to its tip or end: all records, every position, and how it ended.
 async fn read_all(source: &FileSource, id: &str, after: Position, bytes: usize) -> (Vec<Record>, Vec<Position>, Got) {
     let mut reader = source.open(&shard(id), &after).await.unwrap();
     let (mut records, mut positions) = (Vec::new(), vec![after]);
@@ -82,10 +82,10 @@ async fn read_all(source: &FileSource, id: &str, after: Position, bytes: usize) 
         match next(&mut *reader, bytes).await {
             Got::Chunk(more, through) => {
                 let before = positions.last().unwrap();
-                assert!(through > *before, "{through} lies behind {before}");
+                assert!(through > *before, "{through} is not after {before}");
                 for (sequence, _, _) in &more {
                     let at = Position::at(checkpoints::SequenceNumber::try_from(sequence.to_string()).unwrap());
-                    assert!(at > *before && at <= through, "{at} lies in ({before}, {through}]");
+                    assert!(at > *before && at <= through, "{at} is in ({before}, {through}]");
                 }
                 records.extend(more);
                 positions.push(through);
@@ -134,7 +134,7 @@ async fn a_folder_has_a_shard_for_each_file_of_lines_and_each_folder_of_json() {
 }
 
 #[tokio::test]
-async fn a_file_by_itself_is_a_shard_whatever_its_name() {
+async fn a_single_file_is_a_shard_whatever_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("export.log");
     std::fs::write(&path, "{\"a\":1}\n").unwrap();
@@ -145,7 +145,7 @@ async fn a_file_by_itself_is_a_shard_whatever_its_name() {
 }
 
 #[tokio::test]
-async fn lines_are_read_with_the_offsets_of_their_first_bytes_whatever_the_chunks() {
+async fn lines_have_the_offsets_of_their_first_bytes_for_any_chunk_size() {
     let folder = tempfile::tempdir().unwrap();
     let lines: Vec<String> = (0..200).map(|n| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(n % 50))).collect();
     let text = format!("\n{}\r\n\n  \n{}", lines[..100].join("\n"), lines[100..].join("\n"));
@@ -162,7 +162,7 @@ async fn lines_are_read_with_the_offsets_of_their_first_bytes_whatever_the_chunk
                 assert!(text[usize::try_from(*sequence).unwrap()..].starts_with(line.as_str()));
             }
             assert_eq!(end, if id == "a.ndjson" { Got::AtTip } else { Got::End });
-            // From any position on the way, exactly the rest is read.
+            // From every position, exactly the rest is read.
             let (position, seen) = (positions[positions.len() / 2].clone(), positions.len() / 2);
             let (rest, ..) = read_all(&source, id, position, bytes).await;
             let before = records.len() - rest.len();
@@ -191,25 +191,25 @@ async fn a_growing_file_is_followed_and_its_unfinished_line_waits() {
     file.write_all(b"o\nthree").unwrap();
     assert_eq!(next(&mut *reader, 100).await, Got::Chunk(vec![(4, "two".into(), None)], Position::at(7.into())));
     assert_eq!(next(&mut *reader, 100).await, Got::AtTip);
-    // Where the file is all that there will be, its last line needs no end.
+    // If the file is complete, its last line needs no end.
     let complete = source(folder.path(), true);
     let (records, positions, end) = read_all(&complete, "a.ndjson", Position::at(7.into()), 100).await;
     assert_eq!((texts(&records), end), (vec!["three"], Got::AtTip));
     assert_eq!(positions.last(), Some(&Position::at(12.into())));
-    // A line end that comes later is a blank line.
+    // A line end that is added later is a blank line.
     file.write_all(b"\nfour\n").unwrap();
     let (records, ..) = read_all(&complete, "a.ndjson", Position::at(12.into()), 100).await;
     assert_eq!(texts(&records), ["four"]);
 }
 
 #[tokio::test]
-async fn a_file_that_was_cut_is_an_error_that_says_what_to_do() {
+async fn a_truncated_file_is_an_error_that_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.ndjson"), "one\n").unwrap();
     let source = source(folder.path(), false);
     let message = source.open(&shard("a.ndjson"), &Position::at(99.into())).await.err().unwrap();
     assert!(matches!(message, SourceError::Unreadable { .. }));
-    assert!(message.to_string().contains("the file has 4 bytes, but 100 were read of it before"), "{message}");
+    assert!(message.to_string().contains("the file has 4 bytes, but 100 were read before"), "{message}");
     for id in ["../a.ndjson", "/etc/passwd", "x/../../y"] {
         assert!(source.open(&shard(id), &Position::Beginning).await.is_err(), "{id} leads out of the source");
     }
@@ -237,7 +237,7 @@ async fn a_line_that_is_too_long_keeps_its_first_bytes_and_its_neighbours() {
                     "{id} by {bytes}"
                 );
             } else {
-                // A chunk that holds the whole line leaves it to the decoder, which knows the limit as well.
+                // If a chunk contains the whole line, the decoder rejects it: it has the same limit.
                 assert_eq!(shape.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [0, 4, 200_005, 200_009]);
             }
         }
@@ -248,7 +248,7 @@ async fn a_line_that_is_too_long_keeps_its_first_bytes_and_its_neighbours() {
 }
 
 #[tokio::test]
-async fn a_damaged_compressed_file_gives_what_can_be_read_and_says_so() {
+async fn a_damaged_compressed_file_is_read_up_to_the_damage() {
     let folder = tempfile::tempdir().unwrap();
     let text: String = (0..2000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
     let mut cut = gzip(text.as_bytes());
@@ -257,7 +257,7 @@ async fn a_damaged_compressed_file_gives_what_can_be_read_and_says_so() {
     let mut zstd = zstd::bulk::compress(text.as_bytes(), 1).unwrap();
     zstd.truncate(zstd.len() - 10);
     std::fs::write(folder.path().join("cut.ndjson.zst"), zstd).unwrap();
-    std::fs::write(folder.path().join("none.ndjson.gz"), "this is no gzip").unwrap();
+    std::fs::write(folder.path().join("none.ndjson.gz"), "not gzip").unwrap();
     std::fs::create_dir(folder.path().join("d")).unwrap();
     std::fs::write(folder.path().join("d/1.json.gz"), &cut).unwrap();
     std::fs::write(folder.path().join("d/2.json"), "{\"after\":1}").unwrap();
@@ -270,10 +270,10 @@ async fn a_damaged_compressed_file_gives_what_can_be_read_and_says_so() {
         assert!(good.iter().all(|(_, _, damage)| damage.is_none()));
         let joined: String = texts(good).iter().map(|line| format!("{line}\n")).collect();
         assert!(text.starts_with(&joined), "{id}");
-        // Reading again from the end's position finds the end.
+        // Reading from the position of the end finds the end.
         let (_, positions, _) = read_all(&source, id, Position::Beginning, 100).await;
         let (rest, _, end) = read_all(&source, id, positions.last().unwrap().clone(), 100).await;
-        assert_eq!((rest, end), (vec![], Got::End), "{id}: the damage is told once");
+        assert_eq!((rest, end), (vec![], Got::End), "{id}: the damage is reported once");
     }
     let (records, ..) = read_all(&source, "d/", Position::Beginning, 100_000).await;
     assert_eq!(records.iter().filter(|(_, _, damage)| *damage == Some(Damage::DamagedFile)).count(), 1);
@@ -344,7 +344,7 @@ async fn a_large_json_file_of_lines_is_read_in_pieces() {
 }
 
 #[tokio::test]
-async fn a_file_that_comes_late_is_read_though_its_name_comes_first() {
+async fn a_late_file_is_read_although_its_name_sorts_first() {
     let folder = tempfile::tempdir().unwrap();
     let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
     std::fs::write(folder.path().join("m.json"), "{\"m\":1}").unwrap();
@@ -355,7 +355,7 @@ async fn a_file_that_comes_late_is_read_though_its_name_comes_first() {
     std::fs::write(folder.path().join("z.json"), "{\"z\":1}").unwrap();
     let tip = positions.last().unwrap().clone();
     assert!(matches!(first.behind(&shard("./"), &tip).await, Ok(Behind::Bytes(_))));
-    // Another process goes on from there, and a third reads everything again: all agree on every number.
+    // Another process continues from there, and a third reads everything again: all agree on every number.
     let second = source_on(folder.path(), true, Arc::clone(&lake));
     let (rest, ..) = read_all(&second, "./", tip, 100).await;
     assert_eq!(rest, [(2_000_000_000_000, "{\"a\":1}".into(), None), (3_000_000_000_000, "{\"z\":1}".into(), None)]);
@@ -365,13 +365,13 @@ async fn a_file_that_comes_late_is_read_though_its_name_comes_first() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stays_forgets_names_and_reads_every_file_once() {
+async fn a_long_lived_reader_drops_names_and_reads_every_file_once() {
     let folder = tempfile::tempdir().unwrap();
     let source = source(folder.path(), true);
     let mut reader = source.open(&shard("./"), &Position::Beginning).await.unwrap();
     let mut read = Vec::new();
     for round in 0..4 {
-        // Later files have earlier names, and those of earlier rounds are still there.
+        // Later files have earlier names, and the files of earlier rounds still exist.
         for n in 0..700 {
             let name = format!("{}-{n:03}.json", 9 - round);
             std::fs::write(folder.path().join(name), format!("{{\"n\":{}}}", round * 700 + n)).unwrap();
@@ -385,10 +385,10 @@ async fn a_reader_that_stays_forgets_names_and_reads_every_file_once() {
     }
     let expected: Vec<String> = (0..2_800).map(|n| format!("{{\"n\":{n}}}")).collect();
     assert_eq!(read, expected);
-    // From the middle of what another reader has forgotten.
+    // From the middle of what another reader has dropped.
     let (rest, ..) = read_all(&source, "./", Position::at(1_999_999_999_999_999.into()), 50).await;
     assert_eq!(texts(&rest), expected[1_999..]);
-    // Behind the middle lie those that are to be read, and what has no number yet.
+    // After the middle come files that are not read yet, and files without a number.
     std::fs::write(folder.path().join("0.json"), "{\"n\":1}").unwrap();
     let behind = async |at: u64| source.behind(&shard("./"), &Position::at(at.into())).await.unwrap();
     assert_eq!(behind(1_999_999_999_999_999).await, Behind::Bytes(801 * 10 + 7));
@@ -402,7 +402,7 @@ async fn two_processes_that_number_files_at_once_agree() {
     for n in 0..30 {
         std::fs::write(folder.path().join(format!("{n:02}.json")), format!("{{\"n\":{n}}}")).unwrap();
     }
-    // One of them hears of its own entry only by finding it taken.
+    // One of them learns of its own entry only because the number is taken.
     lake.fail("put_new", 0, crate::lake::Fault::LoseAfter);
     let lake: Arc<dyn ObjectStore> = Arc::new(lake);
     let one = source_on(folder.path(), true, Arc::clone(&lake));

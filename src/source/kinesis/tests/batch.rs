@@ -1,4 +1,4 @@
-//! Records to frames: what is left out, what is damaged, and where the position comes to be.
+//! Records to frames: which are left out, which are damaged, and the position after them.
 
 use pipeline::chunk::Framing;
 
@@ -14,7 +14,7 @@ fn at(sequence: u64, sub: u64) -> Position {
 fn add(batch: &mut Batch, sequence: &str, data: &[u8]) -> Result<(), Malformed> {
     let start = batch.buffer.len();
     batch.buffer.extend_from_slice(data);
-    batch.add(start, About { sequence, arrival_ms: Some(5), partition_key: Some("own") })
+    batch.add(start, RecordMeta { sequence, arrival_ms: Some(5), partition_key: Some("own") })
 }
 
 fn batch(after: Position) -> Batch {
@@ -43,7 +43,7 @@ fn three() -> Vec<u8> {
 }
 
 #[test]
-fn every_record_is_framed_and_the_position_is_behind_the_last() {
+fn every_record_has_a_frame_and_the_position_is_after_the_last() {
     let mut batch = batch(Position::Beginning);
     assert_eq!(batch.through(), Position::Beginning);
     add(&mut batch, "5", b"plain").unwrap();
@@ -58,7 +58,7 @@ fn every_record_is_framed_and_the_position_is_behind_the_last() {
 }
 
 #[test]
-fn what_was_read_before_is_left_out_down_to_a_record_of_an_aggregate() {
+fn records_that_were_read_before_are_left_out_even_within_an_aggregate() {
     for (after, left, through) in [
         (at(7, 0), vec!["7:1", "7:2", "9:0"], at(9, 0)),
         (at(7, 1), vec!["7:2", "9:0"], at(9, 0)),
@@ -91,7 +91,7 @@ fn a_broken_aggregate_is_one_damaged_record_with_all_its_bytes() {
 }
 
 #[test]
-fn a_record_that_is_too_large_is_told_apart_also_in_an_aggregate() {
+fn a_record_that_is_too_large_is_marked_even_within_an_aggregate() {
     let (fits, large) = ([b'x'; RECORD_BYTES_MAX], [b'x'; RECORD_BYTES_MAX + 1]);
     let mut batch = batch(Position::Beginning);
     add(&mut batch, "1", &fits).unwrap();
@@ -102,7 +102,7 @@ fn a_record_that_is_too_large_is_told_apart_also_in_an_aggregate() {
 }
 
 #[test]
-fn an_answer_out_of_order_is_not_used() {
+fn a_response_out_of_order_is_malformed() {
     for (first, second) in [("9", "7"), ("7", "7"), ("10", "9")] {
         let mut batch = batch(Position::Beginning);
         add(&mut batch, first, b"x").unwrap();

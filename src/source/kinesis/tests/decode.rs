@@ -1,4 +1,4 @@
-//! The scan against serde_json and base64: what it takes, it takes as they do.
+//! The scan compared with serde_json and base64: what it accepts, it reads as they do.
 
 use pipeline::chunk::Framing;
 use proptest::collection::vec;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use checkpoints::Position;
 
-/// The answer as serde reads it.
+/// The response as serde reads it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
@@ -58,7 +58,7 @@ fn by_serde(body: &[u8]) -> Option<(Envelope, Vec<Seen>)> {
     Some((Envelope { next, behind_ms, children }, seen))
 }
 
-/// An answer of these records, with white space and members that nobody knows.
+/// A response with these records, with white space and unknown members.
 fn body(records: &[(Vec<u8>, String, f64)], next: Option<&str>, children: &[String], order: usize) -> String {
     let quoted = |text: &str| serde_json::to_string(text).unwrap();
     let record = |(number, (data, key, arrival)): (usize, &(Vec<u8>, String, f64))| {
@@ -94,13 +94,13 @@ fn any_body() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn an_answer_is_read_as_serde_reads_it(body in any_body()) {
+    fn a_response_is_read_as_serde_reads_it(body in any_body()) {
         prop_assert_eq!(by_scan(body.as_bytes()).ok(), by_serde(body.as_bytes()));
         prop_assert!(by_scan(body.as_bytes()).is_ok());
     }
 
     #[test]
-    fn a_changed_answer_is_read_as_serde_reads_it_or_not_at_all(
+    fn a_changed_response_is_read_as_serde_reads_it_or_rejected(
         body in any_body(),
         changes in vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), prop::sample::select(&b"\"\\{}[],:0u"[..])]), 1..4),
         cut in proptest::option::weighted(0.2, any::<prop::sample::Index>()),
@@ -114,7 +114,7 @@ proptest! {
             body.truncate(cut.index(body.len()));
         }
         if let Ok(scanned) = by_scan(&body)
-            // A record without a partition key is fine with the scan, and with the SDK.
+            // Both the scan and the SDK accept a record without a partition key.
             && scanned.1.iter().all(|record| record.2.is_some())
         {
             prop_assert_eq!(Some(scanned), by_serde(&body), "{}", String::from_utf8_lossy(&body));
@@ -122,13 +122,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused(body in vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_read_or_rejected(body in vec(any::<u8>(), 0..200)) {
         let _ = by_scan(&body);
     }
 }
 
 #[test]
-fn escapes_are_understood_wherever_they_stand() {
+fn escapes_are_recognized_everywhere() {
     let body =
         br#"{"R\u0065cords":[{"Data":"AAA\/","SequenceNumber":"\u0031","PartitionKey":"\u00e4\ud83d\ude00\n"}]}"#;
     let seen = [("1".to_owned(), vec![0, 0, 63], Some("ä😀\n".to_owned()), None)];
@@ -136,7 +136,7 @@ fn escapes_are_understood_wherever_they_stand() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused() {
+fn an_unknown_form_is_rejected() {
     let record = r#"{"Data":"AAAA","SequenceNumber":"1","PartitionKey":"k"}"#;
     assert!(by_scan(format!(r#"{{"Records":[{record}]}}"#).as_bytes()).is_ok());
     for body in [
@@ -160,8 +160,8 @@ fn what_is_not_understood_is_refused() {
         format!(r#"{{"Records":[{record},]}}"#),
         "{\"Records\":[],\"a\":\"\\".to_owned(),
     ] {
-        assert!(matches!(by_scan(body.as_bytes()), Err(NotTaken::NotUnderstood(_))), "{body}");
+        assert!(matches!(by_scan(body.as_bytes()), Err(Rejected::NotRecognized(_))), "{body}");
     }
     let twice = format!(r#"{{"Records":[{record},{record}]}}"#);
-    assert!(matches!(by_scan(twice.as_bytes()), Err(NotTaken::Malformed(_))), "{twice}");
+    assert!(matches!(by_scan(twice.as_bytes()), Err(Rejected::Malformed(_))), "{twice}");
 }

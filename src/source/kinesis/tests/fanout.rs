@@ -1,4 +1,4 @@
-//! Reading by subscription: the same records as by asking, whatever becomes of a subscription.
+//! Reading by subscription: the same records as by polling, whatever happens to a subscription.
 
 use std::task::{Context, Waker};
 
@@ -24,7 +24,7 @@ async fn reader(fake: &Fake, after: &Position) -> Box<dyn ShardReader> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_is_sent_to_its_tip_and_on_from_any_position() {
+async fn a_shard_is_read_to_its_tip_from_any_position() {
     let fake = Fake::new(vec![open_shard("a", 1..=7)]);
     for after in 0..=7 {
         let position = if after == 0 { Position::Beginning } else { at(after, 0) };
@@ -43,7 +43,7 @@ async fn a_shard_is_sent_to_its_tip_and_on_from_any_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_shard_comes_with_its_children() {
+async fn the_end_of_a_shard_names_its_children() {
     for held in [vec![], vec![record(1, b"r1")], vec![record(1, b"r1"), record(2, b"r2"), Held::Gap]] {
         let expected = held.iter().filter(|held| matches!(held, Held::Record(..))).count() as u64;
         let closed = Some(vec!["b".to_owned(), "c".to_owned()]);
@@ -56,7 +56,7 @@ async fn the_end_of_a_shard_comes_with_its_children() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_fails_is_renewed_not_too_soon_and_nothing_is_lost_or_repeated() {
+async fn a_failed_subscription_is_renewed_after_a_pause_and_loses_and_repeats_nothing() {
     for code in ["ResourceInUseException", "LimitExceededException", "InternalFailure", "body:", "body:no event stream"]
     {
         let fake = Fake::new(vec![open_shard("a", 1..=5)]);
@@ -71,7 +71,7 @@ async fn a_subscription_that_fails_is_renewed_not_too_soon_and_nothing_is_lost_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_can_not_be_subscribed_to_is_polled_and_subscribed_to_later() {
+async fn a_shard_that_cannot_be_subscribed_to_is_polled_and_subscribed_to_later() {
     for (code, times) in [("LimitExceededException", 5), ("AccessDeniedException", 1)] {
         let fake = Fake::new(vec![open_shard("a", 1..=3)]);
         let mut reader = reader(&fake, &Position::Beginning).await;
@@ -87,7 +87,7 @@ async fn a_shard_that_can_not_be_subscribed_to_is_polled_and_subscribed_to_later
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_goes_on_where_the_last_event_said() {
+async fn a_subscription_continues_where_the_last_event_said() {
     let fake = Fake::new(vec![open_shard("a", [])]);
     let mut reader = reader(&fake, &Position::Since { ms: 5000 }).await;
     let message = json!({ "Records": [], "ContinuationSequenceNumber": "77", "MillisBehindLatest": 500 });
@@ -104,9 +104,9 @@ async fn a_subscription_goes_on_where_the_last_event_said() {
     assert_eq!(begins[1], json!({ "Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": "77" }));
 }
 
-/// As a stand-in does it that does not tell a shard's end to its subscribers.
+/// Some implementations do not report a shard's end to its subscribers.
 #[tokio::test(start_paused = true)]
-async fn subscriptions_that_end_again_and_again_before_their_time_are_given_up_for_polling() {
+async fn subscriptions_that_keep_ending_early_are_replaced_by_polling() {
     let closed = Some(vec!["b".to_owned()]);
     let fake = Fake::new(vec![FakeShard { closed, ..open_shard("a", [1]) }]);
     let message = json!({ "Records": [], "ContinuationSequenceNumber": "1", "MillisBehindLatest": 5 });
@@ -119,12 +119,12 @@ async fn subscriptions_that_end_again_and_again_before_their_time_are_given_up_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_came_while_nobody_waited_is_not_lost() {
+async fn an_event_that_arrived_before_a_read_is_not_lost() {
     let fake = Fake::new(vec![open_shard("a", 1..=6)]);
     let mut reader = reader(&fake, &Position::Beginning).await;
     let mut records = Vec::new();
     for polls in [0, 1, 2, 3, 5, 8, 13] {
-        // Waiting is given up after so many looks.
+        // The wait is dropped after this many polls of its future.
         let mut ready = reader.ready(Duration::ZERO);
         for _ in 0..polls {
             if ready.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
@@ -132,7 +132,7 @@ async fn an_event_that_came_while_nobody_waited_is_not_lost() {
             }
         }
         drop(ready);
-        let mut message = Told::default();
+        let mut message = Observed::default();
         message.add(reader.read(100, Vec::new()).await.unwrap());
         records.extend(message.records);
     }
@@ -150,7 +150,7 @@ async fn a_silent_subscription_is_renewed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_without_a_consumer_is_polled_where_none_can_be_had() {
+async fn a_stream_whose_consumer_cannot_be_registered_is_polled() {
     for code in ["AccessDeniedException", "LimitExceededException"] {
         let fake = Fake::new(vec![open_shard("a", [1])]);
         fake.fail("DescribeStreamConsumer", "ResourceNotFoundException");
@@ -163,7 +163,7 @@ async fn a_stream_without_a_consumer_is_polled_where_none_can_be_had() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_is_not_there_is_registered_also_by_two_at_once() {
+async fn a_missing_consumer_is_registered_even_by_two_workers_at_once() {
     for raced in [false, true] {
         let fake = Fake::new(vec![open_shard("a", [1])]);
         fake.fail("DescribeStreamConsumer", "ResourceNotFoundException");

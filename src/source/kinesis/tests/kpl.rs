@@ -1,4 +1,4 @@
-//! Aggregates as other implementations write them, and everything that an aggregate may not be.
+//! Aggregates of other implementations, and every way in which an aggregate is broken.
 
 use md5::{Digest, Md5};
 use proptest::collection::vec;
@@ -9,7 +9,7 @@ use super::*;
 /// Written by `aws-kinesis-agg` for Python: three records of alice, bob and alice.
 const THREE: &str = "f3899ac20a05616c6963650a03626f621a0b08001a077b226e223a317d1a0b08011a077b226e223a327d1a0b08001a077b22\
                      6e223a337d2c2e09d1324a5259bd1423734970b68c";
-/// By the same: two records with explicit hash keys, the second one empty.
+/// Written by the same library: two records with explicit hash keys, the second one empty.
 const HASH_KEYS: &str = "f3899ac20a05616c69636512013512273334303238323336363932303933383436333436333337343630373433313736\
                          383231313435351a0d080010001a077b226e223a317d1a06080010011a009d9ba71b8b4be4d90f746169f8935da3";
 
@@ -65,12 +65,12 @@ fn aggregates_of_another_implementation_are_opened() {
     ];
     assert!(is_aggregate(&hex(THREE)));
     assert_eq!(records(&hex(THREE)).unwrap(), expected);
-    // Their hash keys are those of two shards: both records count.
+    // Their hash keys belong to two shards: both records are kept.
     assert_eq!(records(&hex(HASH_KEYS)).unwrap(), [(alice.clone(), br#"{"n":1}"#.to_vec()), (alice, Vec::new())]);
 }
 
 #[test]
-fn an_aggregate_that_is_not_whole_is_broken() {
+fn a_truncated_or_changed_aggregate_is_broken() {
     let whole = hex(THREE);
     for cut in MAGIC.len()..whole.len() {
         assert!(is_aggregate(&whole[..cut]) && open(&whole[..cut]).is_err(), "cut at {cut}");
@@ -84,7 +84,7 @@ fn an_aggregate_that_is_not_whole_is_broken() {
 }
 
 #[test]
-fn what_says_more_than_it_has_is_broken() {
+fn a_message_that_claims_more_than_it_has_is_broken() {
     assert_eq!(open(&sealed(b"")), Err(Broken::Empty));
     assert_eq!(open(&aggregate(&["a"], &[])), Err(Broken::Empty));
     assert_eq!(open(&aggregate(&["a"], &[(1, b"{}")])), Err(Broken::PartitionKey));
@@ -109,12 +109,12 @@ fn what_says_more_than_it_has_is_broken() {
     for message in messages {
         assert_eq!(open(&sealed(message)), Err(Broken::Message), "{message:x?}");
     }
-    // An index into a table of hash keys that is not there.
+    // An index into a table of hash keys that does not exist.
     assert_eq!(open(&sealed(b"\x0a\x01a\x1a\x06\x08\x00\x10\x00\x1a\x00")), Err(Broken::PartitionKey));
 }
 
 #[test]
-fn tables_behind_the_records_tags_and_fields_of_later_versions_are_no_harm() {
+fn tables_after_the_records_tags_and_unknown_fields_are_accepted() {
     let message = b"\x1a\x0d\x08\x00\x22\x03\x0a\x01t\x1a\x02{}\x28\x07\x0a\x01a\x25abcd\x21abcdefgh\x2a\x01x";
     let mut message = message.to_vec();
     message[1] = 13;
@@ -123,7 +123,7 @@ fn tables_behind_the_records_tags_and_fields_of_later_versions_are_no_harm() {
 
 proptest! {
     #[test]
-    fn what_is_packed_is_opened(keys in vec("[a-z]{1,8}", 1..5), records in vec((any::<u64>(), vec(any::<u8>(), 0..300)), 1..50)) {
+    fn a_packed_aggregate_is_opened(keys in vec("[a-z]{1,8}", 1..5), records in vec((any::<u64>(), vec(any::<u8>(), 0..300)), 1..50)) {
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         let packed: Vec<(u64, &[u8])> =
             records.iter().map(|(key, data)| (key % keys.len() as u64, data.as_slice())).collect();
@@ -134,7 +134,7 @@ proptest! {
             prop_assert_eq!(&*record.partition_key, keys[usize::try_from(*key).unwrap()]);
             prop_assert_eq!(&aggregate[record.data.clone()], *data);
         }
-        // Between any two there is at least one byte that belongs to neither.
+        // Between any two records there is at least one byte that belongs to neither.
         prop_assert!(opened.windows(2).all(|two| two[0].data.end < two[1].data.start));
     }
 

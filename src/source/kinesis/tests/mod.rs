@@ -1,4 +1,4 @@
-//! The source against a fake service behind the real SDK; against a stand-in of Kinesis in `stack`.
+//! The source against a fake service behind the real SDK, and in `stack` against a local stack.
 
 mod fanout;
 mod polling;
@@ -65,17 +65,17 @@ fn open_shard(id: &str, sequences: impl IntoIterator<Item = u64>) -> FakeShard {
     FakeShard { id: id.to_owned(), held, ..FakeShard::default() }
 }
 
-/// What a reading gave: records as `sequence:sub=text`, then how it came to stop.
+/// What reading returned: records as `sequence:sub=text`, then how it ended.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
+struct Observed {
     records: Vec<String>,
     through: Option<Position>,
-    /// The children, if it came to the end; else it stands at the tip.
+    /// The children, if it reached the end; `None` at the tip.
     end: Option<Vec<String>>,
     empty_chunks: usize,
 }
 
-impl Told {
+impl Observed {
     fn add(&mut self, read: Read) -> bool {
         match read {
             Read::AtTip => return false,
@@ -101,17 +101,17 @@ impl Told {
 }
 
 /// Reads to the tip or the end.
-async fn read_all(reader: &mut dyn ShardReader) -> Result<Told, SourceError> {
-    let mut message = Told::default();
+async fn read_all(reader: &mut dyn ShardReader) -> Result<Observed, SourceError> {
+    let mut observed = Observed::default();
     loop {
         reader.ready(Duration::ZERO).await;
-        if !message.add(reader.read(1 << 20, Vec::new()).await?) {
-            return Ok(message);
+        if !observed.add(reader.read(1 << 20, Vec::new()).await?) {
+            return Ok(observed);
         }
     }
 }
 
-async fn read_shard(source: &KinesisSource, id: &str, after: &Position) -> Result<Told, SourceError> {
+async fn read_shard(source: &KinesisSource, id: &str, after: &Position) -> Result<Observed, SourceError> {
     let mut reader = source.open(&shard(id), after).await?;
     read_all(&mut *reader).await
 }

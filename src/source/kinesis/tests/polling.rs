@@ -1,4 +1,4 @@
-//! Reading by asking: every record once, whatever fails.
+//! Reading by polling: every record once, whatever fails.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ fn texts(sequences: impl IntoIterator<Item = u64>) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_is_read_to_its_tip_and_on_from_any_position() {
+async fn a_shard_is_read_to_its_tip_from_any_position() {
     let fake = Fake::new(vec![open_shard("a", 1..=250)]);
     let source = source(&fake).await;
     let message = read_shard(&source, "a", &Position::Beginning).await.unwrap();
@@ -27,7 +27,7 @@ async fn a_shard_is_read_to_its_tip_and_on_from_any_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_ways_to_decode_give_the_same() {
+async fn both_decoders_return_the_same() {
     let packed = aggregate(&["a", "b"], &[(0, b"one"), (1, b"two")]);
     let mut held = vec![record(1, b"{}"), record(2, b""), record(3, &packed), Held::Gap, record(4, &packed[..30])];
     held.extend((10..40).map(|sequence| record(sequence, &vec![b'x'; 10_000])));
@@ -45,10 +45,10 @@ async fn both_ways_to_decode_give_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_the_scan_does_not_know_is_asked_for_again() {
+async fn a_response_that_the_scan_rejects_is_requested_again() {
     let fake = Fake::new(vec![open_shard("a", 1..=3)]);
     let source = source(&fake).await;
-    // The SDK takes a list that is null for an empty one; the scan does not take it.
+    // The SDK reads a null list as an empty one; the scan rejects it.
     fake.fail("GetRecords", r#"body:{"Records":null,"NextShardIterator":"a/0","MillisBehindLatest":0}"#);
     let message = read_shard(&source, "a", &Position::Beginning).await.unwrap();
     assert_eq!(message.records, texts(1..=3));
@@ -57,7 +57,7 @@ async fn an_answer_that_the_scan_does_not_know_is_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_failure_that_passes_loses_or_repeats_a_record() {
+async fn temporary_failures_lose_and_repeat_no_record() {
     for code in [
         "ProvisionedThroughputExceededException",
         "LimitExceededException",
@@ -72,7 +72,7 @@ async fn no_failure_that_passes_loses_or_repeats_a_record() {
             let fake = Fake::new(vec![open_shard("a", 1..=250)]);
             let source = source(&fake).await;
             let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
-            let mut message = Told::default();
+            let mut message = Observed::default();
             for read in 0.. {
                 if read == skip {
                     fake.fail("GetRecords", code);
@@ -89,7 +89,7 @@ async fn no_failure_that_passes_loses_or_repeats_a_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_pass_in_minutes_becomes_an_error_that_may_pass() {
+async fn a_failure_that_lasts_for_minutes_becomes_a_retryable_error() {
     for (code, least_s, most_s) in [("ProvisionedThroughputExceededException", 290, 330), ("InternalFailure", 1, 10)] {
         let fake = Fake::new(vec![open_shard("a", [1])]);
         let source = source(&fake).await;
@@ -103,7 +103,7 @@ async fn what_does_not_pass_in_minutes_becomes_an_error_that_may_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_damaged_is_told_without_its_records() {
+async fn the_error_of_a_damaged_response_does_not_contain_its_records() {
     let secret = "c2VjcmV0IHNlY3JldA==";
     for end in ["", "}", "]", "]}x", ",\"PartitionKey\":\"secret key\"", ",\"SequenceNumber\":\"secret key\"}]}"] {
         let fake = Fake::new(vec![open_shard("a", [1])]);
@@ -121,12 +121,12 @@ async fn an_answer_that_is_damaged_is_told_without_its_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_stays_is_told_with_what_to_do() {
+async fn permanent_failures_say_what_to_do() {
     let fake = Fake::new(vec![open_shard("a", [1])]);
     let source = source(&fake).await;
     for (operation, code, expected) in [
-        ("GetShardIterator", "InvalidArgumentException", "is none of this shard"),
-        // The stream still lists the shard: something is wrong, and it is not taken for trimmed.
+        ("GetShardIterator", "InvalidArgumentException", "is not in this shard"),
+        // The stream still lists the shard, so its records did not expire: something else is wrong.
         ("GetShardIterator", "ResourceNotFoundException", "ResourceNotFoundException"),
         ("GetShardIterator", "AccessDeniedException", "needs the permission kinesis:GetShardIterator"),
         ("GetRecords", "AccessDeniedException", "needs the permission kinesis:GetRecords"),
@@ -142,7 +142,7 @@ async fn what_stays_is_told_with_what_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_was_trimmed_before_it_was_read_ends() {
+async fn a_shard_that_expired_before_it_was_read_ends() {
     let fake = Fake::new(vec![open_shard("b", [1])]);
     let source = source(&fake).await;
     fake.fail("GetShardIterator", "ResourceNotFoundException");
@@ -153,7 +153,7 @@ async fn a_shard_that_was_trimmed_before_it_was_read_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn empty_answers_before_the_tip_are_read_over() {
+async fn empty_responses_before_the_tip_are_skipped() {
     let held = vec![Held::Gap, Held::Gap, record(7, b"r7"), Held::Gap];
     let fake = Fake::new(vec![FakeShard { held: held.clone(), ..open_shard("a", []) }]);
     let source = source(&fake).await;
@@ -161,7 +161,7 @@ async fn empty_answers_before_the_tip_are_read_over() {
     let message = read_shard(&source, "a", &Position::Beginning).await.unwrap();
     assert_eq!((message.records, message.through, message.empty_chunks), (texts([7]), Some(at(7, 0)), 2));
     assert!(begun.elapsed() >= Duration::from_millis(600), "five reads a second at most");
-    // Closed, with nothing but emptiness behind the position.
+    // Closed, with only empty responses after the position.
     fake.with(|state| state.shards[0].closed = Some(vec!["b".to_owned(), "c".to_owned()]));
     let message = read_shard(&source, "a", &at(7, 0)).await.unwrap();
     assert_eq!((message.records, message.end), (vec![], Some(vec!["b".to_owned(), "c".to_owned()])));
@@ -174,7 +174,7 @@ async fn empty_answers_before_the_tip_are_read_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_comes_after_the_last_chunk_and_stays() {
+async fn the_end_follows_the_last_chunk_and_stays() {
     let closed = FakeShard { closed: Some(vec![]), ..open_shard("a", [1, 2]) };
     let source = source(&Fake::new(vec![closed])).await;
     let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
@@ -187,7 +187,7 @@ async fn the_end_comes_after_the_last_chunk_and_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_an_aggregate_that_another_consumer_committed_is_read_on_in_its_middle() {
+async fn the_rest_of_a_half_committed_aggregate_is_read() {
     let packed = aggregate(&["k"], &[(0, b"x"), (0, b"y"), (0, b"z")]);
     let fake = Fake::new(vec![FakeShard { held: vec![record(5, &packed), record(6, b"r6")], ..open_shard("a", []) }]);
     let source = source(&fake).await;
@@ -198,7 +198,7 @@ async fn half_an_aggregate_that_another_consumer_committed_is_read_on_in_its_mid
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reading_from_the_tip_misses_nothing_when_its_iterator_expires() {
+async fn reading_from_the_tip_misses_nothing_when_its_iterator_expires() {
     let fake = Fake::new(vec![open_shard("a", [1])]);
     let source = source(&fake).await;
     let mut reader = source.open(&shard("a"), &Position::Latest).await.unwrap();
@@ -209,7 +209,7 @@ async fn a_reading_from_the_tip_misses_nothing_when_its_iterator_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_records_are_asked_for_as_fit() {
+async fn as_many_records_are_requested_as_fit() {
     let held = (1..=5000).map(|sequence| record(sequence, &[b'x'; 100])).collect();
     let fake = Fake::new(vec![FakeShard { held, ..open_shard("a", []) }]);
     let source = source(&fake).await;
@@ -223,7 +223,7 @@ async fn as_many_records_are_asked_for_as_fit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_far_behind_a_position_is_comes_from_the_first_record_there() {
+async fn the_lag_of_a_position_is_the_age_of_the_first_record_after_it() {
     let now = u64::try_from(NOW_MS).unwrap();
     let fake = Fake::new(vec![open_shard("a", [1, 2])]);
     let source = source(&fake).await;
@@ -259,7 +259,7 @@ async fn shards_are_listed_page_by_page_with_the_parents_that_are_listed() {
         let source = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap();
         assert_eq!(source.serialized_id(), "123456789012:orders:1700000000");
         fake.with(|state| state.calls.clear());
-        // The second page is asked for with a token that is too old.
+        // The token of the second page is too old.
         fake.fail("ListShards", "LimitExceededException");
         let listed = source.shards().await.unwrap();
         let families: Vec<_> = listed
@@ -281,7 +281,7 @@ async fn shards_are_listed_page_by_page_with_the_parents_that_are_listed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_begins_again_when_its_token_is_too_old_and_goes_without_a_filter_where_none_is_known() {
+async fn a_list_restarts_after_an_expired_token_and_drops_a_filter_that_is_rejected() {
     let fake = Fake::new(vec![open_shard("a", []), open_shard("b", [])]);
     fake.with(|state| state.page = 1);
     let source = source(&fake).await;
@@ -295,7 +295,7 @@ async fn a_list_begins_again_when_its_token_is_too_old_and_goes_without_a_filter
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_can_not_be_opened_is_told_plainly() {
+async fn a_stream_that_cannot_be_opened_is_reported_plainly() {
     for (code, expected) in [
         ("ResourceNotFoundException", "there is no such stream"),
         ("AccessDeniedException", "kinesis:DescribeStreamSummary"),

@@ -1,7 +1,7 @@
-//! A stream behind the real SDK: an HTTP client that answers as Kinesis does, and fails as it is told to.
+//! A stream behind the real SDK: an HTTP client that responds as Kinesis does, with scripted failures.
 //!
-//! As small as these tests need it: sequence numbers are given, an iterator is the shard and a place in it, a subscription
-//! ends after what is there now.
+//! It is as small as these tests need it: sequence numbers are given, an iterator is a shard and an index in it, a subscription ends
+//! after the last record.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -18,12 +18,12 @@ use serde_json::{Value, json};
 pub(crate) const CREATED_S: i64 = 1_700_000_000;
 pub(crate) const ARN: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
 
-/// What a shard holds at one place.
+/// What a shard has at one index.
 #[derive(Clone)]
 pub(crate) enum Held {
     /// Sequence number, arrival in ms, bytes.
     Record(u64, i64, Vec<u8>),
-    /// A stretch without records: an answer that begins here is empty.
+    /// A stretch without records: a response that begins here is empty.
     Gap,
 }
 
@@ -32,26 +32,26 @@ pub(crate) struct FakeShard {
     pub(crate) id: String,
     pub(crate) parents: Vec<String>,
     pub(crate) held: Vec<Held>,
-    /// Where it was closed, its children.
+    /// Its children, if it is closed.
     pub(crate) closed: Option<Vec<String>>,
 }
 
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) shards: Vec<FakeShard>,
-    /// What goes wrong: operation, and the error's code; `body:…` answers 200 with that body; `reset` gives no answer.
+    /// Scripted failures: operation and error code; `body:…` responds 200 with that body; `reset` does not respond.
     pub(crate) faults: VecDeque<(&'static str, String)>,
-    /// Answers of 200 that are given as they are.
+    /// Bodies of responses with status 200.
     pub(crate) raw: VecDeque<(&'static str, Vec<u8>)>,
-    /// So many subscriptions say nothing, and never end.
+    /// This many subscriptions send nothing and never end.
     pub(crate) silent: usize,
-    /// What was asked.
+    /// The requests so far.
     pub(crate) calls: Vec<(String, Value)>,
-    /// Shards a page of ListShards has.
+    /// Shards on one page of ListShards.
     pub(crate) page: usize,
 }
 
-/// A fake service; clones are the same.
+/// A fake service. Clones share their state.
 #[derive(Clone, Default)]
 pub(crate) struct Fake(pub(crate) Arc<Mutex<State>>);
 
@@ -122,7 +122,7 @@ fn good(body: &Value) -> Answer {
 
 fn error(code: &str) -> Answer {
     let status = if code == "InternalFailure" { 500 } else { 400 };
-    (status, json!({ "__type": code, "message": "told by the fake" }).to_string().into_bytes())
+    (status, json!({ "__type": code, "message": "scripted failure" }).to_string().into_bytes())
 }
 
 impl State {
@@ -175,8 +175,8 @@ impl State {
         self.shards.iter().find(|shard| *id == shard.id)
     }
 
-    /// Where a reading begins in a shard.
-    fn place(shard: &FakeShard, kind: &Value, sequence: &Value, time: &Value) -> usize {
+    /// The index at which reading begins in a shard.
+    fn index_of(shard: &FakeShard, kind: &Value, sequence: &Value, time: &Value) -> usize {
         let sequence: u64 = sequence.as_str().map_or(0, |sequence| sequence.parse().unwrap());
         let ms = time.as_f64().map_or(0, |seconds| format!("{:.0}", seconds * 1000.0).parse::<i64>().unwrap());
         let first = |wanted: &dyn Fn(u64, i64) -> bool| {
@@ -195,8 +195,8 @@ impl State {
     fn iterator(&self, asked: &Value) -> Answer {
         let Some(shard) = self.shard(&asked["ShardId"]) else { return error("ResourceNotFoundException") };
         let sequence = &asked["StartingSequenceNumber"];
-        let place = State::place(shard, &asked["ShardIteratorType"], sequence, &asked["Timestamp"]);
-        good(&json!({ "ShardIterator": format!("{}/{place}", shard.id) }))
+        let index = State::index_of(shard, &asked["ShardIteratorType"], sequence, &asked["Timestamp"]);
+        good(&json!({ "ShardIterator": format!("{}/{index}", shard.id) }))
     }
 
     fn wire(held: &[Held]) -> Vec<Value> {
@@ -211,15 +211,15 @@ impl State {
         records.collect()
     }
 
-    /// The next records from a place on: they, the place behind them, whether more is behind that.
-    fn next(shard: &FakeShard, place: usize, limit: usize) -> (Vec<Value>, usize, bool) {
-        let mut held: &[Held] = &shard.held[place.min(shard.held.len())..];
+    /// The next records from an index on, the index after them, and whether there is more after that.
+    fn next(shard: &FakeShard, index: usize, limit: usize) -> (Vec<Value>, usize, bool) {
+        let mut held: &[Held] = &shard.held[index.min(shard.held.len())..];
         let gap = held.iter().position(|held| matches!(held, Held::Gap));
         held = match gap {
             Some(0) => &held[..1],
             gap => &held[..gap.unwrap_or(held.len()).min(limit)],
         };
-        let next = place + held.len();
+        let next = index + held.len();
         (State::wire(held), next, next < shard.held.len())
     }
 
@@ -230,10 +230,10 @@ impl State {
     }
 
     fn records(&self, asked: &Value) -> Answer {
-        let (id, place) = asked["ShardIterator"].as_str().unwrap().split_once('/').unwrap();
+        let (id, index) = asked["ShardIterator"].as_str().unwrap().split_once('/').unwrap();
         let shard = self.shard(&json!(id)).unwrap();
         let limit = usize::try_from(asked["Limit"].as_u64().unwrap()).unwrap();
-        let (records, next, more) = State::next(shard, place.parse().unwrap(), limit);
+        let (records, next, more) = State::next(shard, index.parse().unwrap(), limit);
         let mut body = json!({ "Records": records, "MillisBehindLatest": if more { 1000 } else { 0 } });
         if more || shard.closed.is_none() {
             body["NextShardIterator"] = json!(format!("{id}/{next}"));
@@ -243,16 +243,16 @@ impl State {
         good(&body)
     }
 
-    /// Events of two records each, until what is there has been sent.
+    /// Events of two records each, up to the last record.
     fn subscribe(&self, asked: &Value) -> Answer {
         let Some(shard) = self.shard(&asked["ShardId"]) else { return error("ResourceNotFoundException") };
         let from = &asked["StartingPosition"];
-        let mut place = State::place(shard, &from["Type"], &from["SequenceNumber"], &from["Timestamp"]);
+        let mut index = State::index_of(shard, &from["Type"], &from["SequenceNumber"], &from["Timestamp"]);
         let mut continuation = from["SequenceNumber"].as_str().unwrap_or("0").to_owned();
         let mut body = event("initial-response", &json!({}));
         loop {
-            let (records, next, more) = State::next(shard, place, 2);
-            place = next;
+            let (records, next, more) = State::next(shard, index, 2);
+            index = next;
             if let Some(last) = records.last() {
                 continuation = last["SequenceNumber"].as_str().unwrap().to_owned();
             }

@@ -1,4 +1,4 @@
-//! The source against a stand-in of Kinesis.
+//! The source against a local stack.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -6,11 +6,11 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::StreamStatus;
 
 use super::*;
+use crate::aws::Aws;
 use crate::clock::SystemClock;
-use crate::setup::aws::Aws;
 use crate::source::kinesis::kpl::tests::aggregate;
 
-/// A stream of its own, deleted at the end of a test.
+/// A new stream, deleted at the end of a test.
 struct Stand {
     client: aws_sdk_kinesis::Client,
     stream: String,
@@ -68,7 +68,7 @@ impl Stand {
     }
 }
 
-/// Reads all shards, parents before children, until they stand at their tips: the texts, each with how often it came.
+/// Reads all shards to their tips, parents before children: the texts, each with the number of times it was read.
 async fn read_stream(source: &KinesisSource, positions: &mut BTreeMap<ShardId, Position>) -> BTreeMap<String, u32> {
     let mut texts = BTreeMap::new();
     let mut done = HashSet::new();
@@ -119,7 +119,7 @@ async fn splits_and_merges_lose_and_repeat_nothing(mode: Mode) {
     stand.send(10).await;
     assert_eq!(read_stream(&source, &mut positions).await, each_once(60..80));
     assert_eq!(positions.values().filter(|position| **position == Position::End).count(), 3);
-    // All again, by a worker that knows nothing.
+    // A new worker reads everything again.
     assert_eq!(read_stream(&source, &mut BTreeMap::new()).await, each_once(0..80));
     stand.delete().await;
 }
@@ -130,10 +130,10 @@ async fn splits_and_merges_lose_and_repeat_nothing_by_polling() {
     splits_and_merges_lose_and_repeat_nothing(Mode::Polling).await;
 }
 
-/// No split here: some stand-ins never end the subscription of a closed shard.
+/// No split here: some local stacks never end the subscription of a closed shard.
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn subscriptions_give_every_record_once() {
+async fn subscriptions_read_every_record_once() {
     let mut stand = Stand::new(2).await;
     stand.send(20).await;
     let source = stand.open(Start::TrimHorizon, Mode::FanOut { consumer: "shardlake".to_owned() }).await;
@@ -141,7 +141,7 @@ async fn subscriptions_give_every_record_once() {
     assert_eq!(read_stream(&source, &mut positions).await, each_once(0..20));
     stand.send(20).await;
     assert_eq!(read_stream(&source, &mut positions).await, each_once(20..40));
-    // Another worker of the same consumer, right behind this one.
+    // Another worker with the same consumer, right after this one.
     let other = stand.open(Start::TrimHorizon, Mode::FanOut { consumer: "shardlake".to_owned() }).await;
     assert_eq!(read_stream(&other, &mut BTreeMap::new()).await, each_once(0..40));
     stand.delete().await;
@@ -149,7 +149,7 @@ async fn subscriptions_give_every_record_once() {
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn a_start_at_a_time_leaves_out_what_came_before_also_across_a_split() {
+async fn a_start_at_a_time_leaves_out_earlier_records_even_across_a_split() {
     let mut stand = Stand::new(1).await;
     stand.send(10).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -165,7 +165,7 @@ async fn a_start_at_a_time_leaves_out_what_came_before_also_across_a_split() {
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn aggregates_are_opened_and_positions_within_them_hold() {
+async fn aggregates_are_opened_and_positions_within_them_are_kept() {
     let stand = Stand::new(1).await;
     let packed = aggregate(&["a", "b"], &[(0, b"r0"), (1, b"r1"), (0, b"r2")]);
     let put = stand.client.put_record().stream_name(&stand.stream).partition_key("a");
@@ -182,7 +182,7 @@ async fn aggregates_are_opened_and_positions_within_them_hold() {
 
 #[tokio::test]
 #[ignore = "needs the local AWS stack: localstack/run"]
-async fn a_stream_that_was_made_anew_is_refused_and_one_that_is_not_there_too() {
+async fn a_recreated_or_missing_stream_is_refused() {
     let stand = Stand::new(1).await;
     let lake: Arc<MemoryStore> = Arc::new(MemoryStore::new());
     let config = stand.config(Start::Latest, Mode::Polling);

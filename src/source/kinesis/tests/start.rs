@@ -1,4 +1,4 @@
-//! A stream's start is settled once.
+//! A stream's start is recorded once.
 
 use super::*;
 use crate::clock::Clock;
@@ -27,7 +27,7 @@ async fn settled(
 }
 
 #[tokio::test]
-async fn latest_means_the_time_of_the_first_start_for_good() {
+async fn latest_always_means_the_time_of_the_first_start() {
     let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
     for (now, start) in [(50, Start::Latest), (90, Start::Latest), (99, Start::TrimHorizon), (99, Start::At { ms: 70 })]
     {
@@ -42,7 +42,7 @@ async fn latest_means_the_time_of_the_first_start_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_written_by_a_request_whose_reply_was_lost_stands() {
+async fn an_object_written_by_a_request_whose_response_was_lost_counts() {
     let store = MemoryStore::new();
     store.fail("put_new", 0, Fault::LoseAfter);
     let lake: Arc<dyn ObjectStore> = Arc::new(store);
@@ -51,7 +51,7 @@ async fn what_was_written_by_a_request_whose_reply_was_lost_stands() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_made_anew_is_refused() {
+async fn a_recreated_stream_is_refused() {
     let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
     settled(&lake, 50, &identity(1_000_123), Start::TrimHorizon).await.unwrap();
     // The same second: not every service keeps milliseconds.
@@ -68,17 +68,17 @@ async fn a_stream_that_was_made_anew_is_refused() {
 }
 
 #[tokio::test]
-async fn a_damaged_object_and_a_start_ahead_of_now_are_refused() {
+async fn a_damaged_object_and_a_start_in_the_future_are_refused() {
     let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
     let message = settled(&lake, 50, &identity(1000), Start::At { ms: 51 }).await.unwrap_err();
-    assert!(message.to_string().contains("lies ahead of now"), "{message}");
+    assert!(message.to_string().contains("is in the future"), "{message}");
     lake.put_new(&key(&StreamName::new("orders").unwrap()), Bytes::from_static(b"{}")).await.unwrap();
     let message = settled(&lake, 50, &identity(1000), Start::Latest).await.unwrap_err();
     assert!(message.to_string().contains("damaged"), "{message}");
 }
 
 #[test]
-fn any_stream_has_a_key_of_its_own() {
+fn every_stream_has_its_own_key() {
     let names = ["orders", "Orders", "a/b", "a%2Fb", ".", "..", "ströme", "file:///x"].map(str::to_owned);
     let long = [format!("{}a", "x".repeat(900)), format!("{}b", "x".repeat(900))];
     let keys: std::collections::BTreeSet<_> =

@@ -35,11 +35,11 @@ use checkpoints::{DynamoStore, Position, SequenceNumber, ShardId, ShardKey, Stre
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::Value;
+use shardlake::aws::Aws;
 use shardlake::clock::SharedClock;
 use shardlake::commit::Stores;
-use shardlake::lake::{ObjectStore, S3Options, S3Place, S3Store};
+use shardlake::lake::{ObjectStore, S3Location, S3Options, S3Store};
 use shardlake::retry::RetryPolicy;
-use shardlake::setup::aws::Aws;
 use shardlake::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, ShardSource, Start};
 
 use crate::environment::{Connected, Environment, RecordId, Row, STREAMS};
@@ -139,8 +139,8 @@ fn ids(streams: &[StreamName], ids: BTreeMap<StreamName, String>) -> StreamIds {
 }
 
 fn lake(aws: &Aws) -> Arc<dyn ObjectStore> {
-    let place = S3Place { bucket: BUCKET.to_owned(), prefix: PREFIX.to_owned() };
-    Arc::new(S3Store::new(aws.s3(), place, &S3Options::default()).expect("a plain place"))
+    let location = S3Location::new(BUCKET, PREFIX).expect("a valid bucket and prefix");
+    Arc::new(S3Store::new(aws.s3(), location, &S3Options::default()).expect("default options are valid"))
 }
 
 /// Clients whose requests are answered by the models.

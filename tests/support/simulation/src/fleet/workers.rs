@@ -14,6 +14,7 @@ use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::log::RollUpConfig;
+use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, StopConfig, WorkerSettings};
 use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -130,6 +131,8 @@ impl Fleet {
         let file_bytes = self.rng.one_of(&[1_000, 1 << 20]);
         let epoch_interval = Duration::from_millis(200 + self.rng.below(2_000));
         let until_caught_up = self.rng.chance(500);
+        // With little time to stop, a commit is cut off where it is.
+        let stop_within = Duration::from_secs(self.rng.one_of(&[1, 25]));
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let (counters, stopped, environment) = (Arc::clone(&progress), stop.clone(), Arc::clone(&self.environment));
         let (its_network, its_name) = (Arc::clone(&network), me.clone());
@@ -137,6 +140,13 @@ impl Fleet {
         let task = tokio::spawn(async move {
             let connected =
                 environment.connect(&its_network, Arc::clone(&clock)).await.map_err(|_| Failed::Connecting)?;
+            let settings = WorkerSettings {
+                output: OutputConfig { file_bytes, ..OutputConfig::default() },
+                commit: CommitConfig { interval: epoch_interval, input_bytes: 1 << 30 },
+                leases: LeaseConfig { failover: FAILOVER, hand_off: Duration::from_secs(8) },
+                limits: Limits { memory, threads, open_objects: 16, ..Limits::default() },
+                stop: StopConfig { within: stop_within },
+            };
             let config = WorkerConfig {
                 me: its_name.clone(),
                 sources: connected.sources,
@@ -145,15 +155,8 @@ impl Fleet {
                 clock,
                 compute: Compute::Inline,
                 lanes,
-                threads,
-                memory,
+                settings,
                 encoder: EncoderConfig::default(),
-                file_bytes,
-                open_objects: 16,
-                epoch_interval,
-                epoch_input_bytes: 1 << 30,
-                failover: FAILOVER,
-                hand_off: Duration::from_secs(8),
                 roll_ups: ROLL_UPS,
                 until_caught_up,
             };
@@ -202,6 +205,7 @@ fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
         WorkerError::Leases(error) => error.is_retryable() || refused,
         // A service refuses an upload that a lifecycle rule has aborted.
         WorkerError::Lake(_) | WorkerError::Shards { .. } | WorkerError::Raw(_) => true,
+        WorkerError::StopTimedOut { .. } => true,
         WorkerError::Encode(_) => false,
     };
     if is_broken || !may_happen { Err(format!("a worker ended: {text}")) } else { Ok(()) }

@@ -1,12 +1,14 @@
 //! AWS: one configuration for all clients.
 //!
-//! Owns: how clients are made: the SDK's own settings and credentials (environment, profiles, roles), one HTTP stack, time
-//! limits of one attempt, and counting the requests that go out. Does not own: what is asked of a service (`lake`, `source`,
-//! the checkpoints crate), or how long a call that failed is tried again (`retry`): an attempt that fails is repeated twice by
-//! the SDK itself, with its own backoff, and then by the caller.
+//! Owns: how clients are made (the SDK's own settings and credentials, one HTTP stack, a time limit for each attempt), counting
+//! the requests that go out, and what a trial of a permission shows (`permissions`). Does not own: which requests are sent
+//! (`lake`, `source`, the checkpoints crate), or how long a failed call is retried (`retry`). The SDK itself retries a failed
+//! attempt twice, with its own backoff; after that the caller decides.
 //!
-//! Nothing here shadows a setting of the SDK: `AWS_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3` and so
+//! Nothing here overrides a setting of the SDK: `AWS_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3` and so
 //! on mean what AWS says they mean.
+
+pub mod permissions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +26,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 /// Longest attempt of a small request.
 const SMALL_ATTEMPT: Duration = Duration::from_secs(10);
-/// Longest attempt of a request that shows others that the worker is alive: a few of them must fit the failover time.
+/// Longest attempt of a lease request. It shows peers that the worker is alive, so a few attempts must fit the failover time.
 const LEASE_ATTEMPT: Duration = Duration::from_secs(3);
 /// Longest attempt of a request that carries megabytes.
 const LARGE_ATTEMPT: Duration = Duration::from_secs(60);
@@ -50,12 +52,20 @@ impl Aws {
         Aws { config, requests: RequestCounter::default() }
     }
 
-    /// The region; `None` where none is set.
+    /// The settings that an earlier step read because the configuration names something of AWS.
+    ///
+    /// # Panics
+    /// They were not read: a fault of the program.
+    pub fn required(aws: Option<&Aws>) -> &Aws {
+        aws.expect("the SDK's settings were read, since the configuration names something of AWS")
+    }
+
+    /// The region; `None` if none is set.
     pub fn region(&self) -> Option<&str> {
         self.config.region().map(AsRef::as_ref)
     }
 
-    /// Requests that went out, repeated ones too, by service and operation.
+    /// Requests that were sent, including retries, by service and operation.
     pub fn requests(&self) -> &RequestCounter {
         &self.requests
     }
@@ -80,7 +90,7 @@ impl Aws {
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
-    /// A client of S3. Where an endpoint is set, it is no AWS, and buckets are in the path, not in the host's name.
+    /// A client of S3. If an endpoint is set, it is not AWS: the bucket is then in the path and not in the host name.
     pub fn s3(&self) -> aws_sdk_s3::Client {
         let config = aws_sdk_s3::config::Builder::from(&self.config)
             .timeout_config(Self::attempt(LARGE_ATTEMPT))
@@ -107,7 +117,16 @@ impl Aws {
     }
 }
 
-/// Counts requests as they go out.
+/// Whether a resource of the account was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// It was made.
+    Made,
+    /// It existed.
+    Existed,
+}
+
+/// Counts requests when they are sent.
 #[derive(Debug, Clone, Default)]
 pub struct RequestCounter {
     counts: Arc<Mutex<BTreeMap<String, u64>>>,

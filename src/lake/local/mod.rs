@@ -1,17 +1,19 @@
 //! A lake in a folder.
 //!
-//! Owns: how the protocol's terms map to files. An upload is a file `_staging/<upload id>`, made complete by a hard link to
-//! its place, which is atomic and never replaces a file; then the staged name is removed. A crash between the two leaves
-//! both names, and completing again finds the place taken.
+//! Owns: how the protocol's terms map to files. An upload is a file `_staging/<upload id>`. Completing it makes a hard link at
+//! the object's path, which is atomic and never replaces a file, and then removes the staged name. A crash between the two
+//! leaves both names; completing again finds the path taken by the same file.
 //!
-//! [`flush`](crate::lake::ObjectStore::flush) syncs what was written since the last one: file by file, or, where there
-//! are many, the whole file system at once. Does not own: the checkpoint database beside the lake.
+//! [`flush`](crate::lake::ObjectStore::flush) syncs what was written since the last one: file by file, or the whole file system
+//! at once if there are many files. Does not own: the checkpoint database in the same folder.
 //!
-//! A file that is not there is told apart from a lake that is not there: a folder that was moved away, or whose disk was
-//! unmounted, has lost no upload and no object, and nothing is made in its place; nor is anything written into another
-//! folder that somebody put there. (Looking and writing are two calls: a folder that is exchanged between them gets one file.)
+//! A missing lake directory means *unavailable*, never *empty*: a folder that was moved or unmounted has lost no upload and no
+//! object, and nothing is created in its place. Nothing is written into another folder that took its place either. The check and
+//! the write are two calls: if the folder is exchanged between them, one file is written into the other folder.
 //!
-//! Limits: one machine. File systems without hard links are refused when the lake is opened.
+//! Limits: one machine. Opening refuses a file system without hard links.
+
+pub(in crate::lake) mod backend;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -22,15 +24,14 @@ use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pipeline::layout::STAGING;
 
 use crate::lake::{
     Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
     UploadInfo, Written,
 };
 
-/// Where uploads wait, below the lake.
-const STAGING: &str = "_staging";
-/// Names that were written from which on the whole file system is synced at once.
+/// From this many written names on, the whole file system is synced at once.
 const SYNC_ALL_FROM: usize = 64;
 
 /// A lake in a folder. Clones share it.
@@ -42,24 +43,24 @@ pub struct LocalStore {
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
-    /// What is there as long as the lake is: where uploads wait, or at least the folder itself.
-    sign: PathBuf,
-    /// Which folder that was when the lake was opened.
+    /// The path that shows that the lake is there: the staging folder, or the lake's folder if there is none.
+    witness: PathBuf,
+    /// Which folder that path named when the lake was opened.
     identity: Option<Identity>,
     /// Files and folders that were written and not yet synced.
     unsynced: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl LocalStore {
-    /// Opens the lake in a folder, making the folder if it is not there.
+    /// Opens the lake in a folder, and creates the folder if it does not exist.
     ///
     /// # Errors
-    /// The folder can't be made or written, or its file system has no hard links.
+    /// The folder cannot be created or written, or its file system has no hard links.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, LakeError> {
         Self::open_with(root.into(), |staging| fs::create_dir_all(staging))
     }
 
-    /// Opens a lake that is known to be in a folder; of that, nothing is made but what a copy may lack.
+    /// Opens a lake that is known to be in a folder. Creates only the staging folder, which a copy may lack.
     ///
     /// # Errors
     /// As [`open`](Self::open), and there is no lake.
@@ -74,18 +75,18 @@ impl LocalStore {
         let operation = format!("open the lake {}", root.display());
         let refused =
             |error: &io::Error| LakeError::Refused { operation: operation.clone(), problem: error.to_string() };
-        let sign = root.join(STAGING);
-        make(&sign).map_err(|error| refused(&error))?;
-        let identity = identity(&sign).map_err(|error| refused(&error))?;
-        let inner = Inner { sign, identity, root, unsynced: Mutex::default() };
+        let witness = root.join(STAGING);
+        make(&witness).map_err(|error| refused(&error))?;
+        let identity = identity(&witness).map_err(|error| refused(&error))?;
+        let inner = Inner { witness, identity, root, unsynced: Mutex::default() };
         inner.probe_links().map_err(|error| LakeError::Refused {
             operation,
-            problem: format!("{error}; a lake needs a folder that can be written, on a file system with hard links"),
+            problem: format!("{error}; a lake needs a writable folder on a file system with hard links"),
         })?;
         Ok(LocalStore { inner: Arc::new(inner) })
     }
 
-    /// Opens a lake only to read it.
+    /// Opens a lake for reading.
     ///
     /// # Errors
     /// There is no such folder.
@@ -93,10 +94,10 @@ impl LocalStore {
         let root = root.into();
         if root.is_dir() {
             let staging = root.join(STAGING);
-            // A lake that was copied may have none.
-            let sign = if staging.is_dir() { staging } else { root.clone() };
-            let identity = identity(&sign).ok().flatten();
-            return Ok(LocalStore { inner: Arc::new(Inner { root, sign, identity, unsynced: Mutex::default() }) });
+            // A copy of a lake may have none.
+            let witness = if staging.is_dir() { staging } else { root.clone() };
+            let identity = identity(&witness).ok().flatten();
+            return Ok(LocalStore { inner: Arc::new(Inner { root, witness, identity, unsynced: Mutex::default() }) });
         }
         let operation = format!("open the lake {}", root.display());
         Err(LakeError::Refused { operation, problem: "there is no such folder".to_owned() })
@@ -122,18 +123,18 @@ impl LocalStore {
 }
 
 impl Inner {
-    /// An error if the lake as a whole is not where it was.
+    /// Checks that the lake as a whole is where it was.
     fn is_there(&self) -> io::Result<()> {
-        let what = match identity(&self.sign)? {
+        let what = match identity(&self.witness)? {
             found if found.is_some() && found == self.identity => return Ok(()),
-            None => "is not there any more",
-            Some(_) => "was moved away, and another one is in its place",
+            None => "does not exist any more",
+            Some(_) => "was moved away, and another lake is in its place",
         };
-        let problem = format!("the lake {} {what}; bring it back and start again", self.root.display());
+        let problem = format!("the lake {} {what}; restore it and start again", self.root.display());
         Err(io::Error::new(io::ErrorKind::NotFound, problem))
     }
 
-    /// The answer of a call that found no file: there is none, if there is a lake.
+    /// The result of a call that found no file: `answer` if the lake is there, else an error.
     fn none<T>(&self, answer: T) -> io::Result<T> {
         self.is_there().map(|()| answer)
     }
@@ -143,12 +144,12 @@ impl Inner {
     }
 
     fn staged(&self, id: &UploadId) -> io::Result<PathBuf> {
-        // The id comes back from manifests: it must be a plain name.
+        // The id comes from a manifest: it must be a plain name.
         let plain = !id.0.is_empty() && id.0.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         if plain {
             Ok(self.root.join(STAGING).join(&id.0))
         } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{}' is no upload id", id.0)))
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{}' is not a valid upload id", id.0)))
         }
     }
 
@@ -156,7 +157,7 @@ impl Inner {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
     }
 
-    /// Makes the folders above a path, noting those that are new.
+    /// Creates the folders above a path and notes the new ones for the next sync.
     fn make_folders(&self, path: &Path) -> io::Result<()> {
         let Some(folder) = path.parent() else { return Ok(()) };
         if !folder.is_dir() {
@@ -173,13 +174,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes a file whole and durably, if there is none of its name.
+    /// Writes a whole file durably, if its name is free.
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<Written> {
         self.is_there()?;
         self.make_folders(path)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix("put-");
-        // As every other file of the lake: what the umask allows.
+        // The mode of every other file of the lake: what the umask allows.
         #[cfg(unix)]
         let builder = builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut temporary = builder.tempfile_in(self.root.join(STAGING))?;
@@ -191,7 +192,7 @@ impl Inner {
             Err(error) => return Err(error),
         };
         drop(temporary);
-        // The name must be durable as well, and with it the folders that were made for it.
+        // The name must be durable as well, and so must the folders that were created for it.
         self.sync()?;
         Ok(written)
     }
@@ -205,7 +206,7 @@ impl Inner {
                 Ok(Completion::Completed)
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // A crash may have come between the link and the removal: then both names are one file.
+                // After a crash between the link and the removal, both names are one file.
                 if same_file(&staged, &place)? {
                     fs::remove_file(&staged)?;
                     return Ok(Completion::Completed);
@@ -217,7 +218,7 @@ impl Inner {
         }
     }
 
-    /// Removes a file; one that is gone is fine.
+    /// Removes a file, if it exists.
     fn remove(&self, path: &Path) -> io::Result<()> {
         match fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.none(()),
@@ -243,7 +244,7 @@ impl Inner {
         for path in unsynced {
             match File::open(path) {
                 Ok(file) => file.sync_all()?,
-                // Aborted meanwhile.
+                // It was aborted in the meantime.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_there()?,
                 Err(error) => return Err(error),
             }
@@ -370,7 +371,7 @@ impl ObjectStore for LocalStore {
     async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, LakeError> {
         let (prefix, after) = (prefix.to_owned(), after.to_owned());
         self.run(format!("list {prefix}"), move |inner| {
-            // Folders can be listed, prefixes of names can't: list the folder that the prefix is in.
+            // Only whole folders can be listed: list the one that contains the prefix.
             let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
             let mut objects = Vec::new();
             let wanted = |key: &str| key.starts_with(&prefix) && *key > *after;
@@ -415,7 +416,7 @@ fn list_below(
         let kind = entry.file_type()?;
         let name = path.strip_prefix(root).ok().and_then(Path::to_str);
         if kind.is_dir() {
-            // What waits to become an object is none.
+            // Staged uploads are not objects.
             if name != Some(STAGING) {
                 list_below(root, &path, wanted, objects)?;
             }
@@ -437,13 +438,13 @@ fn modified_ms(metadata: &fs::Metadata) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What tells a file or folder from another one that has its name: device and inode.
+/// What distinguishes a file or folder from another one with the same name: device and inode.
 #[cfg(unix)]
 type Identity = (u64, u64);
 #[cfg(not(unix))]
 type Identity = ();
 
-/// Which file or folder this is; `None` if there is none.
+/// The identity of a file or folder; `None` if there is none.
 fn identity(path: &Path) -> io::Result<Option<Identity>> {
     match fs::metadata(path) {
         #[cfg(unix)]
@@ -458,7 +459,7 @@ fn identity(path: &Path) -> io::Result<Option<Identity>> {
     }
 }
 
-/// Whether two names are of one file; where that can't be told, they are not.
+/// Whether two names are of one file; `false` if the platform cannot tell.
 fn same_file(left: &Path, right: &Path) -> io::Result<bool> {
     let left = identity(left)?;
     Ok(cfg!(unix) && left.is_some() && left == identity(right)?)
@@ -469,7 +470,7 @@ fn lake_error(operation: String, error: &io::Error) -> LakeError {
     let problem = error.to_string();
     match error.kind() {
         Kind::StorageFull | Kind::QuotaExceeded => {
-            LakeError::Refused { operation, problem: format!("{problem}; make room and start again") }
+            LakeError::Refused { operation, problem: format!("{problem}; free some space and start again") }
         }
         Kind::PermissionDenied | Kind::ReadOnlyFilesystem => LakeError::Refused {
             operation,

@@ -1,0 +1,378 @@
+//! The table of keys of `shardlake.toml`.
+//!
+//! Owns: which sections and keys there are, with their kinds, defaults and documentation. Parsing, defaults, the flags of the
+//! command line, `config check` and the tables in `docs/configuration.md` all come from here. Does not own: the keys of one kind of
+//! source or lake (its `backend` file; they are listed here through the registry), rules between keys (`resolve`).
+//!
+//! To add a key: a field in `config`, an entry here, and the place that uses it. Then regenerate the documentation, as the test in
+//! `docs` says.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use checkpoints::StreamName;
+use pipeline::line_objects::LineCodec;
+
+use crate::config::{KeySource, Settings, SourceSettings};
+use crate::lake::backends::{self as lakes, LakeUrl};
+use crate::lease_stores::CheckpointsUrl;
+use crate::raw::RawTo;
+use crate::settings::{Fallback, Key, Kind, Only, Setting, Within};
+use crate::source::backends::{self as sources, SourceUrl};
+
+/// A section and its keys, in the order in which they are read and shown.
+pub(crate) struct Section<S: 'static> {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What it is about.
+    pub(crate) doc: &'static str,
+    pub(crate) keys: Vec<Box<dyn Setting<S>>>,
+}
+
+impl<S> Section<S> {
+    fn new(name: &'static str, doc: &'static str, keys: Vec<Key<S>>) -> Self {
+        let keys = keys.into_iter().map(|key| Box::new(key) as Box<dyn Setting<S>>).collect();
+        Section { name, doc, keys }
+    }
+}
+
+/// The sections that a file may have once.
+pub(crate) static SECTIONS: LazyLock<Vec<Section<Settings>>> = LazyLock::new(|| {
+    let mut lake = Section::new("lake", "Where the lake is, and how its objects are stored.", lake_keys());
+    lake.keys.extend(lakes::keys().into_iter().map(|(backend, key)| {
+        let only: Only<Settings> = (backend, |settings| settings.lake.as_ref().map(|url| url.backend().name()));
+        let key = Within { key, part: |settings: &mut Settings| &mut settings.lake_options, only: Some(only) };
+        Box::new(key) as Box<dyn Setting<Settings>>
+    }));
+    vec![
+        lake,
+        Section::new("checkpoints", "Where positions and leases are kept.", checkpoints_keys()),
+        Section::new("anonymize", "The pseudonym key.", anonymize_keys()),
+        Section::new("raw", "Records as they were received, below `raw/`.", raw_keys()),
+        Section::new("parquet", "The files in `processed/`.", parquet_keys()),
+        Section::new("commit", "When what was read becomes visible.", commit_keys()),
+        Section::new("leases", "How workers share the shards.", leases_keys()),
+        Section::new("limits", "What bounds the worker.", limits_keys()),
+        Section::new("stop", "How a worker ends after SIGTERM or SIGINT.", stop_keys()),
+    ]
+});
+
+/// `[[source]]`, which a file may have many times.
+pub(crate) static SOURCE: LazyLock<Section<SourceSettings>> = LazyLock::new(|| {
+    let mut source = Section::new("source", "Where records come from. May be repeated.", source_keys());
+    source.keys.extend(sources::keys().into_iter().map(|(backend, key)| {
+        let only: Only<SourceSettings> = (backend, |source| source.url.as_ref().map(|url| url.backend().name()));
+        let key = Within { key, part: |source: &mut SourceSettings| &mut source.options, only: Some(only) };
+        Box::new(key) as Box<dyn Setting<SourceSettings>>
+    }));
+    source
+});
+
+/// `[[dataset]]`, which a file may have many times.
+pub(crate) static DATASET: LazyLock<Section<Option<PathBuf>>> =
+    LazyLock::new(|| Section::new("dataset", "Definitions of datasets. May be repeated.", dataset_keys()));
+
+fn source_keys() -> Vec<Key<SourceSettings>> {
+    vec![
+        Key {
+            name: "url",
+            kind: Kind::Text {
+                form: "`kinesis://STREAM`, a file or a folder",
+                read: |source, text| {
+                    source.url = Some(SourceUrl::parse(text)?);
+                    Ok(())
+                },
+                show: |source| source.url.as_ref().map(ToString::to_string),
+            },
+            default: Fallback::Required,
+            doc: "The stream, or files: `.ndjson`, `.jsonl`, `.json`, each also `.gz` or `.zst`.",
+        },
+        Key {
+            name: "name",
+            kind: Kind::Text {
+                form: "name",
+                read: |source, text| {
+                    StreamName::new(text).map_err(|error| error.to_string())?;
+                    source.name = Some(text.to_owned());
+                    Ok(())
+                },
+                show: |source| {
+                    let own = source.url.as_ref().and_then(|url| url.backend().stream_name());
+                    source.name.as_deref().or(own).map(str::to_owned)
+                },
+            },
+            default: Fallback::Depends("the stream's name, or the URL of the files"),
+            doc: "The stream's name in the lake. Positions are kept under it, so it must not change.",
+        },
+        Key {
+            name: "dataset",
+            kind: Kind::Text {
+                form: "name of a dataset",
+                read: |source, text| {
+                    source.dataset = Some(text.to_owned());
+                    Ok(())
+                },
+                show: |source| source.dataset.clone(),
+            },
+            default: Fallback::Depends("recognized for each record"),
+            doc: "The dataset of all records of the source.",
+        },
+    ]
+}
+
+fn dataset_keys() -> Vec<Key<Option<PathBuf>>> {
+    vec![Key {
+        name: "file",
+        kind: Kind::Text {
+            form: "path",
+            read: |file, text| {
+                *file = Some(PathBuf::from(text));
+                Ok(())
+            },
+            show: |file| file.as_ref().map(|file| file.display().to_string()),
+        },
+        default: Fallback::Required,
+        doc: "A definition, relative to the configuration file ([datasets.md](datasets.md)). One with the name of a shipped dataset \
+          replaces it.",
+    }]
+}
+
+fn lake_keys() -> Vec<Key<Settings>> {
+    vec![Key {
+        name: "url",
+        kind: Kind::Text {
+            form: "a folder, or `s3://BUCKET/PREFIX`",
+            read: |settings, text| {
+                settings.lake = Some(LakeUrl::parse(text)?);
+                Ok(())
+            },
+            show: |settings| settings.lake.as_ref().map(ToString::to_string),
+        },
+        default: Fallback::Required,
+        doc: "The lake. Without this section it is the folder `lake`.",
+    }]
+}
+
+fn checkpoints_keys() -> Vec<Key<Settings>> {
+    vec![Key {
+        name: "url",
+        kind: Kind::Text {
+            form: CheckpointsUrl::FORM,
+            read: |settings, text| {
+                settings.checkpoints = Some(CheckpointsUrl::parse(text)?);
+                Ok(())
+            },
+            show: |settings| settings.checkpoints.as_ref().map(ToString::to_string),
+        },
+        default: Fallback::Required,
+        doc: "The lease store. Without this section it is `_checkpoints.db` in a local lake; a lake on S3 needs one.",
+    }]
+}
+
+fn anonymize_keys() -> Vec<Key<Settings>> {
+    vec![Key {
+        name: "key",
+        kind: Kind::Text {
+            form: "`env:NAME`, `file:PATH` or `secretsmanager:ARN`",
+            read: |settings, text| {
+                settings.key = Some(KeySource::parse(text)?);
+                Ok(())
+            },
+            show: |settings| settings.key.as_ref().and_then(KeySource::show),
+        },
+        default: Fallback::Required,
+        doc: "Where the pseudonym key is, never the key itself. It has at least 16 bytes. Without this section it is a file \
+          beside a local lake, made at the first start; a lake on S3 needs one.",
+    }]
+}
+
+fn raw_keys() -> Vec<Key<Settings>> {
+    vec![
+        Key {
+            name: "codec",
+            kind: Kind::Text {
+                form: "`gzip` or `zstd`",
+                read: |settings, text| {
+                    settings.worker.output.raw = Some(match text {
+                        "gzip" => LineCodec::Gzip(1),
+                        "zstd" => LineCodec::Zstd(1),
+                        other => return Err(format!("codec must be gzip or zstd, not '{other}'")),
+                    });
+                    Ok(())
+                },
+                show: |settings| {
+                    let name = match settings.worker.output.raw? {
+                        LineCodec::Gzip(_) => "gzip",
+                        LineCodec::Zstd(_) => "zstd",
+                    };
+                    Some(name.to_owned())
+                },
+            },
+            default: Fallback::Is("gzip"),
+            doc: "How raw files are compressed.",
+        },
+        Key {
+            name: "level",
+            kind: Kind::Level {
+                read: |settings, level| {
+                    let (codec, most) = match settings.worker.output.raw {
+                        Some(LineCodec::Zstd(_)) => ("zstd", 19),
+                        _ => ("gzip", 9),
+                    };
+                    if !(1..=most).contains(&level) {
+                        return Err(format!("level must be 1 to {most} for {codec}, not {level}"));
+                    }
+                    match &mut settings.worker.output.raw {
+                        Some(LineCodec::Gzip(kept)) => *kept = u32::try_from(level).unwrap_or(1),
+                        Some(LineCodec::Zstd(kept)) => *kept = i32::try_from(level).unwrap_or(1),
+                        None => {}
+                    }
+                    Ok(())
+                },
+                show: |settings| match settings.worker.output.raw? {
+                    LineCodec::Gzip(level) => Some(i64::from(level)),
+                    LineCodec::Zstd(level) => Some(i64::from(level)),
+                },
+            },
+            default: Fallback::Is("1"),
+            doc: "The level of compression: 1 to 9 for `gzip`, 1 to 19 for `zstd`.",
+        },
+        Key {
+            name: "enabled",
+            kind: Kind::Flag {
+                read: |settings, enabled| {
+                    if !enabled {
+                        settings.worker.output.raw = None;
+                    }
+                },
+                show: |settings| Some(settings.worker.output.raw.is_some()),
+            },
+            default: Fallback::Is("true"),
+            doc: "Whether records are kept as they were received.",
+        },
+        Key {
+            name: "to",
+            kind: Kind::Text {
+                form: "`lake` or `firehose:NAME`",
+                read: |settings, text| {
+                    settings.worker.output.raw_to = RawTo::parse(text)?;
+                    Ok(())
+                },
+                show: |settings| Some(settings.worker.output.raw_to.to_string()),
+            },
+            default: Fallback::Is("lake"),
+            doc: "Where they go: into the lake exactly once, or to a delivery stream of Firehose at least once \
+              ([aws.md](aws.md#the-raw-landing-by-firehose)).",
+        },
+    ]
+}
+
+fn parquet_keys() -> Vec<Key<Settings>> {
+    vec![
+        Key {
+            name: "file_bytes",
+            kind: Kind::Size(|settings| &mut settings.worker.output.file_bytes, 1..=u64::MAX),
+            default: Fallback::Is("128 MiB"),
+            doc: "The encoded size at which a partition's file is closed and the next one begins.",
+        },
+        Key {
+            name: "zstd_level",
+            kind: Kind::Level {
+                read: |settings, level| match i32::try_from(level) {
+                    Ok(level @ 1..=19) => {
+                        settings.worker.output.zstd_level = level;
+                        Ok(())
+                    }
+                    _ => Err(format!("zstd_level must be 1 to 19, not {level}")),
+                },
+                show: |settings| Some(i64::from(settings.worker.output.zstd_level)),
+            },
+            default: Fallback::Is("1"),
+            doc: "The level of compression of pages, 1 to 19. Higher levels cost much and gain little on such pages.",
+        },
+    ]
+}
+
+fn commit_keys() -> Vec<Key<Settings>> {
+    vec![
+        Key {
+            name: "interval",
+            kind: Kind::Time(|settings| &mut settings.worker.commit.interval, Duration::from_millis(100)),
+            default: Fallback::Is("5m"),
+            doc: "How often what was read is committed, which is how old the lake may be. Shorter: fresher data, smaller files.",
+        },
+        Key {
+            name: "input_bytes",
+            kind: Kind::Size(|settings| &mut settings.worker.commit.input_bytes, 1..=u64::MAX),
+            default: Fallback::Is("16 GiB"),
+            doc: "Commit earlier after this much input. It bounds what is read again after a crash.",
+        },
+    ]
+}
+
+fn leases_keys() -> Vec<Key<Settings>> {
+    vec![
+        Key {
+            name: "failover",
+            kind: Kind::Time(|settings| &mut settings.worker.leases.failover, Duration::from_millis(500)),
+            default: Fallback::Is("10s"),
+            doc: "A worker that is silent for this long loses its shards.",
+        },
+        Key {
+            name: "hand_off",
+            kind: Kind::Time(|settings| &mut settings.worker.leases.hand_off, Duration::ZERO),
+            default: Fallback::Is("30s"),
+            doc: "How long a worker that is asked for a shard may take to commit what it has read of it.",
+        },
+    ]
+}
+
+fn limits_keys() -> Vec<Key<Settings>> {
+    vec![
+        Key {
+            name: "memory",
+            kind: Kind::Size(|settings| &mut settings.worker.limits.memory, 64 << 20..=u64::MAX),
+            default: Fallback::Is("512 MiB"),
+            doc: "Memory for records, rows and encoded parts. More memory: larger row groups, fewer and better compressed.",
+        },
+        Key {
+            name: "threads",
+            kind: Kind::Count(|settings| &mut settings.worker.limits.threads, 1..=1024),
+            default: Fallback::Depends("one for each core"),
+            doc: "Threads that decode and encode.",
+        },
+        Key {
+            name: "record_bytes",
+            kind: Kind::Size(|settings| &mut settings.worker.limits.record_bytes, 1 << 10..=1 << 28),
+            default: Fallback::Is("10 MiB"),
+            doc: "The largest record; larger ones are dead letters. At most an eighth of `memory`.",
+        },
+        Key {
+            name: "open_objects",
+            kind: Kind::Count(|settings| &mut settings.worker.limits.open_objects, 16..=usize::MAX),
+            default: Fallback::Is("512"),
+            doc: "Files of an epoch that may be open at once. More: fewer small files if rows of very many partitions come mixed; each \
+              open file keeps its footer in memory.",
+        },
+    ]
+}
+
+fn stop_keys() -> Vec<Key<Settings>> {
+    vec![Key {
+        name: "within",
+        kind: Kind::Time(|settings| &mut settings.worker.stop.within, Duration::from_secs(1)),
+        default: Fallback::Is("25s"),
+        doc: "How long a worker may take to end after SIGTERM or SIGINT: it commits what it has read and releases its leases. Keep it \
+          below what the platform allows, which is 30 s on ECS and Kubernetes. What is not committed by then is read again.",
+    }]
+}
+
+/// The entry of a key.
+///
+/// # Panics
+/// There is no such key: a fault of the program.
+pub(crate) fn find(section: &str, name: &str) -> &'static dyn Setting<Settings> {
+    let mut keys = SECTIONS.iter().filter(|found| found.name == section).flat_map(|section| &section.keys);
+    &**keys.find(|key| key.name() == name).expect("the table has every key that the program names")
+}

@@ -1,0 +1,111 @@
+//! The kinds of sources: every one is registered here, and nothing outside this file names one.
+//!
+//! A source's own folder has a `backend` file, which reads its URL, opens it, tries the permissions it needs and says how the
+//! commands show it. To add a source: its folder, the variant and the entries below, and the `mod` line in `source`.
+
+use std::fmt;
+
+use crate::aws::permissions::Permission;
+use crate::settings::url::Url;
+use crate::settings::{Setting, Within};
+use crate::source::backend::SourceBackend;
+use crate::source::files::backend::FilesUrl;
+use crate::source::kinesis::backend::{self as kinesis, KinesisOptions, KinesisUrl};
+
+/// Where records come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceUrl {
+    /// A file, or a folder of files.
+    Files(FilesUrl),
+    /// A Kinesis stream.
+    Kinesis(KinesisUrl),
+}
+
+/// The options of all kinds of sources; each kind reads its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// Of a Kinesis stream.
+    pub kinesis: KinesisOptions,
+}
+
+impl AsRef<KinesisOptions> for SourceOptions {
+    fn as_ref(&self) -> &KinesisOptions {
+        &self.kinesis
+    }
+}
+
+impl SourceUrl {
+    /// Files at a path.
+    pub fn files(path: impl Into<std::path::PathBuf>) -> Self {
+        SourceUrl::Files(FilesUrl::new(path))
+    }
+
+    /// Reads a source's URL.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::new(text);
+        match url.scheme {
+            KinesisUrl::SCHEME => KinesisUrl::parse(&url).map(SourceUrl::Kinesis),
+            "s3" => Err(format!("'{url}': reading objects as a source is not implemented; copy them into a folder")),
+            _ => match url.path() {
+                Some(path) => Ok(SourceUrl::files(path)),
+                None => {
+                    Err(format!("'{url}' is not a valid source: expected {} or {}", KinesisUrl::FORM, FilesUrl::FORM))
+                }
+            },
+        }
+    }
+
+    /// The kind of source.
+    pub fn backend(&self) -> &dyn SourceBackend<SourceOptions> {
+        match self {
+            SourceUrl::Files(url) => url,
+            SourceUrl::Kinesis(url) => url,
+        }
+    }
+}
+
+/// The keys of `[[source]]` that belong to one kind of source, each with the kind's name.
+pub(crate) fn keys() -> Vec<(&'static str, Box<dyn Setting<SourceOptions>>)> {
+    let kinesis = kinesis::keys().into_iter().map(|key| {
+        let setting =
+            Within { key: Box::new(key), part: |options: &mut SourceOptions| &mut options.kinesis, only: None };
+        (KinesisUrl::NAME, Box::new(setting) as Box<dyn Setting<SourceOptions>>)
+    });
+    kinesis.collect()
+}
+
+/// The permissions that any kind of source may need.
+pub fn permissions() -> Vec<Permission> {
+    kinesis::PERMISSIONS.to_vec()
+}
+
+impl fmt::Display for SourceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.backend().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read_or_refused_with_what_to_write() {
+        assert_eq!(SourceUrl::parse("./in"), Ok(SourceUrl::files("./in")));
+        assert_eq!(SourceUrl::parse("file:///in/a.ndjson"), Ok(SourceUrl::files("/in/a.ndjson")));
+        assert_eq!(SourceUrl::parse("kinesis://orders.v1").unwrap().to_string(), "kinesis://orders.v1");
+        assert!(SourceUrl::parse("kinesis://a/b").unwrap_err().contains("expected kinesis://STREAM"));
+        assert_eq!(
+            SourceUrl::parse("ftp://x").unwrap_err(),
+            "'ftp://x' is not a valid source: expected kinesis://STREAM or a file or folder"
+        );
+        for url in ["https://me:hush@host/a", "s3://me:hush@bucket/a", "kinesis://me:hush@s", "x://h/a?Signature=hush"]
+        {
+            let message = SourceUrl::parse(url).unwrap_err();
+            assert!(!message.contains("hush") && message.starts_with('\''), "{message}");
+        }
+    }
+}

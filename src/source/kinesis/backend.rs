@@ -1,0 +1,267 @@
+//! Kinesis as a kind of source: URL, keys of the configuration, permissions, opening, and making a stream for development.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_kinesis::operation::create_stream::CreateStreamError;
+use aws_sdk_kinesis::types::{ShardIteratorType, StreamMode, StreamModeDetails, StreamStatus};
+use checkpoints::{StreamName, error_chain};
+use pipeline::time::{format_rfc3339, parse_rfc3339};
+use tokio::time::Instant;
+
+use crate::aws::permissions::{Permission, Trials};
+use crate::aws::{Aws, Created};
+use crate::settings::url::{Url, is_aws_name};
+use crate::settings::{Fallback, Key, Kind};
+use crate::source::backend::{OpenSource, OpenedSource, SourceBackend};
+use crate::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, SourceError, Start};
+
+/// The IAM actions that reading a stream needs. On an encrypted stream the worker also needs `kms:Decrypt` with its key.
+pub(crate) const PERMISSIONS: &[Permission] = &[
+    Permission { action: "kinesis:DescribeStreamSummary", requests: &["Kinesis.DescribeStreamSummary"] },
+    Permission { action: "kinesis:ListShards", requests: &["Kinesis.ListShards"] },
+    Permission { action: "kinesis:GetShardIterator", requests: &["Kinesis.GetShardIterator"] },
+    Permission { action: "kinesis:GetRecords", requests: &["Kinesis.GetRecords"] },
+    // With enhanced fan-out.
+    Permission { action: "kinesis:DescribeStreamConsumer", requests: &["Kinesis.DescribeStreamConsumer"] },
+    Permission { action: "kinesis:RegisterStreamConsumer", requests: &["Kinesis.RegisterStreamConsumer"] },
+    Permission { action: "kinesis:SubscribeToShard", requests: &["Kinesis.SubscribeToShard"] },
+];
+
+/// How long a new stream may take to become active.
+const ACTIVE_WITHIN: Duration = Duration::from_secs(120);
+/// How often a new stream's status is read.
+const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// The consumer's name, unless the configuration gives another one.
+const CONSUMER: &str = "shardlake";
+
+/// A Kinesis stream, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KinesisUrl(String);
+
+/// How a stream is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KinesisOptions {
+    /// Where the very first reading starts.
+    pub start: Start,
+    /// The way records come.
+    pub mode: Mode,
+}
+
+impl Default for KinesisOptions {
+    fn default() -> Self {
+        KinesisOptions { start: Start::TrimHorizon, mode: Mode::Polling }
+    }
+}
+
+/// The keys of `[[source]]` for a stream.
+pub(crate) fn keys() -> Vec<Key<KinesisOptions>> {
+    vec![
+        Key {
+            name: "start",
+            kind: Kind::Text {
+                form: "`trim_horizon`, `latest` or a time",
+                read: |options, text| {
+                    options.start = parse_start(text)?;
+                    Ok(())
+                },
+                show: |options| {
+                    Some(match options.start {
+                        Start::TrimHorizon => "trim_horizon".to_owned(),
+                        Start::Latest => "latest".to_owned(),
+                        Start::At { ms } => format_rfc3339(i64::try_from(ms).unwrap_or(i64::MAX)),
+                    })
+                },
+            },
+            default: Fallback::Is("trim_horizon"),
+            doc: "Where reading starts if no worker has opened the stream before. Later starts continue from the checkpoints.",
+        },
+        Key {
+            name: "read",
+            kind: Kind::Text {
+                form: "`polling` or `fan-out`",
+                read: |options, text| {
+                    options.mode = match text {
+                        "polling" => Mode::Polling,
+                        "fan-out" | "fan_out" => Mode::FanOut { consumer: CONSUMER.to_owned() },
+                        other => return Err(format!("read must be polling or fan-out, not '{other}'")),
+                    };
+                    Ok(())
+                },
+                show: |options| {
+                    let name = if options.mode == Mode::Polling { "polling" } else { "fan-out" };
+                    Some(name.to_owned())
+                },
+            },
+            default: Fallback::Is("polling"),
+            doc: "How records are read: `polling` shares each shard's 2 MB a second with all its readers; `fan-out` has 2 MB a \
+              second for this consumer alone, at a price.",
+        },
+        Key {
+            name: "consumer",
+            kind: Kind::Text {
+                form: "name",
+                read: |options, text| match &mut options.mode {
+                    Mode::FanOut { consumer } => {
+                        text.clone_into(consumer);
+                        Ok(())
+                    }
+                    Mode::Polling => Err("consumer is only for read = \"fan-out\"".to_owned()),
+                },
+                show: |options| match &options.mode {
+                    Mode::FanOut { consumer } => Some(consumer.clone()),
+                    Mode::Polling => None,
+                },
+            },
+            default: Fallback::Depends("`shardlake`, with `fan-out`"),
+            doc: "The name of the registered consumer. It is registered if it does not exist.",
+        },
+    ]
+}
+
+/// Reads `trim_horizon`, `latest` or a time.
+fn parse_start(text: &str) -> Result<Start, String> {
+    match text.to_ascii_lowercase().replace('-', "_").as_str() {
+        "trim_horizon" => Ok(Start::TrimHorizon),
+        "latest" => Ok(Start::Latest),
+        _ => match parse_rfc3339(text.as_bytes()).map(u64::try_from) {
+            Some(Ok(ms)) => Ok(Start::At { ms }),
+            _ => {
+                Err(format!("start must be trim_horizon, latest or a time such as 2025-01-13T10:30:00Z, not '{text}'"))
+            }
+        },
+    }
+}
+
+impl KinesisUrl {
+    /// The name of this kind of source.
+    pub const NAME: &'static str = "Kinesis";
+    /// The scheme of its URLs.
+    pub const SCHEME: &'static str = "kinesis";
+    /// What a URL looks like.
+    pub const FORM: &'static str = "kinesis://STREAM";
+
+    /// Reads a URL of this scheme.
+    pub(crate) fn parse(url: &Url<'_>) -> Result<Self, String> {
+        if is_aws_name(url.rest, 1..=128) {
+            return Ok(KinesisUrl(url.rest.to_owned()));
+        }
+        Err(format!("'{url}': expected {}, the stream's name (1 to 128 of a-z, A-Z, 0-9, '.', '_', '-')", Self::FORM))
+    }
+
+    /// The stream's name in Kinesis.
+    pub fn stream(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KinesisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kinesis://{}", self.0)
+    }
+}
+
+#[async_trait]
+impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUrl {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn stream_name(&self) -> Option<&str> {
+        Some(&self.0)
+    }
+
+    fn local_stream_name(&self, name: Option<&str>) -> Option<StreamName> {
+        StreamName::new(name.unwrap_or(&self.0)).ok()
+    }
+
+    fn needs_aws(&self) -> bool {
+        true
+    }
+
+    fn is_kcl_stream(&self) -> bool {
+        true
+    }
+
+    async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError> {
+        let OpenSource { name, options, record_bytes_max, clock, lake, aws, .. } = context;
+        let KinesisOptions { start, mode } = options.as_ref().clone();
+        let config = KinesisConfig {
+            stream: self.0.clone(),
+            name: name.map(str::to_owned),
+            start,
+            mode,
+            record_bytes_max,
+            decode: Decode::Fast,
+            limits: Limits::default(),
+            clock: Arc::clone(clock),
+        };
+        let client = Aws::required(aws).kinesis();
+        let source = KinesisSource::open(client, config, Arc::clone(lake)).await?;
+        let kcl_id = Some(source.serialized_id());
+        Ok(OpenedSource { source: Arc::new(source), kcl_id })
+    }
+
+    async fn try_permissions(&self, aws: &Aws, options: &Options, trials: &mut Trials) {
+        let (client, stream) = (aws.kinesis(), self.0.as_str());
+        let absent = ("ResourceNotFoundException", "the stream (shardlake init makes it)");
+        let described = client.describe_stream_summary().stream_name(stream).send().await;
+        let summary = described.as_ref().ok().and_then(|answer| answer.stream_description_summary());
+        let arn = summary.map(|summary| summary.stream_arn().to_owned());
+        trials.note("kinesis:DescribeStreamSummary", stream, described, &[], absent);
+        let listed = client.list_shards().stream_name(stream).max_results(1).send().await;
+        let shard = listed.as_ref().ok().and_then(|answer| answer.shards().first());
+        let shard = shard.map(|shard| shard.shard_id().to_owned());
+        trials.note("kinesis:ListShards", stream, listed, &[], absent);
+        let Some(shard) = shard else { return };
+        let request = client.get_shard_iterator().stream_name(stream).shard_id(shard);
+        let got = request.shard_iterator_type(ShardIteratorType::Latest).send().await;
+        let iterator = got.as_ref().ok().and_then(|answer| answer.shard_iterator()).map(str::to_owned);
+        trials.note("kinesis:GetShardIterator", stream, got, &[], absent);
+        if let Some(iterator) = iterator {
+            let read = client.get_records().shard_iterator(iterator).limit(1).send().await;
+            trials.note("kinesis:GetRecords", stream, read, &["ProvisionedThroughputExceededException"], absent);
+        }
+        if let (Mode::FanOut { consumer }, Some(arn)) = (&options.as_ref().mode, arn) {
+            let described = client.describe_stream_consumer().stream_arn(arn).consumer_name(consumer).send().await;
+            let absent =
+                ("ResourceNotFoundException", "the consumer (a worker registers it: kinesis:RegisterStreamConsumer)");
+            trials.note("kinesis:DescribeStreamConsumer", stream, described, &[], absent);
+        }
+    }
+
+    async fn create(&self, aws: &Aws, shards: u32) -> Result<Option<Created>, String> {
+        let (client, stream) = (aws.kinesis(), self.0.as_str());
+        let request = client.create_stream().stream_name(stream);
+        let request = match i32::try_from(shards) {
+            Ok(0) => {
+                let mode = StreamModeDetails::builder().stream_mode(StreamMode::OnDemand).build();
+                request.stream_mode_details(mode.expect("it has a mode"))
+            }
+            Ok(shards) => request.shard_count(shards),
+            Err(_) => return Err(format!("{shards} shards are more than a stream may have")),
+        };
+        let created = match request.send().await {
+            Ok(_) => Created::Made,
+            Err(error) if error.as_service_error().is_some_and(CreateStreamError::is_resource_in_use_exception) => {
+                Created::Existed
+            }
+            Err(error) => return Err(error_chain(&error)),
+        };
+        let deadline = Instant::now() + ACTIVE_WITHIN;
+        loop {
+            let answer = client.describe_stream_summary().stream_name(stream).send().await;
+            let answer = answer.map_err(|error| error_chain(&error))?;
+            let status = answer.stream_description_summary().map(|summary| summary.stream_status().clone());
+            if status == Some(StreamStatus::Active) {
+                return Ok(Some(created));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("the stream is not active after {} s", ACTIVE_WITHIN.as_secs()));
+            }
+            tokio::time::sleep(STATUS_EVERY).await;
+        }
+    }
+}
