@@ -24,6 +24,7 @@
 //!
 //! Invariant: each folder and object has exactly one spelling. A parser accepts only what its builder writes.
 
+mod escape;
 mod hive;
 
 use std::fmt;

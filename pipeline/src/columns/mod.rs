@@ -9,6 +9,8 @@ pub(crate) mod table;
 
 pub(crate) mod micro_batch;
 
+mod constraints;
+mod times;
 mod validate;
 
 mod enrich;

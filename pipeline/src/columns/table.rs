@@ -17,8 +17,8 @@ use crate::columns::micro_batch::{Buffers, MicroBatch};
 use crate::columns::partition::Partitions;
 use crate::columns::store::Packed;
 use crate::columns::{anonymize, batch, block, enrich, validate};
+use crate::dataset::input_kind::InputKind;
 use crate::dataset::plan::{LeafSource, Nest, Plan};
-use crate::dataset::types::InputKind;
 
 /// Rows after which it is known whether the values of a text column repeat.
 const ROWS_TO_JUDGE: usize = 10_000;

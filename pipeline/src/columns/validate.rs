@@ -1,20 +1,23 @@
 //! The stage `validate`: from slots to dense values, with every check of a definition.
 //!
-//! Owns: the times of a record, required fields, bounds and constraints, and unknown fields as JSON. It also owns the order
-//! in which errors are found, so which error of a record counts. Does not own: the JSON type of a value (`decode`).
+//! Owns: required fields, where constraints apply, and unknown fields as JSON. It also owns the order in which errors are
+//! found, so which error of a record counts. Does not own: the JSON type of a value (`decode`), the times of a record
+//! (`times`), whether a value keeps a constraint (`constraints`).
 //!
 //! A constraint of a text column is checked once for each distinct value, if the column has a dictionary.
 
 use crate::columns::intern::WARM_VALUES;
 use crate::columns::leaf::{Dictionary, Values};
 use crate::columns::micro_batch::{Buffers, Dense, MicroBatch, append, reject};
-use crate::dataset::plan::{Checks, Leaf, LeafId, LeafSource, Nest, Plan, ShapeId, Spot, TextChecks};
-use crate::dataset::types::{InputKind, ScalarType, TimeFormat};
+use crate::columns::times::{time_of, times};
+use crate::dataset::input_kind::InputKind;
+use crate::dataset::plan::{Leaf, LeafId, LeafSource, Nest, Plan, ShapeId, Spot};
+use crate::dataset::types::ScalarType;
 use crate::dead_letter::code::Code;
 use crate::decode::scan::Rejection;
 use crate::decode::slots::{Slot, Slots};
 use crate::decode::text;
-use crate::time::{DAY_US, MS_US, parse_date, parse_rfc3339_us};
+use crate::time::DAY_US;
 
 /// Fills the times and the dense values of every leaf that reads an input.
 pub(super) fn validate(plan: &Plan, batch: &mut MicroBatch<'_>, values: &mut [Values], buffers: &mut Buffers) {
@@ -51,46 +54,6 @@ pub(super) fn validate(plan: &Plan, batch: &mut MicroBatch<'_>, values: &mut [Va
         column.fill(plan.inputs[input].kind, &mut values[number], input, slots);
         if leaf.required && slots.inputs[input].len() < count {
             missing(leaf, number, &slots.inputs[input], slots, count, &owner, rejections);
-        }
-    }
-}
-
-/// Arrival and event time of every record.
-fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffers) {
-    let MicroBatch { records, slots, source, chunk, rejections } = batch;
-    let Buffers { event_us, arrival_us, .. } = buffers;
-    let us = |ms: i64| ms.saturating_mul(MS_US);
-    arrival_us.clear();
-    arrival_us.extend(records.iter().map(|record| us(record.arrival_ms.unwrap_or(source.arrival_ms))));
-    if let Some((input, format)) = plan.arrival_time {
-        for slot in &slots.inputs[input] {
-            let record = slot.index as usize;
-            if records[record].arrival_ms.is_some() {
-                continue;
-            }
-            match time_of(*slot, format, chunk, &slots.scratch) {
-                Ok(us) => arrival_us[record] = us,
-                Err(code) => reject(&mut rejections[record], code, Spot::Input(input)),
-            }
-        }
-    }
-    let time = &plan.event_time;
-    event_us.clear();
-    event_us.resize(records.len(), i64::MIN);
-    for slot in &slots.inputs[time.input] {
-        let record = slot.index as usize;
-        match time_of(*slot, time.format, chunk, &slots.scratch) {
-            Ok(us) => event_us[record] = us,
-            Err(code) => reject(&mut rejections[record], code, Spot::Input(time.input)),
-        }
-    }
-    for (record, us) in event_us.iter().enumerate() {
-        // The bounds are milliseconds.
-        let (event_ms, arrival_ms) = (us.div_euclid(MS_US), arrival_us[record].div_euclid(MS_US));
-        if *us == i64::MIN {
-            reject(&mut rejections[record], Code::MissingField, Spot::Input(time.input));
-        } else if event_ms < time.not_before_ms || event_ms > arrival_ms.saturating_add(time.ahead_max_ms) {
-            reject(&mut rejections[record], Code::EventTimeOutOfBounds, Spot::Input(time.input));
         }
     }
 }
@@ -224,66 +187,6 @@ fn number(leaf: &Leaf, slot: Slot, chunk: &[u8], scratch: &[u8]) -> Result<i64, 
         ScalarType::Date32(format) => Ok(time_of(slot, format, chunk, scratch)?.div_euclid(DAY_US)),
         ScalarType::Timestamp(format) => time_of(slot, format, chunk, scratch),
         ScalarType::Json => Err(Code::WrongType),
-    }
-}
-
-/// The time of a slot, in microseconds.
-#[inline]
-fn time_of(slot: Slot, format: TimeFormat, chunk: &[u8], scratch: &[u8]) -> Result<i64, Code> {
-    /// The end of year 9999, the last one that RFC 3339 has.
-    const END_US: i64 = 253_402_300_800_000_000;
-    match format {
-        TimeFormat::EpochMs => {
-            let ms = slot.value.cast_signed();
-            if (-62_135_596_800_000..END_US / MS_US).contains(&ms) { Ok(ms * MS_US) } else { Err(Code::OutOfRange) }
-        }
-        TimeFormat::EpochS => {
-            // A double has whole microseconds until the year 2242.
-            let us = (f64::from_bits(slot.value) * 1e6).round();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "bounded just before")]
-            if us.abs() < END_US as f64 { Ok(us as i64) } else { Err(Code::OutOfRange) }
-        }
-        TimeFormat::Rfc3339 | TimeFormat::Date => {
-            let mut bytes = slot.bytes(chunk, scratch);
-            let mut unescaped = Vec::new();
-            if slot.is_escaped() {
-                text::unescape(bytes, &mut unescaped);
-                bytes = &unescaped;
-            }
-            let us = if format == TimeFormat::Rfc3339 {
-                parse_rfc3339_us(bytes)
-            } else {
-                parse_date(bytes).map(|days| days * DAY_US)
-            };
-            us.ok_or(Code::BadTimestamp)
-        }
-    }
-}
-
-impl Checks {
-    #[inline]
-    fn holds(&self, value: i64) -> bool {
-        #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]
-        let value = value as f64;
-        self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
-    }
-
-    /// Whether they hold for a whole number of 10^-scale. Only the comparison is one of doubles: it is exact up to 15 digits.
-    fn hold_decimal(&self, value: i64, scale: u8) -> bool {
-        #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]
-        let value = value as f64 / 10_f64.powi(scale.into());
-        self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
-    }
-}
-
-impl TextChecks {
-    fn hold(&self, value: &[u8]) -> bool {
-        // Bytes of UTF-8 that begin a character.
-        let length = || value.iter().filter(|byte| (**byte).cast_signed() >= -64).count();
-        let long_enough = self.min_length == 0 || length() >= self.min_length;
-        let short_enough = value.len() <= self.max_length || length() <= self.max_length;
-        let chosen = self.one_of.as_ref().is_none_or(|choices| choices.iter().any(|choice| **choice == *value));
-        long_enough && short_enough && chosen && self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(value))
     }
 }
 

@@ -13,7 +13,8 @@ use crate::dataset::personal::looks_personal;
 use crate::dataset::plan::Partition;
 use crate::dataset::pointer::Pointer;
 use crate::dataset::rule::{Rule, invalid_pattern};
-use crate::dataset::types::{ScalarType, TimeFormat};
+use crate::dataset::time_format::TimeFormat;
+use crate::dataset::types::ScalarType;
 use crate::layout::{DATE_PARTS, RESERVED_DATASETS};
 use crate::toml_reader::{At, Problem, Problems, Scalar, nearest};
 

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::dataset::check::INGEST_COLUMNS;
 use crate::dataset::definition::{Column, Definition, FieldRules, Kind, Member, Source, TimeField};
+use crate::dataset::input_kind::InputKind;
 use crate::dataset::keys::AllowList;
 use crate::dataset::lookup::LookupTable;
 use crate::dataset::pattern::Pattern;
@@ -20,8 +21,9 @@ use crate::dataset::plan::{
 };
 use crate::dataset::pointer::Pointer;
 use crate::dataset::recognize::Markers;
+use crate::dataset::time_format::TimeFormat;
 use crate::dataset::tree::{Draft, Target};
-use crate::dataset::types::{InputKind, ScalarType, TimeFormat};
+use crate::dataset::types::ScalarType;
 use crate::layout::DATE_PARTS;
 use crate::toml_reader::{At, Problem, Problems, Scalar};
 

@@ -4,9 +4,11 @@
 //! types (`types`) and rules for personal values (`rule`), how records are decoded (`plan`). The format is documented for
 //! users in `docs/datasets.md`.
 
+use crate::dataset::input_kind::InputKind;
 use crate::dataset::pointer::Pointer;
 use crate::dataset::rule::Rule;
-use crate::dataset::types::{InputKind, ScalarType, TimeFormat};
+use crate::dataset::time_format::TimeFormat;
+use crate::dataset::types::ScalarType;
 use crate::toml_reader::{At, Scalar};
 
 /// A definition as read; see `docs/datasets.md` for the meaning of each field.

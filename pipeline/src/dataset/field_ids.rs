@@ -197,7 +197,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::dataset::types::TimeFormat;
+    use crate::dataset::time_format::TimeFormat;
     use proptest::prelude::*;
 
     const STRING: ColumnType = ColumnType::Scalar(ScalarType::String);

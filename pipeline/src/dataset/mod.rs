@@ -6,6 +6,8 @@
 //! The path of a definition: `read` (form) → `definition` → `check` (sense) → `compile` (through `tree`) → `plan`. What
 //! follows from a scalar type is in [`types`], what follows from a rule for personal values in [`rule`].
 
+pub(crate) mod input_kind;
+pub(crate) mod time_format;
 pub(crate) mod types;
 
 pub(crate) mod definition;

@@ -10,11 +10,13 @@
 use std::sync::Arc;
 
 use crate::dataset::definition::TimePart;
+use crate::dataset::input_kind::InputKind;
 use crate::dataset::keys::{AllowList, KeyIndex, Literal};
 use crate::dataset::lookup::LookupTable;
 use crate::dataset::pattern::Pattern;
 use crate::dataset::rule::Rule;
-use crate::dataset::types::{InputKind, Physical, ScalarType, TimeFormat};
+use crate::dataset::time_format::TimeFormat;
+use crate::dataset::types::{Physical, ScalarType};
 
 /// Number of a [`Node`] in its plan; 0 is the record itself.
 pub(crate) type NodeId = usize;

@@ -11,7 +11,8 @@ use crate::dataset::definition::{
 };
 use crate::dataset::pointer::Pointer;
 use crate::dataset::rule::Rule;
-use crate::dataset::types::{ScalarType, TimeFormat};
+use crate::dataset::time_format::TimeFormat;
+use crate::dataset::types::ScalarType;
 use crate::toml_reader::{At, Document, Problems, Scalar, Section};
 
 /// 2010-01-01T00:00:00Z in milliseconds: the earliest plausible event, unless a definition says otherwise.

@@ -6,8 +6,8 @@
 //! A new rule needs a variant and an arm in each method here, and its arithmetic in `anonymize`.
 
 use crate::anonymize::{self, AgeBands, PseudonymKey};
+use crate::dataset::input_kind::InputKind;
 use crate::dataset::pattern::Pattern;
-use crate::dataset::types::InputKind;
 use crate::time::DAY_US;
 use crate::toml_reader::{At, Section};
 

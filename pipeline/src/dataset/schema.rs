@@ -7,9 +7,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::dataset::definition::{Definition, FieldRules, Kind, Source};
+use crate::dataset::input_kind::InputKind;
 use crate::dataset::plan::{ColumnType, Plan};
 use crate::dataset::pointer::Pointer;
-use crate::dataset::types::{InputKind, ScalarType};
+use crate::dataset::types::ScalarType;
 use crate::layout::DATE_PARTS;
 use crate::toml_reader::Scalar;
 

@@ -1,8 +1,8 @@
 //! The scalar types of columns: one table.
 //!
 //! Owns: everything that follows from a scalar type. [`ScalarType::spec`] has one arm for each type, with its form in
-//! records, in memory, in Parquet and in every schema. Does not own: lists, maps and structs (`plan::ColumnType`), parsing
-//! single values (`decode`, `columns::validate`).
+//! records, in memory, in Parquet and in every schema. Does not own: lists, maps and structs (`plan::ColumnType`), how a
+//! time is written (`time_format`), what the scanner reads (`input_kind`), parsing values (`decode`, `columns::validate`).
 //!
 //! A new type needs a variant and an arm here. A new input kind also needs an arm in `decode::scan::value`, and a check that
 //! no other type has needs one in `columns::validate`.
@@ -11,6 +11,8 @@ use parquet::basic::{LogicalType, TimeUnit, Type as PhysicalType};
 use parquet::schema::types::{PrimitiveTypeBuilder, Type};
 use serde_json::{Value, json};
 
+use crate::dataset::input_kind::InputKind;
+use crate::dataset::time_format::TimeFormat;
 use crate::toml_reader::nearest;
 
 /// A scalar type of a column.
@@ -254,94 +256,6 @@ fn unknown_type(name: &str) -> String {
         |meant| format!("did you mean '{meant}'?"),
     );
     format!("unknown type '{name}'; {hint}")
-}
-
-/// How a point in time is written in JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TimeFormat {
-    /// RFC 3339 text; an offset is required.
-    Rfc3339,
-    /// Milliseconds since 1970, a whole number.
-    EpochMs,
-    /// Seconds since 1970, a number.
-    EpochS,
-    /// `YYYY-MM-DD` text.
-    Date,
-}
-
-impl TimeFormat {
-    /// The names of the formats in a definition.
-    pub(crate) const NAMES: [&str; 4] = ["rfc3339", "epoch_ms", "epoch_s", "date"];
-
-    /// The format of a name in a definition.
-    pub(crate) fn parse(name: &str) -> Option<TimeFormat> {
-        Some(match name {
-            "rfc3339" => TimeFormat::Rfc3339,
-            "epoch_ms" => TimeFormat::EpochMs,
-            "epoch_s" => TimeFormat::EpochS,
-            "date" => TimeFormat::Date,
-            _ => return None,
-        })
-    }
-
-    /// What the scanner reads.
-    pub(crate) fn input(self) -> InputKind {
-        match self {
-            TimeFormat::Rfc3339 | TimeFormat::Date => InputKind::Text,
-            TimeFormat::EpochMs => InputKind::Int,
-            TimeFormat::EpochS => InputKind::Float,
-        }
-    }
-
-    /// JSON Schema of a time in a record.
-    pub(crate) fn json_schema(self) -> Value {
-        match self {
-            TimeFormat::Rfc3339 => json!({ "type": "string", "format": "date-time" }),
-            TimeFormat::Date => json!({ "type": "string", "format": "date" }),
-            TimeFormat::EpochMs => json!({ "type": "integer", "description": "milliseconds since 1970" }),
-            TimeFormat::EpochS => json!({ "type": "number", "description": "seconds since 1970" }),
-        }
-    }
-}
-
-/// How the scanner stores a value in its slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum InputKind {
-    /// A string: its place in the record.
-    Text,
-    /// A whole number, as i64.
-    Int,
-    /// A number, as the bits of a double.
-    Float,
-    /// An exact number or its text, as i64: a whole number of 10^-scale, with at most this many digits.
-    Decimal { precision: u8, scale: u8 },
-    /// 0 or 1.
-    Bool,
-    /// Any value: the place of its JSON text.
-    Json,
-    /// Unknown fields: places of key and value, two slots each.
-    Unknown,
-}
-
-impl InputKind {
-    /// The values that it reads, in words.
-    pub(crate) fn in_words(self) -> &'static str {
-        match self {
-            InputKind::Text => "a string",
-            InputKind::Int | InputKind::Float | InputKind::Decimal { .. } => "a number",
-            InputKind::Bool => "a boolean",
-            InputKind::Json | InputKind::Unknown => "any value",
-        }
-    }
-
-    /// Whether one field can be read as this kind and as another one.
-    pub(crate) fn goes_with(self, other: InputKind) -> bool {
-        let number = |kind| matches!(kind, InputKind::Int | InputKind::Float | InputKind::Decimal { .. });
-        let text = |kind| matches!(kind, InputKind::Text | InputKind::Decimal { .. });
-        let any = |kind| matches!(kind, InputKind::Json | InputKind::Unknown);
-        let both = |is: fn(InputKind) -> bool| is(self) && is(other);
-        self == other || both(number) || both(text) || any(self) || any(other)
-    }
 }
 
 /// How the values of a leaf are kept in memory and in Parquet.

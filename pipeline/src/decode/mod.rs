@@ -1,11 +1,12 @@
 //! The stage `decode`: bytes become slots. Records are framed, unwrapped, recognized and scanned.
 //!
-//! Owns: framing of lines, the base64 wrapping that Pinpoint uses if several apps share a stream, and the guess of a record's
-//! dataset. Does not own: scanning one record (`scan`), columns.
+//! Owns: the order of these steps, and the guess of a record's dataset. Does not own: framing and unwrapping (`framing`),
+//! scanning one record (`scan`), columns.
 //!
 //! The guess is the dataset of the last record with the same first bytes. A wrong guess costs a second scan, never a wrong
 //! result. The byte after a record is set to 0 during its scan, so that no loop needs to check for the end.
 
+pub(crate) mod framing;
 pub(crate) mod number;
 pub(crate) mod scan;
 pub(crate) mod skip;
@@ -17,9 +18,9 @@ use std::ops::Range;
 use crate::dataset::Datasets;
 use crate::dataset::plan::Spot;
 use crate::dead_letter::code::Code;
+use crate::decode::framing::unwrap_base64;
 use crate::decode::scan::{Rejection, Scanned, Scanner};
 use crate::decode::slots::Slots;
-use crate::decode::text::PADDING;
 
 /// What became of a record's scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Decoder {
         }
     }
 
-    /// Scans the record at `bytes` of `buffer`, which ends in [`PADDING`] zeros. `assigned` is the dataset that the
+    /// Scans the record at `bytes` of `buffer`, which ends in [`text::PADDING`] zeros. `assigned` is the dataset that the
     /// configuration assigns to all records of the source.
     pub(crate) fn record(
         &mut self,
@@ -106,54 +107,6 @@ impl Decoder {
         }
         Decoded { dataset: Some(dataset), rejection: scanned.rejection }
     }
-}
-
-/// The range of each line of a buffer, without its line end. Blank lines are skipped.
-pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
-    let mut begin = 0;
-    let ends = memchr::memchr_iter(b'\n', bytes).chain(std::iter::once(bytes.len()));
-    ends.filter_map(move |end| {
-        let line = begin..end;
-        begin = end + 1;
-        trimmed(bytes, line)
-    })
-}
-
-fn trimmed(bytes: &[u8], line: Range<usize>) -> Option<Range<usize>> {
-    let text = bytes.get(line.clone())?;
-    let end = line.start + if text.ends_with(b"\r") { text.len() - 1 } else { text.len() };
-    let blank = bytes[line.start..end].iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
-    (!blank).then_some(line.start..end)
-}
-
-/// Bytes reserved for decoded records, once a chunk has one that is wrapped in base64.
-const WRAPPED_BYTES_MIN: usize = 1 << 18;
-
-/// The range of the record's JSON. If the record is base64 of something that begins like an object, it is decoded at the
-/// end of the buffer; otherwise the range is that of the record.
-fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<usize> {
-    let record = &buffer[bytes.clone()];
-    // The base64 may be in a JSON string.
-    let text = record.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(record).trim_ascii();
-    // `{` and a quote or space encode to `ey`, `{` and a line end to `ew`, `{}` to `e3`.
-    if !matches!(text, [b'e', b'y' | b'w' | b'3', _, _, ..]) {
-        return bytes;
-    }
-    let decoded =
-        base64_simd::STANDARD.decode_to_vec(text).or_else(|_| base64_simd::STANDARD_NO_PAD.decode_to_vec(text));
-    let Ok(decoded) = decoded else { return bytes };
-    if decoded.first() != Some(&b'{') {
-        return bytes;
-    }
-    let start = buffer.len();
-    let end = start + decoded.len();
-    if buffer.capacity() < end + PADDING {
-        // Grow a little at a time: doubling a chunk for its only wrapped record would waste memory.
-        buffer.reserve_exact((decoded.len() + PADDING).max(WRAPPED_BYTES_MIN));
-    }
-    buffer.extend_from_slice(&decoded);
-    buffer.resize(end + PADDING, 0);
-    start..end
 }
 
 /// The dataset of the last record that began with the same 8 bytes.

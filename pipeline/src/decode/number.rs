@@ -1,7 +1,7 @@
 //! JSON numbers: whole numbers and decimals exactly, doubles correctly rounded.
 //!
 //! Owns: the grammar of numbers and their values. Does not own: which number a field accepts (`scan::value`), bounds
-//! (`columns::validate`).
+//! (`columns::constraints`).
 //!
 //! A whole number may be written with a fraction or an exponent (`12.0`, `1e3`), because some producers write every number
 //! so. `12.5` is not a whole number.

@@ -6,6 +6,8 @@
 
 mod schema;
 
+mod rows;
+
 mod gather;
 
 mod column;
@@ -24,76 +26,15 @@ use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result;
 use parquet::schema::types::SchemaDescPtr;
 
-use crate::columns::batch::Run;
 use crate::columns::leaf::Values;
-use crate::columns::partition::PartitionId;
-use crate::columns::table::Table;
 use crate::dataset::Datasets;
 use crate::encode::column::ColumnEncoder;
 use crate::encode::gather::{Column, LeafRows};
-use crate::layout::PartitionPath;
 
 pub use column_stats::{Bound, ColumnBounds, ColumnStats, FileStats, InvalidStats};
 pub use file::{FinishedFile, ParquetFile, ProducerVersion, Provenance, RANGES_MAX};
 pub use parquet::errors::ParquetError as EncodeError;
-
-/// Rows of one dataset, taken from a lane, by partition.
-#[derive(Debug)]
-pub struct Rows {
-    dataset: usize,
-    table: Table,
-    /// Runs, sorted by partition.
-    runs: Vec<Run>,
-    partitions: Vec<RowsOfPartition>,
-}
-
-/// The rows of one partition.
-#[derive(Debug, Clone)]
-pub struct RowsOfPartition {
-    /// The partition's path: `type=skills/year=2025/month=01`.
-    pub path: PartitionPath,
-    /// The number of rows.
-    pub rows: u64,
-    runs: std::ops::Range<usize>,
-}
-
-impl Rows {
-    pub(crate) fn new(dataset: usize, mut table: Table) -> Self {
-        let mut runs = std::mem::take(&mut table.runs);
-        runs.sort_by_key(|run| run.partition);
-        let mut partitions: Vec<(PartitionId, std::ops::Range<usize>)> = Vec::new();
-        for (index, run) in runs.iter().enumerate() {
-            match partitions.last_mut() {
-                Some((partition, range)) if *partition == run.partition => range.end = index + 1,
-                _ => partitions.push((run.partition, index..index + 1)),
-            }
-        }
-        let partitions = partitions
-            .into_iter()
-            .map(|(partition, range)| RowsOfPartition {
-                path: table.partitions.path_of(partition).clone(),
-                rows: runs[range.clone()].iter().map(|run| u64::from(run.len)).sum(),
-                runs: range,
-            })
-            .collect();
-        Rows { dataset, table, runs, partitions }
-    }
-
-    /// The dataset's number.
-    pub fn dataset(&self) -> usize {
-        self.dataset
-    }
-
-    /// The partitions that have rows.
-    pub fn partitions(&self) -> &[RowsOfPartition] {
-        &self.partitions
-    }
-
-    /// Bytes of memory held.
-    pub fn memory(&self) -> usize {
-        self.table.memory() + self.runs.len() * size_of::<Run>()
-    }
-}
+pub use rows::{Rows, RowsOfPartition};
 
 /// An encoded row group, ready to be appended to a file.
 #[derive(Debug)]

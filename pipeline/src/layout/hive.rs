@@ -1,18 +1,10 @@
 //! Partition paths as Hive writes them: `type=skills/year=2025/month=01`.
 //!
-//! Owns: the path's syntax and the escaping of values, in both directions. Does not own: which columns a dataset is
+//! Owns: the path's syntax, in both directions. Does not own: the escaping of values (`escape`), which columns a dataset is
 //! partitioned by (`dataset`), which partition a row belongs to (`columns::partition`).
 //!
-//! Text values are percent-encoded as Hive's `FileUtils.escapePathName` does it. Null and the empty string are
-//! `__HIVE_DEFAULT_PARTITION__`. The date parts `year`, `month` and `day` are numbers of a fixed width.
-//!
-//! Three additions to Hive's rules:
-//!
-//! - The control characters U+0080 to U+009F, which a terminal may obey, are written as the escaped bytes of their UTF-8.
-//! - So are line separators and the characters that change the direction of text (U+202A to U+202E, U+2066 to U+2069).
-//! - A value that equals the name of the default partition gets its first byte escaped, so that it is not read as null.
-//!
-//! DuckDB, pyarrow and Polars read escaped bytes back as the original text. Hive and Spark read one character per byte.
+//! Text values are escaped. Null and the empty string are `__HIVE_DEFAULT_PARTITION__`. The date parts `year`, `month` and
+//! `day` are numbers of a fixed width.
 //!
 //! Limits: 255 bytes a segment, 800 bytes a path.
 
@@ -20,15 +12,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::layout::InvalidPath;
+use crate::layout::escape::{NULL, escape, unescape};
 
 /// Bytes of a path segment: the longest name that ext4, XFS, APFS and NTFS allow.
 const SEGMENT_BYTES_MAX: usize = 255;
 
 /// Bytes of a partition path. An S3 key may have 1,024 bytes, and the lake's prefix and the object's name need some.
 const PATH_BYTES_MAX: usize = 800;
-
-/// The segment value that means null, and the empty string.
-const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Partition columns that hold a part of the event time's date. They need no column of the dataset.
 pub(crate) const DATE_PARTS: [&str; 3] = ["year", "month", "day"];
@@ -137,67 +127,6 @@ fn parse_value(name: &str, value: &str) -> Option<PartitionValue> {
         return Some(PartitionValue::Null);
     }
     unescape(value).filter(|text| !text.is_empty()).map(PartitionValue::Text)
-}
-
-/// Appends a value as Hive writes it into a path.
-fn escape(value: &[u8], path: &mut String) {
-    if value.is_empty() {
-        return path.push_str(NULL);
-    }
-    if value == NULL.as_bytes() {
-        path.push_str("%5F");
-        return path.push_str(&NULL[1..]);
-    }
-    for character in String::from_utf8_lossy(value).chars() {
-        match character {
-            '\0'..='\x1F'
-            | '\x7F'
-            | '"'
-            | '#'
-            | '%'
-            | '\''
-            | '*'
-            | '/'
-            | ':'
-            | '='
-            | '?'
-            | '\\'
-            | '{'
-            | '}'
-            | '['
-            | ']'
-            | '^'
-            | '<'
-            | '>'
-            | '|'
-            | '\u{80}'..='\u{9F}'
-            | '\u{2028}'
-            | '\u{2029}'
-            | '\u{202A}'..='\u{202E}'
-            | '\u{2066}'..='\u{2069}' => {
-                let mut bytes = [0; 4];
-                character.encode_utf8(&mut bytes).bytes().for_each(|byte| path.push_str(&format!("%{byte:02X}")));
-            }
-            other => path.push(other),
-        }
-    }
-}
-
-/// The inverse of [`escape`] for values that are not null. `None` if an escape or the result is not valid.
-fn unescape(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first == b'%' {
-            let (digits, after) = after.split_first_chunk::<2>()?;
-            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-            rest = after;
-        } else {
-            bytes.push(*first);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! or booleans, and the values by which datasets are recognized. Does not own: arrays, objects, JSON text (`nested`), the
 //! syntax of numbers (`number`), constraints (`columns`).
 
+use crate::dataset::input_kind::InputKind;
 use crate::dataset::plan::{Action, Field, InputId, Spot};
-use crate::dataset::types::InputKind;
 use crate::dead_letter::code::Code;
 use crate::decode::number::{self, Number};
 use crate::decode::scan::inner::{broken, gap};
