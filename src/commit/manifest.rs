@@ -244,7 +244,11 @@ impl From<layout::PartitionValue> for PartitionValue {
 impl Manifest {
     /// The bytes of intent and commit record.
     pub fn to_bytes(&self) -> Bytes {
-        let mut bytes = serde_json::to_vec(self).expect("a manifest has only text keys and finite numbers");
+        // A buffer of the right size, since one that doubles would take three times the size of a large manifest.
+        let of_object = |object: &ObjectOfEpoch| object.columns.as_json().len() + 3 * object.key.as_str().len() + 256;
+        let expected = 4096 + 256 * self.shards.len() + self.objects.iter().map(of_object).sum::<usize>();
+        let mut bytes = Vec::with_capacity(expected);
+        serde_json::to_writer(&mut bytes, self).expect("a manifest has only text keys and finite numbers");
         bytes.push(b'\n');
         Bytes::from(bytes)
     }

@@ -191,8 +191,10 @@ impl DecidedEpoch {
         if mutated!(RecordBeforeObjects) {
             write_once(stores, &self.manifest.epoch.commit_key(), &self.manifest, self.intent.clone()).await?;
         }
-        let lost: Vec<Option<Lost>> = stream::iter(self.manifest.objects.clone())
-            .map(|object| publish_object(stores.clone(), self.manifest.epoch.clone(), object))
+        // Each object is copied only while it is published: ten thousand objects with their statistics take megabytes.
+        let objects = &self.manifest.objects;
+        let lost: Vec<Option<Lost>> = stream::iter(0..objects.len())
+            .map(|index| publish_object(stores.clone(), self.manifest.epoch.clone(), objects[index].clone()))
             .buffer_unordered(CONCURRENT)
             .try_collect()
             .await?;

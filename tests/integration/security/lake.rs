@@ -4,10 +4,11 @@
 //!
 //! - in `raw/`, and in the `rawData` of a dead letter;
 //! - in a column in which it lands unchanged, by its definition;
-//! - in the keys of objects, if that is a partition column.
+//! - in the keys of objects, and in the partition values of a manifest, if that is a partition column;
+//! - in the bounds of a column in a manifest, if no rule changes the column, it has one value a row, and its values may repeat.
 //!
-//! Nowhere else: not in another column, in statistics or footers, in any other field of a dead letter, in intents, commit records,
-//! the lease table, or another key. Does not own: the search itself (`search`), the rules (`rules`).
+//! Nowhere else: not in another column, in statistics or footers, in any other field of a dead letter, in the rest of intents and
+//! commit records, in the lease table, or another key. Does not own: the search itself (`search`), the rules (`rules`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -124,14 +125,49 @@ impl<'a> Search<'a> {
                     self.search(&format!("the key {name}"), name.as_bytes(), Self::may_be_in_a_key);
                     self.rows(name, bytes);
                 }
-                // Commit records and intents contain keys; nothing else here contains anything of a record.
+                // Commit records and intents contain keys and bounds; nothing else here contains anything of a record.
                 first => {
-                    let has_keys = matches!(first, "_commits" | "_intents");
-                    self.search(name, bytes, |search, planted| has_keys && search.may_be_in_a_key(planted));
+                    if matches!(first, "_commits" | "_intents") {
+                        self.manifest(name, bytes, objects);
+                    } else {
+                        self.nothing_in(name, bytes);
+                    }
                     self.nothing_in(&format!("the key {name}"), name.as_bytes());
                 }
             }
         }
+    }
+
+    /// Searches an intent or a commit record. The bounds of each column are searched on their own.
+    fn manifest(&mut self, name: &str, bytes: &[u8], objects: &Objects) {
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+        let (line, after) = bytes.split_at(end);
+        let mut manifest: Value = serde_json::from_slice(line).unwrap();
+        for object in manifest["objects"].as_array_mut().unwrap() {
+            let Some(name_of_dataset) = object["dataset"].as_str() else { continue };
+            let dataset = self.dataset(name_of_dataset).unwrap();
+            let schema = format!("_schemas/{name_of_dataset}/");
+            let (_, schema) = objects.range(schema.clone()..).rfind(|(key, _)| key.starts_with(&schema)).unwrap();
+            let schema: Value = serde_json::from_slice(schema).unwrap();
+            let fields = schema["fields"].as_array().unwrap();
+            for entry in object["columns"].take().as_array().unwrap() {
+                let [id, _, _, _, bounds @ ..] = entry.as_array().unwrap().as_slice() else { panic!("{entry}") };
+                let field = &fields[usize::try_from(id.as_u64().unwrap()).unwrap() - 1];
+                let column = field["name"].as_str().unwrap();
+                let may = |_: &Self, planted: &Planted| {
+                    let is_flat = field.get("parent").is_none();
+                    planted.dataset == dataset.name
+                        && is_flat
+                        && dataset.shows_bounds(column)
+                        && dataset.columns_of(planted).contains(column)
+                };
+                let bounds = Value::from(bounds).to_string();
+                self.search(&format!("{name}, bounds of {column}"), bounds.as_bytes(), may);
+                self.land("bounds", bounds.as_bytes());
+            }
+        }
+        self.search(name, manifest.to_string().as_bytes(), Self::may_be_in_a_key);
+        self.search(name, after, |_, _| false);
     }
 
     fn land(&mut self, area: &'static str, bytes: &[u8]) {

@@ -180,16 +180,23 @@ fn the_search_finds_a_leak_in_any_place() {
         <sha2::Sha256 as sha2::Digest>::digest(&user).iter().map(|byte| format!("{byte:02x}")).collect();
     let key_in = |area: &str| lake.keys().find(|key| key.starts_with(area)).unwrap().clone();
     let (file, dead_letters, record) = (key_in("processed/"), key_in("error/"), key_in("_commits/"));
-    let mut leaking: Vec<(&str, Objects)> = Vec::new();
+    let mut leaking: Vec<(String, Objects)> = Vec::new();
     for leak in [user.clone(), hashed, user.to_lowercase(), base64_simd::URL_SAFE_NO_PAD.encode_to_string(&user)] {
-        let mut with = |what: &'static str, name: String, bytes: Vec<u8>| {
+        let mut with = |what: &str, name: String, bytes: Vec<u8>| {
             let mut lake = lake.clone();
             lake.insert(name, bytes);
-            leaking.push((what, lake));
+            leaking.push((what.to_owned(), lake));
         };
         let dead = json!({ "errorMessage": format!("bad value {leak}"), "rawData": "", "arrivalTimestamp": 1 });
         with("a dead letter's message", dead_letters.clone(), gzip(format!("{dead}\n").as_bytes()));
         with("a commit record", record.clone(), [&lake[&record][..], leak.as_bytes()].concat());
+        for (column, id) in [("user_id", 2), ("region", 9), ("extra", 17)] {
+            let line = String::from_utf8(lake[&record].clone()).unwrap();
+            let entry = format!("\"columns\":[[{id},1,2,0,\"{leak}\",\"{leak}\"],");
+            let line = line.replacen("\"columns\":[", &entry, 1);
+            assert!(line.contains(&leak));
+            with(&format!("the bounds of {column}"), record.clone(), line.into_bytes());
+        }
         with("the lease table", "_checkpoints.db".to_owned(), [&lake["_checkpoints.db"][..], leak.as_bytes()].concat());
         with("an object's key", format!("processed/assessments/type={leak}/x.parquet"), lake[&file].clone());
         with("a folder of raw objects", format!("raw/{leak}/x.json.gz"), gzip(b"{}\n"));

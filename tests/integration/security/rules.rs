@@ -35,6 +35,7 @@ struct Column {
     from: Option<String>,
     kind: String,
     has_elements: bool,
+    is_unique: bool,
     rule: Rule,
     allow: Vec<String>,
     fields: Vec<Field>,
@@ -99,6 +100,7 @@ impl Dataset {
             from: text(column, "from"),
             kind: text(column, "type").unwrap(),
             has_elements: column.contains_key("element"),
+            is_unique: column.contains_key("unique"),
             rule: rule(column),
             allow: texts(column, "allow"),
             fields: tables(column, "field")
@@ -140,6 +142,14 @@ impl Dataset {
             columns.insert("ingest_arrival_time".to_owned());
         }
         columns
+    }
+
+    /// Whether the bounds of a column's values may be in a manifest. The ingest columns that no definition has may have them.
+    pub(crate) fn shows_bounds(&self, name: &str) -> bool {
+        self.columns.iter().find(|column| column.name == name).is_none_or(|column| {
+            let is_free_form = matches!(column.kind.as_str(), "json" | "list" | "map" | "struct");
+            matches!(column.rule, Rule::Unchanged) && !is_free_form && !column.is_unique
+        })
     }
 
     /// Whether a planted value may be in the key of an object.
