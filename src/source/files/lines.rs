@@ -161,8 +161,9 @@ impl Cutter {
     /// The text ends, perhaps only for now, and the buffer has the beginning of a line.
     fn ended(&mut self, buffer: Vec<u8>, base: u64) -> std::io::Result<Read> {
         if buffer.is_empty() || !(self.ends || self.config.complete) {
-            // The end of the line will come, or there is no line.
+            // The end of the line will come, or there is no line. A reader that waits at the tip must not keep a whole chunk's memory.
             self.carry = buffer;
+            self.carry.shrink_to_fit();
             self.finished = self.ends;
             return Ok(if self.ends { Read::End { children: Vec::new() } } else { Read::AtTip });
         }

@@ -191,8 +191,14 @@ impl Fleet {
 }
 
 /// Parts of the messages of errors that mean that lake or table are broken.
-const BROKEN: [&str; 5] =
-    ["objects of epoch", "neither that intent", "with other bytes", "can't be read:", "is malformed"];
+const BROKEN: [&str; 6] = [
+    "neither finished nor rolled back",
+    "neither that intent",
+    "with other bytes",
+    "the commit log is ambiguous",
+    "cannot be read:",
+    "is malformed",
+];
 
 /// A worker may end because a service does not answer or refuses. It must not end because of what it finds in the lake or the
 /// table.
@@ -214,7 +220,7 @@ fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use checkpoints::StoreError;
+    use checkpoints::{ShardId, ShardKey, StoreError, StreamName};
     use shardlake::commit::{CommitError, UnreadableManifest};
     use shardlake::lake::{LakeError, ObjectKey};
 
@@ -226,6 +232,10 @@ mod tests {
             CommitError::Torn { epoch: text(), missing: key.clone() },
             CommitError::NoIntent { name: text() },
             CommitError::Conflict { key, epoch: text() },
+            CommitError::Overlap {
+                key: ShardKey::new(StreamName::new("s").expect("a plain name"), ShardId::new("x").expect("a plain id")),
+                epoch: text(),
+            },
             UnreadableManifest { name: text(), problem: text() }.into(),
             StoreError::Malformed { item: text(), problem: text() }.into(),
         ];
