@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::statistics::Statistics;
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ struct Column {
 /// The columns of a file by field id.
 fn columns_of(reader: &SerializedFileReader<fs::File>) -> BTreeMap<i32, Column> {
     let mut columns: BTreeMap<i32, Column> = BTreeMap::new();
-    for chunk in reader.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+    for chunk in reader.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns) {
         let id = chunk.column_descr().self_type().get_basic_info().id();
         let column = columns.entry(id).or_default();
         column.path = chunk.column_path().string();
