@@ -78,7 +78,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         Some(Ok(swept)) => tracing::info!(?swept, "removed what ended workers left behind"),
         // The run does not depend on it. The next start or `shardlake sweep` does it.
         Some(Err(error)) => {
-            tracing::warn!(%error, "failed to remove what ended workers left behind; the next start tries again")
+            tracing::warn!(%error, "failed to remove what ended workers left behind; the next start tries again");
         }
     }
     if unless_stopped(&stop, roll_up_if_due(&stores)).await.is_none() {

@@ -3,7 +3,7 @@
 //! A store calls [`object_store_conformance!`](crate::object_store_conformance) with an expression that makes an empty store;
 //! then every function of the suite is one test. The functions panic if a store is wrong: they are tests, and are compiled for
 //! tests and with the feature `conformance` only. The suite does not test what a store adds, such as files or faults of a service.
-#![cfg_attr(not(test), expect(clippy::unwrap_used, clippy::panic, reason = "in a test, a panic is the report"))]
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 #![expect(missing_docs, reason = "each function of the suite says in its name what it proves")]
 
 use bytes::Bytes;

@@ -213,11 +213,13 @@ impl<S> Setting<S> for Key<S> {
 
     fn document(&self) -> KeyDoc {
         let value = match &self.kind {
-            Kind::Size(_, range) => bounds("size", range, [1, u64::MAX], |bytes| write_bytes(*bytes)),
+            Kind::Size(_, range) => bounds("size", range, &[1, u64::MAX], |bytes| write_bytes(*bytes)),
             Kind::Time(_, least) => {
-                bounds("time", &(*least..=Duration::MAX), [Duration::ZERO, Duration::MAX], |time| write_duration(*time))
+                bounds("time", &(*least..=Duration::MAX), &[Duration::ZERO, Duration::MAX], |time| {
+                    write_duration(*time)
+                })
             }
-            Kind::Count(_, range) => bounds("number", range, [0, usize::MAX], ToString::to_string),
+            Kind::Count(_, range) => bounds("number", range, &[0, usize::MAX], ToString::to_string),
             Kind::Flag { .. } => "`true` or `false`".to_owned(),
             Kind::Level { .. } => "number".to_owned(),
             Kind::Text { form, .. } => (*form).to_owned(),
@@ -302,7 +304,7 @@ fn keep<T: PartialOrd>(
 }
 
 /// A kind of value and its range in words. Ends that are not worth a word are given in `open`.
-fn bounds<T: PartialEq>(kind: &str, range: &RangeInclusive<T>, open: [T; 2], write: impl Fn(&T) -> String) -> String {
+fn bounds<T: PartialEq>(kind: &str, range: &RangeInclusive<T>, open: &[T; 2], write: impl Fn(&T) -> String) -> String {
     let (least, most) = (write(range.start()), write(range.end()));
     match [*range.start() == open[0], *range.end() == open[1]] {
         [true, true] => kind.to_owned(),

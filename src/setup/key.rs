@@ -58,7 +58,7 @@ pub(super) fn fingerprint(key: &PseudonymKey) -> String {
 /// The key in a file or a variable, without the line end at its end.
 fn key_of(bytes: &[u8]) -> Result<PseudonymKey, String> {
     let end = bytes.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
-    PseudonymKey::new(&bytes[..end]).map_err(|problem| problem.to_string())
+    PseudonymKey::new(&bytes[..end])
 }
 
 async fn read_secret(id: &str, aws: &Aws) -> Result<Vec<u8>, OpenError> {

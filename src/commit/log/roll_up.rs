@@ -157,7 +157,6 @@ pub async fn newest_roll_up(stores: &Stores) -> Result<(Option<u64>, Option<Roll
 }
 
 /// The numbers of all roll-ups, in order.
-
 async fn numbers(stores: &Stores) -> Result<Vec<u64>, LakeError> {
     let listed = stores.lake.list(layout::ROLL_UPS).await?;
     Ok(listed.iter().filter_map(|object| layout::number_of_roll_up(object.key.as_str())).collect())

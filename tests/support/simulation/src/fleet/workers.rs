@@ -210,8 +210,9 @@ fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
         WorkerError::Commit(error) => error.is_retryable() || refused,
         WorkerError::Leases(error) => error.is_retryable() || refused,
         // A service refuses an upload that a lifecycle rule has aborted.
-        WorkerError::Lake(_) | WorkerError::Shards { .. } | WorkerError::Raw(_) => true,
-        WorkerError::StopTimedOut { .. } => true,
+        WorkerError::Lake(_) | WorkerError::Shards { .. } | WorkerError::Raw(_) | WorkerError::StopTimedOut { .. } => {
+            true
+        }
         WorkerError::Encode(_) => false,
     };
     if is_broken || !may_happen { Err(format!("a worker ended: {text}")) } else { Ok(()) }
