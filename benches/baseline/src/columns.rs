@@ -15,9 +15,10 @@ use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema, Schema
 
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 
+use crate::leaf::{Leaf, Output};
 use crate::plan::{Plan, Source, TimePart};
 use crate::time::{DAY_US, date_of};
-use crate::values::{Leaf, Output, Value};
+use crate::value::Value;
 
 /// What a row has in addition to the values of its record.
 #[derive(Debug)]

@@ -4,11 +4,11 @@ use regex::Regex;
 
 use crate::Error;
 use crate::definition::{Column as ColumnText, Definition, Recognize, Rule, TimeFormat, Type, Unit};
+use crate::leaf::{Leaf, Output, Transform};
 use crate::plan::{
     Allow, Column, Input, InputKind, Node, Object, Others, Partition, Plan, Read, Source, Time, TimePart, Way,
 };
 use crate::time::{self, DAY_US};
-use crate::values::{Leaf, Output, Transform};
 
 /// Compiles a definition file.
 pub(crate) fn compile(text: &str) -> Result<Plan, Error> {

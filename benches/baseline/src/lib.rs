@@ -34,8 +34,9 @@ mod tree;
 mod walk;
 
 mod anonymize;
+mod leaf;
 mod time;
-mod values;
+mod value;
 
 mod row;
 

@@ -13,7 +13,7 @@ use parquet::file::properties::WriterProperties;
 use crate::columns::{Columns, Ingest};
 use crate::plan::{Partition, Plan};
 use crate::time::date_of;
-use crate::values::Value;
+use crate::value::Value;
 
 /// The most bytes in a segment of a path.
 const SEGMENT_BYTES_MAX: usize = 255;

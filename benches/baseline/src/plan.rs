@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::definition::{Digits, TimeFormat};
-use crate::values::Leaf;
+use crate::leaf::Leaf;
 
 /// The most keys of one object that a definition may name.
 pub(crate) const FIELDS_MAX: usize = 256;

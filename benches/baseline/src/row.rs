@@ -8,7 +8,7 @@ use crate::plan::{Plan, Source};
 
 use crate::time::time_of;
 use crate::tree::Json;
-use crate::values::Value;
+use crate::value::Value;
 use crate::walk::Walk;
 
 /// Buffers of one row, reused for the next.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Datelike, NaiveDate};
 
 use crate::code::Code;
 use crate::definition::TimeFormat;
-use crate::values::Value;
+use crate::value::Value;
 
 /// Microseconds in a day.
 pub(crate) const DAY_US: i64 = 86_400_000_000;

@@ -6,7 +6,7 @@ use crate::code::Code;
 use crate::definition::Digits;
 use crate::plan::{FIELDS_MAX, Input, InputKind, Node, Object, Others, Read};
 use crate::tree::{Json, write_object};
-use crate::values::Value;
+use crate::value::Value;
 use crate::{decode, strict};
 
 /// A walk over one record.

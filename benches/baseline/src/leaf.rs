@@ -6,20 +6,7 @@ use crate::anonymize::{self, Pseudonyms};
 use crate::code::Code;
 use crate::definition::{Digits, TimeFormat};
 use crate::time::{DAY_US, time_of};
-
-/// A value: as it was read, and later as it is written.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) enum Value {
-    #[default]
-    Null,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Text(String),
-    List(Vec<Value>),
-    Map(Vec<(String, Value)>),
-    Struct(Vec<Value>),
-}
+use crate::value::Value;
 
 /// A value's type in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
