@@ -45,7 +45,7 @@ pub enum StoreError {
     },
 
     /// The store as a whole can't be used, and will not recover by itself.
-    #[error("can't use the checkpoints in {store}: {problem}")]
+    #[error("cannot use the checkpoints in {store}: {problem}")]
     Unusable {
         /// Where the store is.
         store: String,

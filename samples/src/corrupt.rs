@@ -35,7 +35,7 @@ pub enum BadKind {
     MissingField,
     /// A required identifier, or the type, that is an empty string.
     EmptyIdentifier,
-    /// A value that can't be read as the type of its field: an object, list or word for a number, a list for a text.
+    /// A value that cannot be read as the type of its field: an object, list or word for a number, a list for a text.
     WrongType,
     /// A number outside the range of its field: a score of 250, an age of 900, a duration or a time beyond its
     /// integer type.

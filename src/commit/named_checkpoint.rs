@@ -93,9 +93,9 @@ pub struct CheckpointSummary {
     pub shards: usize,
 }
 
-/// A stored checkpoint that can't be read.
+/// A stored checkpoint that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key} can't be read: {problem}")]
+#[error("{key} cannot be read: {problem}")]
 pub struct UnreadableCheckpoint {
     /// Its key.
     pub key: ObjectKey,
@@ -109,7 +109,7 @@ pub enum CheckpointError {
     /// The lake failed.
     #[error(transparent)]
     Lake(#[from] LakeError),
-    /// What is stored can't be read.
+    /// What is stored cannot be read.
     #[error(transparent)]
     Unreadable(#[from] UnreadableCheckpoint),
 }
@@ -245,7 +245,7 @@ pub async fn save_checkpoint(lake: &dyn ObjectStore, checkpoint: &NamedCheckpoin
     }
 }
 
-/// All named checkpoints in the order of their names, and those that can't be read. Decodes no positions.
+/// All named checkpoints in the order of their names, and those that cannot be read. Decodes no positions.
 ///
 /// # Errors
 /// The lake fails.
@@ -275,7 +275,7 @@ pub async fn list_checkpoints(
 /// A named checkpoint; `None` if the lake has none of this name.
 ///
 /// # Errors
-/// The lake fails, or what is stored can't be read.
+/// The lake fails, or what is stored cannot be read.
 pub async fn get_checkpoint(
     lake: &dyn ObjectStore,
     name: &CheckpointName,
@@ -412,9 +412,9 @@ mod tests {
     fn a_checkpoint_of_another_name_or_format_is_refused() {
         let bytes = checkpoint("one", 1, 1).to_bytes();
         let problem = |of: &str, bytes: &[u8]| NamedCheckpoint::from_bytes(&name(of), bytes).unwrap_err().to_string();
-        assert_eq!(problem("other", &bytes), "_checkpoints/other.json can't be read: it is the checkpoint 'one'");
+        assert_eq!(problem("other", &bytes), "_checkpoints/other.json cannot be read: it is the checkpoint 'one'");
         let newer = problem("one", b"{\"format\":2,\"cuts\":[]}");
-        assert_eq!(newer, "_checkpoints/one.json can't be read: it has format 2; this version reads format 1");
+        assert_eq!(newer, "_checkpoints/one.json cannot be read: it has format 2; this version reads format 1");
         let text = String::from_utf8(bytes.to_vec()).unwrap().replace("1970-01-01", "yesterday");
         assert!(
             problem("one", text.as_bytes())

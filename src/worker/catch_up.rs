@@ -87,7 +87,7 @@ impl CatchUp {
     }
 }
 
-/// Whether every shard of a source has been read and committed. Those that can't be read don't count.
+/// Whether every shard of a source has been read and committed. Those that cannot be read don't count.
 async fn is_committed(source: &dyn ShardSource, leases: &[Lease], shards: &mut Shards) -> bool {
     let listed = match source.shards().await {
         Ok(listed) => listed,

@@ -3,7 +3,7 @@
 //! Owns: the threads. Does not own: the work.
 //!
 //! Why not tokio's blocking pool: it grows while files and databases keep it busy, so a lane's work would run on many
-//! threads. Most allocators keep memory for each thread that the other threads can't use.
+//! threads. Most allocators keep memory for each thread that the other threads cannot use.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;

@@ -281,7 +281,7 @@ impl Coordinator {
         self.shards.read_again(keys).await
     }
 
-    /// Releases the shards that others asked for, and those that can't be read. Epochs that have records of them are committed
+    /// Releases the shards that others asked for, and those that cannot be read. Epochs that have records of them are committed
     /// first.
     async fn release_shards(&mut self) -> Result<(), WorkerError> {
         let releases = self.shards.take_releases();

@@ -61,7 +61,7 @@ pub(super) enum ReaderEventKind {
     AtTip,
     /// The shard has ended, and these are its children. The task ends.
     End { children: Vec<ShardId> },
-    /// The shard can't be read. The task ends.
+    /// The shard cannot be read. The task ends.
     Failed(SourceError),
 }
 

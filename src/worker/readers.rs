@@ -53,7 +53,7 @@ pub(super) enum ReaderUpdate {
     ReachedTip,
     /// The shard's position has moved.
     Read(ReadRange),
-    /// The shard can't be read.
+    /// The shard cannot be read.
     Failed(ShardKey, SourceError),
 }
 

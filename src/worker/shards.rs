@@ -29,7 +29,7 @@ use crate::worker::recoveries::{FinishedRecovery, Recoveries, Recovery};
 pub(super) enum Release {
     /// Another worker asked for it.
     Requested,
-    /// It can't be read here. Another worker may try, or this one later.
+    /// It cannot be read here. Another worker may try, or this one later.
     Abandoned,
 }
 
@@ -209,7 +209,7 @@ impl Shards {
         self.releases.entry(key).or_insert(Release::Requested);
     }
 
-    /// A shard can't be read. It is released, so that another worker may try, or this one later. A run that ends when it has
+    /// A shard cannot be read. It is released, so that another worker may try, or this one later. A run that ends when it has
     /// caught up does not wait for the shard, and reports the problem at its end.
     fn abandon(&mut self, key: ShardKey, problem: String) {
         self.failed.insert(key.clone(), problem);
@@ -235,7 +235,7 @@ impl Shards {
         });
     }
 
-    /// Notes that a shard can't be read, without releasing it.
+    /// Notes that a shard cannot be read, without releasing it.
     pub(super) fn fail(&mut self, key: ShardKey, problem: String) {
         self.failed.insert(key, problem);
     }

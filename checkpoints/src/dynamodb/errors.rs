@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_missing_permission_is_reported_with_its_table() {
         let error = REQUEST.judge(400, "AccessDeniedException", "not you").to_string();
-        let message = "can't use the checkpoints in DynamoDB table leases: could not take shard 0 of stream orders: \
+        let message = "cannot use the checkpoints in DynamoDB table leases: could not take shard 0 of stream orders: \
                     this needs the permission dynamodb:UpdateItem on the table: not you";
         assert_eq!(error, message);
     }

@@ -124,7 +124,7 @@ fn explain_opening(path: &Path, failure: Failure) -> StoreError {
             unusable(path, "the file is not an SQLite database, or is damaged; move it away or choose another path")
         }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-            unusable(path, "this user can't write the file, or can't create files in its directory")
+            unusable(path, "this user cannot write the file, or cannot create files in its directory")
         }
         _ => explain(path, "open the checkpoints", failure),
     }

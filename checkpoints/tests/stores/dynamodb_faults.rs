@@ -191,7 +191,7 @@ async fn a_cancelled_transaction_is_a_refusal_only_if_a_condition_failed() {
 async fn a_missing_permission_is_reported_with_its_action_and_its_table() {
     let denied = r#"{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"user x may not"}"#;
     let (_service, store) = opened(&[(400, denied)]).await;
-    let message = "can't use the checkpoints in DynamoDB table leases: could not list the leases: this needs the \
+    let message = "cannot use the checkpoints in DynamoDB table leases: could not list the leases: this needs the \
                 permission dynamodb:Scan on the table: user x may not";
     assert_eq!(store.list().await.unwrap_err().to_string(), message);
 }

@@ -270,7 +270,7 @@ async fn a_missing_table_is_reported_and_not_created() {
     let (client, table) = (client().await, table());
     let error = DynamoStore::open_existing(client.clone(), &table, streams(&["orders"])).await.unwrap_err();
     let message = format!(
-        "can't use the checkpoints in DynamoDB table {table}: there is no such table in this account and region"
+        "cannot use the checkpoints in DynamoDB table {table}: there is no such table in this account and region"
     );
     assert_eq!(error.to_string(), message);
     assert!(client.describe_table().table_name(&table).send().await.is_err());

@@ -11,7 +11,7 @@ async fn refusal(path: &Path) -> String {
     let error = SqliteStore::open(path).await.expect_err("it can't be opened");
     assert!(matches!(error, StoreError::Unusable { .. }) && !error.is_retryable(), "{error:?}");
     let message = error.to_string();
-    assert!(message.starts_with(&format!("can't use the checkpoints in {}: ", path.display())), "{message}");
+    assert!(message.starts_with(&format!("cannot use the checkpoints in {}: ", path.display())), "{message}");
     message
 }
 

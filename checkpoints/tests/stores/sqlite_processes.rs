@@ -339,5 +339,5 @@ async fn a_file_or_directory_that_this_user_cannot_write_is_reported() {
     child.finish();
     mode(folder.path(), 0o755);
     assert!(messages[0].ends_with("the file is read-only; make it writable for this user"), "{messages:?}");
-    assert!(messages[1].ends_with("can't write the file, or can't create files in its directory"), "{messages:?}");
+    assert!(messages[1].ends_with("cannot write the file, or cannot create files in its directory"), "{messages:?}");
 }

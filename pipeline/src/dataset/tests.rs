@@ -30,7 +30,7 @@ fn compiled(texts: &[&str]) -> Result<Datasets, Problems> {
     let texts: Vec<DefinitionText> = texts.iter().enumerate().map(file).collect();
     Datasets::compile(&texts, &|file, key| match file {
         "codes.csv" => LookupTable::read(b"code,label\na,A\n", key),
-        _ => Err("it can't be read: no such file".to_owned()),
+        _ => Err("it cannot be read: no such file".to_owned()),
     })
 }
 
@@ -538,7 +538,7 @@ fn a_lookup_must_be_joined_on_a_string_column_and_have_the_columns_that_are_read
     };
     let column = |from: &str, kind: &str| format!("[[column]]\nname = \"x\"\nfrom = \"{from}\"\ntype = \"{kind}\"\n");
     assert_eq!(lookup(&column("lookup.l.label", "string"), "codes.csv", "code", "id"), [""; 0]);
-    assert_eq!(lookup("", "none.csv", "code", "id"), ["13: lookup file 'none.csv': it can't be read: no such file"]);
+    assert_eq!(lookup("", "none.csv", "code", "id"), ["13: lookup file 'none.csv': it cannot be read: no such file"]);
     assert_eq!(
         lookup("", "codes.csv", "cod", "id"),
         ["13: lookup file 'codes.csv': there is no column 'cod'; the columns are: code, label"]

@@ -59,6 +59,18 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
+/// Zeros that a buffer grows by.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// Lengthens a buffer with zeros. This crate is compiled for size, where `Vec::resize` writes byte by byte; this copies blocks.
+fn grow(buffer: &mut Vec<u8>, target: usize) {
+    buffer.reserve_exact(target.saturating_sub(buffer.len()));
+    while buffer.len() < target {
+        let block = ZEROS.len().min(target - buffer.len());
+        buffer.extend_from_slice(&ZEROS[..block]);
+    }
+}
+
 impl Input {
     /// Opens a file at an offset of its text.
     ///
@@ -122,7 +134,7 @@ impl Input {
         }
         while buffer.len() < target {
             let before = buffer.len();
-            buffer.resize(target, 0);
+            grow(buffer, target);
             let read = self.text.read(&mut buffer[before..]);
             match read {
                 Ok(read) => {

@@ -61,7 +61,7 @@ pub(crate) enum LeaseEvent {
 pub(crate) enum LeaseCommand {
     /// Release a lease that no open epoch needs any more, or hand it over to the worker that asked.
     Release(ShardKey),
-    /// Release a lease whose shard can't be read. Others may try, and this worker later.
+    /// Release a lease whose shard cannot be read. Others may try, and this worker later.
     Abandon(ShardKey),
     /// The row shows another holder, so the shard is not read any more. If the next scan shows this worker as the holder, the
     /// lease was gained again.

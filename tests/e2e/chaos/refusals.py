@@ -1,6 +1,6 @@
 """A worker that can't work is refused with a plain message, before it touches anything.
 
-Owns: a table of lakes, sources and lease databases that a worker can't use. It must end within seconds, without a crash, with exit
+Owns: a table of lakes, sources and lease databases that a worker cannot use. It must end within seconds, without a crash, with exit
 code 2 and one sentence that names the path; and afterwards every file and folder must be as it was. Some faults show only when they
 are tried (a full disk, a file that is not a database). These have exit code 1, and may leave what a worker creates first: its key,
 and an empty lake.

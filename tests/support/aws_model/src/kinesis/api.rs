@@ -14,7 +14,7 @@ pub struct Settings {
     pub read_limits: bool,
     /// Refuse more than 1,000 records a second or 1 MiB a second into a shard.
     pub write_limits: bool,
-    /// For how long a new record can't be read.
+    /// For how long a new record cannot be read.
     pub visible_after_ms: u32,
     /// Every n-th GetRecords of a shard returns no record although there are some; its MillisBehindLatest shows it.
     pub empty_answer_every: Option<NonZeroU64>,

@@ -151,7 +151,7 @@ impl Shard {
         self.log.get(usize::try_from(ordinal.checked_sub(self.first)?).ok()?)
     }
 
-    /// What can be read at `now_ms` from a place on. Records come in order: one that can't be read yet hides all later ones.
+    /// What can be read at `now_ms` from a place on. Records come in order: one that cannot be read yet hides all later ones.
     pub(super) fn read(&self, from: u64, records_max: usize, now_ms: i64) -> Page {
         let from = from.max(self.first);
         let (mut records, mut bytes, mut next) = (Vec::new(), 0, from);

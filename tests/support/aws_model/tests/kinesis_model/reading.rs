@@ -150,7 +150,7 @@ async fn a_record_may_become_visible_after_a_delay() {
     assert_eq!((early.records.len(), early.millis_behind_latest), (0, Some(0)));
     world.clock.advance_ms(300);
     let next = early.next_shard_iterator.unwrap();
-    assert_eq!(contents(&world.get(next).await), ["a", "b"], "and one that can't be read hides those behind it");
+    assert_eq!(contents(&world.get(next).await), ["a", "b"], "and one that cannot be read hides those behind it");
 }
 
 #[tokio::test]
