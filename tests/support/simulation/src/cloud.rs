@@ -364,7 +364,7 @@ impl Environment for Cloud {
         records
     }
 
-    fn change_stream(&self, rng: &mut Rng) -> Option<FaultKind> {
+    fn change_stream(&self, rng: &mut Rng, _: bool) -> Option<FaultKind> {
         let stream = &self.streams[rng.index(self.streams.len())];
         let mut open = self.open_shards(stream);
         open.sort_by_key(|shard| shard.hash_keys.0);

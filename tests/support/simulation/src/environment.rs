@@ -80,8 +80,8 @@ pub trait Environment: Send + Sync {
     /// Puts records, and returns them with their ids.
     fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)>;
 
-    /// Splits, merges or forgets a shard. Returns what happened, if anything did.
-    fn change_stream(&self, rng: &mut Rng) -> Option<FaultKind>;
+    /// Splits, merges or (if it `may_forget`) forgets a shard. Returns what happened, if anything did.
+    fn change_stream(&self, rng: &mut Rng, may_forget: bool) -> Option<FaultKind>;
 
     /// The shards that accept no more records.
     fn closed_shards(&self) -> Vec<ShardKey>;
@@ -180,7 +180,7 @@ impl Environment for InMemory {
         drafts.into_iter().map(put).collect()
     }
 
-    fn change_stream(&self, rng: &mut Rng) -> Option<FaultKind> {
+    fn change_stream(&self, rng: &mut Rng, may_forget: bool) -> Option<FaultKind> {
         let stream = &self.streams[rng.index(self.streams.len())];
         let open = stream.open_shards();
         match rng.below(3) {
@@ -193,7 +193,7 @@ impl Environment for InMemory {
                 stream.merge(&open[left], &open[left + 1]);
                 Some(FaultKind::Merged)
             }
-            2 => {
+            2 if may_forget => {
                 // A stream forgets a shard long after it was read to its end.
                 let rows = self.rows();
                 let read = |shard: &ShardId| {

@@ -6,6 +6,7 @@
 
 mod workers;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -123,6 +124,7 @@ impl Fleet {
             tally: Arc::default(),
             trace: Mutex::new(Trace::new()),
             audit: Box::new(move |service, operation, about| audited.check(service, operation, about)),
+            creating: Arc::default(),
         });
         *last.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&shared));
         let quirks = environment.quirks();
@@ -280,7 +282,10 @@ impl Fleet {
     }
 
     fn change_stream(&mut self) {
-        if let Some(kind) = self.environment.change_stream(&mut self.rng) {
+        // A stream lists a shard for longer than any request takes: a day at least (docs/guarantees.md). Otherwise a request that is
+        // late could create the lease of a shard again that was read to its end and is forgotten.
+        let may_forget = self.shared.creating.load(Ordering::Relaxed) == 0;
+        if let Some(kind) = self.environment.change_stream(&mut self.rng, may_forget) {
             self.shared.tally.note(kind);
         }
     }

@@ -10,6 +10,7 @@
 //! Does not own: what a request does, and how an error looks to the caller (`in_memory`, `cloud`). Everything follows from the
 //! worker's own random generator and the order of its requests.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,6 +123,26 @@ pub struct Shared {
     pub trace: Mutex<Trace>,
     /// Audits the environment after each effect.
     pub audit: Audit,
+    /// Requests that are to create leases and have not taken effect yet.
+    pub creating: Arc<AtomicUsize>,
+}
+
+/// A request that is to create leases, until it takes effect or is lost.
+struct Creating(Arc<AtomicUsize>);
+
+impl Creating {
+    fn of(counter: &Arc<AtomicUsize>, operation: &str) -> Option<Self> {
+        (operation == "create").then(|| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Creating(Arc::clone(counter))
+        })
+    }
+}
+
+impl Drop for Creating {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -251,6 +272,7 @@ impl Network {
         about: &str,
         effect: impl Future<Output = R> + Send + 'static,
     ) -> Result<R, NetworkError> {
+        let creating = Creating::of(&self.shared.creating, operation);
         let (out, back) = self.delays(operation);
         tokio::time::sleep(out).await;
         self.wait_until_running().await;
@@ -266,6 +288,7 @@ impl Network {
             Fate::Arrives => {
                 trace("");
                 let result = effect.await;
+                drop(creating);
                 (self.shared.audit)(service, operation, about);
                 if let Some(crash) = crash.filter(|crash| crash.after_effect) {
                     trace("the worker crashes after it");
@@ -296,6 +319,7 @@ impl Network {
                     me.trace(&operation, &about, "late");
                     effect.await;
                     (me.shared.audit)(service, &operation, &about);
+                    drop(creating);
                 });
                 Err(NetworkError::Lost)
             }
