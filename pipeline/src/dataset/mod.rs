@@ -4,7 +4,7 @@
 //! definition that makes no sense is refused with file, line and what to write instead. Does not own: the records.
 //!
 //! The path of a definition: `read` (form) → `definition` → `check` (sense) → `compile` (through `tree`) → `plan`. What
-//! follows from a scalar type is in [`types`], what follows from a rule for personal values in [`rule`].
+//! follows from a scalar type is in `types`, what follows from a rule for personal values in `rule`.
 
 pub(crate) mod input_kind;
 pub(crate) mod time_format;
