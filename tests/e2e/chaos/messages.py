@@ -10,9 +10,9 @@ READ_ONLY = r"Read-only file system|the file is read-only; make it writable"
 FORBIDDEN = r"Permission denied"
 TOO_LARGE = r"File too large"
 # The lake's folder is missing, or is not the one in which the checkpoints were committed.
-GONE = r"No such file or directory|there is no such folder|is not there any more"
+GONE = r"No such file or directory|there is no such folder|does not exist any more|was moved away"
 OTHER_LAKE = r"were committed in another lake"
 # The network, for longer than requests are retried.
-FAILED_BY_THE_NETWORK = r"could not |stopped after 30 s without committing|not read to the end"
+FAILED_BY_THE_NETWORK = r"could not |was stopped before its commits finished|not read to the end"
 # In the log of a worker that is asked to stop. One that was asked before it handled signals dies of SIGTERM; it held nothing.
 HANDLES_SIGNALS = "stopping: committing what was read"

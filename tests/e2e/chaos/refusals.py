@@ -128,7 +128,7 @@ CASES = [
     Case("the lake is not writable", "lake.*Permission denied.*; make it writable", 2, forbidden_lake, capabilities=False),
     Case("the lake can't be created", "above.*Permission denied.*; make it writable", 2, lake_in_a_forbidden_folder,
          capabilities=False),
-    Case("the leases have no folder", "there is not a directory .*nowhere; make it first", 2, leases_in_a_missing_folder),
+    Case("the leases have no folder", "there is no directory .*nowhere; create it first", 2, leases_in_a_missing_folder),
     Case("the leases can't be created", "leases.*Permission denied.*; make it writable", 2, leases_in_a_forbidden_folder,
          capabilities=False),
     Case("the leases are a folder", "leases.db: this is a directory; give the path of a file", 2, leases_are_a_folder),
