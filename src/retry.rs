@@ -1,4 +1,5 @@
-//! Retries: bounded in attempts and time, with jitter, on tokio's clock.
+//! Retries: bounded in attempts and in the waits between them, with jitter, on tokio's clock. How long one attempt may take is up to the
+//! caller: the clients of AWS have timeouts of their own.
 //!
 //! Owns: every policy of the program, in one place, and the loop that applies one. Does not own: which errors are temporary (each
 //! error type says so by [`Retryable`]), or which calls may be repeated (`lake::Retrying`, `commit::RetryingLeases`).

@@ -1,3 +1,5 @@
+//! A manifest and its bytes: round trips, and what is refused.
+
 use super::*;
 use checkpoints::{Position, StreamName};
 use pipeline::encode::{Bound, ColumnBounds, ColumnStats};
