@@ -31,6 +31,7 @@ pub(crate) fn lane_config(raw: Option<LineCodec>) -> Arc<LaneConfig> {
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: 10 << 20,
         hash_seed: 42,
+        denied_names: false,
         datasets,
     })
 }

@@ -197,7 +197,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::dataset::time_format::TimeFormat;
+    use crate::dataset::time_format::TimeForm;
     use proptest::prelude::*;
 
     const STRING: ColumnType = ColumnType::Scalar(ScalarType::String);
@@ -215,8 +215,8 @@ mod tests {
             INT64,
             ColumnType::Scalar(ScalarType::Float64),
             ColumnType::Scalar(ScalarType::Bool),
-            ColumnType::Scalar(ScalarType::Date32(TimeFormat::Date)),
-            ColumnType::Scalar(ScalarType::Timestamp(TimeFormat::EpochMs)),
+            ColumnType::Scalar(ScalarType::Date32(TimeForm::Date.into())),
+            ColumnType::Scalar(ScalarType::Timestamp(TimeForm::EpochMs.into())),
         ])
     }
 

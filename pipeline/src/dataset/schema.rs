@@ -172,10 +172,7 @@ fn arrow(plan: &Plan) -> Value {
 fn arrow_field(name: &str, data_type: &ColumnType, nullable: bool) -> Value {
     let (kind, children) = match data_type {
         ColumnType::Scalar(scalar) => (scalar.spec().arrow, vec![]),
-        ColumnType::List(element) => {
-            let nullable = !matches!(**element, ColumnType::Struct(_));
-            (json!({ "name": "list" }), vec![arrow_field("element", element, nullable)])
-        }
+        ColumnType::List(element) => (json!({ "name": "list" }), vec![arrow_field("element", element, true)]),
         ColumnType::Map(value) => {
             let key = arrow_field("key", &ColumnType::Scalar(ScalarType::String), false);
             let entries = json!({
@@ -207,6 +204,7 @@ fn json_schema(definition: &Definition) -> Value {
             }
             Kind::ListOfStructs(members) => {
                 let mut element = object();
+                element["type"] = json!(["object", "null"]);
                 for member in members {
                     place(
                         &mut element,
@@ -219,6 +217,10 @@ fn json_schema(definition: &Definition) -> Value {
             }
             Kind::Map(kind) => {
                 json!({ "type": type_of("object", &column.field), "additionalProperties": element_schema(*kind, &column.field) })
+            }
+            Kind::MapOfLists(kind) => {
+                let list = json!({ "type": ["array", "null"], "items": element_schema(*kind, &column.field) });
+                json!({ "type": type_of("object", &column.field), "additionalProperties": list })
             }
             Kind::Struct(members) => {
                 let mut structure = object();
@@ -343,8 +345,12 @@ fn scalar_schema(kind: ScalarType, rules: &FieldRules) -> Value {
         Value::Array(types) => types,
         one => vec![one],
     };
-    if rules.accept_text && !types.contains(&json!("string")) {
-        types.push(json!("string"));
+    for (accepted, name) in
+        [(rules.accept_text, "string"), (rules.accept_number, "number"), (rules.accept_bool, "boolean")]
+    {
+        if accepted && !types.contains(&json!(name)) {
+            types.push(json!(name));
+        }
     }
     if !rules.required {
         types.push(json!("null"));

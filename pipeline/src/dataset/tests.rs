@@ -760,7 +760,7 @@ fn the_first_dataset_that_recognizes_a_record_gets_it() {
 fn a_minimal_definition_has_these_defaults() {
     let plan = compiled(&["name = \"t\"\n[event_time]\npointer = \"/t\"\n[[column]]\nname = \"a\"\npointer = \"/a\"\ntype = \"string\"\nanonymize = { rule = \"age_band\" }\n"]).unwrap();
     let plan = plan.plan(0);
-    assert_eq!((plan.event_time.format, plan.arrival_time), (TimeFormat::Rfc3339, None));
+    assert_eq!((plan.event_time.format, plan.arrival_time), (TimeForm::Rfc3339.into(), None));
     assert_eq!((plan.event_time.not_before_ms, plan.event_time.ahead_max_ms), (1_262_304_000_000, 86_400_000));
     assert!(plan.partitions.iter().map(Partition::name).eq(["year", "month", "day"]));
     let Some(Rule::AgeBand(bands)) = &plan.leaves[0].rule else { panic!("{:?}", plan.leaves[0].rule) };

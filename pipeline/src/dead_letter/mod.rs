@@ -26,6 +26,8 @@ use crate::dead_letter::code::Code;
 pub struct DeadLetter<'a> {
     /// Why.
     pub code: Code,
+    /// The same in words; never with a value of the record.
+    pub message: Cow<'a, str>,
     /// The dataset, if it is known.
     pub dataset: Option<Cow<'a, str>>,
     /// JSON Pointer of the field that is at fault, if it is one.
@@ -59,11 +61,11 @@ impl DeadLetter<'_> {
         let optional =
             |value: &Option<Cow<'_, str>>| value.as_ref().map_or_else(|| "null".to_owned(), |text| json_string(text));
         let head = format!(
-            "{{\"errorCode\":\"{}\",\"errorMessage\":\"{}\",\"stage\":\"{}\",\"dataset\":{},\"field\":{},\"stream\":{},\
+            "{{\"errorCode\":\"{}\",\"errorMessage\":{},\"stage\":\"{}\",\"dataset\":{},\"field\":{},\"stream\":{},\
              \"shardId\":{},\"sequenceNumber\":{},\"subSequenceNumber\":{},\"partitionKey\":{},\
              \"arrivalTimestamp\":{},\"attemptsMade\":{},\"rawData\":\"",
             self.code,
-            self.code.message(),
+            json_string(&self.message),
             self.code.stage(),
             optional(&self.dataset),
             optional(&self.field),
@@ -111,6 +113,7 @@ impl DeadLetter<'_> {
             arrival_ms: value["arrivalTimestamp"].as_i64().ok_or_else(|| wrong("arrivalTimestamp"))?,
             attempts: count("attemptsMade")?,
             raw: Cow::Owned(raw.map_err(|error| invalid(format!("'rawData': {error}")))?),
+            message: text("errorMessage")?,
         })
     }
 
@@ -118,7 +121,7 @@ impl DeadLetter<'_> {
     pub fn without_raw(&self) -> Value {
         json!({
             "errorCode": self.code.as_str(),
-            "errorMessage": self.code.message(),
+            "errorMessage": self.message,
             "stage": self.code.stage().as_str(),
             "dataset": self.dataset,
             "field": self.field,
@@ -144,12 +147,14 @@ mod tests {
 
     fn dead_letters() -> impl Strategy<Value = DeadLetter<'static>> {
         let place = (text(), text(), "[0-9]{1,56}", any::<u64>(), prop::option::of(text()));
-        let about = (prop::sample::select(Code::ALL.to_vec()), prop::option::of(text()), prop::option::of(text()));
+        let code = (prop::sample::select(Code::ALL.to_vec()), text());
+        let about = (code, prop::option::of(text()), prop::option::of(text()));
         let rest = (any::<i64>(), 1_u64..5, prop::collection::vec(any::<u8>(), 0..100));
-        (about, place, rest).prop_map(|((code, dataset, field), place, (arrival_ms, attempts, raw))| {
+        (about, place, rest).prop_map(|(((code, message), dataset, field), place, (arrival_ms, attempts, raw))| {
             let (stream, shard, sequence, sub_sequence, partition_key) = place;
             DeadLetter {
                 code,
+                message,
                 dataset,
                 field,
                 stream,
@@ -185,6 +190,7 @@ mod tests {
     fn the_fields_have_the_documented_names() {
         let dead_letter = DeadLetter {
             code: Code::MissingField,
+            message: Code::MissingField.message().into(),
             dataset: Some("assessments".into()),
             field: Some("/user_id".into()),
             stream: "file:///in".into(),

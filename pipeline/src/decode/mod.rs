@@ -14,9 +14,10 @@ pub(crate) mod slots;
 pub(crate) mod text;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::dataset::Datasets;
-use crate::dataset::plan::Spot;
+use crate::dataset::plan::{Plan, Spot};
 use crate::dead_letter::code::Code;
 use crate::decode::framing::unwrap_base64;
 use crate::decode::scan::{Rejection, Scanned, Scanner};
@@ -39,10 +40,16 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn new(datasets: &Datasets) -> Self {
+    /// `denied_names`: whether the names of denied keys are collected.
+    pub(crate) fn new(datasets: &Datasets, denied_names: bool) -> Self {
+        let slots = |plan: &Arc<Plan>| {
+            let mut slots = Slots::new(plan);
+            slots.denied_names = denied_names.then(Vec::new);
+            slots
+        };
         Decoder {
             scanners: datasets.plans().iter().map(|plan| Scanner::new(plan)).collect(),
-            slots: datasets.plans().iter().map(|plan| Slots::new(plan)).collect(),
+            slots: datasets.plans().iter().map(slots).collect(),
             guesses: Guesses::default(),
         }
     }
@@ -90,7 +97,7 @@ impl Decoder {
             }
             None => {
                 self.slots[guess].undo();
-                let unknown = Rejection { code: Code::UnknownDataset, spot: Spot::Record };
+                let unknown = Rejection::new(Code::UnknownDataset, Spot::Record);
                 Decoded { dataset: None, rejection: Some(not_an_object.unwrap_or(unknown)) }
             }
         }

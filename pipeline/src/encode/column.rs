@@ -417,7 +417,8 @@ fn write_levels(all: &Levels, range: Range<usize>, out: &mut Vec<u8>) {
         out[at..at + 4].copy_from_slice(&length.to_le_bytes());
     };
     if !all.repetition.is_empty() {
-        write(&|out| levels::encode(&all.repetition[range.clone()], 1, out));
+        let width = levels::bit_width(u32::from(all.max_repetition));
+        write(&|out| levels::encode(&all.repetition[range.clone()], width, out));
     }
     let width = levels::bit_width(u32::from(all.max_definition));
     if all.definition.is_empty() {

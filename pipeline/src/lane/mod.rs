@@ -13,6 +13,7 @@ mod config;
 
 mod land;
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use crate::lane::land::Landing;
 use crate::line_objects::{LineMember, Lines};
 use crate::time::{DAY_MS, Day, MS_US, day_of};
 
-pub use config::{LaneConfig, Pushed};
+pub use config::{DeniedNames, LaneConfig, Pushed};
 
 /// A record of the chunk in hand.
 #[derive(Debug, Clone)]
@@ -61,7 +62,7 @@ impl Lane {
     pub fn new(config: Arc<LaneConfig>) -> Self {
         let plans = config.datasets.plans();
         Lane {
-            decoder: Decoder::new(&config.datasets),
+            decoder: Decoder::new(&config.datasets, config.denied_names),
             tables: plans.iter().map(|plan| Table::new(Arc::clone(plan), config.hash_seed)).collect(),
             waiting: plans.iter().map(|_| Vec::new()).collect(),
             seen: Vec::new(),
@@ -79,7 +80,9 @@ impl Lane {
             records: 0,
             counts: self.config.graph.counts(),
             dead_letters: Vec::new(),
+            nulled_values: BTreeMap::new(),
             denied_keys: vec![0; self.tables.len()],
+            denied_names: DeniedNames::default(),
             members: Vec::new(),
             new_partitions: Vec::new(),
             buffer: Vec::new(),
@@ -177,7 +180,17 @@ impl Lane {
             seen.rejection = *rejection;
             seen.arrival_ms = arrival_us.div_euclid(MS_US);
         }
+        let plan = &table.plan;
+        for (spot, record) in slots.nulled.drain(..) {
+            if self.rejections[record as usize].is_none() {
+                let field = plan.pointer_of(spot).unwrap_or_default();
+                *pushed.nulled_values.entry((dataset, field)).or_default() += 1;
+            }
+        }
         pushed.denied_keys[dataset] += slots.denied_keys;
+        for (node, key) in slots.denied_names.iter().flatten() {
+            pushed.denied_names.add(dataset, &plan.nodes[*node].pointer, key);
+        }
         slots.clear();
         records.clear();
     }

@@ -25,8 +25,8 @@ mod nested;
 
 mod inner;
 
-use crate::dataset::plan::{Plan, Spot};
-use crate::dead_letter::code::Code;
+use crate::dataset::plan::{InputId, Plan, Spot};
+use crate::dead_letter::code::{Code, Reason};
 use crate::decode::skip::{self, white_space};
 use crate::decode::slots::{Buffer, Slots};
 use crate::decode::text::TextError;
@@ -36,6 +36,15 @@ use crate::decode::text::TextError;
 pub(crate) struct Rejection {
     pub(crate) code: Code,
     pub(crate) spot: Spot,
+    /// What exactly is wrong, where the code has several reasons.
+    pub(crate) reason: Option<Reason>,
+}
+
+impl Rejection {
+    /// A rejection for which the code says everything.
+    pub(crate) fn new(code: Code, spot: Spot) -> Self {
+        Rejection { code, spot, reason: None }
+    }
 }
 
 /// How a scan ended.
@@ -73,7 +82,7 @@ impl Scanner {
                 slots.undo();
                 self.scan_as::<false>(plan, slots, buffer, begin, end).unwrap_or(Scanned {
                     marks: 0,
-                    rejection: Some(Rejection { code: Code::NotJson, spot: Spot::Record }),
+                    rejection: Some(Rejection::new(Code::NotJson, Spot::Record)),
                     broken: true,
                 })
             }
@@ -111,7 +120,7 @@ impl Scanner {
                 Err(Stop::Broken(code, _)) => code,
                 _ => Code::NotJson,
             };
-            walk.rejection = Some(Rejection { code, spot: Spot::Record });
+            walk.rejection = Some(Rejection::new(code, Spot::Record));
         }
         Ok(Scanned { marks: walk.marks, rejection: walk.rejection, broken })
     }
@@ -176,6 +185,21 @@ impl<'w> Walk<'w> {
 
     #[cold]
     fn note(&mut self, code: Code, spot: Spot) {
-        self.rejection.get_or_insert(Rejection { code, spot });
+        self.rejection.get_or_insert(Rejection::new(code, spot));
+    }
+
+    /// Notes a value that does not fit its input: it rejects the record, or is null if the definition says so.
+    #[cold]
+    fn note_value(&mut self, code: Code, input: InputId) {
+        self.note_or_null(code, Spot::Input(input), self.plan.inputs[input].reading.is_lenient);
+    }
+
+    #[cold]
+    fn note_or_null(&mut self, code: Code, spot: Spot, is_lenient: bool) {
+        if is_lenient {
+            self.slots.nulled.push((spot, self.slots.records));
+        } else {
+            self.note(code, spot);
+        }
     }
 }

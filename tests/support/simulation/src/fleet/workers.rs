@@ -87,6 +87,7 @@ impl Fleet {
             dead_letters: LineCodec::Gzip(1),
             record_bytes_max: RECORD_BYTES_MAX,
             hash_seed: 1,
+            denied_names: false,
             datasets,
         })
     }
