@@ -284,6 +284,9 @@ impl Checker<'_> {
         if rules.accept_text && !number && kind != ScalarType::Bool && !is_number_time {
             self.report(line, format!("'{name}': accept_text is for numbers and booleans that come as strings"));
         }
+        if rules.round && !matches!(kind, ScalarType::Decimal { .. }) {
+            self.report(line, format!("'{name}': round is for decimals"));
+        }
         if (rules.accept_number || rules.accept_bool) && !text {
             self.report(line, format!("'{name}': accept_number and accept_bool are for strings"));
         }
@@ -391,7 +394,7 @@ fn is_constrained(rules: &FieldRules) -> bool {
     let numbers = rules.min.is_some() || rules.max.is_some();
     let times = rules.not_before.is_some() || rules.not_after.is_some();
     let lengths = rules.min_length.is_some() || rules.max_length.is_some();
-    let accepts = rules.accept_text || rules.accept_number || rules.accept_bool;
+    let accepts = rules.round || rules.accept_text || rules.accept_number || rules.accept_bool;
     numbers || times || lengths || accepts || rules.one_of.is_some() || rules.pattern.is_some() || rules.unique
 }
 

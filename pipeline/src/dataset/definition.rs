@@ -118,6 +118,8 @@ pub(crate) struct FieldRules {
     pub(crate) accept_number: bool,
     /// Whether a string may come as `true` or `false`.
     pub(crate) accept_bool: bool,
+    /// Whether a decimal with too many digits after its point is rounded.
+    pub(crate) round: bool,
     /// What a value costs that does not fit; `None` until the default of the definition is applied.
     pub(crate) on_error: Option<At<OnError>>,
     /// A hint that the values hardly repeat, so that they get no dictionary.
@@ -153,8 +155,8 @@ impl FieldRules {
 
     /// How the scanner reads the values.
     pub(crate) fn reading(&self) -> Reading {
-        let FieldRules { accept_text, accept_number, accept_bool, .. } = *self;
-        Reading { accept_text, accept_number, accept_bool, is_lenient: self.is_lenient() }
+        let FieldRules { accept_text, accept_number, accept_bool, round, .. } = *self;
+        Reading { accept_text, accept_number, accept_bool, round, is_lenient: self.is_lenient() }
     }
 
     /// The rule for personal values.

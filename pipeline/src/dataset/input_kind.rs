@@ -31,6 +31,8 @@ pub(crate) struct Reading {
     pub(crate) accept_number: bool,
     /// A string may come as a boolean.
     pub(crate) accept_bool: bool,
+    /// A decimal may have more digits after its point than its type: it is rounded.
+    pub(crate) round: bool,
     /// A value that does not fit is null, and does not reject the record.
     pub(crate) is_lenient: bool,
 }

@@ -59,6 +59,8 @@ pub fn shipped() -> Vec<DefinitionText> {
         shipped("events.toml (shipped)", include_str!("../../datasets/events.toml")),
         shipped("assessments.toml (shipped)", include_str!("../../datasets/assessments.toml")),
         shipped("users.toml (shipped)", include_str!("../../datasets/users.toml")),
+        shipped("ses.toml (shipped)", include_str!("../../datasets/ses.toml")),
+        shipped("sms.toml (shipped)", include_str!("../../datasets/sms.toml")),
     ]
 }
 

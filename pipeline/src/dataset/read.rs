@@ -365,6 +365,7 @@ fn read_rules(section: &Section<'_>) -> FieldRules {
         accept_text: section.flag("accept_text").is_some_and(|at| at.value),
         accept_number: section.flag("accept_number").is_some_and(|at| at.value),
         accept_bool: section.flag("accept_bool").is_some_and(|at| at.value),
+        round: section.flag("round").is_some_and(|at| at.value),
         on_error: read_on_error(section),
         unique: section.flag("unique").is_some_and(|at| at.value),
         personal: section.flag("personal").map(|at| at.value),

@@ -339,8 +339,8 @@ cases! {
         case(assessment(r#""answers":{}"#), Code::WrongType).of("assessments").at("/answers");
     a_string_in_a_list_of_objects_is_rejected:
         case(assessment(r#""answers":[{},"A"]"#), Code::WrongType).of("assessments").at("/answers");
-    null_in_a_list_of_objects_is_rejected:
-        case(assessment(r#""answers":[{},null]"#), Code::WrongType).of("assessments").at("/answers");
+    a_list_in_a_list_of_objects_is_rejected:
+        case(assessment(r#""answers":[{},null,[]]"#), Code::WrongType).of("assessments").at("/answers");
     a_number_in_a_list_of_strings_is_rejected: case(user(r#""tags":["a",2]"#), Code::WrongType).of("users").at("/tags");
     a_wrong_value_in_a_list_element_is_rejected:
         case(assessment(r#""answers":[{"milliseconds":"12"}]"#), Code::WrongType)

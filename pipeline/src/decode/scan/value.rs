@@ -132,7 +132,8 @@ impl<'w> Walk<'w> {
             InputKind::Int => number.to_i64(buffer).map(i64::cast_unsigned),
             InputKind::Float => number.to_f64(buffer).map(f64::to_bits),
             InputKind::Decimal { precision, scale } => {
-                number.to_decimal(precision, scale, buffer).map(i64::cast_unsigned)
+                let round = self.plan.inputs[input].reading.round;
+                number.to_decimal(precision, scale, round, buffer).map(i64::cast_unsigned)
             }
             _ => Err(Code::WrongType),
         };
