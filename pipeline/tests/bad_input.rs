@@ -17,6 +17,10 @@ mod framing;
 #[path = "bad_input/values.rs"]
 mod values;
 
+// Values that do not fit, and what a definition can accept.
+#[path = "bad_input/lenient.rs"]
+mod lenient;
+
 // What remains of a record that fails or is discarded.
 #[path = "bad_input/traces.rs"]
 mod traces;

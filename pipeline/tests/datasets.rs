@@ -6,6 +6,10 @@ mod common;
 #[path = "datasets/schemas.rs"]
 mod schemas;
 
+// The datasets of what came after Pinpoint.
+#[path = "datasets/messaging.rs"]
+mod messaging;
+
 // Small reference tables.
 #[path = "datasets/lookups.rs"]
 mod lookups;

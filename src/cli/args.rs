@@ -117,6 +117,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TIME")]
     pub(crate) commit_interval: Option<String>,
 
+    /// At the end, print names of keys of maps that no allow list has; a key may be a personal value
+    #[arg(long)]
+    pub(crate) show_denied_keys: bool,
+
     /// Continue from checkpoints of another lake; what was read so far is in that lake only
     #[arg(long)]
     pub(crate) new_lake: bool,

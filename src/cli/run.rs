@@ -98,6 +98,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // A stream cannot say how many bytes are still to be read.
     let measured = sources.iter().zip(&config.sources).filter(|(_, source)| source.url.backend().counts_bytes());
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
+    let datasets: Vec<String> = config.datasets.names().map(str::to_owned).collect();
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
     let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
     progress.bytes_total.store(ahead, Ordering::Relaxed);
@@ -109,8 +110,16 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     giving_back.abort();
     listening.abort();
     let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();
-    let summary =
-        Summary { committed: progress.committed(), took: begun.elapsed(), lake, place, ok: result.is_ok(), requests };
+    let summary = Summary {
+        committed: progress.committed(),
+        took: begun.elapsed(),
+        lake,
+        place,
+        datasets,
+        show_denied_keys: args.show_denied_keys,
+        ok: result.is_ok(),
+        requests,
+    };
     if json {
         println!("{}", summary.json(&result));
     } else {
@@ -173,6 +182,7 @@ fn configure(
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: usize::try_from(config.worker.limits.record_bytes)?,
         hash_seed: u64::from_le_bytes(random_bytes()?),
+        denied_names: args.show_denied_keys,
         datasets: config.datasets,
     };
     let worker = WorkerConfig {
@@ -245,6 +255,9 @@ struct Summary {
     lake: String,
     /// The flags by which other commands find the lake.
     place: String,
+    /// The names of the datasets, by number.
+    datasets: Vec<String>,
+    show_denied_keys: bool,
     ok: bool,
     /// Requests to AWS, by service and operation, since each one costs money.
     requests: BTreeMap<String, u64>,
@@ -279,6 +292,18 @@ impl Summary {
         for (code, count) in &totals.dead_letters {
             dead_letters.row([code.clone(), show_count(*count)]);
         }
+        let mut nulled = Table::new(&["became null", ">values"]);
+        for (field, count) in &totals.nulled_values {
+            nulled.row([field.clone(), show_count(*count)]);
+        }
+        let mut denied = Table::new(&["no allow list has", ">keys"]);
+        for (dataset, count) in &totals.denied_keys {
+            denied.row([format!("{dataset}: keys of maps"), show_count(*count)]);
+        }
+        for (dataset, object, key, count) in self.committed.denied_names.iter() {
+            let name = format!("  {}{object} {key}", self.datasets.get(dataset).map_or("", String::as_str));
+            denied.row([name, show_count(count)]);
+        }
         let mut files = Table::new(&["files", ">count", ">size"]);
         for (name, (count, bytes)) in ["processed/", "raw/", "error/"].iter().zip(objects) {
             if *count > 0 {
@@ -289,7 +314,8 @@ impl Summary {
         for (operation, count) in &self.requests {
             requests.row([operation.clone(), show_count(*count)]);
         }
-        for table in [rows, dead_letters, files, requests].into_iter().filter(|table| !table.is_empty()) {
+        for table in [rows, dead_letters, nulled, denied, files, requests].into_iter().filter(|table| !table.is_empty())
+        {
             text.push('\n');
             text.push_str(&table.render("  "));
         }
@@ -314,6 +340,9 @@ impl Summary {
         next.row(["query".to_owned(), query]);
         let place = &self.place;
         next.row(["audit".to_owned(), format!("shardlake verify {place}")]);
+        if !self.committed.totals.denied_keys.is_empty() && !self.show_denied_keys {
+            next.row(["denied keys".to_owned(), "names of keys: run with --show-denied-keys".to_owned()]);
+        }
         if !self.committed.totals.dead_letters.is_empty() {
             next.row(["dead letters".to_owned(), format!("shardlake deadletters list {place}")]);
         }
@@ -321,8 +350,14 @@ impl Summary {
     }
 
     fn json(&self, result: &anyhow::Result<()>) -> Value {
-        let Committed { totals, objects, partitions, input_bytes, rolled_forward, rolled_back, aborted } =
+        let Committed { totals, objects, partitions, input_bytes, rolled_forward, rolled_back, aborted, denied_names } =
             &self.committed;
+        let denied_names: Vec<Value> = denied_names
+            .iter()
+            .map(|(dataset, object, key, count)| {
+                json!({ "dataset": self.datasets.get(dataset), "field": object, "key": key, "count": count })
+            })
+            .collect();
         let partitions: Map<String, Value> =
             partitions.iter().map(|(dataset, all)| (dataset.clone(), json!(all.len()))).collect();
         let object = |place: usize| json!({ "count": objects[place].0, "bytes": objects[place].1 });
@@ -338,7 +373,9 @@ impl Summary {
             "partitions": partitions,
             "dead_letters": totals.dead_letters,
             "raw_lines": totals.raw_lines,
+            "nulled_values": totals.nulled_values,
             "denied_keys": totals.denied_keys,
+            "denied_names": if self.show_denied_keys { json!(denied_names) } else { Value::Null },
             "objects": { "processed": object(0), "raw": object(1), "error": object(2) },
             "requests": self.requests,
             "epochs": { "rolled_forward": rolled_forward, "rolled_back": rolled_back, "aborted": aborted },

@@ -32,7 +32,7 @@ fn every_key_has_a_default() {
         config.worker.output,
         OutputConfig { file_bytes: 128 << 20, zstd_level: 1, raw: Some(LineCodec::Gzip(1)), raw_to: RawTo::Lake }
     );
-    assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["events", "assessments", "users"]);
+    assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["events", "assessments", "users", "ses", "sms"]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ type = "string"
     let path = folder.path().join("shardlake.toml");
     std::fs::write(&path, "[[dataset]]\nfile = \"mine.toml\"\n").unwrap();
     let config = Config::load(&Overrides { config: Some(path.clone()), ..Overrides::default() }).unwrap();
-    assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["users", "events", "assessments"]);
+    assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["users", "events", "assessments", "ses", "sms"]);
 
     std::fs::write(&path, "[[dataset]]\nfile = \"none.toml\"\n[[source]]\nurl = \"in\"\ndataset = \"orders\"\n")
         .unwrap();

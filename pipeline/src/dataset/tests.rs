@@ -783,7 +783,7 @@ fn two_columns_that_read_one_field_share_its_input() {
 fn the_shipped_definitions_compile_and_describe_themselves() {
     let texts = shipped();
     let datasets = Datasets::compile(&texts, &|_, _| Err("none is needed".to_owned())).unwrap();
-    assert!(datasets.names().eq(["events", "assessments", "users"]));
+    assert!(datasets.names().eq(["events", "assessments", "users", "ses", "sms"]));
     for (number, text) in texts.iter().enumerate() {
         let plan = datasets.plan(number);
         assert!(text.file.starts_with(&*plan.name), "{}", text.file);

@@ -23,7 +23,7 @@ pub(crate) struct TimePattern {
     len: u8,
 }
 
-/// The letters of the directives: each is what follows `%`. A fraction with its point is `.`.
+/// The characters of the directives: each is what follows `%`. A fraction with its point is `.`.
 const DIRECTIVES: &[u8] = b"YymdebBaAHIpMSfLzZ.";
 
 const MONTHS: [&str; 12] = [
@@ -96,8 +96,8 @@ impl TimePattern {
     }
 
     fn check(&self, text: &str) -> Result<(), String> {
-        let one_of = |letters: &[u8]| letters.iter().map(|letter| self.count(*letter)).sum::<usize>();
-        for (letters, what) in [
+        let one_of = |names: &[u8]| names.iter().map(|name| self.count(*name)).sum::<usize>();
+        for (names, what) in [
             (b"Yy".as_slice(), "a year"),
             (b"mbB", "a month"),
             (b"de", "a day"),
@@ -108,7 +108,7 @@ impl TimePattern {
             (b"fL.", "a fraction"),
             (b"zZ", "an offset"),
         ] {
-            if one_of(letters) > 1 {
+            if one_of(names) > 1 {
                 return Err(format!("'{text}' has {what} twice"));
             }
         }
@@ -192,7 +192,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// Reads what a directive stands for; returns the rest of the text.
+    /// Reads the part of a directive; returns the rest of the text.
     fn read<'t>(&mut self, letter: u8, text: &'t [u8]) -> Option<&'t [u8]> {
         let two_digits = |text| digits(text, 1, 2);
         let rest;
@@ -258,7 +258,7 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     (count > 0).then(|| (us_of_fraction(&text[..count]), &text[count..]))
 }
 
-/// The number of the name that the text begins with, in upper or lower case; `short`: its first three letters.
+/// The number of the name that the text begins with, in upper or lower case; `short`: of its first three characters.
 fn name<'t>(text: &'t [u8], names: &[&str], short: bool) -> Option<(u32, &'t [u8])> {
     (0..).zip(names).find_map(|(number, name)| {
         let name = if short { &name[..3] } else { name };

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Setup, ndjson};
 
-const DATASETS: [&str; 3] = ["assessments", "events", "users"];
+const DATASETS: [&str; 5] = ["assessments", "events", "ses", "sms", "users"];
 const LAKE: &str = "s3://lake";
 
 fn schema(datasets: &Datasets, dataset: &str, format: SchemaFormat) -> String {
@@ -59,9 +59,11 @@ fn the_schemas_equal_the_stored_ones() {
 }
 
 /// A record for each dataset.
-const RECORDS: [&str; 3] = [
+const RECORDS: [&str; 5] = [
     r#"{"id":"a-1","user_id":"u-1","type":"skills","timestamp":"2025-01-13T10:30:00Z"}"#,
     r#"{"event_type":"a","event_timestamp":1736764200123}"#,
+    r#"{"eventType":"Send","mail":{"timestamp":"2025-01-13T10:30:00Z"}}"#,
+    r#"{"eventType":"TEXT_DELIVERED","eventTimestamp":1736764200123,"messageId":"m"}"#,
     r#"{"user_id":"u-1","updated_at":"2025-01-13T10:30:00Z"}"#,
 ];
 
@@ -182,6 +184,7 @@ fn hive_of_arrow(field: &Value) -> String {
         ("int", Some(64)) => "bigint".to_owned(),
         ("floatingpoint", _) => "double".to_owned(),
         ("bool", _) => "boolean".to_owned(),
+        ("decimal", Some(128)) => format!("decimal({},{})", kind["precision"], kind["scale"]),
         ("date", _) => "date".to_owned(),
         ("timestamp", _) => {
             assert_eq!((&kind["unit"], &kind["timezone"]), (&"MICROSECOND".into(), &"UTC".into()));
@@ -237,7 +240,7 @@ fn the_promised_columns_exist() {
         let number = datasets.find(dataset).unwrap();
         assert!(datasets.partition_columns(number).eq(partitions.iter().map(|(name, _)| *name)));
     }
-    assert!(datasets.names().eq(["events", "assessments", "users"]), "in the order of precedence");
+    assert!(datasets.names().eq(["events", "assessments", "users", "ses", "sms"]), "in the order of precedence");
     assert!(datasets.need_key());
     assert_eq!(datasets.find("nothing"), None);
 }
