@@ -301,7 +301,7 @@ fn the_effective_configuration_reads_back_as_the_same() {
         "interval = \"5m\"",
         "input_bytes = \"16 GiB\"",
         "within = \"25s\"",
-        "# datasets: events, assessments, users",
+        "# datasets: events, assessments, users, ses, sms",
     ] {
         assert!(first.lines().any(|found| found == line), "{line} is not in:\n{first}");
     }

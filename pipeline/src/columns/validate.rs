@@ -48,7 +48,7 @@ pub(super) fn validate(plan: &Plan, batch: &mut MicroBatch<'_>, values: &mut [Va
             let spot = spot_of(plan, slots, chunk, number, index);
             if leaf.is_lenient {
                 #[expect(clippy::cast_possible_truncation, reason = "a micro-batch is small")]
-                slots.nulled.push((spot, record as u32));
+                slots.note_null(spot, record as u32);
             } else {
                 reject_because(&mut rejections[record], code, spot, reason);
             }

@@ -329,7 +329,7 @@ impl Checker<'_> {
             self.report(rule.line, format!("'{name}': {problem}"));
         }
         if let Some(wanted) = rule.value.applies_to().filter(|wanted| *wanted != kind.spec().name) {
-            let hint = if kind.is_number() && wanted == "string" {
+            let hint = if kind.is_number() && wanted == "string" && rule.value.input().is_none() {
                 ", and accept_number = true if the values are numbers"
             } else {
                 ""

@@ -114,6 +114,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reason with this message.
+    pub(crate) fn of_message(message: &str) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| reason.message() == message)
+    }
+
     /// Every reason.
     pub const ALL: [Reason; 8] = [
         Reason::EventTooEarly,

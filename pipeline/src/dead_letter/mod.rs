@@ -19,15 +19,15 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use crate::dataset::keys::json_string;
-use crate::dead_letter::code::Code;
+use crate::dead_letter::code::{Code, Reason};
 
 /// A dead letter: borrowed where a lane writes it, owned where it was parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter<'a> {
     /// Why.
     pub code: Code,
-    /// The same in words; never with a value of the record.
-    pub message: Cow<'a, str>,
+    /// What exactly is wrong, where the code has several reasons.
+    pub reason: Option<Reason>,
     /// The dataset, if it is known.
     pub dataset: Option<Cow<'a, str>>,
     /// JSON Pointer of the field that is at fault, if it is one.
@@ -56,16 +56,21 @@ pub struct DeadLetter<'a> {
 pub struct InvalidDeadLetter(String);
 
 impl DeadLetter<'_> {
+    /// What is wrong, for people; never with a value of the record.
+    pub fn message(&self) -> &'static str {
+        self.reason.map_or(self.code.message(), Reason::message)
+    }
+
     /// Appends the line, with its line end.
     pub fn write(&self, out: &mut Vec<u8>) {
         let optional =
             |value: &Option<Cow<'_, str>>| value.as_ref().map_or_else(|| "null".to_owned(), |text| json_string(text));
         let head = format!(
-            "{{\"errorCode\":\"{}\",\"errorMessage\":{},\"stage\":\"{}\",\"dataset\":{},\"field\":{},\"stream\":{},\
+            "{{\"errorCode\":\"{}\",\"errorMessage\":\"{}\",\"stage\":\"{}\",\"dataset\":{},\"field\":{},\"stream\":{},\
              \"shardId\":{},\"sequenceNumber\":{},\"subSequenceNumber\":{},\"partitionKey\":{},\
              \"arrivalTimestamp\":{},\"attemptsMade\":{},\"rawData\":\"",
             self.code,
-            json_string(&self.message),
+            self.message(),
             self.code.stage(),
             optional(&self.dataset),
             optional(&self.field),
@@ -113,7 +118,7 @@ impl DeadLetter<'_> {
             arrival_ms: value["arrivalTimestamp"].as_i64().ok_or_else(|| wrong("arrivalTimestamp"))?,
             attempts: count("attemptsMade")?,
             raw: Cow::Owned(raw.map_err(|error| invalid(format!("'rawData': {error}")))?),
-            message: text("errorMessage")?,
+            reason: optional("errorMessage")?.and_then(|message| Reason::of_message(&message)),
         })
     }
 
@@ -121,7 +126,7 @@ impl DeadLetter<'_> {
     pub fn without_raw(&self) -> Value {
         json!({
             "errorCode": self.code.as_str(),
-            "errorMessage": self.message,
+            "errorMessage": self.message(),
             "stage": self.code.stage().as_str(),
             "dataset": self.dataset,
             "field": self.field,
@@ -147,14 +152,15 @@ mod tests {
 
     fn dead_letters() -> impl Strategy<Value = DeadLetter<'static>> {
         let place = (text(), text(), "[0-9]{1,56}", any::<u64>(), prop::option::of(text()));
-        let code = (prop::sample::select(Code::ALL.to_vec()), text());
+        let reason = prop::option::of(prop::sample::select(Reason::ALL.to_vec()));
+        let code = (prop::sample::select(Code::ALL.to_vec()), reason);
         let about = (code, prop::option::of(text()), prop::option::of(text()));
         let rest = (any::<i64>(), 1_u64..5, prop::collection::vec(any::<u8>(), 0..100));
-        (about, place, rest).prop_map(|(((code, message), dataset, field), place, (arrival_ms, attempts, raw))| {
+        (about, place, rest).prop_map(|(((code, reason), dataset, field), place, (arrival_ms, attempts, raw))| {
             let (stream, shard, sequence, sub_sequence, partition_key) = place;
             DeadLetter {
                 code,
-                message,
+                reason,
                 dataset,
                 field,
                 stream,
@@ -190,7 +196,7 @@ mod tests {
     fn the_fields_have_the_documented_names() {
         let dead_letter = DeadLetter {
             code: Code::MissingField,
-            message: Code::MissingField.message().into(),
+            reason: None,
             dataset: Some("assessments".into()),
             field: Some("/user_id".into()),
             stream: "file:///in".into(),

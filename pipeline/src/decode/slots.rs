@@ -65,6 +65,15 @@ pub(crate) struct ShapeSlot {
     pub(crate) count: u32,
 }
 
+/// Values of one place that did not fit and became null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nulled {
+    pub(crate) spot: Spot,
+    /// Number of the record in the batch.
+    pub(crate) record: u32,
+    pub(crate) count: u32,
+}
+
 /// All slots of a micro-batch of one dataset.
 #[derive(Debug)]
 pub(crate) struct Slots {
@@ -82,8 +91,8 @@ pub(crate) struct Slots {
     outer_shapes: Vec<Option<ShapeId>>,
     /// Records so far; the number of the current record during its scan.
     pub(crate) records: u32,
-    /// Values that did not fit and became null, in the whole micro-batch: where, and in which record.
-    pub(crate) nulled: Vec<(Spot, u32)>,
+    /// Values that did not fit and became null, in the whole micro-batch.
+    pub(crate) nulled: Vec<Nulled>,
     nulled_before: usize,
     /// Keys of free-form objects that were not on the allow-list, in the whole micro-batch.
     pub(crate) denied_keys: u64,
@@ -153,6 +162,16 @@ impl Slots {
         }
     }
 
+    /// Notes a value of a record that did not fit and became null. The items of one list take one entry, however many
+    /// they are.
+    #[cold]
+    pub(crate) fn note_null(&mut self, spot: Spot, record: u32) {
+        match self.nulled[self.nulled_before..].last_mut() {
+            Some(last) if last.spot == spot && last.record == record => last.count += 1,
+            _ => self.nulled.push(Nulled { spot, record, count: 1 }),
+        }
+    }
+
     #[inline]
     pub(crate) fn push(&mut self, input: InputId, slot: Slot) {
         self.inputs[input].push(slot);
@@ -181,6 +200,7 @@ impl Slots {
         self.scratch.clear();
         self.records = 0;
         self.nulled.clear();
+        self.nulled_before = 0;
         self.denied_keys = 0;
         if let Some(names) = &mut self.denied_names {
             names.clear();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::chunk::{Frame, Framing, Source};
 use crate::dead_letter::DeadLetter;
-use crate::dead_letter::code::{Code, Reason};
+use crate::dead_letter::code::Code;
 use crate::lane::config::LaneConfig;
 use crate::lane::{Seen, day_of_ms};
 use crate::layout::Folder;
@@ -45,10 +45,9 @@ impl Landing<'_> {
         // A partition key is often somebody's id or address. Its pseudonym finds the same records, and reveals nothing.
         let partition_key = frame.and_then(|frame| frame.partition_key.as_deref()).zip(config.key.as_ref());
         let partition_key = partition_key.map(|(partition_key, key)| key.pseudonym(partition_key.as_bytes()));
-        let reason = seen.rejection.and_then(|rejection| rejection.reason).filter(|_| seen.damage.is_none());
         let dead_letter = DeadLetter {
             code,
-            message: reason.map_or(code.message(), Reason::message).into(),
+            reason: seen.rejection.filter(|_| seen.damage.is_none()).and_then(|rejection| rejection.reason),
             dataset: plan.map(|plan| (&*plan.name).into()),
             field: field.as_deref().map(Into::into),
             stream: (&*source.stream).into(),

@@ -25,6 +25,7 @@ use crate::dead_letter::code::Code;
 use crate::decode::Decoder;
 use crate::decode::framing::lines;
 use crate::decode::scan::Rejection;
+use crate::decode::slots::Nulled;
 use crate::encode::Rows;
 use crate::lane::land::Landing;
 use crate::line_objects::{LineMember, Lines};
@@ -181,10 +182,10 @@ impl Lane {
             seen.arrival_ms = arrival_us.div_euclid(MS_US);
         }
         let plan = &table.plan;
-        for (spot, record) in slots.nulled.drain(..) {
+        for Nulled { spot, record, count } in slots.nulled.drain(..) {
             if self.rejections[record as usize].is_none() {
                 let field = plan.pointer_of(spot).unwrap_or_default();
-                *pushed.nulled_values.entry((dataset, field)).or_default() += 1;
+                *pushed.nulled_values.entry((dataset, field)).or_default() += u64::from(count);
             }
         }
         pushed.denied_keys[dataset] += slots.denied_keys;

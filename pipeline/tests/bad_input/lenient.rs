@@ -47,8 +47,8 @@ fn run_of(members: &[&str]) -> Run {
 /// The one dead letter's field and message.
 fn rejection(outcome: &Outcome) -> (Option<String>, String) {
     let dead_letter = outcome.dead_letter();
-    let about: Value = serde_json::from_str(&dead_letter.about).unwrap();
-    (dead_letter.field.clone(), about["errorMessage"].as_str().unwrap().to_owned())
+    let about: Value = serde_json::from_str(&dead_letter.about).expect("a dead letter is JSON");
+    (dead_letter.field.clone(), about["errorMessage"].as_str().unwrap_or_default().to_owned())
 }
 
 #[test]
@@ -96,7 +96,6 @@ fn the_neighbours_of_a_value_that_does_not_fit_stay() {
         rows.iter().map(|row| row["note"].clone()).take(3).collect::<Vec<_>>(),
         [json!("ok"), json!(null), json!("yes")]
     );
-    assert_eq!(rows[0]["at"], rows[0]["at"].clone());
     assert_eq!(rows[1]["at"], Value::Null);
     assert!(rows[0]["at"] != Value::Null && rows[2]["at"] != Value::Null && rows[0]["at"] != rows[2]["at"]);
     assert_eq!(rows[3]["tags"], json!(["a", null, null, null, "b"]));

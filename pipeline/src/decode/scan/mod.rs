@@ -197,7 +197,7 @@ impl<'w> Walk<'w> {
     #[cold]
     fn note_or_null(&mut self, code: Code, spot: Spot, is_lenient: bool) {
         if is_lenient {
-            self.slots.nulled.push((spot, self.slots.records));
+            self.slots.note_null(spot, self.slots.records);
         } else {
             self.note(code, spot);
         }

@@ -202,7 +202,7 @@ impl Walk<'_> {
                 *spot = Spot::Entry(input, entry);
             }
         };
-        self.slots.nulled[nulled..].iter_mut().for_each(|(spot, _)| name(spot));
+        self.slots.nulled[nulled..].iter_mut().for_each(|nulled| name(&mut nulled.spot));
         if let Some(rejection) = self.rejection.as_mut().filter(|_| !was_rejected) {
             name(&mut rejection.spot);
         }
