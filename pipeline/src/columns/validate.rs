@@ -15,7 +15,7 @@ use crate::columns::times::{InvalidTime, day_of, time_of, times};
 use crate::dataset::input_kind::InputKind;
 use crate::dataset::plan::{InputId, Leaf, LeafId, LeafSource, MapInputs, Nest, Plan, ShapeId, Spot, Unknown};
 use crate::dataset::types::ScalarType;
-use crate::dead_letter::code::{Code, Reason};
+use crate::dead_letter::code::Code;
 use crate::decode::scan::Rejection;
 use crate::decode::slots::{ShapeSlot, Slot, Slots};
 use crate::decode::text;
@@ -115,8 +115,8 @@ struct Column<'c> {
 
 impl Column<'_> {
     #[cold]
-    fn fault(&mut self, index: u32, code: Code, reason: Option<Reason>) {
-        self.faults.push(Fault { index, invalid: (code, reason) });
+    fn violated(&mut self, index: u32) {
+        self.faults.push(Fault { index, invalid: (Code::ConstraintViolated, None) });
     }
 
     /// Turns the slots of an input into the dense values of the leaf.
@@ -160,7 +160,7 @@ impl Column<'_> {
                     dictionary.rejected.push(!checks.hold(bytes));
                 }
                 if dictionary.rejected[value as usize - 1] {
-                    self.fault(slot.index, Code::ConstraintViolated, None);
+                    self.violated(slot.index);
                     continue;
                 }
             }
@@ -169,29 +169,31 @@ impl Column<'_> {
     }
 
     fn numbers(&mut self, list: &[Slot], scratch: &[u8]) {
-        self.dense.values.clear();
-        self.dense.valid.clear();
+        let Column { leaf, chunk, count, dense, faults } = self;
+        let Dense { values, valid, .. } = &mut **dense;
+        values.clear();
+        valid.clear();
         // Without gaps there is one slot for each record, in order.
-        let complete = list.len() == self.count;
-        self.dense.values.resize(self.count, 0);
+        let complete = list.len() == *count;
+        values.resize(*count, 0);
         if !complete {
-            self.dense.valid.resize(self.count, false);
+            valid.resize(*count, false);
         }
         for slot in list {
-            match number(self.leaf, *slot, self.chunk, scratch) {
+            match number(leaf, *slot, chunk, scratch) {
                 Ok(value) => {
-                    self.dense.values[slot.index as usize] = value;
+                    values[slot.index as usize] = value;
                     if !complete {
-                        self.dense.valid[slot.index as usize] = true;
+                        valid[slot.index as usize] = true;
                     }
                 }
-                Err((code, reason)) => self.fault(slot.index, code, reason),
+                Err(invalid) => faults.push(Fault { index: slot.index, invalid }),
             }
         }
-        if complete && !self.faults.is_empty() {
+        if complete && !faults.is_empty() {
             // A fault is null, or its record is rejected.
-            self.dense.valid.resize(self.count, true);
-            self.faults.iter().for_each(|fault| self.dense.valid[fault.index as usize] = false);
+            valid.resize(*count, true);
+            faults.iter().for_each(|fault| valid[fault.index as usize] = false);
         }
     }
 
@@ -207,7 +209,7 @@ impl Column<'_> {
                 bytes = &unescaped;
             }
             if self.leaf.checks.text.as_ref().is_some_and(|checks| !checks.hold(bytes)) {
-                self.fault(slot.index, Code::ConstraintViolated, None);
+                self.violated(slot.index);
                 continue;
             }
             let plain = if slot.is_escaped() { append(scratch, &unescaped, slot.index) } else { *slot };
