@@ -13,6 +13,10 @@ mod codes;
 #[path = "bad_input/framing.rs"]
 mod framing;
 
+// Several documents in one record, and packed records.
+#[path = "bad_input/documents.rs"]
+mod documents;
+
 // Values at the limits of what is accepted.
 #[path = "bad_input/values.rs"]
 mod values;

@@ -118,6 +118,34 @@ fn source_keys() -> Vec<Key<SourceSettings>> {
             default: Fallback::Depends("recognized for each record"),
             doc: "The dataset of all records of the source.",
         },
+        Key {
+            name: "documents",
+            kind: Kind::Text {
+                form: "`many` or `one`",
+                read: |source, text| {
+                    source.documents.many = match text {
+                        "many" => true,
+                        "one" => false,
+                        other => return Err(format!("documents must be many or one, not '{other}'")),
+                    };
+                    Ok(())
+                },
+                show: |source| Some(if source.documents.many { "many" } else { "one" }.to_owned()),
+            },
+            default: Fallback::Is("many"),
+            doc: "How many JSON documents a record may have ([documents.md](documents.md)). `many`: each document is a record, \
+                  wherever it begins and ends. `one`: a line of a file, or a record of a stream, is one document.",
+        },
+        Key {
+            name: "arrays",
+            kind: Kind::Flag {
+                read: |source, on| source.documents.arrays = on,
+                show: |source| Some(source.documents.arrays),
+            },
+            default: Fallback::Is("false"),
+            doc: "Whether arrays are opened, so that each element is a record. Otherwise an array is one dead letter. Needs \
+                  `documents = \"many\"`.",
+        },
     ]
 }
 

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipeline::dataset::Datasets;
+use pipeline::documents::Documents;
 use pipeline::line_objects::LineCodec;
 use pipeline::toml_reader::Problems;
 
@@ -44,6 +45,8 @@ pub struct SourceConfig {
     pub name: Option<String>,
     /// The dataset of all its records; by default each record is recognized.
     pub dataset: Option<String>,
+    /// How many documents a record may have.
+    pub documents: Documents,
     /// The options of its kind.
     pub options: SourceOptions,
 }
@@ -205,7 +208,8 @@ impl Default for Limits {
 impl SourceConfig {
     /// A source with default options.
     pub fn plain(url: SourceUrl) -> Self {
-        SourceConfig { url, name: None, dataset: None, options: SourceOptions::default() }
+        let (documents, options) = (Documents::MANY, SourceOptions::default());
+        SourceConfig { url, name: None, dataset: None, documents, options }
     }
 
     /// The stream's name in the lake, if it does not depend on the machine.

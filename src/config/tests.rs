@@ -77,6 +77,8 @@ fn values_out_of_their_bounds_are_refused() {
         ("[commit]\ninterval = \"50ms\"", "interval must be at least 100ms, not 50ms"),
         ("[leases]\nfailover = \"499ms\"", "failover must be at least 500ms, not 499ms"),
         ("[stop]\nwithin = \"500ms\"", "within must be at least 1s, not 500ms"),
+        ("[[source]]\nurl = \"in\"\ndocuments = \"two\"", "documents must be many or one, not 'two'"),
+        ("[[source]]\nurl = \"in\"\ndocuments = \"one\"\narrays = true", "arrays = true needs documents = \"many\""),
         ("[raw]\nlevel = 12", "level must be 1 to 9 for gzip, not 12"),
         ("[raw]\ncodec = \"zstd\"\nlevel = 20", "level must be 1 to 19 for zstd, not 20"),
         ("[parquet]\nzstd_level = 0", "zstd_level must be 1 to 19, not 0"),
@@ -326,7 +328,7 @@ fn checked<S: Default>(keys: &[Box<dyn Setting<S>>]) -> Vec<&'static str> {
 
 #[test]
 fn every_key_is_documented_and_accepts_its_own_default() {
-    assert_eq!(checked(&SOURCE.keys), ["consumer", "dataset", "name", "read", "start", "url"]);
+    assert_eq!(checked(&SOURCE.keys), ["arrays", "consumer", "dataset", "documents", "name", "read", "start", "url"]);
     assert_eq!(checked(&DATASET.keys), ["file"]);
     for section in SECTIONS.iter() {
         assert!(!checked(&section.keys).is_empty(), "{}", section.name);

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use checkpoints::{LeaseStore, ManifestName, StoreError, StreamIds, StreamName};
 use pipeline::anonymize::PseudonymKey;
+use pipeline::documents::Documents;
 
 use crate::aws::{Aws, Created};
 use crate::clock::SharedClock;
@@ -263,9 +264,10 @@ pub async fn open_sources(
 ) -> Result<Vec<OpenedSource>, OpenError> {
     let mut sources: Vec<OpenedSource> = Vec::new();
     let record_bytes_max = usize::try_from(config.worker.limits.record_bytes).unwrap_or(usize::MAX);
-    for SourceConfig { url, name, options, .. } in &config.sources {
+    for SourceConfig { url, name, options, documents, .. } in &config.sources {
         let name = name.as_deref();
-        let context = OpenSource { name, options, record_bytes_max, complete, clock, lake, aws };
+        let documents = *documents;
+        let context = OpenSource { name, options, record_bytes_max, documents, complete, clock, lake, aws };
         let opened = url.backend().open(context).await?;
         let stream = opened.source.stream();
         if sources.iter().any(|other| other.source.stream() == stream) {
@@ -284,8 +286,9 @@ pub async fn open_by_name(
 ) -> Option<Arc<dyn ShardSource>> {
     let url = SourceUrl::parse(stream.as_str()).ok()?;
     let options = SourceOptions::default();
-    let (record_bytes_max, complete) = (1, true);
-    let context = OpenSource { name: None, options: &options, record_bytes_max, complete, clock, lake, aws: None };
+    let (record_bytes_max, documents, complete) = (1, Documents::MANY, true);
+    let context =
+        OpenSource { name: None, options: &options, record_bytes_max, documents, complete, clock, lake, aws: None };
     let is_url = url.backend().local_stream_name(None).as_ref() == Some(stream) && !url.backend().needs_aws();
     let source = if is_url { url.backend().open(context).await.ok()?.source } else { return None };
     Some(source)

@@ -60,11 +60,13 @@ codes! {
     /// Arrays and objects nested too deeply.
     TooDeep: Decode, "Decode.TooDeep", "arrays and objects are nested too deeply";
     /// More bytes than a record may have, or more items than a list may have.
-    TooLarge: Decode, "Decode.TooLarge", "the record, or a list in it, is larger than the limit";
+    TooLarge: Decode, "Decode.TooLarge", "the record, what it unpacks to, or a list in it is larger than the limit";
     /// A string that should hold JSON does not.
     BadEmbeddedJson: Decode, "Decode.BadEmbeddedJson", "a string that should hold a JSON object does not";
     /// The file's compressed stream is damaged or cut off here.
     DamagedFile: Decode, "Decode.DamagedFile", "the compressed file is damaged or cut off at this point";
+    /// gzip data in a record that is damaged or cut off.
+    DamagedGzip: Decode, "Decode.DamagedGzip", "the gzip data of the record is damaged or cut off";
     /// An aggregate of records that cannot be opened.
     BrokenAggregate: Decode, "Decode.BrokenAggregate",
         "the record begins as an aggregate of records does, and cannot be opened";

@@ -6,12 +6,14 @@
 //! The guess is the dataset of the last record with the same first bytes. A wrong guess costs a second scan, never a wrong
 //! result. The byte after a record is set to 0 during its scan, so that no loop needs to check for the end.
 
+pub(crate) mod diagnose;
 pub(crate) mod framing;
 pub(crate) mod number;
 pub(crate) mod scan;
 pub(crate) mod skip;
 pub(crate) mod slots;
 pub(crate) mod text;
+pub(crate) mod unpack;
 
 use std::ops::Range;
 
@@ -28,6 +30,17 @@ pub(crate) struct Decoded {
     /// The dataset, if it is known. Its slots hold the record unless it is rejected.
     pub(crate) dataset: Option<usize>,
     pub(crate) rejection: Option<Rejection>,
+    /// Where a syntax error ended the scan.
+    pub(crate) broken: Option<BrokenAt>,
+}
+
+/// The place of a syntax error: the text that was scanned, which is at the end of the buffer if the record is base64, and the
+/// position in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BrokenAt {
+    pub(crate) begin: usize,
+    pub(crate) end: usize,
+    pub(crate) at: usize,
 }
 
 /// Scans records of all datasets.
@@ -75,9 +88,13 @@ impl Decoder {
         let guess = assigned.unwrap_or_else(|| self.guesses.get(head)).min(self.scanners.len() - 1);
         let scanned = self.scan_as(datasets, guess, buffer, begin, end);
         let recognized = assigned.or_else(|| datasets.recognize(scanned.marks));
-        if scanned.broken {
+        if let Some(at) = scanned.broken {
             self.slots[guess].undo();
-            return Decoded { dataset: recognized, rejection: scanned.rejection };
+            return Decoded {
+                dataset: recognized,
+                rejection: scanned.rejection,
+                broken: Some(BrokenAt { begin, end, at: at.clamp(begin, end) }),
+            };
         }
         let not_an_object = scanned.rejection.filter(|rejection| rejection.code == Code::NotAnObject);
         match recognized {
@@ -91,7 +108,7 @@ impl Decoder {
             None => {
                 self.slots[guess].undo();
                 let unknown = Rejection { code: Code::UnknownDataset, spot: Spot::Record };
-                Decoded { dataset: None, rejection: Some(not_an_object.unwrap_or(unknown)) }
+                Decoded { dataset: None, rejection: Some(not_an_object.unwrap_or(unknown)), broken: None }
             }
         }
     }
@@ -105,7 +122,7 @@ impl Decoder {
             None => self.slots[dataset].keep(),
             Some(_) => self.slots[dataset].undo(),
         }
-        Decoded { dataset: Some(dataset), rejection: scanned.rejection }
+        Decoded { dataset: Some(dataset), rejection: scanned.rejection, broken: None }
     }
 }
 

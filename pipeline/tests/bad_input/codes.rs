@@ -199,6 +199,8 @@ cases! {
     a_record_cut_in_a_list_is_truncated: case(r#"{"answers":[{"question":"q1"},"#, Code::Truncated).of("assessments");
     a_record_cut_in_its_embedded_document_is_truncated:
         case(r#"{"event_type":"a","client_context":{"custom":{"endpoint":"{\"Id\":\"e"#, Code::Truncated).of("events");
+    a_record_of_damaged_gzip_data_is_rejected: case(b"\x1f\x8b\x08\x00 damaged", Code::DamagedGzip);
+
     a_wrapped_record_that_is_cut_is_truncated: case("eyJldmVudF90eXBlIjoi", Code::Truncated).of("events");
 
     two_documents_without_a_space_are_two:

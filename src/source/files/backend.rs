@@ -70,8 +70,8 @@ impl<Options: Sync> SourceBackend<Options> for FilesUrl {
     }
 
     async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError> {
-        let OpenSource { name, record_bytes_max, complete, clock, lake, .. } = context;
-        let files = FilesConfig { complete, settle: SETTLE, record_bytes_max, clock: Arc::clone(clock) };
+        let OpenSource { name, record_bytes_max, documents, complete, clock, lake, .. } = context;
+        let files = FilesConfig { complete, settle: SETTLE, record_bytes_max, documents, clock: Arc::clone(clock) };
         let source = FileSource::open(&self.0, name, files, Arc::clone(lake))?;
         Ok(OpenedSource { source: Arc::new(source), kcl_id: None })
     }

@@ -1,9 +1,10 @@
-//! All `.json` files of one folder as a shard. Each file has one document, or one record on each line.
+//! All `.json` files of one folder as a shard.
 //!
 //! Owns: which file is read next, and whether a file is one document or lines. Does not own: the files' numbers (`registry`).
 //!
-//! A file is one document unless its first line is a whole document by itself or another line begins with `{`. So a document may
-//! span lines. Limit: a file larger than a record may be is read as lines.
+//! A file may have many documents (`pipeline::documents`). If its source says that each record is one document, a file is one
+//! document unless its first line is a whole document by itself or another line begins with `{`. Limit: a file larger than a record
+//! may be is then read as lines.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
-use pipeline::chunk::{Chunk, Damage, Frame, Framing};
+use pipeline::chunk::{Chunk, Damage, Framing, Text};
+use pipeline::documents::{Skipper, cut};
 
 use crate::source::files::input::{Filled, Input};
 use crate::source::files::list::{Codec, inside, json_files, kind_of};
@@ -129,10 +131,10 @@ impl ShardReader for FolderReader {
                 return Ok(Read::AtTip);
             }
         }
-        let mut batch = Batch { buffer, frames: Vec::new(), source_bytes: 0, lines: None };
+        let mut batch = Batch { buffer, texts: Vec::new(), source_bytes: 0, is_full: false };
         batch.buffer.clear();
         let mut skipping = false;
-        while (skipping || (batch.buffer.len() < bytes && batch.lines.is_none()))
+        while (skipping || (batch.buffer.len() < bytes && !batch.is_full))
             && let Some(name) = self.registry.file(self.number)
         {
             let Folder { root, path } = self.folder.clone();
@@ -165,11 +167,8 @@ impl ShardReader for FolderReader {
         }
         let through = Self::position(self.number, self.offset);
         let (stream, shard) = (Arc::clone(&self.stream), Arc::clone(&self.shard));
-        let (framing, arrival_ms) = match batch.lines {
-            Some((base, arrival_ms)) => (Framing::Lines { base }, arrival_ms),
-            None => (Framing::Records(batch.frames), 0),
-        };
-        let chunk = Chunk::new(stream, shard, arrival_ms, batch.buffer, framing);
+        let chunk = Chunk::new(stream, shard, 0, batch.buffer, Framing::Texts(batch.texts));
+        let chunk = chunk.with_documents(self.config.documents);
         Ok(Read::Chunk { chunk, through, source_bytes: batch.source_bytes })
     }
 }
@@ -177,10 +176,10 @@ impl ShardReader for FolderReader {
 /// What one read collects: whole small files, or a piece of one large file.
 struct Batch {
     buffer: Vec<u8>,
-    frames: Vec<Frame>,
+    texts: Vec<Text>,
     source_bytes: u64,
-    /// Set if the chunk is one piece of a file of lines: its base and arrival time.
-    lines: Option<(u64, i64)>,
+    /// Whether it has a piece of a large file, so that nothing more is added.
+    is_full: bool,
 }
 
 /// How far a file was read.
@@ -198,8 +197,8 @@ struct OpenFile {
     number: u64,
     config: FilesConfig,
     carry: Vec<u8>,
-    /// A line that is too long was reported, and its end was not found yet.
-    skipping: bool,
+    /// A record that is too long was reported, and its end was not found yet.
+    skipping: Option<Skipper>,
 }
 
 impl OpenFile {
@@ -207,7 +206,7 @@ impl OpenFile {
     fn open(real: &Path, path: &Path, number: u64, offset: u64, config: FilesConfig) -> std::io::Result<Self> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let codec = kind_of(name).map_or(Codec::Plain, |(_, codec)| codec);
-        Ok(OpenFile { input: Input::open(real, codec, offset)?, number, config, carry: Vec::new(), skipping: false })
+        Ok(OpenFile { input: Input::open(real, codec, offset)?, number, config, carry: Vec::new(), skipping: None })
     }
 
     fn sequence(&self, offset: u64) -> u64 {
@@ -215,7 +214,7 @@ impl OpenFile {
     }
 
     fn read_into(&mut self, batch: &mut Batch, bytes: usize) -> std::io::Result<Step> {
-        if self.skipping {
+        if self.skipping.is_some() {
             return self.skip(batch);
         }
         let base = self.input.offset - self.carry.len() as u64;
@@ -224,8 +223,11 @@ impl OpenFile {
         let target = bytes.max(1 << 16).max(text.len() * 2).min(whole_bytes).max(text.len() + 1);
         let filled = self.input.fill(&mut text, target)?;
         batch.source_bytes += self.input.taken();
+        if self.config.documents.many {
+            return self.lines(batch, text, base, filled);
+        }
         if base == 0 && filled == Filled::Ended && is_document(&text) {
-            self.push(batch, &text, 0, 0..text.len(), None);
+            self.push(batch, &text, 0, true, None);
             return Ok(Step::Done);
         }
         if base == 0 && filled == Filled::Full && text.len() < whole_bytes && !has_line_record(&text) {
@@ -233,7 +235,7 @@ impl OpenFile {
             let filled = self.input.fill(&mut text, whole_bytes)?;
             batch.source_bytes += self.input.taken();
             if filled == Filled::Ended && is_document(&text) {
-                self.push(batch, &text, 0, 0..text.len(), None);
+                self.push(batch, &text, 0, true, None);
                 return Ok(Step::Done);
             }
             return self.lines(batch, text, base, filled);
@@ -241,7 +243,7 @@ impl OpenFile {
         self.lines(batch, text, base, filled)
     }
 
-    /// Adds the lines of a text that begins at `base`.
+    /// Adds the records of a text that begins at `base`.
     fn lines(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64, filled: Filled) -> std::io::Result<Step> {
         if base + text.len() as u64 >= DONE {
             return Err(std::io::Error::new(
@@ -250,7 +252,7 @@ impl OpenFile {
             ));
         }
         let ended = filled != Filled::Full;
-        let last = memchr::memrchr(b'\n', &text).map(|last| last + 1);
+        let last = cut(&text, self.config.documents);
         let end = match (last, ended) {
             (_, true) if filled == Filled::Ended => text.len(),
             (Some(end), _) => end,
@@ -262,38 +264,29 @@ impl OpenFile {
             (None, false) => return self.too_long(batch, text, base),
         };
         let rest = text.split_off(end);
-        if ended || !batch.buffer.is_empty() {
-            // A small file, or the end of a large one: its lines join those of others.
-            let mut begin = 0;
-            for end in memchr::memchr_iter(b'\n', &text).chain([text.len()]) {
-                if begin < text.len() {
-                    self.push(batch, &text, base, begin..end, None);
-                }
-                begin = end + 1;
-            }
-        } else {
-            batch.lines = Some((self.sequence(base), self.input.modified_ms));
-            batch.buffer.append(&mut text);
-        }
+        // The text of a small file, and the end of a large one, is followed by that of others.
+        batch.is_full = !ended && batch.buffer.is_empty();
+        self.push(batch, &text, base, false, None);
         if filled == Filled::Damaged {
             let at = base + end as u64;
-            self.push(batch, &rest, at, 0..rest.len(), Some(Damage::DamagedFile));
+            self.push(batch, &rest, at, true, Some(Damage::DamagedFile));
             return Ok(Step::Done);
         }
         self.carry = rest;
         Ok(if ended { Step::Done } else { Step::More(base + end as u64) })
     }
 
-    /// A line that is longer than a record may be.
+    /// A record that is longer than records may be.
     fn too_long(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64) -> std::io::Result<Step> {
+        self.skipping = Some(Skipper::new(self.config.documents, &text));
         text.truncate(self.config.record_bytes_max);
-        self.push(batch, &text, base, 0..text.len(), Some(Damage::TooLarge));
-        self.skipping = true;
+        self.push(batch, &text, base, true, Some(Damage::TooLarge));
         self.skip(batch)
     }
 
-    /// Skips a part of a line that is too long: as much as one call may take.
+    /// Skips a part of a record that is too long: as much as one call may take.
     fn skip(&mut self, batch: &mut Batch) -> std::io::Result<Step> {
+        let Some(skipper) = &mut self.skipping else { return Ok(Step::Skipping) };
         let mut rest = Vec::new();
         let from = self.input.offset;
         while self.input.offset - from < SKIP_BYTES {
@@ -301,10 +294,10 @@ impl OpenFile {
             let before = self.input.offset;
             let filled = self.input.fill(&mut rest, 1 << 16)?;
             batch.source_bytes += self.input.taken();
-            if let Some(end) = memchr::memchr(b'\n', &rest) {
-                self.skipping = false;
-                self.carry.extend_from_slice(&rest[end + 1..]);
-                return Ok(Step::More(before + end as u64 + 1));
+            if let Some(end) = skipper.feed(&rest) {
+                self.skipping = None;
+                self.carry.extend_from_slice(&rest[end..]);
+                return Ok(Step::More(before + end as u64));
             }
             if filled != Filled::Full {
                 return Ok(Step::Done);
@@ -313,27 +306,22 @@ impl OpenFile {
         Ok(Step::Skipping)
     }
 
-    /// Adds one record, unless it is blank.
-    fn push(&self, batch: &mut Batch, text: &[u8], base: u64, bytes: std::ops::Range<usize>, damage: Option<Damage>) {
-        let record = &text[bytes.clone()];
-        let record = record.strip_suffix(b"\r").unwrap_or(record);
-        let record =
-            if base == 0 && bytes.start == 0 { record.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(record) } else { record };
-        if record.trim_ascii().is_empty() && damage.is_none() {
+    /// Adds a text that begins at `base`, unless it is blank. `is_record`: it is one record, whatever its lines are.
+    fn push(&self, batch: &mut Batch, text: &[u8], base: u64, is_record: bool, damage: Option<Damage>) {
+        if text.trim_ascii().is_empty() && damage.is_none() {
             return;
         }
-        let begin = u32::try_from(batch.buffer.len()).expect("a chunk is smaller than 2 GiB");
-        batch.buffer.extend_from_slice(record);
-        let end = u32::try_from(batch.buffer.len()).expect("a chunk is smaller than 2 GiB");
+        let begin = batch.buffer.len();
+        batch.buffer.extend_from_slice(text);
+        if base == 0 && text.starts_with(b"\xEF\xBB\xBF") {
+            // A byte order mark does not belong to the first record. White space keeps the offsets.
+            batch.buffer[begin..begin + 3].fill(b' ');
+        }
+        let place = |at: usize| u32::try_from(at).expect("a chunk is smaller than 2 GiB");
+        let bytes = place(begin)..place(batch.buffer.len());
         batch.buffer.push(b'\n');
-        batch.frames.push(Frame {
-            bytes: begin..end,
-            sequence: self.sequence(base + bytes.start as u64).to_string().into(),
-            sub_sequence: 0,
-            arrival_ms: Some(self.input.modified_ms),
-            partition_key: None,
-            damage,
-        });
+        let (base, arrival_ms) = (self.sequence(base), self.input.modified_ms);
+        batch.texts.push(Text { bytes, base, arrival_ms, is_record, damage });
     }
 }
 

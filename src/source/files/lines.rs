@@ -1,7 +1,7 @@
 //! A file of lines as a shard.
 //!
-//! Owns: cutting the file into chunks at line ends, and handling a line that is too long, a last line without an end, and a damaged
-//! compressed stream. Does not own: reading bytes (`input`).
+//! Owns: cutting the file into chunks between records, and handling a record that is too long, a last line without an end, and a
+//! damaged compressed stream. Does not own: reading bytes (`input`), where a text may be cut (`pipeline::documents`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
 use pipeline::chunk::{Chunk, Damage, Frame, Framing};
+use pipeline::documents::{Skipper, cut};
 
 use crate::source::files::folder::SKIP_BYTES;
 use crate::source::files::input::{Filled, Input};
@@ -32,8 +33,8 @@ struct Cutter {
     ends: bool,
     /// The beginning of a line whose end was not read yet.
     carry: Vec<u8>,
-    /// The beginning of a line that is too long, and its offset, while its end is searched for.
-    skipping: Option<(Vec<u8>, u64)>,
+    /// The beginning of a record that is too long, and its offset, while its end is searched for.
+    skipping: Option<(Vec<u8>, u64, Skipper)>,
     finished: bool,
 }
 
@@ -140,15 +141,16 @@ impl Cutter {
         let mut target = bytes.max(buffer.len() + 1);
         loop {
             let filled = self.input.fill(&mut buffer, target)?;
-            if let Some(last) = memchr::memrchr(b'\n', &buffer) {
-                self.carry.extend_from_slice(&buffer[last + 1..]);
-                buffer.truncate(last + 1);
+            if let Some(end) = cut(&buffer, self.config.documents) {
+                self.carry.extend_from_slice(&buffer[end..]);
+                buffer.truncate(end);
                 return self.chunk(buffer, base).map(Some);
             }
             match filled {
                 Filled::Full if buffer.len() > self.config.record_bytes_max => {
+                    let skipper = Skipper::new(self.config.documents, &buffer);
                     buffer.truncate(self.config.record_bytes_max);
-                    self.skipping = Some((buffer, base));
+                    self.skipping = Some((buffer, base, skipper));
                     return self.skip();
                 }
                 Filled::Full => target = (buffer.len() * 2).min(self.config.record_bytes_max + 1).max(buffer.len() + 1),
@@ -160,7 +162,7 @@ impl Cutter {
 
     /// The text ends, perhaps only for now, and the buffer has the beginning of a line.
     fn ended(&mut self, buffer: Vec<u8>, base: u64) -> std::io::Result<Read> {
-        if buffer.is_empty() || !(self.ends || self.config.complete) {
+        if buffer.is_empty() || !(self.ends || self.config.complete || self.has_settled(&buffer)?) {
             // The end of the line will come, or there is no line. A reader that waits at the tip must not keep a whole chunk's memory.
             self.carry = buffer;
             self.carry.shrink_to_fit();
@@ -169,6 +171,16 @@ impl Cutter {
         }
         self.finished = self.ends;
         self.chunk(buffer, base)
+    }
+
+    /// Whether lines that may be the beginning of a longer document have waited long enough for the rest of it.
+    fn has_settled(&mut self, lines: &[u8]) -> std::io::Result<bool> {
+        if !self.config.documents.many || !lines.ends_with(b"\n") {
+            return Ok(false);
+        }
+        self.input.refresh()?;
+        let settle = i64::try_from(self.config.settle.as_millis()).unwrap_or(i64::MAX);
+        Ok(self.config.clock.now_ms().saturating_sub(self.input.modified_ms) >= settle)
     }
 
     fn chunk(&mut self, mut buffer: Vec<u8>, base: u64) -> std::io::Result<Read> {
@@ -184,21 +196,22 @@ impl Cutter {
     fn read(&self, framing: Framing, buffer: Vec<u8>, through: Position) -> Read {
         let (stream, shard) = (Arc::clone(&self.stream), Arc::clone(&self.shard));
         let chunk = Chunk::new(stream, shard, self.input.modified_ms, buffer, framing);
+        let chunk = chunk.with_documents(self.config.documents);
         Read::Chunk { chunk, through, source_bytes: self.input.taken() }
     }
 
     /// Skips a line that is longer than a record may be, or a part of it (`None`). Its first bytes are kept.
     fn skip(&mut self) -> std::io::Result<Option<Read>> {
-        let Some((buffer, base)) = self.skipping.take() else { return Ok(None) };
+        let Some((buffer, base, mut skipper)) = self.skipping.take() else { return Ok(None) };
         let mut rest = Vec::new();
         let from = self.input.offset;
         while self.input.offset - from < SKIP_BYTES {
             rest.clear();
             let before = self.input.offset;
             let filled = self.input.fill(&mut rest, 1 << 16)?;
-            if let Some(end) = memchr::memchr(b'\n', &rest) {
-                self.carry.extend_from_slice(&rest[end + 1..]);
-                let next = before + end as u64 + 1;
+            if let Some(end) = skipper.feed(&rest) {
+                self.carry.extend_from_slice(&rest[end..]);
+                let next = before + end as u64;
                 return Ok(Some(self.one_damaged(buffer, base, next, Damage::TooLarge)));
             }
             // After damage the position is one past the last byte, as in `damaged`.
@@ -210,7 +223,7 @@ impl Cutter {
             self.finished = self.ends || filled == Filled::Damaged;
             return Ok(Some(self.one_damaged(buffer, base, end, Damage::TooLarge)));
         }
-        self.skipping = Some((buffer, base));
+        self.skipping = Some((buffer, base, skipper));
         Ok(None)
     }
 

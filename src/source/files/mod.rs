@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::{Position, ShardId, StreamName};
+use pipeline::documents::Documents;
 
 use crate::clock::SharedClock;
 use crate::lake::ObjectStore;
@@ -49,6 +50,8 @@ pub struct FilesConfig {
     pub settle: Duration,
     /// Bytes that a record may have. Of a longer line, this many are kept.
     pub record_bytes_max: usize,
+    /// How many documents a line, or the text of a file, may have.
+    pub documents: Documents,
     /// The time of day, compared with the last change of a file.
     pub clock: SharedClock,
 }

@@ -45,8 +45,8 @@ pub(crate) struct Scanned {
     pub(crate) marks: u64,
     /// The first error.
     pub(crate) rejection: Option<Rejection>,
-    /// Whether a syntax error ended the scan, so that the rest of the record is unknown.
-    pub(crate) broken: bool,
+    /// Where a syntax error ended the scan, so that the rest of the record is unknown.
+    pub(crate) broken: Option<usize>,
 }
 
 /// Scans records along one plan.
@@ -74,7 +74,7 @@ impl Scanner {
                 self.scan_as::<false>(plan, slots, buffer, begin, end).unwrap_or(Scanned {
                     marks: 0,
                     rejection: Some(Rejection { code: Code::NotJson, spot: Spot::Record }),
-                    broken: true,
+                    broken: Some(begin),
                 })
             }
         }
@@ -99,21 +99,22 @@ impl Scanner {
             in_place: IN_PLACE,
         };
         let walked = walk.record(buffer, begin, end);
-        let broken = match walked {
-            Ok(()) => walk.high != 0 && std::str::from_utf8(&buffer[begin..end]).is_err(),
+        let not_utf8 = || std::str::from_utf8(&buffer[begin..end]).err().map(|error| begin + error.valid_up_to());
+        let (code, at) = match walked {
+            Ok(()) if walk.high == 0 => return Ok(walk.ended(None)),
+            Ok(()) => match not_utf8() {
+                None => return Ok(walk.ended(None)),
+                Some(at) => (Code::NotUtf8, at),
+            },
             Err(Stop::Unescape) => return Err(Unescape),
-            Err(Stop::Broken(..)) => true,
+            Err(Stop::Broken(code, at)) => match not_utf8() {
+                Some(at) => (Code::NotUtf8, at),
+                None if code == Code::NotJson && at >= end && begin < end => (Code::Truncated, end),
+                None => (code, at),
+            },
         };
-        if broken {
-            let code = match walked {
-                _ if std::str::from_utf8(&buffer[begin..end]).is_err() => Code::NotUtf8,
-                Err(Stop::Broken(Code::NotJson, at)) if at >= end && begin < end => Code::Truncated,
-                Err(Stop::Broken(code, _)) => code,
-                _ => Code::NotJson,
-            };
-            walk.rejection = Some(Rejection { code, spot: Spot::Record });
-        }
-        Ok(Scanned { marks: walk.marks, rejection: walk.rejection, broken })
+        walk.rejection = Some(Rejection { code, spot: Spot::Record });
+        Ok(walk.ended(Some(at)))
     }
 }
 
@@ -151,6 +152,10 @@ struct Walk<'w> {
 }
 
 impl<'w> Walk<'w> {
+    fn ended(&self, broken: Option<usize>) -> Scanned {
+        Scanned { marks: self.marks, rejection: self.rejection, broken }
+    }
+
     fn record(&mut self, buffer: &[u8], begin: usize, end: usize) -> Result<(), Stop> {
         let at = white_space(buffer, begin);
         let first = buffer.get(at).copied().unwrap_or(0);

@@ -8,19 +8,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoints::{Position, ShardId};
-use pipeline::chunk::{Damage, Framing};
+use pipeline::chunk::{Damage, Framing, Text};
+use pipeline::documents::Documents;
 
 use super::{FileSource, FilesConfig};
 use crate::clock::SystemClock;
 use crate::lake::{MemoryStore, ObjectStore};
 use crate::source::{Behind, Read, ShardReader, ShardSource, SourceError};
 
+fn config(complete: bool, settle: Duration, documents: Documents) -> FilesConfig {
+    FilesConfig { complete, settle, record_bytes_max: 1000, documents, clock: Arc::new(SystemClock) }
+}
+
 fn source(root: &Path, complete: bool) -> FileSource {
     source_on(root, complete, Arc::new(MemoryStore::new()))
 }
 
 fn source_on(root: &Path, complete: bool, lake: Arc<dyn ObjectStore>) -> FileSource {
-    let config = FilesConfig { complete, settle: Duration::ZERO, record_bytes_max: 1000, clock: Arc::new(SystemClock) };
+    let config = config(complete, Duration::ZERO, Documents::ONE);
     FileSource::open(root, None, config, lake).unwrap()
 }
 
@@ -49,18 +54,26 @@ async fn next(reader: &mut dyn ShardReader, bytes: usize) -> Got {
         Read::End { .. } => Got::End,
         Read::Chunk { chunk, through, .. } => {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let records = match chunk.framing() {
-                Framing::Lines { base } => {
-                    let mut at = u128::from(*base);
-                    let mut records = Vec::new();
-                    for line in chunk.bytes().split_inclusive(|byte| *byte == b'\n') {
-                        if !line.trim_ascii().is_empty() {
-                            records.push((at, text(line.trim_ascii_end()), None));
-                        }
-                        at += line.len() as u128;
+            let lines = |bytes: &[u8], base: u64| {
+                let mut at = u128::from(base);
+                let mut records = Vec::new();
+                for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                    if !line.trim_ascii().is_empty() {
+                        records.push((at, text(line.trim_ascii_end()), None));
                     }
-                    records
+                    at += line.len() as u128;
                 }
+                records
+            };
+            let records = match chunk.framing() {
+                Framing::Lines { base } => lines(chunk.bytes(), *base),
+                Framing::Texts(texts) => texts
+                    .iter()
+                    .flat_map(|Text { bytes, base, is_record, damage, .. }| {
+                        let bytes = &chunk.bytes()[bytes.start as usize..bytes.end as usize];
+                        if *is_record { vec![(u128::from(*base), text(bytes), *damage)] } else { lines(bytes, *base) }
+                    })
+                    .collect(),
                 Framing::Records(frames) => frames
                     .iter()
                     .map(|frame| {
@@ -305,7 +318,7 @@ async fn json_files_are_documents_or_lines() {
         "{\"line\":3}",
         "not json",
         "{\"line\":4}",
-        "{\"mark\":1}",
+        "   {\"mark\":1}",
         files[6].1,
         "{\"line\":5}",
         "{\"line\":6}",
@@ -421,12 +434,7 @@ async fn two_processes_that_number_files_at_once_agree() {
 async fn a_json_file_that_is_still_being_written_waits_until_it_has_settled() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("1.json"), "{\"half\":").unwrap();
-    let config = FilesConfig {
-        complete: false,
-        settle: Duration::from_secs(3600),
-        record_bytes_max: 1000,
-        clock: Arc::new(SystemClock),
-    };
+    let config = config(false, Duration::from_secs(3600), Documents::ONE);
     let source = FileSource::open(folder.path(), None, config, Arc::new(MemoryStore::new())).unwrap();
     let mut reader = source.open(&shard("./"), &Position::Beginning).await.unwrap();
     assert_eq!(next(&mut *reader, 100).await, Got::AtTip);
