@@ -43,6 +43,8 @@ pub struct Text {
     pub arrival_ms: i64,
     /// It is one record, whatever its lines are.
     pub is_record: bool,
+    /// The text ends here: an array that is open is not complete.
+    pub is_end: bool,
     /// Set where the source could not read the text: it is one record.
     pub damage: Option<Damage>,
 }

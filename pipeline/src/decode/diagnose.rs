@@ -145,8 +145,8 @@ mod tests {
             let text = marked.replacen('^', "", 1);
             let mut padded = text.clone().into_bytes();
             padded.resize(text.len() + 64, 0);
-            let scanned = crate::decode::skip::value(&padded, 0, 0, &mut 0);
-            let at = scanned.map_or_else(|(_, at)| at, |end| crate::decode::skip::white_space(&padded, end));
+            let scanned = skip::value(&padded, 0, 0, &mut 0);
+            let at = scanned.map_or_else(|(_, at)| at, |end| skip::white_space(&padded, end));
             let (_, found) = diagnose(text.as_bytes(), Code::NotJson, at);
             assert_eq!(found, SyntaxError { kind: Some(*kind), offset: offset as u64 }, "{text}");
         }

@@ -3,7 +3,7 @@
 //! Owns: by which bytes a packed record is recognized, and the limit for what it unpacks to. Does not own: base64 of a single
 //! document, which is unwrapped on the fast path (`framing`); what the text contains.
 //!
-//! No JSON begins with `1f 8b` or with the letters `H4sI`, which are the same in base64. So a record that begins with them is
+//! No JSON begins with `1f 8b`, or with `H4sI`, which is the same in base64. So a record that begins with them is
 //! unpacked whatever the configuration says, once it was found not to be JSON. CloudWatch Logs subscriptions send gzip.
 //!
 //! Several gzip members make one text. A record whose gzip data is damaged is rejected as a whole: nothing of it is used.
@@ -34,6 +34,11 @@ pub(crate) enum Unpacked {
     Unwrapped(Range<usize>),
     /// It is packed, and cannot be unpacked.
     Rejected(Code),
+}
+
+/// Whether a record is a JSON string that may be base64 of gzip data.
+pub(crate) fn is_gzip_text(record: &[u8]) -> bool {
+    record.trim_ascii_start().strip_prefix(b"\"").is_some_and(|text| text.starts_with(GZIP_BASE64))
 }
 
 /// Unpacks the record at `bytes` of the buffer, if it is packed.

@@ -55,13 +55,20 @@ pub(crate) struct Split<'t> {
     rules: Rules,
     /// Whether the text is complete. Otherwise more of it may follow.
     complete: bool,
-    /// Arrays that were opened and not closed.
-    pub(crate) open: usize,
+    pub(crate) open: OpenArrays,
+}
+
+/// Arrays that were opened and not closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OpenArrays {
+    pub(crate) depth: usize,
+    /// Where the outermost one begins.
+    pub(crate) begin: usize,
 }
 
 impl<'t> Split<'t> {
     pub(crate) fn new(text: &'t [u8], at: usize, rules: Rules, complete: bool) -> Self {
-        Split { text, at, rules, complete, open: 0 }
+        Split { text, at, rules, complete, open: OpenArrays::default() }
     }
 
     /// Where the next item is searched from.
@@ -131,11 +138,14 @@ impl<'t> Split<'t> {
                     continue;
                 }
                 Some(b'[') if self.rules.arrays => {
-                    self.open += 1;
+                    if self.open.depth == 0 {
+                        self.open.begin = self.at;
+                    }
+                    self.open.depth += 1;
                     1
                 }
                 Some(b']') if self.rules.arrays => {
-                    self.open = self.open.saturating_sub(1);
+                    self.open.depth = self.open.depth.saturating_sub(1);
                     1
                 }
                 Some(0xEF) if rest.starts_with(BYTE_ORDER_MARK) => 3,
@@ -190,12 +200,21 @@ impl<'t> Split<'t> {
     fn broken(&mut self, start: usize, first: usize) -> Next {
         let text = self.text;
         let line_start = memchr::memrchr(b'\n', &text[..first]).map_or(0, |end| end + 1);
-        let indent = indent_of(&text[line_start..]);
-        let mut last = text[first];
-        let mut at = first;
+        // What begins in the middle of a line is not indented.
+        let begins_line = text[line_start..first].trim_ascii().is_empty();
+        let indent = if begins_line { first - line_start } else { 0 };
+        let (mut last, mut at) = (text[first], first);
+        // The end of the last line that is not blank.
+        let mut content_end = first;
         loop {
-            let Some(end) = line_end(text, at) else { break };
-            last = text[at..end].trim_ascii_end().last().copied().unwrap_or(last);
+            let next = line_end(text, at);
+            let end = next.unwrap_or(text.len());
+            if let Some(byte) = text[at..end].trim_ascii_end().last() {
+                (last, content_end) = (*byte, end);
+            }
+            if next.is_none() {
+                break;
+            }
             let line = &text[end + 1..];
             let spaces = indent_of(line);
             at = end + 1;
@@ -215,12 +234,12 @@ impl<'t> Split<'t> {
                             }
                         };
                     if begins {
-                        return self.item(start, end, false);
+                        return self.item(start, content_end, false);
                     }
                 }
             }
         }
-        if self.complete { self.item(start, text.len(), false) } else { Next::Pending(start) }
+        if self.complete { self.item(start, content_end, false) } else { Next::Pending(start) }
     }
 }
 

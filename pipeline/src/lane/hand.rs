@@ -26,9 +26,9 @@ use crate::decode::diagnose::diagnose;
 use crate::decode::framing::{lines, trimmed};
 use crate::decode::scan::Rejection;
 use crate::decode::text::PADDING;
-use crate::decode::unpack::{Unpacked, unpack};
+use crate::decode::unpack::{Unpacked, is_gzip_text, unpack};
 use crate::decode::{BrokenAt, Decoded};
-use crate::documents::{Item, Next, Rules, Split};
+use crate::documents::{Item, Next, OpenArrays, Rules, Split};
 use crate::lane::{Lane, Pushed, Seen};
 
 /// Bytes of unpacked records that may wait in the buffer before what was decoded is settled.
@@ -94,16 +94,16 @@ impl Lane {
         match framing {
             Framing::Lines { base } => {
                 let length = hand.bytes - PADDING;
-                self.text(hand, 0..length, *base, None);
+                self.text(hand, 0..length, *base, None, false);
             }
             Framing::Texts(texts) => {
-                for Text { bytes, base, arrival_ms, is_record, damage } in texts {
+                for Text { bytes, base, arrival_ms, is_record, is_end, damage } in texts {
                     let bytes = bytes.start as usize..bytes.end as usize;
                     let record = Origin { is_divided: true, ..Origin::of_text(*base, Some(*arrival_ms)) };
                     match damage {
                         Some(damage) => self.rejected(hand, &record, bytes, code_of(*damage)),
                         None if *is_record => self.one(hand, &record, bytes),
-                        None => self.text(hand, bytes, *base, Some(*arrival_ms)),
+                        None => self.text(hand, bytes, *base, Some(*arrival_ms), *is_end),
                     }
                 }
             }
@@ -133,8 +133,8 @@ impl Lane {
         }
     }
 
-    /// Decodes the text of a file. The sequence number of its first byte is `base`.
-    fn text(&mut self, hand: &mut InHand<'_>, bytes: Range<usize>, base: u64, arrival_ms: Option<i64>) {
+    /// Decodes the text of a file. The sequence number of its first byte is `base`. `is_end`: the file ends where the text does.
+    fn text(&mut self, hand: &mut InHand<'_>, bytes: Range<usize>, base: u64, arrival_ms: Option<i64>, is_end: bool) {
         let origin_at = |at: usize| Origin::of_text(base + (at - bytes.start) as u64, arrival_ms);
         if !hand.source.documents.many {
             let begin = bytes.start;
@@ -148,7 +148,7 @@ impl Lane {
             return;
         }
         let mut at = bytes.start;
-        let mut open = 0;
+        let mut open = OpenArrays::default();
         while at < bytes.end {
             let end = memchr::memchr(b'\n', &hand.buffer[at..bytes.end]).map_or(bytes.end, |end| at + end);
             let Some(line) = trimmed(&hand.buffer, at..end) else {
@@ -157,19 +157,24 @@ impl Lane {
             };
             if line.len() <= self.config.record_bytes_max {
                 let decoded = self.decode_one(hand, line.clone());
-                if !may_be_many(hand, &decoded) {
+                if !may_be_many(hand, &line, &decoded) {
                     self.note(hand, &origin_at(line.start), line, &decoded);
                     at = end + 1;
                     continue;
                 }
             }
-            // Until the next item begins a line.
+            // Until the next item begins a line, where the fast path continues.
+            let tried = at;
             loop {
                 let item;
                 (item, at) = next_item(hand, &bytes, at, true, &mut open);
                 let Some(item) = item else { break };
-                let origin = origin_at(item.range.start);
-                self.item(hand, origin, item);
+                let start = item.range.start;
+                if start != tried && hand.buffer[start - 1] == b'\n' {
+                    at = start;
+                    break;
+                }
+                self.item(hand, origin_at(start), item);
                 self.bound(hand);
                 let rest = &hand.buffer[at..bytes.end];
                 let blank = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count();
@@ -178,6 +183,11 @@ impl Lane {
                     break;
                 }
             }
+        }
+        if is_end && open.depth > 0 {
+            // The file ends inside an array. Its bracket represents what is missing.
+            let begin = bytes.start + open.begin;
+            self.rejected(hand, &origin_at(begin), begin..begin + 1, Code::Truncated);
         }
     }
 
@@ -192,7 +202,7 @@ impl Lane {
         }
         if bytes.len() <= self.config.record_bytes_max {
             let decoded = self.decode_one(hand, bytes.clone());
-            if !may_be_many(hand, &decoded) {
+            if !may_be_many(hand, &bytes, &decoded) {
                 return self.note(hand, &origin, bytes, &decoded);
             }
         }
@@ -228,10 +238,14 @@ impl Lane {
         bytes: Range<usize>,
         received: Option<Range<usize>>,
     ) {
-        let mut open = 0;
+        let mut open = OpenArrays::default();
         let (mut item, mut at) = next_item(hand, &bytes, bytes.start, false, &mut open);
-        while let Some(Item { range, .. }) = item {
+        while let Some(Item { range, whole }) = item {
             let end = range.end;
+            if !whole {
+                // A broken element takes the rest of its array with it.
+                open = OpenArrays::default();
+            }
             let next;
             (next, at) = next_item(hand, &bytes, at, false, &mut open);
             match &received {
@@ -244,7 +258,7 @@ impl Lane {
                 _ => self.one(hand, &origin, range),
             }
             origin.document += 1;
-            if next.is_none() && open > 0 {
+            if next.is_none() && open.depth > 0 {
                 // The record ends inside an array. What there is of it after the last document represents the rest.
                 self.rejected(hand, &origin, end..bytes.end, Code::Truncated);
             }
@@ -258,7 +272,7 @@ impl Lane {
             return self.rejected(hand, origin, bytes, Code::TooLarge);
         }
         let decoded = self.decode_one(hand, bytes.clone());
-        if decoded.broken.is_none() || hand.source.documents.many {
+        if hand.source.documents.many || !may_be_many(hand, &bytes, &decoded) {
             return self.note(hand, origin, bytes, &decoded);
         }
         // It may be packed: then it is one document too.
@@ -325,9 +339,11 @@ impl Lane {
 
 /// Whether a record that was decoded as one document may be several, or packed.
 #[inline]
-fn may_be_many(hand: &InHand<'_>, decoded: &Decoded) -> bool {
-    let is_array = |rejection: Rejection| rejection.code == Code::NotAnObject;
-    decoded.broken.is_some() || hand.source.documents.arrays && decoded.rejection.is_some_and(is_array)
+fn may_be_many(hand: &InHand<'_>, bytes: &Range<usize>, decoded: &Decoded) -> bool {
+    let is_other = |rejection: Rejection| rejection.code == Code::NotAnObject;
+    decoded.broken.is_some()
+        || decoded.rejection.is_some_and(is_other)
+            && (hand.source.documents.arrays || is_gzip_text(&hand.buffer[bytes.clone()]))
 }
 
 /// The next item of a text of the buffer, and where the one after it is searched from. `lines`: it is the text of a file.
@@ -336,7 +352,7 @@ fn next_item(
     bytes: &Range<usize>,
     at: usize,
     lines: bool,
-    open: &mut usize,
+    open: &mut OpenArrays,
 ) -> (Option<Item>, usize) {
     let rules = Rules { arrays: hand.source.documents.arrays, lines };
     let mut split = Split::new(&hand.buffer[bytes.clone()], at - bytes.start, rules, true);

@@ -6,7 +6,7 @@ use std::io::Write;
 
 use pipeline::chunk::{Chunk, Framing, Text};
 use pipeline::dead_letter::code::Code;
-use pipeline::documents::Documents;
+use pipeline::documents::{Documents, Skipper, cut};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -290,6 +290,27 @@ fn an_array_that_is_not_closed_or_broken_leaves_a_dead_letter() {
 }
 
 #[test]
+fn an_array_that_a_file_does_not_close_leaves_a_dead_letter_for_its_bracket() {
+    let text = format!("{}\n[{},\n{},", event(1), event(2), event(3));
+    for (is_end, closing, dead) in [(true, "", 1), (true, "]", 0), (false, "", 0)] {
+        let text = format!("{text}{closing}").into_bytes();
+        let bytes = 0..u32::try_from(text.len()).unwrap();
+        let part = Text { bytes, base: BASE, arrival_ms: ARRIVAL_MS, is_record: false, is_end, damage: None };
+        let chunk = Chunk::new(STREAM.into(), SHARD.into(), 0, text, Framing::Texts(vec![part]));
+        let outcome = run_of(chunk.with_documents(ARRAYS)).1;
+        assert_eq!((outcome.row_count(), outcome.dead_letters.len()), (3, dead));
+        if dead == 1 {
+            let sequence = (BASE + event(1).len() as u64 + 1).to_string();
+            let dead_letter = outcome.dead_letter();
+            assert_eq!(
+                (dead_letter.code, &*dead_letter.raw, dead_letter.sequence.clone()),
+                (Code::Truncated, &b"["[..], sequence)
+            );
+        }
+    }
+}
+
+#[test]
 fn packed_records_are_unpacked() {
     let text = format!("\u{feff}{}\n{}{}", event(1), event(2), pretty(3));
     let middle = 40;
@@ -410,6 +431,7 @@ fn texts_of_several_files_are_divided_each_for_itself() {
         base,
         arrival_ms: ARRIVAL_MS,
         is_record,
+        is_end: false,
         damage: None,
     };
     let texts = vec![text(0, first.len(), 1_000_000, false), text(first.len() + 1, bytes.len() - 1, 2_000_000, false)];
@@ -485,4 +507,113 @@ proptest! {
         let kept: usize = outcome.raw.iter().map(|line| count(&line.text)).sum();
         prop_assert_eq!(kept, count(text.as_bytes()), "{}", text);
     }
+}
+
+/// Reads a text as a source does that gets `step` bytes at a time: each record's offset and bytes.
+fn read_in_steps(text: &[u8], step: usize, documents: Documents) -> Vec<(u64, u64, Vec<u8>)> {
+    let config = Setup::shipped();
+    let mut run = config.run();
+    let (mut base, mut have) = (0, 0);
+    loop {
+        have = (have + step).min(text.len());
+        let end = match cut(&text[base..have], documents) {
+            Some(end) => base + end,
+            None if have == text.len() => have,
+            None => continue,
+        };
+        let framing = Framing::Lines { base: base as u64 };
+        let chunk = Chunk::new(STREAM.into(), SHARD.into(), ARRIVAL_MS, text[base..end].to_vec(), framing);
+        run.push(chunk.with_documents(documents));
+        base = end;
+        if base == text.len() {
+            break;
+        }
+    }
+    let outcome = run.take();
+    assert_eq!(outcome.row_count(), 0);
+    let mut read: Vec<_> = outcome
+        .dead_letters
+        .iter()
+        .map(|letter| (letter.sequence.parse().unwrap(), letter.sub_sequence, letter.raw.clone()))
+        .collect();
+    read.sort();
+    read
+}
+
+/// Lines of many kinds, whole, cut and broken.
+fn text_of_lines() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "{\"a\":1}",
+        "{\"a\":[{}]}",
+        "{\n  \"a\": {\n    \"b\": 1\n  }\n}",
+        "{\"a\":",
+        "{\"a\":\"x",
+        "[{\"a\":1},{\"b\":2}]",
+        "[",
+        "]",
+        "}",
+        "{",
+        ",",
+        "log line",
+        "12",
+        "\"text\"",
+        "\u{feff}",
+        "\\n",
+        "{\"a\":nope}",
+        "{\n \"a\": nope,\n \"b\": {\n  \"c\": 1\n }\n}",
+        "{\"long\":\"0123456789012345678901234567890123456789\"}",
+        "eyJhIjoxfQ==",
+        "\r",
+    ]);
+    let gap = prop::sample::select(vec!["", "\n", "\n", "\n", " ", "\n  ", " \n", ",", ",\n", "\r\n"]);
+    prop::collection::vec((piece, gap), 0..14)
+        .prop_map(|pieces| pieces.into_iter().flat_map(|(piece, gap)| [piece, gap]).collect())
+}
+
+proptest! {
+    #[test]
+    fn records_do_not_depend_on_where_a_text_is_cut(text in text_of_lines(), step in 1_usize..80, arrays in any::<bool>()) {
+        let documents = Documents { arrays, ..Documents::MANY };
+        let whole = read_in_steps(text.as_bytes(), text.len().max(1), documents);
+        prop_assert_eq!(&read_in_steps(text.as_bytes(), step, documents), &whole, "{:?}", text);
+        let mut identities: Vec<_> = whole.iter().map(|(sequence, sub, _)| (*sequence, *sub)).collect();
+        identities.dedup();
+        prop_assert_eq!(identities.len(), whole.len(), "{:?}", text);
+    }
+
+    #[test]
+    fn a_document_that_is_too_large_ends_where_it_ends_if_it_is_read(
+        documents in documents(),
+        is_pretty in any::<bool>(),
+        head in 1_usize..30,
+        step in 1_usize..40,
+    ) {
+        for document in documents {
+            let json = if is_pretty { serde_json::to_string_pretty(&document).unwrap() } else { document.to_string() };
+            let text = json.clone() + "{\"next\":1}\n";
+            let head = head.min(json.len() - 1);
+            let mut skipper = Skipper::new(Documents::MANY, &text.as_bytes()[..head]);
+            let mut at = head;
+            let end = loop {
+                let piece = &text.as_bytes()[at..(at + step).min(text.len())];
+                match skipper.feed(piece) {
+                    Some(end) => break at + end,
+                    None => at += piece.len(),
+                }
+            };
+            prop_assert_eq!(end, json.len(), "{}", text);
+        }
+    }
+}
+
+#[test]
+fn a_document_that_is_too_large_and_broken_ends_before_the_next_one() {
+    fn rest_of(text: &str, head: usize) -> Option<&str> {
+        let mut skipper = Skipper::new(Documents::MANY, &text.as_bytes()[..head]);
+        text.as_bytes()[head..].iter().position(|byte| skipper.feed(&[*byte]).is_some()).map(|at| &text[head + at..])
+    }
+    assert_eq!(rest_of("{\"a\":\"no end\n{\"b\":1}\n", 4), Some("{\"b\":1}\n"));
+    assert_eq!(rest_of("{\n  \"a\": [\n  {\n{\"b\":1}\n", 4), Some("{\"b\":1}\n"));
+    assert_eq!(rest_of("a line of a log\n{\"b\":1}\n", 4), Some("\n{\"b\":1}\n"));
+    assert_eq!(rest_of("{\"a\":\"}\\\"}\"}{\"b\":1}\n", 4), Some("}{\"b\":1}\n"));
 }

@@ -182,6 +182,14 @@ struct Batch {
     is_full: bool,
 }
 
+/// A part of a file.
+enum Piece {
+    /// Any number of records. `is_end`: the file ends with them.
+    Text { is_end: bool },
+    /// One record, whatever its lines are.
+    Record(Option<Damage>),
+}
+
 /// How far a file was read.
 enum Step {
     Done,
@@ -227,7 +235,7 @@ impl OpenFile {
             return self.lines(batch, text, base, filled);
         }
         if base == 0 && filled == Filled::Ended && is_document(&text) {
-            self.push(batch, &text, 0, true, None);
+            self.push(batch, &text, 0, Piece::Record(None));
             return Ok(Step::Done);
         }
         if base == 0 && filled == Filled::Full && text.len() < whole_bytes && !has_line_record(&text) {
@@ -235,7 +243,7 @@ impl OpenFile {
             let filled = self.input.fill(&mut text, whole_bytes)?;
             batch.source_bytes += self.input.taken();
             if filled == Filled::Ended && is_document(&text) {
-                self.push(batch, &text, 0, true, None);
+                self.push(batch, &text, 0, Piece::Record(None));
                 return Ok(Step::Done);
             }
             return self.lines(batch, text, base, filled);
@@ -266,10 +274,10 @@ impl OpenFile {
         let rest = text.split_off(end);
         // The text of a small file, and the end of a large one, is followed by that of others.
         batch.is_full = !ended && batch.buffer.is_empty();
-        self.push(batch, &text, base, false, None);
+        self.push(batch, &text, base, Piece::Text { is_end: filled == Filled::Ended });
         if filled == Filled::Damaged {
             let at = base + end as u64;
-            self.push(batch, &rest, at, true, Some(Damage::DamagedFile));
+            self.push(batch, &rest, at, Piece::Record(Some(Damage::DamagedFile)));
             return Ok(Step::Done);
         }
         self.carry = rest;
@@ -280,7 +288,7 @@ impl OpenFile {
     fn too_long(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64) -> std::io::Result<Step> {
         self.skipping = Some(Skipper::new(self.config.documents, &text));
         text.truncate(self.config.record_bytes_max);
-        self.push(batch, &text, base, true, Some(Damage::TooLarge));
+        self.push(batch, &text, base, Piece::Record(Some(Damage::TooLarge)));
         self.skip(batch)
     }
 
@@ -306,8 +314,12 @@ impl OpenFile {
         Ok(Step::Skipping)
     }
 
-    /// Adds a text that begins at `base`, unless it is blank. `is_record`: it is one record, whatever its lines are.
-    fn push(&self, batch: &mut Batch, text: &[u8], base: u64, is_record: bool, damage: Option<Damage>) {
+    /// Adds a text that begins at `base`, unless it is blank.
+    fn push(&self, batch: &mut Batch, text: &[u8], base: u64, piece: Piece) {
+        let (is_record, is_end, damage) = match piece {
+            Piece::Text { is_end } => (false, is_end, None),
+            Piece::Record(damage) => (true, false, damage),
+        };
         if text.trim_ascii().is_empty() && damage.is_none() {
             return;
         }
@@ -321,7 +333,7 @@ impl OpenFile {
         let bytes = place(begin)..place(batch.buffer.len());
         batch.buffer.push(b'\n');
         let (base, arrival_ms) = (self.sequence(base), self.input.modified_ms);
-        batch.texts.push(Text { bytes, base, arrival_ms, is_record, damage });
+        batch.texts.push(Text { bytes, base, arrival_ms, is_record, is_end, damage });
     }
 }
 

@@ -1,5 +1,6 @@
 //! Files as shards: what is read, its positions, and that reading from any position returns exactly the rest.
 
+mod documents;
 mod hostile;
 
 use std::io::Write;
