@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::decode::framing::lines;
 use crate::decode::text::PADDING;
-use crate::documents::{Documents, Next, Rules, Split};
+use crate::documents::{Documents, Item, Next, Rules, Split};
 
 /// The most bytes in a chunk.
 pub const CHUNK_BYTES_MAX: usize = i32::MAX as usize - PADDING;
@@ -129,46 +129,54 @@ impl Chunk {
         &self.framing
     }
 
-    /// The records as the source has them. A record of a file is one line. Documents of a stream's record are not divided.
+    /// The records as received, each as one line. What is packed is not unpacked.
     pub fn records_received(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
         let place = |bytes: &Range<u32>| bytes.start as usize..bytes.end as usize;
-        let mut ranges = Vec::new();
+        let mut items = Vec::new();
         match &self.framing {
-            Framing::Lines { .. } => self.divide(0..self.bytes().len(), &mut ranges),
+            Framing::Lines { .. } => self.divide(0..self.bytes().len(), true, &mut items),
             Framing::Texts(texts) => {
                 for text in texts {
                     if text.is_record || text.damage.is_some() {
-                        ranges.push(place(&text.bytes));
+                        items.push(Item { range: place(&text.bytes), whole: true });
                     } else {
-                        self.divide(place(&text.bytes), &mut ranges);
+                        self.divide(place(&text.bytes), true, &mut items);
                     }
                 }
             }
-            Framing::Records(frames) => ranges.extend(frames.iter().map(|frame| place(&frame.bytes))),
+            Framing::Records(frames) => {
+                for frame in frames {
+                    if self.documents.many && frame.damage.is_none() {
+                        self.divide(place(&frame.bytes), false, &mut items);
+                    } else {
+                        items.push(Item { range: place(&frame.bytes), whole: false });
+                    }
+                }
+            }
         }
-        let is_file = !matches!(self.framing, Framing::Records(_));
-        ranges.into_iter().map(move |range| {
+        items.into_iter().map(|Item { range, whole }| {
             let record = &self.padded[range];
-            if is_file && memchr::memchr(b'\n', record).is_some() {
-                // A line end between a document's tokens is white space.
+            if whole && memchr::memchr(b'\n', record).is_some() {
+                // A line end between a document's tokens is white space. Other bytes are kept as they are.
                 return record.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect::<Vec<u8>>().into();
             }
             record.into()
         })
     }
 
-    /// Adds the ranges of the records of a file's text.
-    fn divide(&self, bytes: Range<usize>, ranges: &mut Vec<Range<usize>>) {
+    /// Adds the records of a text. `is_file`: it is the text of a file.
+    fn divide(&self, bytes: Range<usize>, is_file: bool, items: &mut Vec<Item>) {
         let text = &self.padded[bytes.clone()];
-        let begin = bytes.start;
-        let in_chunk = |range: Range<usize>| begin + range.start..begin + range.end;
+        let in_chunk = |Item { range, whole }: Item| {
+            Item { range: bytes.start + range.start..bytes.start + range.end, whole: whole || is_file }
+        };
         if !self.documents.many {
-            ranges.extend(lines(text).map(in_chunk));
+            items.extend(lines(text).map(|range| in_chunk(Item { range, whole: true })));
             return;
         }
-        let mut split = Split::new(text, 0, Rules { arrays: self.documents.arrays, lines: true }, true);
+        let mut split = Split::new(text, 0, Rules { arrays: self.documents.arrays, lines: is_file }, true);
         while let Next::Item(item) = split.next() {
-            ranges.push(in_chunk(item.range));
+            items.push(in_chunk(item));
         }
     }
 
