@@ -167,8 +167,9 @@ impl Chunk {
     /// Adds the records of a text. `is_file`: it is the text of a file.
     fn divide(&self, bytes: Range<usize>, is_file: bool, items: &mut Vec<Item>) {
         let text = &self.padded[bytes.clone()];
-        let in_chunk = |Item { range, whole }: Item| {
-            Item { range: bytes.start + range.start..bytes.start + range.end, whole: whole || is_file }
+        let in_chunk = |Item { range, whole }: Item| Item {
+            range: bytes.start + range.start..bytes.start + range.end,
+            whole: whole || is_file,
         };
         if !self.documents.many {
             items.extend(lines(text).map(|range| in_chunk(Item { range, whole: true })));

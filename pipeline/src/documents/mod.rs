@@ -20,7 +20,7 @@ mod split;
 pub use cut::cut;
 pub use skipper::Skipper;
 
-pub(crate) use split::{Item, Next, OpenArrays, Rules, Split};
+pub(crate) use split::{Item, Next, OpenArrays, Rules, Split, end_of_text};
 
 /// How many documents a record of a source may have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -115,8 +115,9 @@ impl<'t> Split<'t> {
 
     fn item(&mut self, start: usize, end: usize, whole: bool) -> Next {
         self.at = end;
-        let carriage_return = !whole && self.text[start..end].ends_with(b"\r");
-        Next::Item(Item { range: start..end - usize::from(carriage_return), whole })
+        // What ends with its line ends before the white space there.
+        let end = if self.rules.lines { end_of_text(self.text, end) } else { end };
+        Next::Item(Item { range: start..end, whole })
     }
 
     /// Passes over separators. Returns where the next item begins: with the white space of its line, if there is nothing else
@@ -248,6 +249,14 @@ impl<'t> Split<'t> {
 pub(super) fn begins_document(last: u8, byte: u8, spaces: usize, indent: usize, lines: bool) -> bool {
     let shallow = spaces <= indent && if lines { !matches!(byte, b'}' | b']') } else { matches!(byte, b'{' | b'[') };
     shallow || last == b'}' && byte == b'{'
+}
+
+/// The end of a text that ends at `end`, without its white space.
+pub(crate) fn end_of_text(text: &[u8], mut end: usize) -> usize {
+    while end > 0 && matches!(text[end - 1], b' ' | b'\t' | b'\r' | b'\n') {
+        end -= 1;
+    }
+    end
 }
 
 /// Spaces and tabs at the beginning of a line.

@@ -28,7 +28,7 @@ use crate::decode::scan::Rejection;
 use crate::decode::text::PADDING;
 use crate::decode::unpack::{Unpacked, is_gzip_text, unpack};
 use crate::decode::{BrokenAt, Decoded};
-use crate::documents::{Item, Next, OpenArrays, Rules, Split};
+use crate::documents::{Item, Next, OpenArrays, Rules, Split, end_of_text};
 use crate::lane::{Lane, Pushed, Seen};
 
 /// Bytes of unpacked records that may wait in the buffer before what was decoded is settled.
@@ -155,6 +155,7 @@ impl Lane {
                 at = end + 1;
                 continue;
             };
+            let line = line.start..end_of_text(&hand.buffer, line.end);
             if line.len() <= self.config.record_bytes_max {
                 let decoded = self.decode_one(hand, line.clone());
                 if !may_be_many(hand, &line, &decoded) {
