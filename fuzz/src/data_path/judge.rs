@@ -45,7 +45,10 @@ pub(crate) fn verdict(record: &[u8]) -> Verdict {
     let document = unwrapped(record);
     let document = document.as_deref().unwrap_or(record);
     let Ok(text) = std::str::from_utf8(document) else { return Verdict::NotUtf8 };
-    // UTF-16 of ASCII characters.
+    // UTF-16 of ASCII characters, or half of a line end of it.
+    if document == b"\0" {
+        return Verdict::NotUtf8;
+    }
     if let [a, b, c, d, ..] = document
         && ((a | c) == 0 && b.min(d) > &0 || (b | d) == 0 && a > &0 && c > &0)
     {

@@ -55,7 +55,7 @@ kinds! {
     /// Text that does not begin as a JSON object or array does.
     NotADocument: "NotADocument", "text that does not begin like JSON";
     /// UTF-16 text.
-    Utf16: "Utf16", "UTF-16 text; convert it to UTF-8";
+    Utf16: "Utf16", "UTF-16 text";
     /// gzip data where it is not unpacked: in a line of a file.
     Gzip: "Gzip", "gzip data";
     /// zstd data, which is not unpacked.

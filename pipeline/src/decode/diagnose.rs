@@ -24,11 +24,11 @@ pub(crate) fn diagnose(text: &[u8], code: Code, at: usize) -> (Code, SyntaxError
     }
 }
 
-/// Whether a text is UTF-16: by its byte order mark, or because every other byte is NUL.
+/// Whether a text is UTF-16: by its byte order mark, or because every other byte is NUL. A single NUL is half of a line end.
 fn is_utf16(text: &[u8]) -> bool {
     text.starts_with(b"\xFF\xFE")
         || text.starts_with(b"\xFE\xFF")
-        || matches!(text, [0, 1..=0x7F, 0, 1..=0x7F, ..] | [1..=0x7F, 0, 1..=0x7F, 0, ..])
+        || matches!(text, [0] | [0, 1..=0x7F, 0, 1..=0x7F, ..] | [1..=0x7F, 0, 1..=0x7F, 0, ..])
 }
 
 /// The kind of a syntax error that was found at `at`, and where the token at fault begins.
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn utf_16_is_not_utf_8() {
-        for text in [&b"\xFF\xFE{\0"[..], b"\xFE\xFF\0{", b"{\0\"\0a\0", b"\0{\0\""] {
+        for text in [&b"\xFF\xFE{\0"[..], b"\xFE\xFF\0{", b"{\0\"\0a\0", b"\0{\0\"", b"\0"] {
             let (code, error) = diagnose(text, Code::NotJson, 1);
             assert_eq!((code, error.kind), (Code::NotUtf8, Some(SyntaxKind::Utf16)), "{text:?}");
         }
