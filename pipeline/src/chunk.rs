@@ -63,6 +63,9 @@ pub struct Chunk {
     pub shard: Arc<str>,
     /// The arrival time of records without one of their own, in milliseconds since 1970.
     pub arrival_ms: i64,
+    /// Set if arrival times are times of files, which may be wrong: the time of reading, in milliseconds since 1970. It counts for a
+    /// record whose event is later than the file.
+    pub read_ms: Option<i64>,
     framing: Framing,
     /// The bytes, then [`PADDING`] zeros.
     padded: Vec<u8>,
@@ -84,7 +87,7 @@ impl Chunk {
         }
         bytes.reserve_exact(PADDING);
         bytes.resize(bytes.len() + PADDING, 0);
-        Chunk { stream, shard, arrival_ms, framing, padded: bytes }
+        Chunk { stream, shard, arrival_ms, read_ms: None, framing, padded: bytes }
     }
 
     /// The bytes as received, without the padding.
@@ -105,7 +108,8 @@ impl Chunk {
     }
 
     pub(crate) fn into_parts(self) -> (Source, Framing, Vec<u8>) {
-        (Source { stream: self.stream, shard: self.shard, arrival_ms: self.arrival_ms }, self.framing, self.padded)
+        let Chunk { stream, shard, arrival_ms, read_ms, framing, padded } = self;
+        (Source { stream, shard, arrival_ms, read_ms }, framing, padded)
     }
 }
 
@@ -115,4 +119,5 @@ pub(crate) struct Source {
     pub(crate) stream: Arc<str>,
     pub(crate) shard: Arc<str>,
     pub(crate) arrival_ms: i64,
+    pub(crate) read_ms: Option<i64>,
 }

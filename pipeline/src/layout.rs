@@ -12,6 +12,8 @@
 //! _rollups/<20 digits>.json.gz   what the commit records of many epochs add up to
 //! _sources/<stream>.json         where reading a Kinesis stream starts
 //! _sources/<hash>/<hash>/<number>.json   the files of a folder that is read as a stream, in their order
+//! _sources/<hash>/files/<number>.json    the files of lines of a folder that is read as a stream
+//! _losses/<hash>-<hash>.json     a loss in a source, or a file that somebody must decide about; `.accepted.json`: the decision
 //! _checkpoints/<name>.json       named checkpoints
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
 //! _lake.json                     which lake this is, and its format
@@ -47,6 +49,8 @@ pub const COMMITS: &str = "_commits/";
 pub const ROLL_UPS: &str = "_rollups/";
 /// Prefix of what sources keep in the lake.
 pub const SOURCES: &str = "_sources/";
+/// Prefix of losses in sources.
+pub const LOSSES: &str = "_losses/";
 /// Prefix of named checkpoints.
 pub const CHECKPOINTS: &str = "_checkpoints/";
 /// Prefix of recorded schemas.
@@ -333,6 +337,26 @@ pub fn registry_entry(stream: &str, shard: &str, number: usize) -> String {
     format!("{SOURCES}{}/{}/{number:08}.json", hex_digest(stream, 8), hex_digest(shard, 8))
 }
 
+/// The prefix of what is kept about the files of a stream.
+pub fn files_of_source(stream: &str) -> String {
+    format!("{SOURCES}{}/", hex_digest(stream, 8))
+}
+
+/// The key of the `number`-th entry, from 1, of the catalog of a stream's files of lines.
+pub fn catalog_entry(stream: &str, number: usize) -> String {
+    format!("{SOURCES}{}/files/{number:08}.json", hex_digest(stream, 8))
+}
+
+/// The key of the loss of a shard.
+pub fn loss(stream: &str, shard: &str) -> String {
+    format!("{LOSSES}{}-{}.json", hex_digest(stream, 8), hex_digest(shard, 8))
+}
+
+/// The key of the decision about the loss of a shard.
+pub fn accepted_loss(stream: &str, shard: &str) -> String {
+    format!("{LOSSES}{}-{}.accepted.json", hex_digest(stream, 8), hex_digest(shard, 8))
+}
+
 /// The first bytes of a text's SHA-256 as hex digits.
 fn hex_digest(text: &str, bytes: usize) -> String {
     Sha256::digest(text)[..bytes].iter().map(|byte| format!("{byte:02x}")).collect()
@@ -469,5 +493,8 @@ mod tests {
         assert_eq!(stream_start("a/b c"), "_sources/a%2Fb%20c.json");
         let entry = registry_entry("file:///in", "a.ndjson", 12);
         assert!(entry.starts_with("_sources/") && entry.ends_with("/00000012.json") && entry.len() == 56, "{entry}");
+        assert!(catalog_entry("file:///in", 7).ends_with("/files/00000007.json"));
+        let (loss, accepted) = (loss("file:///in", "a.ndjson"), accepted_loss("file:///in", "a.ndjson"));
+        assert_eq!(accepted, loss.replace(".json", ".accepted.json"));
     }
 }

@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Checkpoints(CheckpointsArgs),
     /// Show who holds which shard, and release or evict a lease
     Leases(LeasesArgs),
+    /// List what was lost in sources, and decide about files that changed in an unclear way
+    Losses(LossesArgs),
     /// Check the configuration and the permissions
     Config(ConfigArgs),
     /// Create the streams, the table and the bucket of a development stack, unless they exist
@@ -101,6 +103,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) until_caught_up: bool,
 
+    /// Exit with code 1 if there are dead letters, or if something in the sources was not read; may be repeated
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    pub(crate) fail_on: Vec<FailOn>,
+
     /// Compression of the raw landing, or off: gzip, zstd, off [default: gzip]
     #[arg(long, value_name = "CODEC")]
     pub(crate) raw: Option<String>,
@@ -120,6 +126,15 @@ pub(crate) struct RunArgs {
     /// Continue from checkpoints of another lake; what was read so far is in that lake only
     #[arg(long)]
     pub(crate) new_lake: bool,
+}
+
+/// What makes a run fail that has otherwise succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// Records that became dead letters
+    DeadLetters,
+    /// Files whose names are not read, and content that is not complete
+    Unread,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -341,6 +356,37 @@ pub(crate) enum LeasesCommand {
         #[command(flatten)]
         lake: LakeArgs,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LossesArgs {
+    #[command(subcommand)]
+    pub(crate) command: LossesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LossesCommand {
+    /// Show all losses; exit code 1 if one is not accepted
+    List {
+        #[command(flatten)]
+        lake: LakeArgs,
+    },
+    /// Accept a loss, so that `verify` does not report it any more
+    Accept {
+        /// Shard, or STREAM/SHARD
+        shard: String,
+        /// What a file is now that was cut: read it from its start as a new file, or continue at the position
+        #[arg(long, value_enum)]
+        then: Option<ThenArg>,
+        #[command(flatten)]
+        lake: LakeArgs,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ThenArg {
+    Start,
+    Position,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -13,6 +13,7 @@ mod graph;
 mod init;
 mod leases;
 mod logging;
+mod losses;
 mod output;
 mod produce;
 mod produce_stream;
@@ -94,6 +95,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => dead_letters::dead_letters(&command, args.json).await,
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
+        Command::Losses(command) => losses::losses(&command, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
         Command::Init(command) => init::init(&command, args.json).await,
     }

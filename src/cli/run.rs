@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::args::RunArgs;
+use crate::cli::args::{FailOn, RunArgs};
 use crate::cli::output::{Table, counted, show_bytes, show_count};
 use crate::cli::produce::make_sample;
 use crate::cli::progress_bar::RunBar;
@@ -29,9 +29,11 @@ use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
 use crate::raw::RawSink;
 use crate::setup::{Components, OpenedKey, check_lake, load_aws, open, open_key, open_raw_sink};
-use crate::source::{Behind, ShardSource};
+use crate::source::{Behind, ShardSource, SourceReport, names_sentence};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
 
+/// Files with unread content that the text shows.
+const UNREAD_SHOWN: usize = 10;
 /// Records of the demonstration.
 const SAMPLE_RECORDS: u64 = 100_000;
 
@@ -98,6 +100,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // A stream cannot say how many bytes are still to be read.
     let measured = sources.iter().zip(&config.sources).filter(|(_, source)| source.url.backend().counts_bytes());
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
+    let watched = sources.clone();
     let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
     let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
     progress.bytes_total.store(ahead, Ordering::Relaxed);
@@ -109,21 +112,53 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     giving_back.abort();
     listening.abort();
     let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();
-    let summary =
-        Summary { committed: progress.committed(), took: begun.elapsed(), lake, place, ok: result.is_ok(), requests };
+    let (took, committed) = (begun.elapsed(), progress.committed());
+    let reports: Vec<SourceReport> = watched.iter().map(|source| source.report()).collect();
+    let caught_up = args.until_caught_up && !stop.is_cancelled();
+    let failures = if result.is_ok() { failures(&committed, &reports, &args.fail_on, caught_up) } else { Vec::new() };
+    let ok = result.is_ok();
+    let summary = Summary { committed, took, lake, place, ok, requests, reports, failures };
     if json {
         println!("{}", summary.json(&result));
     } else {
-        print!("{}", summary.text(args.until_caught_up && !stop.is_cancelled()));
+        print!("{}", summary.text(caught_up));
+    }
+    for failure in &summary.failures {
+        eprintln!("shardlake: {failure}");
     }
     match result {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(ExitCode::from(u8::from(!summary.failures.is_empty()))),
         Err(error) if json => {
             eprintln!("shardlake: {error}");
             Ok(ExitCode::from(1))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Why a run that has worked ends with exit code 1. A worker that runs until it is stopped has done its work in any case, unless
+/// `--fail-on` says otherwise.
+fn failures(committed: &Committed, reports: &[SourceReport], fail_on: &[FailOn], caught_up: bool) -> Vec<String> {
+    let mut failures = Vec::new();
+    let dead_letters: u64 = committed.totals.dead_letters.values().sum();
+    if caught_up {
+        failures.extend(reports.iter().flat_map(|report| &report.problems).cloned());
+        if dead_letters > 0 && dead_letters == committed.totals.records {
+            failures.push("every record became a dead letter; `shardlake deadletters list` shows why".to_owned());
+        }
+    }
+    if fail_on.contains(&FailOn::DeadLetters) && dead_letters > 0 && failures.is_empty() {
+        failures.push(format!("{} (--fail-on dead-letters)", counted(dead_letters, "dead letter")));
+    }
+    if fail_on.contains(&FailOn::Unread) {
+        let unread: usize = reports.iter().map(|report| report.unread.len()).sum();
+        let names: u64 = reports.iter().flat_map(|report| report.names_not_read.values()).sum();
+        let all = names + unread as u64;
+        if all > 0 {
+            failures.push(format!("{} not read to the end (--fail-on unread)", counted(all, "file")));
+        }
+    }
+    failures
 }
 
 /// Creates the sample records unless they exist, and says so.
@@ -246,6 +281,10 @@ struct Summary {
     /// The flags by which other commands find the lake.
     place: String,
     ok: bool,
+    /// What the sources have that was not read.
+    reports: Vec<SourceReport>,
+    /// Why the exit code is 1 although the run has worked.
+    failures: Vec<String>,
     /// Requests to AWS, by service and operation, since each one costs money.
     requests: BTreeMap<String, u64>,
 }
@@ -299,6 +338,21 @@ impl Summary {
                 counted(*rolled_forward, "epoch"),
             ));
         }
+        let names = self.reports.iter().filter(|report| !report.names_not_read.is_empty());
+        let names: Vec<String> = names.map(|report| names_sentence(&report.names_not_read)).collect();
+        let unread: Vec<&String> = self.reports.iter().flat_map(|report| &report.unread).collect();
+        if !names.is_empty() || !unread.is_empty() {
+            text.push('\n');
+        }
+        for sentence in names {
+            text.push_str(&format!("  {sentence}\n"));
+        }
+        for sentence in unread.iter().take(UNREAD_SHOWN) {
+            text.push_str(&format!("  not read: {sentence}\n"));
+        }
+        if let Some(more @ 1..) = unread.len().checked_sub(UNREAD_SHOWN) {
+            text.push_str(&format!("  not read: {} more; `--json` lists them all\n", counted(more as u64, "file")));
+        }
         text.push_str(&self.next());
         text
     }
@@ -325,10 +379,17 @@ impl Summary {
             &self.committed;
         let partitions: Map<String, Value> =
             partitions.iter().map(|(dataset, all)| (dataset.clone(), json!(all.len()))).collect();
+        let mut names: BTreeMap<&String, u64> = BTreeMap::new();
+        for (ending, count) in self.reports.iter().flat_map(|report| &report.names_not_read) {
+            *names.entry(ending).or_default() += count;
+        }
+        let unread: Vec<&String> = self.reports.iter().flat_map(|report| &report.unread).collect();
         let object = |place: usize| json!({ "count": objects[place].0, "bytes": objects[place].1 });
         json!({
-            "ok": self.ok,
-            "error": result.as_ref().err().map(ToString::to_string),
+            "ok": self.ok && self.failures.is_empty(),
+            "error": result.as_ref().err().map(ToString::to_string).or_else(|| self.failures.first().cloned()),
+            "names_not_read": names,
+            "unread": unread,
             "lake": self.lake,
             "seconds": self.took.as_secs_f64(),
             "mb_per_s": self.rate(),

@@ -326,7 +326,7 @@ fn checked<S: Default>(keys: &[Box<dyn Setting<S>>]) -> Vec<&'static str> {
 
 #[test]
 fn every_key_is_documented_and_accepts_its_own_default() {
-    assert_eq!(checked(&SOURCE.keys), ["consumer", "dataset", "name", "read", "start", "url"]);
+    assert_eq!(checked(&SOURCE.keys), ["arrival", "consumer", "dataset", "name", "read", "start", "url"]);
     assert_eq!(checked(&DATASET.keys), ["file"]);
     for section in SECTIONS.iter() {
         assert!(!checked(&section.keys).is_empty(), "{}", section.name);

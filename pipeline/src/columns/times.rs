@@ -21,7 +21,7 @@ pub(super) fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffe
     if let Some((input, format)) = plan.arrival_time {
         for slot in &slots.inputs[input] {
             let record = slot.index as usize;
-            if records[record].arrival_ms.is_some() {
+            if records[record].arrival_ms.is_some() && source.read_ms.is_none() {
                 continue;
             }
             match time_of(*slot, format, chunk, &slots.scratch) {
@@ -38,6 +38,12 @@ pub(super) fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffe
         match time_of(*slot, time.format, chunk, &slots.scratch) {
             Ok(us) => event_us[record] = us,
             Err(code) => reject(&mut rejections[record], code, Spot::Input(time.input)),
+        }
+    }
+    if let Some(read_us) = source.read_ms.map(us) {
+        // A file that is older than what happened in it is not when its records arrived.
+        for (arrival, event) in arrival_us.iter_mut().zip(event_us.iter()) {
+            *arrival = if event > arrival { read_us.max(*arrival) } else { *arrival };
         }
     }
     for (record, us) in event_us.iter().enumerate() {

@@ -182,10 +182,22 @@ impl Lane {
         records.clear();
     }
 
+    /// If a record of the chunk shows that its file is older than its content, the others that have the file's time have arrived when
+    /// they were read, too. Those that became columns have been corrected already.
+    fn correct_arrivals(&mut self, source: &Source) {
+        let Some(read_ms) = source.read_ms.filter(|read_ms| *read_ms > source.arrival_ms) else { return };
+        let is_failed = |seen: &Seen| seen.damage.is_some() || seen.rejection.is_some();
+        if self.seen.iter().any(|seen| seen.arrival_ms == read_ms) {
+            let failed = self.seen.iter_mut().filter(|seen| is_failed(seen) && seen.arrival_ms == source.arrival_ms);
+            failed.for_each(|seen| seen.arrival_ms = read_ms);
+        }
+    }
+
     /// Counts the chunk's records, and writes its dead letters and its raw lines.
     fn report(&mut self, source_number: usize, source: &Source, framing: &Framing, buffer: &[u8], pushed: &mut Pushed) {
         let config = Arc::clone(&self.config);
         let graph = &config.graph;
+        self.correct_arrivals(source);
         let landing = Landing { config: &config, source, framing, buffer };
         let mut by_code: Vec<u64> = vec![0; Code::ALL.len()];
         for (number, seen) in self.seen.iter().enumerate() {

@@ -1,22 +1,28 @@
 //! All `.json` files of one folder as a shard. Each file has one document, or one record on each line.
 //!
-//! Owns: which file is read next, and whether a file is one document or lines. Does not own: the files' numbers (`registry`).
+//! Owns: which file is read next, and whether a file is one document or lines. Does not own: which files get numbers (`numbering`),
+//! keeping the numbers (`registry`).
 //!
 //! A file is one document unless its first line is a whole document by itself or another line begins with `{`. So a document may
 //! span lines. Limit: a file larger than a record may be is read as lines.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
+use checkpoints::{Position, SequenceNumber, ShardId};
 use pipeline::chunk::{Chunk, Damage, Frame, Framing};
+use tokio::time::{Duration, Instant};
 
-use crate::source::files::input::{Filled, Input};
-use crate::source::files::list::{Codec, inside, json_files, kind_of};
-use crate::source::files::registry::Registry;
-use crate::source::files::{FilesConfig, blocking};
+use crate::source::files::identity::{Stat, codec_by_content, read_range};
+use crate::source::files::input::{Filled, Input, Part};
+use crate::source::files::list::{Codec, inside, kind_of};
+use crate::source::files::numbering::{Numbering, Patience, compare, unnumbered};
+use crate::source::files::registry::{Mark, NumberedFile, Registry};
+use crate::source::files::unread::is_closed;
+use crate::source::files::{FilesConfig, Shared, blocking};
 use crate::source::{Behind, Read, ShardReader, SourceError};
 
 /// A sequence number is the file's number times this, plus the offset in the file.
@@ -25,6 +31,9 @@ const FILE: u64 = 1_000_000_000_000;
 pub(super) const SKIP_BYTES: u64 = 32 << 20;
 /// The offset that means that a file was read to its end.
 const DONE: u64 = FILE - 1;
+
+/// How often files that have numbers are compared with what they were.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
 
 /// A folder at or below the root of its source.
 #[derive(Debug, Clone)]
@@ -46,6 +55,10 @@ pub(super) struct FolderReader {
     offset: u64,
     /// A file of lines that is being read.
     open: Option<Box<OpenFile>>,
+    shared: Arc<Shared>,
+    /// Files that have another time than when they were numbered, and the same content.
+    touched: HashMap<String, Stat>,
+    compared_at: Option<Instant>,
 }
 
 /// File number and offset of the next byte.
@@ -62,55 +75,78 @@ fn next_of(position: &Position) -> Option<(u64, u64)> {
 
 /// How much of a folder comes after a position.
 pub(super) async fn behind(
-    stream: &StreamName,
+    shared: &Shared,
     folder: Folder,
-    registry: &Registry,
+    shard: &ShardId,
     position: &Position,
 ) -> Result<Behind, SourceError> {
     let Some((number, _)) = next_of(position) else { return Ok(Behind::Nothing) };
-    let mut registry = registry.again();
+    let mut registry = shared.registry(shard);
     registry.forget_before(number);
     registry.load().await?;
-    let unread: HashSet<String> =
-        (number..=registry.len()).filter_map(|n| registry.file(n)).map(str::to_owned).collect();
+    let unread: HashMap<String, u64> = (number..=registry.len())
+        .filter_map(|number| registry.file(number))
+        .map(|file| (file.name.clone(), file.from))
+        .collect();
     let known = registry.known();
-    let wanted = move |name: &str| !known.contains(name) || unread.contains(name);
-    let files = blocking(stream, move || json_files(&folder.root, &folder.path, wanted)).await?;
-    let left: u64 = files.iter().map(|file| file.bytes.max(1)).sum();
+    let left = blocking(&shared.stream, move || unnumbered(&folder, &known, &unread)).await?;
     Ok(if left == 0 { Behind::Nothing } else { Behind::Bytes(left) })
 }
 
 impl FolderReader {
     pub(super) async fn open(
         folder: Folder,
-        mut registry: Registry,
-        stream: StreamName,
+        shared: Arc<Shared>,
         shard: ShardId,
         after: &Position,
-        config: FilesConfig,
     ) -> Result<Self, SourceError> {
-        let place = format!("shard {shard} of stream {stream}");
+        let place = shared.place_of(&shard);
         let (number, offset) = next_of(after).ok_or_else(|| SourceError::Unreadable {
             place: place.clone(),
             problem: format!("{after} is not a valid position in a folder"),
         })?;
+        let mut registry = shared.registry(&shard);
         registry.forget_before(number);
         registry.load().await?;
-        let (stream, shard) = (stream.as_str().into(), shard.as_str().into());
-        Ok(FolderReader { folder, registry, stream, shard, place, config, number, offset, open: None })
+        Ok(FolderReader {
+            folder,
+            registry,
+            stream: shared.stream.as_str().into(),
+            shard: shard.as_str().into(),
+            place,
+            config: shared.config.clone(),
+            shared,
+            number,
+            offset,
+            open: None,
+            touched: HashMap::new(),
+            compared_at: None,
+        })
     }
 
-    /// Gives numbers to new files.
+    /// Gives numbers to files that are new, replaced or grown.
     async fn number_new_files(&mut self) -> Result<(), SourceError> {
-        let (folder, known) = (self.folder.clone(), self.registry.known());
-        let new = move || json_files(&folder.root, &folder.path, |name| !known.contains(name));
-        let files = blocking(&self.place, new).await?;
-        let settle = i64::try_from(self.config.settle.as_millis()).unwrap_or(i64::MAX);
-        let now = self.config.clock.now_ms();
-        let waiting = |modified_ms: i64| !self.config.complete && now.saturating_sub(modified_ms) < settle;
-        let ready: Vec<String> =
-            files.into_iter().filter(|file| !waiting(file.modified_ms)).map(|file| file.name).collect();
-        self.registry.number(ready.into_iter()).await
+        let (folder, known, touched) = (self.folder.clone(), self.registry.known(), self.touched.clone());
+        let checks_known = self.compared_at.is_none_or(|at| at.elapsed() >= COMPARE_EVERY);
+        let patience_ms = i64::try_from(self.config.patience.as_millis()).unwrap_or(i64::MAX);
+        let (now, record_bytes_max) = (self.shared.now(), self.config.record_bytes_max);
+        let patience = Patience { now, patience_ms, record_bytes_max };
+        let compare = move || compare(&folder, &known, &touched, checks_known, patience);
+        let Numbering { new, seen, touched, incomplete } = blocking(&self.place, compare).await?;
+        if checks_known {
+            self.compared_at = Some(Instant::now());
+        }
+        self.touched.extend(touched);
+        self.shared.unread.leave_in(&self.shard, incomplete);
+        self.registry.number(new, seen).await
+    }
+
+    /// Notes that a file that has a number cannot be read any more.
+    async fn lose(&mut self, name: &str) -> Result<(), SourceError> {
+        let path = self.folder.path.join(name);
+        let file = self.shared.root.name_of(&path).unwrap_or_else(|| name.to_owned());
+        let Ok(file) = ShardId::new(file) else { return Ok(()) };
+        self.shared.lost(&file, "the file is gone or was replaced before it was read").await
     }
 
     /// The position after everything before `next_offset` of file `number`.
@@ -133,24 +169,34 @@ impl ShardReader for FolderReader {
         batch.buffer.clear();
         let mut skipping = false;
         while (skipping || (batch.buffer.len() < bytes && batch.lines.is_none()))
-            && let Some(name) = self.registry.file(self.number)
+            && let Some(NumberedFile { name, from, mark }) = self.registry.file(self.number).cloned()
         {
             let Folder { root, path } = self.folder.clone();
-            let path = path.join(name);
+            let name = self.registry.renamed(self.number, &name).map_or(name, str::to_owned);
+            let path = path.join(&name);
             let (number, offset, config) = (self.number, self.offset, self.config.clone());
             let open = self.open.take();
             let place = format!("{} ({})", self.place, name);
             let done = blocking(&place, move || {
                 let mut file = match open {
                     Some(file) => file,
-                    None => Box::new(OpenFile::open(&inside(&root, &path)?, &path, number, offset, config)?),
+                    None => match OpenFile::open(&root, &path, (from, mark), number, offset, config)? {
+                        Some(file) => Box::new(file),
+                        None => return Ok((batch, None)),
+                    },
                 };
                 let step = file.read_into(&mut batch, bytes)?;
-                Ok((batch, file, step))
+                Ok((batch, Some((file, step))))
             })
             .await?;
-            let (file, step);
-            (batch, file, step) = done;
+            let read;
+            (batch, read) = done;
+            let Some((file, step)) = read else {
+                self.lose(&name).await?;
+                (self.number, self.offset) = (self.number + 1, 0);
+                self.registry.forget_before(self.number);
+                continue;
+            };
             skipping = matches!(step, Step::Skipping);
             match step {
                 Step::Done => {
@@ -169,7 +215,8 @@ impl ShardReader for FolderReader {
             Some((base, arrival_ms)) => (Framing::Lines { base }, arrival_ms),
             None => (Framing::Records(batch.frames), 0),
         };
-        let chunk = Chunk::new(stream, shard, arrival_ms, batch.buffer, framing);
+        let mut chunk = Chunk::new(stream, shard, arrival_ms, batch.buffer, framing);
+        chunk.read_ms = Some(self.config.clock.now_ms());
         Ok(Read::Chunk { chunk, through, source_bytes: batch.source_bytes })
     }
 }
@@ -195,6 +242,8 @@ enum Step {
 /// A file that is being read.
 struct OpenFile {
     input: Input,
+    /// The arrival time of its records.
+    arrival_ms: i64,
     number: u64,
     config: FilesConfig,
     carry: Vec<u8>,
@@ -203,11 +252,33 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    /// Opens the file whose real path is `real`.
-    fn open(real: &Path, path: &Path, number: u64, offset: u64, config: FilesConfig) -> std::io::Result<Self> {
+    /// Opens a file at an offset of its part. `None` if it is gone, or has another content than when it got its number.
+    fn open(
+        root: &Path,
+        path: &Path,
+        (from, mark): (u64, Option<Mark>),
+        number: u64,
+        offset: u64,
+        config: FilesConfig,
+    ) -> std::io::Result<Option<Self>> {
+        let real = match inside(root, path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            real => real?,
+        };
+        let file = File::open(&real)?;
+        let stat = Stat::of(&file.metadata()?);
+        if let Some(mark) = &mark
+            && !mark.is_of(&file, &stat)?
+        {
+            return Ok(None);
+        }
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let codec = kind_of(name).map_or(Codec::Plain, |(_, codec)| codec);
-        Ok(OpenFile { input: Input::open(real, codec, offset)?, number, config, carry: Vec::new(), skipping: false })
+        let named = kind_of(name).map_or(Codec::Plain, |(_, codec)| codec);
+        let codec = codec_by_content(named, &read_range(&file, 0, 64)?);
+        let part = Part { codec, from, limit: mark.map(|mark| mark.bytes) };
+        let input = Input::of_file(file, part, offset)?;
+        let (arrival_ms, _) = config.arrival_ms(input.modified_ms);
+        Ok(Some(OpenFile { input, arrival_ms, number, config, carry: Vec::new(), skipping: false }))
     }
 
     fn sequence(&self, offset: u64) -> u64 {
@@ -272,7 +343,7 @@ impl OpenFile {
                 begin = end + 1;
             }
         } else {
-            batch.lines = Some((self.sequence(base), self.input.modified_ms));
+            batch.lines = Some((self.sequence(base), self.arrival_ms));
             batch.buffer.append(&mut text);
         }
         if filled == Filled::Damaged {
@@ -330,7 +401,7 @@ impl OpenFile {
             bytes: begin..end,
             sequence: self.sequence(base + bytes.start as u64).to_string().into(),
             sub_sequence: 0,
-            arrival_ms: Some(self.input.modified_ms),
+            arrival_ms: Some(self.arrival_ms),
             partition_key: None,
             damage,
         });
@@ -338,7 +409,7 @@ impl OpenFile {
 }
 
 /// Whether a whole file's text is one document and not lines.
-fn is_document(text: &[u8]) -> bool {
+pub(super) fn is_document(text: &[u8]) -> bool {
     !has_line_record(text)
 }
 
@@ -351,21 +422,5 @@ fn has_line_record(text: &[u8]) -> bool {
     if rest.trim_ascii().is_empty() {
         return false;
     }
-    closes(&text[..end]) || rest.starts_with(b"{") || memchr::memmem::find(rest, b"\n{").is_some()
-}
-
-/// Whether a line's braces and brackets are all closed at its end, so that it may be a document by itself.
-fn closes(line: &[u8]) -> bool {
-    let (mut depth, mut inside, mut escaped) = (0_i64, false, false);
-    for byte in line {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if inside => escaped = true,
-            b'"' => inside = !inside,
-            b'{' | b'[' if !inside => depth += 1,
-            b'}' | b']' if !inside => depth -= 1,
-            _ => {}
-        }
-    }
-    depth == 0 && !inside
+    is_closed(&text[..end]) || rest.starts_with(b"{") || memchr::memmem::find(rest, b"\n{").is_some()
 }

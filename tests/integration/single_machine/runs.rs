@@ -90,6 +90,9 @@ fn a_damaged_file_yields_its_readable_records_and_a_dead_letter() {
     let folder = Folder::new();
     let whole = gzip((0..2_000).map(assessment).collect::<String>().as_bytes());
     folder.write("in/truncated.ndjson.gz", &whole[..whole.len() / 2]);
+    // Otherwise it may still be arriving.
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    fs::File::options().write(true).open(folder.path("in/truncated.ndjson.gz")).unwrap().set_modified(old).unwrap();
     folder.write("in/good.ndjson", assessment(5_000));
     let summary = folder.json(&CATCH_UP);
     assert_eq!(summary["dead_letters"]["Decode.DamagedFile"], 1, "{summary}");

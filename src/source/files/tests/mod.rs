@@ -1,5 +1,6 @@
 //! Files as shards: what is read, its positions, and that reading from any position returns exactly the rest.
 
+mod changes;
 mod hostile;
 
 use std::io::Write;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use checkpoints::{Position, ShardId};
 use pipeline::chunk::{Damage, Framing};
 
-use super::{FileSource, FilesConfig};
+use super::{Arrival, FileSource, FilesConfig};
 use crate::clock::SystemClock;
 use crate::lake::{MemoryStore, ObjectStore};
 use crate::source::{Behind, Read, ShardReader, ShardSource, SourceError};
@@ -20,8 +21,18 @@ fn source(root: &Path, complete: bool) -> FileSource {
 }
 
 fn source_on(root: &Path, complete: bool, lake: Arc<dyn ObjectStore>) -> FileSource {
-    let config = FilesConfig { complete, settle: Duration::ZERO, record_bytes_max: 1000, clock: Arc::new(SystemClock) };
-    FileSource::open(root, None, config, lake).unwrap()
+    FileSource::open(root, None, config(complete), lake).unwrap()
+}
+
+fn config(complete: bool) -> FilesConfig {
+    FilesConfig {
+        complete,
+        settle: Duration::ZERO,
+        patience: Duration::ZERO,
+        record_bytes_max: 1000,
+        arrival: Arrival::Modified,
+        clock: Arc::new(SystemClock),
+    }
 }
 
 fn shard(id: &str) -> ShardId {
@@ -124,7 +135,7 @@ async fn a_folder_has_a_shard_for_each_file_of_lines_and_each_folder_of_json() {
     ] {
         let path = folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "").unwrap();
+        std::fs::write(path, "{}\n").unwrap();
     }
     let source = source(folder.path(), true);
     assert_eq!(ids(&source).await, ["a.ndjson", "b.jsonl.gz", "firehose-1.gz", "x/c.ndjson.zst", "x/", "y/"]);
@@ -191,14 +202,20 @@ async fn a_growing_file_is_followed_and_its_unfinished_line_waits() {
     file.write_all(b"o\nthree").unwrap();
     assert_eq!(next(&mut *reader, 100).await, Got::Chunk(vec![(4, "two".into(), None)], Position::at(7.into())));
     assert_eq!(next(&mut *reader, 100).await, Got::AtTip);
-    // If the file is complete, its last line needs no end.
+    // Also if the files are complete, unless the line is a whole document.
     let complete = source(folder.path(), true);
-    let (records, positions, end) = read_all(&complete, "a.ndjson", Position::at(7.into()), 100).await;
-    assert_eq!((texts(&records), end), (vec!["three"], Got::AtTip));
-    assert_eq!(positions.last(), Some(&Position::at(12.into())));
+    let (records, _, end) = read_all(&complete, "a.ndjson", Position::at(7.into()), 100).await;
+    assert_eq!((records, end), (vec![], Got::AtTip));
+    let unread = "a.ndjson: its last line (5 bytes) has no line end and is not a complete JSON document";
+    assert_eq!(complete.report().unread, [unread]);
+    file.write_all(b"\n{\"a\":1}").unwrap();
+    let (records, positions, _) = read_all(&complete, "a.ndjson", Position::at(7.into()), 100).await;
+    assert_eq!(texts(&records), ["three", "{\"a\":1}"]);
+    assert_eq!(positions.last(), Some(&Position::at(20.into())));
+    assert!(complete.report().unread.is_empty());
     // A line end that is added later is a blank line.
     file.write_all(b"\nfour\n").unwrap();
-    let (records, ..) = read_all(&complete, "a.ndjson", Position::at(12.into()), 100).await;
+    let (records, ..) = read_all(&complete, "a.ndjson", Position::at(20.into()), 100).await;
     assert_eq!(texts(&records), ["four"]);
 }
 
@@ -315,7 +332,7 @@ async fn json_files_are_documents_or_lines() {
         assert_eq!(texts(&records), expected, "by {bytes}");
         assert_eq!(end, Got::AtTip);
         let tip = positions.last().unwrap();
-        assert_eq!(*tip, Position::at(8_999_999_999_999.into()));
+        assert_eq!(*tip, Position::at(7_999_999_999_999.into()));
         assert_eq!(source.behind(&shard("./"), tip).await, Ok(Behind::Nothing));
         for position in &positions {
             let (rest, ..) = read_all(&source, "./", position.clone(), bytes).await;
@@ -421,12 +438,7 @@ async fn two_processes_that_number_files_at_once_agree() {
 async fn a_json_file_that_is_still_being_written_waits_until_it_has_settled() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("1.json"), "{\"half\":").unwrap();
-    let config = FilesConfig {
-        complete: false,
-        settle: Duration::from_secs(3600),
-        record_bytes_max: 1000,
-        clock: Arc::new(SystemClock),
-    };
+    let config = FilesConfig { settle: Duration::from_secs(3600), ..config(false) };
     let source = FileSource::open(folder.path(), None, config, Arc::new(MemoryStore::new())).unwrap();
     let mut reader = source.open(&shard("./"), &Position::Beginning).await.unwrap();
     assert_eq!(next(&mut *reader, 100).await, Got::AtTip);
