@@ -62,11 +62,10 @@ async fn accept(lake: &dyn ObjectStore, shard: &str, then: Option<ThenArg>) -> a
         _ => return Err(Usage(format!("several streams have a loss of a shard '{shard}'; write STREAM/SHARD")).into()),
     };
     let then = match (loss.kind, then) {
-        (LossKind::Lost, None) => Then::Start,
         (LossKind::Lost, Some(_)) => {
             return Err(Usage("the bytes are gone, so there is nothing to decide: leave out --then".to_owned()).into());
         }
-        (LossKind::Unclear, Some(ThenArg::Start)) => Then::Start,
+        (LossKind::Lost, None) | (LossKind::Unclear, Some(ThenArg::Start)) => Then::Start,
         (LossKind::Unclear, Some(ThenArg::Position)) => Then::Position,
         (LossKind::Unclear, None) => {
             let problem = "say what the file is now: --then start reads it from its start as a new file, --then position continues \

@@ -194,6 +194,9 @@ impl LinesReader {
     async fn end_without_file(&mut self, carry: Vec<u8>, seen: u64) -> Result<(), SourceError> {
         let (record, _) = self.shared.catalog.find(&self.shard);
         if record.is_none() && self.exists().await? {
+            if let Some(error) = self.shared.recording_error() {
+                return Err(error);
+            }
             self.state = ReaderState::Waiting;
             return Ok(());
         }
@@ -337,7 +340,14 @@ impl LinesReader {
         if is_due && !self.has_its_name(cutter.probe(&self.shared)?).await? {
             self.checked_at = Instant::now();
             self.shared.rescan(Instant::now()).await?;
+            let own = cutter.probe(&self.shared)?.stat(&self.shared).await?;
             if let (_, Some(place)) = self.shared.catalog.find(&self.shard) {
+                if !place.stat.is_same_inode(&own) {
+                    // Everything of the open file was read. The rest, if there is more, is in a copy of it.
+                    self.offset = cutter.base();
+                    self.open_file(cutter.into_carry()).await?;
+                    return Ok(None);
+                }
                 (self.place, self.odd_since) = (Some(place), None);
             } else {
                 let since = *self.odd_since.get_or_insert_with(Instant::now);

@@ -174,7 +174,8 @@ impl Cutter {
         let unread = buffer.trim_ascii().len() as u64;
         // A line that is larger than a record may be is rejected, whatever follows.
         let is_rejected = buffer.len() > self.config.record_bytes_max;
-        let is_record = self.ends || (self.config.complete && (is_rejected || is_complete(&buffer)));
+        let is_final = unread == 0 || is_rejected || is_complete(&buffer);
+        let is_record = self.ends || (self.config.complete && is_final);
         if buffer.is_empty() || !is_record {
             // The end of the line will come, or there is no line. A reader that waits at the tip must not keep a whole chunk's memory.
             self.carry = buffer;

@@ -112,6 +112,8 @@ struct Shared {
     unread: Unread,
     /// One scan at a time; when the last one began.
     scanning: tokio::sync::Mutex<Option<Instant>>,
+    /// Why the last scan could not record new files.
+    not_recorded: Mutex<Option<SourceError>>,
     /// Skipped paths that were logged.
     reported: Mutex<BTreeSet<PathBuf>>,
 }
@@ -143,6 +145,7 @@ impl FileSource {
             lake,
             unread: Unread::default(),
             scanning: tokio::sync::Mutex::default(),
+            not_recorded: Mutex::default(),
             reported: Mutex::default(),
         };
         Ok(FileSource { shared: Arc::new(shared) })

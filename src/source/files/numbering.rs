@@ -100,7 +100,6 @@ pub(super) fn compare(
         }
         let Some((file, stat)) = open(folder, &name)? else { continue };
         let from = match mark {
-            None => 0,
             Some(None) => {
                 // An older version has numbered it as it was.
                 numbering.seen.push(SeenFile { mark: Mark::new(&file, &stat)?, name, was: None });
@@ -113,7 +112,7 @@ pub(super) fn compare(
                 }
                 mark.bytes
             }
-            Some(Some(_)) => 0,
+            None | Some(Some(_)) => 0,
         };
         if stat.bytes == from {
             continue;

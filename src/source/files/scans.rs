@@ -93,11 +93,30 @@ impl Shared {
                 shards.append(&mut folders);
                 return Ok(shards);
             }
-            if self.catalog.add(found.records).await? {
-                let mut known = self.catalog.lock();
-                found.places.into_iter().for_each(|(shard, place)| known.found(&shard, place));
+            let new: Vec<ShardId> = found.records.iter().map(|record| record.shard.clone()).collect();
+            let added = self.catalog.add(found.records).await;
+            let has_failed = added.is_err();
+            *self.not_recorded.lock().unwrap_or_else(PoisonError::into_inner) = added.as_ref().err().cloned();
+            match added {
+                Ok(true) => {
+                    let mut known = self.catalog.lock();
+                    found.places.into_iter().for_each(|(shard, place)| known.found(&shard, place));
+                }
+                Ok(false) => {}
+                // Their readers fail with this error. If it were an error of the whole source, nobody would report it.
+                Err(_) => folders.extend(new.into_iter().chain(found.shards)),
+            }
+            if has_failed {
+                folders.sort_unstable();
+                folders.dedup();
+                return Ok(folders);
             }
         }
+    }
+
+    /// Why new files could not be recorded.
+    pub(super) fn recording_error(&self) -> Option<SourceError> {
+        self.not_recorded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the source had files before.

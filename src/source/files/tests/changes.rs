@@ -169,6 +169,36 @@ async fn a_followed_file_that_is_rotated_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
+async fn a_followed_file_ends_when_its_rotated_copy_was_compressed_or_it_was_removed() {
+    for compressed in [true, false] {
+        let logs = Logs::new();
+        logs.write("app.ndjson", lines(0..30));
+        let source = logs.source(false);
+        ids(&source).await;
+        let mut reader = source.open(&shard("app.ndjson"), &Position::Beginning).await.unwrap();
+        assert!(matches!(next(&mut *reader, 1 << 16).await, Got::Chunk(records, _) if records.len() == 30));
+        assert_eq!(next(&mut *reader, 1 << 16).await, Got::AtTip);
+        if compressed {
+            logs.write("app.ndjson.1.gz", gzip(lines(0..30).as_bytes()));
+        } else {
+            logs.append("app.ndjson", "{\"id\":0030");
+        }
+        fs::remove_file(logs.path("app.ndjson")).unwrap();
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::resume();
+        if !compressed {
+            // Nobody will end the line.
+            let Got::Chunk(records, _) = next(&mut *reader, 1 << 16).await else { panic!() };
+            assert_eq!(numbers(&records), [30]);
+        }
+        assert_eq!(next(&mut *reader, 1 << 16).await, Got::End);
+        assert_eq!(source.report().problems, [""; 0]);
+        assert!(!ids(&source).await.contains(&"app.ndjson.1.gz".to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_was_cut_is_an_error_until_somebody_decides() {
     for (then, expected) in [(Then::Start, [range(0..3), range(3..20)].concat()), (Then::Position, range(10..20))] {
         let (logs, mut positions) = (Logs::new(), Positions::new());
@@ -388,6 +418,20 @@ async fn old_positions_adopt_the_files_that_are_there() {
     logs.rename("a.ndjson", "a.ndjson.1");
     logs.write("a.ndjson", lines(20..22));
     assert_eq!(logs.run(&mut positions).await.0, range(20..22));
+}
+
+#[tokio::test]
+async fn a_lake_that_refuses_the_catalog_fails_the_files_and_not_the_listing() {
+    let (folder, lake) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    fs::write(folder.path().join("a.ndjson"), lines(0..1)).unwrap();
+    for _ in 0..2 {
+        lake.fail("put_new", 0, crate::lake::Fault::Refuse);
+    }
+    let source = source_on(folder.path(), true, Arc::new(lake));
+    assert_eq!(ids(&source).await, ["a.ndjson"]);
+    let error = source.open(&shard("a.ndjson"), &Position::Beginning).await.err();
+    assert!(matches!(error, Some(SourceError::Unreadable { .. })), "{error:?}");
+    assert_eq!(numbers(&read_all(&source, "a.ndjson", Position::Beginning, 100).await.0), [0]);
 }
 
 #[tokio::test]
