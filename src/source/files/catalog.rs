@@ -10,7 +10,7 @@
 //!
 //! ```json
 //! {"stream":"file:///in","files":[{"shard":"app.ndjson","path":"app.ndjson","device":2049,"inode":7,"codec":"plain",
-//!  "bytes":460,"modified":[1736764200,0],"head":[[64,11495104353665842533],[460,6931606432508610657]]}]}
+//!  "bytes":460,"modified":[1736764200,0],"recorded_ms":1736764203123,"head":[[64,11495104353665842533],[460,6931606432508610657]]}]}
 //! ```
 
 use std::collections::HashMap;
@@ -69,6 +69,9 @@ pub(super) struct FileRecord {
     pub(super) bytes: u64,
     /// The time of its last change when it was recorded: seconds and nanoseconds.
     pub(super) modified: (i64, i64),
+    /// When it was recorded first, in milliseconds since 1970.
+    #[serde(default)]
+    pub(super) recorded_ms: i64,
     /// Its beginning.
     pub(super) head: Head,
     /// The hash of the bytes before `bytes`, of a compressed file.

@@ -5,7 +5,7 @@
 //! into a source must not make others read files through it. A path is checked again when its file is opened, since a link may
 //! change. Does not own: logging what was skipped (`mod`). Hard links cannot be distinguished from files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirEntryExt;
@@ -84,6 +84,19 @@ fn ending_of(name: &str) -> String {
     if is_plain { format!(".{ending}") } else { "others".to_owned() }
 }
 
+/// The name that a log had before it was rotated, if this is the name of a rotated log: `app.ndjson` for `app.ndjson.1` and
+/// `app.ndjson-20250708`.
+pub(super) fn rotated_from(name: &str) -> Option<&str> {
+    let end = name.trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '-').len();
+    let (base, suffix) = match name[..end].strip_suffix('.') {
+        Some(base) => (base, &name[end..]),
+        None => name.split_at(end),
+    };
+    let is_numbered = suffix.len() <= 20 && suffix.bytes().any(|byte| byte.is_ascii_digit());
+    let file = base.rsplit('/').next()?;
+    (is_numbered && kind_of(file) == Some((Content::Lines, Codec::Plain))).then_some(base)
+}
+
 /// A file whose name is read as lines.
 #[derive(Debug, Clone)]
 pub(super) struct Present {
@@ -106,8 +119,6 @@ pub(super) struct Listing {
     pub(super) folders: Vec<PathBuf>,
     /// Regular files of all other names, and their inodes: a file that was renamed may be one of them.
     pub(super) others: Vec<(PathBuf, u64)>,
-    /// The number of files whose names are not read, by ending.
-    pub(super) not_read: BTreeMap<String, u64>,
     /// Files and folders that were skipped, and why.
     pub(super) skipped: Vec<(PathBuf, &'static str)>,
 }
@@ -119,6 +130,20 @@ pub(super) struct Root {
     pub(super) path: PathBuf,
     /// It is one file, and not a folder.
     pub(super) is_file: bool,
+}
+
+impl Listing {
+    /// The number of files whose names are not read, by ending. `read`: those that are read in spite of their names.
+    pub(super) fn not_read(&self, root: &Root, read: &HashSet<PathBuf>) -> BTreeMap<String, u64> {
+        let mut endings = BTreeMap::new();
+        for (path, _) in self.others.iter().filter(|(path, _)| !root.is_file && !read.contains(path)) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !is_hidden(&name) {
+                *endings.entry(ending_of(&name)).or_default() += 1;
+            }
+        }
+        endings
+    }
 }
 
 impl Root {
@@ -219,9 +244,6 @@ impl Root {
             if is_hidden(&shown) || (!file_type.is_dir() && kind.is_none()) {
                 if file_type.is_file() {
                     listing.others.push((path, entry.ino()));
-                    if !is_hidden(&shown) {
-                        *listing.not_read.entry(ending_of(&shown)).or_default() += 1;
-                    }
                 }
                 continue;
             }

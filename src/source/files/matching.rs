@@ -8,6 +8,7 @@
 //! | has a known inode and the same beginning | that file, whatever its name is now, also one that is not read |
 //! | has a known inode and another beginning | a new file: the old one was overwritten or cut, or its inode was used again |
 //! | has a known name, another inode and the same beginning, and the old inode is gone | that file, moved to another disk or restored |
+//! | has the name of a rotated log, which is not read, and was written after a log of the name before was first seen | a new file |
 //! | is called like a lost file (`app.ndjson`, `app.ndjson.1.gz`), and its text begins like that file's | that file: a rotated copy |
 //! | is compressed, complete, and longer than before with the same content | that file and a new part of it |
 //! | anything else | a new file |
@@ -15,7 +16,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use checkpoints::ShardId;
@@ -25,7 +26,7 @@ use crate::source::files::identity::{
     HEAD_BYTES, Head, Likeness, Stat, codec_by_content, codec_of, read_head, read_range, tail_hash,
 };
 use crate::source::files::input::decoder;
-use crate::source::files::list::{Codec, Listing, Present, Root};
+use crate::source::files::list::{Codec, Listing, Present, Root, rotated_from};
 
 /// What decides whether a file has settled.
 #[derive(Debug, Clone, Copy)]
@@ -49,12 +50,14 @@ pub(super) struct Found {
     pub(super) places: Vec<(ShardId, Place)>,
     /// There are more new files.
     pub(super) has_more: bool,
+    /// Files that are read, although files of their names are not.
+    pub(super) renamed: HashSet<PathBuf>,
     /// Names of files that have not settled.
     pub(super) waiting: Vec<String>,
     /// Shards whose damaged file has grown.
     pub(super) grown: Vec<ShardId>,
     /// Files that cannot be shards, and why.
-    pub(super) invalid: Vec<(std::path::PathBuf, String)>,
+    pub(super) invalid: Vec<(PathBuf, String)>,
 }
 
 /// The most files that one scan gives shards to. The next one continues.
@@ -62,7 +65,7 @@ const NEW_MAX: usize = 1_000;
 
 /// What reading a file's beginning shows.
 struct Opened {
-    path: std::path::PathBuf,
+    path: PathBuf,
     stat: Stat,
     first: Vec<u8>,
     codec: Codec,
@@ -207,6 +210,8 @@ pub(super) fn scan(root: &Root, listing: &Listing, known: &mut Known, now: Now) 
         }
     }
     find_renamed(root, listing, known, &mut found);
+    let unseen = find_unseen(root, listing, known, now, &found);
+    candidates.extend(&unseen);
     resolve(root, known, candidates, now, &mut found)?;
     Ok(found)
 }
@@ -261,6 +266,7 @@ fn find_renamed(root: &Root, listing: &Listing, known: &mut Known, found: &mut F
             && matches!(compare(&record, &opened), Ok(Match::Same | Match::Grown { .. }))
         {
             claim(known, &record, &opened.place(path), found);
+            found.renamed.insert(path.clone());
         }
     }
     // The copy that `copytruncate` made.
@@ -285,10 +291,43 @@ fn find_renamed(root: &Root, listing: &Listing, known: &mut Known, found: &mut F
             let is_same = opened.codec == Codec::Plain && record.head.compare(&opened.first) == Likeness::Same;
             if is_same && !known.places.contains_key(&record.shard) && opened.stat.bytes >= record.bytes {
                 claim(known, record, &opened.place(path), found);
+                found.renamed.insert(path.clone());
                 break;
             }
         }
     }
+}
+
+/// Finds logs that were created and rotated while nobody watched. Their names are not read, but a log of the name that they had is, and
+/// they were written after that one was first seen.
+fn find_unseen(root: &Root, listing: &Listing, known: &mut Known, now: Now, found: &Found) -> Vec<Present> {
+    let mut unseen = Vec::new();
+    let mut stems = None;
+    for (path, _) in listing.others.iter().filter(|(path, _)| !found.renamed.contains(path)) {
+        let Some(name) = root.name_of(path) else { continue };
+        let Some(base) = first_of(known, &name) else { continue };
+        let Ok(opened) = Opened::new(root, path, Codec::Plain) else { continue };
+        let stat = opened.stat;
+        let is_known =
+            known.of_inode(stat.device, stat.inode).is_some_and(|record| known.places.contains_key(&record.shard));
+        let is_later = stat.modified_ms > base.recorded_ms && base.recorded_ms > 0;
+        if is_known || !is_later || opened.codec != Codec::Plain || !is_settled(known, path, &stat, now) {
+            continue;
+        }
+        // A copy of a file that is known is not a file of its own.
+        let stems = stems.get_or_insert_with(|| Stems::new(known.records().cloned()));
+        let is_copy = stems.of(&name).any(|record| record.head.compare(&opened.first) != Likeness::Differs);
+        if !is_copy {
+            unseen.push(Present { path: path.clone(), name, is_link: false, codec: Codec::Plain, stat });
+        }
+    }
+    unseen
+}
+
+/// The record of the first log of the name that a rotated log had.
+fn first_of(known: &Known, name: &str) -> Option<Arc<FileRecord>> {
+    let first = ShardId::new(rotated_from(name)?).ok()?;
+    known.record(&first).cloned()
 }
 
 /// Decides what the other files are.
@@ -352,6 +391,7 @@ fn resolve(root: &Root, known: &mut Known, candidates: Vec<&Present>, now: Now, 
         let state = ended.map_or(State::Open, |record| record.state);
         let bytes = ended.filter(|_| opened.codec == Codec::Plain).map_or(bytes, |record| record.bytes);
         found.places.push((shard.clone(), opened.place(&present.path)));
+        let recorded_ms = known.record(&shard).map_or(now.ms, |record| record.recorded_ms);
         found.records.push(FileRecord {
             shard,
             path: name.clone(),
@@ -363,6 +403,7 @@ fn resolve(root: &Root, known: &mut Known, candidates: Vec<&Present>, now: Now, 
             after: None,
             bytes,
             modified,
+            recorded_ms,
             head: Head::of(&opened.first),
             tail: if opened.codec == Codec::Plain { 0 } else { opened.tail(bytes)? },
             state,

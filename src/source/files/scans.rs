@@ -74,18 +74,18 @@ impl Shared {
             }
         }
         let readable = (listing.files.len() + folders.len()) as u64;
-        let names = std::mem::take(&mut listing.not_read);
         let listing = Arc::new(listing);
         loop {
             self.catalog.load().await?;
-            let (root, now, known, listing) =
+            let (root, now, known, scanned) =
                 (self.root.clone(), self.now(), self.catalog.shared(), Arc::clone(&listing));
             let found = blocking(&self.stream, move || {
                 let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                scan(&root, &listing, &mut known, now)
+                scan(&root, &scanned, &mut known, now)
             })
             .await?;
             if found.records.is_empty() {
+                let names = listing.not_read(&self.root, &found.renamed);
                 let has_history = readable > 0 || self.had_files().await?;
                 self.unread.scanned(&self.stream, readable, names, has_history);
                 let mut shards = self.finish(found).await?;

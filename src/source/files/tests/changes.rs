@@ -122,6 +122,29 @@ async fn a_rotated_file_is_finished_under_its_new_name_whether_that_is_read_or_n
 }
 
 #[tokio::test]
+async fn logs_that_were_rotated_twice_while_nobody_watched_are_read_and_older_ones_are_not() {
+    let (logs, mut positions) = (Logs::new(), Positions::new());
+    logs.write("app.ndjson.1", lines(900..902));
+    logs.write("app.ndjson", lines(0..2));
+    let (read, source) = logs.run(&mut positions).await;
+    assert_eq!((read, source.report().names_not_read[".1"]), (range(0..2), 1));
+    std::thread::sleep(Duration::from_millis(20));
+    logs.append("app.ndjson", lines(2..3));
+    logs.rename("app.ndjson.1", "app.ndjson.3");
+    logs.rename("app.ndjson", "app.ndjson.2");
+    logs.write("app.ndjson.1", lines(3..7));
+    logs.write("app.ndjson-20250708", lines(7..9));
+    logs.write("app.ndjson", lines(9..12));
+    let (read, source) = logs.run(&mut positions).await;
+    assert_eq!(read, range(2..12));
+    let names: Vec<String> = source.report().names_not_read.into_keys().collect();
+    assert_eq!(names, [".3"]);
+    // A copy of one that was read is not another one.
+    fs::copy(logs.path("app.ndjson.1"), logs.path("app.ndjson.4")).unwrap();
+    assert_eq!(logs.run(&mut positions).await.0, range(0..0));
+}
+
+#[tokio::test]
 async fn copytruncate_and_compressed_rotation_read_the_rest_from_the_copy() {
     for (copy, compressed) in [("app.ndjson.1", false), ("app.1.ndjson", false), ("app.ndjson.1.gz", true)] {
         let (logs, mut positions) = (Logs::new(), Positions::new());
