@@ -195,11 +195,13 @@ pub(super) struct Catalog {
     lake: Arc<dyn ObjectStore>,
     stream: StreamName,
     known: Arc<Mutex<Known>>,
+    /// One entry at a time, so that readers of one worker do not compete for its number.
+    adding: tokio::sync::Mutex<()>,
 }
 
 impl Catalog {
     pub(super) fn new(lake: Arc<dyn ObjectStore>, stream: StreamName) -> Self {
-        Catalog { lake, stream, known: Arc::default() }
+        Catalog { lake, stream, known: Arc::default(), adding: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
@@ -265,6 +267,11 @@ impl Catalog {
     /// Adds an entry with as many of these records as one entry may have. Returns false if another worker was first: what it wrote
     /// is loaded, and the records may be wrong now.
     pub(super) async fn add(&self, mut records: Vec<FileRecord>) -> Result<bool, SourceError> {
+        let _adding = self.adding.lock().await;
+        self.write(records).await
+    }
+
+    async fn write(&self, mut records: Vec<FileRecord>) -> Result<bool, SourceError> {
         records.truncate(ENTRY_FILES_MAX);
         let entry = Entry { stream: self.stream.clone(), files: records };
         let bytes = serde_json::to_vec(&entry).expect("an entry contains only text and numbers");
@@ -276,11 +283,12 @@ impl Catalog {
 
     /// Changes the record of a file. Only the holder of the shard's lease does so.
     pub(super) async fn change(&self, shard: &ShardId, change: impl Fn(&mut FileRecord)) -> Result<(), SourceError> {
+        let _adding = self.adding.lock().await;
         loop {
             let Some(record) = self.lock().record(shard).cloned() else { return Ok(()) };
             let mut changed = (*record).clone();
             change(&mut changed);
-            if changed == *record || self.add(vec![changed]).await? {
+            if changed == *record || self.write(vec![changed]).await? {
                 return Ok(());
             }
         }

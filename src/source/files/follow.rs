@@ -339,7 +339,9 @@ impl LinesReader {
         let is_due = config.complete || self.checked_at.elapsed() >= CHECK_EVERY;
         if is_due && !self.has_its_name(cutter.probe(&self.shared)?).await? {
             self.checked_at = Instant::now();
-            self.shared.rescan(Instant::now()).await?;
+            // If many files are gone at once, one scan a second shows it for all of them.
+            let since = Instant::now().checked_sub(CHECK_EVERY).unwrap_or_else(Instant::now);
+            self.shared.rescan(since).await?;
             let own = cutter.probe(&self.shared)?.stat(&self.shared).await?;
             if let (_, Some(place)) = self.shared.catalog.find(&self.shard) {
                 if !place.stat.is_same_inode(&own) {
