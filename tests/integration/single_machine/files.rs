@@ -77,23 +77,19 @@ fn what_is_half_written_stays_unread_and_a_run_says_so() {
     folder.write("in/live.ndjson", lines(0..2) + &half[..30]);
     folder.write("in/doc.json", &half[..40]);
     folder.write("in/whole.ndjson", half.trim_end().replace("a9", "b9"));
-    let packed = gzip(lines(100..1_100).as_bytes());
-    folder.write("in/packed.ndjson.gz", &packed[..packed.len() / 2]);
     let text = folder.ok(&CATCH_UP);
-    for name in ["live.ndjson", "doc.json", "packed.ndjson.gz"] {
+    for name in ["live.ndjson", "doc.json"] {
         assert!(text.contains(&format!("not read: {name}: ")), "{name}: {text}");
     }
     assert!(!text.contains("dead letters"), "{text}");
     let message = folder.exits(1, &[&CATCH_UP[..], &["--fail-on", "unread"]].concat());
-    assert!(message.contains("3 files not read to the end"), "{message}");
+    assert!(message.contains("2 files not read to the end"), "{message}");
     folder.append("in/live.ndjson", &half[30..]);
     folder.append("in/doc.json", &half[40..].replace("a9", "c9"));
-    let mut file = File::options().append(true).open(folder.path("in/packed.ndjson.gz")).unwrap();
-    std::io::Write::write_all(&mut file, &packed[packed.len() / 2..]).unwrap();
     let summary = folder.json(&[&CATCH_UP[..], &["--fail-on", "dead-letters,unread"]].concat());
     assert_eq!(summary["dead_letters"], serde_json::json!({}), "{summary}");
-    assert_eq!(folder.rows(), 2 + 3 + 1_000);
-    folder.assert_verified(1_005);
+    assert_eq!(folder.rows(), 2 + 3);
+    folder.assert_verified(5);
 }
 
 #[test]

@@ -376,6 +376,27 @@ async fn a_compressed_file_that_is_still_arriving_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_run_that_ends_leaves_the_rest_of_an_arriving_compressed_file_unread() {
+    let logs = Logs::new();
+    let whole = gzip(lines(0..500).as_bytes());
+    logs.write("slow.ndjson.gz", &whole[..whole.len() - 9]);
+    let config = FilesConfig { settle: Duration::from_secs(3600), ..config(true) };
+    let open = || FileSource::open(logs.folder.path(), None, config.clone(), Arc::clone(&logs.lake)).unwrap();
+    let source = open();
+    ids(&source).await;
+    let (records, positions, end) = read_all(&source, "slow.ndjson.gz", Position::Beginning, 1 << 16).await;
+    assert!(end == Got::AtTip && records.iter().all(|(_, _, damage)| damage.is_none()));
+    assert!(source.report().unread[0].contains("slow.ndjson.gz: it is compressed, ends unexpectedly"));
+    // The next run finds it whole, and reads the rest.
+    logs.append("slow.ndjson.gz", &whole[whole.len() - 9..]);
+    let source = open();
+    ids(&source).await;
+    let (rest, _, end) = read_all(&source, "slow.ndjson.gz", positions.last().unwrap().clone(), 1 << 16).await;
+    assert_eq!((numbers(&[records, rest].concat()), end), (range(0..500), Got::End));
+    assert!(source.report().unread.is_empty(), "{:?}", source.report());
+}
+
+#[tokio::test]
 async fn a_document_that_is_half_written_stays_unread_until_it_is_whole() {
     let logs = Logs::new();
     logs.write("doc.json", "{\n  \"id\":0001,\n");
