@@ -266,7 +266,7 @@ impl Catalog {
 
     /// Adds an entry with as many of these records as one entry may have. Returns false if another worker was first: what it wrote
     /// is loaded, and the records may be wrong now.
-    pub(super) async fn add(&self, mut records: Vec<FileRecord>) -> Result<bool, SourceError> {
+    pub(super) async fn add(&self, records: Vec<FileRecord>) -> Result<bool, SourceError> {
         let _adding = self.adding.lock().await;
         self.write(records).await
     }

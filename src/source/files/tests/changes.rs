@@ -128,7 +128,7 @@ async fn logs_that_were_rotated_twice_while_nobody_watched_are_read_and_older_on
     logs.write("app.ndjson", lines(0..2));
     let (read, source) = logs.run(&mut positions).await;
     assert_eq!((read, source.report().names_not_read[".1"]), (range(0..2), 1));
-    std::thread::sleep(Duration::from_millis(20));
+    tokio::time::sleep(Duration::from_millis(20)).await;
     logs.append("app.ndjson", lines(2..3));
     logs.rename("app.ndjson.1", "app.ndjson.3");
     logs.rename("app.ndjson", "app.ndjson.2");
@@ -311,7 +311,10 @@ async fn complete_files_that_grow_or_are_replaced_are_read_on() {
     assert_eq!(logs.run(&mut positions).await.0, [40, 41, 42, 43, 44, 45, 46, 47, 50, 51, 60]);
     // Renamed, touched and removed: nothing new.
     logs.rename("d/app.json", "d/older.json");
-    fs::File::open(logs.path("d/one.json")).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+    fs::File::open(logs.path("d/one.json"))
+        .unwrap()
+        .set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_750_000_000))
+        .unwrap();
     fs::remove_file(logs.path("app.jsonl.zst")).unwrap();
     let (read, source) = logs.run(&mut positions).await;
     assert_eq!((read, source.report().problems), (vec![], vec![]));
