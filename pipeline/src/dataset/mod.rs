@@ -28,6 +28,7 @@ pub(crate) mod keys;
 pub(crate) mod plan;
 pub(crate) mod recognize;
 
+mod catalog;
 mod schema;
 
 use std::sync::Arc;
