@@ -14,6 +14,7 @@
 //! _sources/<hash>/<hash>/<number>.json   the files of a folder that is read as a stream, in their order
 //! _checkpoints/<name>.json       named checkpoints
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
+//! _definitions/<dataset>/<number>.json what the files of a dataset were written with
 //! _lake.json                     which lake this is, and its format
 //! _lake_key.json                 the fingerprint of its key, if the first worker needed no key
 //! _staging/<upload>              uploads in progress (a local lake only)
@@ -51,6 +52,8 @@ pub const SOURCES: &str = "_sources/";
 pub const CHECKPOINTS: &str = "_checkpoints/";
 /// Prefix of recorded schemas.
 pub const SCHEMAS: &str = "_schemas/";
+/// Prefix of what the files of each dataset were written with.
+pub const DEFINITIONS: &str = "_definitions/";
 /// The object that identifies the lake and its format.
 pub const LAKE_IDENTITY: &str = "_lake.json";
 /// The object with the fingerprint of the pseudonym key, in a lake that was begun without a key.
@@ -298,9 +301,29 @@ pub fn schema(dataset: &str, version: u32) -> String {
 
 /// The version of a recorded schema of a dataset, by its key; the inverse of [`schema`].
 pub fn version_of_schema(dataset: &str, key: &str) -> Option<u32> {
-    let digits = key.strip_prefix(&schemas_of(dataset))?.strip_suffix(".json")?;
+    eight_digits(key.strip_prefix(&schemas_of(dataset))?)
+}
+
+/// The prefix of what the files of a dataset were written with.
+pub fn definitions_of(dataset: &str) -> String {
+    format!("{DEFINITIONS}{dataset}/")
+}
+
+/// The key of the `number`-th version of what the files of a dataset were written with, counted from 1.
+pub fn definition(dataset: &str, number: u32) -> String {
+    format!("{DEFINITIONS}{dataset}/{number:08}.json")
+}
+
+/// The number of such a key; the inverse of [`definition`].
+pub fn number_of_definition(dataset: &str, key: &str) -> Option<u32> {
+    eight_digits(key.strip_prefix(&definitions_of(dataset))?)
+}
+
+/// The number of a name such as `00000012.json`.
+fn eight_digits(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".json")?;
     let is_plain = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|version| is_plain && *version > 0)
+    digits.parse().ok().filter(|number| is_plain && *number > 0)
 }
 
 /// The name between a prefix and `.json`, if it is a single segment.

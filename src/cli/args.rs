@@ -120,6 +120,10 @@ pub(crate) struct RunArgs {
     /// Continue from checkpoints of another lake; what was read so far is in that lake only
     #[arg(long)]
     pub(crate) new_lake: bool,
+
+    /// Accept definitions by which columns mean something else than in the lake's files; once is enough for a lake
+    #[arg(long)]
+    pub(crate) accept_changes: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -202,6 +206,10 @@ pub(crate) struct SchemaArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = SchemaFormatArg::Athena)]
     pub(crate) format: SchemaFormatArg,
+
+    /// Show how the definition differs from what the lake's files were written with; exit code 1 if the lake refuses it
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) diff: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -351,7 +359,8 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Print the effective configuration, and test every permission that a worker needs; exit code 2 if one is missing
+    /// Print the effective configuration, test every permission that a worker needs, and compare the definitions with the lake;
+    /// exit code 2 if a permission is missing or the lake refuses a definition
     Check {
         #[command(flatten)]
         lake: LakeArgs,

@@ -20,15 +20,18 @@ use crate::cli::output::{Table, counted, show_bytes, show_count};
 use crate::cli::produce::make_sample;
 use crate::cli::progress_bar::RunBar;
 use crate::cli::sweep::roll_up_if_due;
-use crate::cli::{Usage, load};
+use crate::cli::{Usage, is_usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
 use crate::commit::log::RollUpConfig;
 use crate::config::{Config, Overrides};
+use crate::lake::DefinitionClaims;
 use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
 use crate::raw::RawSink;
-use crate::setup::{Components, OpenedKey, check_lake, load_aws, open, open_key, open_raw_sink};
+use crate::setup::{
+    Components, OpenError, OpenedKey, check_definitions, check_lake, load_aws, open, open_key, open_raw_sink,
+};
 use crate::source::{Behind, ShardSource};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
 
@@ -53,7 +56,12 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // ignores signals that it has no handler for.
     let stop = CancellationToken::new();
     let listening = tokio::spawn(stop_on_signal(stop.clone()));
-    let checking = async { check_lake(&config, load_aws(&config).await.as_ref(), args.new_lake).await };
+    let checking = async {
+        let aws = load_aws(&config).await;
+        let known = check_lake(&config, aws.as_ref(), args.new_lake).await?;
+        check_definitions(&config, aws.as_ref(), args.accept_changes).await?;
+        Ok::<bool, OpenError>(known)
+    };
     let Some(checked) = unless_stopped(&stop, checking).await else { return Ok(ExitCode::SUCCESS) };
     let known = checked?;
     let key = if config.datasets.need_key() {
@@ -72,6 +80,14 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let opening = open(&mut config, key.as_ref(), &clock, args.until_caught_up, known);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let Components { stores, sources, aws } = opened?;
+    let definitions = DefinitionClaims::new(args.accept_changes);
+    if args.accept_changes {
+        let claiming = definitions.claim_accepted(&*stores.lake, &config.datasets);
+        match unless_stopped(&stop, claiming).await {
+            None => return Ok(ExitCode::SUCCESS),
+            Some(claimed) => claimed.map_err(OpenError::from)?,
+        }
+    }
     // First remove what dead workers left behind, but only what can certainly not become visible any more.
     match unless_stopped(&stop, maintenance::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false)).await {
         None => return Ok(ExitCode::SUCCESS),
@@ -87,10 +103,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
 
     let progress = Arc::new(Progress::default());
     let own_checkpoints = config.lake.backend().folder().map(CheckpointsUrl::in_lake);
-    let place = if own_checkpoints.as_ref() == Some(&config.checkpoints) {
+    let place = if own_checkpoints.as_ref() == Some(config.checkpoints()) {
         format!("--lake {}", config.lake)
     } else {
-        format!("--lake {} --checkpoints {}", config.lake, config.checkpoints)
+        format!("--lake {} --checkpoints {}", config.lake, config.checkpoints())
     };
     let opening = open_raw_sink(&config, aws.as_ref());
     let Some(raw_sink) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
@@ -98,7 +114,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // A stream cannot say how many bytes are still to be read.
     let measured = sources.iter().zip(&config.sources).filter(|(_, source)| source.url.backend().counts_bytes());
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
-    let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
+    let (worker, lake) = configure(config, &args, key, &stores, &clock, (sources, raw_sink), definitions)?;
     let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
     progress.bytes_total.store(ahead, Ordering::Relaxed);
     let begun = Instant::now();
@@ -120,7 +136,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if json => {
             eprintln!("shardlake: {error}");
-            Ok(ExitCode::from(1))
+            Ok(ExitCode::from(if is_usage(&error) { 2 } else { 1 }))
         }
         Err(error) => Err(error),
     }
@@ -142,7 +158,7 @@ fn check_places(config: &Config) -> anyhow::Result<()> {
     let lake = config.lake.backend();
     let folder = lake.folder();
     let sources = config.sources.iter().map(|source| source.url.backend().check(folder));
-    let checks = sources.chain([lake.check(), config.checkpoints.backend().check(folder)]);
+    let checks = sources.chain([lake.check(), config.checkpoints().backend().check(folder)]);
     let problems: Vec<String> = checks.filter_map(Result::err).collect();
     if problems.is_empty() { Ok(()) } else { Err(Usage(problems.join("\n")).into()) }
 }
@@ -153,8 +169,8 @@ fn configure(
     key: Option<pipeline::anonymize::PseudonymKey>,
     stores: &Stores,
     clock: &SharedClock,
-    sources: Vec<Arc<dyn ShardSource>>,
-    raw_sink: Option<Arc<dyn RawSink>>,
+    (sources, raw_sink): (Vec<Arc<dyn ShardSource>>, Option<Arc<dyn RawSink>>),
+    definitions: DefinitionClaims,
 ) -> anyhow::Result<(WorkerConfig, String)> {
     let names: Vec<String> = sources.iter().map(|source| source.stream().to_string()).collect();
     let raw = if raw_sink.is_some() { None } else { config.worker.output.raw };
@@ -189,6 +205,7 @@ fn configure(
             producer: ProducerVersion::of_build(crate::BUILD),
         },
         roll_ups: RollUpConfig::default(),
+        definitions: Some(definitions),
         until_caught_up: args.until_caught_up,
     };
     Ok((worker, lake))

@@ -18,7 +18,7 @@ impl Config {
         let mut settings = Settings {
             lake: Some(self.lake.clone()),
             lake_options: self.lake_options.clone(),
-            checkpoints: Some(self.checkpoints.clone()),
+            checkpoints: self.checkpoints.clone(),
             key: Some(self.key.clone()),
             worker: self.worker.clone(),
         };

@@ -140,8 +140,8 @@ pub struct Config {
     pub lake: LakeUrl,
     /// How its objects are stored.
     pub lake_options: LakeOptions,
-    /// Where checkpoints are kept.
-    pub checkpoints: CheckpointsUrl,
+    /// Where checkpoints are kept; see [`Config::checkpoints`].
+    checkpoints: Option<CheckpointsUrl>,
     /// The datasets, compiled.
     pub datasets: Datasets,
     /// Where the pseudonym key is.
@@ -172,6 +172,8 @@ pub struct Overrides {
     /// Whether a worker is configured, which runs the demonstration if there is no source. Commands that look at a lake use
     /// the one that exists.
     pub run: bool,
+    /// Whether the command uses no leases, so that a lake on S3 needs no lease store.
+    pub without_leases: bool,
 }
 
 impl Config {
@@ -187,6 +189,19 @@ impl Config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(problems),
         }
+    }
+
+    /// Where checkpoints are kept.
+    ///
+    /// # Panics
+    /// The configuration was loaded [without leases](Overrides::without_leases), and names no lease store.
+    pub fn checkpoints(&self) -> &CheckpointsUrl {
+        self.checkpoints.as_ref().expect("a command that uses leases is configured with a lease store")
+    }
+
+    /// Whether opening the lease store needs the SDK's settings.
+    pub fn needs_aws_for_leases(&self) -> bool {
+        self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.backend().needs_aws())
     }
 
     /// The folder of the demonstration's records.

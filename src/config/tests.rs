@@ -23,7 +23,7 @@ fn every_key_has_a_default() {
     assert!(config.demo);
     assert_eq!(config.sources[0].url, SourceUrl::files("shardlake-demo/records"));
     assert_eq!(config.lake, LakeUrl::local("shardlake-demo/lake"));
-    assert_eq!(config.checkpoints.to_string(), "sqlite://shardlake-demo/lake/_checkpoints.db");
+    assert_eq!(config.checkpoints().to_string(), "sqlite://shardlake-demo/lake/_checkpoints.db");
     assert_eq!(config.key, KeySource::MadeFile("shardlake-demo/lake.pseudonym.key".into()));
     assert_eq!(config.worker.limits.memory, 512 << 20);
     assert_eq!(config.worker.commit.interval, Duration::from_secs(300));
@@ -160,11 +160,12 @@ threads = 3
         threads: Some(1),
         commit_interval: Some("1s".into()),
         run: true,
+        without_leases: false,
     };
     let config = Config::load(&overrides).unwrap();
     assert_eq!(config.sources.len(), 1);
     assert_eq!(config.lake, LakeUrl::local("/other/lake"));
-    assert_eq!(config.checkpoints.to_string(), "sqlite:///data/c.db");
+    assert_eq!(config.checkpoints().to_string(), "sqlite:///data/c.db");
     assert_eq!(config.worker.output.raw, Some(LineCodec::Zstd(1)));
     assert_eq!((config.worker.limits.memory, config.worker.limits.threads), (128 << 20, 1));
     assert_eq!(config.worker.commit.interval, Duration::from_secs(1));
@@ -235,7 +236,7 @@ record_bytes = "900 KiB"
     let s3 = &config.lake_options.s3;
     assert_eq!(s3.encryption, Encryption::Kms { key: Some("alias/lake".into()), bucket_key: true });
     assert_eq!(s3.tags, BTreeMap::from([("team".to_owned(), "data".to_owned())]));
-    assert_eq!(config.checkpoints.to_string(), "dynamodb://shardlake-leases");
+    assert_eq!(config.checkpoints().to_string(), "dynamodb://shardlake-leases");
     assert!(matches!(config.key, KeySource::SecretsManager(_)));
     assert_eq!(config.worker.output.raw_to, RawTo::Firehose { delivery_stream: "raw-landing".into() });
 }
@@ -331,4 +332,11 @@ fn every_key_is_documented_and_accepts_its_own_default() {
     for section in SECTIONS.iter() {
         assert!(!checked(&section.keys).is_empty(), "{}", section.name);
     }
+}
+
+#[test]
+fn a_command_that_uses_no_leases_needs_no_lease_store() {
+    let lake = Some("s3://the-lake".to_owned());
+    let config = Config::load(&Overrides { lake, without_leases: true, ..Overrides::default() }).unwrap();
+    assert_eq!((config.lake.to_string().as_str(), config.needs_aws_for_leases()), ("s3://the-lake", false));
 }

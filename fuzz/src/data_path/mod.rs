@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use pipeline::chunk::{Chunk, Damage, Framing};
-use pipeline::dataset::{Datasets, DefinitionText, LookupTable, SchemaFormat, shipped};
+use pipeline::dataset::{Datasets, DefinitionHistory, DefinitionText, LookupTable, SchemaFormat, shipped};
 use pipeline::dead_letter::code::Code;
 use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::LaneConfig;
@@ -245,6 +245,10 @@ fn use_datasets(datasets: Datasets, text: &str) {
         }
     }
     assert_eq!(datasets.version(0).len(), 64);
+    let history = datasets.history(0);
+    let stored = DefinitionHistory::from_bytes(history.dataset(), &history.to_bytes()).expect("a history reads back");
+    assert_eq!(stored, history);
+    assert!(datasets.changes(0, &stored).is_empty(), "a definition fits its own files");
     let config = Arc::new(lane::config(datasets, Some(0), usize::MAX));
     for drawn in [config.graph.text(None), config.graph.mermaid(), config.graph.dot()] {
         assert!(drawn.contains("decode"));
