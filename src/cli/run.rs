@@ -114,7 +114,8 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // A stream cannot say how many bytes are still to be read.
     let measured = sources.iter().zip(&config.sources).filter(|(_, source)| source.url.backend().counts_bytes());
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
-    let (worker, lake) = configure(config, &args, key, &stores, &clock, (sources, raw_sink), definitions)?;
+    let (mut worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
+    worker.definitions = Some(definitions);
     let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
     progress.bytes_total.store(ahead, Ordering::Relaxed);
     let begun = Instant::now();
@@ -169,8 +170,8 @@ fn configure(
     key: Option<pipeline::anonymize::PseudonymKey>,
     stores: &Stores,
     clock: &SharedClock,
-    (sources, raw_sink): (Vec<Arc<dyn ShardSource>>, Option<Arc<dyn RawSink>>),
-    definitions: DefinitionClaims,
+    sources: Vec<Arc<dyn ShardSource>>,
+    raw_sink: Option<Arc<dyn RawSink>>,
 ) -> anyhow::Result<(WorkerConfig, String)> {
     let names: Vec<String> = sources.iter().map(|source| source.stream().to_string()).collect();
     let raw = if raw_sink.is_some() { None } else { config.worker.output.raw };
@@ -205,7 +206,7 @@ fn configure(
             producer: ProducerVersion::of_build(crate::BUILD),
         },
         roll_ups: RollUpConfig::default(),
-        definitions: Some(definitions),
+        definitions: None,
         until_caught_up: args.until_caught_up,
     };
     Ok((worker, lake))

@@ -361,7 +361,7 @@ mod tests {
              together. Nothing was written with it\n  \
              partition_by is day in the lake and year, day in the definition: keep partition_by, or give the dataset a new name\n  \
              the type of column 'a' is int32 in the lake and int64 in the definition: keep the type, or give the new column \
-             another name\n  \
+             or the dataset another name\n  \
              all differences: shardlake schema orders --diff"
         );
         assert_eq!(claim(&lake, &other).await.unwrap_err().to_string(), message);

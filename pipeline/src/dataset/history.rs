@@ -167,7 +167,7 @@ impl ChangeKind {
     pub fn advice(self) -> &'static str {
         match self {
             ChangeKind::Partitions => "keep partition_by, or give the dataset a new name",
-            ChangeKind::Type => "keep the type, or give the new column another name",
+            ChangeKind::Type => "keep the type, or give the new column or the dataset another name",
             ChangeKind::EventTime => {
                 "keep the field, or give the dataset a new name, or accept it with --accept-changes"
             }

@@ -51,7 +51,7 @@ fn a_change_that_readers_cannot_unify_is_refused_before_anything_is_touched() {
     for (from, to, part) in [
         (INT32, "type = \"int64\"", "'protocol' is int32 in the lake and int64 in the definition"),
         (INT32, "type = \"string\"", "'protocol' is int32 in the lake and string in the definition"),
-        (INT32, "type = \"float64\"", "keep the type, or give the new column another name"),
+        (INT32, "type = \"float64\"", "keep the type, or give the new column or the dataset another name"),
         (INT32, "type = \"timestamp\"\nformat = \"epoch_ms\"", "int32 in the lake and timestamp"),
         (INT32, "type = \"list\"\nelement = \"int32\"", "int32 in the lake and list<int32>"),
         (INT32, "type = \"struct\"\n[[column.field]]\nname = \"p\"\ntype = \"int32\"", "int32 in the lake and struct"),
