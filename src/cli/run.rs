@@ -185,6 +185,7 @@ fn configure(
         lanes: Arc::new(lanes),
         settings: config.worker.clone(),
         encoder: EncoderConfig {
+            encodings: config.worker.output.encodings,
             zstd_level: config.worker.output.zstd_level,
             producer: ProducerVersion::of_build(crate::BUILD),
         },

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use checkpoints::StreamName;
+use pipeline::encode::Encodings;
 use pipeline::line_objects::LineCodec;
 
 use crate::config::{KeySource, Settings, SourceSettings};
@@ -275,6 +276,22 @@ fn parquet_keys() -> Vec<Key<Settings>> {
             kind: Kind::Size(|settings| &mut settings.worker.output.file_bytes, 1..=u64::MAX),
             default: Fallback::Is("128 MiB"),
             doc: "The encoded size at which a partition's file is closed and the next one begins.",
+        },
+        Key {
+            name: "encodings",
+            kind: Kind::Text {
+                form: "`compatible` or `compact`",
+                read: |settings, text| {
+                    let found = Encodings::ALL.into_iter().find(|encodings| encodings.name() == text);
+                    settings.worker.output.encodings =
+                        found.ok_or_else(|| format!("encodings must be compatible or compact, not '{text}'"))?;
+                    Ok(())
+                },
+                show: |settings| Some(settings.worker.output.encodings.name().to_owned()),
+            },
+            default: Fallback::Is("compatible"),
+            doc: "Which encodings the pages have: those that every reader reads right, or the delta encodings as well, which some \
+              versions of Spark, Glue and others refuse or misread ([readers.md](readers.md)).",
         },
         Key {
             name: "zstd_level",

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipeline::dataset::Datasets;
+use pipeline::encode::Encodings;
 use pipeline::line_objects::LineCodec;
 use pipeline::toml_reader::Problems;
 
@@ -90,6 +91,8 @@ pub struct CommitConfig {
 pub struct OutputConfig {
     /// Encoded bytes at which a file is closed and the next one begins.
     pub file_bytes: u64,
+    /// Which encodings Parquet files may have.
+    pub encodings: Encodings,
     /// The zstd level of Parquet pages.
     pub zstd_level: i32,
     /// The codec of the raw landing; `None`: there is none.

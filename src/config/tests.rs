@@ -30,7 +30,13 @@ fn every_key_has_a_default() {
     assert_eq!(config.worker.stop.within, Duration::from_secs(25));
     assert_eq!(
         config.worker.output,
-        OutputConfig { file_bytes: 128 << 20, zstd_level: 1, raw: Some(LineCodec::Gzip(1)), raw_to: RawTo::Lake }
+        OutputConfig {
+            file_bytes: 128 << 20,
+            encodings: Encodings::Compatible,
+            zstd_level: 1,
+            raw: Some(LineCodec::Gzip(1)),
+            raw_to: RawTo::Lake
+        }
     );
     assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["events", "assessments", "users"]);
 }
@@ -79,6 +85,7 @@ fn values_out_of_their_bounds_are_refused() {
         ("[stop]\nwithin = \"500ms\"", "within must be at least 1s, not 500ms"),
         ("[raw]\nlevel = 12", "level must be 1 to 9 for gzip, not 12"),
         ("[raw]\ncodec = \"zstd\"\nlevel = 20", "level must be 1 to 19 for zstd, not 20"),
+        ("[parquet]\nencodings = \"plain\"", "encodings must be compatible or compact, not 'plain'"),
         ("[parquet]\nzstd_level = 0", "zstd_level must be 1 to 19, not 0"),
         ("[lake]\nencryption = \"AES256\"", "[lake] needs url"),
     ] {
@@ -127,6 +134,7 @@ key = "env:SHARDLAKE_KEY"
 enabled = false
 [parquet]
 file_bytes = "64 MiB"
+encodings = "compact"
 zstd_level = 3
 [commit]
 interval = "10s"
@@ -143,7 +151,13 @@ threads = 3
     assert_eq!(config.key, KeySource::Env("SHARDLAKE_KEY".into()));
     assert_eq!(
         config.worker.output,
-        OutputConfig { file_bytes: 64 << 20, zstd_level: 3, raw: None, raw_to: RawTo::Lake }
+        OutputConfig {
+            file_bytes: 64 << 20,
+            encodings: Encodings::Compact,
+            zstd_level: 3,
+            raw: None,
+            raw_to: RawTo::Lake
+        }
     );
     assert_eq!(config.worker.limits.threads, 3);
 

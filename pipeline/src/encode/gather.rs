@@ -185,12 +185,7 @@ impl Column {
                 for (block, start, len) in runs {
                     dictionary.numbers.read(block as usize, start, len, gathered);
                 }
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "dictionary numbers are u32"
-                )]
-                self.ids.extend(gathered.values.iter().filter(|number| **number != 0).map(|number| *number as u32));
+                take_numbers(&gathered.values, &mut self.ids);
                 if self.ids.len() < gathered.values.len() {
                     valid.extend(gathered.values.iter().map(|number| *number != 0));
                 }
@@ -295,6 +290,21 @@ impl Column {
         }
         levels.count = levels.definition.len();
     }
+}
+
+/// Writes the dictionary numbers that are not 0, which is null, to `ids`. Without a branch for each: a column may have nulls
+/// anywhere.
+fn take_numbers(numbers: &[i64], ids: &mut Vec<u32>) {
+    ids.clear();
+    ids.resize(numbers.len(), 0);
+    let mut count = 0;
+    for &number in numbers {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "dictionary numbers are u32")]
+        let id = number as u32;
+        ids[count] = id;
+        count += usize::from(id != 0);
+    }
+    ids.truncate(count);
 }
 
 fn read_runs(packed: &Packed, runs: &[Run], out: &mut Gathered) {

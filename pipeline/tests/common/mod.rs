@@ -15,13 +15,15 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
+use parquet::basic::Encoding;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Frame, Framing};
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, shipped};
 use pipeline::dead_letter::code::Code;
-use pipeline::encode::{Encoder, EncoderConfig, Provenance};
+use pipeline::encode::{Encoder, EncoderConfig, Encodings, Provenance};
 use pipeline::graph::{Counts, Graph};
 use pipeline::lane::{Lane, LaneConfig, Pushed};
 use pipeline::layout::{Area, Folder};
@@ -324,28 +326,47 @@ pub(crate) struct File {
     pub(crate) path: String,
     pub(crate) bytes: Bytes,
     pub(crate) rows: Vec<Map<String, Value>>,
+    /// The same rows in compact encodings.
+    pub(crate) compact: Bytes,
 }
 
-/// Encodes all rows that a lane holds, one file for each partition, and reads them back.
+/// Encodes all rows that a lane holds, one file for each partition, and reads them back. Both kinds of encodings give the same
+/// rows, and the compatible files have no other encodings than the oldest ones.
 pub(crate) fn encode_all(config: &LaneConfig, lane: &mut Lane) -> Vec<File> {
-    let mut encoder = Encoder::new(&config.datasets, &EncoderConfig::default()).expect("zstd has a level 1");
+    let mut encoders = Encodings::ALL.map(|encodings| {
+        let config_of_files = EncoderConfig { encodings, ..EncoderConfig::default() };
+        Encoder::new(&config.datasets, &config_of_files).expect("zstd has a level 1")
+    });
     let names: Vec<&str> = config.datasets.names().collect();
     let mut files = Vec::new();
     for rows in lane.take_rows() {
         for (place, partition) in rows.partitions().iter().enumerate() {
-            let group = encoder.row_group(&rows, place).expect("rows can be encoded");
-            assert_eq!(group.rows, partition.rows);
-            let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the schema is one");
-            file.append(group).expect("a row group of the same schema");
-            let bytes =
-                Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file").bytes);
+            let [bytes, compact] = encoders.each_mut().map(|encoder| {
+                let group = encoder.row_group(&rows, place).expect("rows can be encoded");
+                assert_eq!(group.rows, partition.rows);
+                let mut file = encoder.file(&config.datasets, rows.dataset()).expect("the schema is one");
+                file.append(group).expect("a row group of the same schema");
+                Bytes::from(file.finish(&Provenance { epoch: "e-1".into(), ranges: None }).expect("a file").bytes)
+            });
+            assert_only_the_oldest_encodings(&bytes);
             let read = read_rows(&bytes);
             assert_eq!(read.len() as u64, partition.rows, "a file has the rows that it was given");
+            assert!(read == read_rows(&compact), "both kinds of encodings give the same rows");
             let dataset = names[rows.dataset()].to_owned();
-            files.push(File { dataset, path: partition.path.to_string(), bytes, rows: read });
+            files.push(File { dataset, path: partition.path.to_string(), bytes, rows: read, compact });
         }
     }
     files
+}
+
+/// Fails if a file has an encoding that some reader does not know.
+fn assert_only_the_oldest_encodings(bytes: &Bytes) {
+    let reader = SerializedFileReader::new(bytes.clone()).expect("the file can be opened");
+    for column in reader.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns) {
+        let oldest = |encoding| matches!(encoding, Encoding::PLAIN | Encoding::RLE | Encoding::RLE_DICTIONARY);
+        let encodings: Vec<Encoding> = column.encodings().collect();
+        assert!(encodings.iter().copied().all(oldest), "{}: {encodings:?}", column.column_path());
+    }
 }
 
 /// The rows of a Parquet file.
