@@ -3,8 +3,6 @@
 //! Every test goes through the lane: bytes in; rows, dead letters and raw lines out, read back. A bad record becomes one dead
 //! letter with the reason and the field. Its neighbours become rows, and nothing of it is in any column.
 
-mod common;
-
 // One record for each way in which input can be bad, with the exact result.
 #[path = "bad_input/codes.rs"]
 mod codes;

@@ -1,7 +1,5 @@
 //! The schemas of datasets for other programs, and lookup tables.
 
-mod common;
-
 // Schemas for catalogues, producers and readers.
 #[path = "datasets/schemas.rs"]
 mod schemas;

@@ -1,12 +1,10 @@
 //! A lane at its limits: thousands of partitions, large lists, maps and texts, many pages, many cycles, and columns whose
 //! storage changes between cycles.
 
-mod common;
-
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use common::{ARRIVAL_MS, File, Run, STREAM, Setup, ndjson};
+use crate::common::{ARRIVAL_MS, File, Run, STREAM, Setup, ndjson};
 use parquet::basic::{Encoding, PageType};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::properties::ReaderProperties;
