@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Framing};
 use pipeline::dataset::{Datasets, shipped};
+use pipeline::documents::Documents;
 use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
@@ -31,6 +32,7 @@ pub(crate) fn lane_config(raw: Option<LineCodec>) -> Arc<LaneConfig> {
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: 10 << 20,
         hash_seed: 42,
+        denied_names: false,
         datasets,
     })
 }
@@ -60,7 +62,9 @@ pub(crate) fn chunks(lines: &[u8]) -> Vec<Chunk> {
         // The worker's buffers are reused, so that they have room after the records for decoded base64.
         let mut bytes = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
         bytes.extend_from_slice(&lines[begin..end]);
-        chunks.push(Chunk::new(Arc::clone(&stream), Arc::clone(&shard), ARRIVAL_MS, bytes, framing));
+        let chunk = Chunk::new(Arc::clone(&stream), Arc::clone(&shard), ARRIVAL_MS, bytes, framing);
+        // As a source has it by default.
+        chunks.push(chunk.with_documents(Documents::MANY));
         begin = end;
     }
     chunks

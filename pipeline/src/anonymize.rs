@@ -77,6 +77,11 @@ impl AgeBands {
         AgeBands { begins, names }
     }
 
+    /// The name of each band, from the youngest.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Whether the ages rise, from 1 at least.
     pub(crate) fn is_valid(&self) -> bool {
         self.begins.first().is_some_and(|first| *first > 0) && self.begins.windows(2).all(|pair| pair[0] < pair[1])

@@ -5,25 +5,48 @@
 //!
 //! Limits: a chunk is under 2 GiB, so that a position in it has 31 bits.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::decode::framing::lines;
 use crate::decode::text::PADDING;
+use crate::documents::{Documents, Item, Next, Rules, Split};
 
 /// The most bytes in a chunk.
 pub const CHUNK_BYTES_MAX: usize = i32::MAX as usize - PADDING;
 
-/// How a chunk's bytes are divided into records.
+/// How a chunk's bytes are divided into records. Each record, or the text of a file, may have many documents
+/// ([`Chunk::documents`]); then each document is a record.
 #[derive(Debug, Clone)]
 pub enum Framing {
-    /// One record a line; blank lines are skipped. The sequence number of a record is `base` plus the offset of its first
-    /// byte in the chunk.
+    /// One record a line, unless documents span lines; blank lines are skipped. The sequence number of a record is `base` plus
+    /// the offset of its first byte in the chunk.
     Lines {
         /// Sequence number of the chunk's first byte.
         base: u64,
     },
+    /// Texts of several files, or of several parts of one. Between any two there is at least one byte that belongs to neither.
+    Texts(Vec<Text>),
     /// Records with their own sequence numbers. Between any two there is at least one byte that belongs to neither.
     Records(Vec<Frame>),
+}
+
+/// A text of a chunk that is divided into records as [`Framing::Lines`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// Its bytes in the chunk.
+    pub bytes: Range<u32>,
+    /// Sequence number of its first byte.
+    pub base: u64,
+    /// When its records arrived, in milliseconds since 1970.
+    pub arrival_ms: i64,
+    /// It is one record, whatever its lines are.
+    pub is_record: bool,
+    /// The text ends here: an array that is open is not complete.
+    pub is_end: bool,
+    /// Set where the source could not read the text: it is one record.
+    pub damage: Option<Damage>,
 }
 
 /// One record of a chunk, as its source numbered it.
@@ -33,7 +56,7 @@ pub struct Frame {
     pub bytes: Range<u32>,
     /// Sequence number, decimal digits.
     pub sequence: Box<str>,
-    /// Place in its aggregated record; 0 for a plain one.
+    /// Place in its aggregated record; 0 for a plain one. Documents of a record have further numbers, see `lane`.
     pub sub_sequence: u64,
     /// When it arrived in the stream, in milliseconds since 1970; `None` if the source does not know.
     pub arrival_ms: Option<i64>,
@@ -63,6 +86,11 @@ pub struct Chunk {
     pub shard: Arc<str>,
     /// The arrival time of records without one of their own, in milliseconds since 1970.
     pub arrival_ms: i64,
+    /// How many documents a record may have: one, unless its source says otherwise.
+    pub documents: Documents,
+    /// Set if arrival times are times of files, which may be wrong: the time of reading, in milliseconds since 1970. It counts for a
+    /// record whose event is later than the file.
+    pub read_ms: Option<i64>,
     framing: Framing,
     /// The bytes, then [`PADDING`] zeros.
     padded: Vec<u8>,
@@ -75,16 +103,23 @@ impl Chunk {
     /// If there are more than [`CHUNK_BYTES_MAX`] bytes, or a frame is outside of them. Both are bugs of the source.
     pub fn new(stream: Arc<str>, shard: Arc<str>, arrival_ms: i64, mut bytes: Vec<u8>, framing: Framing) -> Self {
         assert!(bytes.len() <= CHUNK_BYTES_MAX, "a chunk of {} bytes is too large", bytes.len());
-        if let Framing::Records(frames) = &framing {
-            let ends: Vec<usize> = frames.iter().map(|frame| frame.bytes.end as usize).collect();
-            assert!(
-                ends.is_sorted() && ends.last().is_none_or(|end| *end <= bytes.len()),
-                "frames are ordered and inside the chunk"
-            );
-        }
+        let ends: Vec<u32> = match &framing {
+            Framing::Lines { .. } => Vec::new(),
+            Framing::Texts(texts) => texts.iter().map(|text| text.bytes.end).collect(),
+            Framing::Records(frames) => frames.iter().map(|frame| frame.bytes.end).collect(),
+        };
+        assert!(
+            ends.is_sorted() && ends.last().is_none_or(|end| *end as usize <= bytes.len()),
+            "frames are ordered and inside the chunk"
+        );
         bytes.reserve_exact(PADDING);
         bytes.resize(bytes.len() + PADDING, 0);
-        Chunk { stream, shard, arrival_ms, framing, padded: bytes }
+        Chunk { stream, shard, arrival_ms, read_ms: None, documents: Documents::ONE, framing, padded: bytes }
+    }
+
+    /// The same chunk, whose records may have this many documents.
+    pub fn with_documents(self, documents: Documents) -> Self {
+        Chunk { documents, ..self }
     }
 
     /// The bytes as received, without the padding.
@@ -97,6 +132,58 @@ impl Chunk {
         &self.framing
     }
 
+    /// The records as received, each as one line. What is packed is not unpacked.
+    pub fn records_received(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
+        let place = |bytes: &Range<u32>| bytes.start as usize..bytes.end as usize;
+        let mut items = Vec::new();
+        match &self.framing {
+            Framing::Lines { .. } => self.divide(0..self.bytes().len(), true, &mut items),
+            Framing::Texts(texts) => {
+                for text in texts {
+                    if text.is_record || text.damage.is_some() {
+                        items.push(Item { range: place(&text.bytes), whole: true });
+                    } else {
+                        self.divide(place(&text.bytes), true, &mut items);
+                    }
+                }
+            }
+            Framing::Records(frames) => {
+                for frame in frames {
+                    if self.documents.many && frame.damage.is_none() {
+                        self.divide(place(&frame.bytes), false, &mut items);
+                    } else {
+                        items.push(Item { range: place(&frame.bytes), whole: false });
+                    }
+                }
+            }
+        }
+        items.into_iter().map(|Item { range, whole }| {
+            let record = &self.padded[range];
+            if whole && memchr::memchr(b'\n', record).is_some() {
+                // A line end between a document's tokens is white space. Other bytes are kept as they are.
+                return record.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect::<Vec<u8>>().into();
+            }
+            record.into()
+        })
+    }
+
+    /// Adds the records of a text. `is_file`: it is the text of a file.
+    fn divide(&self, bytes: Range<usize>, is_file: bool, items: &mut Vec<Item>) {
+        let text = &self.padded[bytes.clone()];
+        let in_chunk = |Item { range, whole }: Item| Item {
+            range: bytes.start + range.start..bytes.start + range.end,
+            whole: whole || is_file,
+        };
+        if !self.documents.many {
+            items.extend(lines(text).map(|range| in_chunk(Item { range, whole: true })));
+            return;
+        }
+        let mut split = Split::new(text, 0, Rules { arrays: self.documents.arrays, lines: is_file }, true);
+        while let Next::Item(item) = split.next() {
+            items.push(in_chunk(item));
+        }
+    }
+
     /// The chunk's buffer, emptied, to be filled again.
     pub fn into_buffer(self) -> Vec<u8> {
         let mut buffer = self.padded;
@@ -105,7 +192,8 @@ impl Chunk {
     }
 
     pub(crate) fn into_parts(self) -> (Source, Framing, Vec<u8>) {
-        (Source { stream: self.stream, shard: self.shard, arrival_ms: self.arrival_ms }, self.framing, self.padded)
+        let Chunk { stream, shard, arrival_ms, read_ms, documents, framing, padded } = self;
+        (Source { stream, shard, arrival_ms, read_ms, documents }, framing, padded)
     }
 }
 
@@ -115,4 +203,6 @@ pub(crate) struct Source {
     pub(crate) stream: Arc<str>,
     pub(crate) shard: Arc<str>,
     pub(crate) arrival_ms: i64,
+    pub(crate) documents: Documents,
+    pub(crate) read_ms: Option<i64>,
 }

@@ -12,8 +12,11 @@
 //! _rollups/<20 digits>.json.gz   what the commit records of many epochs add up to
 //! _sources/<stream>.json         where reading a Kinesis stream starts
 //! _sources/<hash>/<hash>/<number>.json   the files of a folder that is read as a stream, in their order
+//! _sources/<hash>/files/<number>.json    the files of lines of a folder that is read as a stream
+//! _losses/<hash>-<hash>.json     a loss in a source, or a file that somebody must decide about; `.accepted.json`: the decision
 //! _checkpoints/<name>.json       named checkpoints
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
+//! _definitions/<dataset>/<number>.json what the files of a dataset were written with
 //! _lake.json                     which lake this is, and its format
 //! _lake_key.json                 the fingerprint of its key, if the first worker needed no key
 //! _staging/<upload>              uploads in progress (a local lake only)
@@ -47,10 +50,14 @@ pub const COMMITS: &str = "_commits/";
 pub const ROLL_UPS: &str = "_rollups/";
 /// Prefix of what sources keep in the lake.
 pub const SOURCES: &str = "_sources/";
+/// Prefix of losses in sources.
+pub const LOSSES: &str = "_losses/";
 /// Prefix of named checkpoints.
 pub const CHECKPOINTS: &str = "_checkpoints/";
 /// Prefix of recorded schemas.
 pub const SCHEMAS: &str = "_schemas/";
+/// Prefix of what the files of each dataset were written with.
+pub const DEFINITIONS: &str = "_definitions/";
 /// The object that identifies the lake and its format.
 pub const LAKE_IDENTITY: &str = "_lake.json";
 /// The object with the fingerprint of the pseudonym key, in a lake that was begun without a key.
@@ -298,9 +305,29 @@ pub fn schema(dataset: &str, version: u32) -> String {
 
 /// The version of a recorded schema of a dataset, by its key; the inverse of [`schema`].
 pub fn version_of_schema(dataset: &str, key: &str) -> Option<u32> {
-    let digits = key.strip_prefix(&schemas_of(dataset))?.strip_suffix(".json")?;
+    eight_digits(key.strip_prefix(&schemas_of(dataset))?)
+}
+
+/// The prefix of what the files of a dataset were written with.
+pub fn definitions_of(dataset: &str) -> String {
+    format!("{DEFINITIONS}{dataset}/")
+}
+
+/// The key of the `number`-th version of what the files of a dataset were written with, counted from 1.
+pub fn definition(dataset: &str, number: u32) -> String {
+    format!("{DEFINITIONS}{dataset}/{number:08}.json")
+}
+
+/// The number of such a key; the inverse of [`definition`].
+pub fn number_of_definition(dataset: &str, key: &str) -> Option<u32> {
+    eight_digits(key.strip_prefix(&definitions_of(dataset))?)
+}
+
+/// The number of a name such as `00000012.json`.
+fn eight_digits(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".json")?;
     let is_plain = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|version| is_plain && *version > 0)
+    digits.parse().ok().filter(|number| is_plain && *number > 0)
 }
 
 /// The name between a prefix and `.json`, if it is a single segment.
@@ -331,6 +358,26 @@ pub fn stream_start(stream: &str) -> String {
 /// The key of the `number`-th entry, from 1, of the registry of a shard's files.
 pub fn registry_entry(stream: &str, shard: &str, number: usize) -> String {
     format!("{SOURCES}{}/{}/{number:08}.json", hex_digest(stream, 8), hex_digest(shard, 8))
+}
+
+/// The prefix of what is kept about the files of a stream.
+pub fn files_of_source(stream: &str) -> String {
+    format!("{SOURCES}{}/", hex_digest(stream, 8))
+}
+
+/// The key of the `number`-th entry, from 1, of the catalog of a stream's files of lines.
+pub fn catalog_entry(stream: &str, number: usize) -> String {
+    format!("{SOURCES}{}/files/{number:08}.json", hex_digest(stream, 8))
+}
+
+/// The key of the loss of a shard.
+pub fn loss(stream: &str, shard: &str) -> String {
+    format!("{LOSSES}{}-{}.json", hex_digest(stream, 8), hex_digest(shard, 8))
+}
+
+/// The key of the decision about the loss of a shard.
+pub fn accepted_loss(stream: &str, shard: &str) -> String {
+    format!("{LOSSES}{}-{}.accepted.json", hex_digest(stream, 8), hex_digest(shard, 8))
 }
 
 /// The first bytes of a text's SHA-256 as hex digits.
@@ -469,5 +516,8 @@ mod tests {
         assert_eq!(stream_start("a/b c"), "_sources/a%2Fb%20c.json");
         let entry = registry_entry("file:///in", "a.ndjson", 12);
         assert!(entry.starts_with("_sources/") && entry.ends_with("/00000012.json") && entry.len() == 56, "{entry}");
+        assert!(catalog_entry("file:///in", 7).ends_with("/files/00000007.json"));
+        let (loss, accepted) = (loss("file:///in", "a.ndjson"), accepted_loss("file:///in", "a.ndjson"));
+        assert_eq!(accepted, loss.replace(".json", ".accepted.json"));
     }
 }

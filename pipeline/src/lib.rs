@@ -4,7 +4,7 @@
 //!
 //! 1. [`dataset`]: the schema is data; definitions are compiled into plans.
 //! 2. [`chunk`]: what one read of one shard returned.
-//! 3. `decode`: bytes to slots, in one pass over each record.
+//! 3. [`documents`]: where documents begin and end; `decode`: bytes to slots, in one pass over each record.
 //! 4. `columns`: the stages `validate`, `enrich`, `anonymize` and `batch`; slots become columns, by partition.
 //! 5. [`anonymize`]: what becomes of a personal value.
 //! 6. [`encode`]: columns to Parquet.
@@ -20,6 +20,7 @@ pub mod dataset;
 
 pub mod chunk;
 mod decode;
+pub mod documents;
 
 pub mod anonymize;
 mod columns;

@@ -1,11 +1,23 @@
 //! Points in time since 1970-01-01T00:00:00Z: parsing, formatting, parts of the calendar.
 //!
-//! Owns: RFC 3339 text, calendar days (proleptic Gregorian, UTC). Does not own: the clock.
+//! Owns: RFC 3339 text, calendar days (proleptic Gregorian, UTC), the first and the last instant that is accepted. Other
+//! texts of times are in `written` and `pattern`. Does not own: the clock.
 //!
-//! Rows have microseconds (`us`); everything else has milliseconds (`ms`). Finer fractions are cut off. Limits: years 0000
-//! to 9999, as RFC 3339 has them, which are within 59 bits of microseconds.
+//! Rows have microseconds (`us`); everything else has milliseconds (`ms`). Finer fractions are cut off. Limits: years 0001
+//! to 9999 in UTC, which are within 59 bits of microseconds. RFC 3339 has a year 0000, but no reader of the lake does.
+
+pub(crate) mod pattern;
+pub(crate) mod written;
 
 use std::fmt;
+
+use crate::time::written::WrittenTime;
+
+/// 0001-01-01T00:00:00Z in microseconds: the first instant that is accepted.
+pub const FIRST_US: i64 = -62_135_596_800_000_000;
+
+/// The end of year 9999 in microseconds: the first instant that is not accepted any more.
+pub const END_US: i64 = 253_402_300_800_000_000;
 
 /// Milliseconds in a day.
 pub const DAY_MS: i64 = 86_400_000;
@@ -19,7 +31,7 @@ pub const DAY_US: i64 = DAY_MS * MS_US;
 /// A calendar day in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day {
-    /// Year, 0 to 9999.
+    /// Year, 1 to 9999.
     pub year: i32,
     /// Month, 1 to 12.
     pub month: u32,
@@ -85,8 +97,21 @@ pub fn parse_rfc3339(text: &[u8]) -> Option<i64> {
 }
 
 /// Parses RFC 3339 text (`2025-01-13T10:30:00.123456+01:00`) to microseconds. The offset is required, as in the RFC. `t`,
-/// `z` and a space for `T` are accepted. A leap second counts as the second after it.
+/// `z` and a space for `T` are accepted. A leap second counts as the second after it. `None` if the text is not a time, or
+/// if the time is outside of the years 0001 to 9999 in UTC.
 pub fn parse_rfc3339_us(text: &[u8]) -> Option<i64> {
+    rfc3339(text).map(|time| time.us).filter(|us| is_in_bounds(*us))
+}
+
+/// Whether an instant in microseconds is within the years 0001 to 9999.
+#[inline]
+pub(crate) fn is_in_bounds(us: i64) -> bool {
+    (FIRST_US..END_US).contains(&us)
+}
+
+/// The time of RFC 3339 text, which may be out of bounds.
+#[inline]
+pub(crate) fn rfc3339(text: &[u8]) -> Option<WrittenTime> {
     let (head, mut rest) = text.split_first_chunk::<19>()?;
     if head[4] != b'-' || head[7] != b'-' || !matches!(head[10], b'T' | b't' | b' ') || head[13] != b':' {
         return None;
@@ -95,40 +120,60 @@ pub fn parse_rfc3339_us(text: &[u8]) -> Option<i64> {
         return None;
     }
     let days = days_in(two(head, 0)? * 100 + two(head, 2)?, two(head, 5)?, two(head, 8)?)?;
-    let (hour, minute, second) = (two(head, 11)?, two(head, 14)?, two(head, 17)?);
-    if hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let seconds = i64::from(hour) * 3_600 + i64::from(minute) * 60 + i64::from(second);
-    let mut us = days * DAY_US + seconds * 1_000_000;
+    let mut us = days * DAY_US + us_of_day(two(head, 11)?, two(head, 14)?, two(head, 17)?)?;
     if let Some(fraction) = rest.strip_prefix(b".") {
         let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if digits == 0 {
             return None;
         }
-        let mut scale = 100_000;
-        for digit in &fraction[..digits.min(6)] {
-            us += i64::from(digit - b'0') * scale;
-            scale /= 10;
-        }
+        us += us_of_fraction(&fraction[..digits]);
         rest = &fraction[digits..];
     }
     match *rest {
-        [b'Z' | b'z'] => Some(us),
+        [b'Z' | b'z'] => Some(WrittenTime::new(us, 0)),
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
             let (hours, minutes) = (two(&[h1, h2], 0)?, two(&[m1, m2], 0)?);
-            if hours > 23 || minutes > 59 {
-                return None;
-            }
-            let offset = (i64::from(hours) * 3_600 + i64::from(minutes) * 60) * 1_000_000;
-            Some(if sign == b'+' { us - offset } else { us + offset })
+            Some(WrittenTime::new(us, offset_minutes(sign, hours, minutes)?))
         }
         _ => None,
     }
 }
 
-/// Parses `YYYY-MM-DD` to days since 1970-01-01.
+/// Microseconds since midnight. A leap second counts as the second after it.
+fn us_of_day(hour: u32, minute: u32, second: u32) -> Option<i64> {
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    Some((i64::from(hour) * 3_600 + i64::from(minute) * 60 + i64::from(second)) * 1_000_000)
+}
+
+/// Microseconds of the digits after a decimal point; finer digits are cut off.
+fn us_of_fraction(digits: &[u8]) -> i64 {
+    let mut scale = 1_000_000;
+    let mut us = 0;
+    for digit in digits.iter().take(6) {
+        scale /= 10;
+        us += i64::from(digit - b'0') * scale;
+    }
+    us
+}
+
+/// An offset from UTC in minutes, less than a day in both directions.
+fn offset_minutes(sign: u8, hours: u32, minutes: u32) -> Option<i16> {
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let offset = i16::try_from(hours * 60 + minutes).ok()?;
+    Some(if sign == b'-' { -offset } else { offset })
+}
+
+/// Parses `YYYY-MM-DD` to days since 1970-01-01. The first year is 0001.
 pub fn parse_date(text: &[u8]) -> Option<i64> {
+    date(text).filter(|days| is_in_bounds(days * DAY_US))
+}
+
+/// The same for a year that may also be 0000.
+pub(crate) fn date(text: &[u8]) -> Option<i64> {
     let text: &[u8; 10] = text.try_into().ok()?;
     if text[4] != b'-' || text[7] != b'-' {
         return None;
@@ -189,12 +234,31 @@ mod tests {
             ("2024-02-29T23:59:60.999999999Z", 1_709_251_200_999_999),
             // Cut off towards the past: the next microsecond would be in 1970.
             ("1969-12-31T23:59:59.9999999Z", -1),
-            ("0000-01-01T00:00:00+23:59", -62_167_305_540_000_000),
-            ("9999-12-31T23:59:60.999999-23:59", 253_402_387_140_999_999),
+            ("0001-01-01T00:00:00Z", FIRST_US),
+            ("0001-01-01T02:00:00+02:00", FIRST_US),
+            ("0000-12-31T23:00:00-01:00", FIRST_US),
+            ("9999-12-31T23:59:59.999999Z", END_US - 1),
         ] {
             assert_eq!(parse_rfc3339_us(text.as_bytes()), Some(expected), "{text}");
             assert_eq!(parse_rfc3339(text.as_bytes()), Some(expected.div_euclid(1000)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_is_bounded_in_utc_and_not_as_it_is_written() {
+        for text in [
+            "0000-01-01T00:00:00Z",
+            "0000-12-31T23:59:59.999999Z",
+            "0001-01-01T00:00:00+00:01",
+            "0000-01-01T00:00:00+14:00",
+            "9999-12-31T23:59:60Z",
+            "9999-12-31T23:59:59-00:01",
+        ] {
+            assert_eq!(parse_rfc3339_us(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(parse_date(b"0000-12-31"), None);
+        assert_eq!(parse_date(b"0001-01-01").map(|days| days * DAY_US), Some(FIRST_US));
+        assert_eq!(parse_date(b"9999-12-31").map(|days| days * DAY_US), Some(END_US - DAY_US));
     }
 
     #[test]
@@ -217,7 +281,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_instant_round_trips(ms in -62_167_219_200_000_i64..=253_402_300_799_999) {
+        fn every_instant_round_trips(ms in -62_135_596_800_000_i64..=253_402_300_799_999) {
             prop_assert_eq!(parse_rfc3339(format_rfc3339(ms).as_bytes()), Some(ms));
         }
 

@@ -1,12 +1,10 @@
 //! A lane at its limits: thousands of partitions, large lists, maps and texts, many pages, many cycles, and columns whose
 //! storage changes between cycles.
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::{ARRIVAL_MS, File, Run, STREAM, Setup, ndjson};
 use bytes::Bytes;
-use common::{ARRIVAL_MS, File, Run, STREAM, Setup, ndjson};
 use parquet::basic::{Encoding, PageType};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::properties::ReaderProperties;
@@ -276,11 +274,86 @@ fn a_column_that_hardly_repeats_gives_the_same_values_with_and_without_a_diction
     };
     assert!(without_sequence(&first) == without_sequence(&second), "the values are the same");
     assert!(without_sequence(&first)[..300] == without_sequence(&third), "and in a small file");
-    let encodings = |file: &File, name: &str| encoding_of(&open(&file.bytes), name).1;
-    assert_eq!(encodings(&third, "few"), [Encoding::RLE_DICTIONARY]);
-    assert_eq!(encodings(&third, "many"), [Encoding::DELTA_LENGTH_BYTE_ARRAY], "it has changed");
+    let encodings = |bytes: &Bytes, name: &str| encoding_of(&open(bytes), name).1;
+    for bytes in [&third.bytes, &third.compact] {
+        assert_eq!(encodings(bytes, "few"), [Encoding::RLE_DICTIONARY]);
+    }
+    assert_eq!(encodings(&third.bytes, "many"), [Encoding::PLAIN], "it has changed");
+    assert_eq!(encodings(&third.compact, "many"), [Encoding::DELTA_LENGTH_BYTE_ARRAY], "it has changed");
     let fresh = wide_file(&mut Setup::of(&[WIDE]).without_raw().run(), 0, 300);
-    assert_eq!(encodings(&fresh, "many"), [Encoding::RLE_DICTIONARY], "it begins with a dictionary");
+    assert_eq!(encodings(&fresh.bytes, "many"), [Encoding::RLE_DICTIONARY], "it begins with a dictionary");
+}
+
+#[test]
+fn the_encodings_of_a_column_follow_from_its_values_and_the_configuration() {
+    use Encoding::{DELTA_BINARY_PACKED, DELTA_BYTE_ARRAY, DELTA_LENGTH_BYTE_ARRAY, PLAIN, RLE_DICTIONARY};
+    let file = wide_file(&mut Setup::of(&[WIDE]).without_raw().run(), 0, 12_000);
+    let expected = [
+        // Numbers that repeat; those that do not; a constant.
+        ("small", RLE_DICTIONARY, DELTA_BINARY_PACKED),
+        ("numbers.list.element", RLE_DICTIONARY, DELTA_BINARY_PACKED),
+        ("n", PLAIN, DELTA_BINARY_PACKED),
+        ("ingest_subsequence", RLE_DICTIONARY, DELTA_BINARY_PACKED),
+        ("ingest_arrival_time", RLE_DICTIONARY, DELTA_BINARY_PACKED),
+        ("step", RLE_DICTIONARY, RLE_DICTIONARY),
+        ("double", PLAIN, PLAIN),
+        ("flag", PLAIN, PLAIN),
+        ("few", RLE_DICTIONARY, RLE_DICTIONARY),
+        ("token", PLAIN, DELTA_LENGTH_BYTE_ARRAY),
+        ("person", PLAIN, DELTA_LENGTH_BYTE_ARRAY),
+        ("ingest_sequence", PLAIN, DELTA_BYTE_ARRAY),
+    ];
+    for (name, compatible, compact) in expected {
+        assert_eq!(encoding_of(&open(&file.bytes), name).1.last(), Some(&compatible), "{name}");
+        assert_eq!(encoding_of(&open(&file.compact), name).1.last(), Some(&compact), "{name}");
+    }
+}
+
+#[test]
+fn numbers_of_every_range_round_trip_in_many_batches() {
+    // 400,000 elements are gathered in two batches. `far` leaves the range of the first one, `edge` has all of 64 bits.
+    let definition = r#"
+name = "ranges"
+event_time = { pointer = "/t", format = "epoch_ms" }
+recognize = { present = ["/t"] }
+partition_by = ["year"]
+column = [
+  { name = "near", pointer = "/near", type = "list", element = "int32" },
+  { name = "far", pointer = "/far", type = "list", element = "int64" },
+  { name = "edge", pointer = "/edge", type = "list", element = "int64" },
+  { name = "last", pointer = "/last", type = "list", element = "int64" },
+]
+"#;
+    let mut run = Setup::of(&[definition]).without_raw().run();
+    let record = |row: i64| {
+        let list = |value: &dyn Fn(i64) -> i64| (0..100).map(|n| value(row * 100 + n)).collect::<Vec<i64>>();
+        let far = if row < 3_900 { 0 } else { 1 << 30 };
+        let extremes = [i64::MIN, -1, 0, 1, i64::MAX];
+        json!({
+            "t": T,
+            "near": list(&|n| n * 7919 % 1_000 - 500),
+            "far": list(&|n| n % 50 + far),
+            "edge": list(&|n| extremes[usize::try_from(n % 5).unwrap()]),
+            "last": list(&|n| i64::MAX - n % 3),
+        })
+    };
+    for begin in (0..4_000).step_by(500) {
+        run.lines(ndjson(&(begin..begin + 500).map(|row| record(row).to_string()).collect::<Vec<_>>()));
+    }
+    let mut outcome = run.take();
+    let file = outcome.files.remove(0);
+    assert_eq!(file.rows.len(), 4_000);
+    for (row, n) in file.rows.iter().zip(0..) {
+        let expected = record(n);
+        for name in ["near", "far", "edge", "last"] {
+            assert_eq!(row[name], expected[name], "{name} of row {n}");
+        }
+    }
+    let encoding = |name: &str| encoding_of(&open(&file.bytes), &format!("{name}.list.element")).1;
+    assert_eq!(encoding("near"), [Encoding::RLE_DICTIONARY]);
+    assert_eq!(encoding("far"), [Encoding::PLAIN]);
+    assert_eq!(encoding("edge"), [Encoding::RLE_DICTIONARY]);
+    assert_eq!(encoding("last"), [Encoding::RLE_DICTIONARY]);
 }
 
 #[test]

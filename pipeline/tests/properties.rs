@@ -1,12 +1,10 @@
 //! Properties of all records: every record comes out unchanged, whatever its shape, the chunk boundaries and the order.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use common::{File, Outcome, Setup, ndjson};
+use crate::common::{File, Outcome, Setup, ndjson};
 use parquet::data_type::AsBytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::statistics::Statistics;

@@ -39,6 +39,9 @@ mod assessments;
 mod events;
 mod users;
 
+// Records of other services, as they are published.
+pub mod messaging;
+
 // Changes to it: other spellings, and faults.
 mod corrupt;
 mod reformat;

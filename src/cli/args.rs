@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Checkpoints(CheckpointsArgs),
     /// Show who holds which shard, and release or evict a lease
     Leases(LeasesArgs),
+    /// List what was lost in sources, and decide about files that changed in an unclear way
+    Losses(LossesArgs),
     /// Check the configuration and the permissions
     Config(ConfigArgs),
     /// Create the streams, the table and the bucket of a development stack, unless they exist
@@ -101,6 +103,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) until_caught_up: bool,
 
+    /// Exit with code 1 if there are dead letters, or if something in the sources was not read; may be repeated
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    pub(crate) fail_on: Vec<FailOn>,
+
     /// Compression of the raw landing, or off: gzip, zstd, off [default: gzip]
     #[arg(long, value_name = "CODEC")]
     pub(crate) raw: Option<String>,
@@ -117,9 +123,26 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TIME")]
     pub(crate) commit_interval: Option<String>,
 
+    /// At the end, print names of keys of maps that no allow list has; a key may be a personal value
+    #[arg(long)]
+    pub(crate) show_denied_keys: bool,
+
     /// Continue from checkpoints of another lake; what was read so far is in that lake only
     #[arg(long)]
     pub(crate) new_lake: bool,
+
+    /// Accept definitions by which columns mean something else than in the lake's files; once is enough for a lake
+    #[arg(long)]
+    pub(crate) accept_changes: bool,
+}
+
+/// What makes a run fail that has otherwise succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// Records that became dead letters
+    DeadLetters,
+    /// Files whose names are not read, and content that is not complete
+    Unread,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -202,6 +225,10 @@ pub(crate) struct SchemaArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = SchemaFormatArg::Athena)]
     pub(crate) format: SchemaFormatArg,
+
+    /// Show how the definition differs from what the lake's files were written with; exit code 1 if the lake refuses it
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) diff: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -344,6 +371,37 @@ pub(crate) enum LeasesCommand {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct LossesArgs {
+    #[command(subcommand)]
+    pub(crate) command: LossesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LossesCommand {
+    /// Show all losses; exit code 1 if one is not accepted
+    List {
+        #[command(flatten)]
+        lake: LakeArgs,
+    },
+    /// Accept a loss, so that `verify` does not report it any more
+    Accept {
+        /// Shard, or STREAM/SHARD
+        shard: String,
+        /// What a file is now that was cut: read it from its start as a new file, or continue at the position
+        #[arg(long, value_enum)]
+        then: Option<ThenArg>,
+        #[command(flatten)]
+        lake: LakeArgs,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ThenArg {
+    Start,
+    Position,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     pub(crate) command: ConfigCommand,
@@ -351,7 +409,8 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Print the effective configuration, and test every permission that a worker needs; exit code 2 if one is missing
+    /// Print the effective configuration, test every permission that a worker needs, and compare the definitions with the lake;
+    /// exit code 2 if a permission is missing or the lake refuses a definition
     Check {
         #[command(flatten)]
         lake: LakeArgs,

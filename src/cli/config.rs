@@ -1,5 +1,5 @@
-//! `config check`: the effective configuration, and whether the worker may do what it will have to do. `config keys`: every key
-//! of the file.
+//! `config check`: the effective configuration, whether the worker may do what it will have to do, and whether the definitions fit
+//! the lake. `config keys`: every key of the file.
 //!
 //! Owns: printing. The pseudonym key is never printed, only where it is. Does not own: reading the configuration
 //! (`crate::config`), trying the permissions (`crate::setup::permissions`).
@@ -8,14 +8,15 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use crate::aws::Aws;
 use crate::aws::permissions::Found;
 use crate::cli::args::{ConfigArgs, ConfigCommand};
 use crate::cli::load;
 use crate::cli::output::Table;
-use crate::config::{Overrides, documentation};
+use crate::config::{Config, Overrides, documentation};
 use crate::settings::KeyDoc;
-use crate::setup::load_aws;
 use crate::setup::permissions::try_all;
+use crate::setup::{check_definitions, load_aws};
 
 pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (lake, source, offline) = match &args.command {
@@ -33,6 +34,8 @@ pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<Exit
         None => Vec::new(),
     };
     let missing = tried.iter().filter(|tried| tried.found.is_fault()).count();
+    let refused = definitions_refused(&config, aws.as_ref(), missing > 0).await?;
+    let code = ExitCode::from(if missing == 0 && refused.is_none() { 0 } else { 2 });
     if json {
         let tried: Vec<Value> = tried
             .iter()
@@ -42,8 +45,9 @@ pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<Exit
                 })
             })
             .collect();
-        println!("{}", json!({ "config": text, "permissions": tried, "ok": missing == 0 }));
-        return Ok(ExitCode::from(if missing == 0 { 0 } else { 2 }));
+        let ok = missing == 0 && refused.is_none();
+        println!("{}", json!({ "config": text, "permissions": tried, "refused": refused, "ok": ok }));
+        return Ok(code);
     }
     print!("{text}");
     if !tried.is_empty() {
@@ -61,7 +65,26 @@ pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<Exit
             other => eprintln!("shardlake: {action} on {on}: {other}"),
         }
     }
-    Ok(ExitCode::from(if missing == 0 { 0 } else { 2 }))
+    if let Some(refused) = refused {
+        eprintln!("shardlake: {refused}");
+    }
+    Ok(code)
+}
+
+/// Why the lake refuses the definitions, if it does. A lake on AWS is only read if `aws` is there.
+///
+/// # Errors
+/// The lake cannot be read, unless a permission is `missing`, which says enough.
+async fn definitions_refused(config: &Config, aws: Option<&Aws>, missing: bool) -> anyhow::Result<Option<String>> {
+    if config.lake.backend().needs_aws() && aws.is_none() {
+        return Ok(None);
+    }
+    match check_definitions(config, aws, false).await {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_usage() => Ok(Some(error.to_string())),
+        Err(_) if missing => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Prints every key of the configuration file.

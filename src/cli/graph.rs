@@ -10,7 +10,12 @@ use crate::cli::load;
 use crate::config::Overrides;
 
 pub(crate) fn graph(args: &GraphArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let overrides = Overrides { config: args.config.clone(), sources: args.source.clone(), ..Overrides::default() };
+    let overrides = Overrides {
+        config: args.config.clone(),
+        sources: args.source.clone(),
+        without_leases: true,
+        ..Overrides::default()
+    };
     let config = load(&overrides)?;
     let names: Vec<String> = config
         .sources

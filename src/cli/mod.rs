@@ -13,6 +13,7 @@ mod graph;
 mod init;
 mod leases;
 mod logging;
+mod losses;
 mod output;
 mod produce;
 mod produce_stream;
@@ -31,6 +32,7 @@ use pipeline::toml_reader::Problems;
 use crate::cli::args::{Args, Command};
 use crate::config::{Config, Overrides};
 use crate::setup::OpenError;
+use crate::worker::WorkerError;
 
 /// Threads that wait for sockets and timers.
 const IO_THREADS: usize = 2;
@@ -79,7 +81,9 @@ pub fn main() -> ExitCode {
 
 /// Returns true if the caller can fix it with other arguments or another configuration. Then nothing was changed.
 fn is_usage(error: &anyhow::Error) -> bool {
-    error.is::<Usage>() || error.downcast_ref::<OpenError>().is_some_and(OpenError::is_usage)
+    error.is::<Usage>()
+        || error.downcast_ref::<OpenError>().is_some_and(OpenError::is_usage)
+        || error.downcast_ref::<WorkerError>().is_some_and(WorkerError::is_usage)
 }
 
 async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
@@ -87,13 +91,14 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Run(run) => run::run(run, args.json).await,
         Command::Produce(produce) => produce::produce(&produce, args.json).await,
         Command::Graph(graph) => graph::graph(&graph, args.json),
-        Command::Schema(schema) => schema::schema(&schema),
+        Command::Schema(schema) => schema::schema(&schema, args.json).await,
         Command::Verify(verify) => verify::verify(&verify, args.json).await,
         Command::Status(lake) => status::status(&lake, args.json).await,
         Command::Sweep(sweep) => sweep::sweep(&sweep, args.json).await,
         Command::DeadLetters(command) => dead_letters::dead_letters(&command, args.json).await,
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
+        Command::Losses(command) => losses::losses(&command, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
         Command::Init(command) => init::init(&command, args.json).await,
     }

@@ -15,23 +15,28 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::args::RunArgs;
+use crate::cli::args::{FailOn, RunArgs};
 use crate::cli::output::{Table, counted, show_bytes, show_count};
 use crate::cli::produce::make_sample;
 use crate::cli::progress_bar::RunBar;
 use crate::cli::sweep::roll_up_if_due;
-use crate::cli::{Usage, load};
+use crate::cli::{Usage, is_usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
 use crate::commit::log::RollUpConfig;
 use crate::config::{Config, Overrides};
+use crate::lake::DefinitionClaims;
 use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
 use crate::raw::RawSink;
-use crate::setup::{Components, OpenedKey, check_lake, load_aws, open, open_key, open_raw_sink};
-use crate::source::{Behind, ShardSource};
+use crate::setup::{
+    Components, OpenError, OpenedKey, check_definitions, check_lake, load_aws, open, open_key, open_raw_sink,
+};
+use crate::source::{Behind, ShardSource, SourceReport, names_sentence};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
 
+/// Files with unread content that the text shows.
+const UNREAD_SHOWN: usize = 10;
 /// Records of the demonstration.
 const SAMPLE_RECORDS: u64 = 100_000;
 
@@ -53,7 +58,12 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // ignores signals that it has no handler for.
     let stop = CancellationToken::new();
     let listening = tokio::spawn(stop_on_signal(stop.clone()));
-    let checking = async { check_lake(&config, load_aws(&config).await.as_ref(), args.new_lake).await };
+    let checking = async {
+        let aws = load_aws(&config).await;
+        let known = check_lake(&config, aws.as_ref(), args.new_lake).await?;
+        check_definitions(&config, aws.as_ref(), args.accept_changes).await?;
+        Ok::<bool, OpenError>(known)
+    };
     let Some(checked) = unless_stopped(&stop, checking).await else { return Ok(ExitCode::SUCCESS) };
     let known = checked?;
     let key = if config.datasets.need_key() {
@@ -72,6 +82,14 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let opening = open(&mut config, key.as_ref(), &clock, args.until_caught_up, known);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let Components { stores, sources, aws } = opened?;
+    let definitions = DefinitionClaims::new(args.accept_changes);
+    if args.accept_changes {
+        let claiming = definitions.claim_accepted(&*stores.lake, &config.datasets);
+        match unless_stopped(&stop, claiming).await {
+            None => return Ok(ExitCode::SUCCESS),
+            Some(claimed) => claimed.map_err(OpenError::from)?,
+        }
+    }
     // First remove what dead workers left behind, but only what can certainly not become visible any more.
     match unless_stopped(&stop, maintenance::sweep(&stores, clock.now_ms(), Duration::from_secs(86_400), false)).await {
         None => return Ok(ExitCode::SUCCESS),
@@ -87,10 +105,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
 
     let progress = Arc::new(Progress::default());
     let own_checkpoints = config.lake.backend().folder().map(CheckpointsUrl::in_lake);
-    let place = if own_checkpoints.as_ref() == Some(&config.checkpoints) {
+    let place = if own_checkpoints.as_ref() == Some(config.checkpoints()) {
         format!("--lake {}", config.lake)
     } else {
-        format!("--lake {} --checkpoints {}", config.lake, config.checkpoints)
+        format!("--lake {} --checkpoints {}", config.lake, config.checkpoints())
     };
     let opening = open_raw_sink(&config, aws.as_ref());
     let Some(raw_sink) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
@@ -98,7 +116,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // A stream cannot say how many bytes are still to be read.
     let measured = sources.iter().zip(&config.sources).filter(|(_, source)| source.url.backend().counts_bytes());
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
-    let (worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
+    let datasets: Vec<String> = config.datasets.names().map(str::to_owned).collect();
+    let watched = sources.clone();
+    let (mut worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
+    worker.definitions = Some(definitions);
     let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
     progress.bytes_total.store(ahead, Ordering::Relaxed);
     let begun = Instant::now();
@@ -109,21 +130,64 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     giving_back.abort();
     listening.abort();
     let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();
-    let summary =
-        Summary { committed: progress.committed(), took: begun.elapsed(), lake, place, ok: result.is_ok(), requests };
+    let (took, committed) = (begun.elapsed(), progress.committed());
+    let reports: Vec<SourceReport> = watched.iter().map(|source| source.report()).collect();
+    let caught_up = args.until_caught_up && !stop.is_cancelled();
+    let failures = if result.is_ok() { failures(&committed, &reports, &args.fail_on, caught_up) } else { Vec::new() };
+    let ok = result.is_ok();
+    let summary = Summary {
+        committed,
+        took,
+        lake,
+        place,
+        datasets,
+        show_denied_keys: args.show_denied_keys,
+        ok,
+        reports,
+        failures,
+        requests,
+    };
     if json {
         println!("{}", summary.json(&result));
     } else {
-        print!("{}", summary.text(args.until_caught_up && !stop.is_cancelled()));
+        print!("{}", summary.text(caught_up));
+    }
+    for failure in &summary.failures {
+        eprintln!("shardlake: {failure}");
     }
     match result {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(ExitCode::from(u8::from(!summary.failures.is_empty()))),
         Err(error) if json => {
             eprintln!("shardlake: {error}");
-            Ok(ExitCode::from(1))
+            Ok(ExitCode::from(if is_usage(&error) { 2 } else { 1 }))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Why a run that has worked ends with exit code 1. A worker that runs until it is stopped has done its work in any case, unless
+/// `--fail-on` says otherwise.
+fn failures(committed: &Committed, reports: &[SourceReport], fail_on: &[FailOn], caught_up: bool) -> Vec<String> {
+    let mut failures = Vec::new();
+    let dead_letters: u64 = committed.totals.dead_letters.values().sum();
+    if caught_up {
+        failures.extend(reports.iter().flat_map(|report| &report.problems).cloned());
+        if dead_letters > 0 && dead_letters == committed.totals.records {
+            failures.push("every record became a dead letter; `shardlake deadletters list` shows why".to_owned());
+        }
+    }
+    if fail_on.contains(&FailOn::DeadLetters) && dead_letters > 0 && failures.is_empty() {
+        failures.push(format!("{} (--fail-on dead-letters)", counted(dead_letters, "dead letter")));
+    }
+    if fail_on.contains(&FailOn::Unread) {
+        let unread: usize = reports.iter().map(|report| report.unread.len()).sum();
+        let names: u64 = reports.iter().flat_map(|report| report.names_not_read.values()).sum();
+        let all = names + unread as u64;
+        if all > 0 {
+            failures.push(format!("{} not read to the end (--fail-on unread)", counted(all, "file")));
+        }
+    }
+    failures
 }
 
 /// Creates the sample records unless they exist, and says so.
@@ -142,7 +206,7 @@ fn check_places(config: &Config) -> anyhow::Result<()> {
     let lake = config.lake.backend();
     let folder = lake.folder();
     let sources = config.sources.iter().map(|source| source.url.backend().check(folder));
-    let checks = sources.chain([lake.check(), config.checkpoints.backend().check(folder)]);
+    let checks = sources.chain([lake.check(), config.checkpoints().backend().check(folder)]);
     let problems: Vec<String> = checks.filter_map(Result::err).collect();
     if problems.is_empty() { Ok(()) } else { Err(Usage(problems.join("\n")).into()) }
 }
@@ -173,6 +237,7 @@ fn configure(
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: usize::try_from(config.worker.limits.record_bytes)?,
         hash_seed: u64::from_le_bytes(random_bytes()?),
+        denied_names: args.show_denied_keys,
         datasets: config.datasets,
     };
     let worker = WorkerConfig {
@@ -185,10 +250,12 @@ fn configure(
         lanes: Arc::new(lanes),
         settings: config.worker.clone(),
         encoder: EncoderConfig {
+            encodings: config.worker.output.encodings,
             zstd_level: config.worker.output.zstd_level,
             producer: ProducerVersion::of_build(crate::BUILD),
         },
         roll_ups: RollUpConfig::default(),
+        definitions: None,
         until_caught_up: args.until_caught_up,
     };
     Ok((worker, lake))
@@ -245,7 +312,14 @@ struct Summary {
     lake: String,
     /// The flags by which other commands find the lake.
     place: String,
+    /// The names of the datasets, by number.
+    datasets: Vec<String>,
+    show_denied_keys: bool,
     ok: bool,
+    /// What the sources have that was not read.
+    reports: Vec<SourceReport>,
+    /// Why the exit code is 1 although the run has worked.
+    failures: Vec<String>,
     /// Requests to AWS, by service and operation, since each one costs money.
     requests: BTreeMap<String, u64>,
 }
@@ -279,6 +353,18 @@ impl Summary {
         for (code, count) in &totals.dead_letters {
             dead_letters.row([code.clone(), show_count(*count)]);
         }
+        let mut nulled = Table::new(&["became null", ">values"]);
+        for (field, count) in &totals.nulled_values {
+            nulled.row([field.clone(), show_count(*count)]);
+        }
+        let mut denied = Table::new(&["no allow list has", ">keys"]);
+        for (dataset, count) in &totals.denied_keys {
+            denied.row([format!("{dataset}: keys of maps"), show_count(*count)]);
+        }
+        for (dataset, object, key, count) in self.committed.denied_names.iter() {
+            let name = format!("  {}{object} {key}", self.datasets.get(dataset).map_or("", String::as_str));
+            denied.row([name, show_count(count)]);
+        }
         let mut files = Table::new(&["files", ">count", ">size"]);
         for (name, (count, bytes)) in ["processed/", "raw/", "error/"].iter().zip(objects) {
             if *count > 0 {
@@ -289,7 +375,8 @@ impl Summary {
         for (operation, count) in &self.requests {
             requests.row([operation.clone(), show_count(*count)]);
         }
-        for table in [rows, dead_letters, files, requests].into_iter().filter(|table| !table.is_empty()) {
+        for table in [rows, dead_letters, nulled, denied, files, requests].into_iter().filter(|table| !table.is_empty())
+        {
             text.push('\n');
             text.push_str(&table.render("  "));
         }
@@ -298,6 +385,21 @@ impl Summary {
                 "\n  recovered after workers that had ended: {} rolled forward, {rolled_back} back\n",
                 counted(*rolled_forward, "epoch"),
             ));
+        }
+        let names = self.reports.iter().filter(|report| !report.names_not_read.is_empty());
+        let names: Vec<String> = names.map(|report| names_sentence(&report.names_not_read)).collect();
+        let unread: Vec<&String> = self.reports.iter().flat_map(|report| &report.unread).collect();
+        if !names.is_empty() || !unread.is_empty() {
+            text.push('\n');
+        }
+        for sentence in names {
+            text.push_str(&format!("  {sentence}\n"));
+        }
+        for sentence in unread.iter().take(UNREAD_SHOWN) {
+            text.push_str(&format!("  not read: {sentence}\n"));
+        }
+        if let Some(more @ 1..) = unread.len().checked_sub(UNREAD_SHOWN) {
+            text.push_str(&format!("  not read: {} more; `--json` lists them all\n", counted(more as u64, "file")));
         }
         text.push_str(&self.next());
         text
@@ -314,6 +416,9 @@ impl Summary {
         next.row(["query".to_owned(), query]);
         let place = &self.place;
         next.row(["audit".to_owned(), format!("shardlake verify {place}")]);
+        if !self.committed.totals.denied_keys.is_empty() && !self.show_denied_keys {
+            next.row(["denied keys".to_owned(), "names of keys: run with --show-denied-keys".to_owned()]);
+        }
         if !self.committed.totals.dead_letters.is_empty() {
             next.row(["dead letters".to_owned(), format!("shardlake deadletters list {place}")]);
         }
@@ -321,14 +426,27 @@ impl Summary {
     }
 
     fn json(&self, result: &anyhow::Result<()>) -> Value {
-        let Committed { totals, objects, partitions, input_bytes, rolled_forward, rolled_back, aborted } =
+        let Committed { totals, objects, partitions, input_bytes, rolled_forward, rolled_back, aborted, denied_names } =
             &self.committed;
+        let denied_names: Vec<Value> = denied_names
+            .iter()
+            .map(|(dataset, object, key, count)| {
+                json!({ "dataset": self.datasets.get(dataset), "field": object, "key": key, "count": count })
+            })
+            .collect();
         let partitions: Map<String, Value> =
             partitions.iter().map(|(dataset, all)| (dataset.clone(), json!(all.len()))).collect();
+        let mut names: BTreeMap<&String, u64> = BTreeMap::new();
+        for (ending, count) in self.reports.iter().flat_map(|report| &report.names_not_read) {
+            *names.entry(ending).or_default() += count;
+        }
+        let unread: Vec<&String> = self.reports.iter().flat_map(|report| &report.unread).collect();
         let object = |place: usize| json!({ "count": objects[place].0, "bytes": objects[place].1 });
         json!({
-            "ok": self.ok,
-            "error": result.as_ref().err().map(ToString::to_string),
+            "ok": self.ok && self.failures.is_empty(),
+            "error": result.as_ref().err().map(ToString::to_string).or_else(|| self.failures.first().cloned()),
+            "names_not_read": names,
+            "unread": unread,
             "lake": self.lake,
             "seconds": self.took.as_secs_f64(),
             "mb_per_s": self.rate(),
@@ -338,7 +456,9 @@ impl Summary {
             "partitions": partitions,
             "dead_letters": totals.dead_letters,
             "raw_lines": totals.raw_lines,
+            "nulled_values": totals.nulled_values,
             "denied_keys": totals.denied_keys,
+            "denied_names": if self.show_denied_keys { json!(denied_names) } else { Value::Null },
             "objects": { "processed": object(0), "raw": object(1), "error": object(2) },
             "requests": self.requests,
             "epochs": { "rolled_forward": rolled_forward, "rolled_back": rolled_back, "aborted": aborted },

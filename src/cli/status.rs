@@ -14,7 +14,7 @@ use crate::commit::{EdgeTotal, Stores, log};
 use crate::config::Config;
 use crate::inspect::{EdgeStatus, ShardStatus, Status, how_far_behind};
 use crate::setup::{load_aws, open_by_name, open_existing, open_sources};
-use crate::source::ShardSource;
+use crate::source::{ShardSource, losses};
 
 /// Problems that the text shows.
 const PROBLEMS_SHOWN: usize = 10;
@@ -25,7 +25,9 @@ pub(crate) async fn status(args: &LakeArgs, json: bool) -> anyhow::Result<ExitCo
     let log = log::read(&stores).await?;
     let sources = sources(&config, &stores, &log.leases).await;
     let behind = how_far_behind(&sources, &log.leases).await;
-    let status = Status::new(log, &behind);
+    let mut status = Status::new(log, &behind);
+    let losses = losses::list(&*stores.lake).await?;
+    status.losses = losses.into_iter().filter(|(_, then)| then.is_none()).map(|(loss, _)| loss).collect();
     if json {
         println!("{}", serde_json::to_string(&status)?);
     } else {
@@ -75,6 +77,12 @@ fn print_text(status: &Status) {
     print!("{}", table.render("  "));
     let last = status.last_commit.as_ref().map_or_else(String::new, |at| format!(", the last at {at}"));
     println!("\n{} committed{last}", counted(status.epochs, "epoch"));
+    for loss in status.losses.iter().take(PROBLEMS_SHOWN) {
+        println!("loss: {}: {}; see `shardlake losses list`", loss.key(), loss.problem);
+    }
+    if let Some(more @ 1..) = status.losses.len().checked_sub(PROBLEMS_SHOWN) {
+        println!("{more} more losses; `shardlake losses list` shows them all");
+    }
     for problem in status.unreadable.iter().take(PROBLEMS_SHOWN) {
         println!("{problem}");
     }

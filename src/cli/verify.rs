@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::args::VerifyArgs;
 use crate::cli::load;
-use crate::cli::output::{counted, show_bytes};
+use crate::cli::output::{counted, show_bytes, show_count};
 use crate::cli::progress_bar::bar;
 use crate::inspect::{self, Audit};
 use crate::setup::open_existing;
@@ -35,16 +35,20 @@ pub(crate) async fn verify(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit
 }
 
 fn print_json(audit: &Audit) {
-    let Audit { epochs, objects, bytes, shards, totals, pending, faults } = audit;
+    let Audit { epochs, objects, bytes, shards, totals, pending, accepted_losses, faults } = audit;
     let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
     println!(
         "{}",
         json!({
             "clean": faults.is_empty(), "epochs": epochs, "shards": shards, "objects": objects, "bytes": bytes,
             "pending": pending, "records": totals.records, "rows": totals.rows, "dead_letters": totals.dead_letters,
-            "raw_lines": totals.raw_lines, "faults": sentences, "details": faults,
+            "raw_lines": totals.raw_lines, "accepted_losses": accepted_losses, "faults": sentences, "details": faults,
         })
     );
+}
+
+fn counted_losses(count: u64) -> String {
+    if count == 1 { "1 loss".to_owned() } else { format!("{} losses", show_count(count)) }
 }
 
 fn print_text(audit: &Audit, quick: bool) {
@@ -68,6 +72,9 @@ fn print_text(audit: &Audit, quick: bool) {
             "{} decided and not yet finished; the next worker finishes what is left",
             counted(audit.pending, "epoch")
         );
+    }
+    if audit.accepted_losses > 0 {
+        println!("{} in sources accepted", counted_losses(audit.accepted_losses));
     }
     for fault in &audit.faults {
         println!("{fault}");

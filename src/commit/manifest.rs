@@ -304,7 +304,7 @@ impl Manifest {
         if let Some(key) = self.removed.first() {
             return Err(format!("it removes {key}, but an epoch removes nothing"));
         }
-        let Totals { records, rows, dead_letters, raw_lines, denied_keys } = &self.totals;
+        let Totals { records, rows, dead_letters, raw_lines, nulled_values, denied_keys } = &self.totals;
         let sum = |what: &str, counts: &mut dyn Iterator<Item = u64>| {
             let sum = counts.fold(0, u64::saturating_add);
             if sum <= COUNT_MAX { Ok(()) } else { Err(format!("no epoch has {sum} {what}")) }
@@ -312,6 +312,7 @@ impl Manifest {
         sum("records", &mut std::iter::once(*records))?;
         sum("rows and dead letters", &mut rows.values().chain(dead_letters.values()).copied())?;
         sum("raw lines", &mut raw_lines.iter().copied())?;
+        sum("values that became null", &mut nulled_values.values().copied())?;
         sum("denied keys", &mut denied_keys.values().copied())?;
         sum("records in its shards", &mut self.shards.iter().map(|shard| shard.records))?;
         sum("bytes in its shards", &mut self.shards.iter().map(|shard| shard.bytes))?;

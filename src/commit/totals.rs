@@ -15,6 +15,9 @@ pub struct Totals {
     pub dead_letters: BTreeMap<String, u64>,
     /// Raw lines; `None` if the raw landing is off.
     pub raw_lines: Option<u64>,
+    /// Values that did not fit and became null, by dataset and field: `events/session/start_timestamp`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nulled_values: BTreeMap<String, u64>,
     /// Keys of free-form objects that were not on an allow-list, by dataset.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub denied_keys: BTreeMap<String, u64>,
@@ -26,6 +29,7 @@ impl Totals {
         self.records = self.records.saturating_add(other.records);
         merge(&mut self.rows, &other.rows);
         merge(&mut self.dead_letters, &other.dead_letters);
+        merge(&mut self.nulled_values, &other.nulled_values);
         merge(&mut self.denied_keys, &other.denied_keys);
         if let Some(lines) = other.raw_lines {
             let sum = self.raw_lines.get_or_insert(0);

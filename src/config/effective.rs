@@ -11,14 +11,15 @@ impl Config {
     /// The effective configuration as TOML.
     pub fn effective(&self) -> String {
         let mut text = String::new();
-        for SourceConfig { url, name, dataset, options } in &self.sources {
-            let (url, name, dataset, options) = (Some(url.clone()), name.clone(), dataset.clone(), options.clone());
-            write_section(&mut text, "[[source]]", &SOURCE, &mut SourceSettings { url, name, dataset, options });
+        for source in &self.sources {
+            let SourceConfig { url, name, dataset, documents, options } = source.clone();
+            let mut source = SourceSettings { url: Some(url), name, dataset, documents, options };
+            write_section(&mut text, "[[source]]", &SOURCE, &mut source);
         }
         let mut settings = Settings {
             lake: Some(self.lake.clone()),
             lake_options: self.lake_options.clone(),
-            checkpoints: Some(self.checkpoints.clone()),
+            checkpoints: self.checkpoints.clone(),
             key: Some(self.key.clone()),
             worker: self.worker.clone(),
         };

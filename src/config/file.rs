@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pipeline::documents::Documents;
 use pipeline::toml_reader::{Document, Problems, Section};
 
 use crate::config::keys::{DATASET, SECTIONS, SOURCE};
@@ -31,12 +32,20 @@ pub(crate) struct Settings {
 }
 
 /// The values of one `[[source]]`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct SourceSettings {
     pub(crate) url: Option<SourceUrl>,
     pub(crate) name: Option<String>,
     pub(crate) dataset: Option<String>,
+    pub(crate) documents: Documents,
     pub(crate) options: SourceOptions,
+}
+
+impl Default for SourceSettings {
+    fn default() -> Self {
+        let (documents, options) = (Documents::MANY, SourceOptions::default());
+        SourceSettings { url: None, name: None, dataset: None, documents, options }
+    }
 }
 
 impl Default for Settings {
@@ -98,7 +107,10 @@ fn read_source(section: Section<'_>) -> Option<SourceConfig> {
             section.report(section.line(), format!("{} is only for {backend} sources", key.name()));
         }
     }
+    if source.documents.arrays && !source.documents.many {
+        section.report(section.line(), "arrays = true needs documents = \"many\"".to_owned());
+    }
     section.finish();
-    let SourceSettings { url, name, dataset, options } = source;
-    Some(SourceConfig { url: url?, name, dataset, options })
+    let SourceSettings { url, name, dataset, documents, options } = source;
+    Some(SourceConfig { url: url?, name, dataset, documents, options })
 }

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use checkpoints::StreamName;
+use pipeline::encode::Encodings;
 use pipeline::line_objects::LineCodec;
 
 use crate::config::{KeySource, Settings, SourceSettings};
@@ -117,6 +118,34 @@ fn source_keys() -> Vec<Key<SourceSettings>> {
             },
             default: Fallback::Depends("recognized for each record"),
             doc: "The dataset of all records of the source.",
+        },
+        Key {
+            name: "documents",
+            kind: Kind::Text {
+                form: "`many` or `one`",
+                read: |source, text| {
+                    source.documents.many = match text {
+                        "many" => true,
+                        "one" => false,
+                        other => return Err(format!("documents must be many or one, not '{other}'")),
+                    };
+                    Ok(())
+                },
+                show: |source| Some(if source.documents.many { "many" } else { "one" }.to_owned()),
+            },
+            default: Fallback::Is("many"),
+            doc: "How many JSON documents a record may have ([documents.md](documents.md)). `many`: each document is a record, \
+                  wherever it begins and ends. `one`: a line of a file, or a record of a stream, is one document.",
+        },
+        Key {
+            name: "arrays",
+            kind: Kind::Flag {
+                read: |source, on| source.documents.arrays = on,
+                show: |source| Some(source.documents.arrays),
+            },
+            default: Fallback::Is("false"),
+            doc: "Whether arrays are opened, so that each element is a record. Otherwise an array is one dead letter. Needs \
+                  `documents = \"many\"`.",
         },
     ]
 }
@@ -275,6 +304,22 @@ fn parquet_keys() -> Vec<Key<Settings>> {
             kind: Kind::Size(|settings| &mut settings.worker.output.file_bytes, 1..=u64::MAX),
             default: Fallback::Is("128 MiB"),
             doc: "The encoded size at which a partition's file is closed and the next one begins.",
+        },
+        Key {
+            name: "encodings",
+            kind: Kind::Text {
+                form: "`compatible` or `compact`",
+                read: |settings, text| {
+                    let found = Encodings::ALL.into_iter().find(|encodings| encodings.name() == text);
+                    settings.worker.output.encodings =
+                        found.ok_or_else(|| format!("encodings must be compatible or compact, not '{text}'"))?;
+                    Ok(())
+                },
+                show: |settings| Some(settings.worker.output.encodings.name().to_owned()),
+            },
+            default: Fallback::Is("compatible"),
+            doc: "Which encodings the pages have: those that every reader reads right, or the delta encodings as well, which some \
+              versions of Spark, Glue and others refuse or misread ([readers.md](readers.md)).",
         },
         Key {
             name: "zstd_level",

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipeline::dataset::Datasets;
+use pipeline::documents::Documents;
+use pipeline::encode::Encodings;
 use pipeline::line_objects::LineCodec;
 use pipeline::toml_reader::Problems;
 
@@ -44,6 +46,8 @@ pub struct SourceConfig {
     pub name: Option<String>,
     /// The dataset of all its records; by default each record is recognized.
     pub dataset: Option<String>,
+    /// How many documents a record may have.
+    pub documents: Documents,
     /// The options of its kind.
     pub options: SourceOptions,
 }
@@ -90,6 +94,8 @@ pub struct CommitConfig {
 pub struct OutputConfig {
     /// Encoded bytes at which a file is closed and the next one begins.
     pub file_bytes: u64,
+    /// Which encodings Parquet files may have.
+    pub encodings: Encodings,
     /// The zstd level of Parquet pages.
     pub zstd_level: i32,
     /// The codec of the raw landing; `None`: there is none.
@@ -140,8 +146,8 @@ pub struct Config {
     pub lake: LakeUrl,
     /// How its objects are stored.
     pub lake_options: LakeOptions,
-    /// Where checkpoints are kept.
-    pub checkpoints: CheckpointsUrl,
+    /// Where checkpoints are kept; see [`Config::checkpoints`].
+    checkpoints: Option<CheckpointsUrl>,
     /// The datasets, compiled.
     pub datasets: Datasets,
     /// Where the pseudonym key is.
@@ -172,6 +178,8 @@ pub struct Overrides {
     /// Whether a worker is configured, which runs the demonstration if there is no source. Commands that look at a lake use
     /// the one that exists.
     pub run: bool,
+    /// Whether the command uses no leases, so that a lake on S3 needs no lease store.
+    pub without_leases: bool,
 }
 
 impl Config {
@@ -187,6 +195,19 @@ impl Config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(problems),
         }
+    }
+
+    /// Where checkpoints are kept.
+    ///
+    /// # Panics
+    /// The configuration was loaded [without leases](Overrides::without_leases), and names no lease store.
+    pub fn checkpoints(&self) -> &CheckpointsUrl {
+        self.checkpoints.as_ref().expect("a command that uses leases is configured with a lease store")
+    }
+
+    /// Whether opening the lease store needs the SDK's settings.
+    pub fn needs_aws_for_leases(&self) -> bool {
+        self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.backend().needs_aws())
     }
 
     /// The folder of the demonstration's records.
@@ -205,7 +226,8 @@ impl Default for Limits {
 impl SourceConfig {
     /// A source with default options.
     pub fn plain(url: SourceUrl) -> Self {
-        SourceConfig { url, name: None, dataset: None, options: SourceOptions::default() }
+        let (documents, options) = (Documents::MANY, SourceOptions::default());
+        SourceConfig { url, name: None, dataset: None, documents, options }
     }
 
     /// The stream's name in the lake, if it does not depend on the machine.

@@ -54,7 +54,7 @@ pub(super) fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Pr
     let ConfigFile { folder, sources, datasets, mut settings } = file;
     override_settings(&mut settings, overrides, problems);
     let (sources, demo) = resolve_sources(sources, overrides, problems);
-    let (lake, checkpoints, key) = resolve_stores(&settings, demo, overrides.run, problems);
+    let (lake, checkpoints, key) = resolve_stores(&settings, demo, overrides, problems);
     check_together(&settings, &lake, problems);
     let datasets = compile(&datasets, &folder, problems)?;
     for source in &sources {
@@ -71,7 +71,7 @@ pub(super) fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Pr
         report(problems, "[anonymize]", message);
     }
     let Settings { lake_options, worker, .. } = settings;
-    Some(Config { sources, demo, lake, lake_options, checkpoints: checkpoints?, datasets, key, worker })
+    Some(Config { sources, demo, lake, lake_options, checkpoints, datasets, key, worker })
 }
 
 fn override_settings(settings: &mut Settings, overrides: &Overrides, problems: &mut Problems) {
@@ -127,15 +127,15 @@ fn resolve_sources(
 fn resolve_stores(
     settings: &Settings,
     demo: bool,
-    run: bool,
+    overrides: &Overrides,
     problems: &mut Problems,
 ) -> (LakeUrl, Option<CheckpointsUrl>, KeySource) {
-    let demo_lake = demo && (run || !Path::new("lake").is_dir());
+    let demo_lake = demo && (overrides.run || !Path::new("lake").is_dir());
     let default = || if demo_lake { Path::new(DEMO).join("lake") } else { PathBuf::from("lake") };
     let lake = settings.lake.clone().unwrap_or_else(|| LakeUrl::local(default()));
     let folder = lake.backend().folder();
     let checkpoints = settings.checkpoints.clone().or_else(|| folder.map(CheckpointsUrl::in_lake));
-    if checkpoints.is_none() && problems.is_empty() {
+    if checkpoints.is_none() && !overrides.without_leases && problems.is_empty() {
         let kind = lake.backend().name();
         let message =
             format!("a lake on {kind} needs a lease store: --checkpoints dynamodb://TABLE, or [checkpoints] url");

@@ -23,16 +23,22 @@ fn every_key_has_a_default() {
     assert!(config.demo);
     assert_eq!(config.sources[0].url, SourceUrl::files("shardlake-demo/records"));
     assert_eq!(config.lake, LakeUrl::local("shardlake-demo/lake"));
-    assert_eq!(config.checkpoints.to_string(), "sqlite://shardlake-demo/lake/_checkpoints.db");
+    assert_eq!(config.checkpoints().to_string(), "sqlite://shardlake-demo/lake/_checkpoints.db");
     assert_eq!(config.key, KeySource::MadeFile("shardlake-demo/lake.pseudonym.key".into()));
     assert_eq!(config.worker.limits.memory, 512 << 20);
     assert_eq!(config.worker.commit.interval, Duration::from_secs(300));
     assert_eq!(config.worker.stop.within, Duration::from_secs(25));
     assert_eq!(
         config.worker.output,
-        OutputConfig { file_bytes: 128 << 20, zstd_level: 1, raw: Some(LineCodec::Gzip(1)), raw_to: RawTo::Lake }
+        OutputConfig {
+            file_bytes: 128 << 20,
+            encodings: Encodings::Compatible,
+            zstd_level: 1,
+            raw: Some(LineCodec::Gzip(1)),
+            raw_to: RawTo::Lake
+        }
     );
-    assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["events", "assessments", "users"]);
+    assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["events", "assessments", "users", "ses", "sms"]);
 }
 
 #[test]
@@ -77,8 +83,11 @@ fn values_out_of_their_bounds_are_refused() {
         ("[commit]\ninterval = \"50ms\"", "interval must be at least 100ms, not 50ms"),
         ("[leases]\nfailover = \"499ms\"", "failover must be at least 500ms, not 499ms"),
         ("[stop]\nwithin = \"500ms\"", "within must be at least 1s, not 500ms"),
+        ("[[source]]\nurl = \"in\"\ndocuments = \"two\"", "documents must be many or one, not 'two'"),
+        ("[[source]]\nurl = \"in\"\ndocuments = \"one\"\narrays = true", "arrays = true needs documents = \"many\""),
         ("[raw]\nlevel = 12", "level must be 1 to 9 for gzip, not 12"),
         ("[raw]\ncodec = \"zstd\"\nlevel = 20", "level must be 1 to 19 for zstd, not 20"),
+        ("[parquet]\nencodings = \"plain\"", "encodings must be compatible or compact, not 'plain'"),
         ("[parquet]\nzstd_level = 0", "zstd_level must be 1 to 19, not 0"),
         ("[lake]\nencryption = \"AES256\"", "[lake] needs url"),
     ] {
@@ -127,6 +136,7 @@ key = "env:SHARDLAKE_KEY"
 enabled = false
 [parquet]
 file_bytes = "64 MiB"
+encodings = "compact"
 zstd_level = 3
 [commit]
 interval = "10s"
@@ -143,7 +153,13 @@ threads = 3
     assert_eq!(config.key, KeySource::Env("SHARDLAKE_KEY".into()));
     assert_eq!(
         config.worker.output,
-        OutputConfig { file_bytes: 64 << 20, zstd_level: 3, raw: None, raw_to: RawTo::Lake }
+        OutputConfig {
+            file_bytes: 64 << 20,
+            encodings: Encodings::Compact,
+            zstd_level: 3,
+            raw: None,
+            raw_to: RawTo::Lake
+        }
     );
     assert_eq!(config.worker.limits.threads, 3);
 
@@ -160,11 +176,12 @@ threads = 3
         threads: Some(1),
         commit_interval: Some("1s".into()),
         run: true,
+        without_leases: false,
     };
     let config = Config::load(&overrides).unwrap();
     assert_eq!(config.sources.len(), 1);
     assert_eq!(config.lake, LakeUrl::local("/other/lake"));
-    assert_eq!(config.checkpoints.to_string(), "sqlite:///data/c.db");
+    assert_eq!(config.checkpoints().to_string(), "sqlite:///data/c.db");
     assert_eq!(config.worker.output.raw, Some(LineCodec::Zstd(1)));
     assert_eq!((config.worker.limits.memory, config.worker.limits.threads), (128 << 20, 1));
     assert_eq!(config.worker.commit.interval, Duration::from_secs(1));
@@ -188,7 +205,7 @@ type = "string"
     let path = folder.path().join("shardlake.toml");
     std::fs::write(&path, "[[dataset]]\nfile = \"mine.toml\"\n").unwrap();
     let config = Config::load(&Overrides { config: Some(path.clone()), ..Overrides::default() }).unwrap();
-    assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["users", "events", "assessments"]);
+    assert_eq!(config.datasets.names().collect::<Vec<_>>(), ["users", "events", "assessments", "ses", "sms"]);
 
     std::fs::write(&path, "[[dataset]]\nfile = \"none.toml\"\n[[source]]\nurl = \"in\"\ndataset = \"orders\"\n")
         .unwrap();
@@ -235,7 +252,7 @@ record_bytes = "900 KiB"
     let s3 = &config.lake_options.s3;
     assert_eq!(s3.encryption, Encryption::Kms { key: Some("alias/lake".into()), bucket_key: true });
     assert_eq!(s3.tags, BTreeMap::from([("team".to_owned(), "data".to_owned())]));
-    assert_eq!(config.checkpoints.to_string(), "dynamodb://shardlake-leases");
+    assert_eq!(config.checkpoints().to_string(), "dynamodb://shardlake-leases");
     assert!(matches!(config.key, KeySource::SecretsManager(_)));
     assert_eq!(config.worker.output.raw_to, RawTo::Firehose { delivery_stream: "raw-landing".into() });
 }
@@ -301,7 +318,7 @@ fn the_effective_configuration_reads_back_as_the_same() {
         "interval = \"5m\"",
         "input_bytes = \"16 GiB\"",
         "within = \"25s\"",
-        "# datasets: events, assessments, users",
+        "# datasets: events, assessments, users, ses, sms",
     ] {
         assert!(first.lines().any(|found| found == line), "{line} is not in:\n{first}");
     }
@@ -326,9 +343,19 @@ fn checked<S: Default>(keys: &[Box<dyn Setting<S>>]) -> Vec<&'static str> {
 
 #[test]
 fn every_key_is_documented_and_accepts_its_own_default() {
-    assert_eq!(checked(&SOURCE.keys), ["consumer", "dataset", "name", "read", "start", "url"]);
+    assert_eq!(
+        checked(&SOURCE.keys),
+        ["arrays", "arrival", "consumer", "dataset", "documents", "name", "read", "start", "url"]
+    );
     assert_eq!(checked(&DATASET.keys), ["file"]);
     for section in SECTIONS.iter() {
         assert!(!checked(&section.keys).is_empty(), "{}", section.name);
     }
+}
+
+#[test]
+fn a_command_that_uses_no_leases_needs_no_lease_store() {
+    let lake = Some("s3://the-lake".to_owned());
+    let config = Config::load(&Overrides { lake, without_leases: true, ..Overrides::default() }).unwrap();
+    assert_eq!((config.lake.to_string().as_str(), config.needs_aws_for_leases()), ("s3://the-lake", false));
 }

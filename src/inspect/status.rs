@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::commit::log::{Log, ObjectTotal};
 use crate::commit::{EdgeTotal, ObjectKind, Totals};
+use crate::source::losses::Loss;
 use crate::source::{Behind, ShardSource};
 
 /// What has been read and committed, and by whom the rest is read.
@@ -30,6 +31,9 @@ pub struct Status {
     /// What passed along the stage graph's edges, in the order of the graph. In JSON it is an object.
     #[serde(serialize_with = "as_object")]
     pub edges: Vec<EdgeStatus>,
+    /// Losses in sources that nobody has accepted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Loss>,
     /// Why commit records could not be read. They are not in the counts.
     pub unreadable: Vec<String>,
 }
@@ -80,6 +84,7 @@ impl Status {
             totals: log.fold.totals,
             objects: log.fold.objects,
             edges,
+            losses: Vec::new(),
             unreadable: log.unreadable.iter().map(ToString::to_string).collect(),
         }
     }

@@ -5,12 +5,13 @@
 //! | every commit record can be read | it is damaged, or another version wrote it |
 //! | each shard's ranges form one chain, from its beginning to where a commit last moved its lease | a commit record is missing, or records were read twice |
 //! | records = rows + dead letters, raw lines = records, objects add up | the record contradicts itself |
+//! | no source has a loss that nobody accepted | bytes were gone before they were read |
 //! | the commit log has every record, and its sums are theirs | a roll-up is wrong |
 //! | every object is there, with its size and checksum | it was deleted or altered |
 //! | a Parquet file's footer names its epoch and its rows | it is another file |
 //! | every visible object belongs to exactly one commit record | it was copied, or an uncommitted one is visible |
 //!
-//! [`check_log`] makes the first two checks only, and reads the commit log instead of every record.
+//! [`check_log`] makes the first three checks only, and reads the commit log instead of every record.
 //!
 //! The audit may run beside workers. It reads leases first and commit records last. So an epoch that is committed meanwhile
 //! is at worst ahead of the leases, and objects of an epoch that is being published are not reported. A list of many pages
@@ -28,6 +29,7 @@ use serde::Serialize;
 use crate::commit::log::{self, Chains, Coverage, Fold, Log, Overlap};
 use crate::commit::{CommitError, Manifest, ObjectKind, Stores, Totals, UnreadableManifest};
 use crate::lake::ObjectKey;
+use crate::source::losses;
 
 pub use fault::Fault;
 
@@ -46,6 +48,8 @@ pub struct Audit {
     pub totals: Totals,
     /// Epochs that are decided and not yet advanced. They are not faults: the next worker finishes them.
     pub pending: u64,
+    /// Losses in sources that somebody has accepted.
+    pub accepted_losses: u64,
     /// What is wrong.
     pub faults: Vec<Fault>,
 }
@@ -83,6 +87,7 @@ async fn scan_log(stores: &Stores) -> Result<Audit, CommitError> {
     audit.objects = log.fold.objects.values().map(|total| total.count).sum();
     audit.bytes = log.fold.objects.values().map(|total| total.bytes).sum();
     audit.check_chains(&log.chains, &log.leases, log.overlaps, log.unreadable);
+    audit.check_losses(stores).await?;
     Ok(audit)
 }
 
@@ -112,6 +117,7 @@ async fn scan_records(stores: &Stores) -> Result<(Audit, Vec<Manifest>), CommitE
     let mut known: BTreeSet<&ObjectKey> =
         records.iter().flat_map(|record| &record.objects).map(|object| &object.key).collect();
     known.extend(in_flight.iter().flat_map(|intent| &intent.objects).map(|object| &object.key));
+    audit.check_losses(stores).await?;
     audit.faults.extend(visible.into_keys().filter(|key| !known.contains(key)).map(|key| Fault::Unknown { key }));
     Ok((audit, records))
 }
@@ -121,6 +127,15 @@ impl Audit {
         let pending: BTreeSet<&str> =
             leases.iter().filter_map(|lease| lease.pending.as_ref()).map(|pending| pending.manifest.as_str()).collect();
         Audit { epochs: fold.epochs, totals: fold.totals.clone(), pending: pending.len() as u64, ..Audit::default() }
+    }
+
+    /// Adds the losses of sources.
+    async fn check_losses(&mut self, stores: &Stores) -> Result<(), CommitError> {
+        let losses = losses::list(&*stores.lake).await?;
+        self.accepted_losses = losses.iter().filter(|(_, then)| then.is_some()).count() as u64;
+        let open = losses.into_iter().filter(|(_, then)| then.is_none());
+        self.faults.extend(open.map(|(loss, _)| Fault::Loss { key: loss.key(), problem: loss.problem }));
+        Ok(())
     }
 
     /// Keeps the faults that a later scan found as well.

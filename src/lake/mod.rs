@@ -18,6 +18,7 @@ mod memory;
 mod retrying;
 mod s3;
 
+mod definitions;
 mod schemas;
 
 pub mod backend;
@@ -37,6 +38,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use definitions::{DefinitionClaims, DefinitionError, Refusal, check_definitions, read_history};
 pub use local::LocalStore;
 pub use memory::{Fault, MemoryStore};
 pub use retrying::Retrying;

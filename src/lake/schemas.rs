@@ -63,6 +63,15 @@ pub async fn number_fields(lake: &dyn ObjectStore, datasets: &mut Datasets) -> R
     Ok(())
 }
 
+/// The ids of every field that a dataset has had in this lake; `None` if it has had none.
+///
+/// # Errors
+/// The lake fails, or the ids cannot be read.
+pub(super) async fn read_field_ids(lake: &dyn ObjectStore, dataset: &str) -> Result<Option<FieldIds>, SchemaError> {
+    let Newest { version, ids } = newest(lake, dataset, 0).await?;
+    Ok((version > 0).then_some(ids))
+}
+
 async fn number_fields_of(
     lake: &dyn ObjectStore,
     datasets: &mut Datasets,

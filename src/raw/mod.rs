@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pipeline::chunk::{Chunk, Framing};
+use pipeline::chunk::Chunk;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -153,18 +153,8 @@ impl Forward {
 
     /// Sends a chunk's records. Waits while too many requests are in progress.
     pub(crate) async fn push(&mut self, chunk: &Chunk) -> Result<(), RawError> {
-        let bytes = chunk.bytes();
-        match chunk.framing() {
-            Framing::Lines { .. } => {
-                for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-                    self.add(line).await?;
-                }
-            }
-            Framing::Records(frames) => {
-                for frame in frames {
-                    self.add(&bytes[frame.bytes.start as usize..frame.bytes.end as usize]).await?;
-                }
-            }
+        for record in chunk.records_received() {
+            self.add(&record).await?;
         }
         Ok(())
     }
@@ -241,6 +231,7 @@ async fn send_all(sink: &dyn RawSink, records: Vec<Vec<u8>>) -> Result<(), RawEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pipeline::chunk::Framing;
     use std::sync::Mutex;
 
     /// Accepts every second record of a batch, and fails every third request.

@@ -3,8 +3,8 @@
 //! Owns: the order in which they are opened, and the checks that come before anything is touched. Does not own: how each kind of
 //! source, lake and lease store is opened (its own backend), what the worker does with them.
 //!
-//! Order: the format of the lake, then whether lake and checkpoints belong together, then the key, then the lake, the sources and
-//! the lease store. Until the key, nothing is written or created.
+//! Order: the format of the lake, whether lake and checkpoints belong together, whether the definitions fit the lake, the key, then
+//! the lake, the sources and the lease store. Until the key, nothing is written or created.
 
 pub mod allocator;
 mod key;
@@ -15,13 +15,14 @@ use std::sync::Arc;
 
 use checkpoints::{LeaseStore, ManifestName, StoreError, StreamIds, StreamName};
 use pipeline::anonymize::PseudonymKey;
+use pipeline::documents::Documents;
 
 use crate::aws::{Aws, Created};
 use crate::clock::SharedClock;
 use crate::commit::{CommitError, LakeMatch, Stores, match_lake};
 use crate::config::{Config, SourceConfig};
 use crate::lake::identity::{self, IdentityError};
-use crate::lake::{LakeError, ObjectStore, SchemaError, number_fields};
+use crate::lake::{DefinitionError, LakeError, ObjectStore, Retrying, SchemaError, number_fields};
 use crate::raw::{RawError, RawSink};
 use crate::retry::RetryPolicy;
 use crate::source::backend::{OpenSource, OpenedSource};
@@ -51,6 +52,9 @@ pub enum OpenError {
     /// The field ids of the lake's datasets.
     #[error(transparent)]
     Schemas(#[from] SchemaError),
+    /// A definition does not fit what the lake has of its dataset, or that cannot be read.
+    #[error(transparent)]
+    Definitions(#[from] DefinitionError),
     /// Lake or leases could not be read to compare them.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -98,6 +102,7 @@ impl OpenError {
             | OpenError::OtherLake { .. }
             | OpenError::SameStream(_)
             | OpenError::Identity(_) => true,
+            OpenError::Definitions(error) => error.is_usage(),
             OpenError::Lake(_)
             | OpenError::Leases(_)
             | OpenError::Source(_)
@@ -156,10 +161,24 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> R
         LakeMatch::NothingCommitted => Ok(false),
         LakeMatch::Same => Ok(true),
         LakeMatch::Other { newest } => {
-            let (checkpoints, lake) = (config.checkpoints.to_string(), config.lake.to_string());
+            let (checkpoints, lake) = (config.checkpoints().to_string(), config.lake.to_string());
             Err(OpenError::OtherLake { checkpoints, lake, newest })
         }
     }
+}
+
+/// Checks that the definitions fit what the lake has of their datasets. Changes nothing. With `consent`, names may change their
+/// meaning.
+///
+/// # Errors
+/// A definition does not fit ([`DefinitionError::Refused`]); the lake has another format, or cannot be read.
+pub async fn check_definitions(config: &Config, aws: Option<&Aws>, consent: bool) -> Result<(), OpenError> {
+    let lake = config.lake.backend().open_existing(&config.lake_options, aws).await?;
+    // A lake that does not exist has no files.
+    let Some(lake) = lake else { return Ok(()) };
+    identity::check_format(&*lake).await?;
+    let lake = Retrying::new(lake, RetryPolicy::CALL);
+    Ok(crate::lake::check_definitions(&lake, &config.datasets, consent).await?)
 }
 
 /// Opens everything that a worker needs. The lake is the first, since its identity may refuse the rest. The fields of the
@@ -176,9 +195,10 @@ pub async fn open(
 ) -> Result<Components, OpenError> {
     let aws = load_aws(config).await;
     let lake = config.lake.backend().open(&config.lake_options, aws.as_ref(), known).await?;
-    identity::claim(&*lake, key.map(key::fingerprint).as_deref()).await?;
+    let retried = Retrying::new(Arc::clone(&lake), RetryPolicy::CALL);
+    identity::claim(&retried, key.map(key::fingerprint).as_deref()).await?;
     let opened = open_sources(config, &lake, clock, complete, aws.as_ref()).await?;
-    let leases = config.checkpoints.backend().open(stream_ids(config, &opened), aws.as_ref()).await?;
+    let leases = config.checkpoints().backend().open(stream_ids(config, &opened), aws.as_ref()).await?;
     let sources = opened.into_iter().map(|opened| opened.source).collect();
     let stores = Stores::new(lake, leases, RetryPolicy::CALL);
     number_fields(&*stores.lake, &mut config.datasets).await?;
@@ -212,8 +232,8 @@ pub async fn open_existing_lake(config: &Config, aws: Option<&Aws>) -> Result<Ar
 /// # Errors
 /// It does not exist or cannot be opened.
 pub async fn open_existing_leases(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn LeaseStore>, OpenError> {
-    let leases = config.checkpoints.backend().open_existing(stream_ids(config, &[]), aws).await?;
-    leases.ok_or_else(|| OpenError::NoLeases { checkpoints: config.checkpoints.to_string() })
+    let leases = config.checkpoints().backend().open_existing(stream_ids(config, &[]), aws).await?;
+    leases.ok_or_else(|| OpenError::NoLeases { checkpoints: config.checkpoints().to_string() })
 }
 
 /// Where raw records go, if not into the lake.
@@ -230,7 +250,7 @@ pub async fn open_raw_sink(config: &Config, aws: Option<&Aws>) -> Result<Option<
 /// The SDK's settings, if anything in the configuration needs them.
 pub async fn load_aws(config: &Config) -> Option<Aws> {
     let needs = config.lake.backend().needs_aws()
-        || config.checkpoints.backend().needs_aws()
+        || config.needs_aws_for_leases()
         || config.key.needs_aws()
         || config.worker.output.raw_to.needs_aws()
         || config.sources.iter().any(|source| source.url.backend().needs_aws());
@@ -263,9 +283,10 @@ pub async fn open_sources(
 ) -> Result<Vec<OpenedSource>, OpenError> {
     let mut sources: Vec<OpenedSource> = Vec::new();
     let record_bytes_max = usize::try_from(config.worker.limits.record_bytes).unwrap_or(usize::MAX);
-    for SourceConfig { url, name, options, .. } in &config.sources {
+    for SourceConfig { url, name, options, documents, .. } in &config.sources {
         let name = name.as_deref();
-        let context = OpenSource { name, options, record_bytes_max, complete, clock, lake, aws };
+        let documents = *documents;
+        let context = OpenSource { name, options, record_bytes_max, documents, complete, clock, lake, aws };
         let opened = url.backend().open(context).await?;
         let stream = opened.source.stream();
         if sources.iter().any(|other| other.source.stream() == stream) {
@@ -284,8 +305,9 @@ pub async fn open_by_name(
 ) -> Option<Arc<dyn ShardSource>> {
     let url = SourceUrl::parse(stream.as_str()).ok()?;
     let options = SourceOptions::default();
-    let (record_bytes_max, complete) = (1, true);
-    let context = OpenSource { name: None, options: &options, record_bytes_max, complete, clock, lake, aws: None };
+    let (record_bytes_max, documents, complete) = (1, Documents::MANY, true);
+    let context =
+        OpenSource { name: None, options: &options, record_bytes_max, documents, complete, clock, lake, aws: None };
     let is_url = url.backend().local_stream_name(None).as_ref() == Some(stream) && !url.backend().needs_aws();
     let source = if is_url { url.backend().open(context).await.ok()?.source } else { return None };
     Some(source)
@@ -316,7 +338,7 @@ pub async fn create_missing(config: &Config, aws: &Aws, shards: u32) -> Result<V
         note(source.url.to_string(), source.url.backend().create(aws, shards).await)?;
     }
     note(config.lake.to_string(), config.lake.backend().create(aws).await)?;
-    let leases = config.checkpoints.backend().create(stream_ids(config, &[]), aws).await;
-    note(config.checkpoints.to_string(), leases)?;
+    let leases = config.checkpoints().backend().create(stream_ids(config, &[]), aws).await;
+    note(config.checkpoints().to_string(), leases)?;
     Ok(done)
 }

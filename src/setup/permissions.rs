@@ -14,7 +14,7 @@ pub async fn try_all(config: &Config, aws: &Aws) -> Vec<Tried> {
     for source in &config.sources {
         source.url.backend().try_permissions(aws, &source.options, &mut trials).await;
     }
-    config.checkpoints.backend().try_permissions(aws, &mut trials).await;
+    config.checkpoints().backend().try_permissions(aws, &mut trials).await;
     config.lake.backend().try_permissions(aws, &mut trials).await;
     config.worker.output.raw_to.try_permissions(aws, &mut trials).await;
     if let KeySource::SecretsManager(id) = &config.key {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use checkpoints::StreamName;
+use pipeline::documents::Documents;
 
 use crate::aws::permissions::Trials;
 use crate::aws::{Aws, Created};
@@ -74,6 +75,8 @@ pub struct OpenSource<'a, Options> {
     pub options: &'a Options,
     /// Bytes that a record may have.
     pub record_bytes_max: usize,
+    /// How many documents a record may have.
+    pub documents: Documents,
     /// Whether the files of a source are complete as they are.
     pub complete: bool,
     /// The time of day.

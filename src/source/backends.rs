@@ -9,7 +9,7 @@ use crate::aws::permissions::Permission;
 use crate::settings::url::Url;
 use crate::settings::{Setting, Within};
 use crate::source::backend::SourceBackend;
-use crate::source::files::backend::FilesUrl;
+use crate::source::files::backend::{self as files, FilesOptions, FilesUrl};
 use crate::source::kinesis::backend::{self as kinesis, KinesisOptions, KinesisUrl};
 
 /// Where records come from.
@@ -26,6 +26,14 @@ pub enum SourceUrl {
 pub struct SourceOptions {
     /// Of a Kinesis stream.
     pub kinesis: KinesisOptions,
+    /// Of files.
+    pub files: FilesOptions,
+}
+
+impl AsRef<FilesOptions> for SourceOptions {
+    fn as_ref(&self) -> &FilesOptions {
+        &self.files
+    }
 }
 
 impl AsRef<KinesisOptions> for SourceOptions {
@@ -74,7 +82,11 @@ pub(crate) fn keys() -> Vec<(&'static str, Box<dyn Setting<SourceOptions>>)> {
             Within { key: Box::new(key), part: |options: &mut SourceOptions| &mut options.kinesis, only: None };
         (KinesisUrl::NAME, Box::new(setting) as Box<dyn Setting<SourceOptions>>)
     });
-    kinesis.collect()
+    let files = files::keys().into_iter().map(|key| {
+        let setting = Within { key: Box::new(key), part: |options: &mut SourceOptions| &mut options.files, only: None };
+        (files::NAME, Box::new(setting) as Box<dyn Setting<SourceOptions>>)
+    });
+    kinesis.chain(files).collect()
 }
 
 /// The permissions that any kind of source may need.

@@ -14,7 +14,9 @@ pub mod backend;
 pub mod backends;
 mod files;
 mod kinesis;
+pub mod losses;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +25,8 @@ use pipeline::chunk::Chunk;
 
 use crate::retry::RetryPolicy;
 
-pub use files::{FileSource, FilesConfig};
+pub(crate) use files::names_sentence;
+pub use files::{Arrival, FileSource, FilesConfig};
 #[cfg(feature = "fuzzing")]
 pub(crate) use kinesis::fuzzing;
 pub use kinesis::{Decode, KinesisConfig, KinesisSource, Limits, Mode, Start};
@@ -80,6 +83,17 @@ pub enum Behind {
     Time(u64),
 }
 
+/// What a source has that was not read, besides what will be read next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceReport {
+    /// The number of files that are not read because of their names, by ending.
+    pub names_not_read: BTreeMap<String, u64>,
+    /// A sentence for each file that was not read to its end, because it is not complete.
+    pub unread: Vec<String>,
+    /// What is wrong with the source, a sentence for each.
+    pub problems: Vec<String>,
+}
+
 /// A source that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
@@ -131,6 +145,11 @@ pub trait ShardSource: Send + Sync + 'static {
 
     /// How much of a shard comes after a position now.
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError>;
+
+    /// What is not read of it, so far.
+    fn report(&self) -> SourceReport {
+        SourceReport::default()
+    }
 }
 
 /// A shard that is being read.

@@ -309,7 +309,8 @@ impl Coordinator {
         let Some(epoch) = self.epochs.take(group) else { return Ok(()) };
         let keys = epoch.keys();
         let manifest = self.epochs.stage(epoch, self.lanes.idle(group)).await?;
-        let end = commit_epoch(&self.config.stores, manifest).await?;
+        let definitions = self.config.definitions.as_ref().map(|claims| (claims, &self.config.lanes.datasets));
+        let end = commit_epoch(&self.config.stores, definitions, manifest).await?;
         if !matches!(end, EpochEnd::Empty) {
             self.catch_up.on_change();
         }

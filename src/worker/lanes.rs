@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use checkpoints::ShardKey;
 use mutations::mutated;
 use pipeline::encode::EncodeError;
-use pipeline::lane::Pushed;
+use pipeline::lane::{DeniedNames, Pushed};
 use tokio::task::JoinSet;
 
 use crate::worker::WorkerError;
@@ -136,6 +136,10 @@ impl Lanes {
         if let Some((key, mut pushed)) = pushed {
             self.buffers.put_back(std::mem::take(&mut pushed.buffer));
             self.progress.records.fetch_add(pushed.records, Ordering::Relaxed);
+            let names = std::mem::take(&mut pushed.denied_names);
+            if names != DeniedNames::default() {
+                self.progress.note(|committed| committed.denied_names.merge(names));
+            }
             epoch.add_pushed(&key, pushed).await?;
         }
         let (row_groups, rest) = encoded?;

@@ -63,7 +63,7 @@ use crate::clock::SharedClock;
 use crate::commit::log::RollUpConfig;
 use crate::commit::{CommitError, Stores};
 use crate::config::WorkerSettings;
-use crate::lake::LakeError;
+use crate::lake::{DefinitionClaims, DefinitionError, LakeError};
 use crate::raw::{RawError, RawSink};
 use crate::settings::units::write_duration;
 use crate::source::ShardSource;
@@ -94,6 +94,8 @@ pub struct WorkerConfig {
     pub encoder: EncoderConfig,
     /// When it writes roll-ups of the commit log.
     pub roll_ups: RollUpConfig,
+    /// Where the lake learns what its files are written with. `None`: it does not.
+    pub definitions: Option<DefinitionClaims>,
     /// Whether to end once every shard has been read to its tip and committed.
     pub until_caught_up: bool,
 }
@@ -107,6 +109,9 @@ pub enum WorkerError {
     /// The lake failed while objects were staged.
     #[error(transparent)]
     Lake(#[from] LakeError),
+    /// A dataset's definition does not fit what the lake has. None of the rows that were made with it is visible.
+    #[error(transparent)]
+    Definitions(#[from] DefinitionError),
     /// The lease store failed.
     #[error(transparent)]
     Leases(#[from] checkpoints::StoreError),
@@ -135,6 +140,13 @@ pub enum WorkerError {
         /// One sentence for each.
         problems: Vec<String>,
     },
+}
+
+impl WorkerError {
+    /// Whether the user can fix it with another configuration.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, WorkerError::Definitions(error) if error.is_usage())
+    }
 }
 
 /// What a worker that was cut off leaves, in words.

@@ -8,6 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use pipeline::lane::DeniedNames;
+
 use crate::commit::{Manifest, ObjectKind, Totals};
 
 /// Counters of a run. Reading them never waits for the worker.
@@ -33,6 +35,9 @@ pub struct Committed {
     pub objects: [(u64, u64); 3],
     /// Partitions that were written to, by dataset. Only a hash of each path is kept, because a worker may see very many.
     pub partitions: BTreeMap<String, HashSet<u64>>,
+    /// Names of keys that no allow-list has, if they are asked for. They are kept in memory only, and are not a part of the
+    /// lake; those of an epoch that is abandoned are here too.
+    pub denied_names: DeniedNames,
     /// Bytes of records.
     pub input_bytes: u64,
     /// Pending epochs of other workers that this one rolled forward.

@@ -170,6 +170,7 @@ pub(super) fn lane_config() -> LaneConfig {
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: 1000,
         hash_seed: 1,
+        denied_names: false,
         datasets,
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commit::Stores;
 use crate::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, StopConfig, WorkerSettings};
 use crate::inspect;
-use crate::lake::{Fault, MemoryStore, ObjectKey, ObjectStore};
+use crate::lake::{DefinitionClaims, Fault, MemoryStore, ObjectKey, ObjectStore};
 use crate::retry::RetryPolicy;
 use crate::worker::testing::{StoppedClock, TestStream, key, lane_config, records_up_to};
 use crate::worker::{Compute, Progress, WorkerConfig, WorkerError, run};
@@ -86,6 +86,7 @@ impl Environment {
             },
             encoder: EncoderConfig::default(),
             roll_ups: crate::commit::log::RollUpConfig::default(),
+            definitions: Some(DefinitionClaims::default()),
             until_caught_up,
         };
         let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));
@@ -285,4 +286,30 @@ async fn a_stop_cuts_off_a_commit_that_hangs_before_its_decision() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_cuts_off_a_commit_that_hangs_after_its_decision() {
     a_commit_that_hangs_is_cut_off("complete_upload", true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_whose_definition_does_not_fit_the_lake_never_become_visible() {
+    let environment = Environment::new(&[("a", 3)], 1);
+    // Another worker has claimed the dataset, after this one compared its definition with the lake.
+    let datasets = lane_config().datasets;
+    let history = String::from_utf8(datasets.history(0).to_bytes()).unwrap();
+    let id = r#"{"forms":["plain"],"sources":["/id"],"types":["string"]}"#;
+    assert!(history.contains(id), "{history}");
+    let other = history.replace(id, &id.replace("string", "int64"));
+    let key = ObjectKey::new("_definitions/orders/00000001.json").unwrap();
+    environment.lake.put_new(&key, other.into()).await.unwrap();
+    let error = environment.start(1, true).task.await.unwrap().unwrap_err();
+    assert!(matches!(error, WorkerError::Definitions(_)) && error.is_usage(), "{error}");
+    assert_eq!(
+        (environment.committed("a"), environment.lake.objects().len()),
+        (0, 1),
+        "nothing but the claim is there"
+    );
+    assert!(environment.lake.list_uploads().await.unwrap().is_empty(), "the uploads are aborted");
+    assert!(environment.leases.rows().iter().all(|row| row.holder.committer().is_none()), "every lease is released");
+    // Whoever has the definition of the lake reads the records.
+    environment.lake.tamper(&key, Some(history.into()));
+    environment.start(2, true).task.await.unwrap().unwrap();
+    assert_eq!(environment.audited_records().await, 3);
 }

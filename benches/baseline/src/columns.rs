@@ -65,14 +65,11 @@ fn data_type(source: &Source) -> DataType {
     match source {
         Source::Scalar(_, leaf) => scalar_type(leaf),
         Source::List(_, leaf) => DataType::List(nullable("element", scalar_type(leaf))),
-        Source::Map(_, leaf) => {
-            let key = Arc::new(Field::new("key", DataType::Utf8, false));
-            let entry = DataType::Struct(Fields::from(vec![key, nullable("value", scalar_type(leaf))]));
-            DataType::Map(Arc::new(Field::new("key_value", entry, false)), false)
-        }
+        Source::Map(_, leaf) => map_of(scalar_type(leaf)),
+        Source::MapOfLists(_, leaf) => map_of(DataType::List(nullable("element", scalar_type(leaf)))),
         Source::Objects { members, .. } => {
             let members = members.iter().map(|(name, leaf)| nullable(name, scalar_type(leaf)));
-            DataType::List(Arc::new(Field::new("element", DataType::Struct(members.collect()), false)))
+            DataType::List(nullable("element", DataType::Struct(members.collect())))
         }
         Source::Struct { members, .. } => {
             DataType::Struct(members.iter().map(|(name, _, leaf)| nullable(name, scalar_type(leaf))).collect())
@@ -83,6 +80,12 @@ fn data_type(source: &Source) -> DataType {
         Source::SubSequence => DataType::Int64,
         Source::Json { .. } | Source::Stream | Source::Shard | Source::Sequence => DataType::Utf8,
     }
+}
+
+fn map_of(value: DataType) -> DataType {
+    let key = Arc::new(Field::new("key", DataType::Utf8, false));
+    let entry = DataType::Struct(Fields::from(vec![key, Arc::new(Field::new("value", value, true))]));
+    DataType::Map(Arc::new(Field::new("key_value", entry, false)), false)
 }
 
 fn scalar_type(leaf: &Leaf) -> DataType {

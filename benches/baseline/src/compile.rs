@@ -3,12 +3,12 @@
 use regex::Regex;
 
 use crate::Error;
-use crate::definition::{Column as ColumnText, Definition, Recognize, Rule, TimeFormat, Type, Unit};
+use crate::definition::{Column as ColumnText, Definition, Form, OnError, Recognize, Rule, Type, Unit};
 use crate::leaf::{Leaf, Output, Transform};
 use crate::plan::{
     Allow, Column, Input, InputKind, Node, Object, Others, Partition, Plan, Read, Source, Time, TimePart, Way,
 };
-use crate::time::{self, DAY_US};
+use crate::time::{DAY_US, TimeFormat, bound};
 
 /// Compiles a definition file.
 pub(crate) fn compile(text: &str) -> Result<Plan, Error> {
@@ -23,8 +23,16 @@ fn compiled(definition: Definition) -> Result<Plan, String> {
         let embedded = Object { embedded: true, ..Object::default() };
         compiler.record.plant(&path(pointer)?, Read::Object(Box::new(embedded)))?;
     }
-    for column in definition.columns {
+    for mut column in definition.columns {
         let in_file = !definition.partition_by.contains(&column.name);
+        let default = definition.on_error.unwrap_or(OnError::Reject);
+        let apply = |of: &mut ColumnText| {
+            of.on_error = of.on_error.or(Some(if of.required { OnError::Reject } else { default }));
+        };
+        column.members.iter_mut().for_each(apply);
+        if in_file {
+            apply(&mut column);
+        }
         compiler.column(column, in_file)?;
     }
     for (name, source) in [
@@ -37,13 +45,12 @@ fn compiled(definition: Definition) -> Result<Plan, String> {
         compiler.columns.push(Column { name: name.to_owned(), source, in_file: true });
     }
     let event = &definition.event_time;
-    let event_time = compiler.time(&event.pointer, event.format)?;
+    let event_time = compiler.time(&event.pointer, &event.format, event.zone.as_deref(), event.accept_text)?;
     let arrival_time = match &definition.arrival_time {
-        Some(field) => Some(compiler.time(&field.pointer, field.format)?),
+        Some(field) => Some(compiler.time(&field.pointer, &field.format, field.zone.as_deref(), field.accept_text)?),
         None => None,
     };
-    let not_before = &event.not_before;
-    let not_before_us = time::parse_rfc3339(not_before).or_else(|| time::parse_date(not_before));
+    let last = |text: &String| bound(text, true);
     let ways = definition.recognize.into_iter().map(way).collect::<Result<Vec<_>, String>>()?;
     for way in &ways {
         // The definition names these keys too.
@@ -58,7 +65,8 @@ fn compiled(definition: Definition) -> Result<Plan, String> {
         record: compiler.record,
         slots: compiler.slots,
         event_time,
-        not_before_us: not_before_us.ok_or_else(|| format!("not_before: '{not_before}'"))?,
+        not_before_us: bound(&event.not_before, false)?,
+        not_after_us: event.not_after.as_ref().map_or(Ok(i64::MAX), last)?,
         ahead_max_us: hours_to_us(event.ahead_max_hours),
         arrival_time,
         columns: compiler.columns,
@@ -83,11 +91,13 @@ impl Compiler {
         self.slots - 1
     }
 
-    fn time(&mut self, pointer: &str, format: TimeFormat) -> Result<Time, String> {
+    fn time(&mut self, pointer: &str, form: &Form, zone: Option<&str>, accept_text: bool) -> Result<Time, String> {
         let slot = self.slot();
-        let input = Input { kind: time_input(format), accept_text: false };
+        let kind = time_input(form);
+        let input =
+            Input { kind, accept_text, accept_number: false, accept_bool: false, round: false, is_lenient: false };
         self.record.plant(&path(pointer)?, Read::Scalars(vec![(slot, input)]))?;
-        Ok(Time { slot, format })
+        Ok(Time { slot, format: TimeFormat::new(form.clone(), zone, false)? })
     }
 
     fn column(&mut self, mut column: ColumnText, in_file: bool) -> Result<(), String> {
@@ -117,9 +127,10 @@ impl Compiler {
     /// A column that reads a field of the record.
     fn read(&mut self, path: &[String], mut column: ColumnText) -> Result<Source, String> {
         let slot = self.slot();
+        let is_lenient = is_lenient(&column);
         match column.kind {
             Type::Json => {
-                self.record.plant(path, Read::Json(slot))?;
+                self.record.plant(path, Read::Json(slot, is_lenient))?;
                 Ok(Source::Json { slot, required: column.required })
             }
             Type::List if column.members.is_empty() => {
@@ -135,19 +146,22 @@ impl Compiler {
                     plant_scalar(&mut element, &member_path(&member)?, leaves.len(), &member)?;
                     leaves.push((member.name.clone(), leaf(member.kind, &member)?));
                 }
-                self.record.plant(path, Read::Objects { slot, element, width: leaves.len() })?;
+                self.record.plant(path, Read::Objects { slot, element, width: leaves.len(), is_lenient })?;
                 Ok(Source::Objects { slot, required: column.required, members: leaves })
             }
             Type::Map => {
                 let value = column.value.ok_or("a map needs value")?;
+                let of_lists = value == Type::List;
+                let value = if of_lists { column.element.ok_or("a list needs element")? } else { value };
                 let (input, leaf) = (input(value, &column), leaf(value, &column)?);
-                let others = Others::Map { slot, value: input, allow: Allow::new(column.allow) };
+                let others = Others::Map { slot, value: input, of_lists, allow: Allow::new(column.allow) };
                 let node = Node { others, ..Node::default() };
-                self.record.plant(path, Read::Object(Box::new(Object { node, ..Object::default() })))?;
-                Ok(Source::Map(slot, leaf))
+                let object = Object { node, is_strict: !is_lenient, ..Object::default() };
+                self.record.plant(path, Read::Object(Box::new(object)))?;
+                Ok(if of_lists { Source::MapOfLists(slot, leaf) } else { Source::Map(slot, leaf) })
             }
             Type::Struct => {
-                let object = Object { presence: Some(slot), ..Object::default() };
+                let object = Object { presence: Some(slot), is_strict: !is_lenient, ..Object::default() };
                 self.record.plant(path, Read::Object(Box::new(object)))?;
                 let mut members = Vec::new();
                 for member in column.members {
@@ -190,7 +204,7 @@ fn kept(members: Vec<ColumnText>) -> impl Iterator<Item = ColumnText> {
 
 fn plant_scalar(node: &mut Node, path: &[String], slot: usize, column: &ColumnText) -> Result<(), String> {
     let read = match column.kind {
-        Type::Json => Read::Json(slot),
+        Type::Json => Read::Json(slot, is_lenient(column)),
         kind => Read::Scalars(vec![(slot, input(kind, column))]),
     };
     node.plant(path, read)
@@ -236,16 +250,20 @@ fn computed(from: &str, kind: Type) -> Result<Source, String> {
     })
 }
 
-fn time_input(format: TimeFormat) -> InputKind {
-    match format {
-        TimeFormat::Rfc3339 | TimeFormat::Date => InputKind::Text,
-        TimeFormat::EpochMs => InputKind::Int,
-        TimeFormat::EpochS => InputKind::Float,
+fn is_lenient(column: &ColumnText) -> bool {
+    column.on_error == Some(OnError::Null)
+}
+
+fn time_input(form: &Form) -> InputKind {
+    match form {
+        Form::Rfc3339 | Form::Date | Form::Pattern(_) => InputKind::Text,
+        Form::EpochMs | Form::EpochUs | Form::EpochNs => InputKind::Int,
+        Form::EpochS => InputKind::Float,
     }
 }
 
-fn time_format(kind: Type, column: &ColumnText) -> TimeFormat {
-    column.format.unwrap_or(if kind == Type::Date32 { TimeFormat::Date } else { TimeFormat::Rfc3339 })
+fn form(kind: Type, column: &ColumnText) -> Form {
+    column.format.clone().unwrap_or(if kind == Type::Date32 { Form::Date } else { Form::Rfc3339 })
 }
 
 fn input(kind: Type, column: &ColumnText) -> Input {
@@ -255,10 +273,11 @@ fn input(kind: Type, column: &ColumnText) -> Input {
         Type::Float64 => InputKind::Float,
         Type::Decimal(digits) => InputKind::Decimal(digits),
         Type::Bool => InputKind::Bool,
-        Type::Date32 | Type::Timestamp => time_input(time_format(kind, column)),
+        Type::Date32 | Type::Timestamp => time_input(&form(kind, column)),
         _ => InputKind::Text,
     };
-    Input { kind, accept_text: column.accept_text }
+    let ColumnText { accept_text, accept_number, accept_bool, round, .. } = *column;
+    Input { kind, accept_text, accept_number, accept_bool, round, is_lenient: is_lenient(column) }
 }
 
 fn leaf(kind: Type, column: &ColumnText) -> Result<Leaf, String> {
@@ -287,7 +306,10 @@ fn leaf(kind: Type, column: &ColumnText) -> Result<Leaf, String> {
     };
     Ok(Leaf {
         output,
-        format: time_format(kind, column),
+        format: TimeFormat::new(form(kind, column), column.zone.as_deref(), column.day.as_deref() == Some("written"))?,
+        is_lenient: is_lenient(column),
+        not_before_us: column.not_before.as_ref().map_or(Ok(i64::MIN), |text| bound(text, false))?,
+        not_after_us: column.not_after.as_ref().map_or(Ok(i64::MAX), |text| bound(text, true))?,
         required: column.required,
         min: column.min,
         max: column.max,

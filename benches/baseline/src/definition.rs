@@ -19,8 +19,17 @@ pub(crate) struct Definition {
     pub(crate) partition_by: Vec<String>,
     #[serde(default)]
     pub(crate) embedded: Vec<String>,
+    pub(crate) on_error: Option<OnError>,
     #[serde(rename = "column")]
     pub(crate) columns: Vec<Column>,
+}
+
+/// What a value costs that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnError {
+    Reject,
+    Null,
 }
 
 /// One way to recognize a record of the dataset: all conditions hold.
@@ -58,9 +67,13 @@ impl OneOrMany {
 pub(crate) struct EventTime {
     pub(crate) pointer: String,
     #[serde(default)]
-    pub(crate) format: TimeFormat,
+    pub(crate) format: Form,
+    pub(crate) zone: Option<String>,
+    #[serde(default)]
+    pub(crate) accept_text: bool,
     #[serde(default = "year_2010")]
     pub(crate) not_before: String,
+    pub(crate) not_after: Option<String>,
     #[serde(default = "one_day")]
     pub(crate) ahead_max_hours: f64,
 }
@@ -71,18 +84,38 @@ pub(crate) struct EventTime {
 pub(crate) struct TimeField {
     pub(crate) pointer: String,
     #[serde(default)]
-    pub(crate) format: TimeFormat,
+    pub(crate) format: Form,
+    pub(crate) zone: Option<String>,
+    #[serde(default)]
+    pub(crate) accept_text: bool,
 }
 
 /// How a time is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum TimeFormat {
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub(crate) enum Form {
     #[default]
     Rfc3339,
-    EpochMs,
     EpochS,
+    EpochMs,
+    EpochUs,
+    EpochNs,
     Date,
+    Pattern(String),
+}
+
+impl From<String> for Form {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "rfc3339" => Form::Rfc3339,
+            "epoch_s" => Form::EpochS,
+            "epoch_ms" => Form::EpochMs,
+            "epoch_us" => Form::EpochUs,
+            "epoch_ns" => Form::EpochNs,
+            "date" => Form::Date,
+            _ => Form::Pattern(name),
+        }
+    }
 }
 
 /// A column, or a field of a struct (which has fewer keys).
@@ -96,7 +129,9 @@ pub(crate) struct Column {
     pub(crate) from: Option<String>,
     #[serde(rename = "type")]
     pub(crate) kind: Type,
-    pub(crate) format: Option<TimeFormat>,
+    pub(crate) format: Option<Form>,
+    pub(crate) zone: Option<String>,
+    pub(crate) day: Option<String>,
     pub(crate) element: Option<Type>,
     pub(crate) value: Option<Type>,
     #[serde(default, rename = "field")]
@@ -105,6 +140,13 @@ pub(crate) struct Column {
     pub(crate) required: bool,
     #[serde(default)]
     pub(crate) accept_text: bool,
+    #[serde(default)]
+    pub(crate) accept_number: bool,
+    #[serde(default)]
+    pub(crate) accept_bool: bool,
+    #[serde(default)]
+    pub(crate) round: bool,
+    pub(crate) on_error: Option<OnError>,
     #[serde(default, rename = "unique")]
     _unique: bool,
     #[serde(rename = "personal")]
@@ -114,6 +156,8 @@ pub(crate) struct Column {
     pub(crate) allow: Vec<String>,
     pub(crate) min: Option<f64>,
     pub(crate) max: Option<f64>,
+    pub(crate) not_before: Option<String>,
+    pub(crate) not_after: Option<String>,
     pub(crate) min_length: Option<usize>,
     pub(crate) max_length: Option<usize>,
     pub(crate) one_of: Option<Vec<String>>,

@@ -4,8 +4,8 @@ use regex::Regex;
 
 use crate::anonymize::{self, Pseudonyms};
 use crate::code::Code;
-use crate::definition::{Digits, TimeFormat};
-use crate::time::{DAY_US, time_of};
+use crate::definition::Digits;
+use crate::time::{DAY_US, TimeFormat, day_of, time_of};
 use crate::value::Value;
 
 /// A value's type in the file.
@@ -29,6 +29,10 @@ pub(crate) struct Leaf {
     /// The format, if it is a time.
     pub(crate) format: TimeFormat,
     pub(crate) required: bool,
+    /// Whether a value that does not fit is null.
+    pub(crate) is_lenient: bool,
+    pub(crate) not_before_us: i64,
+    pub(crate) not_after_us: i64,
     pub(crate) min: Option<f64>,
     pub(crate) max: Option<f64>,
     /// Lengths in Unicode characters.
@@ -56,15 +60,34 @@ pub(crate) enum Transform {
 impl Leaf {
     /// Checks a value and transforms it.
     pub(crate) fn apply(&self, value: &mut Value, pseudonyms: &Pseudonyms) -> Result<(), Code> {
+        let applied = self.applied(value, pseudonyms);
+        if applied.is_err() && self.is_lenient {
+            *value = Value::Null;
+            return Ok(());
+        }
+        applied
+    }
+
+    fn applied(&self, value: &mut Value, pseudonyms: &Pseudonyms) -> Result<(), Code> {
         match value {
             Value::Null if self.required => return Err(Code::MissingField),
             Value::Null | Value::Bool(_) => {}
-            _ if matches!(self.output, Output::Date32 | Output::Timestamp) => {
-                let mut us = time_of(value, self.format)?;
+            _ if self.output == Output::Date32 => {
+                let day = day_of(value, &self.format)?;
+                if day < self.not_before_us.div_euclid(DAY_US) || day > self.not_after_us.div_euclid(DAY_US) {
+                    return Err(Code::OutOfRange);
+                }
+                *value = Value::Int(day);
+            }
+            _ if self.output == Output::Timestamp => {
+                let mut us = time_of(value, &self.format)?;
+                if us < self.not_before_us || us > self.not_after_us {
+                    return Err(Code::OutOfRange);
+                }
                 if let Transform::TruncateTime(unit) = self.transform {
                     us -= us.rem_euclid(unit);
                 }
-                *value = Value::Int(if self.output == Output::Date32 { us.div_euclid(DAY_US) } else { us });
+                *value = Value::Int(us);
             }
             Value::Int(number) => {
                 #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 
-use crate::definition::{Digits, TimeFormat};
+use crate::definition::Digits;
 use crate::leaf::Leaf;
+use crate::time::TimeFormat;
 
 /// The most keys of one object that a definition may name.
 pub(crate) const FIELDS_MAX: usize = 256;
@@ -22,6 +23,7 @@ pub(crate) struct Plan {
     pub(crate) slots: usize,
     pub(crate) event_time: Time,
     pub(crate) not_before_us: i64,
+    pub(crate) not_after_us: i64,
     pub(crate) ahead_max_us: i64,
     pub(crate) arrival_time: Option<Time>,
     pub(crate) columns: Vec<Column>,
@@ -37,7 +39,7 @@ pub(crate) struct Way {
 }
 
 /// A time: its slot and its format.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Time {
     pub(crate) slot: usize,
     pub(crate) format: TimeFormat,
@@ -64,13 +66,15 @@ pub(crate) enum Read {
     /// Nothing; the key is only known.
     Nothing,
     Scalars(Vec<(usize, Input)>),
-    Json(usize),
+    /// Whether a value of a wrong type is null, if fields inside it are read too.
+    Json(usize, bool),
     List(usize, Input),
     /// A list of objects. Each element fills `width` slots of its own.
     Objects {
         slot: usize,
         element: Node,
         width: usize,
+        is_lenient: bool,
     },
     Object(Box<Object>),
 }
@@ -83,6 +87,8 @@ pub(crate) struct Object {
     pub(crate) presence: Option<usize>,
     /// The slot for the object's text.
     pub(crate) json: Option<usize>,
+    /// Whether a column of the object itself rejects a value of a wrong type.
+    pub(crate) is_strict: bool,
     /// Whether it may be inside a string.
     pub(crate) embedded: bool,
 }
@@ -95,7 +101,7 @@ pub(crate) enum Others {
     /// Collected as JSON.
     Collected { slot: usize, allow: Allow },
     /// The entries of a map.
-    Map { slot: usize, value: Input, allow: Allow },
+    Map { slot: usize, value: Input, of_lists: bool, allow: Allow },
 }
 
 /// How a scalar is read.
@@ -104,6 +110,28 @@ pub(crate) struct Input {
     pub(crate) kind: InputKind,
     /// Whether a number or boolean may be a string.
     pub(crate) accept_text: bool,
+    /// Whether a text may be a number, or a boolean.
+    pub(crate) accept_number: bool,
+    pub(crate) accept_bool: bool,
+    /// Whether a decimal is rounded.
+    pub(crate) round: bool,
+    /// Whether a value that does not fit is null.
+    pub(crate) is_lenient: bool,
+}
+
+impl Read {
+    /// Whether a value of a wrong type is null.
+    pub(crate) fn is_lenient(&self) -> bool {
+        match self {
+            Read::Nothing => true,
+            Read::Scalars(inputs) => inputs.iter().all(|(_, input)| input.is_lenient),
+            Read::Json(_, is_lenient) | Read::Objects { is_lenient, .. } => *is_lenient,
+            Read::List(_, input) => input.is_lenient,
+            Read::Object(object) => {
+                !object.is_strict && object.node.fields.values().all(|field| field.read.is_lenient())
+            }
+        }
+    }
 }
 
 /// The JSON type of a scalar.
@@ -149,6 +177,7 @@ pub(crate) enum Source {
     Scalar(usize, Leaf),
     List(usize, Leaf),
     Map(usize, Leaf),
+    MapOfLists(usize, Leaf),
     Objects { slot: usize, required: bool, members: Vec<(String, Leaf)> },
     Struct { presence: usize, required: bool, members: Vec<(String, usize, Leaf)> },
     Json { slot: usize, required: bool },
@@ -208,13 +237,16 @@ fn merge(old: Read, new: Read) -> Option<Read> {
     Some(match (old, new) {
         (Read::Nothing, read) | (read, Read::Nothing) => read,
         (Read::Scalars(old), Read::Scalars(new)) => Read::Scalars([old, new].concat()),
-        (Read::Json(slot), Read::Object(mut object)) | (Read::Object(mut object), Read::Json(slot)) => {
+        (Read::Json(slot, is_lenient), Read::Object(mut object))
+        | (Read::Object(mut object), Read::Json(slot, is_lenient)) => {
             object.json = Some(slot);
+            object.is_strict |= !is_lenient;
             Read::Object(object)
         }
         (Read::Object(mut old), Read::Object(new)) => {
             old.presence = old.presence.or(new.presence);
             old.embedded |= new.embedded;
+            old.is_strict |= new.is_strict;
             if !matches!(new.node.others, Others::Ignored) {
                 old.node.others = new.node.others;
             }

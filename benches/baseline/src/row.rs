@@ -40,20 +40,21 @@ impl Row {
 
     /// The times of the record, if they are within bounds. `arrival_ms` is the source's arrival time.
     pub(crate) fn times(&self, plan: &Plan, arrival_ms: i64) -> Result<Times, Code> {
-        let arrival = plan.arrival_time.filter(|time| self.slots[time.slot] != Value::Null);
+        let arrival = plan.arrival_time.as_ref().filter(|time| self.slots[time.slot] != Value::Null);
         let arrival_us = match arrival {
-            Some(time) => time_of(&self.slots[time.slot], time.format)?,
+            Some(time) => time_of(&self.slots[time.slot], &time.format)?,
             None => arrival_ms.saturating_mul(1000),
         };
         let event = &self.slots[plan.event_time.slot];
         if *event == Value::Null {
             return Err(Code::MissingField);
         }
-        let event_us = time_of(event, plan.event_time.format)?;
+        let event_us = time_of(event, &plan.event_time.format)?;
         // The bounds are whole milliseconds: a time is within them if its millisecond is.
         let last_us =
             arrival_us.div_euclid(1000).saturating_mul(1000).saturating_add(plan.ahead_max_us).saturating_add(999);
-        if event_us < plan.not_before_us || event_us > last_us {
+        let is_late = event_us.div_euclid(1000) > plan.not_after_us.div_euclid(1000);
+        if event_us < plan.not_before_us || event_us > last_us || is_late {
             return Err(Code::EventTimeOutOfBounds);
         }
         Ok(Times { event_us, arrival_us })
@@ -74,7 +75,10 @@ impl Row {
 fn column_value(source: &Source, slots: &mut [Value], pseudonyms: &Pseudonyms) -> Result<Value, Code> {
     let mut take = |slot: usize| std::mem::take(&mut slots[slot]);
     let (mut value, required) = match source {
-        Source::Scalar(slot, leaf) | Source::List(slot, leaf) | Source::Map(slot, leaf) => (take(*slot), leaf.required),
+        Source::Scalar(slot, leaf)
+        | Source::List(slot, leaf)
+        | Source::Map(slot, leaf)
+        | Source::MapOfLists(slot, leaf) => (take(*slot), leaf.required),
         Source::Objects { slot, required, .. } | Source::Json { slot, required } => (take(*slot), *required),
         Source::Struct { presence, required, members } => {
             let value = match take(*presence) {
@@ -95,6 +99,13 @@ fn column_value(source: &Source, slots: &mut [Value], pseudonyms: &Pseudonyms) -
         }
         (Source::Map(_, leaf), Value::Map(entries)) => {
             entries.iter_mut().try_for_each(|(_, value)| leaf.apply(value, pseudonyms))?;
+        }
+        (Source::MapOfLists(_, leaf), Value::Map(entries)) => {
+            for (_, list) in entries {
+                if let Value::List(elements) = list {
+                    elements.iter_mut().try_for_each(|element| leaf.apply(element, pseudonyms))?;
+                }
+            }
         }
         (Source::Struct { members, .. }, Value::Struct(values)) => {
             members.iter().zip(values).try_for_each(|((_, _, leaf), value)| leaf.apply(value, pseudonyms))?;

@@ -43,8 +43,9 @@ impl Walk {
             }
             match &node.others {
                 Others::Collected { allow, .. } if allow.allows(&key) => collected.push((key, value)),
-                Others::Map { allow, value: input, .. } if allow.allows(&key) => {
-                    entries.push((key, self.scalar(value, *input)));
+                Others::Map { allow, value: input, of_lists, .. } if allow.allows(&key) => {
+                    let value = if *of_lists { self.list(value, *input) } else { self.scalar(value, *input) };
+                    entries.push((key, value));
                 }
                 _ => {}
             }
@@ -69,23 +70,27 @@ impl Walk {
                 }
                 slots[*last] = self.scalar(value, *last_input);
             }
-            (Read::Json(slot), value) => {
+            (Read::Json(slot, _), value) => {
                 let mut text = String::new();
                 value.write(&mut text);
                 slots[*slot] = Value::Text(text);
             }
-            (Read::List(slot, input), Json::List(elements)) => {
-                slots[*slot] = Value::List(elements.into_iter().map(|element| self.scalar(element, *input)).collect());
-            }
-            (Read::Objects { slot, element: node, width }, Json::List(elements)) => {
+            (Read::List(slot, input), value @ Json::List(_)) => slots[*slot] = self.list(value, *input),
+            (Read::Objects { slot, element: node, width, is_lenient }, Json::List(elements)) => {
                 let mut list = Vec::with_capacity(elements.len());
                 for element in elements {
                     let mut values = vec![Value::Null; *width];
                     match element {
-                        Json::Object(members) => self.object(node, members, &mut values),
+                        Json::Object(members) => {
+                            self.object(node, members, &mut values);
+                            list.push(Value::Struct(values));
+                            continue;
+                        }
+                        Json::Null => {}
+                        _ if *is_lenient => {}
                         _ => self.note(Code::WrongType),
                     }
-                    list.push(Value::Struct(values));
+                    list.push(Value::Null);
                 }
                 slots[*slot] = Value::List(list);
             }
@@ -100,7 +105,23 @@ impl Walk {
                     _ => self.note(Code::BadEmbeddedJson),
                 }
             }
+            _ if read.is_lenient() => {}
             _ => self.note(Code::WrongType),
+        }
+    }
+
+    /// A list of scalars.
+    fn list(&mut self, value: Json, input: Input) -> Value {
+        match value {
+            Json::List(elements) => {
+                Value::List(elements.into_iter().map(|element| self.scalar(element, input)).collect())
+            }
+            Json::Null => Value::Null,
+            _ if input.is_lenient => Value::Null,
+            _ => {
+                self.note(Code::WrongType);
+                Value::Null
+            }
         }
     }
 
@@ -118,6 +139,13 @@ impl Walk {
         let read = match (input.kind, value) {
             (_, Json::Null) => Ok(Value::Null),
             (InputKind::Text, Json::Text(text)) => Ok(Value::Text(text)),
+            (InputKind::Text, Json::Bool(value)) if input.accept_bool => Ok(Value::Text(value.to_string())),
+            (InputKind::Text, Json::Whole(number)) if input.accept_number => Ok(Value::Text(number.to_string())),
+            (InputKind::Text, Json::Number(text)) if input.accept_number => Ok(Value::Text(text)),
+            (InputKind::Text, Json::Double(_)) if input.accept_number => {
+                self.inexact = true;
+                Ok(Value::Null)
+            }
             (InputKind::Bool, Json::Bool(value)) => Ok(Value::Bool(value)),
             (InputKind::Bool, Json::Text(text)) if input.accept_text => match text.as_str() {
                 "true" => Ok(Value::Bool(true)),
@@ -125,29 +153,31 @@ impl Walk {
                 _ => Err(Code::WrongType),
             },
             (InputKind::Int | InputKind::Float, Json::Text(text)) if input.accept_text => {
-                strict::number(&text).ok_or(Code::WrongType).and_then(|number| self.number(&number, input.kind))
+                strict::number(&text).ok_or(Code::WrongType).and_then(|number| self.number(&number, input))
             }
             (InputKind::Decimal(_), Json::Text(text)) => {
-                strict::number(&text).ok_or(Code::WrongType).and_then(|number| self.number(&number, input.kind))
+                strict::number(&text).ok_or(Code::WrongType).and_then(|number| self.number(&number, input))
             }
             (
                 InputKind::Int | InputKind::Float | InputKind::Decimal(_),
                 number @ (Json::Whole(_) | Json::Double(_) | Json::Number(_)),
-            ) => self.number(&number, input.kind),
+            ) => self.number(&number, input),
             _ => Err(Code::WrongType),
         };
         read.unwrap_or_else(|code| {
-            self.note(code);
+            if !input.is_lenient {
+                self.note(code);
+            }
             Value::Null
         })
     }
 
-    fn number(&mut self, number: &Json, kind: InputKind) -> Result<Value, Code> {
-        match (kind, number) {
+    fn number(&mut self, number: &Json, input: Input) -> Result<Value, Code> {
+        match (input.kind, number) {
             (InputKind::Int, Json::Whole(number)) => Ok(Value::Int(*number)),
             (InputKind::Int, Json::Number(text)) => whole(text, 0).map(Value::Int),
-            (InputKind::Decimal(digits), Json::Whole(number)) => decimal(&number.to_string(), digits),
-            (InputKind::Decimal(digits), Json::Number(text)) => decimal(text, digits),
+            (InputKind::Decimal(digits), Json::Whole(number)) => decimal(&number.to_string(), digits, input.round),
+            (InputKind::Decimal(digits), Json::Number(text)) => decimal(text, digits, input.round),
             (InputKind::Int | InputKind::Decimal(_), Json::Double(_)) => {
                 self.inexact = true;
                 Ok(Value::Null)
@@ -178,12 +208,31 @@ fn object_text(members: &[(String, Json)]) -> Value {
 }
 
 /// The exact value of a JSON number, in units of its last digit.
-fn decimal(text: &str, digits: Digits) -> Result<Value, Code> {
-    let units = whole(text, digits.scale.into())?;
+fn decimal(text: &str, digits: Digits, round: bool) -> Result<Value, Code> {
+    let units = match whole(text, digits.scale.into()) {
+        Err(Code::WrongType) if round => rounded(text, digits.scale.into())?,
+        units => units?,
+    };
     if units.to_string().trim_start_matches('-').len() > usize::from(digits.precision) && units != 0 {
         return Err(Code::OutOfRange);
     }
     Ok(Value::Int(units))
+}
+
+/// The value of a JSON number times 10^`places`, rounded to the nearest whole number, from the middle away from zero.
+fn rounded(text: &str, places: i64) -> Result<i64, Code> {
+    let (sign, magnitude) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let (mantissa, exponent) = magnitude.split_once(['e', 'E']).unwrap_or((magnitude, "0"));
+    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = [integer, fraction].concat();
+    // The point of the result is after this many digits.
+    let exponent = exponent.parse().unwrap_or(if exponent.starts_with('-') { -1_000_000 } else { 1_000_000 });
+    let point = i64::try_from(integer.len()).unwrap_or(i64::MAX) + places + exponent;
+    let Ok(point) = usize::try_from(point) else { return Ok(0) };
+    let padded: String = digits.chars().chain(std::iter::repeat('0')).take(point + 1).collect();
+    let (before, after) = padded.split_at(point);
+    let before: i64 = if before.is_empty() { 0 } else { before.parse().map_err(|_| Code::OutOfRange)? };
+    Ok(sign * before.saturating_add(i64::from(after >= "5")))
 }
 
 /// The exact value of a JSON number times 10^`places`, if it is whole.
@@ -221,7 +270,16 @@ mod tests {
             ("0.001", Err(Code::WrongType)),
             ("1e-2", Ok(Value::Int(1))),
         ] {
-            assert_eq!(decimal(text, digits), expected, "{text}");
+            assert_eq!(decimal(text, digits, false), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn decimals_are_rounded_where_the_definition_says_so() {
+        for (text, expected) in
+            [("0.125", 13), ("-0.125", -13), ("0.1249999", 12), ("4e-3", 0), ("5e-3", 1), ("9e-99", 0)]
+        {
+            assert_eq!(decimal(text, Digits { precision: 18, scale: 2 }, true), Ok(Value::Int(expected)), "{text}");
         }
     }
 

@@ -20,6 +20,7 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use checkpoints::{Position, ShardId};
 use pipeline::chunk::Framing;
+use pipeline::documents::Documents;
 use shardlake::clock::SystemClock;
 use shardlake::lake::MemoryStore;
 use shardlake::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, Read, ShardSource, Start};
@@ -101,6 +102,7 @@ async fn source(canned: &Canned, decode: Decode) -> Result<KinesisSource, Proble
         start: Start::TrimHorizon,
         mode: Mode::Polling,
         record_bytes_max: BYTES_MAX,
+        documents: Documents::MANY,
         decode,
         limits: Limits { between_reads: Duration::ZERO, bytes_per_second: u64::MAX },
         clock: Arc::new(SystemClock),

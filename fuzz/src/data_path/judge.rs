@@ -25,13 +25,14 @@ impl Verdict {
             Code::NotJson | Code::Truncated | Code::MultipleDocuments | Code::TrailingBytes | Code::UnpairedSurrogate
         );
         match self {
-            Verdict::NotUtf8 => code == Code::NotUtf8,
-            Verdict::NotJson => grammar,
-            Verdict::NotAnObject => code == Code::NotAnObject,
+            // Random bytes that begin as gzip data does are never whole.
+            Verdict::NotUtf8 => matches!(code, Code::NotUtf8 | Code::DamagedGzip),
+            Verdict::NotJson => grammar || code == Code::DamagedGzip,
+            Verdict::NotAnObject => matches!(code, Code::NotAnObject | Code::DamagedGzip),
             Verdict::Object => {
                 let of_bytes = grammar
                     || matches!(code, Code::NotUtf8 | Code::NotAnObject | Code::TooDeep)
-                    || matches!(code, Code::TooLarge | Code::DamagedFile | Code::BrokenAggregate);
+                    || matches!(code, Code::TooLarge | Code::DamagedFile | Code::DamagedGzip | Code::BrokenAggregate);
                 !(of_bytes || is_assigned && code == Code::UnknownDataset)
             }
             Verdict::Deep => code != Code::NotUtf8,
@@ -44,6 +45,15 @@ pub(crate) fn verdict(record: &[u8]) -> Verdict {
     let document = unwrapped(record);
     let document = document.as_deref().unwrap_or(record);
     let Ok(text) = std::str::from_utf8(document) else { return Verdict::NotUtf8 };
+    // UTF-16 of ASCII characters, or half of a line end of it.
+    if document == b"\0" {
+        return Verdict::NotUtf8;
+    }
+    if let [a, b, c, d, ..] = document
+        && ((a | c) == 0 && b.min(d) > &0 || (b | d) == 0 && a > &0 && c > &0)
+    {
+        return Verdict::NotUtf8;
+    }
     if depth(document) > DEPTH_SURE {
         return Verdict::Deep;
     }

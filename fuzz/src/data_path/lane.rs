@@ -72,6 +72,7 @@ pub(crate) fn config(datasets: Datasets, assigned: Option<usize>, record_bytes_m
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max,
         hash_seed: 42,
+        denied_names: false,
         datasets,
     }
 }

@@ -16,8 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use pipeline::chunk::{Chunk, Damage, Framing};
-use pipeline::dataset::{Datasets, DefinitionText, LookupTable, SchemaFormat, shipped};
+use pipeline::dataset::{Datasets, DefinitionHistory, DefinitionText, LookupTable, SchemaFormat, shipped};
 use pipeline::dead_letter::code::Code;
+use pipeline::documents::{Documents, cut};
 use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::LaneConfig;
 
@@ -51,9 +52,11 @@ thread_local! {
         RefCell::new(Encoder::new(&shipped_config().datasets, &EncoderConfig::default()).expect("zstd has a level 1"));
 }
 
-/// Lines of JSON, of any dataset: all lines in one chunk, and then each line in a chunk of its own.
+/// Lines of JSON, of any dataset: all lines in one chunk, and then each line in a chunk of its own. Then the same text as documents
+/// that may span lines.
 pub fn record(data: &[u8]) {
     let config = shipped_config();
+    many(config, data);
     let base = 1_000;
     let lines = judge::lines(data);
     let sent: Vec<Sent<'_>> = lines
@@ -76,6 +79,33 @@ pub fn record(data: &[u8]) {
             "dead letters depend on how records are divided into chunks"
         );
     }
+}
+
+/// Documents of a text, which may span lines: in one chunk, and in chunks as a source cuts them that reads some bytes at a time.
+fn many(config: &Arc<LaneConfig>, data: &[u8]) {
+    let chunk = |begin: usize, end: usize| {
+        let framing = Framing::Lines { base: 1_000 + begin as u64 };
+        lane::chunk(data[begin..end].to_vec(), framing).with_documents(Documents::MANY)
+    };
+    let step = data.first().map_or(1, |first| usize::from(*first) + 1);
+    let (mut begin, mut have, mut chunks) = (0, 0, Vec::new());
+    while begin < data.len() {
+        have = (have + step).min(data.len());
+        let end = match cut(&data[begin..have], Documents::MANY) {
+            Some(end) => begin + end,
+            None if have == data.len() => have,
+            None => continue,
+        };
+        chunks.push(chunk(begin, end));
+        begin = end;
+    }
+    let together = ENCODER.with_borrow_mut(|encoder| lane::run(config, encoder, vec![chunk(0, data.len())]));
+    let apart = ENCODER.with_borrow_mut(|encoder| lane::run(config, encoder, chunks));
+    let found = together.rows.len() + together.dead_letters.len();
+    assert_eq!(together.records, found as u64, "a record is lost");
+    assert_eq!(together.rows, apart.rows, "rows depend on where a text is cut");
+    assert_eq!(together.dead_letters, apart.dead_letters, "dead letters depend on where a text is cut");
+    assert_eq!(together.raw, apart.raw, "raw lines depend on where a text is cut");
 }
 
 /// A frame of [`records`].
@@ -245,6 +275,10 @@ fn use_datasets(datasets: Datasets, text: &str) {
         }
     }
     assert_eq!(datasets.version(0).len(), 64);
+    let history = datasets.history(0);
+    let stored = DefinitionHistory::from_bytes(history.dataset(), &history.to_bytes()).expect("a history reads back");
+    assert_eq!(stored, history);
+    assert!(datasets.changes(0, &stored).is_empty(), "a definition fits its own files");
     let config = Arc::new(lane::config(datasets, Some(0), usize::MAX));
     for drawn in [config.graph.text(None), config.graph.mermaid(), config.graph.dot()] {
         assert!(drawn.contains("decode"));

@@ -78,6 +78,7 @@ fn assert_counts(manifest: &Manifest) {
         &mut manifest.totals.rows.values().chain(manifest.totals.dead_letters.values()).copied(),
         &mut manifest.edges.values().map(|edge| edge.0),
         &mut manifest.edges.values().map(|edge| edge.1),
+        &mut manifest.totals.nulled_values.values().copied(),
         &mut manifest.totals.denied_keys.values().copied(),
         &mut manifest.totals.raw_lines.into_iter(),
     ] {

@@ -19,13 +19,24 @@ pub(super) fn append(
     plan: &Plan,
     batch: &MicroBatch<'_>,
     values: &mut [Values],
-    shapes: &mut [Packed],
+    (shapes, presence): (&mut [Packed], &mut [Packed]),
     buffers: &mut Buffers,
 ) {
     let Buffers { dense, order, block, .. } = buffers;
     let MicroBatch { records, slots, chunk, .. } = batch;
     for (shape, planned) in plan.shapes.iter().enumerate() {
-        append_shape(slots, shape, planned.kind, records.len(), &mut shapes[shape], order, block);
+        let (owners, owner_order) = match planned.within {
+            None => (records.len(), None),
+            Some(outer) => {
+                let elements = order_elements(slots, outer, records.len(), order, block);
+                (slots.element_count(outer) as usize, Some(elements))
+            }
+        };
+        let owner_order = owner_order.as_deref().unwrap_or(order);
+        let count = append_shape(slots, shape, planned.kind, owners, &mut shapes[shape], owner_order, block);
+        if planned.kind == ShapeKind::Objects {
+            append_presence(slots, shape, records.len(), &mut presence[shape], (order, count), block);
+        }
     }
     let mut element_order = (usize::MAX, Vec::new());
     for ((leaf, values), dense) in plan.leaves.iter().zip(values).zip(dense) {
@@ -35,7 +46,7 @@ pub(super) fn append(
         let bytes = (*chunk, slots.scratch.as_slice());
         if let Some(shape) = leaf.nest.repeated() {
             if element_order.0 != shape {
-                element_order = (shape, order_elements(slots, shape, records.len(), order, block));
+                element_order = (shape, element_order_of(plan, slots, shape, records.len(), order, block));
             }
             append_leaf(values, dense, &element_order.1, bytes, block);
         } else if let (LeafSource::Sequence, Values::Sequences { numbers, texts, is_text }) =
@@ -118,7 +129,8 @@ fn append_sequences(
     !all_numbers
 }
 
-/// One block of a shape: for each row, its elements' end in the block, doubled, plus one if it is present.
+/// One block of a shape: for each row (or element of the map that has the lists), its elements' end in the block, doubled,
+/// plus one if it is present. Returns how many elements there are.
 fn append_shape(
     slots: &Slots,
     shape: ShapeId,
@@ -127,25 +139,64 @@ fn append_shape(
     into: &mut Packed,
     order: &[u32],
     buffers: &mut BlockBuffers,
-) {
+) -> usize {
     let BlockBuffers { values, of_record, .. } = buffers;
     if slots.shapes[shape].is_empty() {
-        return into.push_constant(0, order.len());
+        into.push_constant(0, order.len());
+        return 0;
     }
     element_counts(slots, shape, records, of_record);
     values.clear();
     let mut end = 0;
     for record in order {
         let (first, count) = of_record[*record as usize];
-        if kind == ShapeKind::Repeated {
+        if kind != ShapeKind::Struct {
             end += i64::from(count);
         }
         values.push(end << 1 | i64::from(first != ABSENT));
     }
     into.push(values, None);
+    usize::try_from(end).unwrap_or(0)
 }
 
-/// The elements of a shape in the order of the rows.
+/// One block of the structs of a list: for each of them, 1, or 0 if it is null. `count` is their number.
+fn append_presence(
+    slots: &Slots,
+    shape: ShapeId,
+    records: usize,
+    into: &mut Packed,
+    (order, count): (&[u32], usize),
+    buffers: &mut BlockBuffers,
+) {
+    let nulls = &slots.null_elements[shape];
+    if nulls.is_empty() {
+        return into.push_constant(1, count);
+    }
+    let elements = order_elements(slots, shape, records, order, buffers);
+    buffers.values.clear();
+    buffers.values.extend(elements.iter().map(|element| i64::from(nulls.binary_search(element).is_err())));
+    into.push(&buffers.values, None);
+}
+
+/// The elements of a shape in the order of the rows; of lists in a map, in the order of the map's elements.
+fn element_order_of(
+    plan: &Plan,
+    slots: &Slots,
+    shape: ShapeId,
+    records: usize,
+    order: &[u32],
+    buffers: &mut BlockBuffers,
+) -> Vec<u32> {
+    match plan.shapes[shape].within {
+        None => order_elements(slots, shape, records, order, buffers),
+        Some(outer) => {
+            let owners = order_elements(slots, outer, records, order, buffers);
+            order_elements(slots, shape, slots.element_count(outer) as usize, &owners, buffers)
+        }
+    }
+}
+
+/// The elements of a shape in the order of its owners, which are records or elements of a map.
 fn order_elements(
     slots: &Slots,
     shape: ShapeId,

@@ -3,7 +3,9 @@
 //! Owns: the comparison of one value. Does not own: the constraints (`plan`), what happens to a value that breaks one
 //! (`validate`).
 
+use crate::columns::times::InvalidTime;
 use crate::dataset::plan::{Checks, TextChecks};
+use crate::dead_letter::code::{Code, Reason};
 
 impl Checks {
     #[inline]
@@ -11,6 +13,16 @@ impl Checks {
         #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 are not written by hand")]
         let value = value as f64;
         self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
+    }
+
+    /// A time that is not before the first one and not after the last one; in microseconds, or days of a date.
+    #[inline]
+    pub(super) fn bounded(&self, time: i64) -> Result<i64, InvalidTime> {
+        match self.times {
+            Some((first, _)) if time < first => Err((Code::OutOfRange, Some(Reason::TimeTooEarly))),
+            Some((_, last)) if time > last => Err((Code::OutOfRange, Some(Reason::TimeTooLate))),
+            _ => Ok(time),
+        }
     }
 
     /// Whether they hold for a whole number of 10^-scale. Only the comparison is one of doubles: it is exact up to 15 digits.

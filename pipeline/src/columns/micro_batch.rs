@@ -9,7 +9,7 @@
 use crate::chunk::Source;
 use crate::columns::partition::PartitionId;
 use crate::dataset::plan::{Plan, Spot};
-use crate::dead_letter::code::Code;
+use crate::dead_letter::code::{Code, Reason};
 use crate::decode::scan::Rejection;
 use crate::decode::slots::{Buffer, Slot, Slots};
 
@@ -50,7 +50,13 @@ pub(crate) struct MicroBatch<'b> {
 /// Rejects a record; the first rejection counts.
 #[cold]
 pub(crate) fn reject(rejection: &mut Option<Rejection>, code: Code, spot: Spot) {
-    rejection.get_or_insert(Rejection { code, spot });
+    rejection.get_or_insert(Rejection::new(code, spot));
+}
+
+/// Rejects a record, and says what exactly is wrong.
+#[cold]
+pub(crate) fn reject_because(rejection: &mut Option<Rejection>, code: Code, spot: Spot, reason: Option<Reason>) {
+    rejection.get_or_insert(Rejection { code, spot, reason });
 }
 
 /// What the stages compute from a micro-batch. Kept for the next one, so that nothing is allocated again.

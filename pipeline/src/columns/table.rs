@@ -28,8 +28,11 @@ const ROWS_TO_JUDGE: usize = 10_000;
 pub(crate) struct Table {
     pub(crate) plan: Arc<Plan>,
     pub(crate) values: Vec<Values>,
-    /// For each shape and row: its elements' end in the block, doubled, plus one if the shape is there.
+    /// For each shape and row: its elements' end in the block, doubled, plus one if the shape is there. Lists in a map have
+    /// the map's elements for rows.
     pub(crate) shapes: Vec<Packed>,
+    /// For each list of structs and each of its structs: 1, or 0 if it is null.
+    pub(crate) presence: Vec<Packed>,
     pub(crate) partitions: Partitions,
     pub(crate) runs: Vec<Run>,
     pub(crate) rows: usize,
@@ -44,6 +47,7 @@ impl Table {
         Table {
             values: plan.leaves.iter().map(|leaf| Values::new(leaf, false, seed)).collect(),
             shapes: plan.shapes.iter().map(|_| Packed::default()).collect(),
+            presence: plan.shapes.iter().map(|_| Packed::default()).collect(),
             partitions: Partitions::new(&plan.partitions),
             runs: Vec::new(),
             rows: 0,
@@ -66,7 +70,7 @@ impl Table {
         if buffers.order.is_empty() {
             return;
         }
-        block::append(plan, micro_batch, values, &mut self.shapes, buffers);
+        block::append(plan, micro_batch, values, (&mut self.shapes, &mut self.presence), buffers);
         self.rows += buffers.order.len();
         self.blocks += 1;
     }
@@ -79,7 +83,7 @@ impl Table {
     /// Memory held by the rows and what belongs to them.
     pub(crate) fn memory(&self) -> usize {
         let values: usize = self.values.iter().map(Values::memory).sum();
-        let shapes: usize = self.shapes.iter().map(Packed::memory).sum();
+        let shapes: usize = self.shapes.iter().chain(&self.presence).map(Packed::memory).sum();
         let runs = self.runs.capacity() * size_of::<Run>();
         values + shapes + runs + self.partitions.memory() + self.joins.memory()
     }

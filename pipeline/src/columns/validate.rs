@@ -5,19 +5,20 @@
 //! (`times`), whether a value keeps a constraint (`constraints`).
 //!
 //! A constraint of a text column is checked once for each distinct value, if the column has a dictionary.
+//!
+//! A value that breaks a constraint rejects its record, or is null and counted, as the definition says.
 
 use crate::columns::intern::WARM_VALUES;
 use crate::columns::leaf::{Dictionary, Values};
-use crate::columns::micro_batch::{Buffers, Dense, MicroBatch, append, reject};
-use crate::columns::times::{time_of, times};
+use crate::columns::micro_batch::{Buffers, Dense, MicroBatch, append, reject, reject_because};
+use crate::columns::times::{InvalidTime, day_of, time_of, times};
 use crate::dataset::input_kind::InputKind;
-use crate::dataset::plan::{Leaf, LeafId, LeafSource, Nest, Plan, ShapeId, Spot};
+use crate::dataset::plan::{InputId, Leaf, LeafId, LeafSource, MapInputs, Nest, Plan, ShapeId, Spot, Unknown};
 use crate::dataset::types::ScalarType;
 use crate::dead_letter::code::Code;
 use crate::decode::scan::Rejection;
-use crate::decode::slots::{Slot, Slots};
+use crate::decode::slots::{ShapeSlot, Slot, Slots};
 use crate::decode::text;
-use crate::time::DAY_US;
 
 /// Fills the times and the dense values of every leaf that reads an input.
 pub(super) fn validate(plan: &Plan, batch: &mut MicroBatch<'_>, values: &mut [Values], buffers: &mut Buffers) {
@@ -38,24 +39,67 @@ pub(super) fn validate(plan: &Plan, batch: &mut MicroBatch<'_>, values: &mut [Va
             unknown_fields(slots, input, rejections.len(), chunk, dense);
             continue;
         }
-        let repeated = leaf.nest.repeated();
-        let count = repeated.map_or(rejections.len(), |shape| slots.element_count(shape) as usize);
-        let owners: Vec<_> = repeated.map(|shape| slots.shapes[shape].clone()).unwrap_or_default();
-        let owner = |index: u32| {
-            if repeated.is_none() {
-                return index as usize;
-            }
-            let after = owners.partition_point(|slot| slot.first <= index);
-            // Elements are numbered through, so the last shape that begins at or before it and is not empty owns it.
-            owners[..after].iter().rfind(|slot| slot.count > 0).map_or(0, |slot| slot.record as usize)
-        };
-        let note = &mut |index, code| reject(&mut rejections[owner(index)], code, Spot::Leaf(number));
-        let mut column = Column { leaf, chunk, count, dense, reject: note };
+        let count = leaf.nest.repeated().map_or(rejections.len(), |shape| slots.element_count(shape) as usize);
+        let mut faults = Vec::new();
+        let mut column = Column { leaf, chunk, count, dense, faults: &mut faults };
         column.fill(plan.inputs[input].kind, &mut values[number], input, slots);
+        for Fault { index, invalid: (code, reason) } in faults {
+            let record = record_of(plan, slots, leaf.nest, index);
+            let spot = spot_of(plan, slots, chunk, number, index);
+            if leaf.is_lenient {
+                #[expect(clippy::cast_possible_truncation, reason = "a micro-batch is small")]
+                slots.note_null(spot, record as u32);
+            } else {
+                reject_because(&mut rejections[record], code, spot, reason);
+            }
+        }
         if leaf.required && slots.inputs[input].len() < count {
-            missing(leaf, number, &slots.inputs[input], slots, count, &owner, rejections);
+            missing(plan, number, input, slots, count, rejections);
         }
     }
+}
+
+/// A value that does not keep a constraint.
+struct Fault {
+    /// The number of its record or element.
+    index: u32,
+    invalid: InvalidTime,
+}
+
+/// The number of the record that has an element of a leaf, or is one.
+fn record_of(plan: &Plan, slots: &Slots, nest: Nest, index: u32) -> usize {
+    let Some(shape) = nest.repeated() else { return index as usize };
+    let owner = owner_of(&slots.shapes[shape], index);
+    plan.shapes[shape].within.map_or(owner, |outer| owner_of(&slots.shapes[outer], owner)) as usize
+}
+
+/// The owner of an element: elements are numbered through, so the last list that begins at or before it and is not empty.
+fn owner_of(shapes: &[ShapeSlot], index: u32) -> u32 {
+    let after = shapes.partition_point(|slot| slot.first <= index);
+    shapes[..after].iter().rfind(|slot| slot.count > 0).map_or(0, |slot| slot.record)
+}
+
+/// Where a value of a leaf is in the record. For a value of a map, that includes the entry of the allow-list.
+#[cold]
+fn spot_of(plan: &Plan, slots: &Slots, chunk: &[u8], leaf: LeafId, index: u32) -> Spot {
+    let element = match plan.leaves[leaf].nest {
+        Nest::MapValue(_) => index,
+        Nest::MapListElement { lists, .. } => owner_of(&slots.shapes[lists], index),
+        _ => return Spot::Leaf(leaf),
+    };
+    let LeafSource::Input(input) = plan.leaves[leaf].source else { return Spot::Leaf(leaf) };
+    let map = plan.nodes.iter().find_map(|node| match &node.unknown {
+        Unknown::Map(map) if map.value == input => Some(map),
+        _ => None,
+    });
+    let entry = map.and_then(|MapInputs { key, allow, .. }| {
+        let keys = &slots.inputs[*key];
+        let slot = keys.get(keys.binary_search_by_key(&element, |slot| slot.index).ok()?)?;
+        let mut name = Vec::new();
+        text::unescape(slot.bytes(chunk, &slots.scratch), &mut name);
+        allow.find(if slot.is_escaped() { &name } else { slot.bytes(chunk, &slots.scratch) })
+    });
+    entry.map_or(Spot::Leaf(leaf), |entry| Spot::Entry(input, entry))
 }
 
 /// One leaf of a micro-batch.
@@ -65,11 +109,16 @@ struct Column<'c> {
     /// How many records or elements there are.
     count: usize,
     dense: &'c mut Dense,
-    /// Called for each value that is rejected: its record's or element's number, and why.
-    reject: &'c mut dyn FnMut(u32, Code),
+    /// The values that do not keep a constraint.
+    faults: &'c mut Vec<Fault>,
 }
 
 impl Column<'_> {
+    #[cold]
+    fn violated(&mut self, index: u32) {
+        self.faults.push(Fault { index, invalid: (Code::ConstraintViolated, None) });
+    }
+
     /// Turns the slots of an input into the dense values of the leaf.
     fn fill(&mut self, kind: InputKind, values: &mut Values, input: usize, slots: &mut Slots) {
         self.dense.absent = slots.inputs[input].is_empty();
@@ -111,7 +160,7 @@ impl Column<'_> {
                     dictionary.rejected.push(!checks.hold(bytes));
                 }
                 if dictionary.rejected[value as usize - 1] {
-                    (self.reject)(slot.index, Code::ConstraintViolated);
+                    self.violated(slot.index);
                     continue;
                 }
             }
@@ -120,27 +169,31 @@ impl Column<'_> {
     }
 
     fn numbers(&mut self, list: &[Slot], scratch: &[u8]) {
-        let Dense { values, valid, .. } = self.dense;
+        let Column { leaf, chunk, count, dense, faults } = self;
+        let Dense { values, valid, .. } = &mut **dense;
         values.clear();
         valid.clear();
         // Without gaps there is one slot for each record, in order.
-        let complete = list.len() == self.count;
-        values.resize(self.count, 0);
+        let complete = list.len() == *count;
+        values.resize(*count, 0);
         if !complete {
-            valid.resize(self.count, false);
+            valid.resize(*count, false);
         }
         for slot in list {
-            let value = match number(self.leaf, *slot, self.chunk, scratch) {
-                Ok(value) => value,
-                Err(code) => {
-                    (self.reject)(slot.index, code);
-                    0
+            match number(leaf, *slot, chunk, scratch) {
+                Ok(value) => {
+                    values[slot.index as usize] = value;
+                    if !complete {
+                        valid[slot.index as usize] = true;
+                    }
                 }
-            };
-            values[slot.index as usize] = value;
-            if !complete {
-                valid[slot.index as usize] = true;
+                Err(invalid) => faults.push(Fault { index: slot.index, invalid }),
             }
+        }
+        if complete && !faults.is_empty() {
+            // A fault is null, or its record is rejected.
+            valid.resize(*count, true);
+            faults.iter().for_each(|fault| valid[fault.index as usize] = false);
         }
     }
 
@@ -156,7 +209,7 @@ impl Column<'_> {
                 bytes = &unescaped;
             }
             if self.leaf.checks.text.as_ref().is_some_and(|checks| !checks.hold(bytes)) {
-                (self.reject)(slot.index, Code::ConstraintViolated);
+                self.violated(slot.index);
                 continue;
             }
             let plain = if slot.is_escaped() { append(scratch, &unescaped, slot.index) } else { *slot };
@@ -166,45 +219,47 @@ impl Column<'_> {
 }
 
 #[inline]
-fn number(leaf: &Leaf, slot: Slot, chunk: &[u8], scratch: &[u8]) -> Result<i64, Code> {
-    match leaf.data_type {
+fn number(leaf: &Leaf, slot: Slot, chunk: &[u8], scratch: &[u8]) -> Result<i64, InvalidTime> {
+    let holds = match &leaf.data_type {
         // The number from which a rule makes a string.
-        ScalarType::Int32 | ScalarType::Int64 | ScalarType::String => {
-            let value = slot.value.cast_signed();
-            if leaf.checks.holds(value) { Ok(value) } else { Err(Code::OutOfRange) }
-        }
+        ScalarType::Int32 | ScalarType::Int64 | ScalarType::String => leaf.checks.holds(slot.value.cast_signed()),
         ScalarType::Float64 => {
             let value = f64::from_bits(slot.value);
             let below = leaf.checks.min.is_some_and(|min| value < min);
             let above = leaf.checks.max.is_some_and(|max| value > max);
-            if below || above { Err(Code::OutOfRange) } else { Ok(slot.value.cast_signed()) }
+            !below && !above
         }
-        ScalarType::Decimal { scale, .. } => {
-            let value = slot.value.cast_signed();
-            if leaf.checks.hold_decimal(value, scale) { Ok(value) } else { Err(Code::OutOfRange) }
-        }
-        ScalarType::Bool => Ok(slot.value.cast_signed()),
-        ScalarType::Date32(format) => Ok(time_of(slot, format, chunk, scratch)?.div_euclid(DAY_US)),
-        ScalarType::Timestamp(format) => time_of(slot, format, chunk, scratch),
-        ScalarType::Json => Err(Code::WrongType),
-    }
+        ScalarType::Decimal { scale, .. } => leaf.checks.hold_decimal(slot.value.cast_signed(), *scale),
+        ScalarType::Bool => true,
+        ScalarType::Date32(format) => return leaf.checks.bounded(day_of(slot, format, chunk, scratch)?),
+        ScalarType::Timestamp(format) => return leaf.checks.bounded(time_of(slot, format, chunk, scratch)?),
+        ScalarType::Json => return Err((Code::WrongType, None)),
+    };
+    if holds { Ok(slot.value.cast_signed()) } else { Err((Code::OutOfRange, None)) }
 }
 
 /// Rejects the records in which a required leaf has no value.
 fn missing(
-    leaf: &Leaf,
+    plan: &Plan,
     number: LeafId,
-    list: &[Slot],
+    input: InputId,
     slots: &Slots,
     count: usize,
-    owner: &dyn Fn(u32) -> usize,
     rejections: &mut [Option<Rejection>],
 ) {
+    let nest = plan.leaves[number].nest;
     let mut present = vec![false; count];
-    list.iter().for_each(|slot| present[slot.index as usize] = true);
-    let mut report = |index: u32| reject(&mut rejections[owner(index)], Code::MissingField, Spot::Leaf(number));
-    match leaf.nest {
-        // A struct that is absent does not miss its fields.
+    slots.inputs[input].iter().for_each(|slot| present[slot.index as usize] = true);
+    if let Nest::InElement(shape) = nest {
+        // A struct that is null does not miss its fields.
+        slots.null_elements[shape].iter().for_each(|element| present[*element as usize] = true);
+    }
+    let mut report = |index: u32| {
+        let record = record_of(plan, slots, nest, index);
+        reject(&mut rejections[record], Code::MissingField, Spot::Leaf(number));
+    };
+    match nest {
+        // Neither does a struct that is absent.
         Nest::InStruct(shape) => {
             slots.shapes[shape]
                 .iter()

@@ -7,13 +7,12 @@
 
 use std::collections::HashMap;
 
-use crate::dataset::definition::{Column, Definition, FieldRules, Kind, Member, Source, TimePart};
+use crate::dataset::definition::{Column, Definition, EventTime, FieldRules, Kind, Member, OnError, Source, TimePart};
 use crate::dataset::pattern::Pattern;
 use crate::dataset::personal::looks_personal;
 use crate::dataset::plan::Partition;
 use crate::dataset::pointer::Pointer;
 use crate::dataset::rule::{Rule, invalid_pattern};
-use crate::dataset::time_format::TimeFormat;
 use crate::dataset::types::ScalarType;
 use crate::layout::{DATE_PARTS, RESERVED_DATASETS};
 use crate::toml_reader::{At, Problem, Problems, Scalar, nearest};
@@ -132,6 +131,7 @@ impl Checker<'_> {
         if computed && (column.field.required || column.field.anonymize.is_some()) {
             self.report(line, format!("'{name}' is computed: required and anonymize do not apply"));
         }
+        self.on_error(name, line, definition.partition_by.value.contains(name), computed, &column.field);
         if computed && is_constrained(&column.field) {
             self.report(line, format!("'{name}' is computed: constraints and hints do not apply"));
         }
@@ -161,7 +161,9 @@ impl Checker<'_> {
                 }
                 self.value(name, line, pointer, *kind, &column.field);
             }
-            (Source::Pointer(pointer), Kind::Map(kind)) => self.map(name, line, pointer, *kind, &column.field),
+            (Source::Pointer(pointer), Kind::Map(kind) | Kind::MapOfLists(kind)) => {
+                self.map(name, line, pointer, *kind, &column.field);
+            }
             (Source::Pointer(pointer), Kind::Struct(members) | Kind::ListOfStructs(members)) => {
                 self.members(name, line, pointer, members);
             }
@@ -207,11 +209,24 @@ impl Checker<'_> {
                 self.report(member.name.line, format!("two fields of '{name}' are named '{}'", member.name.value));
             }
             let path = format!("{name}.{}", member.name.value);
+            self.on_error(&path, member.name.line, false, false, &member.field);
             self.value(&path, member.name.line, &above.join(&member.pointer), member.kind, &member.field);
         }
         if members.iter().all(|member| member.field.is_dropped()) {
             self.report(line, format!("every field of '{name}' is dropped: drop the column itself"));
         }
+    }
+
+    /// Checks what a value costs that does not fit: it can be null only where a null can stand.
+    fn on_error(&mut self, name: &str, line: usize, is_partition: bool, is_computed: bool, rules: &FieldRules) {
+        let Some(at) = &rules.on_error else { return };
+        let why_not = match at.value {
+            _ if is_computed => "is computed: on_error does not apply",
+            OnError::Null if rules.required => "is required: a value that does not fit rejects the record",
+            OnError::Null if is_partition => "is a partition: a value that does not fit rejects the record",
+            _ => return,
+        };
+        self.report(line, format!("'{name}' {why_not}"));
     }
 
     fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarType, rules: &FieldRules) {
@@ -264,8 +279,26 @@ impl Checker<'_> {
         if rules.unique && !text {
             self.report(line, format!("'{name}': unique is a hint for strings"));
         }
-        if rules.accept_text && !number && kind != ScalarType::Bool {
+        let is_number_time =
+            matches!(kind, ScalarType::Date32(format) | ScalarType::Timestamp(format) if !format.form.is_text());
+        if rules.accept_text && !number && kind != ScalarType::Bool && !is_number_time {
             self.report(line, format!("'{name}': accept_text is for numbers and booleans that come as strings"));
+        }
+        if rules.round && !matches!(kind, ScalarType::Decimal { .. }) {
+            self.report(line, format!("'{name}': round is for decimals"));
+        }
+        if (rules.accept_number || rules.accept_bool) && !text {
+            self.report(line, format!("'{name}': accept_number and accept_bool are for strings"));
+        }
+        for bound in [&rules.not_before, &rules.not_after].into_iter().flatten() {
+            if !kind.is_time() {
+                self.report(bound.line, format!("'{name}' is not a time: not_before and not_after do not apply"));
+            }
+        }
+        if let (Some(first), Some(last)) = (&rules.not_before, &rules.not_after)
+            && first.value > last.value
+        {
+            self.report(last.line, format!("'{name}': not_after is before not_before"));
         }
     }
 
@@ -296,7 +329,12 @@ impl Checker<'_> {
             self.report(rule.line, format!("'{name}': {problem}"));
         }
         if let Some(wanted) = rule.value.applies_to().filter(|wanted| *wanted != kind.spec().name) {
-            self.report(rule.line, format!("'{name}': this rule makes a {wanted}; set type = \"{wanted}\""));
+            let hint = if kind.is_number() && wanted == "string" && rule.value.input().is_none() {
+                ", and accept_number = true if the values are numbers"
+            } else {
+                ""
+            };
+            self.report(rule.line, format!("'{name}': this rule makes a {wanted}; set type = \"{wanted}\"{hint}"));
         }
     }
 
@@ -330,11 +368,21 @@ impl Checker<'_> {
 
     fn times(&mut self, definition: &Definition) {
         let fields = [Some(&definition.event_time.field), definition.arrival_time.as_ref()];
+        let EventTime { not_before_ms, not_after_ms, .. } = definition.event_time;
+        if not_before_ms > not_after_ms {
+            self.report(definition.event_time.field.pointer.line, "[event_time] not_after is before not_before");
+        }
         for field in fields.into_iter().flatten() {
-            if field.format == TimeFormat::Date && field.pointer != definition.event_time.field.pointer {
+            if !field.format.form.has_time() && field.pointer != definition.event_time.field.pointer {
                 self.report(
                     field.pointer.line,
                     "an arrival time needs a time of day: use rfc3339, epoch_ms or epoch_s",
+                );
+            }
+            if field.accept_text && field.format.form.is_text() {
+                self.report(
+                    field.pointer.line,
+                    "accept_text is for numbers that come as strings; this format is a text",
                 );
             }
         }
@@ -343,9 +391,11 @@ impl Checker<'_> {
 
 /// Whether the column has constraints, or hints about its values.
 fn is_constrained(rules: &FieldRules) -> bool {
-    let bounds = rules.min.is_some() || rules.max.is_some();
+    let numbers = rules.min.is_some() || rules.max.is_some();
+    let times = rules.not_before.is_some() || rules.not_after.is_some();
     let lengths = rules.min_length.is_some() || rules.max_length.is_some();
-    bounds || lengths || rules.one_of.is_some() || rules.pattern.is_some() || rules.unique || rules.accept_text
+    let accepts = rules.round || rules.accept_text || rules.accept_number || rules.accept_bool;
+    numbers || times || lengths || accepts || rules.one_of.is_some() || rules.pattern.is_some() || rules.unique
 }
 
 const NAME_RULE: &str = "use lower-case letters, digits and '_', starting with a letter, 64 at most";

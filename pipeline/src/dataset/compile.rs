@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::dataset::check::INGEST_COLUMNS;
 use crate::dataset::definition::{Column, Definition, FieldRules, Kind, Member, Source, TimeField};
-use crate::dataset::input_kind::InputKind;
+use crate::dataset::input_kind::{InputKind, Reading};
 use crate::dataset::keys::AllowList;
 use crate::dataset::lookup::LookupTable;
 use crate::dataset::pattern::Pattern;
@@ -21,10 +21,11 @@ use crate::dataset::plan::{
 };
 use crate::dataset::pointer::Pointer;
 use crate::dataset::recognize::Markers;
-use crate::dataset::time_format::TimeFormat;
+use crate::dataset::time_format::{TimeForm, TimeFormat};
 use crate::dataset::tree::{Draft, Target};
 use crate::dataset::types::ScalarType;
 use crate::layout::DATE_PARTS;
+use crate::time::DAY_US;
 use crate::toml_reader::{At, Problem, Problems, Scalar};
 
 /// Reads the lookup table of a file and key column; `Err`: a sentence that says why this failed.
@@ -53,6 +54,7 @@ pub(crate) fn compile(
         input: compiler.time_input(&definition.event_time.field),
         format: definition.event_time.field.format,
         not_before_ms: definition.event_time.not_before_ms,
+        not_after_ms: definition.event_time.not_after_ms,
         ahead_max_ms: definition.event_time.ahead_max_ms,
     };
     let arrival_time = definition.arrival_time.as_ref().map(|field| (compiler.time_input(field), field.format));
@@ -127,30 +129,33 @@ impl Compiler<'_> {
         message.into_iter().for_each(|message| self.report(0, message));
     }
 
-    fn read(&mut self, line: usize, pointer: &Pointer, target: Target) {
-        if let Err(message) = self.draft.add(pointer, target) {
+    /// Reads a target at a pointer. `is_lenient`: a value that does not fit is null, and does not reject the record.
+    fn read(&mut self, line: usize, pointer: &Pointer, target: Target, is_lenient: bool) {
+        if let Err(message) = self.draft.add(pointer, target, is_lenient) {
             self.report(line, message);
         }
     }
 
-    fn input(&mut self, pointer: String, kind: InputKind, accept_text: bool, shape: Option<ShapeId>) -> InputId {
+    fn input(&mut self, pointer: String, kind: InputKind, reading: Reading, shape: Option<ShapeId>) -> InputId {
         let same = |input: &Input| {
-            input.pointer == pointer && input.kind == kind && input.accept_text == accept_text && input.shape == shape
+            input.pointer == pointer && input.kind == kind && input.reading == reading && input.shape == shape
         };
         self.inputs.iter().position(same).unwrap_or_else(|| {
-            self.inputs.push(Input { pointer, kind, accept_text, shape });
+            self.inputs.push(Input { pointer, kind, reading, shape, entries: Vec::new() });
             self.inputs.len() - 1
         })
     }
 
-    fn shape(&mut self, pointer: &Pointer, kind: ShapeKind, required: bool) -> ShapeId {
-        self.shapes.push(Shape { pointer: pointer.to_string(), kind, required });
+    fn shape(&mut self, pointer: &Pointer, kind: ShapeKind, rules: &FieldRules) -> ShapeId {
+        let (required, is_lenient) = (rules.required, rules.is_lenient());
+        self.shapes.push(Shape { pointer: pointer.to_string(), kind, within: None, required, is_lenient });
         self.shapes.len() - 1
     }
 
     fn time_input(&mut self, field: &TimeField) -> InputId {
-        let input = self.input(field.pointer.value.to_string(), field.format.input(), false, None);
-        self.read(field.pointer.line, &field.pointer.value, Target::Take(input));
+        let reading = Reading { accept_text: field.accept_text, ..Reading::default() };
+        let input = self.input(field.pointer.value.to_string(), field.format.input(), reading, None);
+        self.read(field.pointer.line, &field.pointer.value, Target::Take(input), false);
         input
     }
 
@@ -158,7 +163,7 @@ impl Compiler<'_> {
         let At { value: name, line } = &column.name;
         let line = *line;
         if let (Source::Pointer(pointer), true) = (&column.source, column.field.is_dropped()) {
-            self.read(line, pointer, Target::Known);
+            self.read(line, pointer, Target::Known, true);
             return;
         }
         let in_file = !definition.partition_by.value.contains(name);
@@ -168,22 +173,26 @@ impl Compiler<'_> {
                 ColumnType::Scalar(*kind)
             }
             (Source::Pointer(pointer), Kind::List(kind)) => {
-                let shape = self.shape(pointer, ShapeKind::Repeated, column.field.required);
-                let input =
-                    self.input(pointer.to_string(), column.field.input(*kind), column.field.accept_text, Some(shape));
-                self.read(line, pointer, Target::List { shape, element: input });
+                let shape = self.shape(pointer, ShapeKind::Repeated, &column.field);
+                let (kind_read, reading) = (column.field.input(*kind), column.field.reading());
+                let input = self.input(pointer.to_string(), kind_read, reading, Some(shape));
+                self.read(line, pointer, Target::List { shape, element: input }, column.field.is_lenient());
                 self.leaf(name.clone(), LeafSource::Input(input), Nest::Element(shape), *kind, &column.field);
                 ColumnType::List(Box::new(ColumnType::Scalar(*kind)))
             }
             (Source::Pointer(pointer), Kind::Map(kind)) => {
-                self.map(name, line, pointer, *kind, &column.field);
+                self.map(name, line, pointer, (*kind, false), &column.field);
                 ColumnType::Map(Box::new(ColumnType::Scalar(*kind)))
             }
+            (Source::Pointer(pointer), Kind::MapOfLists(kind)) => {
+                self.map(name, line, pointer, (*kind, true), &column.field);
+                ColumnType::Map(Box::new(ColumnType::List(Box::new(ColumnType::Scalar(*kind)))))
+            }
             (Source::Pointer(pointer), Kind::Struct(members)) => {
-                self.structure(name, line, pointer, (members, column.field.required))
+                self.structure(name, line, pointer, (members, &column.field))
             }
             (Source::Pointer(pointer), Kind::ListOfStructs(members)) => {
-                self.objects(name, line, pointer, (members, column.field.required))
+                self.objects(name, line, pointer, (members, &column.field))
             }
             (source, Kind::Scalar(kind)) => {
                 self.computed(name, line, source, *kind, column);
@@ -209,21 +218,36 @@ impl Compiler<'_> {
         rules: &FieldRules,
         in_file: bool,
     ) {
-        let input = self.input(pointer.to_string(), rules.input(kind), rules.accept_text, None);
+        let input = self.input(pointer.to_string(), rules.input(kind), rules.reading(), None);
         let target = if kind == ScalarType::Json { Target::Json(input) } else { Target::Take(input) };
-        self.read(line, pointer, target);
+        self.read(line, pointer, target, rules.is_lenient());
         self.leaf(name.to_owned(), LeafSource::Input(input), Nest::Flat, kind, rules).in_file = in_file;
     }
 
-    fn map(&mut self, name: &str, line: usize, pointer: &Pointer, kind: ScalarType, rules: &FieldRules) {
-        let shape = self.shape(pointer, ShapeKind::Repeated, rules.required);
-        let key = self.input(format!("{pointer} (key)"), InputKind::Text, false, Some(shape));
-        let value = self.input(pointer.to_string(), rules.input(kind), rules.accept_text, Some(shape));
-        let allow = AllowList::new(rules.allow.as_ref().map_or(&[], |at| at.value.as_slice()));
-        self.read(line, pointer, Target::Map(MapInputs { shape, key, value, allow }));
+    fn map(
+        &mut self,
+        name: &str,
+        line: usize,
+        pointer: &Pointer,
+        (kind, of_lists): (ScalarType, bool),
+        rules: &FieldRules,
+    ) {
+        let shape = self.shape(pointer, ShapeKind::Repeated, rules);
+        let lists = of_lists.then(|| {
+            let lists = self.shape(pointer, ShapeKind::Repeated, &FieldRules { required: false, ..rules.clone() });
+            self.shapes[lists].within = Some(shape);
+            lists
+        });
+        let key = self.input(format!("{pointer} (key)"), InputKind::Text, Reading::default(), Some(shape));
+        let value = self.input(pointer.to_string(), rules.input(kind), rules.reading(), Some(lists.unwrap_or(shape)));
+        let entries = rules.allow.as_ref().map_or_else(Vec::new, |at| at.value.clone());
+        let allow = AllowList::new(&entries);
+        self.inputs[value].entries = entries;
+        self.read(line, pointer, Target::Map(MapInputs { shape, key, value, lists, allow }), rules.is_lenient());
         let plain = FieldRules::default();
         self.leaf(format!("{name}.key"), LeafSource::Input(key), Nest::MapKey(shape), ScalarType::String, &plain);
-        self.leaf(format!("{name}.value"), LeafSource::Input(value), Nest::MapValue(shape), kind, rules);
+        let nest = lists.map_or(Nest::MapValue(shape), |lists| Nest::MapListElement { map: shape, lists });
+        self.leaf(format!("{name}.value"), LeafSource::Input(value), nest, kind, rules);
     }
 
     fn structure(
@@ -231,21 +255,21 @@ impl Compiler<'_> {
         name: &str,
         line: usize,
         pointer: &Pointer,
-        (members, required): (&[Member], bool),
+        (members, rules): (&[Member], &FieldRules),
     ) -> ColumnType {
-        let shape = self.shape(pointer, ShapeKind::Struct, required);
-        self.read(line, pointer, Target::Struct(shape));
+        let shape = self.shape(pointer, ShapeKind::Struct, rules);
+        self.read(line, pointer, Target::Struct(shape), rules.is_lenient());
         let mut fields = Vec::new();
         for member in members {
             let path = pointer.join(&member.pointer);
             if member.field.is_dropped() {
-                self.read(member.name.line, &path, Target::Known);
+                self.read(member.name.line, &path, Target::Known, true);
                 continue;
             }
             let kind = member.field.input(member.kind);
-            let input = self.input(path.to_string(), kind, member.field.accept_text, None);
+            let input = self.input(path.to_string(), kind, member.field.reading(), None);
             let target = if member.kind == ScalarType::Json { Target::Json(input) } else { Target::Take(input) };
-            self.read(member.name.line, &path, target);
+            self.read(member.name.line, &path, target, member.field.is_lenient());
             let leaf_name = format!("{name}.{}", member.name.value);
             self.leaf(leaf_name, LeafSource::Input(input), Nest::InStruct(shape), member.kind, &member.field);
             fields.push((member.name.value.clone(), ColumnType::Scalar(member.kind)));
@@ -258,9 +282,9 @@ impl Compiler<'_> {
         name: &str,
         line: usize,
         pointer: &Pointer,
-        (members, required): (&[Member], bool),
+        (members, rules): (&[Member], &FieldRules),
     ) -> ColumnType {
-        let shape = self.shape(pointer, ShapeKind::Repeated, required);
+        let shape = self.shape(pointer, ShapeKind::Objects, rules);
         let mut read = Vec::new();
         let mut fields = Vec::new();
         for member in members {
@@ -269,13 +293,14 @@ impl Compiler<'_> {
             }
             let kind = member.field.input(member.kind);
             let path = format!("{pointer}/*{}", member.pointer);
-            let input = self.input(path, kind, member.field.accept_text, Some(shape));
-            read.push((member.pointer.clone(), input, member.kind == ScalarType::Json));
+            let input = self.input(path, kind, member.field.reading(), Some(shape));
+            let target = if member.kind == ScalarType::Json { Target::Json(input) } else { Target::Take(input) };
+            read.push((member.pointer.clone(), target, member.field.is_lenient()));
             let leaf_name = format!("{name}.{}", member.name.value);
             self.leaf(leaf_name, LeafSource::Input(input), Nest::InElement(shape), member.kind, &member.field);
             fields.push((member.name.value.clone(), ColumnType::Scalar(member.kind)));
         }
-        self.read(line, pointer, Target::Objects { shape, members: read });
+        self.read(line, pointer, Target::Objects { shape, members: read }, rules.is_lenient());
         ColumnType::List(Box::new(ColumnType::Struct(fields)))
     }
 
@@ -284,7 +309,7 @@ impl Compiler<'_> {
             Source::EventTime(part) => LeafSource::EventTime(*part),
             Source::ArrivalTime => LeafSource::ArrivalTime,
             Source::UnknownFields => {
-                let input = self.input("unknown fields".to_owned(), InputKind::Unknown, false, None);
+                let input = self.input("unknown fields".to_owned(), InputKind::Unknown, Reading::default(), None);
                 let allow = column.field.allow.as_ref().map_or(&[][..], |at| at.value.as_slice());
                 self.draft.collect_unknown(input, AllowList::new(allow));
                 LeafSource::Input(input)
@@ -317,8 +342,9 @@ impl Compiler<'_> {
             physical: kind.spec().physical,
             unique: rules.unique || kind == ScalarType::Json,
             in_file: true,
-            required: rules.required && !matches!(nest, Nest::Element(_) | Nest::MapKey(_) | Nest::MapValue(_)),
+            required: rules.required && matches!(nest, Nest::Flat | Nest::InStruct(_) | Nest::InElement(_)),
             checks: checks(rules, kind),
+            is_lenient: rules.is_lenient(),
             rule: rules.rule().cloned(),
         });
         let last = self.leaves.len() - 1;
@@ -333,7 +359,7 @@ impl Compiler<'_> {
             (LeafSource::SubSequence, ScalarType::Int64, "Place in its aggregated record; 0 for a plain one."),
             (
                 LeafSource::ArrivalTime,
-                ScalarType::Timestamp(TimeFormat::EpochMs),
+                ScalarType::Timestamp(TimeForm::EpochMs.into()),
                 "When the record arrived in the stream (UTC).",
             ),
         ];
@@ -420,7 +446,13 @@ fn checks(rules: &FieldRules, kind: ScalarType) -> Checks {
         }),
         pattern: rules.pattern.as_ref().and_then(|at| Pattern::new(&at.value).ok()),
     });
-    Checks { min, max, text }
+    let times = (rules.not_before.is_some() || rules.not_after.is_some()).then(|| {
+        let unit = if matches!(kind, ScalarType::Date32(_)) { DAY_US } else { 1 };
+        let bound =
+            |at: &Option<At<i64>>, otherwise: i64| at.as_ref().map_or(otherwise, |at| at.value.div_euclid(unit));
+        (bound(&rules.not_before, i64::MIN), bound(&rules.not_after, i64::MAX))
+    });
+    Checks { min, max, times, text }
 }
 
 /// The hash of a definition's text and of its lookup tables, in hex.

@@ -4,7 +4,7 @@
 //! types (`types`) and rules for personal values (`rule`), how records are decoded (`plan`). The format is documented for
 //! users in `docs/datasets.md`.
 
-use crate::dataset::input_kind::InputKind;
+use crate::dataset::input_kind::{InputKind, Reading};
 use crate::dataset::pointer::Pointer;
 use crate::dataset::rule::Rule;
 use crate::dataset::time_format::TimeFormat;
@@ -38,6 +38,8 @@ pub(crate) struct Recognize {
 pub(crate) struct TimeField {
     pub(crate) pointer: At<Pointer>,
     pub(crate) format: TimeFormat,
+    /// Whether a number may come as a string.
+    pub(crate) accept_text: bool,
 }
 
 /// Where the event time is, and which times are plausible.
@@ -45,6 +47,8 @@ pub(crate) struct TimeField {
 pub(crate) struct EventTime {
     pub(crate) field: TimeField,
     pub(crate) not_before_ms: i64,
+    /// The last plausible millisecond; the greatest number if there is no such bound.
+    pub(crate) not_after_ms: i64,
     pub(crate) ahead_max_ms: i64,
 }
 
@@ -90,6 +94,8 @@ pub(crate) enum Kind {
     List(ScalarType),
     ListOfStructs(Vec<Member>),
     Map(ScalarType),
+    /// A map from a string to a list of these values.
+    MapOfLists(ScalarType),
     Struct(Vec<Member>),
 }
 
@@ -106,7 +112,16 @@ pub(crate) struct Member {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FieldRules {
     pub(crate) required: bool,
+    /// Whether a number or boolean may come as a string.
     pub(crate) accept_text: bool,
+    /// Whether a string may come as a number: it becomes the number's text.
+    pub(crate) accept_number: bool,
+    /// Whether a string may come as `true` or `false`.
+    pub(crate) accept_bool: bool,
+    /// Whether a decimal with too many digits after its point is rounded.
+    pub(crate) round: bool,
+    /// What a value costs that does not fit; `None` until the default of the definition is applied.
+    pub(crate) on_error: Option<At<OnError>>,
     /// A hint that the values hardly repeat, so that they get no dictionary.
     pub(crate) unique: bool,
     pub(crate) personal: Option<bool>,
@@ -114,13 +129,36 @@ pub(crate) struct FieldRules {
     pub(crate) allow: Option<At<Vec<String>>>,
     pub(crate) min: Option<At<f64>>,
     pub(crate) max: Option<At<f64>>,
+    /// The first and the last time that are accepted, in microseconds.
+    pub(crate) not_before: Option<At<i64>>,
+    pub(crate) not_after: Option<At<i64>>,
     pub(crate) min_length: Option<At<i64>>,
     pub(crate) max_length: Option<At<i64>>,
     pub(crate) one_of: Option<At<Vec<Scalar>>>,
     pub(crate) pattern: Option<At<String>>,
 }
 
+/// What a value costs that is not of its type, or breaks a constraint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnError {
+    /// The record becomes a dead letter.
+    Reject,
+    /// The value becomes null, and is counted.
+    Null,
+}
+
 impl FieldRules {
+    /// Whether a value that does not fit becomes null.
+    pub(crate) fn is_lenient(&self) -> bool {
+        self.on_error.as_ref().is_some_and(|at| at.value == OnError::Null)
+    }
+
+    /// How the scanner reads the values.
+    pub(crate) fn reading(&self) -> Reading {
+        let FieldRules { accept_text, accept_number, accept_bool, round, .. } = *self;
+        Reading { accept_text, accept_number, accept_bool, round, is_lenient: self.is_lenient() }
+    }
+
     /// The rule for personal values.
     pub(crate) fn rule(&self) -> Option<&Rule> {
         self.anonymize.as_ref().map(|at| &at.value)

@@ -85,6 +85,28 @@ impl FieldIds {
         assignment.ids
     }
 
+    /// The dotted path and the type of every column and of every struct's field, in the order of their ids. A path occurs
+    /// once for each type that it has had.
+    pub(crate) fn paths(&self) -> Vec<(String, String)> {
+        let mut paths: Vec<String> = Vec::with_capacity(self.fields.len());
+        let mut named = Vec::new();
+        for Field { parent, name, data_type } in &self.fields {
+            let above = parent.and_then(|parent| usize::try_from(parent - 1).ok());
+            // An element, a key or a value: the type of its list or map has it.
+            let is_inside = above.is_some_and(|above| self.fields[above].data_type != "struct");
+            let path = match above {
+                None => name.clone(),
+                Some(above) if is_inside => paths[above].clone(),
+                Some(above) => format!("{}.{name}", paths[above]),
+            };
+            if !is_inside {
+                named.push((path.clone(), data_type.clone()));
+            }
+            paths.push(path);
+        }
+        named
+    }
+
     /// The stored form.
     pub fn to_bytes(&self) -> Vec<u8> {
         let field = |(id, field): (usize, &Field)| {
@@ -179,7 +201,7 @@ impl Assignment<'_> {
 }
 
 /// The name of a type in the stored form. Types that are the same in a file have the same name.
-fn type_name(data_type: &ColumnType) -> String {
+pub(super) fn type_name(data_type: &ColumnType) -> String {
     match data_type {
         ColumnType::Scalar(scalar) => scalar.spec().stored,
         ColumnType::List(element) => format!("list<{}>", type_name(element)),
@@ -197,7 +219,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::dataset::time_format::TimeFormat;
+    use crate::dataset::time_format::TimeForm;
     use proptest::prelude::*;
 
     const STRING: ColumnType = ColumnType::Scalar(ScalarType::String);
@@ -215,8 +237,8 @@ mod tests {
             INT64,
             ColumnType::Scalar(ScalarType::Float64),
             ColumnType::Scalar(ScalarType::Bool),
-            ColumnType::Scalar(ScalarType::Date32(TimeFormat::Date)),
-            ColumnType::Scalar(ScalarType::Timestamp(TimeFormat::EpochMs)),
+            ColumnType::Scalar(ScalarType::Date32(TimeForm::Date.into())),
+            ColumnType::Scalar(ScalarType::Timestamp(TimeForm::EpochMs.into())),
         ])
     }
 

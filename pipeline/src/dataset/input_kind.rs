@@ -22,6 +22,21 @@ pub(crate) enum InputKind {
     Unknown,
 }
 
+/// Which other JSON values the scanner accepts, and what becomes of a value that it does not accept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// A number or boolean may come as a string.
+    pub(crate) accept_text: bool,
+    /// A string may come as a number.
+    pub(crate) accept_number: bool,
+    /// A string may come as a boolean.
+    pub(crate) accept_bool: bool,
+    /// A decimal may have more digits after its point than its type: it is rounded.
+    pub(crate) round: bool,
+    /// A value that does not fit is null, and does not reject the record.
+    pub(crate) is_lenient: bool,
+}
+
 impl InputKind {
     /// The values that it reads, in words.
     pub(crate) fn in_words(self) -> &'static str {

@@ -62,22 +62,30 @@ fn hash(key: &[u8]) -> usize {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AllowList {
     exact: KeyIndex,
-    prefixes: Vec<Box<[u8]>>,
+    /// The number of each exact key among the entries.
+    numbers: Vec<usize>,
+    /// Each prefix, and its number among the entries.
+    prefixes: Vec<(Box<[u8]>, usize)>,
 }
 
 impl AllowList {
     pub(crate) fn new(entries: &[String]) -> Self {
         let bytes = |text: &str| text.as_bytes().to_vec().into_boxed_slice();
-        let (prefixes, exact): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.ends_with('*'));
+        let (prefixes, exact): (Vec<_>, Vec<_>) =
+            entries.iter().enumerate().partition(|(_, entry)| entry.ends_with('*'));
+        let prefix = |(number, entry): (usize, &String)| (bytes(entry.trim_end_matches('*')), number);
         AllowList {
-            exact: KeyIndex::new(exact.into_iter().map(|entry| bytes(entry))),
-            prefixes: prefixes.into_iter().map(|entry| bytes(entry.trim_end_matches('*'))).collect(),
+            exact: KeyIndex::new(exact.iter().map(|(_, entry)| bytes(entry))),
+            numbers: exact.into_iter().map(|(number, _)| number).collect(),
+            prefixes: prefixes.into_iter().map(prefix).collect(),
         }
     }
 
+    /// The number of the entry that allows a key; `None`: the key is denied.
     #[inline]
-    pub(crate) fn allows(&self, key: &[u8]) -> bool {
-        self.exact.find(key).is_some() || self.prefixes.iter().any(|prefix| key.starts_with(prefix))
+    pub(crate) fn find(&self, key: &[u8]) -> Option<usize> {
+        let exact = self.exact.find(key).map(|number| self.numbers[usize::from(number)]);
+        exact.or_else(|| self.prefixes.iter().find(|(prefix, _)| key.starts_with(prefix)).map(|(_, number)| *number))
     }
 }
 
@@ -170,11 +178,11 @@ mod tests {
 
     #[test]
     fn an_allow_list_denies_what_it_does_not_list() {
-        let list = AllowList::new(&["campaign_id".into(), "sms_*".into()]);
-        assert!(list.allows(b"campaign_id") && list.allows(b"sms_parts"));
-        assert!(!list.allows(b"email") && !list.allows(b"campaign_id2"));
-        assert!(AllowList::new(&["*".into()]).allows(b"anything"));
-        assert!(!AllowList::default().allows(b"anything"));
+        let list = AllowList::new(&["sms_*".into(), "campaign_id".into()]);
+        assert_eq!((list.find(b"campaign_id"), list.find(b"sms_parts")), (Some(1), Some(0)));
+        assert_eq!((list.find(b"email"), list.find(b"campaign_id2")), (None, None));
+        assert_eq!(AllowList::new(&["*".into()]).find(b"anything"), Some(0));
+        assert_eq!(AllowList::default().find(b"anything"), None);
     }
 
     #[test]

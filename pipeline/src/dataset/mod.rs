@@ -24,10 +24,12 @@ pub(crate) mod lookup;
 mod tree;
 
 mod field_ids;
+mod history;
 pub(crate) mod keys;
 pub(crate) mod plan;
 pub(crate) mod recognize;
 
+mod catalog;
 mod schema;
 
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use crate::toml_reader::{Problem, Problems};
 
 pub use compile::Tables;
 pub use field_ids::{FieldIds, InvalidFieldIds};
+pub use history::{Change, ChangeKind, DefinitionHistory, InvalidHistory, Verdict};
 pub use lookup::LookupTable;
 pub use schema::SchemaFormat;
 
@@ -59,6 +62,8 @@ pub fn shipped() -> Vec<DefinitionText> {
         shipped("events.toml (shipped)", include_str!("../../datasets/events.toml")),
         shipped("assessments.toml (shipped)", include_str!("../../datasets/assessments.toml")),
         shipped("users.toml (shipped)", include_str!("../../datasets/users.toml")),
+        shipped("ses.toml (shipped)", include_str!("../../datasets/ses.toml")),
+        shipped("sms.toml (shipped)", include_str!("../../datasets/sms.toml")),
     ]
 }
 
@@ -174,6 +179,21 @@ impl Datasets {
     /// The id of every field of a dataset: each before those inside it, partition columns included.
     pub(crate) fn field_ids(&self, dataset: usize) -> &[i32] {
         &self.schemas[dataset].field_ids
+    }
+
+    /// What the files of a dataset are written with by its definition.
+    pub fn history(&self, dataset: usize) -> DefinitionHistory {
+        DefinitionHistory::of_definition(&self.definitions[dataset], &self.plans[dataset])
+    }
+
+    /// The differences between a lake's history of a dataset and its definition: first those that are refused.
+    pub fn changes(&self, dataset: usize, lake: &DefinitionHistory) -> Vec<Change> {
+        lake.changes_to(&self.history(dataset))
+    }
+
+    /// The dotted paths of the columns and of the fields in them that are as a lake has them.
+    pub fn unchanged(&self, dataset: usize, lake: &DefinitionHistory) -> Vec<String> {
+        lake.unchanged(&self.history(dataset))
     }
 
     /// A dataset's partition columns.

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::dataset::definition::TimePart;
-use crate::dataset::input_kind::InputKind;
+use crate::dataset::input_kind::{InputKind, Reading};
 use crate::dataset::keys::{AllowList, KeyIndex, Literal};
 use crate::dataset::lookup::LookupTable;
 use crate::dataset::pattern::Pattern;
@@ -61,6 +61,7 @@ impl Plan {
         match spot {
             Spot::Record => None,
             Spot::Input(input) => Some(self.inputs[input].pointer.clone()),
+            Spot::Entry(input, entry) => Some(self.inputs[input].pointer_of_entry(entry)),
             Spot::Field(node, field) => Some(self.nodes[node].fields[field].pointer.clone()),
             Spot::Node(node) => Some(self.nodes[node].pointer.clone()).filter(|pointer| !pointer.is_empty()),
             Spot::Shape(shape) => Some(self.shapes[shape].pointer.clone()),
@@ -77,6 +78,8 @@ impl Plan {
 pub(crate) enum Spot {
     Record,
     Input(InputId),
+    /// A value of a map: its input, and which entry of the allow-list its key is.
+    Entry(InputId, usize),
     /// A field of a node.
     Field(NodeId, usize),
     Node(NodeId),
@@ -112,6 +115,8 @@ pub(crate) struct MapInputs {
     pub(crate) shape: ShapeId,
     pub(crate) key: InputId,
     pub(crate) value: InputId,
+    /// The lists that are the map's values; `None`: the values are scalars.
+    pub(crate) lists: Option<ShapeId>,
     pub(crate) allow: AllowList,
 }
 
@@ -129,6 +134,8 @@ pub(crate) struct Field {
     pub(crate) escaped: Literal,
     /// Whether only other datasets read it, to recognize their records. Then it never causes a rejection.
     pub(crate) foreign: bool,
+    /// Whether a value of a wrong type, such as a text for an object, makes null of all that is read in it.
+    pub(crate) is_lenient: bool,
     /// Bits that its presence sets, for recognizing the dataset.
     pub(crate) marker: u64,
     /// Bits that a certain string value sets.
@@ -162,17 +169,32 @@ pub(crate) struct Input {
     /// JSON Pointer, for messages. For a list's element it is the list's pointer, `/*`, and the pointer in the element.
     pub(crate) pointer: String,
     pub(crate) kind: InputKind,
-    pub(crate) accept_text: bool,
+    pub(crate) reading: Reading,
     /// The list or map whose elements these are; `None`: one for each record.
     pub(crate) shape: Option<ShapeId>,
+    /// For the values of a map, the entries of its allow-list, for messages.
+    pub(crate) entries: Vec<String>,
 }
 
 impl Input {
     /// Whether one value can be read as this input and as another one.
     pub(crate) fn goes_with(&self, other: &Input) -> bool {
         // A text that holds a number is read as both where the definition accepts it.
-        let text_and = |one: &Input, other: &Input| one.kind == InputKind::Text && other.accept_text;
+        let text_and = |one: &Input, other: &Input| {
+            let as_text = match other.kind {
+                InputKind::Bool => one.reading.accept_bool,
+                _ => one.reading.accept_number,
+            };
+            one.kind == InputKind::Text && (other.reading.accept_text || as_text)
+        };
         self.kind.goes_with(other.kind) || text_and(self, other) || text_and(other, self)
+    }
+
+    /// The pointer of a value of a map: it ends in the key, or the prefix of keys, that the definition lists. A key that
+    /// the definition does not name is never a part of it.
+    fn pointer_of_entry(&self, entry: usize) -> String {
+        let entry = self.entries.get(entry).map_or("*", String::as_str);
+        format!("{}/{}", self.pointer, entry.replace('~', "~0").replace('/', "~1"))
     }
 }
 
@@ -182,15 +204,21 @@ pub(crate) struct Shape {
     /// JSON Pointer, for messages.
     pub(crate) pointer: String,
     pub(crate) kind: ShapeKind,
+    /// The map whose values these lists are; `None`: a record has at most one.
+    pub(crate) within: Option<ShapeId>,
     /// Whether every record must have it.
     pub(crate) required: bool,
+    /// Whether one of a wrong type is null, and does not reject the record.
+    pub(crate) is_lenient: bool,
 }
 
 /// What kind of shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShapeKind {
-    /// Elements that repeat: a list or a map.
+    /// Elements that repeat: a list of scalars or a map.
     Repeated,
+    /// Structs that repeat: a list of structs, each of which may be null.
+    Objects,
     /// A struct, which is present or not.
     Struct,
 }
@@ -229,6 +257,8 @@ pub(crate) struct Leaf {
     pub(crate) in_file: bool,
     pub(crate) required: bool,
     pub(crate) checks: Checks,
+    /// Whether a value that breaks a constraint is null, and does not reject the record.
+    pub(crate) is_lenient: bool,
     /// The rule for personal values.
     pub(crate) rule: Option<Rule>,
 }
@@ -266,12 +296,14 @@ pub(crate) enum Nest {
     InStruct(ShapeId),
     /// An element of a list of scalars: optional.
     Element(ShapeId),
-    /// A field of the required structs of a list: optional.
+    /// A field of the structs of a list: optional, as the structs are.
     InElement(ShapeId),
     /// The key of a map: required.
     MapKey(ShapeId),
     /// The value of a map: optional.
     MapValue(ShapeId),
+    /// An element of the lists that are the values of a map: optional, as the lists are.
+    MapListElement { map: ShapeId, lists: ShapeId },
 }
 
 impl Nest {
@@ -288,6 +320,7 @@ impl Nest {
         match self {
             Nest::Flat | Nest::InStruct(_) => None,
             Nest::Element(shape) | Nest::InElement(shape) | Nest::MapKey(shape) | Nest::MapValue(shape) => Some(shape),
+            Nest::MapListElement { lists, .. } => Some(lists),
         }
     }
 }
@@ -297,6 +330,8 @@ impl Nest {
 pub(crate) struct Checks {
     pub(crate) min: Option<f64>,
     pub(crate) max: Option<f64>,
+    /// The first and the last time that are accepted: microseconds of a timestamp, days of a date.
+    pub(crate) times: Option<(i64, i64)>,
     pub(crate) text: Option<TextChecks>,
 }
 
@@ -343,6 +378,8 @@ pub(crate) struct EventTimeInput {
     pub(crate) input: InputId,
     pub(crate) format: TimeFormat,
     pub(crate) not_before_ms: i64,
+    /// The last plausible millisecond; the greatest number if there is no such bound.
+    pub(crate) not_after_ms: i64,
     pub(crate) ahead_max_ms: i64,
 }
 

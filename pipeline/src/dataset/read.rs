@@ -7,12 +7,13 @@
 //! Invariant: reading continues after a problem, so that all problems are reported at once.
 
 use crate::dataset::definition::{
-    Column, Definition, EventTime, FieldRules, Kind, Lookup, Member, Recognize, Source, TimeField, TimePart,
+    Column, Definition, EventTime, FieldRules, Kind, Lookup, Member, OnError, Recognize, Source, TimeField, TimePart,
 };
 use crate::dataset::pointer::Pointer;
 use crate::dataset::rule::Rule;
-use crate::dataset::time_format::TimeFormat;
+use crate::dataset::time_format::{TimeForm, TimeFormat, parse_zone};
 use crate::dataset::types::ScalarType;
+use crate::time::{DAY_MS, MS_US, parse_date, parse_rfc3339};
 use crate::toml_reader::{At, Document, Problems, Scalar, Section};
 
 /// 2010-01-01T00:00:00Z in milliseconds: the earliest plausible event, unless a definition says otherwise.
@@ -71,7 +72,10 @@ fn read_definition(root: &Section<'_>) -> Option<Definition> {
         .texts("partition_by")
         .unwrap_or_else(|| At { value: ["year", "month", "day"].map(str::to_owned).to_vec(), line: root.line() });
     let embedded = pointers(root, "embedded");
-    let columns: Vec<Column> = root.sections("column").into_iter().filter_map(read_column).collect();
+    let mut columns: Vec<Column> = root.sections("column").into_iter().filter_map(read_column).collect();
+    if let Some(on_error) = read_on_error(root) {
+        apply_default(&on_error, &mut columns, &partition_by.value);
+    }
     if !root.has("column") {
         root.report(1, "a dataset needs at least one [[column]]");
     }
@@ -87,6 +91,36 @@ fn read_definition(root: &Section<'_>) -> Option<Definition> {
         columns,
         lookups,
     })
+}
+
+/// Sets what a value costs that does not fit, for every optional column and field that does not say so itself.
+fn apply_default(on_error: &At<OnError>, columns: &mut [Column], partition_by: &[String]) {
+    let apply = |rules: &mut FieldRules| {
+        if rules.on_error.is_none() && !rules.required {
+            rules.on_error = Some(on_error.clone());
+        }
+    };
+    for column in columns {
+        if matches!(column.source, Source::Pointer(_)) && !partition_by.contains(&column.name.value) {
+            apply(&mut column.field);
+            if let Kind::Struct(members) | Kind::ListOfStructs(members) = &mut column.kind {
+                members.iter_mut().for_each(|member| apply(&mut member.field));
+            }
+        }
+    }
+}
+
+fn read_on_error(section: &Section<'_>) -> Option<At<OnError>> {
+    let at = section.text("on_error")?;
+    let value = match at.value.as_str() {
+        "reject" => OnError::Reject,
+        "null" => OnError::Null,
+        other => {
+            section.report(at.line, format!("on_error is \"reject\" or \"null\", not \"{other}\""));
+            return None;
+        }
+    };
+    Some(At { value, line: at.line })
 }
 
 fn pointer(section: &Section<'_>, text: &At<String>) -> Option<At<Pointer>> {
@@ -124,13 +158,8 @@ fn equals(section: &Section<'_>) -> Vec<(At<Pointer>, Vec<String>)> {
 
 fn read_event_time(section: Section<'_>) -> Option<EventTime> {
     let field = read_time_field(&section);
-    let not_before_ms = section.text("not_before").and_then(|at| match crate::time::parse_rfc3339_or_date(&at.value) {
-        Some(ms) => Some(ms),
-        None => {
-            section.report(at.line, "not_before must be a date such as \"2010-01-01\"");
-            None
-        }
-    });
+    let not_before = read_not_before(&section);
+    let not_after = read_not_after(&section);
     let ahead_max_ms = section.number("ahead_max_hours").map(|at| {
         if !(0.0..=87_600.0).contains(&at.value) {
             section.report(at.line, "ahead_max_hours must be between 0 and 87600");
@@ -140,7 +169,8 @@ fn read_event_time(section: Section<'_>) -> Option<EventTime> {
     section.finish();
     Some(EventTime {
         field: field?,
-        not_before_ms: not_before_ms.unwrap_or(NOT_BEFORE_MS),
+        not_before_ms: not_before.map_or(NOT_BEFORE_MS, |at| at.value.div_euclid(MS_US)),
+        not_after_ms: not_after.map_or(i64::MAX, |at| at.value.div_euclid(MS_US)),
         ahead_max_ms: ahead_max_ms.unwrap_or(AHEAD_MAX_MS),
     })
 }
@@ -150,18 +180,59 @@ fn hours_to_ms(hours: f64) -> i64 {
     (hours * 3_600_000.0) as i64
 }
 
-fn read_time_field(section: &Section<'_>) -> Option<TimeField> {
-    let at = section.required_text("pointer");
-    let format = read_time_format(section).unwrap_or(TimeFormat::Rfc3339);
-    Some(TimeField { pointer: pointer(section, &at?)?, format })
+/// The first time that is accepted, in microseconds.
+fn read_not_before(section: &Section<'_>) -> Option<At<i64>> {
+    read_bound(section, "not_before", 0)
 }
 
-fn read_time_format(section: &Section<'_>) -> Option<TimeFormat> {
-    let at = section.text("format")?;
-    let format = TimeFormat::parse(&at.value);
-    if format.is_none() {
-        let known = TimeFormat::NAMES.join(", ");
-        section.report(at.line, format!("unknown format '{}'; known: {known}", at.value));
+/// The last time that is accepted, in microseconds. A date includes its day.
+fn read_not_after(section: &Section<'_>) -> Option<At<i64>> {
+    read_bound(section, "not_after", DAY_MS * MS_US - 1)
+}
+
+fn read_bound(section: &Section<'_>, key: &'static str, into_day_us: i64) -> Option<At<i64>> {
+    let At { value, line } = section.text(key)?;
+    let date = parse_date(value.as_bytes()).map(|days| days * DAY_MS * MS_US + into_day_us);
+    let value = date.or_else(|| parse_rfc3339(value.as_bytes()).map(|ms| ms * MS_US));
+    if value.is_none() {
+        section.report(
+            line,
+            format!("{key} must be a date such as \"2010-01-01\", or a time such as \"2010-01-01T00:00:00Z\""),
+        );
+    }
+    Some(At { value: value?, line })
+}
+
+fn read_time_field(section: &Section<'_>) -> Option<TimeField> {
+    let at = section.required_text("pointer");
+    let format = read_time_format(section, TimeForm::Rfc3339);
+    if let Some(problem) = format.problem(false) {
+        section.report(section.line(), problem);
+    }
+    let accept_text = section.flag("accept_text").is_some_and(|at| at.value);
+    Some(TimeField { pointer: pointer(section, &at?)?, format, accept_text })
+}
+
+/// How a time is written; `form` unless the section says otherwise.
+fn read_time_format(section: &Section<'_>, form: TimeForm) -> TimeFormat {
+    let mut format = TimeFormat::from(form);
+    if let Some(at) = section.text("format") {
+        match TimeForm::parse(&at.value) {
+            Ok(form) => format.form = form,
+            Err(message) => section.report(at.line, message),
+        }
+    }
+    if let Some(at) = section.text("zone") {
+        match parse_zone(&at.value) {
+            Ok(zone) => format.zone = Some(zone),
+            Err(message) => section.report(at.line, message),
+        }
+    }
+    match section.text("day") {
+        None => {}
+        Some(at) if at.value == "utc" => {}
+        Some(at) if at.value == "written" => format.day_as_written = true,
+        Some(at) => section.report(at.line, format!("day is \"utc\" or \"written\", not \"{}\"", at.value)),
     }
     format
 }
@@ -224,21 +295,26 @@ fn parse_from(text: &str) -> Option<Source> {
 
 fn read_kind(section: &Section<'_>) -> Option<Kind> {
     let at = section.required_text("type");
-    let format = read_time_format(section);
     let element = section.text("element");
     let value = section.text("value");
     let members: Vec<Member> = section.sections("field").into_iter().filter_map(read_member).collect();
     let at = at?;
     match (at.value.as_str(), element, value) {
-        ("list", Some(element), None) if members.is_empty() => scalar_type(section, &element, format).map(Kind::List),
+        ("list", Some(element), None) if members.is_empty() => scalar_type(section, &element).map(Kind::List),
         ("list", None, None) if !members.is_empty() => Some(Kind::ListOfStructs(members)),
         ("list", ..) => {
             section.report(at.line, "a list needs either element = \"TYPE\" or [[column.field]] tables");
             None
         }
-        ("map", None, Some(value)) => scalar_type(section, &value, format).map(Kind::Map),
+        ("map", Some(element), Some(value)) if value.value == "list" => {
+            scalar_type(section, &element).map(Kind::MapOfLists)
+        }
+        ("map", None, Some(value)) if value.value != "list" => scalar_type(section, &value).map(Kind::Map),
         ("map", ..) => {
-            section.report(at.line, "a map needs value = \"TYPE\"; its keys are strings");
+            section.report(
+                at.line,
+                "a map needs value = \"TYPE\", or value = \"list\" and element = \"TYPE\"; its keys are strings",
+            );
             None
         }
         ("struct", None, None) if !members.is_empty() => Some(Kind::Struct(members)),
@@ -246,12 +322,29 @@ fn read_kind(section: &Section<'_>) -> Option<Kind> {
             section.report(at.line, "a struct needs [[column.field]] tables");
             None
         }
-        _ => scalar_type(section, &at, format).map(Kind::Scalar),
+        _ => scalar_type(section, &at).map(Kind::Scalar),
     }
 }
 
-fn scalar_type(section: &Section<'_>, at: &At<String>, format: Option<TimeFormat>) -> Option<ScalarType> {
-    ScalarType::parse(&at.value, format).map_err(|message| section.report(at.line, message)).ok()
+/// The type of a name, with the form of its times.
+fn scalar_type(section: &Section<'_>, at: &At<String>) -> Option<ScalarType> {
+    let mut kind = ScalarType::parse(&at.value).map_err(|message| section.report(at.line, message)).ok()?;
+    match &mut kind {
+        ScalarType::Date32(format) | ScalarType::Timestamp(format) => *format = read_time_format(section, format.form),
+        _ => {
+            if section.has("zone") || section.has("day") {
+                section.report(at.line, "zone and day are for timestamp and date32");
+            }
+            // It is known, and means nothing for this type.
+            let _ = read_time_format(section, TimeForm::Rfc3339);
+        }
+    }
+    if let ScalarType::Date32(format) | ScalarType::Timestamp(format) = kind
+        && let Some(problem) = format.problem(matches!(kind, ScalarType::Date32(_)))
+    {
+        section.report(at.line, problem);
+    }
+    Some(kind)
 }
 
 fn read_member(section: Section<'_>) -> Option<Member> {
@@ -260,9 +353,7 @@ fn read_member(section: Section<'_>) -> Option<Member> {
         Some(at) => pointer(&section, &at).map(|at| at.value),
         None => name.as_ref().map(|name| Pointer::of_key(&name.value)),
     };
-    let kind = section.required_text("type");
-    let format = read_time_format(&section);
-    let kind = kind.and_then(|at| scalar_type(&section, &at, format));
+    let kind = section.required_text("type").and_then(|at| scalar_type(&section, &at));
     let field = read_rules(&section);
     section.finish();
     Some(Member { name: name?, pointer: path?, kind: kind?, field })
@@ -272,12 +363,18 @@ fn read_rules(section: &Section<'_>) -> FieldRules {
     FieldRules {
         required: section.flag("required").is_some_and(|at| at.value),
         accept_text: section.flag("accept_text").is_some_and(|at| at.value),
+        accept_number: section.flag("accept_number").is_some_and(|at| at.value),
+        accept_bool: section.flag("accept_bool").is_some_and(|at| at.value),
+        round: section.flag("round").is_some_and(|at| at.value),
+        on_error: read_on_error(section),
         unique: section.flag("unique").is_some_and(|at| at.value),
         personal: section.flag("personal").map(|at| at.value),
         anonymize: section.section("anonymize").and_then(read_rule),
         allow: section.texts("allow"),
         min: section.number("min"),
         max: section.number("max"),
+        not_before: read_not_before(section),
+        not_after: read_not_after(section),
         min_length: section.integer("min_length"),
         max_length: section.integer("max_length"),
         one_of: section.scalars("one_of"),

@@ -1,17 +1,17 @@
 //! A dataset's schema for other programs: catalogues, producers, readers.
 //!
-//! Owns: the Athena DDL, the Glue table, the JSON Schema for producers and the Arrow schema. All of them come from the one
-//! definition, so that they cannot diverge. Does not own: the Parquet schema (`encode::schema`), the types of scalars
-//! (`types`).
+//! Owns: the JSON Schema for producers, the Arrow schema, and the choice among all formats. All of them come from the one
+//! definition, so that they cannot diverge. Does not own: the tables of Athena and Glue (`catalog`), the Parquet schema
+//! (`encode::schema`), the types of scalars (`types`).
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::dataset::catalog;
 use crate::dataset::definition::{Definition, FieldRules, Kind, Source};
 use crate::dataset::input_kind::InputKind;
 use crate::dataset::plan::{ColumnType, Plan};
 use crate::dataset::pointer::Pointer;
 use crate::dataset::types::ScalarType;
-use crate::layout::DATE_PARTS;
 use crate::toml_reader::Scalar;
 
 /// Which schema.
@@ -31,132 +31,11 @@ pub enum SchemaFormat {
 pub(crate) fn render(definition: &Definition, plan: &Plan, format: SchemaFormat, location: &str) -> String {
     let pretty = |value: Value| serde_json::to_string_pretty(&value).unwrap_or_default() + "\n";
     match format {
-        SchemaFormat::Athena => athena(definition, plan, location),
-        SchemaFormat::Glue => pretty(glue(definition, plan, location)),
+        SchemaFormat::Athena => catalog::athena(definition, plan, location),
+        SchemaFormat::Glue => pretty(catalog::glue(definition, plan, location)),
         SchemaFormat::JsonSchema => pretty(json_schema(definition)),
         SchemaFormat::Arrow => pretty(arrow(plan)),
     }
-}
-
-fn hive_type(data_type: &ColumnType) -> String {
-    match data_type {
-        ColumnType::Scalar(scalar) => scalar.spec().hive,
-        ColumnType::List(element) => format!("array<{}>", hive_type(element)),
-        ColumnType::Map(value) => format!("map<string,{}>", hive_type(value)),
-        ColumnType::Struct(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|(name, data_type)| format!("{name}:{}", hive_type(data_type))).collect();
-            format!("struct<{}>", fields.join(","))
-        }
-    }
-}
-
-fn partition_type(name: &str) -> &'static str {
-    if DATE_PARTS.contains(&name) { "int" } else { "string" }
-}
-
-/// Properties of a table. If it is partitioned by dates alone, they include how Athena derives its partitions.
-fn table_properties(plan: &Plan, location: &str) -> Vec<(String, String)> {
-    let mut properties = vec![
-        ("classification".to_owned(), "parquet".to_owned()),
-        ("parquet.compression".to_owned(), "ZSTD".to_owned()),
-    ];
-    let names: Vec<&str> = plan.partitions.iter().map(super::plan::Partition::name).collect();
-    if names.iter().all(|name| DATE_PARTS.contains(name)) {
-        properties.push(("projection.enabled".to_owned(), "true".to_owned()));
-        for name in &names {
-            let (range, digits) = match *name {
-                "year" => ("2010,2099", 4),
-                "month" => ("1,12", 2),
-                _ => ("1,31", 2),
-            };
-            properties.push((format!("projection.{name}.type"), "integer".to_owned()));
-            properties.push((format!("projection.{name}.range"), range.to_owned()));
-            properties.push((format!("projection.{name}.digits"), digits.to_string()));
-        }
-        let template: Vec<String> = names.iter().map(|name| format!("{name}=${{{name}}}/")).collect();
-        properties.push(("storage.location.template".to_owned(), format!("{location}{}", template.concat())));
-    }
-    properties
-}
-
-fn athena(definition: &Definition, plan: &Plan, location: &str) -> String {
-    let quoted = |text: &str| text.replace('\'', "''");
-    let columns: Vec<String> = plan
-        .columns
-        .iter()
-        .filter(|column| column.in_file)
-        .map(|column| {
-            let comment = match column.description.as_str() {
-                "" => String::new(),
-                text => format!(" COMMENT '{}'", quoted(text)),
-            };
-            format!("  `{}` {}{comment}", column.name, hive_type(&column.data_type))
-        })
-        .collect();
-    let partitions: Vec<String> = plan
-        .partitions
-        .iter()
-        .map(|partition| format!("  `{}` {}", partition.name(), partition_type(partition.name())))
-        .collect();
-    let properties: Vec<String> = table_properties(plan, location)
-        .iter()
-        .map(|(key, value)| format!("  '{key}' = '{}'", quoted(value)))
-        .collect();
-    let projected = properties.iter().any(|property| property.contains("projection.enabled"));
-    let note = if projected {
-        String::new()
-    } else {
-        format!("-- Then, and whenever there are new partitions: MSCK REPAIR TABLE {};\n", plan.name)
-    };
-    format!(
-        "CREATE EXTERNAL TABLE IF NOT EXISTS {} (\n{}\n)\nCOMMENT '{}'\nPARTITIONED BY (\n{}\n)\nSTORED AS PARQUET\n\
-         LOCATION '{location}'\nTBLPROPERTIES (\n{}\n);\n{note}",
-        plan.name,
-        columns.join(",\n"),
-        quoted(&definition.description),
-        partitions.join(",\n"),
-        properties.join(",\n"),
-    )
-}
-
-fn glue(definition: &Definition, plan: &Plan, location: &str) -> Value {
-    let columns: Vec<Value> = plan
-        .columns
-        .iter()
-        .filter(|column| column.in_file)
-        .map(|column| {
-            json!({ "Name": column.name, "Type": hive_type(&column.data_type), "Comment": short(&column.description) })
-        })
-        .collect();
-    let partitions: Vec<Value> = plan
-        .partitions
-        .iter()
-        .map(|partition| json!({ "Name": partition.name(), "Type": partition_type(partition.name()) }))
-        .collect();
-    let parameters: Map<String, Value> =
-        table_properties(plan, location).into_iter().map(|(key, value)| (key, Value::String(value))).collect();
-    json!({
-        "Name": *plan.name,
-        "Description": definition.description,
-        "TableType": "EXTERNAL_TABLE",
-        "Parameters": parameters,
-        "PartitionKeys": partitions,
-        "StorageDescriptor": {
-            "Columns": columns,
-            "Location": location,
-            "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
-            "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
-            "SerdeInfo": {
-                "SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
-            },
-        },
-    })
-}
-
-/// Glue allows 255 characters in a comment.
-fn short(text: &str) -> String {
-    text.chars().take(255).collect()
 }
 
 fn arrow(plan: &Plan) -> Value {
@@ -172,10 +51,7 @@ fn arrow(plan: &Plan) -> Value {
 fn arrow_field(name: &str, data_type: &ColumnType, nullable: bool) -> Value {
     let (kind, children) = match data_type {
         ColumnType::Scalar(scalar) => (scalar.spec().arrow, vec![]),
-        ColumnType::List(element) => {
-            let nullable = !matches!(**element, ColumnType::Struct(_));
-            (json!({ "name": "list" }), vec![arrow_field("element", element, nullable)])
-        }
+        ColumnType::List(element) => (json!({ "name": "list" }), vec![arrow_field("element", element, true)]),
         ColumnType::Map(value) => {
             let key = arrow_field("key", &ColumnType::Scalar(ScalarType::String), false);
             let entries = json!({
@@ -207,6 +83,7 @@ fn json_schema(definition: &Definition) -> Value {
             }
             Kind::ListOfStructs(members) => {
                 let mut element = object();
+                element["type"] = json!(["object", "null"]);
                 for member in members {
                     place(
                         &mut element,
@@ -219,6 +96,10 @@ fn json_schema(definition: &Definition) -> Value {
             }
             Kind::Map(kind) => {
                 json!({ "type": type_of("object", &column.field), "additionalProperties": element_schema(*kind, &column.field) })
+            }
+            Kind::MapOfLists(kind) => {
+                let list = json!({ "type": ["array", "null"], "items": element_schema(*kind, &column.field) });
+                json!({ "type": type_of("object", &column.field), "additionalProperties": list })
             }
             Kind::Struct(members) => {
                 let mut structure = object();
@@ -343,8 +224,12 @@ fn scalar_schema(kind: ScalarType, rules: &FieldRules) -> Value {
         Value::Array(types) => types,
         one => vec![one],
     };
-    if rules.accept_text && !types.contains(&json!("string")) {
-        types.push(json!("string"));
+    for (accepted, name) in
+        [(rules.accept_text, "string"), (rules.accept_number, "number"), (rules.accept_bool, "boolean")]
+    {
+        if accepted && !types.contains(&json!(name)) {
+            types.push(json!(name));
+        }
     }
     if !rules.required {
         types.push(json!("null"));

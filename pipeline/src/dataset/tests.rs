@@ -80,8 +80,10 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
     );
     refused_with(
         "pointer = \"/t\"",
-        "pointer = \"/t\"\nzone = 1",
-        &["7: unknown key 'zone' in [event_time]; known here: pointer, format, not_before, ahead_max_hours"],
+        "pointer = \"/t\"\nplace = 1",
+        &[
+            "7: unknown key 'place' in [event_time]; known here: pointer, format, zone, day, accept_text, not_before, not_after, ahead_max_hours",
+        ],
     );
     refused_with("present", "presence", &["4: unknown key 'presence' in [recognize]; did you mean 'present'?"]);
     refused(
@@ -102,7 +104,7 @@ fn several_problems_are_reported_at_once() {
         ),
         [
             "1: the file needs name = \"…\"",
-            "4: unknown format 'iso'; known: rfc3339, epoch_ms, epoch_s, date",
+            "4: unknown format 'iso'; known: rfc3339, epoch_s, epoch_ms, epoch_us, epoch_ns, date, or a pattern such as \"%d/%m/%Y %H:%M:%S\"",
             "3: 't' is not a JSON Pointer: write '/t'",
             "5: [column] needs name = \"…\"",
             "5: a column needs pointer = \"/…\" or from = \"…\"",
@@ -219,7 +221,7 @@ fn a_nested_type_must_say_what_it_contains() {
     refused_column("x", "list", "", &[list]);
     refused_column("x", "list", "value = \"string\"\n", &[list]);
     refused_column("x", "list", "element = \"string\"\nfield = [{ name = \"a\", type = \"string\" }]\n", &[list]);
-    let map = "14: a map needs value = \"TYPE\"; its keys are strings";
+    let map = "14: a map needs value = \"TYPE\", or value = \"list\" and element = \"TYPE\"; its keys are strings";
     refused_column("x", "map", "allow = [\"a\"]\n", &[map]);
     refused_column("x", "map", "element = \"string\"\nallow = [\"a\"]\n", &[map]);
     refused_column("x", "struct", "", &["14: a struct needs [[column.field]] tables"]);
@@ -242,9 +244,15 @@ fn an_unknown_time_format_is_refused() {
     refused_with(
         "\"/t\"",
         "\"/t\"\nformat = \"unix\"",
-        &["7: unknown format 'unix'; known: rfc3339, epoch_ms, epoch_s, date"],
+        &[
+            "7: unknown format 'unix'; known: rfc3339, epoch_s, epoch_ms, epoch_us, epoch_ns, date, or a pattern such as \"%d/%m/%Y %H:%M:%S\"",
+        ],
     );
-    refused_with("\"/t\"", "\"/t\"\nnot_before = \"2010\"", &["7: not_before must be a date such as \"2010-01-01\""]);
+    refused_with(
+        "\"/t\"",
+        "\"/t\"\nnot_before = \"2010\"",
+        &["7: not_before must be a date such as \"2010-01-01\", or a time such as \"2010-01-01T00:00:00Z\""],
+    );
     for hours in ["-1", "87601", "nan"] {
         refused_with(
             "\"/t\"",
@@ -492,10 +500,12 @@ fn a_rule_must_fit_its_type() {
     let rule = |kind: &str, rule: &str, expected: &[&str]| {
         refused_column("x", kind, &format!("anonymize = {rule}\n"), expected);
     };
-    rule("int64", "{ rule = \"pseudonym\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
+    let number =
+        "15: 'x': this rule makes a string; set type = \"string\", and accept_number = true if the values are numbers";
+    rule("int64", "{ rule = \"pseudonym\" }", &[number]);
     rule("int32", "{ rule = \"age_band\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
     rule("bool", "{ rule = \"truncate_ip\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
-    rule("float64", "{ rule = \"region\" }", &["15: 'x': this rule makes a string; set type = \"string\""]);
+    rule("float64", "{ rule = \"region\" }", &[number]);
     rule("string", "{ rule = \"truncate_time\" }", &["15: 'x': this rule makes a timestamp; set type = \"timestamp\""]);
     rule(
         "date32",
@@ -760,7 +770,7 @@ fn the_first_dataset_that_recognizes_a_record_gets_it() {
 fn a_minimal_definition_has_these_defaults() {
     let plan = compiled(&["name = \"t\"\n[event_time]\npointer = \"/t\"\n[[column]]\nname = \"a\"\npointer = \"/a\"\ntype = \"string\"\nanonymize = { rule = \"age_band\" }\n"]).unwrap();
     let plan = plan.plan(0);
-    assert_eq!((plan.event_time.format, plan.arrival_time), (TimeFormat::Rfc3339, None));
+    assert_eq!((plan.event_time.format, plan.arrival_time), (TimeForm::Rfc3339.into(), None));
     assert_eq!((plan.event_time.not_before_ms, plan.event_time.ahead_max_ms), (1_262_304_000_000, 86_400_000));
     assert!(plan.partitions.iter().map(Partition::name).eq(["year", "month", "day"]));
     let Some(Rule::AgeBand(bands)) = &plan.leaves[0].rule else { panic!("{:?}", plan.leaves[0].rule) };
@@ -783,7 +793,7 @@ fn two_columns_that_read_one_field_share_its_input() {
 fn the_shipped_definitions_compile_and_describe_themselves() {
     let texts = shipped();
     let datasets = Datasets::compile(&texts, &|_, _| Err("none is needed".to_owned())).unwrap();
-    assert!(datasets.names().eq(["events", "assessments", "users"]));
+    assert!(datasets.names().eq(["events", "assessments", "users", "ses", "sms"]));
     for (number, text) in texts.iter().enumerate() {
         let plan = datasets.plan(number);
         assert!(text.file.starts_with(&*plan.name), "{}", text.file);
@@ -797,7 +807,7 @@ fn the_shipped_definitions_compile_and_describe_themselves() {
         assert!(rules > 0, "{}", plan.name);
     }
     let ways: usize = texts.iter().map(|text| Definition::parse("t", &text.text).unwrap().recognize.len()).sum();
-    assert_eq!(ways, 9);
+    assert_eq!(ways, 12);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) struct Draft {
     embedded: bool,
     /// Whether this dataset reads the field, or one inside it.
     own: bool,
+    /// Whether a value of a wrong type rejects the record.
+    strict: bool,
     marker: u64,
     equals: Vec<(Box<[u8]>, u64)>,
     /// Whether this dataset recognizes records by comparing it with a string.
@@ -44,20 +46,21 @@ pub(crate) enum Target {
     },
     Objects {
         shape: ShapeId,
-        /// For each member: the pointer in the element, the input, and whether it is stored as JSON text.
-        members: Vec<(Pointer, InputId, bool)>,
+        /// For each member: the pointer in the element, what is read there, and whether it is lenient.
+        members: Vec<(Pointer, Target, bool)>,
     },
     /// The keys of an object that no column of their own reads.
     Map(MapInputs),
 }
 
 impl Draft {
-    /// Adds a target at a pointer.
+    /// Adds a target at a pointer. `is_lenient`: a value of a wrong type is null there, and does not reject the record.
     ///
     /// # Errors
     /// A sentence for the user, if the field is already read in an incompatible way.
-    pub(crate) fn add(&mut self, pointer: &Pointer, target: Target) -> Result<(), String> {
+    pub(crate) fn add(&mut self, pointer: &Pointer, target: Target, is_lenient: bool) -> Result<(), String> {
         let draft = self.own(pointer);
+        draft.strict |= !is_lenient;
         match target {
             Target::Known => {}
             Target::Take(input) => {
@@ -73,8 +76,8 @@ impl Draft {
             Target::List { shape, element } => draft.repeated = Some(Repeated::List { shape, element }),
             Target::Objects { shape, members } => {
                 let mut element = Draft::default();
-                for (below, input, json) in members {
-                    element.add(&below, if json { Target::Json(input) } else { Target::Take(input) })?;
+                for (below, target, is_lenient) in members {
+                    element.add(&below, target, is_lenient)?;
                 }
                 draft.repeated = Some(Repeated::Objects { shape, element: Box::new(element) });
             }
@@ -106,6 +109,11 @@ impl Draft {
 
     fn own(&mut self, pointer: &Pointer) -> &mut Draft {
         self.at(pointer, true)
+    }
+
+    /// Whether a value of a wrong type here, or in place of an object with fields, rejects the record.
+    fn is_strict(&self) -> bool {
+        self.strict || self.children.iter().any(|(_, child)| child.is_strict())
     }
 
     fn at(&mut self, pointer: &Pointer, own: bool) -> &mut Draft {
@@ -159,6 +167,7 @@ impl Builder {
     fn field(&mut self, key: &str, mut draft: Draft, above: &str) -> Field {
         let pointer = format!("{above}/{}", key.replace('~', "~0").replace('/', "~1"));
         let (marker, foreign, compared) = (draft.marker, !draft.own, draft.compared);
+        let is_lenient = !draft.is_strict();
         let equals = std::mem::take(&mut draft.equals);
         let action = self.action(draft, &pointer);
         let is_text = match &action {
@@ -168,7 +177,8 @@ impl Builder {
         if compared && !is_text {
             self.errors.push(format!("{pointer} is compared with a string and read as something else"));
         }
-        Field { plain: Literal::plain(key), escaped: Literal::escaped(key), pointer, foreign, marker, equals, action }
+        let (plain, escaped) = (Literal::plain(key), Literal::escaped(key));
+        Field { pointer, plain, escaped, foreign, is_lenient, marker, equals, action }
     }
 
     fn action(&mut self, mut draft: Draft, pointer: &str) -> Action {

@@ -12,7 +12,7 @@ use parquet::schema::types::{PrimitiveTypeBuilder, Type};
 use serde_json::{Value, json};
 
 use crate::dataset::input_kind::InputKind;
-use crate::dataset::time_format::TimeFormat;
+use crate::dataset::time_format::{TimeForm, TimeFormat};
 use crate::toml_reader::nearest;
 
 /// A scalar type of a column.
@@ -74,20 +74,20 @@ impl ScalarType {
     pub(crate) const NAMES: [&str; 9] =
         ["string", "int32", "int64", "float64", "decimal(P,S)", "bool", "date32", "timestamp", "json"];
 
-    /// The type of a name in a definition; `format` says how a time is written in records.
+    /// The type of a name in a definition. A time has the form that it has by default.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the name.
-    pub(crate) fn parse(name: &str, format: Option<TimeFormat>) -> Result<ScalarType, String> {
+    pub(crate) fn parse(name: &str) -> Result<ScalarType, String> {
         Ok(match name {
             "string" => ScalarType::String,
             "int32" => ScalarType::Int32,
             "int64" => ScalarType::Int64,
             "float64" => ScalarType::Float64,
             "bool" => ScalarType::Bool,
-            "date32" => ScalarType::Date32(format.unwrap_or(TimeFormat::Date)),
+            "date32" => ScalarType::Date32(TimeForm::Date.into()),
             // `timestamp_millis` was its name before times had microseconds.
-            "timestamp" | "timestamp_millis" => ScalarType::Timestamp(format.unwrap_or(TimeFormat::Rfc3339)),
+            "timestamp" | "timestamp_millis" => ScalarType::Timestamp(TimeForm::Rfc3339.into()),
             "json" => ScalarType::Json,
             _ => match name.strip_prefix("decimal") {
                 Some(digits) => decimal(digits).ok_or_else(|| {
@@ -298,31 +298,31 @@ mod tests {
     #[test]
     fn a_decimal_has_1_to_18_digits_and_no_more_of_them_after_the_point() {
         for digits in ["(12,2)", "(12, 2)", "(1,0)", "(18,18)", "(9,0)"] {
-            assert!(ScalarType::parse(&format!("decimal{digits}"), None).is_ok(), "{digits}");
+            assert!(ScalarType::parse(&format!("decimal{digits}")).is_ok(), "{digits}");
         }
         let message = "'decimal(19,2)' is not a valid type: write decimal(P,S), with P digits, 1 to 18, and S of them \
                        after the point";
-        assert_eq!(ScalarType::parse("decimal(19,2)", None).unwrap_err(), message);
+        assert_eq!(ScalarType::parse("decimal(19,2)").unwrap_err(), message);
         for digits in ["", "()", "(12)", "(0,0)", "(2,3)", "(12,-1)", "(12,2", "(12,2,1)", "(a,b)", "(256,2)", "s"] {
-            assert!(ScalarType::parse(&format!("decimal{digits}"), None).is_err(), "{digits}");
+            assert!(ScalarType::parse(&format!("decimal{digits}")).is_err(), "{digits}");
         }
     }
 
     #[test]
     fn every_type_and_time_format_is_parsed_by_its_name() {
         for name in examples() {
-            assert_eq!(ScalarType::parse(&name, None).unwrap().spec().name, name);
+            assert_eq!(ScalarType::parse(&name).unwrap().spec().name, name);
         }
-        assert_eq!(ScalarType::parse("int", None).unwrap_err(), "unknown type 'int'; did you mean 'int64'?");
-        assert!(ScalarType::parse("", None).unwrap_err().ends_with("date32, timestamp, json, list, map, struct"));
-        for name in TimeFormat::NAMES {
-            assert!(TimeFormat::parse(name).is_some(), "{name}");
+        assert_eq!(ScalarType::parse("int").unwrap_err(), "unknown type 'int'; did you mean 'int64'?");
+        assert!(ScalarType::parse("").unwrap_err().ends_with("date32, timestamp, json, list, map, struct"));
+        for name in TimeForm::NAMES {
+            assert!(TimeForm::parse(name).is_ok(), "{name}");
         }
     }
 
     #[test]
     fn types_that_share_a_stored_name_are_the_same_in_a_file() {
-        let specs: Vec<Spec> = examples().iter().map(|name| ScalarType::parse(name, None).unwrap().spec()).collect();
+        let specs: Vec<Spec> = examples().iter().map(|name| ScalarType::parse(name).unwrap().spec()).collect();
         for (left, right) in specs.iter().flat_map(|left| specs.iter().map(move |right| (left, right))) {
             let in_file = |spec: &Spec| (spec.physical, spec.logical.clone());
             assert_eq!(left.stored == right.stored, in_file(left) == in_file(right), "{} {}", left.name, right.name);

@@ -60,11 +60,13 @@ codes! {
     /// Arrays and objects nested too deeply.
     TooDeep: Decode, "Decode.TooDeep", "arrays and objects are nested too deeply";
     /// More bytes than a record may have, or more items than a list may have.
-    TooLarge: Decode, "Decode.TooLarge", "the record, or a list in it, is larger than the limit";
+    TooLarge: Decode, "Decode.TooLarge", "the record, what it unpacks to, or a list in it is larger than the limit";
     /// A string that should hold JSON does not.
     BadEmbeddedJson: Decode, "Decode.BadEmbeddedJson", "a string that should hold a JSON object does not";
     /// The file's compressed stream is damaged or cut off here.
     DamagedFile: Decode, "Decode.DamagedFile", "the compressed file is damaged or cut off at this point";
+    /// gzip data in a record that is damaged or cut off.
+    DamagedGzip: Decode, "Decode.DamagedGzip", "the gzip data of the record is damaged or cut off";
     /// An aggregate of records that cannot be opened.
     BrokenAggregate: Decode, "Decode.BrokenAggregate",
         "the record begins as an aggregate of records does, and cannot be opened";
@@ -92,6 +94,62 @@ codes! {
     PartitionTooLong: Batch, "Batch.PartitionTooLong", "a partition value is too long";
 }
 
+/// What exactly is wrong, where a code has several reasons. The text replaces that of the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The event time is before the dataset's `not_before`.
+    EventTooEarly,
+    /// The event time is after the dataset's `not_after`.
+    EventTooLate,
+    /// The event time is too far ahead of the arrival that the source knows.
+    EventTooFarAhead,
+    /// The event time is too far ahead of the arrival time in the record.
+    EventTooFarAheadOfField,
+    /// The arrival time in the record is before the dataset's `not_before`.
+    ArrivalTooEarly,
+    /// A time is before its column's `not_before`.
+    TimeTooEarly,
+    /// A time is after its column's `not_after`.
+    TimeTooLate,
+    /// A time is in a year that no reader of the lake has.
+    TimeOutOfCalendar,
+}
+
+impl Reason {
+    /// The reason with this message.
+    pub(crate) fn of_message(message: &str) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| reason.message() == message)
+    }
+
+    /// Every reason.
+    pub const ALL: [Reason; 8] = [
+        Reason::EventTooEarly,
+        Reason::EventTooLate,
+        Reason::EventTooFarAhead,
+        Reason::EventTooFarAheadOfField,
+        Reason::ArrivalTooEarly,
+        Reason::TimeTooEarly,
+        Reason::TimeTooLate,
+        Reason::TimeOutOfCalendar,
+    ];
+
+    /// What is wrong, for people; never with a value of the record.
+    pub fn message(self) -> &'static str {
+        match self {
+            Reason::EventTooEarly => "the event time is too early: it is before not_before",
+            Reason::EventTooLate => "the event time is too late: it is after not_after",
+            Reason::EventTooFarAhead => "the event time is too far ahead of the record's arrival",
+            Reason::EventTooFarAheadOfField => {
+                "the event time is too far ahead of the arrival time that the record has in another field"
+            }
+            Reason::ArrivalTooEarly => "the arrival time in the record is too early: it is before not_before",
+            Reason::TimeTooEarly => "a time is too early: it is before not_before",
+            Reason::TimeTooLate => "a time is too late: it is after not_after",
+            Reason::TimeOutOfCalendar => "a time is outside of the years 0001 to 9999 (UTC)",
+        }
+    }
+}
+
 impl Code {
     /// The code of a name; the inverse of [`Code::as_str`].
     pub fn from_name(name: &str) -> Option<Code> {
@@ -117,5 +175,15 @@ mod tests {
             assert!(!code.message().is_empty() && code.stage().rejects());
             assert_eq!(code as usize, n);
         }
+    }
+
+    #[test]
+    fn every_reason_has_a_message_of_its_own() {
+        let messages = Reason::ALL.map(Reason::message).into_iter().chain(Code::ALL.map(Code::message));
+        let mut messages: Vec<&str> = messages.collect();
+        let count = messages.len();
+        messages.sort_unstable();
+        messages.dedup();
+        assert_eq!(messages.len(), count);
     }
 }

@@ -7,25 +7,31 @@
 //! is written instead.
 //!
 //! ```json
-//! {"errorCode":"Validate.MissingField","errorMessage":"a required field is missing or null","stage":"validate",
-//!  "dataset":"assessments","field":"/user_id","stream":"file:///in","shardId":"a.ndjson","sequenceNumber":"1042",
+//! {"errorCode":"Validate.MissingField","errorMessage":"a required field is missing or null","errorKind":null,
+//!  "errorOffset":null,"stage":"validate","dataset":"assessments","field":"/user_id","stream":"file:///in","shardId":"a.ndjson","sequenceNumber":"1042",
 //!  "subSequenceNumber":0,"partitionKey":null,"arrivalTimestamp":1736764200123,"attemptsMade":1,"rawData":"eyJpZ…"}
 //! ```
 
 pub mod code;
+pub mod syntax;
 
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
 use crate::dataset::keys::json_string;
-use crate::dead_letter::code::Code;
+use crate::dead_letter::code::{Code, Reason};
+use crate::dead_letter::syntax::{SyntaxError, SyntaxKind};
 
 /// A dead letter: borrowed where a lane writes it, owned where it was parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter<'a> {
     /// Why.
     pub code: Code,
+    /// What exactly is wrong, where the code has several reasons.
+    pub reason: Option<Reason>,
+    /// What is wrong with the syntax, and where, if the code is about the syntax.
+    pub syntax: Option<SyntaxError>,
     /// The dataset, if it is known.
     pub dataset: Option<Cow<'a, str>>,
     /// JSON Pointer of the field that is at fault, if it is one.
@@ -36,7 +42,7 @@ pub struct DeadLetter<'a> {
     pub shard: Cow<'a, str>,
     /// Sequence number, decimal digits.
     pub sequence: Cow<'a, str>,
-    /// Place in its aggregated record; 0 for a plain one.
+    /// Number of the document in its record, or of the record in its aggregate; 0 for a plain record of one document.
     pub sub_sequence: u64,
     /// The pseudonym of the partition key, if the source has one and there is a pseudonym key.
     pub partition_key: Option<Cow<'a, str>>,
@@ -54,16 +60,30 @@ pub struct DeadLetter<'a> {
 pub struct InvalidDeadLetter(String);
 
 impl DeadLetter<'_> {
+    /// What is wrong, for people: the text of the reason, or else of the code; of an error of the syntax also its kind and place. Never
+    /// with a value of the record.
+    pub fn message(&self) -> Cow<'static, str> {
+        let message = self.reason.map_or(self.code.message(), Reason::message);
+        self.syntax.map_or(Cow::Borrowed(message), |syntax| Cow::Owned(format!("{message}{syntax}")))
+    }
+
+    fn kind(&self) -> Option<&'static str> {
+        self.syntax.and_then(|syntax| syntax.kind).map(SyntaxKind::as_str)
+    }
+
     /// Appends the line, with its line end.
     pub fn write(&self, out: &mut Vec<u8>) {
         let optional =
             |value: &Option<Cow<'_, str>>| value.as_ref().map_or_else(|| "null".to_owned(), |text| json_string(text));
         let head = format!(
-            "{{\"errorCode\":\"{}\",\"errorMessage\":\"{}\",\"stage\":\"{}\",\"dataset\":{},\"field\":{},\"stream\":{},\
+            "{{\"errorCode\":\"{}\",\"errorMessage\":\"{}\",\"errorKind\":{},\"errorOffset\":{},\"stage\":\"{}\",\
+             \"dataset\":{},\"field\":{},\"stream\":{},\
              \"shardId\":{},\"sequenceNumber\":{},\"subSequenceNumber\":{},\"partitionKey\":{},\
              \"arrivalTimestamp\":{},\"attemptsMade\":{},\"rawData\":\"",
             self.code,
-            self.code.message(),
+            self.message(),
+            optional(&self.kind().map(Cow::Borrowed)),
+            self.syntax.map_or_else(|| "null".to_owned(), |syntax| syntax.offset.to_string()),
             self.code.stage(),
             optional(&self.dataset),
             optional(&self.field),
@@ -98,9 +118,17 @@ impl DeadLetter<'_> {
         let text = |key: &str| optional(key)?.ok_or_else(|| wrong(key));
         let count = |key: &str| value[key].as_u64().ok_or_else(|| wrong(key));
         let name = text("errorCode")?;
+        // Versions before these two fields did not write them.
+        let kind = optional("errorKind")?;
+        let known = |name: Cow<'_, str>| {
+            SyntaxKind::from_name(&name).ok_or_else(|| invalid(format!("'{name}' is not a known kind of error")))
+        };
+        let kind = kind.map(known).transpose()?;
+        let offset = value["errorOffset"].as_u64();
         let raw = base64_simd::STANDARD.decode_to_vec(text("rawData")?.as_bytes());
         Ok(DeadLetter {
             code: Code::from_name(&name).ok_or_else(|| invalid(format!("'{name}' is not a known code")))?,
+            syntax: offset.map(|offset| SyntaxError { kind, offset }),
             dataset: optional("dataset")?,
             field: optional("field")?,
             stream: text("stream")?,
@@ -111,6 +139,7 @@ impl DeadLetter<'_> {
             arrival_ms: value["arrivalTimestamp"].as_i64().ok_or_else(|| wrong("arrivalTimestamp"))?,
             attempts: count("attemptsMade")?,
             raw: Cow::Owned(raw.map_err(|error| invalid(format!("'rawData': {error}")))?),
+            reason: optional("errorMessage")?.and_then(|message| Reason::of_message(&message)),
         })
     }
 
@@ -118,7 +147,9 @@ impl DeadLetter<'_> {
     pub fn without_raw(&self) -> Value {
         json!({
             "errorCode": self.code.as_str(),
-            "errorMessage": self.code.message(),
+            "errorMessage": self.message(),
+            "errorKind": self.kind(),
+            "errorOffset": self.syntax.map(|syntax| syntax.offset),
             "stage": self.code.stage().as_str(),
             "dataset": self.dataset,
             "field": self.field,
@@ -142,14 +173,28 @@ mod tests {
         any::<String>().prop_map(Cow::Owned)
     }
 
+    fn syntax() -> impl Strategy<Value = Option<SyntaxError>> {
+        let kind = prop::option::of(prop::sample::select(SyntaxKind::ALL.to_vec()));
+        prop::option::of((kind, any::<u64>()).prop_map(|(kind, offset)| SyntaxError { kind, offset }))
+    }
+
     fn dead_letters() -> impl Strategy<Value = DeadLetter<'static>> {
         let place = (text(), text(), "[0-9]{1,56}", any::<u64>(), prop::option::of(text()));
-        let about = (prop::sample::select(Code::ALL.to_vec()), prop::option::of(text()), prop::option::of(text()));
+        // An error of the syntax has no reason beside it.
+        let details = prop_oneof![
+            prop::option::of(prop::sample::select(Reason::ALL.to_vec())).prop_map(|reason| (reason, None)),
+            syntax().prop_map(|syntax| (None, syntax)),
+        ];
+        let code = (prop::sample::select(Code::ALL.to_vec()), details);
+        let about = (code, prop::option::of(text()), prop::option::of(text()));
         let rest = (any::<i64>(), 1_u64..5, prop::collection::vec(any::<u8>(), 0..100));
-        (about, place, rest).prop_map(|((code, dataset, field), place, (arrival_ms, attempts, raw))| {
+        (about, place, rest).prop_map(|(((code, details), dataset, field), place, (arrival_ms, attempts, raw))| {
             let (stream, shard, sequence, sub_sequence, partition_key) = place;
+            let (reason, syntax) = details;
             DeadLetter {
                 code,
+                reason,
+                syntax,
                 dataset,
                 field,
                 stream,
@@ -185,6 +230,8 @@ mod tests {
     fn the_fields_have_the_documented_names() {
         let dead_letter = DeadLetter {
             code: Code::MissingField,
+            reason: None,
+            syntax: None,
             dataset: Some("assessments".into()),
             field: Some("/user_id".into()),
             stream: "file:///in".into(),
@@ -201,7 +248,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(line).unwrap(),
             "{\"errorCode\":\"Validate.MissingField\",\"errorMessage\":\"a required field is missing or null\",\
-             \"stage\":\"validate\",\"dataset\":\"assessments\",\"field\":\"/user_id\",\"stream\":\"file:///in\",\
+             \"errorKind\":null,\"errorOffset\":null,\"stage\":\"validate\",\"dataset\":\"assessments\",\"field\":\"/user_id\",\"stream\":\"file:///in\",\
              \"shardId\":\"a.ndjson\",\"sequenceNumber\":\"1042\",\"subSequenceNumber\":0,\"partitionKey\":null,\
              \"arrivalTimestamp\":1736764200123,\"attemptsMade\":1,\"rawData\":\"e30=\"}\n"
         );

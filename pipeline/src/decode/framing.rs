@@ -18,7 +18,8 @@ pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-fn trimmed(bytes: &[u8], line: Range<usize>) -> Option<Range<usize>> {
+/// The range of a line without its carriage return; `None` if it is blank.
+pub(crate) fn trimmed(bytes: &[u8], line: Range<usize>) -> Option<Range<usize>> {
     let text = bytes.get(line.clone())?;
     let end = line.start + if text.ends_with(b"\r") { text.len() - 1 } else { text.len() };
     let blank = bytes[line.start..end].iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
@@ -30,7 +31,7 @@ const WRAPPED_BYTES_MIN: usize = 1 << 18;
 
 /// The range of the record's JSON. If the record is base64 of something that begins like an object, it is decoded at the
 /// end of the buffer; otherwise the range is that of the record.
-pub(super) fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<usize> {
+pub(crate) fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<usize> {
     let record = &buffer[bytes.clone()];
     // The base64 may be in a JSON string.
     let text = record.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(record).trim_ascii();
@@ -44,13 +45,18 @@ pub(super) fn unwrap_base64(buffer: &mut Vec<u8>, bytes: Range<usize>) -> Range<
     if decoded.first() != Some(&b'{') {
         return bytes;
     }
+    append(buffer, &decoded)
+}
+
+/// Appends a decoded text to the buffer, with the padding that a scan needs. Returns its range.
+pub(crate) fn append(buffer: &mut Vec<u8>, decoded: &[u8]) -> Range<usize> {
     let start = buffer.len();
     let end = start + decoded.len();
     if buffer.capacity() < end + PADDING {
         // Grow a little at a time: doubling a chunk for its only wrapped record would waste memory.
         buffer.reserve_exact((decoded.len() + PADDING).max(WRAPPED_BYTES_MIN));
     }
-    buffer.extend_from_slice(&decoded);
+    buffer.extend_from_slice(decoded);
     buffer.resize(end + PADDING, 0);
     start..end
 }

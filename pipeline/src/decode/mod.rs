@@ -6,17 +6,20 @@
 //! The guess is the dataset of the last record with the same first bytes. A wrong guess costs a second scan, never a wrong
 //! result. The byte after a record is set to 0 during its scan, so that no loop needs to check for the end.
 
+pub(crate) mod diagnose;
 pub(crate) mod framing;
 pub(crate) mod number;
 pub(crate) mod scan;
 pub(crate) mod skip;
 pub(crate) mod slots;
 pub(crate) mod text;
+pub(crate) mod unpack;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::dataset::Datasets;
-use crate::dataset::plan::Spot;
+use crate::dataset::plan::{Plan, Spot};
 use crate::dead_letter::code::Code;
 use crate::decode::framing::unwrap_base64;
 use crate::decode::scan::{Rejection, Scanned, Scanner};
@@ -28,6 +31,17 @@ pub(crate) struct Decoded {
     /// The dataset, if it is known. Its slots hold the record unless it is rejected.
     pub(crate) dataset: Option<usize>,
     pub(crate) rejection: Option<Rejection>,
+    /// Where a syntax error ended the scan.
+    pub(crate) broken: Option<BrokenAt>,
+}
+
+/// The place of a syntax error: the text that was scanned, which is at the end of the buffer if the record is base64, and the
+/// position in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BrokenAt {
+    pub(crate) begin: usize,
+    pub(crate) end: usize,
+    pub(crate) at: usize,
 }
 
 /// Scans records of all datasets.
@@ -39,10 +53,16 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn new(datasets: &Datasets) -> Self {
+    /// `denied_names`: whether the names of denied keys are collected.
+    pub(crate) fn new(datasets: &Datasets, denied_names: bool) -> Self {
+        let slots = |plan: &Arc<Plan>| {
+            let mut slots = Slots::new(plan);
+            slots.denied_names = denied_names.then(Vec::new);
+            slots
+        };
         Decoder {
             scanners: datasets.plans().iter().map(|plan| Scanner::new(plan)).collect(),
-            slots: datasets.plans().iter().map(|plan| Slots::new(plan)).collect(),
+            slots: datasets.plans().iter().map(slots).collect(),
             guesses: Guesses::default(),
         }
     }
@@ -75,9 +95,13 @@ impl Decoder {
         let guess = assigned.unwrap_or_else(|| self.guesses.get(head)).min(self.scanners.len() - 1);
         let scanned = self.scan_as(datasets, guess, buffer, begin, end);
         let recognized = assigned.or_else(|| datasets.recognize(scanned.marks));
-        if scanned.broken {
+        if let Some(at) = scanned.broken {
             self.slots[guess].undo();
-            return Decoded { dataset: recognized, rejection: scanned.rejection };
+            return Decoded {
+                dataset: recognized,
+                rejection: scanned.rejection,
+                broken: Some(BrokenAt { begin, end, at: at.clamp(begin, end) }),
+            };
         }
         let not_an_object = scanned.rejection.filter(|rejection| rejection.code == Code::NotAnObject);
         match recognized {
@@ -90,8 +114,8 @@ impl Decoder {
             }
             None => {
                 self.slots[guess].undo();
-                let unknown = Rejection { code: Code::UnknownDataset, spot: Spot::Record };
-                Decoded { dataset: None, rejection: Some(not_an_object.unwrap_or(unknown)) }
+                let unknown = Rejection::new(Code::UnknownDataset, Spot::Record);
+                Decoded { dataset: None, rejection: Some(not_an_object.unwrap_or(unknown)), broken: None }
             }
         }
     }
@@ -105,7 +129,7 @@ impl Decoder {
             None => self.slots[dataset].keep(),
             Some(_) => self.slots[dataset].undo(),
         }
-        Decoded { dataset: Some(dataset), rejection: scanned.rejection }
+        Decoded { dataset: Some(dataset), rejection: scanned.rejection, broken: None }
     }
 }
 

@@ -95,20 +95,41 @@ impl Number {
         self.whole(buffer)
     }
 
-    /// The number in units of 10^-`scale`, with at most `precision` digits: 12.5 is 1250 for a scale of 2. Exact.
+    /// The number in units of 10^-`scale`, with at most `precision` digits: 12.5 is 1250 for a scale of 2. Exact, unless it
+    /// may be rounded (`round`): then to the nearest unit, and from the middle away from zero.
     ///
     /// # Errors
-    /// `WrongType` if it has more digits after the point, `OutOfRange` if it has more digits than `precision`.
-    pub(crate) fn to_decimal(self, precision: u8, scale: u8, buffer: &[u8]) -> Result<i64, Code> {
+    /// `WrongType` if it has more digits after the point and must not be rounded, `OutOfRange` if it has more digits than
+    /// `precision`.
+    pub(crate) fn to_decimal(self, precision: u8, scale: u8, round: bool, buffer: &[u8]) -> Result<i64, Code> {
         let units = Number { scale: self.scale.saturating_sub(scale.into()), ..self };
         let zeros = u32::try_from(units.scale.saturating_neg()).ok().filter(|_| self.fits);
         let magnitude =
             zeros.and_then(|zeros| 10_u64.checked_pow(zeros)).and_then(|power| units.digits.checked_mul(power));
         let value = match magnitude {
             Some(magnitude) => units.signed(magnitude)?,
-            None => units.whole(buffer)?,
+            None => match units.whole(buffer) {
+                Err(Code::WrongType) if round => units.rounded(buffer)?,
+                value => value?,
+            },
         };
         if value.unsigned_abs() < 10_u64.pow(precision.into()) { Ok(value) } else { Err(Code::OutOfRange) }
+    }
+
+    /// The nearest whole number of one with digits after its point. From the middle it is away from zero.
+    #[cold]
+    fn rounded(self, buffer: &[u8]) -> Result<i64, Code> {
+        let text = &buffer[self.at..self.end];
+        let mantissa = text.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default();
+        let digits: Vec<u8> = mantissa.iter().filter(|byte| byte.is_ascii_digit()).map(|byte| byte - b'0').collect();
+        let dropped = usize::try_from(self.scale).unwrap_or(0);
+        let kept = digits.len().checked_sub(dropped);
+        let magnitude = digits[..kept.unwrap_or(0)].iter().try_fold(0_u64, |magnitude, digit| {
+            magnitude.checked_mul(10).and_then(|value| value.checked_add(u64::from(*digit))).ok_or(Code::OutOfRange)
+        })?;
+        // The first digit that is dropped; a zero that is not written, if there are fewer digits.
+        let first = kept.and_then(|kept| digits.get(kept)).copied().unwrap_or(0);
+        self.signed(magnitude.saturating_add(u64::from(first >= 5)))
     }
 
     fn signed(self, magnitude: u64) -> Result<i64, Code> {
@@ -246,7 +267,7 @@ mod tests {
             ("0.0000000000000000000000000000001", 4, 2, Err(Code::WrongType)),
             ("123456789012345678901234567890", 18, 2, Err(Code::OutOfRange)),
         ] {
-            let found = number(text).unwrap().to_decimal(precision, scale, text.as_bytes());
+            let found = number(text).unwrap().to_decimal(precision, scale, false, text.as_bytes());
             assert_eq!(found, expected, "{text} as decimal({precision},{scale})");
         }
     }
@@ -289,7 +310,7 @@ mod tests {
             let one = 10_u64.pow(scale.into());
             let point = if scale == 0 { String::new() } else { format!(".{:0width$}", magnitude % one, width = scale.into()) };
             for text in [format!("{sign}{}{point}", magnitude / one), format!("{units}e-{scale}")] {
-                prop_assert_eq!(number(&text).unwrap().to_decimal(18, scale, text.as_bytes()), Ok(units), "{}", text);
+                prop_assert_eq!(number(&text).unwrap().to_decimal(18, scale, false, text.as_bytes()), Ok(units), "{}", text);
             }
         }
 

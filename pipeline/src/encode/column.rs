@@ -7,17 +7,18 @@
 //! of every row, which costs more than the rest of the pipeline. Here the dictionary exists since decoding, so a row costs
 //! a table look-up. The result is ordinary Parquet, and the crate still writes page headers and the footer.
 //!
-//! Encodings are those of Parquet's `Encodings.md`:
+//! Encodings are those of Parquet's `Encodings.md`. [`Encodings`] says which ones a file may have:
 //!
-//! | values | encoding |
-//! | --- | --- |
-//! | text that repeats | dictionary, sorted if it is small |
-//! | text that hardly repeats | `DELTA_LENGTH_BYTE_ARRAY`; sequence numbers `DELTA_BYTE_ARRAY` |
-//! | whole numbers, dates, times | `DELTA_BINARY_PACKED` |
-//! | doubles | dictionary if few differ, else `PLAIN` |
-//! | booleans | `PLAIN` (bits) |
+//! | values | `compatible` | `compact` |
+//! | --- | --- | --- |
+//! | text that repeats | dictionary, sorted if it is small | the same |
+//! | text that hardly repeats | `PLAIN` | `DELTA_LENGTH_BYTE_ARRAY`; sequence numbers `DELTA_BYTE_ARRAY` |
+//! | whole numbers, dates, times | dictionary if it is smaller (`numbers`), else `PLAIN` | `DELTA_BINARY_PACKED` |
+//! | doubles | dictionary if few differ, else `PLAIN` | the same |
+//! | booleans | `PLAIN` (bits) | the same |
+//!
+//! Data pages have version 1 in both: the oldest readers know no other.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -31,10 +32,14 @@ use parquet::schema::types::ColumnDescPtr;
 use crate::columns::intern::Interner;
 use crate::dataset::plan::{Leaf, LeafSource};
 use crate::dataset::types::Physical;
+use crate::encode::Encodings;
 use crate::encode::column_chunk::ColumnChunk;
+use crate::encode::compressor::{Content, PageCompressor};
 use crate::encode::delta::{self, Width};
 use crate::encode::gather::{Column, LeafRows, Levels};
 use crate::encode::levels;
+use crate::encode::numbers::{self, Kind, NumberDictionary};
+use crate::encode::plain;
 use crate::encode::stats::Bounds;
 
 /// The most rows in a page: readers skip page by page.
@@ -43,18 +48,19 @@ const PAGE_ROWS: usize = 20_000;
 const PAGE_BYTES: usize = 1 << 20;
 /// The most values in a sorted dictionary. The ids of a sorted one give each page exact bounds at no cost.
 const SORTED_MAX: usize = 4096;
-/// The most values in a dictionary of doubles.
-const DOUBLES_MAX: usize = 1 << 16;
+/// The fewest values of a dictionary of texts that may be too many.
+const DICTIONARY_MIN: usize = 1000;
+/// Bits that a byte of text takes after compression, as a rule: those of a hexadecimal digit.
+const TEXT_BITS: usize = 4;
 /// False positives of a bloom filter: the share of row groups that are read in vain for a person who is not in them. At
 /// one per cent, files of many pseudonyms would be about two per cent larger.
 const BLOOM_FPP: f64 = 0.05;
 
 /// The compressor of one encoder, and buffers that it reuses.
 pub(crate) struct ColumnEncoder {
-    compressor: zstd::bulk::Compressor<'static>,
-    level: i32,
+    encodings: Encodings,
+    compressor: PageCompressor,
     body: Vec<u8>,
-    packed: Vec<u8>,
     scratch: Vec<i64>,
     /// For each number of the leaf's dictionary, its position in the file's dictionary plus one. All 0 between columns.
     positions: Vec<u32>,
@@ -64,7 +70,7 @@ pub(crate) struct ColumnEncoder {
 
 impl std::fmt::Debug for ColumnEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ColumnEncoder").field("level", &self.level).finish_non_exhaustive()
+        f.debug_struct("ColumnEncoder").field("encodings", &self.encodings).finish_non_exhaustive()
     }
 }
 
@@ -78,29 +84,64 @@ enum Body<'v> {
     Texts {
         bytes: &'v [u8],
         lengths: &'v [u32],
-        prefixed: bool,
+        /// Whether they are sequence numbers: each begins like the one before it.
+        sequences: bool,
     },
 }
 
-impl Body<'_> {
-    fn encoding(&self) -> Encoding {
+/// The entries of a dictionary, for the bounds of the pages that refer to them.
+enum Entries<'d> {
+    /// There is no dictionary, or its entries are too many to be looked at again for each page.
+    None,
+    /// Sorted texts.
+    Texts(&'d [&'d [u8]]),
+    /// Numbers, and whether they are sorted.
+    Numbers(&'d [i64], bool),
+}
+
+impl Entries<'_> {
+    /// The bounds of the entries that a page refers to: those of the least and the greatest id if the entries are sorted.
+    fn bounds(&self, ids: &[u32], physical: Physical) -> Option<Bounds> {
+        if let Entries::Numbers(values, false) = self {
+            let values: Vec<i64> = ids.iter().map(|id| values[*id as usize]).collect();
+            return Bounds::of_values(&values, physical);
+        }
+        let (min, max) = (*ids.iter().min()? as usize, *ids.iter().max()? as usize);
         match self {
-            Body::Ids(_) => Encoding::RLE_DICTIONARY,
-            Body::Numbers(..) => Encoding::DELTA_BINARY_PACKED,
-            Body::Doubles(_) | Body::Bools(_) => Encoding::PLAIN,
-            Body::Texts { prefixed: true, .. } => Encoding::DELTA_BYTE_ARRAY,
-            Body::Texts { prefixed: false, .. } => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+            Entries::None => None,
+            Entries::Texts(texts) => Bounds::of_texts([*texts.get(min)?, *texts.get(max)?].into_iter()),
+            Entries::Numbers(values, _) => Bounds::of_values(&[*values.get(min)?, *values.get(max)?], physical),
+        }
+    }
+}
+
+impl Body<'_> {
+    fn encoding(&self, encodings: Encodings) -> Encoding {
+        match (self, encodings) {
+            (Body::Ids(_), _) => Encoding::RLE_DICTIONARY,
+            (Body::Doubles(_) | Body::Bools(_), _) | (_, Encodings::Compatible) => Encoding::PLAIN,
+            (Body::Numbers(..), Encodings::Compact) => Encoding::DELTA_BINARY_PACKED,
+            (Body::Texts { sequences: true, .. }, Encodings::Compact) => Encoding::DELTA_BYTE_ARRAY,
+            (Body::Texts { sequences: false, .. }, Encodings::Compact) => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+        }
+    }
+
+    fn content(&self, encodings: Encodings) -> Content {
+        match (self, encodings) {
+            (Body::Numbers(_, Width::Bits64), Encodings::Compatible) => Content::Numbers,
+            (Body::Texts { sequences: true, .. }, Encodings::Compatible) => Content::Sequences,
+            (Body::Texts { .. }, Encodings::Compatible) => Content::Texts,
+            _ => Content::Mixed,
         }
     }
 }
 
 impl ColumnEncoder {
-    pub(crate) fn new(level: i32) -> Result<Self> {
+    pub(crate) fn new(level: i32, encodings: Encodings) -> Result<Self> {
         Ok(ColumnEncoder {
-            compressor: zstd::bulk::Compressor::new(level)?,
-            level,
+            encodings,
+            compressor: PageCompressor::new(level)?,
             body: Vec::new(),
-            packed: Vec::new(),
             scratch: Vec::new(),
             positions: Vec::new(),
             dictionary: Vec::new(),
@@ -117,16 +158,16 @@ impl ColumnEncoder {
         dictionary: Option<&Interner>,
     ) -> Result<(Bytes, ColumnCloseResult)> {
         let mut chunk = ColumnChunk::new(descriptor);
-        match dictionary {
-            Some(dictionary) => self.encode_interned(leaf, rows, column, dictionary, &mut chunk)?,
-            None if leaf.physical == Physical::Double => self.encode_doubles(rows, column, &mut chunk)?,
-            None => self.encode_plain(leaf, rows, column, &mut chunk)?,
+        match (dictionary, leaf.physical) {
+            (Some(dictionary), _) => self.encode_interned(leaf, rows, column, dictionary, &mut chunk)?,
+            (None, Physical::Text) => self.encode_texts(leaf, rows, column, &mut chunk)?,
+            (None, _) => self.encode_numbers(leaf.physical, rows, column, &mut chunk)?,
         }
-        chunk.finish(leaf.physical, self.level)
+        chunk.finish(leaf.physical, self.compressor.level())
     }
 
-    /// Encodes values that are not interned.
-    fn encode_plain(
+    /// Encodes texts that are not interned.
+    fn encode_texts(
         &mut self,
         leaf: &Leaf,
         rows: &LeafRows<'_>,
@@ -134,18 +175,10 @@ impl ColumnEncoder {
         chunk: &mut ColumnChunk,
     ) -> Result<()> {
         let mut filter = if leaf.is_pseudonym() { Some(new_filter(rows.texts())?) } else { None };
+        let sequences = leaf.source == LeafSource::Sequence;
         for batch in 0..rows.batches() {
             column.gather(rows, batch);
-            let body = match leaf.physical {
-                Physical::Int32 => Body::Numbers(&column.numbers, Width::Bits32),
-                Physical::Int64 => Body::Numbers(&column.numbers, Width::Bits64),
-                Physical::Bool => Body::Bools(&column.numbers),
-                Physical::Double | Physical::Text => Body::Texts {
-                    bytes: &column.texts,
-                    lengths: &column.lengths,
-                    prefixed: leaf.source == LeafSource::Sequence,
-                },
-            };
+            let body = Body::Texts { bytes: &column.texts, lengths: &column.lengths, sequences };
             if let Some(filter) = &mut filter {
                 let mut begin = 0;
                 for length in &column.lengths {
@@ -154,7 +187,7 @@ impl ColumnEncoder {
                     begin = end;
                 }
             }
-            self.pages(&column.levels, &[], &body, leaf.physical, &[], chunk)?;
+            self.pages(&column.levels, &[], &body, leaf.physical, &Entries::None, chunk)?;
         }
         chunk.bloom = filter;
         Ok(())
@@ -188,8 +221,7 @@ impl ColumnEncoder {
             self.dictionary.iter().for_each(|number| filter.insert(interned.get(*number)));
             chunk.bloom = Some(filter);
         }
-        let distinct = self.dictionary.len();
-        let written = if distinct > 1000 && distinct * 4 > values * 3 {
+        let written = if self.hardly_repeats(values, interned) {
             self.encode_without_dictionary(leaf, rows, column, interned, chunk)
         } else {
             self.encode_with_dictionary(leaf, rows, column, interned, chunk)
@@ -198,6 +230,19 @@ impl ColumnEncoder {
             self.positions[*number as usize] = 0;
         }
         written
+    }
+
+    /// Whether this many texts take less space without a dictionary of the different ones: whether the dictionary's ids
+    /// take more bits than it saves. A sample has the mean length.
+    fn hardly_repeats(&self, values: usize, interned: &Interner) -> bool {
+        let distinct = self.dictionary.len();
+        if distinct <= DICTIONARY_MIN {
+            return false;
+        }
+        let sample = self.dictionary.iter().take(DICTIONARY_MIN);
+        let bytes: usize = sample.map(|number| size_of::<u32>() + interned.get(*number).len()).sum();
+        let saved = TEXT_BITS * (bytes / DICTIONARY_MIN) * (values - distinct);
+        values * numbers::id_width(distinct) as usize > saved
     }
 
     /// Encodes interned texts most of which occur once: a dictionary would only add ids to them.
@@ -220,8 +265,8 @@ impl ColumnEncoder {
                 column.texts.extend_from_slice(text);
                 column.lengths.push(u32::try_from(text.len()).map_err(|_| too_many())?);
             }
-            let body = Body::Texts { bytes: &column.texts, lengths: &column.lengths, prefixed: false };
-            self.pages(&column.levels, &[], &body, leaf.physical, &[], chunk)?;
+            let body = Body::Texts { bytes: &column.texts, lengths: &column.lengths, sequences: false };
+            self.pages(&column.levels, &[], &body, leaf.physical, &Entries::None, chunk)?;
         }
         Ok(())
     }
@@ -251,73 +296,71 @@ impl ColumnEncoder {
         let texts: Vec<&[u8]> = self.dictionary.iter().map(|number| interned.get(*number)).collect();
         chunk.bounds = Bounds::of_texts(texts.iter().copied());
         if distinct > 0 {
-            self.dictionary_page(distinct, sorted, chunk)?;
+            self.dictionary_page(distinct, sorted, Content::Texts, chunk)?;
         }
-        let width = levels::bit_width(u32::try_from(distinct.saturating_sub(1)).map_err(|_| too_many())?);
-        let page_texts = if sorted { texts.as_slice() } else { &[] };
+        let width = numbers::id_width(distinct);
+        let entries = if sorted { Entries::Texts(&texts) } else { Entries::None };
         for batch in 0..rows.batches() {
             if rows.batches() > 1 {
                 column.gather(rows, batch);
             }
             column.ids.iter_mut().for_each(|id| *id = self.positions[*id as usize] - 1);
-            self.pages(&column.levels, &column.ids, &Body::Ids(width), leaf.physical, page_texts, chunk)?;
+            self.pages(&column.levels, &column.ids, &Body::Ids(width), leaf.physical, &entries, chunk)?;
         }
         Ok(())
     }
 
-    /// Encodes doubles, with a dictionary if a sample has few different values.
-    fn encode_doubles(&mut self, rows: &LeafRows<'_>, column: &mut Column, chunk: &mut ColumnChunk) -> Result<()> {
-        let mut positions: HashMap<i64, u32, Mix> = HashMap::default();
-        let mut distinct: Vec<i64> = Vec::new();
-        let mut repeats = true;
-        for batch in 0..rows.batches() {
-            column.gather(rows, batch);
-            if batch == 0 {
-                let sample: std::collections::HashSet<i64> = column.numbers.iter().take(1024).copied().collect();
-                repeats = sample.len() * 2 <= column.numbers.len().min(1024);
-            }
-            if repeats {
-                for value in &column.numbers {
-                    let next = u32::try_from(distinct.len()).map_err(|_| too_many())?;
-                    if *positions.entry(*value).or_insert(next) == next {
-                        distinct.push(*value);
-                    }
-                }
-            }
-            repeats &= distinct.len() <= DOUBLES_MAX;
-            if !repeats {
-                break;
-            }
-        }
-        if repeats {
-            chunk.bounds = Bounds::of_doubles(&distinct);
+    /// Encodes numbers, times, booleans and doubles.
+    fn encode_numbers(
+        &mut self,
+        physical: Physical,
+        rows: &LeafRows<'_>,
+        column: &mut Column,
+        chunk: &mut ColumnChunk,
+    ) -> Result<()> {
+        let kind = match (physical, self.encodings) {
+            (Physical::Double, _) => Some(Kind::Doubles),
+            (Physical::Int32 | Physical::Int64, Encodings::Compatible) => Some(Kind::Whole),
+            _ => None,
+        };
+        let width = if physical == Physical::Int32 { Width::Bits32 } else { Width::Bits64 };
+        let dictionary = kind.and_then(|kind| NumberDictionary::find(rows, column, kind));
+        if let Some(dictionary) = &dictionary {
+            let NumberDictionary { values, is_sorted, .. } = dictionary;
+            chunk.bounds = Bounds::of_values(values, physical);
             self.body.clear();
-            distinct.iter().for_each(|value| self.body.extend_from_slice(&value.to_le_bytes()));
-            if !distinct.is_empty() {
-                self.dictionary_page(distinct.len(), false, chunk)?;
-            }
+            plain::encode_numbers(values, width, &mut self.body);
+            let content = if physical == Physical::Int64 { Content::Numbers } else { Content::Mixed };
+            self.dictionary_page(values.len(), *is_sorted, content, chunk)?;
         }
-        let width = levels::bit_width(u32::try_from(distinct.len().saturating_sub(1)).map_err(|_| too_many())?);
-        chunk.doubles = if repeats { distinct } else { Vec::new() };
+        let entries = dictionary.as_ref().map_or(Entries::None, |of| Entries::Numbers(&of.values, of.is_sorted));
         for batch in 0..rows.batches() {
-            if rows.batches() > 1 {
+            if rows.batches() > 1 || kind.is_none() {
                 column.gather(rows, batch);
             }
-            if repeats {
-                column.ids.clear();
-                column.ids.extend(column.numbers.iter().map(|value| positions[value]));
-                self.pages(&column.levels, &column.ids, &Body::Ids(width), Physical::Double, &[], chunk)?;
-            } else {
-                let body = Body::Doubles(&column.numbers);
-                self.pages(&column.levels, &[], &body, Physical::Double, &[], chunk)?;
+            if let Some(dictionary) = &dictionary {
+                dictionary.number(&column.numbers, &mut column.ids);
             }
+            let body = match (&dictionary, physical) {
+                (Some(dictionary), _) => Body::Ids(numbers::id_width(dictionary.values.len())),
+                (None, Physical::Bool) => Body::Bools(&column.numbers),
+                (None, Physical::Double) => Body::Doubles(&column.numbers),
+                (None, _) => Body::Numbers(&column.numbers, width),
+            };
+            self.pages(&column.levels, &column.ids, &body, physical, &entries, chunk)?;
         }
         Ok(())
     }
 
-    fn dictionary_page(&mut self, distinct: usize, is_sorted: bool, chunk: &mut ColumnChunk) -> Result<()> {
+    fn dictionary_page(
+        &mut self,
+        distinct: usize,
+        is_sorted: bool,
+        content: Content,
+        chunk: &mut ColumnChunk,
+    ) -> Result<()> {
         let page = Page::DictionaryPage {
-            buf: self.compress()?,
+            buf: self.compressor.compress(&self.body, 0, content)?,
             num_values: u32::try_from(distinct).map_err(|_| too_many())?,
             encoding: Encoding::PLAIN,
             is_sorted,
@@ -325,21 +368,14 @@ impl ColumnEncoder {
         chunk.write(page, self.body.len())
     }
 
-    fn compress(&mut self) -> Result<Bytes> {
-        self.packed.clear();
-        self.packed.reserve(zstd::zstd_safe::compress_bound(self.body.len()));
-        self.compressor.compress_to_buffer(&self.body, &mut self.packed)?;
-        Ok(Bytes::copy_from_slice(&self.packed))
-    }
-
-    /// Cuts the rows into pages and writes them. `texts` is the dictionary, if it is sorted, for the bounds of each page.
+    /// Cuts the rows into pages and writes them. `dictionary` has what the ids mean.
     fn pages(
         &mut self,
         all: &Levels,
         ids: &[u32],
         body: &Body<'_>,
         physical: Physical,
-        texts: &[&[u8]],
+        dictionary: &Entries<'_>,
         chunk: &mut ColumnChunk,
     ) -> Result<()> {
         let bytes_a_row = match body {
@@ -356,41 +392,53 @@ impl ColumnEncoder {
             let values = value..value + all.values_in(levels.clone());
             self.body.clear();
             write_levels(all, levels.clone(), &mut self.body);
+            let levels_end = self.body.len();
             // A page without values names PLAIN: there may be no dictionary, and some readers require one if a page names it.
-            let encoding = if values.is_empty() { Encoding::PLAIN } else { body.encoding() };
+            let encoding = if values.is_empty() { Encoding::PLAIN } else { body.encoding(self.encodings) };
+            let content = if values.is_empty() { Content::Mixed } else { body.content(self.encodings) };
             let bounds = match body {
                 _ if values.is_empty() => None,
                 Body::Ids(width) => {
                     self.body.push(width.to_le_bytes()[0]);
                     levels::encode(&ids[values.clone()], *width, &mut self.body);
-                    chunk.bounds_of_ids(&ids[values.clone()], texts)
+                    dictionary.bounds(&ids[values.clone()], physical)
                 }
                 Body::Numbers(numbers, width) => {
-                    delta::encode_numbers(&numbers[values.clone()], *width, &mut self.body);
-                    Bounds::of_numbers(&numbers[values.clone()])
+                    let numbers = &numbers[values.clone()];
+                    match self.encodings {
+                        Encodings::Compatible => plain::encode_numbers(numbers, *width, &mut self.body),
+                        Encodings::Compact => delta::encode_numbers(numbers, *width, &mut self.body),
+                    }
+                    Bounds::of_numbers(numbers)
                 }
                 Body::Doubles(doubles) => {
-                    let doubles = &doubles[values.clone()];
-                    doubles.iter().for_each(|bits| self.body.extend_from_slice(&bits.to_le_bytes()));
-                    Bounds::of_doubles(doubles)
+                    plain::encode_numbers(&doubles[values.clone()], Width::Bits64, &mut self.body);
+                    Bounds::of_doubles(&doubles[values.clone()])
                 }
                 Body::Bools(bools) => {
                     let bools = &bools[values.clone()];
                     levels::pack(bools.iter().map(|bit| u64::from(*bit != 0)), bools.len(), 1, &mut self.body);
                     Bounds::of_bools(bools)
                 }
-                Body::Texts { bytes, lengths, prefixed } => {
+                Body::Texts { bytes, lengths, sequences } => {
                     let lengths = &lengths[values.clone()];
                     let end = byte + lengths.iter().map(|length| *length as usize).sum::<usize>();
-                    let encode = if *prefixed { delta::encode_prefixed } else { delta::encode_texts };
-                    encode(lengths, &bytes[byte..end], &mut self.scratch, &mut self.body);
-                    let bounds = Bounds::of_concatenated(lengths, &bytes[byte..end]);
+                    let bytes = &bytes[byte..end];
+                    match (self.encodings, *sequences) {
+                        (Encodings::Compatible, _) => plain::encode_texts(lengths, bytes, &mut self.body),
+                        (Encodings::Compact, true) => {
+                            delta::encode_prefixed(lengths, bytes, &mut self.scratch, &mut self.body);
+                        }
+                        (Encodings::Compact, false) => {
+                            delta::encode_texts(lengths, bytes, &mut self.scratch, &mut self.body);
+                        }
+                    }
                     byte = end;
-                    bounds
+                    Bounds::of_concatenated(lengths, bytes)
                 }
             };
             let page = Page::DataPage {
-                buf: self.compress()?,
+                buf: self.compressor.compress(&self.body, levels_end, content)?,
                 num_values: u32::try_from(levels.len()).map_err(|_| too_many())?,
                 encoding,
                 def_level_encoding: Encoding::RLE,
@@ -417,7 +465,8 @@ fn write_levels(all: &Levels, range: Range<usize>, out: &mut Vec<u8>) {
         out[at..at + 4].copy_from_slice(&length.to_le_bytes());
     };
     if !all.repetition.is_empty() {
-        write(&|out| levels::encode(&all.repetition[range.clone()], 1, out));
+        let width = levels::bit_width(u32::from(all.max_repetition));
+        write(&|out| levels::encode(&all.repetition[range.clone()], width, out));
     }
     let width = levels::bit_width(u32::from(all.max_definition));
     if all.definition.is_empty() {
@@ -434,35 +483,4 @@ fn new_filter(values: usize) -> Result<Sbbf> {
 
 fn too_many() -> ParquetError {
     ParquetError::General("a row group holds more than 2^32 values or bytes of a column".to_owned())
-}
-
-/// A fast hash of the bits of doubles. Its table lives for one column chunk, so collisions cost time and nothing else.
-#[derive(Default, Clone, Copy)]
-struct Mix;
-
-impl std::hash::BuildHasher for Mix {
-    type Hasher = MixHasher;
-
-    fn build_hasher(&self) -> MixHasher {
-        MixHasher(0)
-    }
-}
-
-struct MixHasher(u64);
-
-impl std::hash::Hasher for MixHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    }
-
-    fn write_i64(&mut self, value: i64) {
-        let mixed = u128::from(value.cast_unsigned() ^ 0xD6E8_FEB8_6659_FD93) * 0x9E37_79B9_7F4A_7C15_u128;
-        #[expect(clippy::cast_possible_truncation, reason = "both halves are folded together")]
-        let folded = mixed as u64 ^ (mixed >> 64) as u64;
-        self.0 = folded;
-    }
 }

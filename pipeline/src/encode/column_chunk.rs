@@ -24,8 +24,6 @@ pub(super) struct ColumnChunk {
     descriptor: ColumnDescPtr,
     sink: TrackedWrite<Vec<u8>>,
     pub(super) bounds: Option<Bounds>,
-    /// The dictionary of a column of doubles.
-    pub(super) doubles: Vec<i64>,
     pub(super) bloom: Option<Sbbf>,
     index: ColumnIndexBuilder,
     /// True while every page has bounds or no values. The pages of a large, unsorted dictionary have no bounds: such a
@@ -47,7 +45,6 @@ impl ColumnChunk {
             descriptor: descriptor.clone(),
             sink: TrackedWrite::new(Vec::new()),
             bounds: None,
-            doubles: Vec::new(),
             bloom: None,
             index: ColumnIndexBuilder::new(descriptor.physical_type()),
             indexed: true,
@@ -60,17 +57,6 @@ impl ColumnChunk {
             levels: 0,
             values: 0,
         }
-    }
-
-    /// The bounds of a page of dictionary ids: those of the least and greatest id if the dictionary is sorted; of doubles,
-    /// those of the values.
-    pub(super) fn bounds_of_ids(&self, ids: &[u32], sorted: &[&[u8]]) -> Option<Bounds> {
-        if !self.doubles.is_empty() {
-            let values: Vec<i64> = ids.iter().map(|id| self.doubles[*id as usize]).collect();
-            return Bounds::of_doubles(&values);
-        }
-        let (min, max) = (ids.iter().min()?, ids.iter().max()?);
-        Bounds::of_texts([sorted.get(*min as usize)?, sorted.get(*max as usize)?].into_iter().copied())
     }
 
     /// Adds a page to the page index and to the bounds of the chunk.

@@ -13,9 +13,11 @@
 //! | flat | 0 null, 1 value |
 //! | member of a struct | 0 no struct, 1 null, 2 value |
 //! | element of a list, value of a map | 0 no list, 1 empty list, 2 null, 3 value |
+//! | member of a struct in a list | 0 no list, 1 empty list, 2 null struct, 3 null, 4 value |
+//! | element of a list in a map | 0 no map, 1 empty map, 2 no list, 3 empty list, 4 null, 5 value |
 //! | key of a map | 0 no map, 1 empty map, 2 key |
 //!
-//! Repetition level 0 begins a row, 1 continues it.
+//! Repetition level 0 begins a row, 1 continues it; in a list in a map, 2 continues the list.
 
 use std::ops::Range;
 
@@ -87,10 +89,20 @@ impl<'r> LeafRows<'r> {
 
 /// The elements of a run's rows in their block, if the leaf is repeated.
 fn elements(table: &Table, leaf: LeafId, run: &Run) -> Option<Range<usize>> {
-    let packed = &table.shapes[table.plan.leaves[leaf].nest.repeated()?];
-    let begin =
-        run.start.checked_sub(1).map_or(0, |before| element_end(packed.get(run.block as usize, before as usize)));
-    Some(begin..element_end(packed.get(run.block as usize, (run.start + run.len) as usize - 1)))
+    let rows = run.start as usize..(run.start + run.len) as usize;
+    let block = run.block as usize;
+    Some(match table.plan.leaves[leaf].nest {
+        Nest::MapListElement { map, lists } => {
+            elements_of(&table.shapes[lists], block, elements_of(&table.shapes[map], block, rows))
+        }
+        nest => elements_of(&table.shapes[nest.repeated()?], block, rows),
+    })
+}
+
+/// The elements of these rows of a shape, or of these elements of a map, in their block.
+fn elements_of(packed: &Packed, block: usize, rows: Range<usize>) -> Range<usize> {
+    let end = |rows: usize| rows.checked_sub(1).map_or(0, |last| element_end(packed.get(block, last)));
+    end(rows.start)..end(rows.end)
 }
 
 /// The levels and values of a leaf.
@@ -114,6 +126,7 @@ pub(crate) struct Levels {
     /// The number of levels: values and nulls.
     pub(crate) count: usize,
     pub(crate) max_definition: u8,
+    pub(crate) max_repetition: u8,
     /// Empty if no value is null.
     pub(crate) definition: Vec<u8>,
     /// Empty if the leaf is not repeated.
@@ -145,6 +158,8 @@ struct Scratch {
     gathered: Gathered,
     strings: GatheredStrings,
     shape: Gathered,
+    /// Which structs of a list are not null; the lists of a map.
+    presence: Gathered,
     valid: Vec<bool>,
 }
 
@@ -169,7 +184,10 @@ impl Column {
                 );
                 self.flat(nest, table, runs);
             }
-            Some(shape) => self.repeated(nest, table, leaf, shape, runs),
+            Some(shape) => match nest {
+                Nest::MapListElement { map, .. } => self.lists_of_map(table, leaf, (map, shape), runs),
+                _ => self.repeated(nest, table, leaf, shape, runs),
+            },
         }
     }
 
@@ -185,12 +203,7 @@ impl Column {
                 for (block, start, len) in runs {
                     dictionary.numbers.read(block as usize, start, len, gathered);
                 }
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "dictionary numbers are u32"
-                )]
-                self.ids.extend(gathered.values.iter().filter(|number| **number != 0).map(|number| *number as u32));
+                take_numbers(&gathered.values, &mut self.ids);
                 if self.ids.len() < gathered.values.len() {
                     valid.extend(gathered.values.iter().map(|number| *number != 0));
                 }
@@ -264,14 +277,25 @@ impl Column {
         let range = |run: &Run| elements(table, leaf, run).unwrap_or_default();
         let ranges = runs.iter().map(|run| (run.block, range(run).start, range(run).len()));
         self.values(&table.values[leaf], ranges);
-        let max = if matches!(nest, Nest::MapKey(_)) { 2 } else { 3 };
+        let max = match nest {
+            Nest::MapKey(_) => 2,
+            Nest::InElement(_) => 4,
+            _ => 3,
+        };
+        let presence = matches!(nest, Nest::InElement(_)).then(|| &table.presence[id]);
         let levels = &mut self.levels;
         levels.max_definition = max;
+        levels.max_repetition = 1;
         let mut element = 0;
         for run in runs {
             self.scratch.shape.clear();
             packed.read(run.block as usize, run.start as usize, run.len as usize, &mut self.scratch.shape);
             let mut from = range(run).start;
+            self.scratch.presence.clear();
+            if let Some(presence) = presence {
+                presence.read(run.block as usize, from, range(run).len(), &mut self.scratch.presence);
+            }
+            let (first_of_run, has_null_structs) = (from, self.scratch.presence.values.contains(&0));
             for value in &self.scratch.shape.values {
                 levels.row_begins.push(levels.definition.len());
                 let to = element_end(*value);
@@ -287,7 +311,16 @@ impl Column {
                     levels.definition.resize(end, max);
                 } else {
                     let valid = &self.scratch.valid[element..element + to - from];
-                    levels.definition.extend(valid.iter().map(|there| if *there { max } else { 2 }));
+                    levels.definition.extend(valid.iter().map(|there| if *there { max } else { max - 1 }));
+                }
+                if has_null_structs {
+                    let structs = &self.scratch.presence.values[from - first_of_run..to - first_of_run];
+                    let begin = end - (to - from);
+                    for (level, there) in levels.definition[begin..].iter_mut().zip(structs) {
+                        if *there == 0 {
+                            *level = 2;
+                        }
+                    }
                 }
                 element += to - from;
                 from = to;
@@ -295,6 +328,67 @@ impl Column {
         }
         levels.count = levels.definition.len();
     }
+
+    /// The elements of lists that are the values of a map.
+    fn lists_of_map(&mut self, table: &Table, leaf: LeafId, (map, lists): (ShapeId, ShapeId), runs: &[Run]) {
+        let range = |run: &Run| elements(table, leaf, run).unwrap_or_default();
+        self.values(&table.values[leaf], runs.iter().map(|run| (run.block, range(run).start, range(run).len())));
+        let Scratch { shape: maps, presence: inner, valid, .. } = &mut self.scratch;
+        let levels = &mut self.levels;
+        (levels.max_definition, levels.max_repetition) = (5, 2);
+        let mut valid = valid.iter();
+        let add = |levels: &mut Levels, repetition: u8, definition: u8| {
+            levels.repetition.push(repetition);
+            levels.definition.push(definition);
+        };
+        for run in runs {
+            let block = run.block as usize;
+            let rows = run.start as usize..(run.start + run.len) as usize;
+            let entries = elements_of(&table.shapes[map], block, rows);
+            maps.clear();
+            table.shapes[map].read(block, run.start as usize, run.len as usize, maps);
+            inner.clear();
+            table.shapes[lists].read(block, entries.start, entries.len(), inner);
+            let (mut entry, mut element) = (entries.start, range(run).start);
+            for map in &maps.values {
+                levels.row_begins.push(levels.definition.len());
+                let last_entry = element_end(*map);
+                if last_entry == entry {
+                    add(levels, 0, u8::from(map & 1 == 1));
+                }
+                let mut repetition = 0;
+                for list in &inner.values[entry - entries.start..last_entry - entries.start] {
+                    let last_element = element_end(*list);
+                    if last_element == element {
+                        add(levels, repetition, 2 + u8::from(list & 1 == 1));
+                    }
+                    for _ in element..last_element {
+                        add(levels, repetition, if valid.next().is_none_or(|there| *there) { 5 } else { 4 });
+                        repetition = 2;
+                    }
+                    element = last_element;
+                    repetition = 1;
+                }
+                entry = last_entry;
+            }
+        }
+        levels.count = levels.definition.len();
+    }
+}
+
+/// Writes the dictionary numbers that are not 0, which is null, to `ids`. Without a branch for each: a column may have nulls
+/// anywhere.
+fn take_numbers(numbers: &[i64], ids: &mut Vec<u32>) {
+    ids.clear();
+    ids.resize(numbers.len(), 0);
+    let mut count = 0;
+    for &number in numbers {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "dictionary numbers are u32")]
+        let id = number as u32;
+        ids[count] = id;
+        count += usize::from(id != 0);
+    }
+    ids.truncate(count);
 }
 
 fn read_runs(packed: &Packed, runs: &[Run], out: &mut Gathered) {

@@ -13,8 +13,11 @@ mod gather;
 mod column;
 mod column_chunk;
 mod column_stats;
+mod compressor;
 mod delta;
 mod levels;
+mod numbers;
+mod plain;
 mod stats;
 
 mod file;
@@ -51,9 +54,34 @@ impl RowGroup {
     }
 }
 
+/// Which of Parquet's encodings files may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encodings {
+    /// `PLAIN` and dictionaries, which every reader reads right.
+    #[default]
+    Compatible,
+    /// The delta encodings as well. Some versions of some readers refuse or misread them: `docs/readers.md` names them.
+    Compact,
+}
+
+impl Encodings {
+    /// Both, in the order in which they are documented.
+    pub const ALL: [Encodings; 2] = [Encodings::Compatible, Encodings::Compact];
+
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Encodings::Compatible => "compatible",
+            Encodings::Compact => "compact",
+        }
+    }
+}
+
 /// How files are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncoderConfig {
+    /// Which encodings the pages may have.
+    pub encodings: Encodings,
     /// zstd level of pages, 1 to 19.
     pub zstd_level: i32,
     /// The program that the files name as their writer.
@@ -62,7 +90,7 @@ pub struct EncoderConfig {
 
 impl Default for EncoderConfig {
     fn default() -> Self {
-        EncoderConfig { zstd_level: 1, producer: ProducerVersion::default() }
+        EncoderConfig { encodings: Encodings::default(), zstd_level: 1, producer: ProducerVersion::default() }
     }
 }
 
@@ -89,7 +117,7 @@ impl Encoder {
                 .map(|dataset| schema::schema(datasets.plan(dataset), datasets.field_ids(dataset)))
                 .collect::<Result<_>>()?,
             bounded: datasets.plans().iter().map(|plan| column_stats::bounded_columns(plan).into()).collect(),
-            columns: ColumnEncoder::new(config.zstd_level)?,
+            columns: ColumnEncoder::new(config.zstd_level, config.encodings)?,
             column: Column::default(),
         })
     }

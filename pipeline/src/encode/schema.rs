@@ -44,9 +44,7 @@ impl Builder<'_> {
         let group = |fields| Type::group_type_builder(name).with_fields(fields).with_repetition(repetition).with_id(id);
         let field = match data_type {
             ColumnType::List(element) => {
-                let is_struct = matches!(**element, ColumnType::Struct(_));
-                let repetition = if is_struct { Repetition::REQUIRED } else { Repetition::OPTIONAL };
-                let list = repeated("list", vec![self.field("element", element, repetition)?])?;
+                let list = repeated("list", vec![self.field("element", element, Repetition::OPTIONAL)?])?;
                 group(vec![list]).with_logical_type(Some(LogicalType::List)).build()?
             }
             ColumnType::Map(value) => {

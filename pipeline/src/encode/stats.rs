@@ -39,7 +39,9 @@ impl Bounds {
     }
 
     pub(crate) fn of_numbers(values: &[i64]) -> Option<Bounds> {
-        Some(Bounds::Numbers(*values.iter().min()?, *values.iter().max()?))
+        let first = *values.first()?;
+        let (min, max) = values.iter().fold((first, first), |(min, max), value| (min.min(*value), max.max(*value)));
+        Some(Bounds::Numbers(min, max))
     }
 
     /// Bounds of doubles, given as their bits. None of them is NaN, because JSON has no NaN.
@@ -49,6 +51,15 @@ impl Bounds {
             (if value < min { value } else { min }, if value > max { value } else { max })
         });
         (min <= max).then_some(Bounds::Doubles(min, max))
+    }
+
+    /// Bounds of the values of a dictionary: whole numbers, or the bits of doubles.
+    pub(crate) fn of_values(values: &[i64], physical: Physical) -> Option<Bounds> {
+        match physical {
+            Physical::Double => Self::of_doubles(values),
+            Physical::Int32 | Physical::Int64 => Self::of_numbers(values),
+            Physical::Bool | Physical::Text => None,
+        }
     }
 
     pub(crate) fn of_texts<'t>(texts: impl Iterator<Item = &'t [u8]>) -> Option<Bounds> {

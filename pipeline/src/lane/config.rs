@@ -1,5 +1,7 @@
 //! What lanes share, and what a lane reports of a chunk.
 
+use std::collections::BTreeMap;
+
 use crate::anonymize::PseudonymKey;
 use crate::dataset::Datasets;
 use crate::dead_letter::code::Code;
@@ -25,6 +27,49 @@ pub struct LaneConfig {
     pub record_bytes_max: usize,
     /// Seed of the dictionaries' hashes; never visible in the output.
     pub hash_seed: u64,
+    /// Whether the names of denied keys are collected. A producer may build keys of personal values.
+    pub denied_names: bool,
+}
+
+/// Names of keys that no allow-list has: some of each dataset, with how often each occurred.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeniedNames {
+    /// By dataset, the object's JSON Pointer and the key.
+    counts: BTreeMap<(usize, String, String), u64>,
+}
+
+impl DeniedNames {
+    /// The most names of a dataset.
+    pub const NAMES_MAX: usize = 100;
+    /// The most characters of a name; the rest is cut off.
+    pub const NAME_CHARS_MAX: usize = 64;
+
+    /// Adds a key of an object of a dataset.
+    pub(crate) fn add(&mut self, dataset: usize, object: &str, key: &[u8]) {
+        let text = String::from_utf8_lossy(key);
+        let is_longer = text.chars().nth(Self::NAME_CHARS_MAX).is_some();
+        let clean = |character: char| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character };
+        let name = text.chars().take(Self::NAME_CHARS_MAX).map(clean).chain(is_longer.then_some('…')).collect();
+        self.count((dataset, object.to_owned(), name), 1);
+    }
+
+    /// Adds the names of another chunk or lane.
+    pub fn merge(&mut self, other: DeniedNames) {
+        other.counts.into_iter().for_each(|(name, count)| self.count(name, count));
+    }
+
+    /// The names: dataset, JSON Pointer of the object, key, and how often it occurred.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &str, &str, u64)> {
+        self.counts.iter().map(|((dataset, object, key), count)| (*dataset, object.as_str(), key.as_str(), *count))
+    }
+
+    fn count(&mut self, name: (usize, String, String), count: u64) {
+        if let Some(sum) = self.counts.get_mut(&name) {
+            *sum = sum.saturating_add(count);
+        } else if self.counts.keys().filter(|(dataset, ..)| *dataset == name.0).count() < Self::NAMES_MAX {
+            self.counts.insert(name, count);
+        }
+    }
 }
 
 /// What became of a pushed chunk.
@@ -36,8 +81,12 @@ pub struct Pushed {
     pub counts: Counts,
     /// Dead letters, by code.
     pub dead_letters: Vec<(Code, u64)>,
+    /// Values that did not fit and became null, by dataset and the field's JSON Pointer.
+    pub nulled_values: BTreeMap<(usize, String), u64>,
     /// Keys of free-form objects that were not on an allow-list, by dataset.
     pub denied_keys: Vec<u64>,
+    /// Some of these keys, if they are asked for.
+    pub denied_names: DeniedNames,
     /// Line members that are complete.
     pub members: Vec<LineMember>,
     /// Hashes of the partitions, over all datasets, that the lane's rows did not have before. Each becomes one more object,

@@ -3,6 +3,7 @@
 //! Owns: which line object a record goes to, and what is known of a dead letter. Does not own: the format of a dead letter
 //! (`dead_letter`), compressing lines (`line_objects`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::chunk::{Frame, Framing, Source};
@@ -24,22 +25,15 @@ pub(super) struct Landing<'c> {
 }
 
 impl Landing<'_> {
-    /// Writes the dead letter of a record, whose number in the chunk this is.
-    pub(super) fn dead_letter(&self, seen: &Seen, number: usize, code: Code, dead_letters: &mut Lines) {
+    /// Writes the dead letter of a record.
+    pub(super) fn dead_letter(&self, seen: &Seen, code: Code, dead_letters: &mut Lines) {
         let Landing { config, source, framing, buffer } = self;
-        let numbered;
         let frame: Option<&Frame> = match framing {
-            Framing::Records(frames) => frames.get(number),
-            Framing::Lines { .. } => None,
+            Framing::Records(frames) => frames.get(seen.frame as usize),
+            Framing::Lines { .. } | Framing::Texts(_) => None,
         };
-        let sequence = match (framing, frame) {
-            (_, Some(frame)) => &*frame.sequence,
-            (Framing::Lines { base }, None) => {
-                numbered = (base + seen.bytes.start as u64).to_string();
-                &numbered
-            }
-            (Framing::Records(_), None) => "",
-        };
+        let sequence: Cow<'_, str> =
+            frame.map_or_else(|| seen.sequence.to_string().into(), |frame| (&*frame.sequence).into());
         let plan = seen.dataset.map(|dataset| config.datasets.plan(dataset));
         let field = plan.zip(seen.rejection).and_then(|(plan, rejection)| plan.pointer_of(rejection.spot));
         // A partition key is often somebody's id or address. Its pseudonym finds the same records, and reveals nothing.
@@ -47,12 +41,14 @@ impl Landing<'_> {
         let partition_key = partition_key.map(|(partition_key, key)| key.pseudonym(partition_key.as_bytes()));
         let dead_letter = DeadLetter {
             code,
+            reason: seen.rejection.filter(|_| seen.damage.is_none()).and_then(|rejection| rejection.reason),
+            syntax: seen.syntax,
             dataset: plan.map(|plan| (&*plan.name).into()),
             field: field.as_deref().map(Into::into),
             stream: (&*source.stream).into(),
             shard: (&*source.shard).into(),
-            sequence: sequence.into(),
-            sub_sequence: frame.map_or(0, |frame| frame.sub_sequence),
+            sequence,
+            sub_sequence: seen.sub_sequence,
             partition_key: partition_key
                 .as_ref()
                 .and_then(|pseudonym| std::str::from_utf8(pseudonym).ok())
@@ -70,11 +66,11 @@ impl Landing<'_> {
     /// Writes every record of the chunk as one raw line. Neighbours that go to the same object are copied in one piece.
     pub(super) fn raw(&self, records: &[Seen], raw: &mut Lines) {
         let Landing { config, framing, buffer, .. } = self;
-        let whole_lines = matches!(framing, Framing::Lines { .. });
+        let whole_lines = !matches!(framing, Framing::Records(_));
         let target = |seen: &Seen| (seen.dataset, seen.arrival_ms.div_euclid(DAY_MS));
         let joins = |left: &Seen, right: &Seen| {
             let adjacent = whole_lines && left.bytes.end + 1 == right.bytes.start && buffer[left.bytes.end] == b'\n';
-            adjacent && target(left) == target(right)
+            adjacent && !left.spans_lines && !right.spans_lines && target(left) == target(right)
         };
         for group in records.chunk_by(joins) {
             let (first, last) = (&group[0], &group[group.len() - 1]);
@@ -83,7 +79,7 @@ impl Landing<'_> {
                 let bytes = &buffer[first.bytes.start..last.bytes.end];
                 let begin = out.len();
                 out.extend_from_slice(bytes);
-                if !whole_lines {
+                if !whole_lines || first.spans_lines {
                     // A line end between a document's tokens is white space; a record is one line.
                     out[begin..].iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
                 }

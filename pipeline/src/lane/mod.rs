@@ -1,8 +1,8 @@
 //! One lane of the pipeline: chunks go in; rows by partition, raw lines and dead letters come out.
 //!
 //! Owns: the rows and lines of one processor core, and the order in which a chunk's records are decoded, become columns and
-//! are counted. A worker has as many lanes as it has cores for them. Does not own: the stages (`decode`, `columns`), when
-//! rows are encoded, which its owner decides ([`Lane::take_rows`]).
+//! are counted. A worker has as many lanes as it has cores for them. Does not own: the stages (`decode`, `columns`), the
+//! records of a chunk and their identities (`hand`), when rows are encoded, which its owner decides ([`Lane::take_rows`]).
 //!
 //! A lane is pure and single-threaded: no I/O, no clock, no locks. It reports how much memory its rows take.
 //!
@@ -11,34 +11,47 @@
 
 mod config;
 
+mod hand;
+
 mod land;
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::chunk::{Chunk, Damage, Framing, Source};
-use crate::columns::micro_batch::{BATCH_RECORDS, MicroBatch, Record, Sequence};
+use crate::chunk::{Chunk, Framing, Source};
+use crate::columns::micro_batch::{MicroBatch, Record};
 use crate::columns::table::Table;
 use crate::dead_letter::code::Code;
+use crate::dead_letter::syntax::SyntaxError;
 use crate::decode::Decoder;
-use crate::decode::framing::lines;
 use crate::decode::scan::Rejection;
+use crate::decode::slots::Nulled;
 use crate::encode::Rows;
+use crate::lane::hand::InHand;
 use crate::lane::land::Landing;
 use crate::line_objects::{LineMember, Lines};
 use crate::time::{DAY_MS, Day, MS_US, day_of};
 
-pub use config::{LaneConfig, Pushed};
+pub use config::{DeniedNames, LaneConfig, Pushed};
 
 /// A record of the chunk in hand.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Seen {
     bytes: Range<usize>,
+    /// Number of its frame in the chunk, if the chunk has frames.
+    frame: u32,
+    /// Its sequence number, if the chunk has no frames.
+    sequence: u64,
+    sub_sequence: u64,
+    /// Whether its bytes may have line ends.
+    spans_lines: bool,
     dataset: Option<usize>,
     arrival_ms: i64,
     rejection: Option<Rejection>,
     damage: Option<Code>,
+    syntax: Option<SyntaxError>,
 }
 
 /// One lane.
@@ -53,6 +66,8 @@ pub struct Lane {
     seen: Vec<Seen>,
     raw: Option<Lines>,
     dead_letters: Lines,
+    /// Dead letters of the chunk in hand, by code.
+    by_code: Vec<u64>,
     rejections: Vec<Option<Rejection>>,
 }
 
@@ -61,12 +76,13 @@ impl Lane {
     pub fn new(config: Arc<LaneConfig>) -> Self {
         let plans = config.datasets.plans();
         Lane {
-            decoder: Decoder::new(&config.datasets),
+            decoder: Decoder::new(&config.datasets, config.denied_names),
             tables: plans.iter().map(|plan| Table::new(Arc::clone(plan), config.hash_seed)).collect(),
             waiting: plans.iter().map(|_| Vec::new()).collect(),
             seen: Vec::new(),
             raw: config.raw.map(Lines::new),
             dead_letters: Lines::new(config.dead_letters),
+            by_code: vec![0; Code::ALL.len()],
             rejections: Vec::new(),
             config,
         }
@@ -79,43 +95,22 @@ impl Lane {
             records: 0,
             counts: self.config.graph.counts(),
             dead_letters: Vec::new(),
+            nulled_values: BTreeMap::new(),
             denied_keys: vec![0; self.tables.len()],
+            denied_names: DeniedNames::default(),
             members: Vec::new(),
             new_partitions: Vec::new(),
             buffer: Vec::new(),
         };
         self.seen.clear();
+        self.by_code.fill(0);
         let assigned = self.config.assigned.get(source_number).copied().flatten();
-        match &framing {
-            Framing::Lines { base } => {
-                let length = buffer.len() - crate::decode::text::PADDING;
-                let places: Vec<Range<usize>> = lines(&buffer[..length]).collect();
-                for bytes in places {
-                    let sequence = Sequence::Number(base + bytes.start as u64);
-                    let record = Record { number: 0, sequence, sub_sequence: 0, arrival_ms: None };
-                    self.record(record, bytes, None, assigned, &source, &mut buffer, &mut pushed);
-                }
-            }
-            Framing::Records(frames) => {
-                for frame in frames {
-                    let bytes = frame.bytes.start as usize..frame.bytes.end as usize;
-                    let record = Record {
-                        number: 0,
-                        sequence: Sequence::Text(frame.sequence.clone()),
-                        sub_sequence: frame.sub_sequence,
-                        arrival_ms: frame.arrival_ms,
-                    };
-                    let damage = frame.damage.map(|damage| match damage {
-                        Damage::TooLarge => Code::TooLarge,
-                        Damage::DamagedFile => Code::DamagedFile,
-                        Damage::BrokenAggregate => Code::BrokenAggregate,
-                    });
-                    self.record(record, bytes, damage, assigned, &source, &mut buffer, &mut pushed);
-                }
-            }
-        }
+        let bytes = buffer.len();
+        let mut hand = InHand { source: &source, source_number, assigned, framing: &framing, bytes, buffer, pushed };
+        self.decode(&mut hand);
+        self.settle(&mut hand);
+        InHand { buffer, pushed, .. } = hand;
         for dataset in 0..self.tables.len() {
-            self.columns(dataset, &source, &buffer, &mut pushed);
             let partitions = &mut self.tables[dataset].partitions;
             for partition in partitions.take_fresh() {
                 let mut hasher = DefaultHasher::new();
@@ -123,41 +118,20 @@ impl Lane {
                 pushed.new_partitions.push(hasher.finish());
             }
         }
-        self.report(source_number, &source, &framing, &buffer, &mut pushed);
+        let by_code = Code::ALL.into_iter().zip(self.by_code.iter().copied());
+        pushed.dead_letters = by_code.filter(|(_, count)| *count > 0).collect();
         buffer.clear();
         pushed.buffer = buffer;
         pushed
     }
 
-    /// Decodes one record; its slots wait until there are enough of them for a micro-batch.
-    fn record(
-        &mut self,
-        mut record: Record,
-        bytes: Range<usize>,
-        damage: Option<Code>,
-        assigned: Option<usize>,
-        source: &Source,
-        buffer: &mut Vec<u8>,
-        pushed: &mut Pushed,
-    ) {
-        let too_large = (bytes.len() > self.config.record_bytes_max).then_some(Code::TooLarge);
-        let arrival_ms = record.arrival_ms.unwrap_or(source.arrival_ms);
-        let mut seen = Seen { bytes, dataset: assigned, arrival_ms, rejection: None, damage: damage.or(too_large) };
-        if seen.damage.is_none() {
-            let decoded = self.decoder.record(&self.config.datasets, assigned, buffer, seen.bytes.clone());
-            seen.dataset = decoded.dataset;
-            seen.rejection = decoded.rejection;
+    /// Finishes the records that were decoded so far: their columns, their counts and their lines.
+    fn settle(&mut self, hand: &mut InHand<'_>) {
+        for dataset in 0..self.tables.len() {
+            self.columns(dataset, hand.source, &hand.buffer, &mut hand.pushed);
         }
-        record.number = u32::try_from(self.seen.len()).expect("a chunk is under 2 GiB, and so are its records");
-        let good = seen.rejection.is_none() && seen.damage.is_none();
-        let dataset = seen.dataset;
-        self.seen.push(seen);
-        if let (true, Some(dataset)) = (good, dataset) {
-            self.waiting[dataset].push(record);
-            if self.waiting[dataset].len() >= BATCH_RECORDS {
-                self.columns(dataset, source, buffer, pushed);
-            }
-        }
+        self.report(hand.source_number, hand.source, hand.framing, &hand.buffer, &mut hand.pushed);
+        self.seen.clear();
     }
 
     /// Turns the waiting slots of a dataset into columns.
@@ -177,28 +151,48 @@ impl Lane {
             seen.rejection = *rejection;
             seen.arrival_ms = arrival_us.div_euclid(MS_US);
         }
+        let plan = &table.plan;
+        for Nulled { spot, record, count } in slots.nulled.drain(..) {
+            if self.rejections[record as usize].is_none() {
+                let field = plan.pointer_of(spot).unwrap_or_default();
+                *pushed.nulled_values.entry((dataset, field)).or_default() += u64::from(count);
+            }
+        }
         pushed.denied_keys[dataset] += slots.denied_keys;
+        for (node, key) in slots.denied_names.iter().flatten() {
+            pushed.denied_names.add(dataset, &plan.nodes[*node].pointer, key);
+        }
         slots.clear();
         records.clear();
+    }
+
+    /// If a record of the chunk shows that its file is older than its content, the others that have the file's time have arrived when
+    /// they were read, too. Those that became columns have been corrected already.
+    fn correct_arrivals(&mut self, source: &Source) {
+        let Some(read_ms) = source.read_ms.filter(|read_ms| *read_ms > source.arrival_ms) else { return };
+        let is_failed = |seen: &Seen| seen.damage.is_some() || seen.rejection.is_some();
+        if self.seen.iter().any(|seen| seen.arrival_ms == read_ms) {
+            let failed = self.seen.iter_mut().filter(|seen| is_failed(seen) && seen.arrival_ms == source.arrival_ms);
+            failed.for_each(|seen| seen.arrival_ms = read_ms);
+        }
     }
 
     /// Counts the chunk's records, and writes its dead letters and its raw lines.
     fn report(&mut self, source_number: usize, source: &Source, framing: &Framing, buffer: &[u8], pushed: &mut Pushed) {
         let config = Arc::clone(&self.config);
         let graph = &config.graph;
+        self.correct_arrivals(source);
         let landing = Landing { config: &config, source, framing, buffer };
-        let mut by_code: Vec<u64> = vec![0; Code::ALL.len()];
-        for (number, seen) in self.seen.iter().enumerate() {
+        for seen in &self.seen {
             let code = seen.damage.or(seen.rejection.map(|rejection| rejection.code));
             let bytes = seen.bytes.len() as u64;
             graph.count_record(source_number, seen.dataset, code.map(Code::stage), bytes, &mut pushed.counts);
             pushed.records += 1;
             if let Some(code) = code {
-                by_code[code as usize] += 1;
-                landing.dead_letter(seen, number, code, &mut self.dead_letters);
+                self.by_code[code as usize] += 1;
+                landing.dead_letter(seen, code, &mut self.dead_letters);
             }
         }
-        pushed.dead_letters = Code::ALL.into_iter().zip(by_code).filter(|(_, count)| *count > 0).collect();
         if let (Some(raw), Some([into, ..])) = (&mut self.raw, graph.raw_edges()) {
             landing.raw(&self.seen, raw);
             let bytes = self.seen.iter().map(|seen| seen.bytes.len() as u64).sum();

@@ -199,6 +199,8 @@ cases! {
     a_record_cut_in_a_list_is_truncated: case(r#"{"answers":[{"question":"q1"},"#, Code::Truncated).of("assessments");
     a_record_cut_in_its_embedded_document_is_truncated:
         case(r#"{"event_type":"a","client_context":{"custom":{"endpoint":"{\"Id\":\"e"#, Code::Truncated).of("events");
+    a_record_of_damaged_gzip_data_is_rejected: case(b"\x1f\x8b\x08\x00 damaged", Code::DamagedGzip);
+
     a_wrapped_record_that_is_cut_is_truncated: case("eyJldmVudF90eXBlIjoi", Code::Truncated).of("events");
 
     two_documents_without_a_space_are_two:
@@ -328,7 +330,10 @@ cases! {
         case(assessment(r#""duration":12.5"#), Code::WrongType).of("assessments").at("/duration");
     a_fraction_for_an_age_is_rejected:
         case(assessment(r#""user_age":33.5"#), Code::WrongType).of("assessments").at("/user_age");
-    a_number_for_a_string_is_rejected: case(assessment(r#""id":17"#), Code::WrongType).of("assessments").at("/id");
+    a_number_for_a_string_is_rejected:
+        case(assessment(r#""version":17"#), Code::WrongType).of("assessments").at("/version");
+    a_boolean_for_a_string_that_may_be_a_number_is_rejected:
+        case(assessment(r#""id":true"#), Code::WrongType).of("assessments").at("/id");
     a_list_for_a_string_is_rejected:
         case(assessment(r#""type":["skills"]"#), Code::WrongType).of("assessments").at("/type");
     a_string_for_a_boolean_is_rejected:
@@ -339,26 +344,21 @@ cases! {
         case(assessment(r#""answers":{}"#), Code::WrongType).of("assessments").at("/answers");
     a_string_in_a_list_of_objects_is_rejected:
         case(assessment(r#""answers":[{},"A"]"#), Code::WrongType).of("assessments").at("/answers");
-    null_in_a_list_of_objects_is_rejected:
-        case(assessment(r#""answers":[{},null]"#), Code::WrongType).of("assessments").at("/answers");
+    a_list_in_a_list_of_objects_is_rejected:
+        case(assessment(r#""answers":[{},null,[]]"#), Code::WrongType).of("assessments").at("/answers");
     a_number_in_a_list_of_strings_is_rejected: case(user(r#""tags":["a",2]"#), Code::WrongType).of("users").at("/tags");
     a_wrong_value_in_a_list_element_is_rejected:
         case(assessment(r#""answers":[{"milliseconds":"12"}]"#), Code::WrongType)
             .of("assessments").at("/answers/*/milliseconds");
-    a_string_for_an_object_is_rejected:
-        case(event(r#""application":"app""#), Code::WrongType).of("events").at("/application");
-    a_list_for_a_map_is_rejected: case(event(r#""attributes":[]"#), Code::WrongType).of("events").at("/attributes");
-    a_string_for_a_value_of_a_map_of_numbers_is_rejected:
-        case(event(r#""metrics":{"score":"1"}"#), Code::WrongType).of("events").at("/metrics");
+    a_string_for_a_map_is_rejected: case(user(r#""attributes":"app""#), Code::WrongType).of("users").at("/attributes");
+    a_list_for_a_map_is_rejected: case(user(r#""attributes":[]"#), Code::WrongType).of("users").at("/attributes");
+    a_number_for_a_value_of_a_map_of_strings_is_rejected_with_its_key:
+        case(user(r#""attributes":{"industry":1}"#), Code::WrongType).of("users").at("/attributes/industry");
     a_string_for_epoch_milliseconds_is_rejected:
         case(r#"{"event_type":"a","event_timestamp":"1736764200123"}"#, Code::WrongType)
             .of("events").at("/event_timestamp");
     a_number_for_an_rfc_3339_time_is_rejected:
         case(assessment(r#""timestamp":1736764200"#), Code::WrongType).of("assessments").at("/timestamp");
-    a_wrong_type_in_an_embedded_document_is_rejected:
-        case(endpoint(r#""{\"Id\":7}""#), Code::WrongType).of("events").at("/client_context/custom/endpoint/Id");
-    a_number_for_an_embedded_document_is_rejected:
-        case(endpoint("7"), Code::WrongType).of("events").at("/client_context/custom/endpoint");
 
     a_score_above_100_is_rejected: case(assessment(r#""score":100.1"#), Code::OutOfRange).of("assessments").at("/score");
     a_score_below_0_is_rejected: case(assessment(r#""score":-0.1"#), Code::OutOfRange).of("assessments").at("/score");
@@ -381,16 +381,11 @@ cases! {
             .of("events").at("/event_timestamp");
     an_arrival_time_beyond_the_year_9999_is_rejected:
         case(event(r#""arrival_timestamp":253402300800000"#), Code::OutOfRange).of("events").at("/arrival_timestamp");
-    message_parts_below_0_are_rejected:
-        case(event(r#""attributes":{"number_of_message_parts":"-1"}"#), Code::OutOfRange)
-            .of("events").at("/attributes/number_of_message_parts");
 
     a_score_beyond_a_double_is_rejected:
         case(assessment(r#""score":1e999"#), Code::NotFinite).of("assessments").at("/score");
     a_score_below_every_double_is_rejected:
         case(assessment(r#""score":-1.5E+400"#), Code::NotFinite).of("assessments").at("/score");
-    a_metric_beyond_a_double_is_rejected:
-        case(event(r#""metrics":{"score":123456789e400}"#), Code::NotFinite).of("events").at("/metrics");
 
     an_empty_identifier_is_rejected:
         case(assessment(r#""id":"""#), Code::ConstraintViolated).of("assessments").at("/id");
@@ -415,9 +410,6 @@ cases! {
         case(assessment(r#""timestamp":"""#), Code::BadTimestamp).of("assessments").at("/timestamp");
     a_malformed_time_in_another_column_is_rejected:
         case(user(r#""signed_up_at":"13/01/2025""#), Code::BadTimestamp).of("users").at("/signed_up_at");
-    a_malformed_time_in_an_embedded_document_is_rejected:
-        case(endpoint(r#""{\"EffectiveDate\":\"now\"}""#), Code::BadTimestamp)
-            .of("events").at("/client_context/custom/endpoint/EffectiveDate");
 
     an_event_before_2010_is_rejected:
         case(assessment(r#""timestamp":"2009-12-31T23:59:59.999Z""#), Code::EventTimeOutOfBounds)

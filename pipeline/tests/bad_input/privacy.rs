@@ -131,10 +131,12 @@ fn the_metadata_of_a_dead_letter_has_no_value_of_the_record() {
 #[test]
 fn the_field_in_a_dead_letter_is_a_pointer_of_the_definition() {
     let key = format!("{MARKER}-key");
-    let record =
-        json!({ "event_type": "a", "event_timestamp": 1_736_764_200_123_i64, "attributes": { key: 7, "screen": 7 } });
+    let record = json!({
+        "user_id": "u", "updated_at": "2025-01-13T10:30:00Z", "attributes": { key: 7, "industry": 7 }
+    });
     let dead_letter = Setup::shipped().run().frames(&[TestFrame::new(record.to_string().as_bytes(), "1")]).take();
-    assert_eq!(dead_letter.dead_letter().field.as_deref(), Some("/attributes"));
+    // The definition lists the key that has the fault. The other key is not reported.
+    assert_eq!(dead_letter.dead_letter().field.as_deref(), Some("/attributes/industry"));
 }
 
 /// Keys of the sample records whose values are personal.

@@ -18,8 +18,6 @@ fn possible_codes(kind: RecordKind, bad: BadKind) -> &'static [Code] {
         (BadKind::NotJson | BadKind::BadEscape | BadKind::ControlCharacter, _) => &[Code::NotJson],
         (BadKind::NotUtf8, _) => &[Code::NotUtf8],
         (BadKind::Truncated, _) => &[Code::Truncated],
-        (BadKind::TwoDocuments, _) => &[Code::MultipleDocuments],
-        (BadKind::TrailingBytes, _) => &[Code::TrailingBytes],
         (BadKind::DuplicateKey, _) => &[Code::DuplicateKey],
         (BadKind::MissingField, _) => &[Code::MissingField],
         (BadKind::EmptyIdentifier, _) => &[Code::ConstraintViolated],

@@ -264,7 +264,7 @@ fn keys_that_are_not_on_an_allow_list_are_counted() {
     run.lines(ndjson(&[
         event(r#"{"screen":"s","secret":"x","other":"y"}"#),
         event("{}"),
-        event(r#"{"secret":7,"screen":8}"#),
+        event(r#"{"secret":7,"screen":8,"screen":8}"#),
     ]));
     assert_eq!(run.denied_keys, 4, "those of a record that fails do not count");
     assert_eq!(run.take().rows("events")[0]["attributes"], json!({ "screen": "s" }));

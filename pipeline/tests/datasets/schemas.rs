@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Setup, ndjson};
 
-const DATASETS: [&str; 3] = ["assessments", "events", "users"];
+const DATASETS: [&str; 5] = ["assessments", "events", "ses", "sms", "users"];
 const LAKE: &str = "s3://lake";
 
 fn schema(datasets: &Datasets, dataset: &str, format: SchemaFormat) -> String {
@@ -59,9 +59,11 @@ fn the_schemas_equal_the_stored_ones() {
 }
 
 /// A record for each dataset.
-const RECORDS: [&str; 3] = [
+const RECORDS: [&str; 5] = [
     r#"{"id":"a-1","user_id":"u-1","type":"skills","timestamp":"2025-01-13T10:30:00Z"}"#,
     r#"{"event_type":"a","event_timestamp":1736764200123}"#,
+    r#"{"eventType":"Send","mail":{"timestamp":"2025-01-13T10:30:00Z"}}"#,
+    r#"{"eventType":"TEXT_DELIVERED","eventTimestamp":1736764200123,"messageId":"m"}"#,
     r#"{"user_id":"u-1","updated_at":"2025-01-13T10:30:00Z"}"#,
 ];
 
@@ -126,7 +128,8 @@ fn columns_of_athena(ddl: &str) -> [Vec<(String, String)>; 2] {
         let column = |line: &str| {
             let (name, rest) = line.trim_start_matches("  `").split_once("` ").expect("a name and a type");
             let kind = rest.split(" COMMENT ").next().unwrap_or_default().trim_end_matches(',');
-            (name.to_owned(), kind.to_owned())
+            // The fields of structs are in backticks too.
+            (name.to_owned(), kind.replace('`', ""))
         };
         lines.map(column).collect::<Vec<_>>()
     };
@@ -182,6 +185,7 @@ fn hive_of_arrow(field: &Value) -> String {
         ("int", Some(64)) => "bigint".to_owned(),
         ("floatingpoint", _) => "double".to_owned(),
         ("bool", _) => "boolean".to_owned(),
+        ("decimal", Some(128)) => format!("decimal({},{})", kind["precision"], kind["scale"]),
         ("date", _) => "date".to_owned(),
         ("timestamp", _) => {
             assert_eq!((&kind["unit"], &kind["timezone"]), (&"MICROSECOND".into(), &"UTC".into()));
@@ -201,6 +205,78 @@ fn hive_of_arrow(field: &Value) -> String {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A definition whose names are reserved words, with descriptions that no catalog takes as they are.
+const HOSTILE: &str = r#"
+name = "order"
+description = """Text messages; one row each.
+It's C:\\new for 'each' message."""
+partition_by = ["year", "month"]
+recognize = { present = ["/at"] }
+event_time = { pointer = "/at", format = "epoch_ms", not_before = "1999-01-01" }
+[[column]]
+name = "timestamp"
+description = "First line.\nSecond\tline.\u0000"
+from = "event_time"
+type = "timestamp"
+[[column]]
+name = "values"
+description = "DESCRIPTION"
+pointer = "/values"
+type = "list"
+[[column.field]]
+name = "from"
+type = "string"
+[[column.field]]
+name = "end"
+type = "int32"
+[[column]]
+name = "group"
+pointer = "/group"
+type = "struct"
+[[column.field]]
+name = "order"
+type = "int32"
+"#;
+
+#[test]
+fn every_name_of_the_athena_table_is_quoted_and_every_comment_fits() {
+    let long = "é".repeat(300);
+    let setup = Setup::of(&[&HOSTILE.replace("DESCRIPTION", &long)]);
+    let datasets = setup.datasets();
+    let ddl = schema(&datasets, "order", SchemaFormat::Athena);
+    let cut = "é".repeat(127);
+    for line in [
+        "CREATE EXTERNAL TABLE IF NOT EXISTS `order` (",
+        "  `timestamp` timestamp COMMENT 'First line. Second line.',",
+        &format!("  `values` array<struct<`from`:string,`end`:int>> COMMENT '{cut}',"),
+        "  `group` struct<`order`:int>,",
+        r"COMMENT 'Text messages; one row each. It\'s C:\\new for \'each\' message.'",
+        "  'projection.year.range' = '1999,2099',",
+    ] {
+        assert!(ddl.lines().any(|found| found == line), "{line} is missing in {ddl}");
+    }
+    let glue = json_of(&datasets, "order", SchemaFormat::Glue);
+    assert_eq!(glue["Description"], r"Text messages; one row each. It's C:\new for 'each' message.");
+    assert_eq!(glue["Parameters"]["projection.year.range"], "1999,2099");
+    let columns = glue["StorageDescriptor"]["Columns"].as_array().unwrap();
+    let of = |name: &str| columns.iter().find(|column| column["Name"] == name).unwrap();
+    assert_eq!(of("timestamp")["Comment"], "First line. Second line.");
+    assert_eq!(of("values")["Comment"], cut);
+    assert_eq!(of("values")["Type"], "array<struct<from:string,end:int>>", "Glue's types have no backticks");
+}
+
+#[test]
+fn a_table_that_athena_cannot_reach_says_so() {
+    let datasets = Setup::shipped().datasets();
+    let events = datasets.find("events").unwrap();
+    let local = datasets.schema(events, SchemaFormat::Athena, "file:///it's/lake");
+    assert!(local.starts_with("-- Athena reads s3:// locations only."), "{local}");
+    assert!(local.contains(r"LOCATION 'file:///it\'s/lake/processed/events/'"), "{local}");
+    assert!(schema(&datasets, "events", SchemaFormat::Athena).starts_with("CREATE EXTERNAL TABLE"));
+    let assessments = schema(&datasets, "assessments", SchemaFormat::Athena);
+    assert!(assessments.ends_with("MSCK REPAIR TABLE `assessments`;\n"), "{assessments}");
 }
 
 #[test]
@@ -237,7 +313,7 @@ fn the_promised_columns_exist() {
         let number = datasets.find(dataset).unwrap();
         assert!(datasets.partition_columns(number).eq(partitions.iter().map(|(name, _)| *name)));
     }
-    assert!(datasets.names().eq(["events", "assessments", "users"]), "in the order of precedence");
+    assert!(datasets.names().eq(["events", "assessments", "users", "ses", "sms"]), "in the order of precedence");
     assert!(datasets.need_key());
     assert_eq!(datasets.find("nothing"), None);
 }

@@ -189,8 +189,6 @@ pub(super) fn fits(bad: BadKind, kind: RecordKind, refusal: Refusal) -> bool {
         BadKind::NotJson
         | BadKind::NotUtf8
         | BadKind::Truncated
-        | BadKind::TwoDocuments
-        | BadKind::TrailingBytes
         | BadKind::NotFinite
         | BadKind::TooDeep
         | BadKind::UnpairedSurrogate

@@ -81,12 +81,18 @@ fn manifest() -> impl Strategy<Value = Manifest> {
     (
         prop::collection::vec(shard(), 1..5),
         prop::collection::vec(object(), 0..5),
-        (count(), counts.clone(), counts.clone(), prop::option::of(count()), counts),
+        (count(), counts.clone(), counts.clone(), prop::option::of(count()), (counts.clone(), counts)),
         prop::collection::btree_map("[a-z]{1,9}", definition, 0..3),
         any::<u32>(),
     )
         .prop_map(
-            |(shards, objects, (records, rows, dead_letters, raw_lines, denied_keys), definitions, number)| Manifest {
+            |(
+                shards,
+                objects,
+                (records, rows, dead_letters, raw_lines, (nulled_values, denied_keys)),
+                definitions,
+                number,
+            )| Manifest {
                 format: FORMAT,
                 kind: ManifestKind::Epoch,
                 epoch: EpochId::new(1_736_764_200_123, &worker(), u64::from(number)),
@@ -95,7 +101,7 @@ fn manifest() -> impl Strategy<Value = Manifest> {
                 shards,
                 objects,
                 removed: Vec::new(),
-                totals: Totals { records, rows, dead_letters, raw_lines, denied_keys },
+                totals: Totals { records, rows, dead_letters, raw_lines, nulled_values, denied_keys },
                 edges: BTreeMap::from([("decode/events/out".to_owned(), EdgeTotal(records, 7))]),
                 definitions,
                 version: "0.1.0".to_owned(),

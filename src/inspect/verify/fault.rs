@@ -48,6 +48,14 @@ pub enum Fault {
         /// In what.
         problem: String,
     },
+    /// Bytes of a source were lost, or a file must be decided about, and nobody has accepted it.
+    Loss {
+        /// The shard.
+        #[serde(flatten)]
+        key: ShardKey,
+        /// What happened.
+        problem: String,
+    },
     /// An object is missing.
     Missing {
         /// Its key.
@@ -112,6 +120,9 @@ impl fmt::Display for Fault {
                 f,
                 "log: {problem}; delete the objects in _rollups/ to have the sums computed again from the commit records"
             ),
+            Fault::Loss { key, problem } => {
+                write!(f, "loss: {key}: {problem}; accept it with `shardlake losses accept`")
+            }
             Fault::Missing { key, epoch } => write!(f, "missing: {key} of epoch {epoch} is not there"),
             Fault::Altered { key, epoch, problem } => write!(f, "altered: {key} of epoch {epoch}: {problem}"),
             Fault::Unknown { key } => write!(f, "unknown: {key} belongs to no commit record"),

@@ -44,7 +44,9 @@ impl<Options: Sync> LakeBackend<Options> for LocalUrl {
     }
 
     fn catalog_url(&self) -> String {
-        format!("file://{}", self.0.canonicalize().unwrap_or_else(|_| self.0.clone()).display())
+        // The folder may not exist yet. A URL with a relative path would name a host.
+        let path = self.0.canonicalize().or_else(|_| std::path::absolute(&self.0));
+        format!("file://{}", path.unwrap_or_else(|_| self.0.clone()).display())
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1,7 +1,8 @@
 //! An open file, decompressed as it is read.
 //!
-//! Owns: seeking to an offset of the text (in a compressed file by decompressing up to it), and distinguishing a damaged compressed stream
-//! from a failing disk. Everything here blocks; callers are on the blocking pool. Does not own: cutting the text into records.
+//! Owns: seeking to an offset of the text (in a compressed file by decompressing up to it), distinguishing a damaged compressed stream
+//! from a failing disk, and noticing that an open file became another. Everything here blocks; callers are on the blocking pool. Does not
+//! own: cutting the text into records.
 //!
 //! Limits: a window of 8 MiB (zstd's levels up to 19 need no more). A decoder holds it beside the configured memory, and a file of a few
 //! bytes may ask for any size.
@@ -9,30 +10,56 @@
 //! A compressed stream that is damaged or truncated ends where it cannot be read further. What came before is kept.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::source::files::list::{Codec, modified_ms};
+use crate::source::files::identity::{Head, Likeness, Stat, read_head};
+use crate::source::files::list::Codec;
 
 /// The largest window of a zstd file, as a power of two.
 pub(super) const WINDOW_LOG_MAX: u32 = 23;
 
+/// Which part of a file is read, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Part {
+    pub(super) codec: Codec,
+    /// Where it begins in the file.
+    pub(super) from: u64,
+    /// Where it ends in the file; `None` if it may grow.
+    pub(super) limit: Option<u64>,
+}
+
 /// An open file.
 pub(super) struct Input {
     text: Box<dyn Read + Send>,
-    compressed: bool,
+    part: Part,
     /// Offset of the next byte in the text.
     pub(super) offset: u64,
-    /// The time of the last change, as of opening or refreshing.
+    /// The time of the last change, as of opening or checking.
     pub(super) modified_ms: i64,
     /// Bytes of the file that were read, before decompression.
     taken: Arc<AtomicU64>,
-    /// A second handle to a plain file, for the time of its last change.
-    plain: Option<File>,
+    /// A second handle, for checking the file.
+    file: File,
+    /// The file when it was last found unchanged.
+    checked: Option<Stat>,
     /// The text ends before the requested offset: all of it was read before.
     exhausted: bool,
+    /// The compressed stream is damaged where it was read to.
+    damaged: bool,
+}
+
+/// What became of an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is what it was.
+    Same,
+    /// It begins as before, and is shorter than what was read of it.
+    Cut,
+    /// Its content is that of another file.
+    Replaced,
 }
 
 /// How filling a buffer ended.
@@ -71,45 +98,187 @@ fn grow(buffer: &mut Vec<u8>, target: usize) {
     }
 }
 
+/// Decompresses a file.
+///
+/// # Errors
+/// There is no memory for it.
+pub(super) fn decoder(file: impl Read + Send + 'static, codec: Codec) -> io::Result<Box<dyn Read + Send>> {
+    Ok(match codec {
+        Codec::Plain => Box::new(file),
+        Codec::Gzip | Codec::Zstd => {
+            let compressed: Compressed = BufReader::with_capacity(1 << 16, Box::new(file));
+            Box::new(Streams { codec, state: Some(Between(compressed)) })
+        }
+    })
+}
+
+type Compressed = BufReader<Box<dyn Read + Send>>;
+
+/// The compressed streams of a file, one after the other: gzip's members, zstd's frames. Zeros after the last one are padding, as tapes
+/// and block devices add it.
+struct Streams {
+    codec: Codec,
+    /// None after a failure.
+    state: Option<Stream>,
+}
+
+enum Stream {
+    Between(Compressed),
+    Member(Box<flate2::bufread::GzDecoder<Compressed>>),
+    Frame(Box<zstd::stream::read::Decoder<'static, Compressed>>),
+}
+use Stream::{Between, Frame, Member};
+
+impl Read for Streams {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let state = self.state.take().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+            let compressed = match state {
+                Between(mut compressed) => {
+                    if skip_zeros(&mut compressed)? {
+                        self.state = Some(Between(compressed));
+                        return Ok(0);
+                    }
+                    self.state = Some(if self.codec == Codec::Gzip {
+                        Member(Box::new(flate2::bufread::GzDecoder::new(compressed)))
+                    } else {
+                        let mut decoder = zstd::stream::read::Decoder::with_buffer(compressed)?.single_frame();
+                        decoder.window_log_max(WINDOW_LOG_MAX)?;
+                        Frame(Box::new(decoder))
+                    });
+                    continue;
+                }
+                Member(mut member) => match member.read(buffer) {
+                    Ok(0) => member.into_inner(),
+                    result => {
+                        self.keep(Member(member), &result);
+                        return result;
+                    }
+                },
+                Frame(mut frame) => match frame.read(buffer) {
+                    Ok(0) => frame.finish(),
+                    result => {
+                        self.keep(Frame(frame), &result);
+                        return result;
+                    }
+                },
+            };
+            self.state = Some(Between(compressed));
+        }
+    }
+}
+
+impl Streams {
+    /// Keeps a stream that can be read further.
+    fn keep(&mut self, stream: Stream, result: &io::Result<usize>) {
+        if result.as_ref().err().is_none_or(|error| !is_damage(error)) {
+            self.state = Some(stream);
+        }
+    }
+}
+
+/// Skips zeros. Returns true at the end of the file.
+fn skip_zeros(compressed: &mut Compressed) -> io::Result<bool> {
+    loop {
+        let buffer = match compressed.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            buffer => buffer?,
+        };
+        let zeros = buffer.iter().take_while(|byte| **byte == 0).count();
+        if buffer.is_empty() || zeros < buffer.len() {
+            let ended = buffer.is_empty();
+            compressed.consume(zeros);
+            return Ok(ended);
+        }
+        compressed.consume(zeros);
+    }
+}
+
 impl Input {
-    /// Opens a file at an offset of its text.
+    /// Opens a part of a file at an offset of its text.
     ///
     /// # Errors
-    /// The file cannot be read; or it is plain and shorter than the offset, so it is not the same file.
-    pub(super) fn open(path: &Path, codec: Codec, offset: u64) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let metadata = file.metadata()?;
-        let taken = Arc::new(AtomicU64::new(0));
-        let modified_ms = modified_ms(&metadata);
-        if codec == Codec::Plain {
-            if metadata.len() < offset {
-                let problem = format!(
-                    "the file has {} bytes, but {offset} were read before: it was truncated or replaced; \
-                     restore it, or give the new file another name",
-                    metadata.len()
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
-            }
-            let plain = Some(file.try_clone()?);
-            file.seek(SeekFrom::Start(offset))?;
-            let text = Box::new(Counted { inner: file, taken: Arc::clone(&taken) });
-            return Ok(Input { text, compressed: false, offset, modified_ms, taken, plain, exhausted: false });
-        }
-        let counted = BufReader::with_capacity(1 << 16, Counted { inner: file, taken: Arc::clone(&taken) });
-        let text: Box<dyn Read + Send> = match codec {
-            Codec::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(counted)),
-            _ => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(counted)?;
-                decoder.window_log_max(WINDOW_LOG_MAX)?;
-                Box::new(decoder)
-            }
+    /// The file cannot be read.
+    pub(super) fn open(path: &Path, part: Part, offset: u64) -> io::Result<Self> {
+        Self::of_file(File::open(path)?, part, offset)
+    }
+
+    /// The same of an open file.
+    pub(super) fn of_file(mut file: File, part: Part, offset: u64) -> io::Result<Self> {
+        let stat = Stat::of(&file.metadata()?);
+        let (taken, second) = (Arc::new(AtomicU64::new(0)), file.try_clone()?);
+        let begin = if part.codec == Codec::Plain { part.from + offset } else { part.from };
+        file.seek(SeekFrom::Start(begin))?;
+        let counted = Counted { inner: file, taken: Arc::clone(&taken) };
+        let text: Box<dyn Read + Send> = match part.limit {
+            Some(limit) => decoder(counted.take(limit.saturating_sub(begin)), part.codec)?,
+            None => decoder(counted, part.codec)?,
         };
-        let mut input = Input { text, compressed: true, offset: 0, modified_ms, taken, plain: None, exhausted: false };
+        let (modified_ms, is_plain) = (stat.modified_ms, part.codec == Codec::Plain);
+        let at = if is_plain { offset } else { 0 };
+        let mut input = Input {
+            text,
+            part,
+            offset: at,
+            modified_ms,
+            taken,
+            file: second,
+            checked: None,
+            exhausted: false,
+            damaged: false,
+        };
         input.skip(offset)?;
         // Damage was reported by the first reader: the position after it is one past the last byte.
         input.exhausted = input.offset < offset;
         input.offset = offset;
         Ok(input)
+    }
+
+    /// The part that it reads.
+    pub(super) fn part(&self) -> Part {
+        self.part
+    }
+
+    /// The size of the file when it was last found unchanged.
+    pub(super) fn seen_bytes(&self) -> u64 {
+        self.checked.map_or(0, |stat| stat.bytes)
+    }
+
+    /// A second handle.
+    pub(super) fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// The file as it is now.
+    pub(super) fn stat(&self) -> io::Result<Stat> {
+        Ok(Stat::of(&self.file.metadata()?))
+    }
+
+    /// The file's beginning as it is now.
+    pub(super) fn head(&self) -> io::Result<Vec<u8>> {
+        read_head(&self.file)
+    }
+
+    /// Whether the file is still the one with this beginning, of which everything before the offset was read. Content that was read
+    /// before the check is the file's own.
+    pub(super) fn check(&mut self, head: &Head) -> io::Result<Fate> {
+        let stat = self.stat()?;
+        self.modified_ms = stat.modified_ms;
+        if self.checked == Some(stat) {
+            return Ok(Fate::Same);
+        }
+        let likeness = head.compare(&self.head()?);
+        let is_shorter = self.part.codec == Codec::Plain && stat.bytes < self.part.from + self.offset;
+        let fate = match likeness {
+            _ if head.bytes() == 0 => Fate::Same,
+            Likeness::Differs => Fate::Replaced,
+            Likeness::Same if !is_shorter => Fate::Same,
+            Likeness::Same | Likeness::Shorter => Fate::Cut,
+        };
+        if fate == Fate::Same {
+            self.checked = Some(stat);
+        }
+        Ok(fate)
     }
 
     fn skip(&mut self, offset: u64) -> io::Result<()> {
@@ -132,6 +301,9 @@ impl Input {
         if self.exhausted {
             return Ok(Filled::Ended);
         }
+        if self.damaged {
+            return Ok(Filled::Damaged);
+        }
         while buffer.len() < target {
             let before = buffer.len();
             grow(buffer, target);
@@ -148,7 +320,10 @@ impl Input {
                     buffer.truncate(before);
                     match error.kind() {
                         io::ErrorKind::Interrupted => {}
-                        _ if self.compressed && is_damage(&error) => return Ok(Filled::Damaged),
+                        _ if self.part.codec != Codec::Plain && is_damage(&error) => {
+                            self.damaged = true;
+                            return Ok(Filled::Damaged);
+                        }
                         _ => return Err(error),
                     }
                 }
@@ -160,14 +335,6 @@ impl Input {
     /// Bytes of the file that were read since the last call.
     pub(super) fn taken(&self) -> u64 {
         self.taken.swap(0, Ordering::Relaxed)
-    }
-
-    /// Reads the time of a plain file's last change again.
-    pub(super) fn refresh(&mut self) -> io::Result<()> {
-        if let Some(file) = &self.plain {
-            self.modified_ms = modified_ms(&file.metadata()?);
-        }
-        Ok(())
     }
 }
 

@@ -5,15 +5,22 @@
 //! into a source must not make others read files through it. A path is checked again when its file is opened, since a link may
 //! change. Does not own: logging what was skipped (`mod`). Hard links cannot be distinguished from files.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
 use checkpoints::ShardId;
+use serde::{Deserialize, Serialize};
+
+use crate::source::files::identity::Stat;
 
 /// How a file is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Codec {
+    #[default]
     Plain,
     Gzip,
     Zstd,
@@ -28,65 +35,9 @@ pub(super) enum Content {
     Json,
 }
 
-/// The path of a shard.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ShardPath {
-    /// A file of lines.
-    Lines(PathBuf),
-    /// A folder, for its `.json` files.
-    Folder(PathBuf),
-}
-
-impl ShardPath {
-    pub(super) fn path(&self) -> &Path {
-        match self {
-            ShardPath::Lines(path) | ShardPath::Folder(path) => path,
-        }
-    }
-
-    /// The shard id of a path at or below the root.
-    pub(super) fn shard_id(&self, root: &Path) -> Result<ShardId, String> {
-        let below = |path: &Path| {
-            let base = if root.is_file() { root.parent().unwrap_or(root) } else { root };
-            path.strip_prefix(base)
-                .ok()
-                .and_then(Path::to_str)
-                .map(str::to_owned)
-                .ok_or("its path is not UTF-8".to_owned())
-        };
-        let id = match self {
-            ShardPath::Lines(path) => below(path)?,
-            ShardPath::Folder(path) => match below(path)?.as_str() {
-                "" => "./".to_owned(),
-                folder => format!("{folder}/"),
-            },
-        };
-        ShardId::new(id).map_err(|error| error.to_string())
-    }
-
-    /// The path of a shard id; `None` if it leaves the root.
-    pub(super) fn of_shard(root: &Path, id: &str) -> Option<ShardPath> {
-        let climbs = Path::new(id)
-            .components()
-            .any(|part| !matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
-        if climbs {
-            return None;
-        }
-        if root.is_file() {
-            let own = root.file_name()?.to_str()?;
-            return (own == id).then(|| ShardPath::Lines(root.to_owned()));
-        }
-        Some(match id.strip_suffix('/') {
-            Some(".") => ShardPath::Folder(root.to_owned()),
-            Some(folder) => ShardPath::Folder(root.join(folder)),
-            None => ShardPath::Lines(root.join(id)),
-        })
-    }
-}
-
-/// What a file's name says: `None` if it is not for us.
+/// What a file's name says: `None` if files of such names are not read.
 pub(super) fn kind_of(name: &str) -> Option<(Content, Codec)> {
-    if name.starts_with(['.', '_']) {
+    if is_hidden(name) {
         return None;
     }
     let lower = name.to_ascii_lowercase();
@@ -98,59 +49,223 @@ pub(super) fn kind_of(name: &str) -> Option<(Content, Codec)> {
     match inner.rsplit_once('.').map(|(_, ending)| ending) {
         Some("ndjson" | "jsonl") => Some((Content::Lines, codec)),
         Some("json") => Some((Content::Json, codec)),
-        // Files of delivery streams often have only the ending of their compression.
+        // Files of delivery streams often have only the ending of their compression, or none.
         _ if codec != Codec::Plain => Some((Content::Lines, codec)),
+        None if !lower.ends_with('~') => Some((Content::Lines, codec)),
+        Some(ending) if is_delivery(ending) => Some((Content::Lines, codec)),
         _ => None,
     }
+}
+
+/// Whether files of this name are ignored without a word.
+pub(super) fn is_hidden(name: &str) -> bool {
+    name.starts_with(['.', '_'])
+}
+
+/// Whether what follows the last dot of a name is the end of a delivery stream's name and a time, as Firehose writes it
+/// (`STREAM-1-2025-07-08-18-40-00-…`), and not an ending.
+fn is_delivery(ending: &str) -> bool {
+    let known = ["json", "ndjson", "jsonl", "log", "txt", "csv", "out", "err"];
+    let mut parts = ending.split('-');
+    let is_rotated = parts.next().is_none_or(|first| known.contains(&first));
+    let digits: Vec<usize> =
+        parts.map(|part| if part.bytes().all(|byte| byte.is_ascii_digit()) { part.len() } else { 0 }).collect();
+    !is_rotated && digits.windows(4).any(|window| window == [4, 2, 2, 2])
+}
+
+/// The ending of a name that is not read, for the summary.
+fn ending_of(name: &str) -> String {
+    if name.ends_with('~') {
+        return "~".to_owned();
+    }
+    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
+    // A long or odd ending is a part of the name, which may be anything.
+    let is_plain = ending.len() <= 12 && ending.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_plain { format!(".{ending}") } else { "others".to_owned() }
+}
+
+/// The name that a log had before it was rotated, if this is the name of a rotated log: `app.ndjson` for `app.ndjson.1` and
+/// `app.ndjson-20250708`.
+pub(super) fn rotated_from(name: &str) -> Option<&str> {
+    let end = name.trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '-').len();
+    let (base, suffix) = match name[..end].strip_suffix('.') {
+        Some(base) => (base, &name[end..]),
+        None => name.split_at(end),
+    };
+    let is_numbered = suffix.len() <= 20 && suffix.bytes().any(|byte| byte.is_ascii_digit());
+    let file = base.rsplit('/').next()?;
+    (is_numbered && kind_of(file) == Some((Content::Lines, Codec::Plain))).then_some(base)
+}
+
+/// A file whose name is read as lines.
+#[derive(Debug, Clone)]
+pub(super) struct Present {
+    pub(super) path: PathBuf,
+    /// Its path below the base, with `/`.
+    pub(super) name: String,
+    /// It is a link to a file of the source.
+    pub(super) is_link: bool,
+    /// How it is compressed, by its name.
+    pub(super) codec: Codec,
+    pub(super) stat: Stat,
 }
 
 /// The files at or below a root.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// The paths of all shards, in order.
-    pub(super) shards: Vec<ShardPath>,
+    /// Files of lines, in the order of their paths; links last.
+    pub(super) files: Vec<Present>,
+    /// Folders that have `.json` files, in order.
+    pub(super) folders: Vec<PathBuf>,
+    /// Regular files of all other names, and their inodes: a file that was renamed may be one of them.
+    pub(super) others: Vec<(PathBuf, u64)>,
     /// Files and folders that were skipped, and why.
     pub(super) skipped: Vec<(PathBuf, &'static str)>,
 }
 
-/// Lists a root. A root that is a file is a file of lines, whatever its name.
-pub(super) fn list(root: &Path) -> io::Result<Listing> {
-    let mut listing = Listing::default();
-    if root.is_file() {
-        listing.shards.push(ShardPath::Lines(root.to_owned()));
-        return Ok(listing);
-    }
-    walk(root, root, &mut listing)?;
-    listing.shards.sort();
-    Ok(listing)
+/// The root of a source.
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    /// Its path without links.
+    pub(super) path: PathBuf,
+    /// It is one file, and not a folder.
+    pub(super) is_file: bool,
 }
 
-fn walk(root: &Path, folder: &Path, listing: &mut Listing) -> io::Result<()> {
-    let mut has_json = false;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let (path, shown) = (entry.path(), entry.file_name());
-        let shown = shown.to_string_lossy();
-        // Links to folders are not followed: they could form a cycle.
-        let is_folder = entry.file_type()?.is_dir();
-        let kind = kind_of(&shown);
-        if shown.starts_with(['.', '_']) || (!is_folder && kind.is_none()) {
-            continue;
+impl Listing {
+    /// The number of files whose names are not read, by ending. `read`: those that are read in spite of their names.
+    pub(super) fn not_read(&self, root: &Root, read: &HashSet<PathBuf>) -> BTreeMap<String, u64> {
+        let mut endings = BTreeMap::new();
+        for (path, _) in self.others.iter().filter(|(path, _)| !root.is_file && !read.contains(path)) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !is_hidden(&name) {
+                *endings.entry(ending_of(&name)).or_default() += 1;
+            }
         }
-        if let Some(problem) = problem_of(root, &entry)? {
-            listing.skipped.push((path, problem));
-        } else if is_folder {
-            walk(root, &path, listing)?;
-        } else if let Some((Content::Lines, _)) = kind {
-            listing.shards.push(ShardPath::Lines(path));
-        } else {
-            has_json = true;
+        endings
+    }
+}
+
+impl Root {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let is_file = path.is_file();
+        Root { path, is_file }
+    }
+
+    /// The folder that names of shards are below.
+    pub(super) fn base(&self) -> &Path {
+        if self.is_file { self.path.parent().unwrap_or(&self.path) } else { &self.path }
+    }
+
+    /// The name of a path at or below the base; `None` if it is not UTF-8 or elsewhere.
+    pub(super) fn name_of(&self, path: &Path) -> Option<String> {
+        path.strip_prefix(self.base()).ok()?.to_str().map(str::to_owned)
+    }
+
+    /// The path of a name; `None` if it leaves the base.
+    pub(super) fn path_of(&self, name: &str) -> Option<PathBuf> {
+        let stays = |part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
+        Path::new(name).components().all(stays).then(|| self.base().join(name))
+    }
+
+    /// The real path of a file, as [`inside`]. Of a source that is one file, a link is never followed.
+    pub(super) fn inside(&self, path: &Path) -> io::Result<PathBuf> {
+        let real = inside(self.base(), path)?;
+        if self.is_file && real != path {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it has become a link"));
         }
+        Ok(real)
     }
-    if has_json {
-        listing.shards.push(ShardPath::Folder(folder.to_owned()));
+
+    /// The shard of a folder's `.json` files.
+    pub(super) fn folder_shard(&self, folder: &Path) -> Result<ShardId, String> {
+        let name = self.name_of(folder).ok_or("its path is not UTF-8")?;
+        let id = if name.is_empty() { "./".to_owned() } else { format!("{name}/") };
+        ShardId::new(id).map_err(|error| error.to_string())
     }
-    Ok(())
+
+    /// The folder of a shard of `.json` files; `None` if the shard is a file of lines, or leaves the base.
+    pub(super) fn folder_of(&self, shard: &str) -> Option<PathBuf> {
+        if self.is_file {
+            return None;
+        }
+        let folder = shard.strip_suffix('/').filter(|folder| !folder.is_empty())?;
+        self.path_of(folder)
+    }
+
+    /// Lists all files. A root that is a file is a file of lines, whatever its name.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(super) fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        if self.is_file {
+            let own = self.path.file_name();
+            for entry in fs::read_dir(self.base())? {
+                let entry = entry?;
+                if own != Some(&entry.file_name()) && entry.file_type()?.is_file() {
+                    listing.others.push((entry.path(), entry.ino()));
+                }
+            }
+            match fs::metadata(&self.path) {
+                Ok(metadata) if metadata.is_file() => {
+                    let name = own.and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+                    let codec = kind_of(&name).map_or(Codec::Plain, |(_, codec)| codec);
+                    let (path, stat) = (self.path.clone(), Stat::of(&metadata));
+                    listing.files.push(Present { path, name, is_link: false, codec, stat });
+                }
+                Ok(_) => listing.skipped.push((self.path.clone(), "it is not a regular file")),
+                // Between renaming a log and creating the next one.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            return Ok(listing);
+        }
+        self.walk(&self.path, &mut listing)?;
+        listing.files.sort_by(|left, right| (left.is_link, &left.path).cmp(&(right.is_link, &right.path)));
+        listing.folders.sort();
+        Ok(listing)
+    }
+
+    fn walk(&self, folder: &Path, listing: &mut Listing) -> io::Result<()> {
+        let mut has_json = false;
+        let entries = match fs::read_dir(folder) {
+            // It was removed in the meantime.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder != self.path => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let (path, shown) = (entry.path(), entry.file_name());
+            let shown = shown.to_string_lossy();
+            // Links to folders are not followed: they could form a cycle.
+            let file_type = entry.file_type()?;
+            let kind = kind_of(&shown);
+            if is_hidden(&shown) || (!file_type.is_dir() && kind.is_none()) {
+                if file_type.is_file() {
+                    listing.others.push((path, entry.ino()));
+                }
+                continue;
+            }
+            if let Some(problem) = problem_of(&self.path, &entry)? {
+                listing.skipped.push((path, problem));
+            } else if file_type.is_dir() {
+                self.walk(&path, listing)?;
+            } else if let Some((Content::Lines, codec)) = kind {
+                let Some(name) = self.name_of(&path) else { continue };
+                // A file that was removed in the meantime is not there.
+                let Ok(metadata) = fs::metadata(&path) else { continue };
+                let (is_link, stat) = (file_type.is_symlink(), Stat::of(&metadata));
+                listing.files.push(Present { path, name, is_link, codec, stat });
+            } else {
+                has_json = true;
+            }
+        }
+        if has_json {
+            listing.folders.push(folder.to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// Why a file or folder is skipped.
@@ -198,18 +313,20 @@ pub(super) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
 /// The `.json` files of one folder whose names are `wanted`, in the order of their names.
 pub(super) fn json_files(root: &Path, folder: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<JsonFile>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    let entries = match fs::read_dir(folder) {
+        // A folder that was removed has no files.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if matches!(kind_of(name), Some((Content::Json, _))) && wanted(name) && problem_of(root, &entry)?.is_none() {
-            let metadata = fs::metadata(entry.path())?;
+            // A file that was removed in the meantime is not there.
+            let Ok(metadata) = fs::metadata(entry.path()) else { continue };
             if metadata.is_file() {
-                files.push(JsonFile {
-                    name: name.to_owned(),
-                    bytes: metadata.len(),
-                    modified_ms: modified_ms(&metadata),
-                });
+                files.push(JsonFile { name: name.to_owned(), stat: Stat::of(&metadata) });
             }
         }
     }
@@ -221,8 +338,7 @@ pub(super) fn json_files(root: &Path, folder: &Path, wanted: impl Fn(&str) -> bo
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct JsonFile {
     pub(super) name: String,
-    pub(super) bytes: u64,
-    pub(super) modified_ms: i64,
+    pub(super) stat: Stat,
 }
 
 /// The time of a file's last change, in milliseconds since 1970.

@@ -1,28 +1,42 @@
 //! Files and folders as streams.
 //!
-//! Owns: which file is a shard or a part of one, and what its positions mean. Does not own: reading bytes (`input`), cutting them into
-//! records (`lines`, `folder`), the order of a folder's files (`registry`), URL and checks (`backend`).
+//! Owns: what the shards of a source are, and what their positions mean. Does not own:
+//!
+//! - finding files (`list`), what a file is (`identity`), which file is which shard (`matching`, `catalog`), scanning (`scans`);
+//! - which files of a folder are read, and in which order (`numbering`, `registry`);
+//! - reading bytes (`input`), following a file of lines (`follow`), cutting it into records (`lines`, `folder`);
+//! - what is left unread (`unread`), URL and checks (`backend`).
 //!
 //! | what | shard id | position |
 //! |---|---|---|
-//! | a file of lines: `.ndjson`, `.jsonl`, these with `.gz`/`.zst`, a bare `.gz`/`.zst` | its path | offset of the last byte read |
+//! | a file of lines: `.ndjson`, `.jsonl`, no ending; these with `.gz`/`.zst`; a bare `.gz`/`.zst` | its first path; of a later file of that name, with `//2` | offset of the last byte read |
 //! | all `.json` (`.json.gz`, `.json.zst`) of one folder: one document in each file, or lines | the folder's path and `/` | number of the file · 10¹² + offset |
 //!
 //! Offsets are in the decompressed text. The sequence number of a record is the offset of its first byte (plus its file's number ·
 //! 10¹²), so it is in the range (after, through] that the record was read with.
 //!
-//! A plain file of lines may grow, and is followed. Compressed files and `.json` files count as complete when they are seen: write
-//! them elsewhere and move them in. The shard of a compressed file ends; that of a plain file never does.
+//! A plain file of lines may grow, and is followed. A shard is a file and not a name: it keeps its shard when it is renamed, and another
+//! file of its name is another shard. Compressed files and `.json` files are complete once they have settled. If one grows later, the
+//! new content is a part of its own. If one is replaced, the new file is read from its start.
 //!
 //! Names that begin with `.` or `_` are ignored; what leaves the source is skipped with a warning (`list`). Limits: 10¹² bytes for
 //! each file in a folder's shard, 18,000,000 files in a folder.
 
 pub(in crate::source) mod backend;
+mod catalog;
 mod folder;
+mod follow;
+mod identity;
 mod input;
 mod lines;
 mod list;
+mod matching;
+mod numbering;
 mod registry;
+mod scans;
+mod unread;
+
+pub(crate) use unread::names_sentence;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,46 +45,91 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::{Position, ShardId, StreamName};
+use pipeline::documents::Documents;
+use tokio::time::Instant;
 
 use crate::clock::SharedClock;
 use crate::lake::ObjectStore;
+use crate::source::files::catalog::Catalog;
 use crate::source::files::folder::{Folder, FolderReader};
-use crate::source::files::lines::LinesReader;
-use crate::source::files::list::{ShardPath, inside, list};
+use crate::source::files::follow::LinesReader;
+use crate::source::files::list::Root;
 use crate::source::files::registry::Registry;
-use crate::source::{Behind, ShardReader, ShardSource, SourceError, SourceShard};
+use crate::source::files::unread::Unread;
+use crate::source::{Behind, ShardReader, ShardSource, SourceError, SourceReport, SourceShard};
+
+/// What the arrival time of a file's records is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Arrival {
+    /// The file's modification time, unless a record shows that it cannot be.
+    #[default]
+    Modified,
+    /// The time of reading.
+    Now,
+}
 
 /// How files are read.
 #[derive(Clone)]
 pub struct FilesConfig {
-    /// Whether the files are complete as they are. Then a last line without a line end is a record, and `settle` does not apply.
+    /// Whether the files are complete as they are. Then a last line without a line end is a record if it is a complete document, and
+    /// no file waits until it has settled.
     pub complete: bool,
-    /// While files are followed: how long a `.json` file must not have changed before it counts as complete.
+    /// While files are followed: how long a compressed or `.json` file must not have changed before it counts as complete.
     pub settle: Duration,
+    /// While files are followed: how long a file that ends unexpectedly, or that is gone, must not have changed before it is final.
+    pub patience: Duration,
     /// Bytes that a record may have. Of a longer line, this many are kept.
     pub record_bytes_max: usize,
+    /// How many documents a line, or the text of a file, may have.
+    pub documents: Documents,
+    /// What the arrival time of records is.
+    pub arrival: Arrival,
     /// The time of day, compared with the last change of a file.
     pub clock: SharedClock,
 }
 
+impl FilesConfig {
+    /// The arrival time of the records of a file, and the time of reading, in milliseconds since 1970. A modification time in the
+    /// future, or at the beginning of a calendar (of Unix, or of DOS in 1980), is not a time of arrival.
+    fn arrival_ms(&self, modified_ms: i64) -> (i64, i64) {
+        const TWO_DAYS: i64 = 2 * 86_400_000;
+        const DOS_EPOCH: i64 = 315_532_800_000;
+        let now = self.clock.now_ms();
+        let is_known = modified_ms >= TWO_DAYS && (modified_ms - DOS_EPOCH).abs() >= TWO_DAYS && modified_ms <= now;
+        (if self.arrival == Arrival::Modified && is_known { modified_ms } else { now }, now)
+    }
+}
+
 /// A file, or a folder of files, as a stream.
 pub struct FileSource {
+    shared: Arc<Shared>,
+}
+
+/// What a source and its readers share.
+struct Shared {
     stream: StreamName,
-    root: PathBuf,
+    root: Root,
     config: FilesConfig,
     lake: Arc<dyn ObjectStore>,
+    catalog: Catalog,
+    unread: Unread,
+    /// One scan at a time; when the last one began.
+    scanning: tokio::sync::Mutex<Option<Instant>>,
+    /// Why the last scan could not record new files.
+    not_recorded: Mutex<Option<SourceError>>,
     /// Skipped paths that were logged.
     reported: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl std::fmt::Debug for FileSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FileSource").field("stream", &self.stream).field("root", &self.root).finish_non_exhaustive()
+        let Shared { stream, root, .. } = &*self.shared;
+        f.debug_struct("FileSource").field("stream", stream).field("root", root).finish_non_exhaustive()
     }
 }
 
 impl FileSource {
-    /// The stream of a file or folder. By default its name is its URL. `lake` keeps the order of a folder's files.
+    /// The stream of a file or folder. By default its name is its URL. `lake` keeps which file is which shard.
     ///
     /// # Errors
     /// There is no such file or folder, or its name is not valid for a stream.
@@ -81,7 +140,18 @@ impl FileSource {
         lake: Arc<dyn ObjectStore>,
     ) -> Result<Self, SourceError> {
         let (stream, root) = Self::stream_of(path, name)?;
-        Ok(FileSource { stream, root, config, lake, reported: Mutex::default() })
+        let shared = Shared {
+            catalog: Catalog::new(Arc::clone(&lake), stream.clone()),
+            stream,
+            root: Root::new(root),
+            config,
+            lake,
+            unread: Unread::default(),
+            scanning: tokio::sync::Mutex::default(),
+            not_recorded: Mutex::default(),
+            reported: Mutex::default(),
+        };
+        Ok(FileSource { shared: Arc::new(shared) })
     }
 
     /// The stream's name of a file or folder, and its path without links.
@@ -97,9 +167,15 @@ impl FileSource {
         let stream = StreamName::new(name.unwrap_or(&url)).map_err(|error| unreadable(error.to_string()))?;
         Ok((stream, root))
     }
+}
 
+impl Shared {
     fn registry(&self, shard: &ShardId) -> Registry {
         Registry::new(Arc::clone(&self.lake), self.stream.clone(), shard.clone())
+    }
+
+    fn io_error(&self, error: &std::io::Error) -> SourceError {
+        source_error(format!("a file of stream {}", self.stream), error)
     }
 
     /// Logs once that a path is skipped.
@@ -110,65 +186,40 @@ impl FileSource {
             reported.insert(path);
         }
     }
-
-    fn path_of(&self, shard: &ShardId) -> Result<ShardPath, SourceError> {
-        ShardPath::of_shard(&self.root, shard.as_str()).ok_or_else(|| SourceError::Unreadable {
-            place: format!("shard {shard} of stream {}", self.stream),
-            problem: "there is no such file or folder in the source".to_owned(),
-        })
-    }
 }
 
 #[async_trait]
 impl ShardSource for FileSource {
     fn stream(&self) -> &StreamName {
-        &self.stream
+        &self.shared.stream
     }
 
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
-        let root = self.root.clone();
-        let listing = blocking(&self.stream, move || list(&root)).await?;
-        for (path, problem) in listing.skipped {
-            self.skip(path, problem);
-        }
-        let mut shards = Vec::new();
-        for shard in listing.shards {
-            // A name that is not a valid shard id must not prevent the others from being read.
-            match shard.shard_id(&self.root) {
-                Ok(id) => shards.push(SourceShard::alone(id)),
-                Err(problem) => self.skip(shard.path().to_owned(), &problem),
-            }
-        }
-        Ok(shards)
+        Ok(self.shared.scan().await?.into_iter().map(SourceShard::alone).collect())
     }
 
     async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
-        let path = self.path_of(shard)?;
-        let (stream, config) = (self.stream.clone(), self.config.clone());
-        match path {
-            ShardPath::Lines(path) => {
-                let root = self.root.clone();
-                let path = blocking(&format!("shard {shard} of stream {stream}"), move || inside(&root, &path)).await?;
-                Ok(Box::new(LinesReader::open(path, stream, shard.clone(), after, config).await?))
-            }
-            ShardPath::Folder(path) => {
-                let (folder, registry) = (Folder { root: self.root.clone(), path }, self.registry(shard));
-                Ok(Box::new(FolderReader::open(folder, registry, stream, shard.clone(), after, config).await?))
-            }
+        let shared = Arc::clone(&self.shared);
+        if let Some(path) = shared.root.folder_of(shard.as_str()) {
+            let folder = Folder { root: shared.root.path.clone(), path };
+            return Ok(Box::new(FolderReader::open(folder, shared, shard.clone(), after).await?));
         }
+        Ok(Box::new(LinesReader::open(shared, shard.clone(), after).await?))
     }
 
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {
         if *position == Position::End {
             return Ok(Behind::Nothing);
         }
-        match self.path_of(shard)? {
-            ShardPath::Lines(path) => lines::behind(&self.stream, path, position).await,
-            ShardPath::Folder(path) => {
-                let folder = Folder { root: self.root.clone(), path };
-                folder::behind(&self.stream, folder, &self.registry(shard), position).await
-            }
+        if let Some(path) = self.shared.root.folder_of(shard.as_str()) {
+            let folder = Folder { root: self.shared.root.path.clone(), path };
+            return folder::behind(&self.shared, folder, shard, position).await;
         }
+        follow::behind(&self.shared, shard, position).await
+    }
+
+    fn report(&self) -> SourceReport {
+        self.shared.unread.report(&self.shared.stream)
     }
 }
 

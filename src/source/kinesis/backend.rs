@@ -186,7 +186,7 @@ impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUr
     }
 
     async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError> {
-        let OpenSource { name, options, record_bytes_max, clock, lake, aws, .. } = context;
+        let OpenSource { name, options, record_bytes_max, documents, clock, lake, aws, .. } = context;
         let KinesisOptions { start, mode } = options.as_ref().clone();
         let config = KinesisConfig {
             stream: self.0.clone(),
@@ -194,6 +194,7 @@ impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUr
             start,
             mode,
             record_bytes_max,
+            documents,
             decode: Decode::Fast,
             limits: Limits::default(),
             clock: Arc::clone(clock),

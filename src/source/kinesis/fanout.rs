@@ -173,7 +173,7 @@ impl Subscribed {
         shard: &ShardId,
         buffer: Vec<u8>,
     ) -> Result<Read, Failure> {
-        let batch = Batch::new(buffer, self.cursor.position().clone(), stream.config.record_bytes_max);
+        let batch = Batch::new(buffer, self.cursor.position().clone(), stream.config.whole_record_bytes_max());
         let batch = add_all(batch, event.records).await?;
         self.cursor.read(&batch, shard);
         // An empty event proves nothing: some implementations send one on a closed shard, and never report its end.

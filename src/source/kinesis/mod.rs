@@ -40,6 +40,7 @@ use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
 use checkpoints::{Position, ShardId, StreamName};
 use pipeline::chunk::{Chunk, Framing};
+use pipeline::documents::Documents;
 
 use crate::clock::SharedClock;
 use crate::lake::ObjectStore;
@@ -68,8 +69,10 @@ pub struct KinesisConfig {
     pub start: Start,
     /// How records are read.
     pub mode: Mode,
-    /// Bytes that a record may have; a larger one is a dead letter.
+    /// Bytes that a record may have; a larger one is a dead letter. If a record may have many documents, this is for each of them.
     pub record_bytes_max: usize,
+    /// How many documents a record may have.
+    pub documents: Documents,
     /// How responses are decoded.
     pub decode: Decode,
     /// What the service allows.
@@ -123,7 +126,8 @@ impl Stream {
     }
 
     fn chunk(&self, shard: &ShardId, batch: Batch) -> Chunk {
-        batch.into_chunk(self.name.as_str().into(), shard.as_str().into(), self.config.clock.now_ms())
+        let chunk = batch.into_chunk(self.name.as_str().into(), shard.as_str().into(), self.config.clock.now_ms());
+        chunk.with_documents(self.config.documents)
     }
 
     /// A read that returned nothing and moves nothing.
@@ -131,6 +135,13 @@ impl Stream {
         let (name, framing) = (self.name.as_str().into(), Framing::Records(Vec::new()));
         let chunk = Chunk::new(name, shard.as_str().into(), self.config.clock.now_ms(), Vec::new(), framing);
         Read::Chunk { chunk, through: position.clone(), source_bytes: 0 }
+    }
+}
+
+impl KinesisConfig {
+    /// Bytes that a record of the stream may have, before it is divided into documents.
+    fn whole_record_bytes_max(&self) -> usize {
+        if self.documents.many { usize::MAX } else { self.record_bytes_max }
     }
 }
 

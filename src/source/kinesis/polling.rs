@@ -87,7 +87,7 @@ impl PollingReader {
                 self.iterator.insert(iterator).clone()
             }
         };
-        let batch = Batch::new(buffer, self.cursor.position().clone(), self.stream.config.record_bytes_max);
+        let batch = Batch::new(buffer, self.cursor.position().clone(), self.stream.config.whole_record_bytes_max());
         self.stream.records.get_records(&iterator, self.limit(bytes), batch).await
     }
 

@@ -5,8 +5,10 @@
 
 use checkpoints::ManifestName;
 use mutations::mutated;
+use pipeline::dataset::Datasets;
 
 use crate::commit::{Manifest, Outcome, Staged, Stores, abort_uploads};
+use crate::lake::DefinitionClaims;
 use crate::worker::WorkerError;
 
 /// What became of an epoch.
@@ -22,14 +24,26 @@ pub(crate) enum EpochEnd {
     Unpublished(ManifestName),
 }
 
-/// Commits a staged epoch.
+/// Commits a staged epoch. Before its rows can become visible, `definitions` claims what they were made with.
 ///
 /// # Errors
 /// A store failed. Before the decision the epoch never happens. After it, the next holder of any of its shards finishes it.
-pub(crate) async fn commit_epoch(stores: &Stores, manifest: Manifest) -> Result<EpochEnd, WorkerError> {
+/// Or a definition does not fit what the lake has; then the epoch never happens.
+pub(crate) async fn commit_epoch(
+    stores: &Stores,
+    definitions: Option<(&DefinitionClaims, &Datasets)>,
+    manifest: Manifest,
+) -> Result<EpochEnd, WorkerError> {
     let has_no_rows = manifest.totals.rows.is_empty();
     if manifest.shards.is_empty() || (has_no_rows && mutated!(SkipEpochsWithoutRows)) {
         return Ok(EpochEnd::Empty);
+    }
+    if let Some((claims, datasets)) = definitions {
+        let names = manifest.totals.rows.keys().map(String::as_str);
+        if let Err(error) = claims.claim(&*stores.lake, datasets, names).await {
+            abort_uploads(stores, manifest).await;
+            return Err(error.into());
+        }
     }
     let intended = match Staged::new(manifest).write_intent(stores).await {
         Ok(intended) => intended,

@@ -44,6 +44,8 @@ pub(crate) struct EpochLedger {
     counts: Counts,
     totals: Totals,
     rows: Vec<u64>,
+    /// By dataset and field.
+    nulled: BTreeMap<(usize, String), u64>,
     denied: Vec<u64>,
 }
 
@@ -57,6 +59,7 @@ impl EpochLedger {
             counts: graph.counts(),
             totals: Totals { raw_lines: raw.then_some(0), ..Totals::default() },
             rows: vec![0; datasets.names().count()],
+            nulled: BTreeMap::new(),
             denied: vec![0; datasets.names().count()],
         }
     }
@@ -110,6 +113,9 @@ impl EpochLedger {
         for (code, count) in &pushed.dead_letters {
             *self.totals.dead_letters.entry(code.as_str().to_owned()).or_default() += count;
         }
+        for ((dataset, field), count) in &pushed.nulled_values {
+            *self.nulled.entry((*dataset, field.clone())).or_default() += count;
+        }
         self.denied.iter_mut().zip(&pushed.denied_keys).for_each(|(mine, new)| *mine += new);
     }
 
@@ -153,7 +159,14 @@ impl EpochLedger {
             let named = names.iter().zip(counts).filter(|(_, count)| **count > 0);
             named.map(|(name, count)| ((*name).to_owned(), *count)).collect::<BTreeMap<_, _>>()
         };
-        let totals = Totals { rows: by_name(&self.rows), denied_keys: by_name(&self.denied), ..self.totals };
+        let nulled_values =
+            self.nulled.into_iter().map(|((dataset, field), count)| (format!("{}{field}", names[dataset]), count));
+        let totals = Totals {
+            rows: by_name(&self.rows),
+            nulled_values: nulled_values.collect(),
+            denied_keys: by_name(&self.denied),
+            ..self.totals
+        };
         let edges = graph
             .edges()
             .map(|(index, edge)| (edge.id.to_string(), EdgeTotal(self.counts[index].records, self.counts[index].bytes)))

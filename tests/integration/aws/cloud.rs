@@ -165,8 +165,16 @@ impl Cloud {
 
     /// Puts this many records of the stream, of every kind, and expects what they hold in the lake.
     pub(crate) fn put(&self, count: usize) -> Vec<Placed> {
-        let drafts: Vec<Draft> = (0..count).map(|_| Draft::new(self.next_draft())).collect();
-        let placed = self.send(&drafts);
+        self.put_drafts(&(0..count).map(|_| Draft::new(self.next_draft())).collect::<Vec<_>>())
+    }
+
+    /// The same with records of several documents.
+    pub(crate) fn put_several(&self, count: usize) {
+        self.put_drafts(&(0..count).map(|_| Draft::several(self.next_draft())).collect::<Vec<_>>());
+    }
+
+    fn put_drafts(&self, drafts: &[Draft]) -> Vec<Placed> {
+        let placed = self.send(drafts);
         let mut ledger = self.ledger.lock().unwrap();
         for (draft, placed) in drafts.iter().zip(&placed) {
             for (sub, (outcome, bytes)) in (0..).zip(&draft.holds) {

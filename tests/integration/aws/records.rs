@@ -4,6 +4,7 @@
 //! layout of an aggregate (`common::aggregate`).
 
 use crate::common::aggregate::aggregate;
+use crate::common::gzip;
 
 /// What must become of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,24 @@ impl Draft {
             _ => row(format!("r{number}")),
         };
         Draft { partition_key: partition_key(number), data: bytes.clone(), holds: vec![(outcome, bytes)] }
+    }
+
+    /// The `number`-th record if each has several documents: side by side, on lines, also in gzip.
+    pub(crate) fn several(number: u64) -> Self {
+        let mut holds: Vec<(Outcome, Vec<u8>)> =
+            (0..2 + number % 3).map(|document| row(format!("s{number}-{document}"))).collect();
+        if number.is_multiple_of(5) {
+            holds[1] = dead_letter("Decode.Truncated", &good("cut")[..25]);
+        }
+        let lines: Vec<&[u8]> = holds.iter().map(|(_, data)| data.as_slice()).collect();
+        let side_by_side = if number.is_multiple_of(5) { b"\n".as_slice() } else { b"" };
+        let data = match number % 4 {
+            0 => lines.join(side_by_side),
+            1 => [lines.join(b"\n".as_slice()), b"\n".to_vec()].concat(),
+            2 => gzip(&lines.join(b"\r\n".as_slice())),
+            _ => [gzip(&lines[..1].concat()), gzip(b"\n"), gzip(&lines[1..].join(b"\n".as_slice()))].concat(),
+        };
+        Draft { partition_key: partition_key(number), data, holds }
     }
 
     fn aggregate(number: u64) -> Self {

@@ -203,3 +203,17 @@ fn a_worker_continues_after_records_were_trimmed() {
     cloud.catch_up();
     cloud.audit();
 }
+
+#[test]
+fn every_document_of_a_record_lands_once_although_a_worker_is_killed() {
+    let cloud = Cloud::new(2, &Options::default());
+    cloud.put_several(60);
+    cloud.put(40);
+    let worker = cloud.start(&[]);
+    wait_for("a first commit", 60, || cloud.committed() > 0);
+    cloud.put_several(60);
+    worker.kill();
+    cloud.put_several(20);
+    cloud.catch_up();
+    cloud.audit();
+}

@@ -1,6 +1,9 @@
 //! A lake in a folder, as the users of one machine work with it: runs, workers side by side, mistakes, commands.
 
 mod commands;
+mod definitions;
+mod documents;
+mod files;
 mod leases;
 mod refusals;
 mod runs;

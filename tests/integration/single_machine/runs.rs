@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use serde_json::json;
+
 use crate::common::folder::Folder;
 use crate::common::{gzip, pause, wait_for};
 use crate::single_machine::{CATCH_UP, assessment};
@@ -19,6 +21,44 @@ fn a_second_run_reads_nothing_again() {
     let second = folder.json(&CATCH_UP);
     assert_eq!(second["records"], 0, "{second}");
     folder.assert_verified(50);
+}
+
+#[test]
+fn values_that_became_null_and_denied_keys_are_in_the_summary() {
+    let event = |members: &str| format!("{{\"event_type\":\"a\",\"event_timestamp\":1736764200123,{members}}}\n");
+    let records = [
+        event(r#""session":{"start_timestamp":1736764200},"metrics":{"score":12,"my_metric":3.5}"#),
+        event(r#""session":{"start_timestamp":"x"},"metrics":{"score":"y","kim@example.com":1}"#),
+    ];
+    let folder = Folder::new();
+    folder.write("in/a.ndjson", records.concat());
+    let text = folder.ok(&CATCH_UP);
+    for line in ["events/session/start_timestamp", "events/metrics/score", "events: keys of maps", "--show-denied-keys"]
+    {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    folder.assert_verified(2);
+    let totals = folder.json(&["status", "--lake", "lake"])["totals"].clone();
+    assert_eq!(totals["nulled_values"]["events/session/start_timestamp"], 2, "{totals}");
+
+    let other = Folder::new();
+    other.write("in/a.ndjson", records.concat());
+    let summary = other.json(&[&CATCH_UP[..], &["--show-denied-keys"]].concat());
+    assert_eq!(summary["nulled_values"], json!({ "events/metrics/score": 1, "events/session/start_timestamp": 2 }));
+    assert_eq!(summary["denied_keys"], json!({ "events": 2 }));
+    let name = |key: &str| json!({ "dataset": "events", "field": "/metrics", "key": key, "count": 1 });
+    assert_eq!(summary["denied_names"], json!([name("kim@example.com"), name("my_metric")]));
+
+    // A key may be a personal value: it is printed on request, and in nothing else.
+    for (folder, asked) in [(&folder, false), (&other, true)] {
+        for printed in folder.printed() {
+            assert!(asked || !printed.text().contains("kim@example.com"), "{}", printed.text());
+        }
+        for file in folder.files("lake/_commits").into_iter().chain(folder.files("lake/_log")) {
+            let bytes = fs::read(&file).unwrap();
+            assert!(!String::from_utf8_lossy(&bytes).contains("kim@example.com"), "{}", file.display());
+        }
+    }
 }
 
 #[test]
@@ -90,6 +130,9 @@ fn a_damaged_file_yields_its_readable_records_and_a_dead_letter() {
     let folder = Folder::new();
     let whole = gzip((0..2_000).map(assessment).collect::<String>().as_bytes());
     folder.write("in/truncated.ndjson.gz", &whole[..whole.len() / 2]);
+    // Otherwise it may still be arriving.
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    fs::File::options().write(true).open(folder.path("in/truncated.ndjson.gz")).unwrap().set_modified(old).unwrap();
     folder.write("in/good.ndjson", assessment(5_000));
     let summary = folder.json(&CATCH_UP);
     assert_eq!(summary["dead_letters"]["Decode.DamagedFile"], 1, "{summary}");

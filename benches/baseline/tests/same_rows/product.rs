@@ -65,6 +65,7 @@ pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: baseline::RECORD_BYTES_MAX,
         hash_seed: 42,
+        denied_names: false,
         datasets,
     });
     let mut lane = Lane::new(Arc::clone(&config));

@@ -142,6 +142,40 @@ const INSTANTS: [&str; 5] = [
 const MILLIS: [&str; 5] = ["1736764200123", "-1", "0", "1736764200123.0", "253402300800000"];
 const SECONDS: [&str; 5] = ["1736764200.123", "-0.0005", "1736764200", "1.7367642001235e9", "253402300800"];
 
+/// The last one is outside of the bounds of its column, or not a time.
+const LOCALS: [&str; 12] = [
+    r#""2025-01-13T10:30:00""#,
+    r#""2025-01-13 10:30""#,
+    r#""2025-01-13T23:30:00.5-0500""#,
+    r#""2025-01-13t00:30:00,123456789+02""#,
+    r#""2025-01-13 10:30:00 UTC""#,
+    r#""2025-01-13 10:30:00 +0000""#,
+    r#""2025-01-13T10:30:00+01:00[Europe\/Berlin]""#,
+    r#""2025-07-08T20:29:59.999999""#,
+    r#""2025-07-08T20:30:00""#,
+    r#""1999-12-31T20:30:00""#,
+    r#""1999-12-31T20:29:59""#,
+    r#""2025-01-13T24:00:00""#,
+];
+const LOGGED: [&str; 6] = [
+    r#""13/Jan/2025:11:30:00 +0100""#,
+    r#""3/feb/2024:1:30:60 Z""#,
+    r#""31/Dec/9999:23:59:59 -0100""#,
+    r#""01/Jan/0001:00:00:00 +0100""#,
+    r#""30/Feb/2025:00:00:00 Z""#,
+    r#""13/Jan/2025""#,
+];
+const MICROS: [&str; 8] = [
+    "1736764200123456",
+    "\"1736764200123456\"",
+    "-1",
+    "253402300799999999",
+    "253402300800000000",
+    "-62135596800000001",
+    "-62135596800000000",
+    "9223372036854775807",
+];
+
 /// A member of an object: the text of its name, and a function that makes its value.
 type Member<'m> = (&'m str, &'m dyn Fn(&mut Random) -> String);
 
@@ -198,6 +232,7 @@ fn record(random: &mut Random) -> String {
     let ratio = |random: &mut Random| random.pick(&["0", "0.5", "1e-3", "-0.0"]).to_owned();
     let id = |random: &mut Random| random.pick(&["\"a\"", "\"b\"", "\"é\""]).to_owned();
     let wrapped_object = |random: &mut Random| {
+        let flag_lists = |random: &mut Random| list(random, &plain_flag);
         let pair = |random: &mut Random| object(random, &[("a", &text), ("b", &plain_flag)], 0);
         let element = |random: &mut Random| object(random, &[("n", &whole), ("other", &any_json)], 0);
         let objects = |random: &mut Random| list(random, &element);
@@ -211,6 +246,7 @@ fn record(random: &mut Random) -> String {
                 ("list", &ints),
                 ("objects", &objects),
                 ("map", &map),
+                ("tags", &|random| object(random, &[("k", &flag_lists), ("l", &flag_lists)], 0)),
                 ("u", &any_json),
             ],
             0,
@@ -251,9 +287,50 @@ fn record(random: &mut Random) -> String {
         let from = if random.one_in(9) { &DECIMAL[..] } else { &DECIMAL[..12] };
         random.pick(from).to_owned()
     };
-    let members: [Member<'_>; 44] = [
+    let any = |random: &mut Random| {
+        let from = random.below(4);
+        let value = match from {
+            0 => random.pick(&TEXT),
+            1 => random.pick(&REAL),
+            2 => random.pick(&WHOLE),
+            _ => random.pick(&ODD),
+        };
+        value.to_owned()
+    };
+    let local = |random: &mut Random| {
+        if random.one_in(6) { random.pick(&LOCALS[8..]).to_owned() } else { random.pick(&LOCALS[..8]).to_owned() }
+    };
+    let logged = |random: &mut Random| random.pick(&LOGGED).to_owned();
+    let micros = |random: &mut Random| random.pick(&MICROS).to_owned();
+    let dates = |random: &mut Random| {
+        list(random, &|random| random.pick(&[DATES[0], DATES[2], DATES[4], "null", "7", r#""2025-07-08""#]).to_owned())
+    };
+    let loose = |random: &mut Random| {
+        let inside = |random: &mut Random| object(random, &[("b", &any)], 0);
+        if random.one_in(3) { any(random) } else { object(random, &[("a", &any), ("in", &inside), ("x", &any)], 0) }
+    };
+    let strict_loose = |random: &mut Random| {
+        let inside = |random: &mut Random| object(random, &[("b", &short)], 0);
+        if random.one_in(3) { any(random) } else { object(random, &[("a", &any), ("in", &inside), ("x", &any)], 0) }
+    };
+    let lists = |random: &mut Random| list(random, &short);
+    let number_lists = |random: &mut Random| if random.one_in(3) { any(random) } else { list(random, &any) };
+    let members: [Member<'_>; 55] = [
         ("what", &|random| random.pick(&["\"everything\"", r#""alles \"\u00e9\"""#]).to_owned()),
-        ("at", &|random| random.pick(&["1736764200.123", "1736764200", "-1.5", "0", "1.7e9", "1767225600"]).to_owned()),
+        ("at", &|random| {
+            random
+                .pick(&[
+                    "1736764200.123",
+                    "1736764200",
+                    "-1.5",
+                    "0",
+                    "1.7e9",
+                    "1767225600",
+                    "\"1736764200.5\"",
+                    "1767139199.5",
+                ])
+                .to_owned()
+        }),
         ("kind", &|random| random.pick(&[r#""a""#, r#""b\/c""#, r#""d é""#, r#""\u0061""#]).to_owned()),
         ("seen_at", &|_| r#""2026-01-02T00:00:00+01:00""#.to_owned()),
         ("place", &|random| random.pick(&[r#""de-BY""#, r#""emea""#, r#""S\u00fcd""#, r#"" ""#, r#""x""#]).to_owned()),
@@ -307,6 +384,21 @@ fn record(random: &mut Random) -> String {
         ("fre", &any_json),
         ("score2", &any_json),
         ("~0", &any_json),
+        ("id", &|random| {
+            random.pick(&["\"a\"", "7", "-0", "1.50", "12e1", "true", "false", "18446744073709551615"]).to_owned()
+        }),
+        ("lenient", &any),
+        ("local", &local),
+        ("logged", &logged),
+        ("micros", &micros),
+        ("days", &dates),
+        ("loose", &loose),
+        ("loose_items", &|random| list(random, &strict_loose)),
+        ("loose_map", &|random| object(random, &[("a", &any), ("b1", &any), ("x", &any)], 0)),
+        ("tags", &|random| {
+            object(random, &[("a", &lists), ("b", &lists), ("é", &lists), ("n", &|_| "null".to_owned())], 0)
+        }),
+        ("loose_tags", &|random| object(random, &[("a", &number_lists), ("b1", &number_lists), ("x", &any)], 0)),
     ];
     object(random, &members, 3)
 }

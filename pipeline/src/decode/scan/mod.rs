@@ -25,8 +25,8 @@ mod nested;
 
 mod inner;
 
-use crate::dataset::plan::{Plan, Spot};
-use crate::dead_letter::code::Code;
+use crate::dataset::plan::{InputId, Plan, Spot};
+use crate::dead_letter::code::{Code, Reason};
 use crate::decode::skip::{self, white_space};
 use crate::decode::slots::{Buffer, Slots};
 use crate::decode::text::TextError;
@@ -36,6 +36,15 @@ use crate::decode::text::TextError;
 pub(crate) struct Rejection {
     pub(crate) code: Code,
     pub(crate) spot: Spot,
+    /// What exactly is wrong, where the code has several reasons.
+    pub(crate) reason: Option<Reason>,
+}
+
+impl Rejection {
+    /// A rejection for which the code says everything.
+    pub(crate) fn new(code: Code, spot: Spot) -> Self {
+        Rejection { code, spot, reason: None }
+    }
 }
 
 /// How a scan ended.
@@ -45,8 +54,8 @@ pub(crate) struct Scanned {
     pub(crate) marks: u64,
     /// The first error.
     pub(crate) rejection: Option<Rejection>,
-    /// Whether a syntax error ended the scan, so that the rest of the record is unknown.
-    pub(crate) broken: bool,
+    /// Where a syntax error ended the scan, so that the rest of the record is unknown.
+    pub(crate) broken: Option<usize>,
 }
 
 /// Scans records along one plan.
@@ -73,8 +82,8 @@ impl Scanner {
                 slots.undo();
                 self.scan_as::<false>(plan, slots, buffer, begin, end).unwrap_or(Scanned {
                     marks: 0,
-                    rejection: Some(Rejection { code: Code::NotJson, spot: Spot::Record }),
-                    broken: true,
+                    rejection: Some(Rejection::new(Code::NotJson, Spot::Record)),
+                    broken: Some(begin),
                 })
             }
         }
@@ -99,21 +108,22 @@ impl Scanner {
             in_place: IN_PLACE,
         };
         let walked = walk.record(buffer, begin, end);
-        let broken = match walked {
-            Ok(()) => walk.high != 0 && std::str::from_utf8(&buffer[begin..end]).is_err(),
+        let not_utf8 = || std::str::from_utf8(&buffer[begin..end]).err().map(|error| begin + error.valid_up_to());
+        let (code, at) = match walked {
+            Ok(()) if walk.high == 0 => return Ok(walk.ended(None)),
+            Ok(()) => match not_utf8() {
+                None => return Ok(walk.ended(None)),
+                Some(at) => (Code::NotUtf8, at),
+            },
             Err(Stop::Unescape) => return Err(Unescape),
-            Err(Stop::Broken(..)) => true,
+            Err(Stop::Broken(code, at)) => match not_utf8() {
+                Some(at) => (Code::NotUtf8, at),
+                None if code == Code::NotJson && at >= end && begin < end => (Code::Truncated, end),
+                None => (code, at),
+            },
         };
-        if broken {
-            let code = match walked {
-                _ if std::str::from_utf8(&buffer[begin..end]).is_err() => Code::NotUtf8,
-                Err(Stop::Broken(Code::NotJson, at)) if at >= end && begin < end => Code::Truncated,
-                Err(Stop::Broken(code, _)) => code,
-                _ => Code::NotJson,
-            };
-            walk.rejection = Some(Rejection { code, spot: Spot::Record });
-        }
-        Ok(Scanned { marks: walk.marks, rejection: walk.rejection, broken })
+        walk.rejection = Some(Rejection::new(code, Spot::Record));
+        Ok(walk.ended(Some(at)))
     }
 }
 
@@ -151,6 +161,10 @@ struct Walk<'w> {
 }
 
 impl<'w> Walk<'w> {
+    fn ended(&self, broken: Option<usize>) -> Scanned {
+        Scanned { marks: self.marks, rejection: self.rejection, broken }
+    }
+
     fn record(&mut self, buffer: &[u8], begin: usize, end: usize) -> Result<(), Stop> {
         let at = white_space(buffer, begin);
         let first = buffer.get(at).copied().unwrap_or(0);
@@ -176,6 +190,21 @@ impl<'w> Walk<'w> {
 
     #[cold]
     fn note(&mut self, code: Code, spot: Spot) {
-        self.rejection.get_or_insert(Rejection { code, spot });
+        self.rejection.get_or_insert(Rejection::new(code, spot));
+    }
+
+    /// Notes a value that does not fit its input: it rejects the record, or is null if the definition says so.
+    #[cold]
+    fn note_value(&mut self, code: Code, input: InputId) {
+        self.note_or_null(code, Spot::Input(input), self.plan.inputs[input].reading.is_lenient);
+    }
+
+    #[cold]
+    fn note_or_null(&mut self, code: Code, spot: Spot, is_lenient: bool) {
+        if is_lenient {
+            self.slots.note_null(spot, self.slots.records);
+        } else {
+            self.note(code, spot);
+        }
     }
 }

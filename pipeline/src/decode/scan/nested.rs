@@ -25,7 +25,7 @@ impl<'w> Walk<'w> {
         buffer: &[u8],
         at: usize,
         action: &'w Action,
-        spot: Spot,
+        (spot, is_lenient): (Spot, bool),
         index: u32,
         depth: u32,
     ) -> Result<usize, Stop> {
@@ -45,7 +45,7 @@ impl<'w> Walk<'w> {
                     Ok(end)
                 }
                 b'"' if *embedded && !INNER => self.embedded(buffer, at, *node, *shape, *json, spot, depth),
-                _ => self.wrong_type::<INNER>(buffer, at, spot, depth),
+                _ => self.wrong_type::<INNER>(buffer, at, (spot, is_lenient), depth),
             },
             Action::Marked { node, otherwise } => {
                 if byte == b'{' && !INNER {
@@ -54,24 +54,24 @@ impl<'w> Walk<'w> {
                 match &**otherwise {
                     Action::Skip => self.skip::<INNER>(buffer, at, depth),
                     Action::Take(inputs) => self.scalar::<INNER>(buffer, at, inputs, None, index, depth),
-                    action => self.nested::<INNER>(buffer, at, action, spot, index, depth),
+                    action => self.nested::<INNER>(buffer, at, action, (spot, is_lenient), index, depth),
                 }
             }
             Action::List { shape, element } if byte == b'[' => {
-                self.list::<INNER>(buffer, at, *shape, depth, |walk, buffer, at, index| {
+                self.list::<INNER>(buffer, at, *shape, self.slots.records, depth, |walk, buffer, at, index| {
                     walk.scalar::<INNER>(buffer, at, &[*element], None, index, depth + 1)
                 })
             }
             Action::Objects { shape, node } if byte == b'[' => {
-                self.list::<INNER>(buffer, at, *shape, depth, |walk, buffer, at, index| {
+                self.list::<INNER>(buffer, at, *shape, self.slots.records, depth, |walk, buffer, at, index| {
                     if buffer.get(at) == Some(&b'{') {
                         walk.object::<INNER>(buffer, at, *node, index, depth + 2)
                     } else {
-                        walk.wrong_type::<INNER>(buffer, at, spot, depth + 1)
+                        walk.null_object::<INNER>(buffer, at, *shape, (spot, index), depth + 1)
                     }
                 })
             }
-            _ => self.wrong_type::<INNER>(buffer, at, spot, depth),
+            _ => self.wrong_type::<INNER>(buffer, at, (spot, is_lenient), depth),
         }
     }
 
@@ -106,20 +106,60 @@ impl<'w> Walk<'w> {
         &mut self,
         buffer: &[u8],
         at: usize,
-        spot: Spot,
+        (spot, is_lenient): (Spot, bool),
         depth: u32,
     ) -> Result<usize, Stop> {
-        self.note(Code::WrongType, spot);
+        self.note_or_null(Code::WrongType, spot, is_lenient);
         self.skip::<INNER>(buffer, at, depth)
     }
 
-    /// An array; `element` scans one element and returns its end.
+    /// What is not an object in a list of objects, with its number: null, or a value of a wrong type.
+    #[cold]
+    fn null_object<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        shape: ShapeId,
+        (spot, index): (Spot, u32),
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        self.slots.null_elements[shape].push(index);
+        if buffer.get(at) == Some(&b'n') {
+            return skip::literal(buffer, at, b"null").map_err(|(code, at)| broken::<INNER>(code, at));
+        }
+        self.wrong_type::<INNER>(buffer, at, (spot, self.plan.shapes[shape].is_lenient), depth)
+    }
+
+    /// The list that is a value of a map. `index` is the number of the map's element.
+    pub(super) fn list_of_map<const INNER: bool>(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        (shape, element): (ShapeId, InputId),
+        index: u32,
+        depth: u32,
+    ) -> Result<usize, Stop> {
+        match buffer.get(at) {
+            Some(b'[') => self.list::<INNER>(buffer, at, shape, index, depth, |walk, buffer, at, index| {
+                walk.scalar::<INNER>(buffer, at, &[element], None, index, depth + 1)
+            }),
+            Some(b'n') => skip::literal(buffer, at, b"null").map_err(|(code, at)| broken::<INNER>(code, at)),
+            _ => {
+                self.note_value(Code::WrongType, element);
+                self.skip::<INNER>(buffer, at, depth)
+            }
+        }
+    }
+
+    /// An array of `record` (of an element of a map, if the shape is within one). `element` scans one element and returns
+    /// its end.
     #[inline]
     fn list<const INNER: bool>(
         &mut self,
         buffer: &[u8],
         at: usize,
         shape: ShapeId,
+        record: u32,
         depth: u32,
         mut element: impl FnMut(&mut Self, &[u8], usize, u32) -> Result<usize, Stop>,
     ) -> Result<usize, Stop> {
@@ -149,7 +189,7 @@ impl<'w> Walk<'w> {
             at += 1;
         }
         let count = self.slots.element_count(shape) - first;
-        self.slots.shapes[shape].push(ShapeSlot { record: self.slots.records, first, count });
+        self.slots.shapes[shape].push(ShapeSlot { record, first, count });
         Ok(at)
     }
 

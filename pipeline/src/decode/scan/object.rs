@@ -16,6 +16,9 @@ use crate::decode::skip::DEPTH_MAX;
 use crate::decode::slots::{ShapeSlot, Slot};
 use crate::decode::text;
 
+/// Bytes of a denied key that are kept if its name is asked for.
+const NAME_BYTES_MAX: usize = 256;
+
 impl Walk<'_> {
     /// Scans the object at `at` (its brace) as `node`. `index` is the number of the record or element. Returns its end.
     ///
@@ -144,22 +147,64 @@ impl Walk<'_> {
         let (key_end, escaped) = (key.end, key.escaped);
         let text = &buffer[key_begin..key_end];
         match &plan.nodes[node].unknown {
-            Unknown::Collect { input, allow } if allows(allow, text, escaped) => {
+            Unknown::Collect { input, allow } if entry_of(allow, text, escaped).is_some() => {
                 let end = self.skip::<INNER>(buffer, at, depth)?;
                 let index = self.slots.records;
                 self.slots.push(*input, Slot::text(self.text_buffer, key_begin, key_end, escaped, index));
                 self.slots.push(*input, Slot::text(self.text_buffer, at, end, false, index));
                 Ok(end)
             }
-            Unknown::Map(map) if allows(&map.allow, text, escaped) => {
+            Unknown::Map(map) if let Some(entry) = entry_of(&map.allow, text, escaped) => {
                 let index = self.slots.next_element(map.shape);
                 self.slots.push(map.key, Slot::text(self.text_buffer, key_begin, key_end, escaped, index));
-                self.scalar::<INNER>(buffer, at, &[map.value], None, index, depth)
+                let before = (self.rejection.is_some(), self.slots.nulled.len());
+                let end = match map.lists {
+                    None => self.scalar::<INNER>(buffer, at, &[map.value], None, index, depth)?,
+                    Some(lists) => self.list_of_map::<INNER>(buffer, at, (lists, map.value), index, depth)?,
+                };
+                if before != (self.rejection.is_some(), self.slots.nulled.len()) {
+                    self.name_entry(map.value, entry, before);
+                }
+                Ok(end)
             }
             unknown => {
-                self.slots.denied_keys += u64::from(!matches!(unknown, Unknown::Skip));
+                if !matches!(unknown, Unknown::Skip) {
+                    self.deny(node, text, escaped);
+                }
                 self.skip::<INNER>(buffer, at, depth)
             }
+        }
+    }
+
+    /// Counts a key that no allow-list has.
+    #[inline]
+    fn deny(&mut self, node: NodeId, key: &[u8], escaped: bool) {
+        self.slots.denied_keys += 1;
+        if let Some(names) = &mut self.slots.denied_names {
+            // Enough to recognize a name; a key may be as long as a record.
+            let key = &key[..key.len().min(NAME_BYTES_MAX)];
+            let mut text = Vec::new();
+            if escaped {
+                text::unescape(key, &mut text);
+            } else {
+                text.extend_from_slice(key);
+            }
+            names.push((node, text.into()));
+        }
+    }
+
+    /// Says of the faults of a map's value which entry of the allow-list its key is. `before`: whether there was a rejection
+    /// before the value, and how many values were null.
+    #[cold]
+    fn name_entry(&mut self, input: InputId, entry: usize, (was_rejected, nulled): (bool, usize)) {
+        let name = |spot: &mut Spot| {
+            if *spot == Spot::Input(input) {
+                *spot = Spot::Entry(input, entry);
+            }
+        };
+        self.slots.nulled[nulled..].iter_mut().for_each(|nulled| name(&mut nulled.spot));
+        if let Some(rejection) = self.rejection.as_mut().filter(|_| !was_rejected) {
+            name(&mut rejection.spot);
         }
     }
 
@@ -184,13 +229,14 @@ impl Walk<'_> {
     }
 }
 
-fn allows(allow: &AllowList, key: &[u8], escaped: bool) -> bool {
+/// The number of the entry that allows a key.
+fn entry_of(allow: &AllowList, key: &[u8], escaped: bool) -> Option<usize> {
     if !escaped {
-        return allow.allows(key);
+        return allow.find(key);
     }
     let mut text = Vec::with_capacity(key.len());
     text::unescape(key, &mut text);
-    allow.allows(&text)
+    allow.find(&text)
 }
 
 /// The text of a slot without escapes. `buffer` is the one that contains it.

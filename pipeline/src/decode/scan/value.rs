@@ -1,7 +1,7 @@
 //! The value of a field: scalars become slots here, and `nested` handles everything else.
 //!
 //! Owns: which scalar fits which input (text, number, boolean; null means absent), strings that a definition accepts as numbers
-//! or booleans, and the values by which datasets are recognized. Does not own: arrays, objects, JSON text (`nested`), the
+//! or booleans and the other way round, and the values by which datasets are recognized. Does not own: arrays, objects, JSON text (`nested`), the
 //! syntax of numbers (`number`), constraints (`columns`).
 
 use crate::dataset::input_kind::InputKind;
@@ -36,7 +36,7 @@ impl<'w> Walk<'w> {
                     let end = self.string::<INNER>(buffer, at + 1)?;
                     self.compare(field, &buffer[at + 1..end.end], end.escaped);
                 }
-                self.nested::<INNER>(buffer, at, action, spot, index, depth)
+                self.nested::<INNER>(buffer, at, action, (spot, field.is_lenient), index, depth)
             }
         }
     }
@@ -96,15 +96,18 @@ impl<'w> Walk<'w> {
             }
             _ => {
                 let end = self.skip::<INNER>(buffer, at, depth)?;
-                inputs.iter().for_each(|input| self.note(Code::WrongType, Spot::Input(*input)));
+                inputs.iter().for_each(|input| self.note_value(Code::WrongType, *input));
                 return Ok(end);
             }
         };
         let end = skip::literal(buffer, at, word).map_err(|(code, at)| broken::<INNER>(code, at))?;
         for &input in inputs {
-            match self.plan.inputs[input].kind {
-                InputKind::Bool => self.slots.push(input, Slot { value, len: 0, index }),
-                _ => self.note(Code::WrongType, Spot::Input(input)),
+            match &self.plan.inputs[input] {
+                planned if planned.kind == InputKind::Bool => self.slots.push(input, Slot { value, len: 0, index }),
+                planned if planned.kind == InputKind::Text && planned.reading.accept_bool => {
+                    self.slots.push(input, Slot::text(self.text_buffer, at, end, false, index));
+                }
+                _ => self.note_value(Code::WrongType, input),
             }
         }
         Ok(end)
@@ -129,20 +132,26 @@ impl<'w> Walk<'w> {
             InputKind::Int => number.to_i64(buffer).map(i64::cast_unsigned),
             InputKind::Float => number.to_f64(buffer).map(f64::to_bits),
             InputKind::Decimal { precision, scale } => {
-                number.to_decimal(precision, scale, buffer).map(i64::cast_unsigned)
+                let round = self.plan.inputs[input].reading.round;
+                number.to_decimal(precision, scale, round, buffer).map(i64::cast_unsigned)
             }
             _ => Err(Code::WrongType),
         };
         match value {
             Ok(value) => self.slots.push(input, Slot { value, len: 0, index }),
-            Err(code) => self.note(code, Spot::Input(input)),
+            Err(_)
+                if self.plan.inputs[input].kind == InputKind::Text && self.plan.inputs[input].reading.accept_number =>
+            {
+                self.slots.push(input, Slot::text(self.text_buffer, number.at, number.end, false, index));
+            }
+            Err(code) => self.note_value(code, input),
         }
     }
 
     /// Handles a string instead of a number or boolean, which is accepted for a decimal and if the definition says so.
     fn text_as_other(&mut self, buffer: &[u8], begin: usize, end: usize, input: InputId, index: u32) {
         let planned = &self.plan.inputs[input];
-        if planned.accept_text || matches!(planned.kind, InputKind::Decimal { .. }) {
+        if planned.reading.accept_text || matches!(planned.kind, InputKind::Decimal { .. }) {
             let mut text = Vec::with_capacity(end - begin + PADDING);
             text::unescape(&buffer[begin..end], &mut text);
             let length = text.len();
@@ -160,6 +169,6 @@ impl<'w> Walk<'w> {
                 _ => {}
             }
         }
-        self.note(Code::WrongType, Spot::Input(input));
+        self.note_value(Code::WrongType, input);
     }
 }

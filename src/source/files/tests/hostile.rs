@@ -63,7 +63,7 @@ async fn an_invalid_name_does_not_prevent_others_from_being_read() {
     std::fs::write(deep.join("a.ndjson"), RECORD).unwrap();
     let source = source(folder.path(), true);
     assert_eq!(ids(&source).await, ["good.ndjson"]);
-    assert_eq!(source.reported.lock().unwrap().len(), 6);
+    assert_eq!(source.shared.reported.lock().unwrap().len(), 6);
     assert_eq!(ids(&source).await, ["good.ndjson"]);
 }
 

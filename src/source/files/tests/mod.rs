@@ -1,5 +1,7 @@
 //! Files as shards: what is read, its positions, and that reading from any position returns exactly the rest.
 
+mod changes;
+mod documents;
 mod hostile;
 
 use std::io::Write;
@@ -8,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoints::{Position, ShardId};
-use pipeline::chunk::{Damage, Framing};
+use pipeline::chunk::{Damage, Framing, Text};
+use pipeline::documents::Documents;
 
-use super::{FileSource, FilesConfig};
+use super::{Arrival, FileSource, FilesConfig};
 use crate::clock::SystemClock;
 use crate::lake::{MemoryStore, ObjectStore};
 use crate::source::{Behind, Read, ShardReader, ShardSource, SourceError};
@@ -20,8 +23,19 @@ fn source(root: &Path, complete: bool) -> FileSource {
 }
 
 fn source_on(root: &Path, complete: bool, lake: Arc<dyn ObjectStore>) -> FileSource {
-    let config = FilesConfig { complete, settle: Duration::ZERO, record_bytes_max: 1000, clock: Arc::new(SystemClock) };
-    FileSource::open(root, None, config, lake).unwrap()
+    FileSource::open(root, None, config(complete), lake).unwrap()
+}
+
+fn config(complete: bool) -> FilesConfig {
+    FilesConfig {
+        complete,
+        settle: Duration::ZERO,
+        patience: Duration::ZERO,
+        record_bytes_max: 1000,
+        documents: Documents::ONE,
+        arrival: Arrival::Modified,
+        clock: Arc::new(SystemClock),
+    }
 }
 
 fn shard(id: &str) -> ShardId {
@@ -49,18 +63,26 @@ async fn next(reader: &mut dyn ShardReader, bytes: usize) -> Got {
         Read::End { .. } => Got::End,
         Read::Chunk { chunk, through, .. } => {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let records = match chunk.framing() {
-                Framing::Lines { base } => {
-                    let mut at = u128::from(*base);
-                    let mut records = Vec::new();
-                    for line in chunk.bytes().split_inclusive(|byte| *byte == b'\n') {
-                        if !line.trim_ascii().is_empty() {
-                            records.push((at, text(line.trim_ascii_end()), None));
-                        }
-                        at += line.len() as u128;
+            let lines = |bytes: &[u8], base: u64| {
+                let mut at = u128::from(base);
+                let mut records = Vec::new();
+                for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                    if !line.trim_ascii().is_empty() {
+                        records.push((at, text(line.trim_ascii_end()), None));
                     }
-                    records
+                    at += line.len() as u128;
                 }
+                records
+            };
+            let records = match chunk.framing() {
+                Framing::Lines { base } => lines(chunk.bytes(), *base),
+                Framing::Texts(texts) => texts
+                    .iter()
+                    .flat_map(|Text { bytes, base, is_record, damage, .. }| {
+                        let bytes = &chunk.bytes()[bytes.start as usize..bytes.end as usize];
+                        if *is_record { vec![(u128::from(*base), text(bytes), *damage)] } else { lines(bytes, *base) }
+                    })
+                    .collect(),
                 Framing::Records(frames) => frames
                     .iter()
                     .map(|frame| {
@@ -124,7 +146,7 @@ async fn a_folder_has_a_shard_for_each_file_of_lines_and_each_folder_of_json() {
     ] {
         let path = folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "").unwrap();
+        std::fs::write(path, "{}\n").unwrap();
     }
     let source = source(folder.path(), true);
     assert_eq!(ids(&source).await, ["a.ndjson", "b.jsonl.gz", "firehose-1.gz", "x/c.ndjson.zst", "x/", "y/"]);
@@ -191,14 +213,20 @@ async fn a_growing_file_is_followed_and_its_unfinished_line_waits() {
     file.write_all(b"o\nthree").unwrap();
     assert_eq!(next(&mut *reader, 100).await, Got::Chunk(vec![(4, "two".into(), None)], Position::at(7.into())));
     assert_eq!(next(&mut *reader, 100).await, Got::AtTip);
-    // If the file is complete, its last line needs no end.
+    // Also if the files are complete, unless the line is a whole document.
     let complete = source(folder.path(), true);
-    let (records, positions, end) = read_all(&complete, "a.ndjson", Position::at(7.into()), 100).await;
-    assert_eq!((texts(&records), end), (vec!["three"], Got::AtTip));
-    assert_eq!(positions.last(), Some(&Position::at(12.into())));
+    let (records, _, end) = read_all(&complete, "a.ndjson", Position::at(7.into()), 100).await;
+    assert_eq!((records, end), (vec![], Got::AtTip));
+    let unread = "a.ndjson: its last line (5 bytes) has no line end and is not a complete JSON document";
+    assert_eq!(complete.report().unread, [unread]);
+    file.write_all(b"\n{\"a\":1}").unwrap();
+    let (records, positions, _) = read_all(&complete, "a.ndjson", Position::at(7.into()), 100).await;
+    assert_eq!(texts(&records), ["three", "{\"a\":1}"]);
+    assert_eq!(positions.last(), Some(&Position::at(20.into())));
+    assert!(complete.report().unread.is_empty());
     // A line end that is added later is a blank line.
     file.write_all(b"\nfour\n").unwrap();
-    let (records, ..) = read_all(&complete, "a.ndjson", Position::at(12.into()), 100).await;
+    let (records, ..) = read_all(&complete, "a.ndjson", Position::at(20.into()), 100).await;
     assert_eq!(texts(&records), ["four"]);
 }
 
@@ -305,7 +333,7 @@ async fn json_files_are_documents_or_lines() {
         "{\"line\":3}",
         "not json",
         "{\"line\":4}",
-        "{\"mark\":1}",
+        "   {\"mark\":1}",
         files[6].1,
         "{\"line\":5}",
         "{\"line\":6}",
@@ -315,7 +343,7 @@ async fn json_files_are_documents_or_lines() {
         assert_eq!(texts(&records), expected, "by {bytes}");
         assert_eq!(end, Got::AtTip);
         let tip = positions.last().unwrap();
-        assert_eq!(*tip, Position::at(8_999_999_999_999.into()));
+        assert_eq!(*tip, Position::at(7_999_999_999_999.into()));
         assert_eq!(source.behind(&shard("./"), tip).await, Ok(Behind::Nothing));
         for position in &positions {
             let (rest, ..) = read_all(&source, "./", position.clone(), bytes).await;
@@ -421,12 +449,7 @@ async fn two_processes_that_number_files_at_once_agree() {
 async fn a_json_file_that_is_still_being_written_waits_until_it_has_settled() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("1.json"), "{\"half\":").unwrap();
-    let config = FilesConfig {
-        complete: false,
-        settle: Duration::from_secs(3600),
-        record_bytes_max: 1000,
-        clock: Arc::new(SystemClock),
-    };
+    let config = FilesConfig { settle: Duration::from_secs(3600), ..config(false) };
     let source = FileSource::open(folder.path(), None, config, Arc::new(MemoryStore::new())).unwrap();
     let mut reader = source.open(&shard("./"), &Position::Beginning).await.unwrap();
     assert_eq!(next(&mut *reader, 100).await, Got::AtTip);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use checkpoints::{Position, ShardId};
 use pipeline::chunk::Framing;
+use pipeline::documents::Documents;
 
 use self::service::{Fake, FakeShard, Held};
 use super::{Decode, KinesisConfig, KinesisSource, Limits, Mode, Start};
@@ -35,6 +36,7 @@ fn config(start: Start, decode: Decode) -> KinesisConfig {
         start,
         mode: Mode::Polling,
         record_bytes_max: 1 << 20,
+        documents: Documents::ONE,
         decode,
         limits: Limits::default(),
         clock: Arc::new(Now),

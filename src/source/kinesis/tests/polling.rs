@@ -45,6 +45,21 @@ async fn both_decoders_return_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_limit_for_a_record_is_for_each_of_its_documents() {
+    let held = vec![record(1, &vec![b'x'; 10_000])];
+    let fake = Fake::new(vec![FakeShard { held, ..open_shard("a", []) }]);
+    for (documents, is_damaged) in [(Documents::ONE, true), (Documents::MANY, false)] {
+        let config = KinesisConfig { record_bytes_max: 5_000, documents, ..config(Start::TrimHorizon, Decode::Fast) };
+        let source = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap();
+        let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
+        reader.ready(Duration::ZERO).await;
+        let Read::Chunk { chunk, .. } = reader.read(1 << 20, Vec::new()).await.unwrap() else { panic!("a chunk") };
+        let Framing::Records(frames) = chunk.framing() else { panic!("records of Kinesis have frames") };
+        assert_eq!((frames[0].damage.is_some(), chunk.documents), (is_damaged, documents));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_response_that_the_scan_rejects_is_requested_again() {
     let fake = Fake::new(vec![open_shard("a", 1..=3)]);
     let source = source(&fake).await;

@@ -34,6 +34,7 @@ use bytes::Bytes;
 use checkpoints::{DynamoStore, Position, SequenceNumber, ShardId, ShardKey, StreamIds, StreamName};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use pipeline::documents::Documents;
 use serde_json::Value;
 use shardlake::aws::Aws;
 use shardlake::clock::SharedClock;
@@ -307,6 +308,7 @@ impl Environment for Cloud {
                 start: Start::TrimHorizon,
                 mode: self.mode.clone(),
                 record_bytes_max: RECORD_BYTES_MAX,
+                documents: Documents::MANY,
                 decode: Decode::Fast,
                 limits: Limits::default(),
                 clock: Arc::clone(&clock),

@@ -87,6 +87,7 @@ impl Fleet {
             dead_letters: LineCodec::Gzip(1),
             record_bytes_max: RECORD_BYTES_MAX,
             hash_seed: 1,
+            denied_names: false,
             datasets,
         })
     }
@@ -158,6 +159,7 @@ impl Fleet {
                 settings,
                 encoder: EncoderConfig::default(),
                 roll_ups: ROLL_UPS,
+                definitions: None,
                 until_caught_up,
             };
             worker::run(config, counters, stopped.clone()).await.map_err(Failed::Run)?;
@@ -213,7 +215,7 @@ fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
         WorkerError::Lake(_) | WorkerError::Shards { .. } | WorkerError::Raw(_) | WorkerError::StopTimedOut { .. } => {
             true
         }
-        WorkerError::Encode(_) => false,
+        WorkerError::Encode(_) | WorkerError::Definitions(_) => false,
     };
     if is_broken || !may_happen { Err(format!("a worker ended: {text}")) } else { Ok(()) }
 }
