@@ -22,8 +22,8 @@ const MEMBER_BYTES: usize = 1 << 20;
 /// Bytes of lines that wait, in all folders.
 const WAITING_BYTES_MAX: usize = 4 << 20;
 /// Empty buffers that are kept for the next folders, and the most bytes of each.
-const SPARE_BUFFERS: usize = 2;
-const SPARE_BYTES_MAX: usize = 4 << 20;
+const SPARE_BUFFERS: usize = 1;
+const SPARE_BYTES_MAX: usize = 2 << 20;
 
 /// How lines are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
