@@ -25,10 +25,12 @@ pub(super) fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffe
     let us = |ms: i64| ms.saturating_mul(MS_US);
     arrival_us.clear();
     arrival_us.extend(records.iter().map(|record| us(record.arrival_ms.unwrap_or(source.arrival_ms))));
+    // A stream knows when its records arrived. A file's time is a guess: a record that has an arrival time knows better.
+    let is_known = |record: &Record| record.arrival_ms.is_some() && source.read_ms.is_none();
     if let Some((input, format)) = &plan.arrival_time {
         for slot in &slots.inputs[*input] {
             let record = slot.index as usize;
-            if records[record].arrival_ms.is_some() && source.read_ms.is_none() {
+            if is_known(&records[record]) {
                 continue;
             }
             match time_of(*slot, format, chunk, &slots.scratch) {
@@ -48,9 +50,10 @@ pub(super) fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffe
         }
     }
     if let Some(read_us) = source.read_ms.map(us) {
-        // A file that is older than what happened in it is not when its records arrived.
-        for (arrival, event) in arrival_us.iter_mut().zip(event_us.iter()) {
-            *arrival = if event > arrival { read_us.max(*arrival) } else { *arrival };
+        // A file that is older than what happened in it is not when its records arrived. An arrival time in a record stays.
+        for ((arrival, event), record) in arrival_us.iter_mut().zip(event_us.iter()).zip(records.iter()) {
+            let is_of_file = *arrival == us(record.arrival_ms.unwrap_or(source.arrival_ms));
+            *arrival = if event > arrival && is_of_file { read_us.max(*arrival) } else { *arrival };
         }
     }
     for (record, us) in event_us.iter().enumerate() {
@@ -60,25 +63,26 @@ pub(super) fn times(plan: &Plan, batch: &mut MicroBatch<'_>, buffers: &mut Buffe
         if *us == i64::MIN {
             reject_because(&mut rejections[record], Code::MissingField, Spot::Input(time.input), None);
         } else if event_ms < time.not_before_ms || event_ms > last_ms {
-            let (spot, reason) = out_of_bounds(plan, slots, &records[record], record, (event_ms, arrival_ms));
+            let number = (!is_known(&records[record])).then_some(record);
+            let (spot, reason) = out_of_bounds(plan, slots, number, (event_ms, arrival_ms));
             reject_because(&mut rejections[record], Code::EventTimeOutOfBounds, spot, Some(reason));
         }
     }
 }
 
-/// Which field of a record is at fault if its event time is out of bounds, and why.
+/// Which field of a record is at fault if its event time is out of bounds, and why. `number`: of the record in its batch, if its
+/// arrival time may be in a field.
 #[cold]
 fn out_of_bounds(
     plan: &Plan,
     slots: &Slots,
-    record: &Record,
-    number: usize,
+    number: Option<usize>,
     (event_ms, arrival_ms): (i64, i64),
 ) -> (Spot, Reason) {
     let time = &plan.event_time;
-    let has_arrival = |input: usize| slots.inputs[input].iter().any(|slot| slot.index as usize == number);
+    let has_arrival = |input: &usize| slots.inputs[*input].iter().any(|slot| Some(slot.index as usize) == number);
     let arrival = plan.arrival_time.as_ref().map(|(input, _)| *input);
-    let arrival = arrival.filter(|input| record.arrival_ms.is_none() && has_arrival(*input));
+    let arrival = arrival.filter(has_arrival);
     match arrival {
         _ if event_ms < time.not_before_ms => (Spot::Input(time.input), Reason::EventTooEarly),
         _ if event_ms > time.not_after_ms => (Spot::Input(time.input), Reason::EventTooLate),

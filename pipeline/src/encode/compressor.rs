@@ -24,7 +24,7 @@ use bytes::Bytes;
 use parquet::errors::Result;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
-use zstd::zstd_safe::{CParameter, InBuffer, OutBuffer, Strategy, compress_bound, get_error_name};
+use zstd::zstd_safe::{CParameter, InBuffer, OutBuffer, ResetDirective, Strategy, compress_bound, get_error_name};
 
 /// What is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,35 +47,42 @@ const LEVELS_MIN: usize = 256;
 /// Bytes that a block may add to what zstd needs at most: its header, with room to spare.
 const BLOCK_BYTES: usize = 64;
 
-/// A compressor for each kind of content.
+/// One compressor for every kind of content: its memory is a megabyte and more.
 pub(super) struct PageCompressor {
     level: i32,
-    mixed: Compressor<'static>,
-    texts: Compressor<'static>,
-    sequences: Compressor<'static>,
-    numbers: Compressor<'static>,
+    compressor: Compressor<'static>,
+    /// What its parameters are for.
+    tuned_for: Content,
     packed: Vec<u8>,
 }
 
 impl PageCompressor {
     pub(super) fn new(level: i32) -> Result<Self> {
-        let tuned = |min_match, hash_log| {
-            let mut compressor = Compressor::new(level)?;
-            if level == TUNED_LEVEL {
-                compressor.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
-                compressor.set_parameter(CParameter::MinMatch(min_match))?;
-                compressor.set_parameter(CParameter::HashLog(hash_log))?;
-            }
-            Ok::<_, std::io::Error>(compressor)
+        let compressor = Compressor::new(level)?;
+        Ok(PageCompressor { level, compressor, tuned_for: Content::Mixed, packed: Vec::new() })
+    }
+
+    /// Sets the parameters for this content.
+    fn tune(&mut self, content: Content) -> std::io::Result<()> {
+        if self.level != TUNED_LEVEL || self.tuned_for == content {
+            return Ok(());
+        }
+        let failed = |code| std::io::Error::other(get_error_name(code));
+        self.compressor.context_mut().reset(ResetDirective::Parameters).map_err(failed)?;
+        self.compressor.set_parameter(CParameter::CompressionLevel(self.level))?;
+        let tuned = match content {
+            Content::Mixed => None,
+            Content::Texts => Some((6, 12)),
+            Content::Sequences => Some((6, 6)),
+            Content::Numbers => Some((4, 12)),
         };
-        Ok(PageCompressor {
-            level,
-            mixed: Compressor::new(level)?,
-            texts: tuned(6, 12)?,
-            sequences: tuned(6, 6)?,
-            numbers: tuned(4, 12)?,
-            packed: Vec::new(),
-        })
+        if let Some((min_match, hash_log)) = tuned {
+            self.compressor.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
+            self.compressor.set_parameter(CParameter::MinMatch(min_match))?;
+            self.compressor.set_parameter(CParameter::HashLog(hash_log))?;
+        }
+        self.tuned_for = content;
+        Ok(())
     }
 
     pub(super) fn level(&self) -> i32 {
@@ -84,12 +91,8 @@ impl PageCompressor {
 
     /// The body as one zstd frame. It begins with this many bytes of levels.
     pub(super) fn compress(&mut self, body: &[u8], levels: usize, content: Content) -> Result<Bytes> {
-        let compressor = match content {
-            Content::Mixed => &mut self.mixed,
-            Content::Texts => &mut self.texts,
-            Content::Sequences => &mut self.sequences,
-            Content::Numbers => &mut self.numbers,
-        };
+        self.tune(content)?;
+        let compressor = &mut self.compressor;
         self.packed.clear();
         self.packed.reserve(compress_bound(body.len()) + BLOCK_BYTES);
         if content != Content::Texts || levels < LEVELS_MIN || levels == body.len() {
