@@ -91,7 +91,7 @@ enum Body<'v> {
 
 /// The entries of a dictionary, for the bounds of the pages that refer to them.
 enum Entries<'d> {
-    /// There is no dictionary, or its entries are too many to be looked at again for each page.
+    /// There is no dictionary, or it has too many entries to be scanned for each page.
     None,
     /// Sorted texts.
     Texts(&'d [&'d [u8]]),

@@ -417,6 +417,7 @@ impl LinesReader {
         let now = self.shared.config.clock.now_ms();
         let framing = Framing::Lines { base: self.offset };
         let chunk = Chunk::new(stream.as_str().into(), shard.as_str().into(), now, rest, framing);
+        let chunk = chunk.with_documents(self.shared.config.documents);
         Read::Chunk { chunk, through, source_bytes: 0 }
     }
 }

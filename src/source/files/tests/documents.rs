@@ -85,3 +85,25 @@ async fn lines_that_may_begin_a_longer_document_wait_until_the_file_has_settled(
     std::fs::write(folder.path().join("a.ndjson"), "{\"n\":1}\n{\"n\":\n2}\n{\"half\"").unwrap();
     assert_eq!(read(&following, "a.ndjson", &Position::Beginning, 100).await.0, ["{\"n\":1}", "{\"n\": 2}"]);
 }
+
+#[tokio::test]
+async fn the_rest_of_a_removed_file_may_have_documents_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.ndjson");
+    // The first line is a record; what follows may still become one document.
+    std::fs::write(&path, "{\"n\":1}\n{\n \"n\": 2,\n").unwrap();
+    let source = source(folder.path(), false, Duration::from_secs(3600));
+    source.shards().await.unwrap();
+    let mut reader = source.open(&shard("a.ndjson"), &Position::Beginning).await.unwrap();
+    assert!(matches!(reader.read(1000, Vec::new()).await.unwrap(), Read::Chunk { .. }));
+    std::fs::remove_file(&path).unwrap();
+    // The reader checks the name once a second.
+    let rest = loop {
+        match reader.read(1000, Vec::new()).await.unwrap() {
+            Read::AtTip => tokio::time::sleep(Duration::from_millis(50)).await,
+            read => break read,
+        }
+    };
+    let Read::Chunk { chunk, .. } = rest else { panic!("the beginning of a document was dropped") };
+    assert_eq!((chunk.documents, chunk.bytes()), (Documents::MANY, &b"{\n \"n\": 2,\n"[..]));
+}
