@@ -15,7 +15,7 @@ use pipeline::dataset::Datasets;
 use pipeline::encode::{EncodeError, Encoder, FileStats, FinishedFile, ParquetFile, Provenance, RowGroup};
 use pipeline::layout::{Area, DataObject, Folder, PartitionPath};
 use pipeline::line_objects::LineMember;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::commit::{EpochId, ObjectKind, ObjectOfEpoch, Stores};
 use crate::lake::{LakeError, ObjectKey};
@@ -61,7 +61,12 @@ pub(crate) struct Objects {
     datasets: Vec<String>,
     open: BTreeMap<OutputTarget, OpenObject>,
     /// Objects that are complete. Their last parts may still be uploading.
-    closed: Vec<JoinHandle<Result<ObjectOfEpoch, LakeError>>>,
+    closing: JoinSet<Result<ObjectOfEpoch, LakeError>>,
+    /// Objects that are uploaded. A task that has ended holds its memory until its result is taken, so it is taken early: an
+    /// epoch may have tens of thousands of objects.
+    uploaded: Vec<ObjectOfEpoch>,
+    /// Why an object could not be uploaded.
+    failure: Option<LakeError>,
     budget: ByteBudget,
     /// The first upload that fails sets it.
     failed: Arc<AtomicBool>,
@@ -92,7 +97,9 @@ impl Objects {
             epoch,
             datasets: datasets.names().map(str::to_owned).collect(),
             open: BTreeMap::new(),
-            closed: Vec::new(),
+            closing: JoinSet::new(),
+            uploaded: Vec::new(),
+            failure: None,
             budget,
             failed: Arc::default(),
             begun: 0,
@@ -214,7 +221,7 @@ impl Objects {
 
     /// The number of objects of the epoch so far.
     pub(crate) fn count(&self) -> usize {
-        self.open.len() + self.closed.len()
+        self.open.len() + self.closing.len() + self.uploaded.len()
     }
 
     /// Bytes that open objects hold.
@@ -264,7 +271,7 @@ impl Objects {
             OutputTarget::Lines { .. } => (ObjectKind::Error, None),
         };
         let OpenObject { upload, columns, rows, .. } = open;
-        let closed = upload.close(move |uploaded| ObjectOfEpoch {
+        let closed = upload.close(&mut self.closing, move |uploaded| ObjectOfEpoch {
             partition: ObjectOfEpoch::partition_of(&uploaded.key),
             columns,
             key: uploaded.key,
@@ -276,8 +283,22 @@ impl Objects {
             upload: uploaded.id,
             parts: uploaded.parts,
         });
-        let closed = closed.await;
-        self.closed.push(closed);
+        closed.await;
+        while let Some(done) = self.closing.try_join_next() {
+            self.take_uploaded(done);
+        }
+    }
+
+    /// Takes the result of an object's last task.
+    fn take_uploaded(&mut self, done: Result<Result<ObjectOfEpoch, LakeError>, JoinError>) {
+        match done {
+            Ok(Ok(object)) => self.uploaded.push(object),
+            Ok(Err(error)) => self.failure = Some(error),
+            Err(error) => {
+                let problem = error.to_string();
+                self.failure = Some(LakeError::Unavailable { operation: "upload".to_owned(), problem });
+            }
+        }
     }
 
     /// Closes everything, waits for the uploads, and returns all objects of the epoch.
@@ -285,18 +306,8 @@ impl Objects {
         for (target, open) in std::mem::take(&mut self.open) {
             self.close(target, open).await?;
         }
-        let mut objects = Vec::with_capacity(self.closed.len());
-        let mut failure = None;
-        for closed in self.closed {
-            match closed.await {
-                Ok(Ok(object)) => objects.push(object),
-                Ok(Err(error)) => failure = Some(error),
-                Err(error) => {
-                    failure =
-                        Some(LakeError::Unavailable { operation: "upload".to_owned(), problem: error.to_string() });
-                }
-            }
-        }
+        self.finish_uploads().await;
+        let Objects { uploaded: mut objects, failure, stores, .. } = self;
         match failure {
             None => {
                 objects.sort_by(|left, right| left.key.cmp(&right.key));
@@ -304,26 +315,35 @@ impl Objects {
             }
             Some(error) => {
                 for object in objects {
-                    let _ = self.stores.lake_once.abort_upload(&object.key, &object.upload).await;
+                    let _ = stores.lake_once.abort_upload(&object.key, &object.upload).await;
                 }
                 Err(error.into())
             }
         }
     }
 
+    /// Waits for the uploads of all closed objects.
+    async fn finish_uploads(&mut self) {
+        while let Some(done) = self.closing.join_next().await {
+            self.take_uploaded(done);
+        }
+    }
+
     /// Aborts all uploads: the epoch never happens.
-    pub(crate) async fn abort(self) {
+    pub(crate) async fn abort(mut self) {
         let lake = Arc::clone(&self.stores.lake_once);
-        for open in self.open.into_values() {
-            let closed = open.upload.close(|uploaded| (uploaded.key, uploaded.id)).await;
-            if let Ok(Ok((key, id))) = closed.await {
+        let mut open = JoinSet::new();
+        for (_, object) in std::mem::take(&mut self.open) {
+            object.upload.close(&mut open, |uploaded| (uploaded.key, uploaded.id)).await;
+        }
+        while let Some(closed) = open.join_next().await {
+            if let Ok(Ok((key, id))) = closed {
                 let _ = lake.abort_upload(&key, &id).await;
             }
         }
-        for closed in self.closed {
-            if let Ok(Ok(object)) = closed.await {
-                let _ = lake.abort_upload(&object.key, &object.upload).await;
-            }
+        self.finish_uploads().await;
+        for object in self.uploaded {
+            let _ = lake.abort_upload(&object.key, &object.upload).await;
         }
     }
 }

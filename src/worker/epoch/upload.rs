@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::commit::Stores;
 use crate::lake::{Checksummer, LakeError, NewPart, ObjectKey, Part, UploadId};
@@ -122,20 +122,21 @@ impl Upload {
         let _ = self.parts.send((part, permit));
     }
 
-    /// Sends the last part once the budget has room. A task then waits for the end of the upload in the background.
+    /// Sends the last part once the budget has room. A task of `tasks` then waits for the end of the upload.
     pub(crate) async fn close<T: Send + 'static>(
         mut self,
+        tasks: &mut JoinSet<Result<T, LakeError>>,
         then: impl FnOnce(Uploaded) -> T + Send + 'static,
-    ) -> JoinHandle<Result<T, LakeError>> {
+    ) {
         let last = std::mem::take(&mut self.waiting);
         if (!last.is_empty() || self.number == 0)
             && let Some(permit) = self.budget.take(last.len()).await
         {
             self.send_part(last, permit);
         }
-        tokio::spawn(async move {
-            let Upload { key, parts, task, checksummer, bytes, .. } = self;
-            drop(parts);
+        let Upload { key, parts, task, checksummer, bytes, .. } = self;
+        drop(parts);
+        tasks.spawn(async move {
             let (id, parts) = match task.await {
                 Ok(result) => result?,
                 Err(error) => {
@@ -146,6 +147,6 @@ impl Upload {
                 }
             };
             Ok(then(Uploaded { key, id, parts, bytes, checksummer }))
-        })
+        });
     }
 }
