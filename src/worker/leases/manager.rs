@@ -201,11 +201,11 @@ impl LeaseManager {
                 self.attempts.succeeded();
                 true
             }
-            Err(error) if error.is_retryable() && !self.has_failed_too_long() => {
+            Err(error) if error.is_retryable() && !self.has_failed_too_long() && !mutated!(DropLeasesInAnOutage) => {
                 // Others may take the leases meanwhile. Every commit is conditional on holding them.
                 self.failing_since.get_or_insert_with(Instant::now);
                 self.attempts.failed(&error);
-                !mutated!(DropLeasesInAnOutage)
+                true
             }
             Err(error) => {
                 self.send(LeaseEvent::Failed(error));
