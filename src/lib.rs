@@ -18,7 +18,7 @@
 //! | [`inspect`] | a lake and its leases as seen from outside: status, audits, dead letters |
 //! | [`maintenance`] | operations on a lake beside the workers |
 //! | [`raw`] | sends records as received to another service |
-//! | [`clock`], [`retry`] | time, randomness and retries |
+//! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
 pub mod aws;
 pub mod cli;
@@ -37,6 +37,7 @@ pub mod retry;
 pub mod settings;
 pub mod setup;
 pub mod source;
+pub mod trouble;
 pub mod worker;
 
 /// The commit that this program was built from, or what the environment variable `SHARDLAKE_BUILD` called it; `unknown` in

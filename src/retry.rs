@@ -1,45 +1,63 @@
-//! Retries: bounded in attempts and in the waits between them, with jitter, on tokio's clock. How long one attempt may take is up to the
-//! caller: the clients of AWS have timeouts of their own.
+//! Retries: bounded in time, with growing waits and jitter, on tokio's clock. How long one attempt may take is up to the caller: the
+//! clients of AWS have timeouts of their own.
 //!
 //! Owns: every policy of the program, in one place, and the loop that applies one. Does not own: which errors are temporary (each
-//! error type says so by [`Retryable`]), or which calls may be repeated (`lake::Retrying`, `commit::RetryingLeases`).
+//! error type says so by [`Retryable`]), which calls may be repeated (`lake::Retrying`, `commit::RetryingLeases`), what is logged
+//! meanwhile (`trouble`).
+//!
+//! What may pass is waited for by time, not by attempts. An error that comes at once and a request that is never answered then end at the
+//! same time. A time in which the whole process was suspended does not count: no attempt counts for more than two minutes.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable as _};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use mutations::mutated;
+use tokio::time::Instant;
 
-/// How often and for how long a failed call is retried.
+use crate::trouble::{Attempts, Trouble};
+
+/// For how long a failed call is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts after the first.
-    pub retries: usize,
+    /// The time from the first attempt to the end of the last.
+    pub within: Duration,
     /// The first wait. Each later one is twice as long, with jitter.
     pub first: Duration,
     /// The longest wait.
     pub longest: Duration,
 }
 
+/// The longest time that an attempt counts for.
+const ATTEMPT_COUNTS_MAX: Duration = Duration::from_secs(120);
+/// When it is logged that an attempt was not answered.
+const TELL_UNANSWERED_AFTER: Duration = Duration::from_secs(10);
+
 impl RetryPolicy {
-    /// One call of a store or a service: nine attempts in about 20 s.
-    pub const CALL: RetryPolicy =
-        RetryPolicy { retries: 8, first: Duration::from_millis(50), longest: Duration::from_secs(5) };
+    /// One call of a command that somebody waits for.
+    pub const CALL: RetryPolicy = RetryPolicy {
+        within: Duration::from_secs(20),
+        first: Duration::from_millis(50),
+        longest: Duration::from_secs(5),
+    };
 
-    /// Registering a consumer of enhanced fan-out: five attempts in about 5 s. After that the stream is polled.
-    pub const REGISTER_CONSUMER: RetryPolicy =
-        RetryPolicy { retries: 4, first: Duration::from_millis(250), longest: Duration::from_secs(2) };
+    /// Registering a consumer of enhanced fan-out. After that the stream is polled.
+    pub const REGISTER_CONSUMER: RetryPolicy = RetryPolicy {
+        within: Duration::from_secs(5),
+        first: Duration::from_millis(250),
+        longest: Duration::from_secs(2),
+    };
 
-    /// A shard of a service, before the worker stops reading it: about five minutes.
-    pub const SHARD: RetryPolicy =
-        RetryPolicy { retries: 22, first: Duration::from_millis(200), longest: Duration::from_secs(20) };
+    /// A shard of a stream: its reader counts the time without progress itself, and reopening counts.
+    pub const fn shard(within: Duration) -> Self {
+        RetryPolicy { within, first: Duration::from_millis(250), longest: Duration::from_secs(10) }
+    }
 
-    /// One read of a shard of Kinesis. Its reader counts the attempts itself.
-    pub const SHARD_READ: RetryPolicy =
-        RetryPolicy { retries: 4, first: Duration::from_millis(250), longest: Duration::from_secs(10) };
-
-    /// A batch of raw records for another service: about five minutes.
-    pub const RAW_BATCH: RetryPolicy =
-        RetryPolicy { retries: 66, first: Duration::from_millis(100), longest: Duration::from_secs(5) };
+    /// A call of a worker to a service: what may pass is waited for so long (`[retry] within`).
+    pub const fn within(within: Duration) -> Self {
+        RetryPolicy { within, first: Duration::from_millis(50), longest: Duration::from_secs(5) }
+    }
 }
 
 impl Default for RetryPolicy {
@@ -55,7 +73,50 @@ pub trait Retryable: std::fmt::Display {
 }
 
 impl RetryPolicy {
-    /// Calls until a call succeeds, fails permanently, or the attempts are used up. It must be safe to repeat the call.
+    /// Calls until a call succeeds, fails permanently, or the time is over. It must be safe to repeat the call. For a call that
+    /// others make as well, see [`Retry`].
+    ///
+    /// # Errors
+    /// The last attempt's.
+    pub async fn run<T, E, F>(&self, what: &str, call: impl FnMut() -> F) -> Result<T, E>
+    where
+        E: Retryable,
+        F: Future<Output = Result<T, E>>,
+    {
+        Retry::new(*self, what).run(call).await
+    }
+
+    /// The wait after a number of failures in a row, without jitter: for a caller with a loop of its own.
+    pub fn wait_after(&self, failures: usize) -> Duration {
+        self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest)
+    }
+
+    /// The waits, one after the other, with jitter: up to twice as long.
+    pub fn waits(&self) -> impl Iterator<Item = Duration> + Send + use<> {
+        ExponentialBuilder::new()
+            .with_min_delay(self.first)
+            .with_max_delay(self.longest)
+            .with_factor(2.0)
+            .with_max_times(usize::MAX)
+            .with_jitter()
+            .build()
+    }
+}
+
+/// A policy for all calls of one service. They share what is logged, and few of them are repeated at once.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    policy: RetryPolicy,
+    trouble: Arc<Trouble>,
+}
+
+impl Retry {
+    /// The policy for calls to `what`, the subject of a sentence.
+    pub fn new(policy: RetryPolicy, what: impl Into<String>) -> Self {
+        Retry { policy, trouble: Trouble::new(what) }
+    }
+
+    /// Calls until a call succeeds, fails permanently, or the time is over. It must be safe to repeat the call.
     ///
     /// # Errors
     /// The last attempt's.
@@ -64,55 +125,175 @@ impl RetryPolicy {
         E: Retryable,
         F: Future<Output = Result<T, E>>,
     {
-        let waits = ExponentialBuilder::new()
-            .with_min_delay(self.first)
-            .with_max_delay(self.longest)
-            .with_factor(2.0)
-            .with_max_times(self.retries)
-            .with_jitter();
-        call.retry(waits)
-            .when(Retryable::is_retryable)
-            .notify(|error, wait| tracing::warn!(%error, wait_ms = wait.as_millis(), "call failed; retrying"))
-            .await
+        self.repeat(call, Some(TELL_UNANSWERED_AFTER)).await
     }
 
-    /// The wait after a number of failures in a row, without jitter: for a caller with a loop of its own.
-    pub fn wait_after(&self, failures: usize) -> Duration {
-        self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest)
+    /// The same for a call of several requests, such as a long list, which may take minutes although nothing is wrong.
+    ///
+    /// # Errors
+    /// The last attempt's.
+    pub async fn run_long<T, E, F>(&self, call: impl FnMut() -> F) -> Result<T, E>
+    where
+        E: Retryable,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.repeat(call, None).await
     }
+
+    async fn repeat<T, E, F>(&self, mut call: impl FnMut() -> F, tell_after: Option<Duration>) -> Result<T, E>
+    where
+        E: Retryable,
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut attempts = self.trouble.attempts();
+        let mut waits = self.policy.waits();
+        let mut spent = Duration::ZERO;
+        let mut permit = None;
+        loop {
+            let begun = Instant::now();
+            let outcome = told(call(), tell_after, &mut attempts).await;
+            drop(permit.take());
+            let error = match outcome {
+                Ok(value) => {
+                    attempts.succeeded();
+                    return Ok(value);
+                }
+                Err(error) if !error.is_retryable() => return Err(error),
+                Err(error) => error,
+            };
+            let wait = waits.next().unwrap_or(self.policy.longest);
+            spent += begun.elapsed().min(ATTEMPT_COUNTS_MAX) + wait;
+            if spent > self.policy.within || mutated!(GiveUpAtOnce) {
+                return Err(error);
+            }
+            attempts.failed(&error);
+            tokio::time::sleep(wait).await;
+            let begun = Instant::now();
+            permit = attempts.may_repeat().await;
+            spent += begun.elapsed().min(ATTEMPT_COUNTS_MAX);
+        }
+    }
+}
+
+/// Waits for an attempt, and has it logged if it is not answered.
+async fn told<T>(attempt: impl Future<Output = T>, tell_after: Option<Duration>, attempts: &mut Attempts) -> T {
+    let Some(time) = tell_after else { return attempt.await };
+    tokio::pin!(attempt);
+    tokio::select! {
+        biased;
+        done = &mut attempt => return done,
+        () = tokio::time::sleep(time) => attempts.unanswered(time),
+    }
+    attempt.await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::lake::LakeError;
+    use crate::trouble::tests::Lines;
     use std::cell::Cell;
 
     fn lost() -> LakeError {
         LakeError::Unavailable { operation: "x".to_owned(), problem: "lost".to_owned() }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn attempts_are_bounded_and_permanent_failures_are_not_retried() {
-        let calls = Cell::new(0);
-        let result: Result<(), LakeError> = RetryPolicy::CALL
-            .run(|| {
+    /// Fails each time after `time`. Returns how long it was tried, and how often.
+    async fn tried(policy: RetryPolicy, time: Duration, error: LakeError) -> (Duration, u64) {
+        let (calls, begun) = (Cell::new(0), Instant::now());
+        let result: Result<(), LakeError> = policy
+            .run("the lake", || {
                 calls.set(calls.get() + 1);
-                async { Err(lost()) }
+                let error = error.clone();
+                async move {
+                    tokio::time::sleep(time).await;
+                    Err(error)
+                }
             })
             .await;
-        assert_eq!((result, calls.get()), (Err(lost()), 9));
+        assert_eq!(result, Err(error));
+        (begun.elapsed(), calls.get())
+    }
 
-        calls.set(0);
+    #[tokio::test(start_paused = true)]
+    async fn what_may_pass_is_waited_for_by_time_whether_it_fails_at_once_or_is_not_answered() {
+        let policy = RetryPolicy::within(Duration::from_secs(300));
+        let (at_once, many) = tried(policy, Duration::ZERO, lost()).await;
+        assert!((280..=300).contains(&at_once.as_secs()) && (25..90).contains(&many), "{at_once:?}, {many} attempts");
+        let (unanswered, few) = tried(policy, Duration::from_secs(60), lost()).await;
+        assert!((230..=360).contains(&unanswered.as_secs()) && few < 7, "{unanswered:?}, {few} attempts");
         let refused = LakeError::Refused { operation: "x".to_owned(), problem: "full".to_owned() };
-        let result: Result<(), LakeError> = RetryPolicy::CALL
-            .run(|| {
-                calls.set(calls.get() + 1);
-                let refused = refused.clone();
-                async { Err(refused) }
+        assert_eq!(tried(policy, Duration::ZERO, refused).await, (Duration::ZERO, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_in_which_the_process_was_suspended_does_not_use_up_the_budget() {
+        let (calls, policy) = (Cell::new(0), RetryPolicy::within(Duration::from_secs(300)));
+        let result = policy.run("the lake", || {
+            calls.set(calls.get() + 1);
+            let is_first = calls.get() == 1;
+            async move {
+                if is_first {
+                    tokio::time::sleep(Duration::from_secs(3600)).await;
+                    return Err(lost());
+                }
+                Ok(7)
+            }
+        });
+        assert_eq!((result.await, calls.get()), (Ok(7), 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_failure_and_a_missing_response_are_told_within_seconds() {
+        let (lines, _guard) = Lines::collect();
+        let retry = Retry::new(RetryPolicy::CALL, "the lake");
+        let begun = Instant::now();
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                retry.run(async || {
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                    Ok::<(), LakeError>(())
+                })
             })
-            .await;
-        assert_eq!((result, calls.get()), (Err(refused), 1));
+            .collect();
+        futures::future::join_all(calls).await;
+        assert_eq!(begun.elapsed().as_secs(), 30);
+        let told = lines.take();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("no response for 10 s") && told[1].starts_with("the lake works again"), "{told:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_calls_are_repeated_at_once() {
+        let retry = Retry::new(RetryPolicy::within(Duration::from_secs(300)), "the lake");
+        let (running, most, begun) = (Cell::new(0_u32), Cell::new(0_u32), Instant::now());
+        let calls: Vec<_> = (0..200)
+            .map(|_| {
+                let tries = Cell::new(0);
+                let (running, most) = (&running, &most);
+                let retry = retry.clone();
+                async move {
+                    let call = || {
+                        tries.set(tries.get() + 1);
+                        let is_first = tries.get() == 1;
+                        async move {
+                            if is_first {
+                                return Err(lost());
+                            }
+                            running.set(running.get() + 1);
+                            most.set(most.get().max(running.get()));
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                            running.set(running.get() - 1);
+                            Ok(())
+                        }
+                    };
+                    retry.run(call).await
+                }
+            })
+            .collect();
+        let results = futures::future::join_all(calls).await;
+        assert!(results.iter().all(Result::is_ok) && begun.elapsed() < Duration::from_secs(20));
+        assert_eq!(most.get(), 16);
     }
 
     #[test]
@@ -120,5 +301,7 @@ mod tests {
         let waits: Vec<u128> = (1..=8).map(|failures| RetryPolicy::CALL.wait_after(failures).as_millis()).collect();
         assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 3200, 5000]);
         assert_eq!(RetryPolicy::CALL.wait_after(usize::MAX), Duration::from_secs(5));
+        let longest = RetryPolicy::CALL.waits().take(500).max().unwrap();
+        assert!((5..=10).contains(&longest.as_secs()), "{longest:?}");
     }
 }

@@ -80,6 +80,12 @@ mutations! {
     SweepWhatIsPending,
     /// A sweep removes what its worker may still decide.
     SweepWhatMayBeDecided,
+    /// A shard that fails to be read starts anew with each failed read, so that it is never released.
+    FailedReadsAreProgress,
+    /// The lease manager ends at the first renewal that fails, and does not wait until the lease table is back.
+    DropLeasesInAnOutage,
+    /// An epoch is given up at the first failure of a service, and not kept until the service is back.
+    GiveUpAtOnce,
     /// Readers of the commit log trust a roll-up and the names after its horizon, and do not check that nothing is missing.
     TrustRollUp,
 }

@@ -28,8 +28,10 @@ use aws_smithy_types::config_bag::ConfigBag;
 const SMALL_ATTEMPT: Duration = Duration::from_secs(10);
 /// Longest attempt of a lease request. It shows peers that the worker is alive, so a few attempts must fit the failover time.
 const LEASE_ATTEMPT: Duration = Duration::from_secs(3);
-/// Longest attempt of a request that carries megabytes.
-const LARGE_ATTEMPT: Duration = Duration::from_secs(60);
+/// Longest attempt of a request that carries megabytes, or has S3 assemble an object; besides the time that its bytes take.
+const LARGE_ATTEMPT: Duration = Duration::from_secs(20);
+/// The slowest way for those bytes: bytes a second.
+const SLOWEST: u64 = 256 << 10;
 
 /// Makes clients.
 #[derive(Debug, Clone)]
@@ -93,7 +95,7 @@ impl Aws {
     /// A client of S3. If an endpoint is set, it is not AWS: the bucket is then in the path and not in the host name.
     pub fn s3(&self) -> aws_sdk_s3::Client {
         let config = aws_sdk_s3::config::Builder::from(&self.config)
-            .timeout_config(Self::attempt(LARGE_ATTEMPT))
+            .timeout_config(Self::attempt(SMALL_ATTEMPT))
             .interceptor(self.requests.clone());
         let own_endpoint = self.config.endpoint_url().is_some()
             || ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"].iter().any(|name| std::env::var_os(name).is_some());
@@ -115,6 +117,13 @@ impl Aws {
             .interceptor(self.requests.clone());
         aws_sdk_secretsmanager::Client::from_conf(config.build())
     }
+}
+
+/// The time for a request of S3 that carries this many bytes. Without a limit, a request that is never answered would be waited for like
+/// one that is slow.
+pub fn large_request(bytes: usize) -> aws_sdk_s3::config::Builder {
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    aws_sdk_s3::Config::builder().timeout_config(Aws::attempt(LARGE_ATTEMPT + Duration::from_secs(bytes / SLOWEST)))
 }
 
 /// Whether a resource of the account was made.

@@ -128,7 +128,7 @@ fn absent(name: &CheckpointName) -> anyhow::Error {
 /// All rows of the lease table.
 async fn leases(config: &Config, aws: Option<&Aws>) -> Result<Vec<Lease>, OpenError> {
     let leases = open_existing_leases(config, aws).await?;
-    Ok(RetryPolicy::default().run(|| leases.list()).await?)
+    Ok(RetryPolicy::default().run("the lease store", || leases.list()).await?)
 }
 
 fn positions_table(positions: &[(&ShardKey, &Position)]) -> Table {

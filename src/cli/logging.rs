@@ -3,7 +3,8 @@
 //! Owns: what may be logged at all, whatever `RUST_LOG` asks for. At their finer levels, libraries log the data that they
 //! carry: the SDK logs whole requests and answers, with records, keys and signatures in them. So only events of our own
 //! crates may have levels below `info`. The report of a panic says where it happened and never quotes its message, which
-//! may contain a value. Does not own: the progress bar (`progress_bar`), what commands print (`output`).
+//! may contain a value. Does not own: the progress bar (`progress_bar`), what commands print (`output`), lines that repeat
+//! (`log_limit`).
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -11,22 +12,26 @@ use std::process::ExitCode;
 use checkpoints::error_chain;
 use tracing::{Level, Metadata};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::args::LogFormat;
+use crate::cli::log_limit::LogLimit;
 
 /// The finest level of events of other crates.
 const FOREIGN_LEVEL_MAX: Level = Level::INFO;
 /// What is logged without `RUST_LOG`.
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::WARN;
 
+/// Returns true if a target is of one of our own crates.
+pub(super) fn is_own(target: &str) -> bool {
+    target == "shardlake" || target.starts_with("shardlake::") || target.starts_with("shardlake_")
+}
+
 /// Returns true if an event may be logged, whatever is asked for.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
-    let target = metadata.target();
-    let own = target == "shardlake" || target.starts_with("shardlake::") || target.starts_with("shardlake_");
-    own || *metadata.level() <= FOREIGN_LEVEL_MAX
+    is_own(metadata.target()) || *metadata.level() <= FOREIGN_LEVEL_MAX
 }
 
 /// Sends logs to stderr. `RUST_LOG` sets the levels by target, such as `warn,shardlake=debug`.
@@ -41,7 +46,9 @@ pub(crate) fn start_logging(format: LogFormat) {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    let lines = lines.with_filter(targets).with_filter(filter_fn(may_be_logged));
+    // The limit counts only lines that pass the other two.
+    let filter = targets.and(filter_fn(may_be_logged)).and(LogLimit::new(format));
+    let lines = lines.with_filter(filter);
     // A second start, as in a test, keeps the first.
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }

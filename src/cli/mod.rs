@@ -12,6 +12,7 @@ mod dead_letters;
 mod graph;
 mod init;
 mod leases;
+mod log_limit;
 mod logging;
 mod losses;
 mod output;

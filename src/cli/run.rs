@@ -67,7 +67,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let Some(checked) = unless_stopped(&stop, checking).await else { return Ok(ExitCode::SUCCESS) };
     let known = checked?;
     let key = if config.datasets.need_key() {
-        let OpenedKey { key, made } = open_key(&config.key, load_aws(&config).await.as_ref()).await?;
+        let OpenedKey { key, made } = {
+            let (aws, within) = (load_aws(&config).await, config.worker.retry.within);
+            open_key(&config.key, aws.as_ref(), within).await?
+        };
         if let Some(path) = made {
             eprintln!(
                 "created the secret pseudonym key: {} (keep it, and keep it apart from the lake)",

@@ -71,7 +71,7 @@ async fn newest_manifests(
     streams: &[StreamName],
     retry: &RetryPolicy,
 ) -> Result<Vec<ManifestName>, CommitError> {
-    let rows = retry.run(|| leases.list()).await?;
+    let rows = retry.run("the lease store", || leases.list()).await?;
     let ours = rows.into_iter().filter(|lease| streams.contains(&lease.key.stream));
     let named = ours.flat_map(|lease| [lease.last_manifest, lease.pending.map(|pending| pending.manifest)]);
     let mut names: Vec<ManifestName> = named.flatten().collect();
@@ -89,7 +89,7 @@ async fn has_one_of(lake: &dyn ObjectStore, names: &[ManifestName], retry: &Retr
         let Ok(epoch) = EpochId::of_manifest(name) else { return Ok(true) };
         // An intent may be swept as soon as its commit record is there.
         for key in [epoch.commit_key(), epoch.intent_key(), epoch.commit_key()] {
-            if retry.run(|| lake.get(&key)).await?.is_some() {
+            if retry.run("the lake", || lake.get(&key)).await?.is_some() {
                 return Ok(true);
             }
         }

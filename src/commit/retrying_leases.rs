@@ -13,7 +13,7 @@ use checkpoints::{
     ShardKey, StoreError, Verdict,
 };
 
-use crate::retry::{RetryPolicy, Retryable};
+use crate::retry::{Retry, Retryable};
 
 impl Retryable for StoreError {
     fn is_retryable(&self) -> bool {
@@ -24,12 +24,12 @@ impl Retryable for StoreError {
 /// Repeats calls of another store.
 pub(crate) struct RetryingLeases {
     store: Arc<dyn LeaseStore>,
-    policy: RetryPolicy,
+    retry: Retry,
 }
 
 impl RetryingLeases {
-    pub(crate) fn new(store: Arc<dyn LeaseStore>, policy: RetryPolicy) -> Self {
-        RetryingLeases { store, policy }
+    pub(crate) fn new(store: Arc<dyn LeaseStore>, retry: Retry) -> Self {
+        RetryingLeases { store, retry }
     }
 }
 
@@ -44,15 +44,15 @@ impl LeaseStore for RetryingLeases {
     }
 
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
-        self.policy.run(|| self.store.list()).await
+        self.retry.run_long(|| self.store.list()).await
     }
 
     async fn get(&self, keys: &[ShardKey]) -> Result<Vec<Option<Lease>>, StoreError> {
-        self.policy.run(|| self.store.get(keys)).await
+        self.retry.run(|| self.store.get(keys)).await
     }
 
     async fn create(&self, leases: &[NewLease]) -> Result<Vec<ShardKey>, StoreError> {
-        self.policy.run(|| self.store.create(leases)).await
+        self.retry.run(|| self.store.create(leases)).await
     }
 
     async fn renew(&self, me: &LeaseOwner, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, StoreError> {
@@ -84,7 +84,7 @@ impl LeaseStore for RetryingLeases {
     }
 
     async fn advance(&self, manifest: &ManifestName, advances: &[Advance]) -> Result<Vec<AdvanceOutcome>, StoreError> {
-        self.policy.run(|| self.store.advance(manifest, advances)).await
+        self.retry.run(|| self.store.advance(manifest, advances)).await
     }
 
     async fn roll_back(&self, manifest: &ManifestName, keys: &[ShardKey]) -> Result<bool, StoreError> {
@@ -92,14 +92,14 @@ impl LeaseStore for RetryingLeases {
     }
 
     async fn register(&self, me: &LeaseOwner) -> Result<(), StoreError> {
-        self.policy.run(|| self.store.register(me)).await
+        self.retry.run(|| self.store.register(me)).await
     }
 
     async fn deregister(&self, me: &LeaseOwner) -> Result<(), StoreError> {
-        self.policy.run(|| self.store.deregister(me)).await
+        self.retry.run(|| self.store.deregister(me)).await
     }
 
     async fn owner_is_gone(&self, owner: &LeaseOwner) -> Result<bool, StoreError> {
-        self.policy.run(|| self.store.owner_is_gone(owner)).await
+        self.retry.run(|| self.store.owner_is_gone(owner)).await
     }
 }

@@ -9,7 +9,7 @@ use checkpoints::{Decided, Decision, Lease, LeaseStore, LeaseStoreExt, ManifestN
 
 use crate::commit::retrying_leases::RetryingLeases;
 use crate::lake::{ObjectStore, Retrying};
-use crate::retry::RetryPolicy;
+use crate::retry::{Retry, RetryPolicy};
 
 /// Lake and leases.
 #[derive(Clone)]
@@ -22,15 +22,17 @@ pub struct Stores {
     pub lake_once: Arc<dyn ObjectStore>,
     /// The same leases, each call made once: for callers that have their own schedule.
     pub leases_once: Arc<dyn LeaseStore>,
-    retry: RetryPolicy,
+    /// For the calls of the lease store that are repeated here.
+    retry: Retry,
 }
 
 impl Stores {
-    /// Lake and leases whose calls are repeated as `retry` says.
-    pub fn new(lake: Arc<dyn ObjectStore>, leases: Arc<dyn LeaseStore>, retry: RetryPolicy) -> Self {
+    /// Lake and leases whose calls are repeated as `policy` says.
+    pub fn new(lake: Arc<dyn ObjectStore>, leases: Arc<dyn LeaseStore>, policy: RetryPolicy) -> Self {
+        let retry = Retry::new(policy, "the lease store");
         Stores {
-            lake: Arc::new(Retrying::new(Arc::clone(&lake), retry)),
-            leases: Arc::new(RetryingLeases::new(Arc::clone(&leases), retry)),
+            lake: Arc::new(Retrying::new(Arc::clone(&lake), policy)),
+            leases: Arc::new(RetryingLeases::new(Arc::clone(&leases), retry.clone())),
             lake_once: lake,
             leases_once: leases,
             retry,

@@ -56,6 +56,7 @@ pub(crate) static SECTIONS: LazyLock<Vec<Section<Settings>>> = LazyLock::new(|| 
         Section::new("leases", "How workers share the shards.", leases_keys()),
         Section::new("limits", "What bounds the worker.", limits_keys()),
         Section::new("stop", "How a worker ends after SIGTERM or SIGINT.", stop_keys()),
+        Section::new("retry", "How long a worker waits for a service that fails or does not respond.", retry_keys()),
     ]
 });
 
@@ -410,6 +411,17 @@ fn stop_keys() -> Vec<Key<Settings>> {
         default: Fallback::Is("25s"),
         doc: "How long a worker may take to end after SIGTERM or SIGINT: it commits what it has read and releases its leases. Keep it \
           below what the platform allows, which is 30 s on ECS and Kubernetes. What is not committed by then is read again.",
+    }]
+}
+
+fn retry_keys() -> Vec<Key<Settings>> {
+    vec![Key {
+        name: "within",
+        kind: Kind::Time(|settings| &mut settings.worker.retry.within, Duration::from_secs(1)),
+        default: Fallback::Is("5m"),
+        doc: "What may pass (throttling, errors of the service, no response, expired credentials) is retried for this long: by calls to the \
+          lake, the lease store, Firehose and Secrets Manager, also at the start and at a commit. Then the worker ends with exit code 1. A \
+          shard that makes no progress for this long is released. Leases are kept meanwhile, and reading waits once the memory is full.",
     }]
 }
 

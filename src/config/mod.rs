@@ -120,6 +120,13 @@ pub struct StopConfig {
     pub within: Duration,
 }
 
+/// How outages of services are waited for (`[retry]`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RetryConfig {
+    /// What may pass is retried for this long.
+    pub within: Duration,
+}
+
 /// What a worker runs by: the keys that do not say where something is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerSettings {
@@ -133,6 +140,8 @@ pub struct WorkerSettings {
     pub limits: Limits,
     /// How a worker ends.
     pub stop: StopConfig,
+    /// How outages of services are waited for.
+    pub retry: RetryConfig,
 }
 
 /// What the program runs on.

@@ -1,7 +1,7 @@
 //! An object store that retries calls after temporary failures.
 //!
 //! Owns: that every call is retried. Promise 4 of the [lake](crate::lake) says that repeating a failed call does no harm. Does not
-//! own: the policy ([`RetryPolicy`]).
+//! own: the policy ([`Retry`]).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::lake::{
     Checksum, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId, UploadInfo, Written,
 };
-use crate::retry::{RetryPolicy, Retryable};
+use crate::retry::{Retry, RetryPolicy, Retryable};
 
 impl Retryable for LakeError {
     fn is_retryable(&self) -> bool {
@@ -22,13 +22,13 @@ impl Retryable for LakeError {
 /// Retries the calls of another store.
 pub struct Retrying {
     store: Arc<dyn ObjectStore>,
-    policy: RetryPolicy,
+    retry: Retry,
 }
 
 impl Retrying {
     /// Retries calls of `store` by a policy.
     pub fn new(store: Arc<dyn ObjectStore>, policy: RetryPolicy) -> Self {
-        Retrying { store, policy }
+        Retrying { store, retry: Retry::new(policy, "the lake") }
     }
 }
 
@@ -39,50 +39,50 @@ impl ObjectStore for Retrying {
     }
 
     async fn begin_upload(&self, key: &ObjectKey, id_hint: &str) -> Result<UploadId, LakeError> {
-        self.policy.run(|| self.store.begin_upload(key, id_hint)).await
+        self.retry.run(|| self.store.begin_upload(key, id_hint)).await
     }
 
     async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError> {
-        self.policy.run(|| self.store.upload_part(key, id, part.clone())).await
+        self.retry.run(|| self.store.upload_part(key, id, part.clone())).await
     }
 
     async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError> {
-        self.policy.run(|| self.store.complete_upload(key, id, parts)).await
+        self.retry.run(|| self.store.complete_upload(key, id, parts)).await
     }
 
     async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError> {
-        self.policy.run(|| self.store.abort_upload(key, id)).await
+        self.retry.run(|| self.store.abort_upload(key, id)).await
     }
 
     async fn list_uploads(&self) -> Result<Vec<UploadInfo>, LakeError> {
-        self.policy.run(|| self.store.list_uploads()).await
+        self.retry.run_long(|| self.store.list_uploads()).await
     }
 
     async fn flush(&self) -> Result<(), LakeError> {
-        self.policy.run(|| self.store.flush()).await
+        self.retry.run(|| self.store.flush()).await
     }
 
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
-        self.policy.run(|| self.store.put_new(key, bytes.clone())).await
+        self.retry.run(|| self.store.put_new(key, bytes.clone())).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
-        self.policy.run(|| self.store.get(key)).await
+        self.retry.run(|| self.store.get(key)).await
     }
 
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
-        self.policy.run(|| self.store.checksum(key)).await
+        self.retry.run_long(|| self.store.checksum(key)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError> {
-        self.policy.run(|| self.store.list(prefix)).await
+        self.retry.run_long(|| self.store.list(prefix)).await
     }
 
     async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, LakeError> {
-        self.policy.run(|| self.store.list_after(prefix, after)).await
+        self.retry.run_long(|| self.store.list_after(prefix, after)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError> {
-        self.policy.run(|| self.store.delete(key)).await
+        self.retry.run(|| self.store.delete(key)).await
     }
 }

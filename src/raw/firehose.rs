@@ -8,7 +8,7 @@ use aws_sdk_firehose::Client;
 use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::Record;
-use checkpoints::error_chain;
+use checkpoints::{error_chain, may_pass};
 
 use crate::raw::{RawError, RawSink};
 
@@ -51,10 +51,8 @@ impl FirehoseSink {
             Some("AccessDeniedException") => {
                 RawError::Refused { sink, problem: format!("access is denied: the worker needs {action}") }
             }
-            Some("InvalidArgumentException" | "InvalidKMSResourceException" | "InvalidSourceException") => {
-                RawError::Refused { sink, problem: error_chain(error) }
-            }
-            _ => RawError::Unavailable { sink, problem: error_chain(error) },
+            _ if may_pass(error) => RawError::Unavailable { sink, problem: error_chain(error) },
+            _ => RawError::Refused { sink, problem: error_chain(error) },
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::aws::Aws;
 use crate::aws::permissions::{Permission, Trials};
-use crate::retry::{RetryPolicy, Retryable};
+use crate::retry::{Retry, Retryable};
 
 pub use firehose::{FirehoseSink, RECORD_BYTES_MAX};
 
@@ -138,16 +138,18 @@ pub(crate) struct Forward {
     waiting_bytes: usize,
     sending: JoinSet<Result<(), RawError>>,
     requests: Arc<Semaphore>,
+    retry: Retry,
 }
 
 impl Forward {
-    pub(crate) fn new(sink: Arc<dyn RawSink>) -> Self {
+    pub(crate) fn new(sink: Arc<dyn RawSink>, retry: Retry) -> Self {
         Forward {
             sink,
             waiting: Vec::new(),
             waiting_bytes: 0,
             sending: JoinSet::new(),
             requests: Arc::new(Semaphore::new(REQUESTS)),
+            retry,
         }
     }
 
@@ -180,9 +182,9 @@ impl Forward {
             return Ok(());
         }
         let Ok(permit) = Arc::clone(&self.requests).acquire_owned().await else { return Ok(()) };
-        let sink = Arc::clone(&self.sink);
+        let (sink, retry) = (Arc::clone(&self.sink), self.retry.clone());
         self.sending.spawn(async move {
-            let sent = send_all(&*sink, records).await;
+            let sent = send_all(&*sink, records, &retry).await;
             drop(permit);
             sent
         });
@@ -209,9 +211,9 @@ fn joined(done: Result<Result<(), RawError>, tokio::task::JoinError>) -> Result<
 }
 
 /// Sends records until all were accepted.
-async fn send_all(sink: &dyn RawSink, records: Vec<Vec<u8>>) -> Result<(), RawError> {
+async fn send_all(sink: &dyn RawSink, records: Vec<Vec<u8>>, retry: &Retry) -> Result<(), RawError> {
     let rest = std::sync::Mutex::new(records);
-    RetryPolicy::RAW_BATCH
+    retry
         .run(|| async {
             let records = rest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
             let rejected = sink.put(records).await?;
@@ -231,8 +233,13 @@ async fn send_all(sink: &dyn RawSink, records: Vec<Vec<u8>>) -> Result<(), RawEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retry::RetryPolicy;
     use pipeline::chunk::Framing;
     use std::sync::Mutex;
+
+    fn retry() -> Retry {
+        Retry::new(RetryPolicy::CALL, "the raw landing")
+    }
 
     /// Accepts every second record of a batch, and fails every third request.
     #[derive(Default)]
@@ -269,7 +276,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_record_is_accepted_although_batches_are_accepted_in_parts() {
         let sink = Arc::new(Unreliable::default());
-        let mut forward = Forward::new(Arc::clone(&sink) as Arc<dyn RawSink>);
+        let mut forward = Forward::new(Arc::clone(&sink) as Arc<dyn RawSink>, retry());
         let text = "one\ntwo\n\nthree\nfour four four\nfive\nsix".to_owned();
         let chunk = Chunk::new("s".into(), "0".into(), 0, text.into_bytes(), Framing::Lines { base: 0 });
         forward.push(&chunk).await.unwrap();
@@ -299,7 +306,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_reported_before_the_intent_is_written() {
-        let mut forward = Forward::new(Arc::new(Refuses));
+        let mut forward = Forward::new(Arc::new(Refuses), retry());
         let chunk = Chunk::new("s".into(), "0".into(), 0, b"one\n".to_vec(), Framing::Lines { base: 0 });
         forward.push(&chunk).await.unwrap();
         assert!(matches!(forward.finish().await, Err(RawError::Refused { .. })));

@@ -8,13 +8,16 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+use checkpoints::may_pass;
 use pipeline::anonymize::PseudonymKey;
 
 use crate::aws::Aws;
 use crate::clock::random_bytes;
 use crate::config::KeySource;
+use crate::retry::RetryPolicy;
 use crate::setup::OpenError;
 
 /// A key, and the file that was made for it, if it was made just now.
@@ -25,11 +28,12 @@ pub struct OpenedKey {
     pub made: Option<PathBuf>,
 }
 
-/// Reads the pseudonym key. Makes the key file if the configuration allows it and there is none.
+/// Reads the pseudonym key. Makes the key file if the configuration allows it and there is none. Trouble of the service that keeps it is
+/// waited for, for `retry_within`.
 ///
 /// # Errors
-/// [`OpenError::Key`]: there is no key, it cannot be read, or it is too short.
-pub async fn open_key(source: &KeySource, aws: Option<&Aws>) -> Result<OpenedKey, OpenError> {
+/// [`OpenError::Key`]: there is no key, it cannot be read, or it is too short. [`OpenError::Unavailable`]: the service fails.
+pub async fn open_key(source: &KeySource, aws: Option<&Aws>, retry_within: Duration) -> Result<OpenedKey, OpenError> {
     let (bytes, place, made) = match source {
         KeySource::Env(name) => {
             let place = format!("the environment variable {name}");
@@ -41,7 +45,9 @@ pub async fn open_key(source: &KeySource, aws: Option<&Aws>) -> Result<OpenedKey
             let made = make_file(path)?;
             (read_file(path)?, path.display().to_string(), made.then(|| path.clone()))
         }
-        KeySource::SecretsManager(id) => (read_secret(id, Aws::required(aws)).await?, format!("the secret {id}"), None),
+        KeySource::SecretsManager(id) => {
+            (read_secret(id, Aws::required(aws), retry_within).await?, format!("the secret {id}"), None)
+        }
         KeySource::Missing => {
             return Err(OpenError::Key("none is configured; set key in [anonymize]".to_owned()));
         }
@@ -61,19 +67,25 @@ fn key_of(bytes: &[u8]) -> Result<PseudonymKey, String> {
     PseudonymKey::new(&bytes[..end])
 }
 
-async fn read_secret(id: &str, aws: &Aws) -> Result<Vec<u8>, OpenError> {
+async fn read_secret(id: &str, aws: &Aws, retry_within: Duration) -> Result<Vec<u8>, OpenError> {
     let failed = |problem: String| OpenError::Key(format!("the secret {id}: {problem}"));
-    let secret = aws.secrets().get_secret_value().secret_id(id).send().await.map_err(|error| {
-        failed(match error.code() {
-            Some("AccessDeniedException") => {
-                "access is denied: the worker needs secretsmanager:GetSecretValue".to_owned()
-            }
-            Some("ResourceNotFoundException") => "there is no such secret".to_owned(),
+    let client = aws.secrets();
+    let get = async || {
+        client.get_secret_value().secret_id(id).send().await.map_err(|error| {
             // Only the code: the error's full context may contain an answer that could not be parsed, and with it the secret.
-            Some(code) => code.to_owned(),
-            None => error.to_string(),
+            let code = error.code().map(str::to_owned);
+            let problem = code.clone().unwrap_or_else(|| error.to_string());
+            match code.as_deref() {
+                _ if may_pass(&error) => OpenError::Unavailable(format!("the secret {id}: {problem}")),
+                Some("AccessDeniedException") => {
+                    failed("access is denied: the worker needs secretsmanager:GetSecretValue".to_owned())
+                }
+                Some("ResourceNotFoundException") => failed("there is no such secret".to_owned()),
+                _ => failed(problem),
+            }
         })
-    })?;
+    };
+    let secret = RetryPolicy::within(retry_within).run("reading the pseudonym key", get).await?;
     match (secret.secret_string(), secret.secret_binary()) {
         (Some(text), _) => Ok(text.as_bytes().to_vec()),
         (None, Some(blob)) => Ok(blob.as_ref().to_vec()),
@@ -112,7 +124,7 @@ mod tests {
     use super::*;
 
     async fn open(source: KeySource) -> Result<OpenedKey, OpenError> {
-        open_key(&source, None).await
+        open_key(&source, None, Duration::ZERO).await
     }
 
     #[tokio::test]

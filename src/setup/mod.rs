@@ -12,6 +12,7 @@ pub mod permissions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use checkpoints::{LeaseStore, ManifestName, StoreError, StreamIds, StreamName};
 use pipeline::anonymize::PseudonymKey;
@@ -24,7 +25,7 @@ use crate::config::{Config, SourceConfig};
 use crate::lake::identity::{self, IdentityError};
 use crate::lake::{DefinitionError, LakeError, ObjectStore, Retrying, SchemaError, number_fields};
 use crate::raw::{RawError, RawSink};
-use crate::retry::RetryPolicy;
+use crate::retry::{Retry, RetryPolicy, Retryable};
 use crate::source::backend::{OpenSource, OpenedSource};
 use crate::source::backends::{SourceOptions, SourceUrl};
 use crate::source::{ShardSource, SourceError};
@@ -61,6 +62,9 @@ pub enum OpenError {
     /// The pseudonym key.
     #[error("the pseudonym key: {0}")]
     Key(String),
+    /// The service that keeps the pseudonym key does not respond, or fails.
+    #[error("the pseudonym key: {0}")]
+    Unavailable(String),
     /// A lake that must exist does not.
     #[error("there is no lake {lake}: name yours with --lake")]
     NoLake {
@@ -108,7 +112,22 @@ impl OpenError {
             | OpenError::Source(_)
             | OpenError::Raw(_)
             | OpenError::Schemas(_)
-            | OpenError::Commit(_) => false,
+            | OpenError::Commit(_)
+            | OpenError::Unavailable(_) => false,
+        }
+    }
+}
+
+impl Retryable for OpenError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            OpenError::Lake(error) => error.is_retryable(),
+            OpenError::Leases(error) => error.is_retryable(),
+            OpenError::Source(error) => error.is_retryable(),
+            OpenError::Raw(error) => error.is_retryable(),
+            OpenError::Commit(error) => error.is_retryable(),
+            OpenError::Unavailable(_) => true,
+            _ => false,
         }
     }
 }
@@ -139,14 +158,16 @@ pub struct Components {
 /// The lake has another format ([`OpenError::Identity`]); the checkpoints belong to another lake ([`OpenError::OtherLake`]); lake
 /// or lease store cannot be read.
 pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> Result<bool, OpenError> {
+    let policy = RetryPolicy::within(config.worker.retry.within);
+    let opening = Retry::new(policy, "opening the lake");
     let lake = config.lake.backend();
-    if let Some(lake) = lake.open_existing(&config.lake_options, aws).await? {
-        identity::check_format(&*lake).await?;
+    if let Some(lake) = opening.run(|| lake.open_existing(&config.lake_options, aws)).await? {
+        identity::check_format(&Retrying::new(lake, policy)).await?;
     }
     if new_lake {
         return Ok(false);
     }
-    let leases = match open_existing_leases(config, aws).await {
+    let leases = match policy.run("opening the lease store", || open_existing_leases(config, aws)).await {
         Ok(leases) => leases,
         // A new store, or one that cannot be used: opening it for the worker makes it or says why not.
         Err(OpenError::NoLeases { .. } | OpenError::Leases(StoreError::Unusable { .. })) => return Ok(false),
@@ -156,8 +177,9 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> R
     let streams =
         config.sources.iter().filter_map(|source| source.url.backend().local_stream_name(source.name.as_deref()));
     let streams: Vec<StreamName> = streams.collect();
-    let open_lake = async || lake.open_existing(&config.lake_options, aws).await.map_err(CommitError::from);
-    match match_lake(&*leases, &streams, open_lake, &RetryPolicy::CALL).await? {
+    let open_lake =
+        async || opening.run(|| lake.open_existing(&config.lake_options, aws)).await.map_err(CommitError::from);
+    match match_lake(&*leases, &streams, open_lake, &policy).await? {
         LakeMatch::NothingCommitted => Ok(false),
         LakeMatch::Same => Ok(true),
         LakeMatch::Other { newest } => {
@@ -173,11 +195,13 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> R
 /// # Errors
 /// A definition does not fit ([`DefinitionError::Refused`]); the lake has another format, or cannot be read.
 pub async fn check_definitions(config: &Config, aws: Option<&Aws>, consent: bool) -> Result<(), OpenError> {
-    let lake = config.lake.backend().open_existing(&config.lake_options, aws).await?;
+    let policy = RetryPolicy::within(config.worker.retry.within);
+    let lake = config.lake.backend();
+    let lake = policy.run("opening the lake", || lake.open_existing(&config.lake_options, aws)).await?;
     // A lake that does not exist has no files.
     let Some(lake) = lake else { return Ok(()) };
-    identity::check_format(&*lake).await?;
-    let lake = Retrying::new(lake, RetryPolicy::CALL);
+    let lake = Retrying::new(lake, policy);
+    identity::check_format(&lake).await?;
     Ok(crate::lake::check_definitions(&lake, &config.datasets, consent).await?)
 }
 
@@ -194,13 +218,17 @@ pub async fn open(
     known: bool,
 ) -> Result<Components, OpenError> {
     let aws = load_aws(config).await;
-    let lake = config.lake.backend().open(&config.lake_options, aws.as_ref(), known).await?;
-    let retried = Retrying::new(Arc::clone(&lake), RetryPolicy::CALL);
+    let policy = RetryPolicy::within(config.worker.retry.within);
+    let (place, options) = (config.lake.backend(), &config.lake_options);
+    let lake = policy.run("opening the lake", || place.open(options, aws.as_ref(), known)).await?;
+    let retried = Retrying::new(Arc::clone(&lake), policy);
     identity::claim(&retried, key.map(key::fingerprint).as_deref()).await?;
     let opened = open_sources(config, &lake, clock, complete, aws.as_ref()).await?;
-    let leases = config.checkpoints().backend().open(stream_ids(config, &opened), aws.as_ref()).await?;
+    let place = config.checkpoints().backend();
+    let opening = || place.open(stream_ids(config, &opened), aws.as_ref());
+    let leases = policy.run("opening the lease store", opening).await?;
     let sources = opened.into_iter().map(|opened| opened.source).collect();
-    let stores = Stores::new(lake, leases, RetryPolicy::CALL);
+    let stores = Stores::new(lake, leases, policy);
     number_fields(&*stores.lake, &mut config.datasets).await?;
     Ok(Components { stores, sources, aws })
 }
@@ -223,7 +251,7 @@ pub async fn open_existing(config: &Config) -> Result<Stores, OpenError> {
 pub async fn open_existing_lake(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, OpenError> {
     let lake = config.lake.backend().open_existing(&config.lake_options, aws).await?;
     let lake = lake.ok_or_else(|| OpenError::NoLake { lake: config.lake.to_string() })?;
-    identity::check_format(&*lake).await?;
+    identity::check_format(&Retrying::new(Arc::clone(&lake), RetryPolicy::CALL)).await?;
     Ok(lake)
 }
 
@@ -244,7 +272,8 @@ pub async fn open_raw_sink(config: &Config, aws: Option<&Aws>) -> Result<Option<
     if config.worker.output.raw.is_none() {
         return Ok(None);
     }
-    Ok(config.worker.output.raw_to.open(aws).await?)
+    let policy = RetryPolicy::within(config.worker.retry.within);
+    Ok(policy.run("opening the raw landing", || config.worker.output.raw_to.open(aws)).await?)
 }
 
 /// The SDK's settings, if anything in the configuration needs them.
@@ -286,7 +315,9 @@ pub async fn open_sources(
     for SourceConfig { url, name, options, documents, .. } in &config.sources {
         let name = name.as_deref();
         let documents = *documents;
-        let context = OpenSource { name, options, record_bytes_max, documents, complete, clock, lake, aws };
+        let retry_within = config.worker.retry.within;
+        let context =
+            OpenSource { name, options, record_bytes_max, documents, complete, clock, lake, aws, retry_within };
         let opened = url.backend().open(context).await?;
         let stream = opened.source.stream();
         if sources.iter().any(|other| other.source.stream() == stream) {
@@ -306,8 +337,17 @@ pub async fn open_by_name(
     let url = SourceUrl::parse(stream.as_str()).ok()?;
     let options = SourceOptions::default();
     let (record_bytes_max, documents, complete) = (1, Documents::MANY, true);
-    let context =
-        OpenSource { name: None, options: &options, record_bytes_max, documents, complete, clock, lake, aws: None };
+    let context = OpenSource {
+        name: None,
+        options: &options,
+        record_bytes_max,
+        documents,
+        complete,
+        clock,
+        lake,
+        aws: None,
+        retry_within: Duration::ZERO,
+    };
     let is_url = url.backend().local_stream_name(None).as_ref() == Some(stream) && !url.backend().needs_aws();
     let source = if is_url { url.backend().open(context).await.ok()?.source } else { return None };
     Some(source)

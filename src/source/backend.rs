@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::StreamName;
@@ -79,6 +80,8 @@ pub struct OpenSource<'a, Options> {
     pub documents: Documents,
     /// Whether the files of a source are complete as they are.
     pub complete: bool,
+    /// For how long trouble of a service is waited for.
+    pub retry_within: Duration,
     /// The time of day.
     pub clock: &'a SharedClock,
     /// The lake, which keeps what all workers must agree on.

@@ -63,6 +63,20 @@ pub enum Read {
         /// Bytes of the source that were consumed, as the source has them (perhaps compressed), for the progress bar.
         source_bytes: u64,
     },
+    /// No records this time, although there may be more before the tip. `moved`: the next read begins later in the shard than any
+    /// read before it.
+    Empty {
+        /// Whether the shard was read further.
+        moved: bool,
+    },
+    /// The read failed, and may succeed later. The reader keeps its place and may be asked again; it waits for as long as makes sense
+    /// in [`ShardReader::ready`]. This is not progress, however often it is returned.
+    Failed {
+        /// What happened.
+        error: SourceError,
+        /// Whether this is normal for a moment, such as throttling.
+        is_normal: bool,
+    },
     /// There is nothing new at the moment.
     AtTip,
     /// The shard has ended.
@@ -127,7 +141,7 @@ pub trait ShardSource: Send + Sync + 'static {
     /// The stream's name in the lake.
     fn stream(&self) -> &StreamName;
 
-    /// How long a shard that fails is retried before the worker stops reading it.
+    /// How long a shard may fail without progress before the worker stops reading it and releases its lease.
     fn retry(&self) -> RetryPolicy {
         RetryPolicy::CALL
     }

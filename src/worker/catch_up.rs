@@ -92,7 +92,8 @@ async fn is_committed(source: &dyn ShardSource, leases: &[Lease], shards: &mut S
     let listed = match source.shards().await {
         Ok(listed) => listed,
         Err(error) => {
-            tracing::warn!(stream = %source.stream(), %error, "failed to list shards; retrying");
+            // The lease manager lists them as well, and tells.
+            tracing::debug!(stream = %source.stream(), %error, "failed to list shards; retrying");
             return false;
         }
     };

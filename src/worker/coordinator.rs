@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commit::log::RollUps;
 use crate::config::WorkerSettings;
+use crate::retry::{Retry, RetryPolicy};
 use crate::worker::catch_up::CatchUp;
 use crate::worker::epoch::commit::{EpochEnd, commit_epoch};
 use crate::worker::epoch::encode::Encoding;
@@ -36,7 +37,7 @@ use crate::worker::{WorkerConfig, WorkerError};
 /// # Errors
 /// See [`WorkerError`]. Everything that was committed before stays, and nothing uncommitted is visible.
 pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: CancellationToken) -> Result<(), WorkerError> {
-    let mut limit = StopLimit::new(stop.clone(), config.settings.stop.within);
+    let mut limit = StopLimit::new(&stop, config.settings.stop.within);
     if let Some(registered) = limit.commit(config.stores.leases.register(&config.me)).await {
         registered?;
     } else {
@@ -51,6 +52,7 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
         sources: config.sources.clone(),
         failover: config.settings.leases.failover,
         hand_off: config.settings.leases.hand_off,
+        failing_max: config.settings.retry.within,
         throughput: Arc::clone(&throughput),
         coordinator: lease_event_sender,
     });
@@ -62,6 +64,8 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
         let (within, shards) = (limit.within(), coordinator.shards.uncommitted());
         Err(WorkerError::StopTimedOut { within, shards })
     });
+    // Whatever ended the run: a service that does not respond must not keep the leases from the others.
+    limit.start();
     // The order of shutdown: readers and recoveries, then open epochs (after success there are none), then the leases. Once the
     // time for commits is over, epochs are left as they are.
     if limit.commit(coordinator.shut_down()).await.is_none() {
@@ -120,6 +124,7 @@ impl Coordinator {
             encoding: encoding.clone(),
             memory,
             raw_sink: config.raw_sink.clone(),
+            raw_retry: Retry::new(RetryPolicy::within(config.settings.retry.within), "the raw landing"),
             open_objects: limits.open_objects,
             interval: commit.interval,
             input_bytes: commit.input_bytes,

@@ -1,8 +1,12 @@
 //! One task for each shard that is read: it reads chunks and sends them to the coordinator.
 //!
-//! Owns: the shard's reader, retries, waiting at the tip, and taking from the memory budget before it reads. Does not own:
-//! the position that counts. That is the coordinator's, and in the end the lease's checkpoint. If the task is dropped, the
+//! Owns: the shard's reader, how long it may fail, waiting at the tip, and taking from the memory budget before it reads. Does not
+//! own: the position that counts. That is the coordinator's, and in the end the lease's checkpoint. If the task is dropped, the
 //! next one reads again what this one had read.
+//!
+//! A shard may fail for some time without *progress*: a record, a position that moves, or the tip. A read that failed is not progress,
+//! whatever the reader returns for it, and neither is opening the shard again. Then the task ends with an error, and the lease is
+//! released: another worker may be able to read the shard.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +14,14 @@ use std::time::Duration;
 
 use checkpoints::{Position, ShardId, ShardKey};
 use futures::FutureExt;
+use mutations::mutated;
 use pipeline::chunk::Chunk;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::retry::RetryPolicy;
-use crate::source::{Read, ShardSource, SourceError};
+use crate::source::{Read, ShardReader, ShardSource, SourceError};
+use crate::trouble::{Attempts, Trouble};
 use crate::worker::memory_plan::{ByteBudget, TakenBytes};
 
 /// Shortest and longest wait between two reads at a shard's tip.
@@ -59,6 +66,8 @@ pub(super) enum ReaderEventKind {
     Chunk(ReadChunk),
     /// There is nothing new for now.
     AtTip,
+    /// The shard is not known to be at its tip any more.
+    Behind,
     /// The shard has ended, and these are its children. The task ends.
     End { children: Vec<ShardId> },
     /// The shard cannot be read. The task ends.
@@ -86,8 +95,69 @@ pub(super) struct ReaderTask {
     pub(super) chunk_bytes: usize,
     pub(super) budget: ByteBudget,
     pub(super) buffers: BufferPool,
+    /// How long the shard may fail without progress, and the waits before it is opened again.
     pub(super) retry: RetryPolicy,
+    /// Where failures of the stream's shards are told.
+    pub(super) trouble: Arc<Trouble>,
     pub(super) coordinator: mpsc::Sender<ReaderEvent>,
+}
+
+/// How long a shard has failed without progress.
+struct Patience {
+    policy: RetryPolicy,
+    attempts: Attempts,
+    failing_since: Option<Instant>,
+    failures: u64,
+    waits: Box<dyn Iterator<Item = Duration> + Send>,
+}
+
+impl Patience {
+    fn new(policy: RetryPolicy, trouble: &Arc<Trouble>) -> Self {
+        let (attempts, waits) = (trouble.attempts(), Box::new(policy.waits()));
+        Patience { policy, attempts, failing_since: None, failures: 0, waits }
+    }
+
+    /// The shard was read further, or to its tip.
+    fn on_progress(&mut self) {
+        if self.failing_since.take().is_some() {
+            (self.failures, self.waits) = (0, Box::new(self.policy.waits()));
+            self.attempts.succeeded();
+        }
+    }
+
+    /// Reading or opening failed.
+    ///
+    /// # Errors
+    /// It cannot succeed later, or there was no progress for too long.
+    fn on_failure(&mut self, error: SourceError, is_normal: bool) -> Result<(), SourceError> {
+        let SourceError::Unavailable { place, problem } = &error else { return Err(error) };
+        let failing = self.failing_since.get_or_insert_with(Instant::now).elapsed();
+        self.failures += 1;
+        if failing >= self.policy.within {
+            let (place, seconds, failures) = (place.clone(), failing.as_secs(), self.failures);
+            let problem = format!("no progress for {seconds} s, in {failures} attempts; the last one: {problem}");
+            return Err(SourceError::Unavailable { place, problem });
+        }
+        if is_normal {
+            self.attempts.failed_normally(&error)
+        } else {
+            self.attempts.failed(&error)
+        }
+        Ok(())
+    }
+
+    /// Waits before the shard is opened again. The waits grow until there is progress.
+    async fn wait(&mut self) {
+        let wait = self.waits.next().unwrap_or(self.policy.longest);
+        tokio::time::sleep(wait).await;
+    }
+
+    /// The worker itself was busy since `begun`, which says nothing about the shard.
+    fn was_busy_since(&mut self, begun: Instant) {
+        if let Some(since) = &mut self.failing_since {
+            *since += begun.elapsed();
+        }
+    }
 }
 
 impl ReaderTask {
@@ -107,48 +177,77 @@ impl ReaderTask {
 
     async fn read(&self) -> Result<(), SourceError> {
         let mut after = self.after.clone();
-        let mut idle = Duration::ZERO;
-        let mut failures = 0;
-        let mut reader = self.retry.run(|| self.source.open(&self.key.shard, &after)).await?;
+        let (mut idle, mut is_at_tip) = (Duration::ZERO, false);
+        let mut patience = Patience::new(self.retry, &self.trouble);
+        let mut opened: Option<Box<dyn ShardReader>> = None;
         loop {
-            reader.ready(idle).await;
-            let Some(memory) = self.budget.take(self.chunk_bytes).await else { return Ok(()) };
-            let read = match reader.read(self.chunk_bytes, self.buffers.take()).await {
-                Ok(read) => {
-                    failures = 0;
-                    read
-                }
-                // A shard that can be opened every time but never read must fail in the end, too.
-                Err(error) if matches!(error, SourceError::Unreadable { .. }) || failures == self.retry.retries => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    tracing::warn!(key = %self.key, %error, "failed to read shard; reopening it");
-                    drop(memory);
-                    failures += 1;
-                    tokio::time::sleep(self.retry.wait_after(failures)).await;
-                    reader = self.retry.run(|| self.source.open(&self.key.shard, &after)).await?;
-                    continue;
-                }
+            let reader = match &mut opened {
+                Some(reader) => reader,
+                None => match self.source.open(&self.key.shard, &after).await {
+                    Ok(reader) => opened.insert(reader),
+                    Err(error) => {
+                        patience.on_failure(error, false)?;
+                        patience.wait().await;
+                        continue;
+                    }
+                },
             };
+            reader.ready(idle).await;
+            let begun = Instant::now();
+            let Some(memory) = self.budget.take(self.chunk_bytes).await else { return Ok(()) };
+            patience.was_busy_since(begun);
+            let read = reader.read(self.chunk_bytes, self.buffers.take()).await;
+            if is_at_tip && matches!(read, Err(_) | Ok(Read::Failed { .. } | Read::Empty { .. })) {
+                is_at_tip = false;
+                if !self.send(ReaderEventKind::Behind).await {
+                    return Ok(());
+                }
+            }
             match read {
-                Read::Chunk { chunk, through, source_bytes } => {
-                    idle = Duration::ZERO;
+                Ok(Read::Chunk { chunk, through, source_bytes }) => {
+                    if through != after {
+                        patience.on_progress();
+                    }
+                    (idle, is_at_tip) = (Duration::ZERO, false);
                     after = through.clone();
+                    let begun = Instant::now();
                     if !self.send(ReaderEventKind::Chunk(ReadChunk { chunk, through, source_bytes, memory })).await {
                         return Ok(());
                     }
+                    patience.was_busy_since(begun);
                 }
-                Read::AtTip => {
+                Ok(Read::Empty { moved }) => {
+                    idle = Duration::ZERO;
+                    if moved {
+                        patience.on_progress();
+                    }
+                }
+                Ok(Read::AtTip) => {
                     drop(memory);
+                    patience.on_progress();
+                    is_at_tip = true;
                     if !self.send(ReaderEventKind::AtTip).await {
                         return Ok(());
                     }
                     idle = (idle * 2).clamp(IDLE_MIN, IDLE_MAX);
                 }
-                Read::End { children } => {
+                Ok(Read::End { children }) => {
                     self.send(ReaderEventKind::End { children }).await;
                     return Ok(());
+                }
+                Ok(Read::Failed { error, is_normal }) => {
+                    drop(memory);
+                    idle = Duration::ZERO;
+                    if mutated!(FailedReadsAreProgress) {
+                        patience.on_progress();
+                    }
+                    patience.on_failure(error, is_normal)?;
+                }
+                Err(error) => {
+                    drop(memory);
+                    patience.on_failure(error, false)?;
+                    patience.wait().await;
+                    opened = None;
                 }
             }
         }
@@ -199,6 +298,31 @@ mod tests {
         SourceError::Unavailable { place: "a".to_owned(), problem: "broken disk".to_owned() }
     }
 
+    /// A reader that does the next of these, and the last one for ever.
+    struct Script(Vec<fn() -> Result<Read, SourceError>>);
+
+    #[async_trait]
+    impl ShardReader for Script {
+        async fn ready(&mut self, idle: Duration) {
+            tokio::time::sleep(idle.max(Duration::from_secs(1))).await;
+        }
+
+        async fn read(&mut self, _: usize, _: Vec<u8>) -> Result<Read, SourceError> {
+            let next = if self.0.len() > 1 { self.0.remove(0) } else { self.0[0] };
+            next()
+        }
+    }
+
+    fn failed() -> Result<Read, SourceError> {
+        Ok(Read::Failed { error: broken_disk(), is_normal: false })
+    }
+
+    fn empty_chunk() -> Result<Read, SourceError> {
+        let framing = pipeline::chunk::Framing::Records(Vec::new());
+        let chunk = Chunk::new("s".into(), "a".into(), 0, Vec::new(), framing);
+        Ok(Read::Chunk { chunk, through: Position::Beginning, source_bytes: 0 })
+    }
+
     struct BrokenReader;
 
     #[async_trait]
@@ -219,23 +343,60 @@ mod tests {
             chunk_bytes: 1 << 10,
             budget: ByteBudget::new(1 << 20),
             buffers: BufferPool::default(),
-            retry: RetryPolicy::default(),
+            retry: RetryPolicy::shard(Duration::from_secs(300)),
+            trouble: Trouble::new("a shard"),
             coordinator,
         };
-        task.run().await;
-        match events.recv().await {
-            Some(ReaderEvent { kind: ReaderEventKind::Failed(error), .. }) => error,
-            other => panic!("the reader must send its failure, not {other:?}"),
+        let running = tokio::spawn(task.run());
+        loop {
+            match events.recv().await {
+                Some(ReaderEvent { kind: ReaderEventKind::Failed(error), .. }) => return error,
+                Some(_) => {}
+                None => panic!("the reader must send its failure: {:?}", running.await),
+            }
         }
     }
 
+    /// How long a shard is tried that is read by `open`, and how often it was opened.
+    async fn tried(open: fn() -> Box<dyn ShardReader>) -> (u64, usize, String) {
+        let source = Arc::new(TestSource { opened: AtomicUsize::new(0), open });
+        let begun = Instant::now();
+        let error = failure_of(Arc::clone(&source) as _).await;
+        (begun.elapsed().as_secs(), source.opened.load(Ordering::Relaxed), error.to_string())
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_shard_that_opens_but_cannot_be_read_fails_after_bounded_retries() {
-        let source = Arc::new(TestSource { opened: AtomicUsize::new(0), open: || Box::new(BrokenReader) });
-        let begun = tokio::time::Instant::now();
-        assert_eq!(failure_of(Arc::clone(&source) as _).await, broken_disk());
-        assert_eq!(source.opened.load(Ordering::Relaxed), 1 + RetryPolicy::default().retries);
-        assert!(begun.elapsed() > Duration::from_secs(5), "it waits between the attempts");
+    async fn a_shard_that_opens_but_cannot_be_read_is_given_up_by_time_and_opened_ever_less_often() {
+        let (seconds, opened, error) = tried(|| Box::new(BrokenReader)).await;
+        assert!((300..=325).contains(&seconds) && opened < 45, "{seconds} s, opened {opened} times");
+        assert!(error.contains("no progress for 3") && error.ends_with("the last one: broken disk"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_progress_makes_a_failing_shard_start_anew() {
+        // Reads that fail, whatever stands for them.
+        let always: [fn() -> Box<dyn ShardReader>; 3] = [
+            || Box::new(Script(vec![failed])),
+            || Box::new(Script([failed, empty_chunk].repeat(500))),
+            || Box::new(Script([failed, || Ok(Read::Empty { moved: false })].repeat(500))),
+        ];
+        for open in always {
+            let (seconds, opened, error) = tried(open).await;
+            assert!((300..=310).contains(&seconds) && opened == 1, "{seconds} s, opened {opened} times: {error}");
+        }
+        // 200 s, then progress, then for ever.
+        let progress: [fn() -> Box<dyn ShardReader>; 2] = [
+            || Box::new(Script([vec![failed as fn() -> _; 200], vec![|| Ok(Read::AtTip), failed]].concat())),
+            || {
+                Box::new(Script(
+                    [vec![failed as fn() -> _; 200], vec![|| Ok(Read::Empty { moved: true }), failed]].concat(),
+                ))
+            },
+        ];
+        for open in progress {
+            let (seconds, ..) = tried(open).await;
+            assert!((500..=510).contains(&seconds), "{seconds} s");
+        }
     }
 
     #[tokio::test]

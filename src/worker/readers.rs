@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::source::{ShardSource, SourceError};
+use crate::trouble::Trouble;
 use crate::worker::memory_plan::ByteBudget;
 use crate::worker::reader::{BufferPool, ReadChunk, ReaderEvent, ReaderEventKind, ReaderId, ReaderTask};
 
@@ -83,6 +84,8 @@ pub(super) enum ReadWhat {
 /// All readers of a worker.
 pub(super) struct Readers {
     settings: ReaderSettings,
+    /// Where failures of a stream's shards are told, in the order of the sources.
+    troubles: Vec<Arc<Trouble>>,
     handles: BTreeMap<ShardKey, ReaderHandle>,
     tasks: JoinSet<()>,
     started: u64,
@@ -90,14 +93,17 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) fn new(settings: ReaderSettings) -> Self {
-        Readers { settings, handles: BTreeMap::new(), tasks: JoinSet::new(), started: 0 }
+        let trouble = |source: &Arc<dyn ShardSource>| Trouble::new(format!("reading stream {}", source.stream()));
+        let troubles = settings.sources.iter().map(trouble).collect();
+        Readers { settings, troubles, handles: BTreeMap::new(), tasks: JoinSet::new(), started: 0 }
     }
 
     /// Reads a shard from its checkpoint on, and stops the reader that it had.
     pub(super) fn start(&mut self, lease: Lease) {
         let Lease { key, checkpoint, last_manifest, .. } = lease;
-        let source = self.settings.sources.iter().find(|source| *source.stream() == key.stream).map(Arc::clone);
-        let Some(source) = source else { return };
+        let mut sources = self.settings.sources.iter().zip(&self.troubles);
+        let Some((source, trouble)) = sources.find(|(source, _)| *source.stream() == key.stream) else { return };
+        let (source, trouble) = (Arc::clone(source), Arc::clone(trouble));
         self.stop(&key);
         while self.tasks.try_join_next().is_some() {}
         self.started += 1;
@@ -106,6 +112,7 @@ impl Readers {
             id,
             key: key.clone(),
             retry: source.retry(),
+            trouble,
             source,
             after: checkpoint.clone(),
             chunk_bytes: self.settings.chunk_bytes,
@@ -156,11 +163,12 @@ impl Readers {
         let (through, what) = match kind {
             ReaderEventKind::AtTip if was_at_tip => return ReaderUpdate::Nothing,
             ReaderEventKind::AtTip => return ReaderUpdate::ReachedTip,
+            ReaderEventKind::Behind => return ReaderUpdate::Nothing,
             ReaderEventKind::Failed(error) => {
                 handle.has_ended = true;
                 return ReaderUpdate::Failed(key, error);
             }
-            // A throttled shard, for example, or one without records up to here: the position has not moved.
+            // No records up to here: the position has not moved.
             ReaderEventKind::Chunk(chunk) if chunk.through == handle.read => return ReaderUpdate::Nothing,
             ReaderEventKind::Chunk(chunk) => (chunk.through.clone(), ReadWhat::Chunk(chunk)),
             ReaderEventKind::End { children } => {

@@ -23,8 +23,13 @@ pub(super) struct StopLimit {
 }
 
 impl StopLimit {
-    pub(super) fn new(stop: CancellationToken, within: Duration) -> Self {
-        StopLimit { stop, within, asked: None }
+    pub(super) fn new(stop: &CancellationToken, within: Duration) -> Self {
+        StopLimit { stop: stop.child_token(), within, asked: None }
+    }
+
+    /// Begins the time now, if nobody has asked to stop: the worker ends by itself.
+    pub(super) fn start(&self) {
+        self.stop.cancel();
     }
 
     /// The time that the worker may take.
@@ -65,7 +70,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn work_is_cut_off_only_after_a_stop_and_the_release_has_time_left() {
         let stop = CancellationToken::new();
-        let mut limit = StopLimit::new(stop.clone(), Duration::from_secs(25));
+        let mut limit = StopLimit::new(&stop, Duration::from_secs(25));
         let slow = || tokio::time::sleep(Duration::from_secs(60));
         assert_eq!(limit.commit(slow()).await, Some(()), "nobody asked to stop");
         stop.cancel();

@@ -194,6 +194,7 @@ pub(super) fn open_epochs(stores: Stores, memory: MemoryPlan) -> OpenEpochs {
         encoding: encoding(),
         memory,
         raw_sink: None,
+        raw_retry: crate::retry::Retry::new(crate::retry::RetryPolicy::CALL, "the raw landing"),
         open_objects: 4,
         interval: Duration::from_secs(60),
         input_bytes: 1 << 10,

@@ -4,6 +4,8 @@
 //! A first worker decides an epoch and then fails to publish it. Its uploads expire, so whoever recovers the epoch waits ten
 //! seconds before the roll back. What happens in these ten seconds is what most tests here are about.
 
+mod stuck;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +15,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::Stores;
-use crate::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, StopConfig, WorkerSettings};
+use crate::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings};
 use crate::inspect;
 use crate::lake::{DefinitionClaims, Fault, MemoryStore, ObjectKey, ObjectStore};
 use crate::retry::RetryPolicy;
+use crate::source::ShardSource;
 use crate::worker::testing::{StoppedClock, TestStream, key, lane_config, records_up_to};
 use crate::worker::{Compute, Progress, WorkerConfig, WorkerError, run};
 
@@ -64,14 +67,19 @@ impl Environment {
     }
 
     fn start(&self, number: u8, until_caught_up: bool) -> Worker {
+        self.start_reading(number, until_caught_up, Arc::new(self.stream.clone()))
+    }
+
+    /// Starts a worker that reads by this way.
+    fn start_reading(&self, number: u8, until_caught_up: bool, source: Arc<dyn ShardSource>) -> Worker {
         let me = LeaseOwner::from_random([number; 16]);
         let config = WorkerConfig {
             me: me.clone(),
-            sources: vec![Arc::new(self.stream.clone())],
+            sources: vec![source],
             stores: Stores::new(
                 Arc::new(self.lake.clone()),
                 Arc::new(self.leases.clone()),
-                RetryPolicy { retries: 2, ..RetryPolicy::default() },
+                RetryPolicy::within(Duration::from_millis(400)),
             ),
             raw_sink: None,
             clock: Arc::new(StoppedClock),
@@ -83,6 +91,7 @@ impl Environment {
                 leases: LeaseConfig { failover: Duration::from_secs(5), hand_off: Duration::from_secs(8) },
                 limits: Limits { memory: 16 << 20, threads: 1, open_objects: 4, ..Limits::default() },
                 stop: StopConfig { within: STOP_WITHIN },
+                retry: RetryConfig { within: Duration::from_secs(300) },
             },
             encoder: EncoderConfig::default(),
             roll_ups: crate::commit::log::RollUpConfig::default(),

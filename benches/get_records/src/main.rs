@@ -97,6 +97,7 @@ async fn source(canned: &Canned, decode: Decode) -> Result<KinesisSource, Proble
         .credentials_provider(Credentials::new("none", "none", None, None, "bench"))
         .http_client(canned.clone());
     let stream = KinesisConfig {
+        retry_within: Duration::from_secs(300),
         stream: "bench".to_owned(),
         name: None,
         start: Start::TrimHorizon,

@@ -19,25 +19,20 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::CancellationReason;
 
+use crate::aws::{MissingSetting, answer_may_pass, may_pass, missing_setting};
 use crate::error::{StoreError, error_chain};
 
-/// The codes of errors that may pass.
-const PASSING: [&str; 14] = [
-    "ExpiredTokenException",
-    "InternalServerError",
-    "LimitExceededException",
-    "ProvisionedThroughputExceeded",
-    "ProvisionedThroughputExceededException",
+/// The codes of errors that may pass, besides those of every service.
+const PASSING: [&str; 4] = [
     "ReplicatedWriteConflictException",
-    "RequestLimitExceeded",
-    "RequestTimeout",
-    "ServiceUnavailable",
-    "ThrottlingError",
-    "ThrottlingException",
     "TransactionConflict",
     "TransactionConflictException",
     "TransactionInProgressException",
 ];
+
+fn passes(status: u16, code: &str, message: &str) -> bool {
+    PASSING.contains(&code) || answer_may_pass(status, code, message)
+}
 
 /// What a request is for, for the messages of its errors.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +57,11 @@ impl Request<'_> {
                 let message = refused.err().message().unwrap_or("no message");
                 self.judge(status, code, message)
             }
-            SdkError::ConstructionFailure(_) => self.unusable(&error_chain(error)),
-            _ => self.unavailable(&error_chain(error)),
+            _ if may_pass(error) => self.unavailable(&error_chain(error)),
+            _ => match missing_setting(error) {
+                Some(MissingSetting::Region) => self.unusable("no region is set: set AWS_REGION"),
+                _ => self.unusable(&error_chain(error)),
+            },
         }
     }
 
@@ -73,7 +71,7 @@ impl Request<'_> {
             reasons.iter().filter_map(|reason| Some((reason.code()?, reason.message().unwrap_or("no message"))));
         let message: Vec<(&str, &str)> = coded.filter(|(code, _)| *code != "None").collect();
         // A reason that stays takes precedence over one that may pass.
-        let lasting = message.iter().find(|(code, _)| !PASSING.contains(code));
+        let lasting = message.iter().find(|(code, message)| !passes(400, code, message));
         match lasting.or(message.first()) {
             Some((code, message)) => self.judge(400, code, message),
             None => self.unavailable("the transaction was cancelled and no reason was given"),
@@ -96,7 +94,7 @@ impl Request<'_> {
 
     fn judge(&self, status: u16, code: &str, message: &str) -> StoreError {
         match code {
-            _ if status >= 500 || PASSING.contains(&code) => self.unavailable(&format!("{code}: {message}")),
+            _ if passes(status, code, message) => self.unavailable(&format!("{code}: {message}")),
             "ValidationException" | "ValidationError" => StoreError::Invalid {
                 operation: self.operation.to_owned(),
                 problem: format!("DynamoDB refuses it: {message}"),
@@ -113,6 +111,7 @@ impl Request<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::EXPIRED_CODES;
 
     const REQUEST: Request<'_> =
         Request { operation: "take shard 0 of stream orders", action: "dynamodb:UpdateItem", table: "leases" };
@@ -124,7 +123,7 @@ mod tests {
 
     #[test]
     fn exactly_the_errors_that_may_pass_are_retryable() {
-        for code in PASSING {
+        for code in PASSING.iter().chain(&EXPIRED_CODES) {
             assert!(REQUEST.judge(400, code, "later").is_retryable(), "{code}");
         }
         assert!(REQUEST.judge(503, "SomethingNew", "later").is_retryable());

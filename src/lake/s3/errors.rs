@@ -10,7 +10,7 @@ use std::error::Error;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use checkpoints::error_chain;
+use checkpoints::{EXPIRED_CODES, MissingSetting, error_chain, may_pass, missing_setting};
 
 use crate::lake::LakeError;
 use crate::lake::s3::S3Location;
@@ -24,40 +24,26 @@ pub(super) struct Call {
     pub(super) actions: String,
 }
 
-/// Codes of temporary failures. Further ones have a status of 5xx.
-const TEMPORARY: [&str; 18] = [
+/// Codes of temporary failures, besides those of every service.
+const TEMPORARY: [&str; 7] = [
     // The digest was computed from the bytes that were sent: they changed on the way.
     "BadDigest",
-    "BandwidthLimitExceeded",
     // Another request for the same key is in progress.
     "ConditionalRequestConflict",
-    "InternalError",
-    "InternalFailure",
     "KMS.InternalException",
     "KMS.KeyUnavailableException",
     "KMS.ThrottlingException",
     "OperationAborted",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "ServiceUnavailable",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
     "XAmzContentSHA256Mismatch",
 ];
 
 /// Codes of credentials that S3 does not accept.
-const CREDENTIALS: [&str; 9] = [
+const CREDENTIALS: [&str; 6] = [
     "AuthFailure",
-    "ExpiredToken",
-    "ExpiredTokenException",
     "InvalidAccessKeyId",
     "InvalidClientTokenId",
     "InvalidToken",
     "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
     "UnrecognizedClientException",
 ];
 
@@ -81,31 +67,36 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let operation = call.operation;
-    let unavailable = |problem: String, operation: String| LakeError::Unavailable { operation, problem };
-    match error {
-        SdkError::ServiceError(_) => {}
-        SdkError::ConstructionFailure(_) => return LakeError::Refused { operation, problem: error_chain(error) },
-        SdkError::DispatchFailure(failure) => {
-            let problem = error_chain(error);
-            // The SDK reports a failure to sign as a failure to send.
-            if credentials_are_missing(error) {
-                let problem = format!("there are no usable AWS credentials ({problem}); {GIVE_CREDENTIALS}");
-                return LakeError::Refused { operation, problem };
-            }
-            return if failure.is_user() {
-                LakeError::Refused { operation, problem }
-            } else {
-                unavailable(problem, operation)
-            };
+    if !matches!(error, SdkError::ServiceError(_)) {
+        let problem = error_chain(error);
+        // The SDK reports a failure to sign as a failure to send.
+        if may_pass(error) {
+            return LakeError::Unavailable { operation, problem };
         }
-        // It timed out or was interrupted, and may have taken effect.
-        _ => return unavailable(error_chain(error), operation),
+        let problem = match missing_setting(error) {
+            Some(MissingSetting::Credentials) => {
+                format!("there are no usable AWS credentials ({problem}); {GIVE_CREDENTIALS}")
+            }
+            Some(MissingSetting::Region) => "no region is set: set AWS_REGION".to_owned(),
+            None => problem,
+        };
+        return LakeError::Refused { operation, problem };
     }
     let status = status(error).unwrap_or_default();
     let code = code(error).unwrap_or_default();
     let said = said(error);
-    if TEMPORARY.contains(&code) || status >= 500 || status == 429 || status == 408 {
-        return unavailable(said, operation);
+    // A response to HEAD has no code: 400 may be for credentials that have expired.
+    let is_head_400 = code.is_empty() && status == 400;
+    if TEMPORARY.contains(&code) || may_pass(error) || is_head_400 {
+        let problem = match code {
+            "RequestTimeTooSkewed" => format!("{said}; set this machine's clock"),
+            _ if EXPIRED_CODES.contains(&code) => format!("{said}; {GIVE_CREDENTIALS}"),
+            "" if is_head_400 => {
+                format!("{said}; the region or the credentials are wrong: set AWS_REGION, or {GIVE_CREDENTIALS}")
+            }
+            _ => said,
+        };
+        return LakeError::Unavailable { operation, problem };
     }
     let (bucket, prefix) = (location.bucket(), location.prefix());
     let problem = if CREDENTIALS.contains(&code) {
@@ -117,7 +108,6 @@ where
         }
     } else {
         match code {
-            "RequestTimeTooSkewed" => format!("{said}; set this machine's clock"),
             "NoSuchBucket" => format!("{said}; there is no bucket '{bucket}': create it, or use another lake"),
             "EntityTooSmall" => format!("{said}; every part except the last must have at least 5 MiB"),
             "NoSuchUpload" => format!("{said}; the upload was aborted or completed, perhaps by a lifecycle rule"),
@@ -125,9 +115,6 @@ where
                 format!("{said}; allow {} on bucket '{bucket}', keys '{prefix}*'", call.actions)
             }
             _ if code.starts_with("KMS.") => format!("{said}; check the KMS key of bucket '{bucket}'"),
-            "" if status == 400 => {
-                format!("{said}; the region or the credentials are wrong: set AWS_REGION, or {GIVE_CREDENTIALS}")
-            }
             _ => said,
         }
     };
@@ -159,20 +146,4 @@ fn said<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> String {
 
 fn header<'a, E>(error: &'a SdkError<E, HttpResponse>, name: &'static str) -> Option<&'a str> {
     error.raw_response().and_then(|response| response.headers().get(name))
-}
-
-/// Whether there are no credentials, or none that can be read. A credential service that fails is another case: it may be
-/// back later. The SDK's error type is in another crate, so its texts are compared; a test checks them.
-fn credentials_are_missing(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if text == "the credential provider was not enabled"
-            || text == "the credentials provider was not properly configured"
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }

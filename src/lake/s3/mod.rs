@@ -42,6 +42,7 @@ use bytes::Bytes;
 use checkpoints::error_chain;
 use percent_encoding::percent_decode_str;
 
+use crate::aws::large_request;
 use crate::lake::{
     Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
     UploadInfo, Written,
@@ -195,7 +196,8 @@ impl S3Store {
     /// The stream of an object's bytes; `None` if there is no object.
     async fn body(&self, key: &ObjectKey) -> Result<Option<ByteStream>, LakeError> {
         let request = self.client.get_object().bucket(self.bucket()).key(self.full(key));
-        match request.set_expected_bucket_owner(self.owner()).send().await {
+        let request = request.set_expected_bucket_owner(self.owner()).customize().config_override(large_request(0));
+        match request.send().await {
             Ok(object) => Ok(Some(object.body)),
             Err(error) if code(&error) == Some("NoSuchKey") => Ok(None),
             Err(error) => Err(self.failed(format!("read {key}"), READ_ACTIONS, &error)),
@@ -236,11 +238,14 @@ impl ObjectStore for S3Store {
             return Err(LakeError::Refused { operation: operation(), problem });
         };
         let request = self.client.upload_part().bucket(self.bucket()).key(self.full(key)).upload_id(&id.0);
+        let time = large_request(bytes.len());
         let request = request
             .part_number(number_in_s3)
             .checksum_crc64_nvme(to_base64(Checksum::of(&bytes)))
             .body(ByteStream::from(bytes))
-            .set_expected_bucket_owner(self.owner());
+            .set_expected_bucket_owner(self.owner())
+            .customize()
+            .config_override(time);
         let actions = || format!("s3:PutObject{}", self.key_actions());
         let uploaded = request.send().await.map_err(|error| self.failed(operation(), actions(), &error))?;
         let no_tag = || LakeError::Unavailable { operation: operation(), problem: "S3 returned no ETag".to_owned() };
@@ -255,7 +260,7 @@ impl ObjectStore for S3Store {
         let request = self.client.complete_multipart_upload().bucket(self.bucket()).key(self.full(key));
         let request =
             request.upload_id(&id.0).multipart_upload(parts).if_none_match("*").set_expected_bucket_owner(self.owner());
-        match request.send().await {
+        match request.customize().config_override(large_request(0)).send().await {
             Ok(_) => Ok(Completion::Completed),
             Err(error) if is_taken(&error) => Ok(Completion::KeyTaken),
             Err(error) if code(&error) == Some("NoSuchUpload") => Ok(Completion::NoSuchUpload),
@@ -310,12 +315,15 @@ impl ObjectStore for S3Store {
 
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
         let request = self.client.put_object().bucket(self.bucket()).key(self.full(key));
+        let time = large_request(bytes.len());
         let request = self
             .with_small_options(request)
             .if_none_match("*")
             .content_type(content_type(key))
             .checksum_crc64_nvme(to_base64(Checksum::of(&bytes)))
-            .body(ByteStream::from(bytes));
+            .body(ByteStream::from(bytes))
+            .customize()
+            .config_override(time);
         match request.send().await {
             Ok(_) => Ok(Written::New),
             Err(error) if is_taken(&error) => Ok(Written::KeyTaken),

@@ -219,6 +219,9 @@ async fn temporary_failures_are_distinguished_from_refusals() {
         error(400, "KMS.ThrottlingException"),
         error(400, "BadDigest"),
         error(429, "Unheard"),
+        error(400, "ExpiredToken"),
+        error(400, "TokenRefreshRequired"),
+        error(403, "RequestTimeTooSkewed"),
         Answer::Is(502, vec![], "<html>a proxy's own words</html>".to_owned()),
     ];
     for answer in passing {
@@ -234,8 +237,6 @@ async fn temporary_failures_are_distinguished_from_refusals() {
         (404, "NoSuchBucket", "; there is no bucket 'lake': create it, or use another lake"),
         (403, "InvalidAccessKeyId", credentials),
         (403, "SignatureDoesNotMatch", credentials),
-        (400, "ExpiredToken", credentials),
-        (403, "RequestTimeTooSkewed", "; set this machine's clock"),
         (400, "KMS.DisabledException", "; check the KMS key of bucket 'lake'"),
         (301, "PermanentRedirect", "; set AWS_REGION to the region of bucket 'lake'"),
         (400, "KeyTooLongError", ""),

@@ -186,7 +186,7 @@ impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUr
     }
 
     async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError> {
-        let OpenSource { name, options, record_bytes_max, documents, clock, lake, aws, .. } = context;
+        let OpenSource { name, options, record_bytes_max, documents, clock, lake, aws, retry_within, .. } = context;
         let KinesisOptions { start, mode } = options.as_ref().clone();
         let config = KinesisConfig {
             stream: self.0.clone(),
@@ -197,6 +197,7 @@ impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUr
             documents,
             decode: Decode::Fast,
             limits: Limits::default(),
+            retry_within,
             clock: Arc::clone(clock),
         };
         let client = Aws::required(aws).kinesis();

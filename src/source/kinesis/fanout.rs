@@ -11,10 +11,10 @@
 //! |---|---|
 //! | the subscription ends after its time | the next one |
 //! | no event for 20 s | the next one, after a pause |
-//! | a retryable failure: an early end, a subscription too soon after the last (5 s) | the next one, after a pause |
+//! | a retryable failure: an early end, a subscription too soon after the last (5 s) | a failed read, then the next one, after a pause |
 //! | five failures without a record between them, or a permanent one | the shard is polled for 10 minutes, then subscribed to again |
 //!
-//! So this reader never returns a failure itself: if the shard cannot be read at all, polling reports it.
+//! So this reader never ends with an error itself: if the shard cannot be read at all, polling reports it.
 //!
 //! Limits: one event waits in memory for its share of the budget, a few MB for each shard. HTTP/2's flow control holds back what the
 //! service sends beyond that.
@@ -34,7 +34,7 @@ use crate::source::kinesis::answer::add_all;
 use crate::source::kinesis::batch::Batch;
 use crate::source::kinesis::cursor::Cursor;
 use crate::source::kinesis::pace::Pace;
-use crate::source::kinesis::polling::PollingReader;
+use crate::source::kinesis::polling::{PollingReader, is_nearer};
 use crate::source::kinesis::service::Failure;
 use crate::source::{Read, ShardReader, SourceError};
 
@@ -73,6 +73,8 @@ struct Subscribed {
     subscription: Option<Subscription>,
     /// What arrived before a read asked for it.
     arrived: Option<Arrived>,
+    /// The least distance from the tip that an event without records has shown, since the last record.
+    behind_least: Option<i64>,
     /// Set at the shard's end.
     children: Option<Vec<ShardId>>,
 }
@@ -111,6 +113,7 @@ impl Subscribed {
             pace: Pace::new(stream.config.limits, shard),
             subscription: None,
             arrived: None,
+            behind_least: None,
             children: None,
         }
     }
@@ -199,7 +202,11 @@ impl Subscribed {
             if records == 0 && event.millis_behind_latest <= 0 {
                 return Ok(Read::AtTip);
             }
+            if records == 0 {
+                return Ok(Read::Empty { moved: is_nearer(&mut self.behind_least, event.millis_behind_latest) });
+            }
         }
+        self.behind_least = None;
         let through = batch.through();
         Ok(Read::Chunk { chunk: stream.chunk(shard, batch), through, source_bytes })
     }
@@ -239,14 +246,14 @@ impl ShardReader for FanOutReader {
             },
         };
         subscribed.subscription = None;
-        let (times, _) = subscribed.pace.failed();
+        let times = subscribed.pace.failed();
         let cursor = subscribed.cursor.clone();
-        let nothing = stream.nothing(shard, cursor.position());
+        let (place, problem) = (stream.place(shard), failure.to_string());
         if !failure.is_retryable() || times >= FAILURES_MAX {
             self.poll(cursor, &failure);
         } else {
             tracing::debug!(shard = %self.shard, times, %failure, "subscription failed; subscribing again");
         }
-        Ok(nothing)
+        Ok(Read::Failed { error: SourceError::Unavailable { place, problem }, is_normal: true })
     }
 }

@@ -39,7 +39,7 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
 use checkpoints::{Position, ShardId, StreamName};
-use pipeline::chunk::{Chunk, Framing};
+use pipeline::chunk::Chunk;
 use pipeline::documents::Documents;
 
 use crate::clock::SharedClock;
@@ -77,6 +77,8 @@ pub struct KinesisConfig {
     pub decode: Decode,
     /// What the service allows.
     pub limits: Limits,
+    /// For how long trouble of the service is waited for: when the stream is opened, and for a shard that makes no progress.
+    pub retry_within: Duration,
     /// The time that `latest` means, and the arrival time of a record without one.
     pub clock: SharedClock,
 }
@@ -129,13 +131,6 @@ impl Stream {
         let chunk = batch.into_chunk(self.name.as_str().into(), shard.as_str().into(), self.config.clock.now_ms());
         chunk.with_documents(self.config.documents)
     }
-
-    /// A read that returned nothing and moves nothing.
-    fn nothing(&self, shard: &ShardId, position: &Position) -> Read {
-        let (name, framing) = (self.name.as_str().into(), Framing::Records(Vec::new()));
-        let chunk = Chunk::new(name, shard.as_str().into(), self.config.clock.now_ms(), Vec::new(), framing);
-        Read::Chunk { chunk, through: position.clone(), source_bytes: 0 }
-    }
 }
 
 impl KinesisConfig {
@@ -159,9 +154,10 @@ impl KinesisSource {
         let place = format!("stream {}", config.stream);
         let name = StreamName::new(config.name.as_deref().unwrap_or(&config.stream))
             .map_err(|error| SourceError::Unreadable { place: place.clone(), problem: error.to_string() })?;
-        let described = RetryPolicy::CALL.run(|| describe(&client, &config.stream)).await;
+        let retry = RetryPolicy::within(config.retry_within);
+        let described = retry.run(&format!("describing {place}"), || describe(&client, &config.stream)).await;
         let identity = described.map_err(|failure| failure.at(&place))?;
-        let start = settle(&lake, &config.clock, &name, &identity, config.start).await?;
+        let start = settle(&lake, &config.clock, &name, &identity, config.start, retry).await?;
         let consumer = match &config.mode {
             Mode::Polling => None,
             Mode::FanOut { consumer } => registered(&client, &identity, consumer, &place).await?,
@@ -188,7 +184,8 @@ async fn registered(
     name: &str,
     place: &str,
 ) -> Result<Option<String>, SourceError> {
-    match RetryPolicy::REGISTER_CONSUMER.run(|| consumer::consumer(client, &identity.arn, name)).await {
+    let registering = format!("registering consumer {name}");
+    match RetryPolicy::REGISTER_CONSUMER.run(&registering, || consumer::consumer(client, &identity.arn, name)).await {
         Ok(arn) => Ok(Some(arn)),
         // The error for too many consumers is the same as for too many calls.
         Err(failure @ (Failure::Refused(_) | Failure::Throttled(_))) => {
@@ -225,9 +222,8 @@ impl ShardSource for KinesisSource {
         &self.stream.name
     }
 
-    /// About five minutes: longer outages are worth stopping for.
     fn retry(&self) -> RetryPolicy {
-        RetryPolicy::SHARD
+        RetryPolicy::shard(self.stream.config.retry_within)
     }
 
     /// The end of a shard shows a reshard at once; this interval is for anything else.
@@ -237,7 +233,8 @@ impl ShardSource for KinesisSource {
 
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
         let Stream { retrying_client, config, start, name, .. } = &*self.stream;
-        let listed = RetryPolicy::CALL.run(|| shards::list(retrying_client, &config.stream, start)).await;
+        // Whoever lists shards does so at intervals, and tells what fails.
+        let listed = shards::list(retrying_client, &config.stream, start).await;
         listed.map_err(|failure| failure.at(&format!("stream {name}")))
     }
 
@@ -257,11 +254,12 @@ impl ShardSource for KinesisSource {
             Begin::At(sequence) => Begin::After(sequence.clone()),
             begin => begin.clone(),
         };
-        let behind = RetryPolicy::CALL.run(|| self.probe(shard, &begin)).await;
+        let place = self.stream.place(shard);
+        let behind = RetryPolicy::CALL.run(&format!("reading {place}"), || self.probe(shard, &begin)).await;
         if let Err(Failure::Forgotten(_)) = behind {
             return Ok(Behind::Nothing);
         }
-        behind.map_err(|failure| failure.at(&self.stream.place(shard)))
+        behind.map_err(|failure| failure.at(&place))
     }
 }
 

@@ -1,6 +1,6 @@
 //! How fast a shard may be read, and how long to wait after a failure.
 //!
-//! Owns: when the next request may be sent. Does not own: the requests, the policy of waits ([`RetryPolicy::SHARD_READ`]).
+//! Owns: when the next request may be sent. Does not own: the requests, the policy of waits ([`RetryPolicy::shard`]).
 //!
 //! Kinesis lets all readers of a shard together read it five times and 2 MB a second. After a response of 10 MB it refuses reads for
 //! up to five seconds. A reader that is alone on its shard keeps to that by itself. One that shares it is throttled by the service,
@@ -14,6 +14,9 @@ use checkpoints::ShardId;
 use tokio::time::Instant;
 
 use crate::retry::RetryPolicy;
+
+/// The waits after failures. For how long a shard may fail is up to the reader's task.
+const WAITS: RetryPolicy = RetryPolicy::shard(Duration::ZERO);
 
 /// What the service allows for one shard. The defaults are those of Amazon's service; another implementation may allow more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +42,13 @@ pub(super) struct Pace {
     /// No request is sent before this time.
     next: Option<Instant>,
     failures: u32,
-    failing_since: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(limits: Limits, shard: &ShardId) -> Self {
         let mut hasher = DefaultHasher::new();
         shard.as_str().hash(&mut hasher);
-        Pace { limits, seed: hasher.finish(), next: None, failures: 0, failing_since: None }
+        Pace { limits, seed: hasher.finish(), next: None, failures: 0 }
     }
 
     /// Waits for `idle`, and until a request may be sent.
@@ -70,16 +72,15 @@ impl Pace {
 
     /// Notes that the requests succeed again.
     pub(super) fn succeeded(&mut self) {
-        (self.failures, self.failing_since) = (0, None);
+        self.failures = 0;
     }
 
-    /// Notes a failure, after which the next request waits. Returns the number of failures in a row, and for how long they last.
-    pub(super) fn failed(&mut self) -> (u32, Duration) {
-        let now = Instant::now();
-        self.failures += 1;
-        let longest = RetryPolicy::SHARD_READ.wait_after(usize::try_from(self.failures).unwrap_or(usize::MAX));
-        self.not_before(now + longest.mul_f64(0.5 + self.jitter() / 2.0));
-        (self.failures, now.duration_since(*self.failing_since.get_or_insert(now)))
+    /// Notes a failure, after which the next request waits. Returns the number of failures in a row.
+    pub(super) fn failed(&mut self) -> u32 {
+        self.failures = self.failures.saturating_add(1);
+        let longest = WAITS.wait_after(usize::try_from(self.failures).unwrap_or(usize::MAX));
+        self.not_before(Instant::now() + longest.mul_f64(0.5 + self.jitter() / 2.0));
+        self.failures
     }
 
     /// A number from 0 to 1.
@@ -124,12 +125,12 @@ mod tests {
         let mut pace = pace();
         let mut waits = Vec::new();
         for failure in 1..=9 {
-            assert_eq!(pace.failed().0, failure);
+            assert_eq!(pace.failed(), failure);
             waits.push(waited(&pace, Duration::ZERO).await);
         }
-        let RetryPolicy { first, longest, .. } = RetryPolicy::SHARD_READ;
+        let RetryPolicy { first, longest, .. } = WAITS;
         assert!(waits[0] >= first / 2 && waits[8] >= longest / 2 && waits.iter().all(|wait| *wait <= longest * 2));
         pace.read(0);
-        assert_eq!(pace.failed(), (1, Duration::ZERO));
+        assert_eq!(pace.failed(), 1);
     }
 }

@@ -8,15 +8,15 @@
 //! | the service's response | the read |
 //! |---|---|
 //! | records | a chunk; then the end, if no iterator follows |
-//! | no records, and the tip is further ahead | an empty chunk: the next read uses the new iterator |
+//! | no records, and the tip is further ahead | empty: the next read uses the new iterator |
 //! | no records, at the tip | the tip |
 //! | no records, and no iterator follows | the end |
-//! | throttling, or a failed call | an empty chunk at the same position; [`ready`](ShardReader::ready) waits longer |
-//! | the iterator is too old | the same, and a new iterator after the last record |
+//! | throttling, or a failed call that may succeed later | a failed read; [`ready`](ShardReader::ready) waits longer each time |
+//! | the iterator is too old or rejected | the same, and a new iterator after the last record |
 //! | there is no such shard, but others | the end, and an error in the log: its last records expired unread |
 //!
-//! An empty chunk moves nothing, and the reader holds no memory while it waits. Throttling that lasts longer than five minutes, or any
-//! other failure four times in a row, is a retryable error.
+//! The reader holds no memory while it waits. How long a shard may fail is up to the reader's task (`worker::reader`), which counts what
+//! is not progress. So the waits go on growing, and nothing here begins anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use checkpoints::ShardId;
 
-use crate::retry::RetryPolicy;
+use crate::retry::Retryable;
 use crate::source::kinesis::Stream;
 use crate::source::kinesis::answer::Answer;
 use crate::source::kinesis::batch::Batch;
@@ -38,10 +38,8 @@ use crate::source::{Read, ShardReader, SourceError};
 const FIRST_LIMIT: i32 = 100;
 /// The most records of a request.
 const LIMIT_MAX: usize = 10_000;
-/// How long a shard may be throttled.
-const THROTTLED_MAX: Duration = Duration::from_secs(300);
-/// How often in a row another failure is retried.
-const FAILURES_MAX: usize = RetryPolicy::SHARD_READ.retries;
+/// After so many failures in a row another iterator is requested, and a rejected iterator is not requested again.
+const FAILURES_MAX: u32 = 4;
 
 /// Reads a shard by polling.
 pub(super) struct PollingReader {
@@ -52,6 +50,8 @@ pub(super) struct PollingReader {
     iterator: Option<String>,
     /// Mean bytes of a record; `None` before the first.
     record_bytes: Option<usize>,
+    /// The least distance from the tip that a response without records has shown, since the last record.
+    behind_least: Option<i64>,
     /// Set at the shard's end.
     children: Option<Vec<ShardId>>,
 }
@@ -59,7 +59,16 @@ pub(super) struct PollingReader {
 impl PollingReader {
     pub(super) fn new(stream: Arc<Stream>, shard: ShardId, cursor: Cursor) -> Self {
         let pace = Pace::new(stream.config.limits, &shard);
-        PollingReader { stream, shard, cursor, pace, iterator: None, record_bytes: None, children: None }
+        PollingReader {
+            stream,
+            shard,
+            cursor,
+            pace,
+            iterator: None,
+            record_bytes: None,
+            behind_least: None,
+            children: None,
+        }
     }
 
     /// The progress of reading.
@@ -110,7 +119,10 @@ impl PollingReader {
             }
         } else if records == 0 && envelope.behind_ms <= 0 {
             return Read::AtTip;
+        } else if records == 0 {
+            return Read::Empty { moved: is_nearer(&mut self.behind_least, envelope.behind_ms) };
         }
+        self.behind_least = None;
         let through = batch.through();
         Read::Chunk { chunk: self.stream.chunk(&self.shard, batch), through, source_bytes: bytes }
     }
@@ -130,31 +142,31 @@ impl PollingReader {
         Ok(Read::End { children: Vec::new() })
     }
 
-    /// Waits longer before the next read, or returns the failure.
+    /// Waits longer before the next read, or returns the failure if it will not pass.
     fn on_failure(&mut self, failure: Failure) -> Result<Read, SourceError> {
-        let (times, since) = self.pace.failed();
-        let is_tolerated = usize::try_from(times).is_ok_and(|times| times < FAILURES_MAX);
-        let shard = &self.shard;
-        match &failure {
-            Failure::Throttled(_) if since < THROTTLED_MAX => {
-                tracing::debug!(%shard, times, %failure, "failed to read shard; retrying");
-            }
-            Failure::Expired(_) if is_tolerated => {
-                tracing::debug!(%shard, "iterator expired; requesting another one");
-                self.iterator = None;
-            }
-            Failure::Unavailable(_) | Failure::InUse(_) if is_tolerated => {
-                tracing::warn!(%shard, times, %failure, "failed to read shard; retrying");
-            }
-            // The service does not know the iterator: another process of it issued the iterator.
-            Failure::Invalid(_) if self.iterator.is_some() && is_tolerated => {
-                tracing::warn!(%shard, times, %failure, "iterator rejected; requesting another one");
-                self.iterator = None;
-            }
-            _ => return Err(failure.at(&self.stream.place(shard))),
+        let times = self.pace.failed();
+        let is_rejected = matches!(failure, Failure::Invalid(_)) && self.iterator.is_some() && times < FAILURES_MAX;
+        if !failure.is_retryable() && !is_rejected {
+            return Err(failure.at(&self.stream.place(&self.shard)));
         }
-        Ok(self.stream.nothing(shard, self.cursor.position()))
+        // The service does not know a rejected iterator: another process of it issued the iterator.
+        if is_rejected || matches!(failure, Failure::Expired(_)) || times.is_multiple_of(FAILURES_MAX) {
+            self.iterator = None;
+        }
+        tracing::debug!(shard = %self.shard, times, %failure, "failed to read shard; retrying");
+        let is_normal = is_rejected || matches!(failure, Failure::Throttled(_) | Failure::Expired(_));
+        let (place, problem) = (self.stream.place(&self.shard), failure.to_string());
+        Ok(Read::Failed { error: SourceError::Unavailable { place, problem }, is_normal })
     }
+}
+
+/// Whether a response is nearer to the tip than any before it. Remembers the nearest.
+pub(super) fn is_nearer(least: &mut Option<i64>, behind_ms: i64) -> bool {
+    let is_nearer = least.is_none_or(|least| behind_ms < least);
+    if is_nearer {
+        *least = Some(behind_ms);
+    }
+    is_nearer
 }
 
 #[async_trait]

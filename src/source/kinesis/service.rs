@@ -7,7 +7,7 @@ use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::event_stream::RawMessage;
-use checkpoints::error_chain;
+use checkpoints::{answer_may_pass, error_chain, may_pass};
 
 use crate::retry::Retryable;
 use crate::source::SourceError;
@@ -49,14 +49,11 @@ impl Failure {
     {
         let SdkError::ServiceError(service) = error else {
             let problem = format!("{operation}: {}", error_chain(error));
-            return match error {
-                SdkError::ConstructionFailure(_) => Failure::Refused(problem),
-                _ => Failure::Unavailable(problem),
-            };
+            return if may_pass(error) { Failure::Unavailable(problem) } else { Failure::Refused(problem) };
         };
         let status = service.raw().status();
         let (code, message) = (service.err().code(), service.err().message());
-        Failure::of_code(operation, code, message, status.is_server_error())
+        Failure::of_code(operation, code, message, status.as_u16())
     }
 
     /// The failure of a subscription.
@@ -65,16 +62,17 @@ impl Failure {
         match error {
             SdkError::ServiceError(event) => {
                 let (code, message) = (event.err().code(), event.err().message());
-                Failure::of_code(operation, code, message, true)
+                Failure::of_code(operation, code, message, 500)
             }
             error => Failure::Unavailable(format!("{operation}: {}", error_chain(error))),
         }
     }
 
     /// The meaning of an error code.
-    pub(super) fn of_code(operation: &str, code: Option<&str>, message: Option<&str>, server: bool) -> Failure {
+    pub(super) fn of_code(operation: &str, code: Option<&str>, message: Option<&str>, status: u16) -> Failure {
         let code = code.unwrap_or("an error without a code");
-        let message = format!("{operation}: {code}: {}", message.unwrap_or("no message"));
+        let said = message.unwrap_or("no message");
+        let message = format!("{operation}: {code}: {said}");
         match code {
             "ProvisionedThroughputExceededException"
             | "LimitExceededException"
@@ -97,10 +95,7 @@ impl Failure {
             | "KMSOptInRequired" => {
                 Failure::Refused(format!("{message} (the worker's role needs kms:Decrypt on the stream's key)"))
             }
-            "InternalFailure" | "InternalFailureException" | "ServiceUnavailable"
-            // The SDK renews credentials; until then the old ones may be refused.
-            | "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => Failure::Unavailable(message),
-            _ if server => Failure::Unavailable(message),
+            _ if answer_may_pass(status, code, said) => Failure::Unavailable(message),
             _ => Failure::Refused(message),
         }
     }

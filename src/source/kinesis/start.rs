@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::SharedClock;
 use crate::lake::{LakeError, ObjectKey, ObjectStore};
-use crate::retry::RetryPolicy;
+use crate::retry::{Retry, RetryPolicy};
 use crate::source::SourceError;
 
 /// The format's number.
@@ -67,6 +67,7 @@ pub(super) async fn settle(
     stream: &StreamName,
     identity: &Identity,
     start: Start,
+    retry: RetryPolicy,
 ) -> Result<Position, SourceError> {
     let place = format!("stream {stream}");
     let unreadable = |problem: String| SourceError::Unreadable { place: place.clone(), problem };
@@ -91,7 +92,7 @@ pub(super) async fn settle(
     let new = Settled { format: FORMAT, stream: stream.clone(), arn, created_ms, start: wanted.clone() };
     let bytes = Bytes::from(serde_json::to_vec(&new).expect("texts and numbers are JSON"));
     let key = key(stream);
-    let retry = RetryPolicy::CALL;
+    let retry = Retry::new(retry, "the lake");
     // Read first: a worker may have permission to read the object only.
     let mut stored = retry.run(|| lake.get(&key)).await.map_err(failed)?;
     if stored.is_none() {

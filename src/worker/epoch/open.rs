@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::clock::SharedClock;
 use crate::commit::{EpochId, Manifest, ObjectKind, Stores};
 use crate::raw::{Forward, RawSink};
+use crate::retry::Retry;
 use crate::worker::WorkerError;
 use crate::worker::epoch::encode::{Encoding, LaneSlot, encode_rest};
 use crate::worker::epoch::ledger::EpochLedger;
@@ -38,6 +39,7 @@ pub(crate) struct EpochSettings {
     pub(crate) encoding: Encoding,
     pub(crate) memory: MemoryPlan,
     pub(crate) raw_sink: Option<Arc<dyn RawSink>>,
+    pub(crate) raw_retry: Retry,
     /// Objects that are open at once.
     pub(crate) open_objects: usize,
     /// The epoch is due after this time.
@@ -128,7 +130,7 @@ pub(crate) struct OpenEpoch {
 
 impl OpenEpoch {
     fn new(settings: &EpochSettings, number: u64, groups: usize) -> Self {
-        let EpochSettings { me, stores, clock, encoding, memory, raw_sink, open_objects, .. } = settings;
+        let EpochSettings { me, stores, clock, encoding, memory, raw_sink, raw_retry, open_objects, .. } = settings;
         let lanes = &encoding.lanes;
         let id = EpochId::new(clock.now_ms(), me, number);
         let raw = lanes.raw.map(LineCodec::extension);
@@ -145,7 +147,7 @@ impl OpenEpoch {
             ledger: EpochLedger::new(id.clone(), &lanes.graph, &lanes.datasets, raw.is_some()),
             objects: Objects::new(stores.clone(), objects, id, &lanes.datasets),
             partitions: HashSet::new(),
-            forward: raw_sink.clone().map(Forward::new),
+            forward: raw_sink.clone().map(|sink| Forward::new(sink, raw_retry.clone())),
             encoding: encoding.clone(),
         }
     }

@@ -20,22 +20,38 @@ use checkpoints::{Lease, LeaseStore, NewLease, Position, ShardId, ShardKey, Stor
 use mutations::mutated;
 use tokio::time::Instant;
 
+use crate::retry::RetryPolicy;
 use crate::source::{ShardSource, SourceShard};
+use crate::trouble::{Attempts, Trouble};
+
+/// The waits between two lists of a stream that cannot be listed. It is tried for as long as the worker runs.
+const WAITS: RetryPolicy =
+    RetryPolicy { within: Duration::ZERO, first: Duration::from_millis(250), longest: Duration::from_secs(5) };
 
 /// What is remembered between scans.
 #[derive(Debug, Default)]
 pub(super) struct Discovery {
     /// When the shards of each stream were listed last.
     listed_at: HashMap<StreamName, Instant>,
+    /// The streams that could not be listed the last time.
+    failing: HashMap<StreamName, FailingList>,
     /// Shards that are done, and that their stream did not list the last time.
     unlisted: HashSet<ShardKey>,
     /// Parents that have no row. They were asked for by key after a child's row had been seen.
     absent_parents: HashSet<ShardKey>,
 }
 
+/// A stream that cannot be listed for now.
+#[derive(Debug)]
+struct FailingList {
+    attempts: Attempts,
+    failures: usize,
+    not_before: Instant,
+}
+
 impl Discovery {
     /// Creates rows for shards that need one, and removes those of shards that are done and that their streams have
-    /// forgotten. Returns true if rows were created. Listing one stream takes `timeout` at most.
+    /// forgotten. Returns true if rows were created. Listing all streams takes `timeout` at most.
     pub(super) async fn sync(
         &mut self,
         store: &dyn LeaseStore,
@@ -43,24 +59,27 @@ impl Discovery {
         timeout: Duration,
         leases: &[Lease],
     ) -> Result<bool, StoreError> {
+        let due: Vec<&Arc<dyn ShardSource>> = sources.iter().filter(|source| self.is_due(&***source)).collect();
+        // While this waits, nothing is renewed, and the other workers would take this one for dead. So one time is for all.
+        let lists = due.iter().map(|source| tokio::time::timeout(timeout, source.shards()));
+        let lists = futures::future::join_all(lists).await;
         let mut has_created = false;
-        for source in sources {
+        for (source, listed) in due.into_iter().zip(lists) {
             let stream = source.stream();
-            if self.listed_at.get(stream).is_some_and(|at| at.elapsed() < source.lists_every()) {
-                continue;
-            }
-            // While this waits, nothing is renewed, and the other workers would take this one for dead.
-            let shards = match tokio::time::timeout(timeout, source.shards()).await {
+            let shards = match listed {
                 Ok(Ok(shards)) => shards,
                 Ok(Err(error)) => {
-                    tracing::warn!(%stream, %error, "failed to list shards; retrying");
+                    self.on_failure(stream, &error);
                     continue;
                 }
                 Err(_) => {
-                    tracing::warn!(%stream, "timed out listing shards; retrying");
+                    self.on_failure(stream, &format_args!("no response for {} ms", timeout.as_millis()));
                     continue;
                 }
             };
+            if let Some(mut failing) = self.failing.remove(stream) {
+                failing.attempts.succeeded();
+            }
             self.listed_at.insert(stream.clone(), Instant::now());
             let listed: HashSet<ShardKey> =
                 shards.iter().map(|shard| ShardKey::new(stream.clone(), shard.id.clone())).collect();
@@ -70,6 +89,24 @@ impl Discovery {
             self.remove_forgotten(store, leases, stream, &listed).await?;
         }
         Ok(has_created)
+    }
+
+    fn is_due(&self, source: &dyn ShardSource) -> bool {
+        let stream = source.stream();
+        self.listed_at.get(stream).is_none_or(|at| at.elapsed() >= source.lists_every())
+            && self.failing.get(stream).is_none_or(|failing| Instant::now() >= failing.not_before)
+    }
+
+    /// A stream could not be listed. It is listed again ever less often.
+    fn on_failure(&mut self, stream: &StreamName, problem: &dyn std::fmt::Display) {
+        let failing = self.failing.entry(stream.clone()).or_insert_with(|| FailingList {
+            attempts: Trouble::new(format!("listing the shards of stream {stream}")).attempts(),
+            failures: 0,
+            not_before: Instant::now(),
+        });
+        failing.failures += 1;
+        failing.not_before = Instant::now() + WAITS.wait_after(failing.failures);
+        failing.attempts.failed(problem);
     }
 
     /// Lists the shards of a stream at the next scan: where a shard has ended, others begin.

@@ -10,6 +10,9 @@
 //! - Where requests cost money, beats renew and scan in turn.
 //! - Nobody takes a lease from a live holder. It is asked, commits its epoch, and hands the lease over. Only a holder that
 //!   does not answer for the hand-off time is overruled.
+//! - A shard that this worker could not read is left to the others: this worker takes it again only if nobody else has for a minute,
+//!   and never asks another worker for it. A lease that stays free is taken by whoever notices, whatever the balance: the worker that
+//!   has too little may be the one that cannot read the shard.
 //! - A worker that shuts down wakes its peers (`shutdown`): a counter that this worker did not write makes it scan at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -20,10 +23,12 @@ use checkpoints::{
     Holder, Lease, LeaseOwner, LeaseStore, Renewal, RenewalOutcome, ShardKey, StoreError, ThroughputKbps,
 };
 use futures::StreamExt;
+use mutations::mutated;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::source::ShardSource;
+use crate::trouble::{Attempts, Trouble};
 use crate::worker::leases::balance::{Plan, is_ready, rebalance};
 use crate::worker::leases::discovery::Discovery;
 use crate::worker::leases::peers::Peers;
@@ -34,12 +39,13 @@ use crate::worker::leases::throughput::Throughput;
 const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
 /// The longest time between two beats.
 const BEAT_MAX: Duration = Duration::from_millis(1500);
-/// When a worker takes a shard again that it could not read.
+/// When a worker takes a shard again that it could not read and nobody else has taken: after this time, and this many failover times.
 const RETRY_ABANDONED_AFTER: Duration = Duration::from_secs(60);
-/// How often a lasting failure to renew or scan is logged.
-const LOG_FAILURE_EVERY: Duration = Duration::from_secs(10);
-/// How long renewing or scanning may fail before the worker ends. The other workers took its leases long before.
-const FAILING_MAX: Duration = Duration::from_secs(300);
+const RETRY_ABANDONED_FAILOVERS: u32 = 6;
+/// For how long a worker does not ask for a shard that it could not read.
+const REMEMBER_ABANDONED_FOR: Duration = Duration::from_secs(3600);
+/// After how many failover times a free lease is taken whatever the balance.
+const TAKE_FREE_FAILOVERS: u32 = 2;
 
 /// What the lease manager sends to the coordinator.
 #[derive(Debug)]
@@ -81,6 +87,8 @@ pub(crate) struct LeaseManagerSettings {
     pub(crate) failover: Duration,
     /// When a lease may be taken from an owner that was asked for it.
     pub(crate) hand_off: Duration,
+    /// How long renewing or scanning may fail before the worker ends. The other workers took its leases long before.
+    pub(crate) failing_max: Duration,
     pub(crate) throughput: Arc<Throughput>,
     pub(crate) coordinator: mpsc::UnboundedSender<LeaseEvent>,
 }
@@ -104,10 +112,12 @@ pub(crate) struct LeaseManager {
     last_request_at: Option<Instant>,
     /// Leases of shards that could not be read, and when they were released.
     abandoned: HashMap<ShardKey, Instant>,
+    /// Leases that nobody held in the last scan, and since when.
+    free_since: HashMap<ShardKey, Instant>,
     discovery: Discovery,
     peers: Peers,
     failing_since: Option<Instant>,
-    failure_logged_at: Option<Instant>,
+    attempts: Attempts,
 }
 
 impl LeaseManager {
@@ -120,10 +130,11 @@ impl LeaseManager {
             requested_from_others: HashMap::new(),
             last_request_at: None,
             abandoned: HashMap::new(),
+            free_since: HashMap::new(),
             discovery: Discovery::default(),
             peers: Peers::default(),
             failing_since: None,
-            failure_logged_at: None,
+            attempts: Trouble::new("renewing or listing leases").attempts(),
         }
     }
 
@@ -186,18 +197,14 @@ impl LeaseManager {
         };
         match result {
             Ok(()) => {
-                (self.failing_since, self.failure_logged_at) = (None, None);
+                self.failing_since = None;
+                self.attempts.succeeded();
                 true
             }
-            Err(error) if error.is_retryable() && !self.has_failed_too_long() => {
+            Err(error) if error.is_retryable() && !self.has_failed_too_long() && !mutated!(DropLeasesInAnOutage) => {
                 // Others may take the leases meanwhile. Every commit is conditional on holding them.
-                let since = *self.failing_since.get_or_insert_with(Instant::now);
-                // There are several beats a second.
-                if self.failure_logged_at.is_none_or(|at| at.elapsed() >= LOG_FAILURE_EVERY) {
-                    self.failure_logged_at = Some(Instant::now());
-                    let failing_s = since.elapsed().as_secs();
-                    tracing::warn!(%error, failing_s, "failed to renew or list leases; retrying");
-                }
+                self.failing_since.get_or_insert_with(Instant::now);
+                self.attempts.failed(&error);
                 true
             }
             Err(error) => {
@@ -208,7 +215,7 @@ impl LeaseManager {
     }
 
     fn has_failed_too_long(&self) -> bool {
-        self.failing_since.is_some_and(|since| since.elapsed() >= FAILING_MAX)
+        self.failing_since.is_some_and(|since| since.elapsed() >= self.settings.failing_max)
     }
 
     /// Reads the whole table, and does what follows from it: creates rows, finds gains and losses, takes and requests leases.
@@ -310,14 +317,14 @@ impl LeaseManager {
         dead: &HashSet<LeaseOwner>,
     ) -> Result<Vec<Lease>, StoreError> {
         let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
-        self.abandoned.retain(|_, at| at.elapsed() < RETRY_ABANDONED_AFTER);
-        // If nobody else takes an abandoned shard meanwhile, this worker tries it again.
-        let is_abandoned = |lease: &Lease| self.abandoned.contains_key(&lease.key) && !self.is_mine(lease);
+        self.abandoned.retain(|_, at| at.elapsed() < REMEMBER_ABANDONED_FOR);
         let active: Vec<&Lease> =
-            leases.iter().filter(|lease| is_ready(lease, &by_key) && !is_abandoned(lease)).collect();
+            leases.iter().filter(|lease| is_ready(lease, &by_key) && !self.is_left_to_others(lease, dead)).collect();
         let Plan { mut take, ask } = rebalance(&self.settings.me, &active, dead);
+        self.free_since.retain(|key, _| by_key.get(key).is_some_and(|lease| lease.holder == Holder::Nobody));
         for lease in &active {
-            if self.is_overdue(lease) && !take.contains(&lease.key) {
+            let is_left = self.is_free_for_long(lease) || self.is_overdue(lease);
+            if is_left && !take.contains(&lease.key) {
                 take.push(lease.key.clone());
             }
             // It was handed over to this worker, or taken by a request whose reply was lost.
@@ -332,6 +339,23 @@ impl LeaseManager {
         }
         let mut taken: HashMap<ShardKey, Lease> = taken.into_iter().map(|lease| (lease.key.clone(), lease)).collect();
         Ok(leases.into_iter().map(|lease| taken.remove(&lease.key).unwrap_or(lease)).collect())
+    }
+
+    /// Whether this worker could not read the shard, and others are to try first: while one of them holds it, or for a while.
+    fn is_left_to_others(&self, lease: &Lease, dead: &HashSet<LeaseOwner>) -> bool {
+        let Some(at) = self.abandoned.get(&lease.key).filter(|_| !self.is_mine(lease)) else { return false };
+        let rest = RETRY_ABANDONED_AFTER.max(self.settings.failover * RETRY_ABANDONED_FAILOVERS);
+        let is_held = lease.holder.committer().is_some_and(|owner| !dead.contains(owner));
+        is_held || at.elapsed() < rest
+    }
+
+    /// Whether nobody has taken the lease for so long that the balance does not count.
+    fn is_free_for_long(&mut self, lease: &Lease) -> bool {
+        if lease.holder != Holder::Nobody {
+            return false;
+        }
+        let since = self.free_since.entry(lease.key.clone()).or_insert_with(Instant::now);
+        since.elapsed() >= self.settings.failover * TAKE_FREE_FAILOVERS
     }
 
     /// Takes leases, several at once. Returns those that this worker holds now.

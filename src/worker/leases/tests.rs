@@ -71,6 +71,7 @@ fn settings(
 ) -> (LeaseManagerSettings, mpsc::UnboundedReceiver<LeaseEvent>) {
     let (coordinator, events) = mpsc::unbounded_channel();
     let settings = LeaseManagerSettings {
+        failing_max: Duration::from_secs(300),
         me: LeaseOwner::from_random([number; 16]),
         store: Arc::new(store.clone()),
         sources: vec![Arc::clone(source) as Arc<dyn ShardSource>],

@@ -10,6 +10,7 @@
 mod audit;
 mod cloud;
 mod lake;
+mod outages;
 mod permissions;
 mod records;
 

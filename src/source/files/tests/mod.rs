@@ -60,6 +60,7 @@ enum Got {
 async fn next(reader: &mut dyn ShardReader, bytes: usize) -> Got {
     match reader.read(bytes, Vec::new()).await.unwrap() {
         Read::AtTip => Got::AtTip,
+        Read::Empty { .. } | Read::Failed { .. } => panic!("files have no such reads"),
         Read::End { .. } => Got::End,
         Read::Chunk { chunk, through, .. } => {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -39,6 +39,7 @@ fn config(start: Start, decode: Decode) -> KinesisConfig {
         documents: Documents::ONE,
         decode,
         limits: Limits::default(),
+        retry_within: Duration::from_secs(300),
         clock: Arc::new(Now),
     }
 }
@@ -74,20 +75,22 @@ struct Observed {
     through: Option<Position>,
     /// The children, if it reached the end; `None` at the tip.
     end: Option<Vec<String>>,
-    empty_chunks: usize,
+    /// Reads without records: of a failed call, or before the tip.
+    empty: usize,
 }
 
 impl Observed {
     fn add(&mut self, read: Read) -> bool {
         match read {
             Read::AtTip => return false,
+            Read::Empty { .. } | Read::Failed { .. } => self.empty += 1,
             Read::End { children } => {
                 self.end = Some(children.iter().map(ToString::to_string).collect());
                 return false;
             }
             Read::Chunk { chunk, through, .. } => {
                 let Framing::Records(frames) = chunk.framing() else { panic!("records of Kinesis have frames") };
-                self.empty_chunks += usize::from(frames.is_empty());
+                self.empty += usize::from(frames.is_empty());
                 for frame in frames {
                     let bytes = &chunk.bytes()[frame.bytes.start as usize..frame.bytes.end as usize];
                     let text = String::from_utf8_lossy(bytes);

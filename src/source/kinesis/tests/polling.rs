@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::source::Behind;
 use crate::source::kinesis::kpl::tests::aggregate;
+use crate::source::kinesis::polling::is_nearer;
 
 fn texts(sequences: impl IntoIterator<Item = u64>) -> Vec<String> {
     sequences.into_iter().map(|sequence| format!("{sequence}:0=r{sequence}")).collect()
@@ -41,7 +42,7 @@ async fn both_decoders_return_the_same() {
     assert_eq!(message[0], message[1]);
     assert_eq!(message[0].records[..4], ["1:0={}", "2:0=", "3:0=one", "3:1=two"]);
     assert!(message[0].records[4].ends_with(" BrokenAggregate") && message[0].records[34].ends_with("x TooLarge"));
-    assert_eq!((message[0].records.len(), message[0].empty_chunks), (35, 1));
+    assert_eq!((message[0].records.len(), message[0].empty), (35, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,23 +99,46 @@ async fn temporary_failures_lose_and_repeat_no_record() {
                 }
             }
             assert_eq!((message.records, message.through), (texts(1..=250), Some(at(250, 0))), "{code} after {skip}");
-            assert_eq!(message.empty_chunks, 1, "{code} after {skip}");
+            assert_eq!(message.empty, 1, "{code} after {skip}");
         }
     }
 }
 
+/// Whatever fails, and however often: the reader says so, waits longer each time, and reads on when it can. Only its task gives up.
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_lasts_for_minutes_becomes_a_retryable_error() {
-    for (code, least_s, most_s) in [("ProvisionedThroughputExceededException", 290, 330), ("InternalFailure", 1, 10)] {
+async fn a_failure_that_lasts_is_a_failed_read_each_time_and_requested_ever_less_often() {
+    for (operation, code, is_expected_normal) in [
+        ("GetRecords", "ProvisionedThroughputExceededException", true),
+        ("GetRecords", "ExpiredIteratorException", true),
+        ("GetRecords", "InternalFailure", false),
+        ("GetRecords", "ExpiredTokenException", false),
+        ("GetShardIterator", "InternalFailure", false),
+        ("GetShardIterator", "ProvisionedThroughputExceededException", true),
+    ] {
         let fake = Fake::new(vec![open_shard("a", [1])]);
         let source = source(&fake).await;
-        (0..200).for_each(|_| fake.fail("GetRecords", code));
+        let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
+        (0..40).for_each(|_| fake.fail(operation, code));
         let begun = tokio::time::Instant::now();
-        let message = read_shard(&source, "a", &Position::Beginning).await.unwrap_err();
-        assert!(matches!(&message, SourceError::Unavailable { problem, .. } if problem.contains(code)), "{message}");
-        let took = begun.elapsed().as_secs();
-        assert!((least_s..most_s).contains(&took), "{code}: {took} s");
+        for _ in 0..40 {
+            reader.ready(Duration::ZERO).await;
+            match reader.read(100, Vec::new()).await.unwrap() {
+                Read::Failed { error: SourceError::Unavailable { problem, .. }, is_normal } => {
+                    assert!(problem.contains(code) && is_normal == is_expected_normal, "{problem}");
+                }
+                other => panic!("{code}: {other:?}"),
+            }
+        }
+        assert!(begun.elapsed() > Duration::from_secs(200), "{code}: {:?}", begun.elapsed());
+        assert_eq!(read_all(&mut *reader).await.unwrap().records, texts([1]), "{code}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_without_records_is_progress_only_if_it_is_nearer_to_the_tip_than_any_before() {
+    let mut least = None;
+    let nearer: Vec<bool> = [500, 400, 400, 450, 300].into_iter().map(|behind| is_nearer(&mut least, behind)).collect();
+    assert_eq!(nearer, [true, true, false, false, true]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,8 +150,11 @@ async fn the_error_of_a_damaged_response_does_not_contain_its_records() {
         for decode in [Decode::Fast, Decode::Stock] {
             let config = config(Start::TrimHorizon, decode);
             let source = KinesisSource::open(fake.client(), config, Arc::new(MemoryStore::new())).await.unwrap();
-            (0..50).for_each(|_| fake.fail("GetRecords", &body));
-            let message = read_shard(&source, "a", &Position::Beginning).await.unwrap_err();
+            // The SDK decodes what the scan does not recognize.
+            (0..2).for_each(|_| fake.fail("GetRecords", &body));
+            let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
+            let read = reader.read(100, Vec::new()).await.unwrap();
+            let Read::Failed { error: message, .. } = read else { panic!("{read:?}") };
             assert!(matches!(message, SourceError::Unavailable { .. }), "{message}");
             let shown = format!("{message} {message:?}");
             assert!(!shown.contains(&secret[..6]) && !shown.contains("secret"), "{shown}");
@@ -174,7 +201,7 @@ async fn empty_responses_before_the_tip_are_skipped() {
     let source = source(&fake).await;
     let begun = tokio::time::Instant::now();
     let message = read_shard(&source, "a", &Position::Beginning).await.unwrap();
-    assert_eq!((message.records, message.through, message.empty_chunks), (texts([7]), Some(at(7, 0)), 2));
+    assert_eq!((message.records, message.through, message.empty), (texts([7]), Some(at(7, 0)), 2));
     assert!(begun.elapsed() >= Duration::from_millis(600), "five reads a second at most");
     // Closed, with only empty responses after the position.
     fake.with(|state| state.shards[0].closed = Some(vec!["b".to_owned(), "c".to_owned()]));

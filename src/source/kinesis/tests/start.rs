@@ -23,7 +23,7 @@ async fn settled(
     start: Start,
 ) -> Result<Position, SourceError> {
     let clock: SharedClock = Arc::new(At(now));
-    settle(lake, &clock, &StreamName::new("orders").unwrap(), identity, start).await
+    settle(lake, &clock, &StreamName::new("orders").unwrap(), identity, start, RetryPolicy::CALL).await
 }
 
 #[tokio::test]

@@ -311,6 +311,7 @@ impl Environment for Cloud {
                 documents: Documents::MANY,
                 decode: Decode::Fast,
                 limits: Limits::default(),
+                retry_within: network.retry().within,
                 clock: Arc::clone(&clock),
             };
             let source = KinesisSource::open(aws.kinesis(), config, Arc::clone(&lake)).await;
@@ -320,7 +321,7 @@ impl Environment for Cloud {
         }
         let ids = ids(&self.streams, named);
         let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.map_err(|error| error.to_string())?;
-        let stores = Stores::new(lake, Arc::new(leases), RetryPolicy::default());
+        let stores = Stores::new(lake, Arc::new(leases), network.retry());
         Ok(Connected { sources, stores })
     }
 

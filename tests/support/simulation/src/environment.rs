@@ -139,7 +139,7 @@ impl Environment for InMemory {
         let stores = Stores::new(
             Arc::new(NetworkedLake { network: Arc::clone(network), store: self.lake.clone() }),
             Arc::new(NetworkedLeases { network: Arc::clone(network), store: self.leases.clone(), torn: self.torn }),
-            RetryPolicy::default(),
+            network.retry(),
         );
         Ok(Connected { sources, stores })
     }

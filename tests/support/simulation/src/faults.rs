@@ -109,6 +109,16 @@ kinds! {
     Swept,
     /// the lake is audited while workers run
     Audited,
+    /// a worker can't reach the lake for seconds, minutes or an hour, and must go on afterwards
+    LakeOut,
+    /// a worker can't reach the lease store for seconds, minutes or an hour, and must go on afterwards
+    LeasesOut,
+    /// a worker can't reach the stream for seconds, minutes or an hour, and must go on afterwards
+    StreamOut,
+    /// a service takes requests for that time and never answers
+    BlackHole,
+    /// one worker can't read a shard that others can, though its reads seem to succeed
+    ShardStuck,
     /// a worker has hardly any memory
     LittleMemory,
 }

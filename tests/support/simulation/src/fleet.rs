@@ -4,6 +4,7 @@
 //! faults there are and at which rate. Then the faults stop, and everything must be visible in bounded time. Does not own: what
 //! a violation is while the fleet runs (`auditor`), what happens to single requests (`network`).
 
+mod outages;
 mod workers;
 
 use std::sync::atomic::Ordering;
@@ -80,7 +81,13 @@ struct Fleet {
     rng: Rng,
     /// Draws when leases return, in fleets in which they do.
     returns: Option<Rng>,
+    /// Draws the outages at the end, in fleets that have them.
+    outages: Option<Rng>,
     environment: Arc<dyn Environment>,
+    /// Whether the environment is one of models of AWS.
+    in_cloud: bool,
+    /// How long workers wait for a service.
+    retry_within: Duration,
     auditor: Arc<Auditor>,
     shared: Arc<Shared>,
     raw: bool,
@@ -106,6 +113,7 @@ pub async fn run(seed: u64, last: &LastTrace) -> Result<Summary, String> {
     let mut fleet = Fleet::new(seed, last).await;
     fleet.disturbed().await?;
     fleet.recovered().await?;
+    fleet.outages().await?;
     fleet.finish().await
 }
 
@@ -148,10 +156,15 @@ impl Fleet {
         let kinds = if explosion { 400 } else { 3 };
         // An independent generator, so that these returns do not change what else a seed does.
         let mut returns = Rng::new(!seed);
+        let mut outages = Rng::new(seed ^ 0x0117_a6e5);
+        let retry_within = Duration::from_secs(outages.one_of(&[20, 20, 300]));
         Fleet {
             begun,
             returns: returns.chance(400).then_some(returns),
+            outages: outages.chance(400).then_some(outages),
             environment,
+            in_cloud,
+            retry_within,
             auditor,
             shared,
             raw,

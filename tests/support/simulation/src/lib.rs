@@ -5,14 +5,15 @@
 //! - the environment: in memory, or models of AWS under the real SDK;
 //! - how many shards and workers there are, what is put when, and where shards split and merge;
 //! - which requests are lost before or after their effect, throttled, late, or never answered;
-//! - which workers are killed or paused, and when.
+//! - which workers are killed or paused, and when;
+//! - whether a service is away for seconds, minutes or an hour at the end, or a shard cannot be read by one worker.
 //!
 //! The auditor checks the lake and the lease table after every effect on either. Then the faults stop, one more worker starts,
 //! and everything must be visible in bounded time.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `fleet` | a run: what happens when |
+//! | `fleet` | a run: what happens when; `outages` has what happens at its end |
 //! | `environment`, `cloud` | the two environments |
 //! | `stream`, `in_memory` | the stream, the lake and the leases of the environment in memory |
 //! | `network` | what happens to a worker's requests |

@@ -3,7 +3,7 @@
 //! Owns:
 //!
 //! - what happens to a request: it takes time, is lost before or after its effect, takes effect long after it timed out, is
-//!   throttled, refused, or never answered;
+//!   throttled, refused, or never answered; for a moment, or for as long as an outage lasts;
 //! - whether the worker runs: a killed worker does nothing any more, and a paused one neither sends nor receives until it
 //!   resumes.
 //!
@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use checkpoints::ShardId;
+use shardlake::retry::RetryPolicy;
 use tokio::time::Instant;
 
 use crate::faults::{FaultKind, Tally};
@@ -37,6 +39,11 @@ impl Service {
 
     fn partitioned(self) -> FaultKind {
         [FaultKind::LakePartitioned, FaultKind::LeasesPartitioned, FaultKind::StreamPartitioned][self as usize]
+    }
+
+    /// The outage of the service.
+    pub fn out(self) -> FaultKind {
+        [FaultKind::LakeOut, FaultKind::LeasesOut, FaultKind::StreamOut][self as usize]
     }
 
     fn throttled(self) -> FaultKind {
@@ -159,6 +166,8 @@ pub struct Network {
     shared: Arc<Shared>,
     /// Whether this worker runs a later version than the others.
     pub later_version: bool,
+    /// How long the worker waits for a service.
+    pub retry_within: Duration,
 }
 
 #[derive(Debug)]
@@ -169,6 +178,9 @@ struct State {
     paused_until: Option<Instant>,
     partitioned_until: [Option<Instant>; 3],
     refused_until: [Option<Instant>; 3],
+    swallowed_until: [Option<Instant>; 3],
+    /// A shard that the worker cannot read.
+    stuck: Option<ShardId>,
     crash_point: Option<CrashPoint>,
     clock_ms: i64,
 }
@@ -190,6 +202,7 @@ impl Network {
         rates: Rates,
         clock_ms: i64,
         later_version: bool,
+        retry_within: Duration,
         shared: Arc<Shared>,
     ) -> Arc<Self> {
         let state = State {
@@ -199,10 +212,12 @@ impl Network {
             paused_until: None,
             partitioned_until: [None; 3],
             refused_until: [None; 3],
+            swallowed_until: [None; 3],
+            stuck: None,
             crash_point: None,
             clock_ms,
         };
-        Arc::new(Network { worker, state: Mutex::new(state), shared, later_version })
+        Arc::new(Network { worker, state: Mutex::new(state), shared, later_version, retry_within })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -243,6 +258,26 @@ impl Network {
     /// Makes a service refuse everything for some time.
     pub fn refuse(&self, service: Service, time: Duration) {
         self.state().refused_until[service as usize] = Some(Instant::now() + time);
+    }
+
+    /// Makes a service take requests for some time and never answer them.
+    pub fn swallow(&self, service: Service, time: Duration) {
+        self.state().swallowed_until[service as usize] = Some(Instant::now() + time);
+    }
+
+    /// Makes a shard unreadable for this worker, for ever.
+    pub fn stick(&self, shard: ShardId) {
+        self.state().stuck = Some(shard);
+    }
+
+    /// Whether the worker cannot read this shard.
+    pub fn is_stuck(&self, shard: &ShardId) -> bool {
+        self.state().stuck.as_ref() == Some(shard)
+    }
+
+    /// How the worker's calls are repeated.
+    pub fn retry(&self) -> RetryPolicy {
+        RetryPolicy::within(self.retry_within)
     }
 
     /// Moves the worker's clock.
@@ -403,6 +438,9 @@ impl Network {
         }
         if state.partitioned_until[service as usize].is_some_and(|until| until > now) {
             return Fate::LostBefore;
+        }
+        if state.swallowed_until[service as usize].is_some_and(|until| until > now) {
+            return Fate::Hangs;
         }
         let Rates { lost, late, throttled, hung, .. } = state.rates;
         let drawn = state.rng.below(1000);

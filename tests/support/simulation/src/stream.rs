@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
 use pipeline::chunk::{Chunk, Frame, Framing};
+use shardlake::retry::RetryPolicy;
 use shardlake::source::{Behind, Read, ShardReader, ShardSource, SourceError, SourceShard};
 use tokio::time::Instant;
 
@@ -172,6 +173,10 @@ impl ShardSource for NetworkedStream {
         &self.stream.name
     }
 
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::shard(self.network.retry_within)
+    }
+
     async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
         let stream = self.stream.clone();
         let listed = self.network.send(Service::Stream, "ListShards", "", async move { stream.list() }).await;
@@ -181,7 +186,8 @@ impl ShardSource for NetworkedStream {
     async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
         let found = self.stream.find(shard).ok_or_else(|| source_error(shard, NetworkError::Refused))?;
         let next = found.read_through(after);
-        Ok(Box::new(SimReader { source: self.clone(), shard: shard.clone(), next, after: after.clone(), reads: 0 }))
+        let (source, shard, after) = (self.clone(), shard.clone(), after.clone());
+        Ok(Box::new(SimReader { source, shard, next, after, reads: 0, has_failed: false }))
     }
 
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {
@@ -202,10 +208,16 @@ struct SimReader {
     next: usize,
     after: Position,
     reads: u64,
+    /// Whether the last read failed, so that the next one waits.
+    has_failed: bool,
 }
 
 #[async_trait]
 impl ShardReader for SimReader {
+    async fn ready(&mut self, idle: Duration) {
+        tokio::time::sleep(if self.has_failed { Duration::from_secs(1) } else { idle }).await;
+    }
+
     async fn read(&mut self, bytes: usize, mut buffer: Vec<u8>) -> Result<Read, SourceError> {
         let (stream, id) = (self.source.stream.clone(), self.shard.clone());
         let found = async move { stream.find(&id) };
@@ -214,7 +226,12 @@ impl ShardReader for SimReader {
         self.reads += 1;
         let visible = shard.visible();
         let stream: Arc<str> = self.source.stream.name.as_str().into();
-        if self.next < visible && self.reads.is_multiple_of(7) {
+        self.has_failed = self.source.network.is_stuck(&self.shard);
+        if self.has_failed && self.reads.is_multiple_of(2) {
+            return Ok(Read::Failed { error: source_error(&self.shard, NetworkError::Lost), is_normal: false });
+        }
+        // A read without records that stands for a failure.
+        if self.has_failed || self.next < visible && self.reads.is_multiple_of(7) {
             // No records for now, although there are more.
             self.source.network.tally().note(FaultKind::EmptyAnswer);
             let chunk = Chunk::new(stream, shard.id.as_str().into(), 0, Vec::new(), Framing::Records(Vec::new()));

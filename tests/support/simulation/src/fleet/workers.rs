@@ -14,7 +14,7 @@ use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::log::RollUpConfig;
-use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, StopConfig, WorkerSettings};
+use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings};
 use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -67,7 +67,8 @@ impl Fleet {
             self.shared.tally.note(FaultKind::ClockSkewed);
             clock_ms = i64::try_from(self.rng.below(240_000)).unwrap_or(0) - SKEW_MS;
         }
-        Network::new(worker, self.rng.fork(), rates, clock_ms, later_version, Arc::clone(&self.shared))
+        let (rng, shared) = (self.rng.fork(), Arc::clone(&self.shared));
+        Network::new(worker, rng, rates, clock_ms, later_version, self.retry_within, shared)
     }
 
     pub(super) fn clock(&self, network: &Arc<Network>) -> SharedClock {
@@ -93,6 +94,11 @@ impl Fleet {
     }
 
     pub(super) fn start(&mut self, rates: Rates) {
+        self.start_for(rates, None);
+    }
+
+    /// Starts a worker that ends, or does not end, when it has caught up. None: one or the other.
+    pub(super) fn start_for(&mut self, rates: Rates, until_caught_up: Option<bool>) {
         self.started += 1;
         let tally = Arc::clone(&self.shared.tally);
         let (later, changed, little) = (self.rng.chance(100), self.rng.chance(150), self.rng.chance(250));
@@ -131,7 +137,8 @@ impl Fleet {
         let memory = if little { 128 << 10 } else { 64 << 20 };
         let file_bytes = self.rng.one_of(&[1_000, 1 << 20]);
         let epoch_interval = Duration::from_millis(200 + self.rng.below(2_000));
-        let until_caught_up = self.rng.chance(500);
+        let drawn = self.rng.chance(500);
+        let (until_caught_up, retry_within) = (until_caught_up.unwrap_or(drawn), self.retry_within);
         // With little time to stop, a commit is cut off where it is.
         let stop_within = Duration::from_secs(self.rng.one_of(&[1, 25]));
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
@@ -147,6 +154,7 @@ impl Fleet {
                 leases: LeaseConfig { failover: FAILOVER, hand_off: Duration::from_secs(8) },
                 limits: Limits { memory, threads, open_objects: 16, ..Limits::default() },
                 stop: StopConfig { within: stop_within },
+                retry: RetryConfig { within: retry_within },
             };
             let config = WorkerConfig {
                 me: its_name.clone(),
