@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use pipeline::anonymize::PseudonymKey;
 
-use crate::aws::Aws;
+use crate::aws::{Access, Aws, arn};
 use crate::clock::random_bytes;
 use crate::config::KeySource;
 use crate::setup::OpenError;
@@ -63,6 +63,7 @@ fn key_of(bytes: &[u8]) -> Result<PseudonymKey, String> {
 
 async fn read_secret(id: &str, aws: &Aws) -> Result<Vec<u8>, OpenError> {
     let failed = |problem: String| OpenError::Key(format!("the secret {id}: {problem}"));
+    let aws = aws.reach(&Access::default(), arn::region(id)).await.map_err(|error| failed(error.problem))?;
     let secret = aws.secrets().get_secret_value().secret_id(id).send().await.map_err(|error| {
         failed(match error.code() {
             Some("AccessDeniedException") => {
