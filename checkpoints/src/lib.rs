@@ -112,7 +112,7 @@ pub mod fuzzing;
 pub use crate::aws::{EXPIRED_CODES, MissingSetting, answer_may_pass, may_pass, missing_setting};
 pub use crate::decide_once::{Decided, LeaseStoreExt};
 pub use crate::decision::{Decision, InvalidDecision, Refusal, RefusalReason, Verdict};
-pub use crate::dynamodb::{DynamoStore, StreamIds};
+pub use crate::dynamodb::{DynamoStore, StreamIds, TableOptions};
 pub use crate::error::{StoreError, error_chain};
 pub use crate::lease::{HashRange, Holder, Lease, LeaseOwner, ManifestName, NewLease, Pending, ThroughputKbps};
 pub use crate::memory::MemoryStore;

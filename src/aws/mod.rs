@@ -1,14 +1,19 @@
 //! AWS: one configuration for all clients.
 //!
-//! Owns: how clients are made (the SDK's own settings and credentials, one HTTP stack, a time limit for each attempt), counting
-//! the requests that go out, and what a trial of a permission shows (`permissions`). Does not own: which requests are sent
+//! Owns: how clients are made: the SDK's own settings and credentials, one HTTP stack (`http`), a time limit for each attempt. Also
+//! what is different for one resource (`access`), the count of requests that go out, and what a trial of a permission shows
+//! (`permissions`). Does not own: which requests are sent
 //! (`lake`, `source`, the checkpoints crate), or how long a failed call is retried (`retry`). The SDK itself retries a failed
 //! attempt twice, with its own backoff; after that the caller decides.
 //!
 //! Nothing here overrides a setting of the SDK: `AWS_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3` and so
-//! on mean what AWS says they mean.
+//! on mean what AWS says they mean. The configuration may say otherwise for one resource (`access`).
 
+pub(crate) mod access;
+pub(crate) mod arn;
+mod http;
 pub mod permissions;
+pub(crate) mod tags;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +21,19 @@ use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextRef;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
+use aws_types::service_config::ServiceConfigKey;
+
+use crate::aws::access::Roles;
+use crate::aws::http::AwsHttp;
+
+pub use access::{Access, AccessError};
+pub use arn::ResourceName;
 
 /// Longest attempt of a small request.
 const SMALL_ATTEMPT: Duration = Duration::from_secs(10);
@@ -37,21 +48,28 @@ const SLOWEST: u64 = 256 << 10;
 #[derive(Debug, Clone)]
 pub struct Aws {
     config: SdkConfig,
+    /// The endpoint that the configuration names for a resource.
+    endpoint: Option<String>,
+    roles: Roles,
     requests: RequestCounter,
 }
 
 impl Aws {
-    /// Reads the SDK's settings from the environment and the shared configuration files. Asks no service.
-    pub async fn load() -> Self {
-        let http =
-            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-        let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
-        Self::with(config)
+    /// Reads the SDK's settings from the environment and the shared configuration files. Asks no service, except the instance for
+    /// its region if no other setting says it.
+    ///
+    /// # Errors
+    /// A sentence for the user: the proxy or the certificates that the environment names cannot be used.
+    pub async fn load() -> Result<Self, String> {
+        let http = AwsHttp::from_env()?;
+        let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone()).load().await;
+        http.trust_by(&config)?;
+        Ok(Self::with(config))
     }
 
     /// Clients of these settings, whatever the environment says.
     pub fn with(config: SdkConfig) -> Self {
-        Aws { config, requests: RequestCounter::default() }
+        Aws { config, endpoint: None, roles: Roles::default(), requests: RequestCounter::default() }
     }
 
     /// The settings that an earlier step read because the configuration names something of AWS.
@@ -78,28 +96,43 @@ impl Aws {
 
     /// A client of Kinesis.
     pub fn kinesis(&self) -> aws_sdk_kinesis::Client {
-        let config = aws_sdk_kinesis::config::Builder::from(&self.config)
+        let mut config = aws_sdk_kinesis::config::Builder::from(&self.config)
             .timeout_config(Self::attempt(SMALL_ATTEMPT))
             .interceptor(self.requests.clone());
+        if let Some(endpoint) = &self.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
         aws_sdk_kinesis::Client::from_conf(config.build())
     }
 
     /// A client of DynamoDB.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        let config = aws_sdk_dynamodb::config::Builder::from(&self.config)
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config)
             .timeout_config(Self::attempt(LEASE_ATTEMPT))
             .interceptor(self.requests.clone());
+        if let Some(endpoint) = &self.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
     /// A client of S3. If an endpoint is set, it is not AWS: the bucket is then in the path and not in the host name.
     pub fn s3(&self) -> aws_sdk_s3::Client {
-        let config = aws_sdk_s3::config::Builder::from(&self.config)
+        let mut config = aws_sdk_s3::config::Builder::from(&self.config)
             .timeout_config(Self::attempt(SMALL_ATTEMPT))
             .interceptor(self.requests.clone());
-        let own_endpoint = self.config.endpoint_url().is_some()
-            || ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"].iter().any(|name| std::env::var_os(name).is_some());
-        aws_sdk_s3::Client::from_conf(config.force_path_style(own_endpoint).build())
+        if let Some(endpoint) = &self.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        aws_sdk_s3::Client::from_conf(config.force_path_style(self.has_endpoint_of_s3()).build())
+    }
+
+    /// Whether an endpoint of S3 is set: by the configuration, the environment, or the profile and its `services` section.
+    fn has_endpoint_of_s3(&self) -> bool {
+        let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+        let of_service =
+            self.config.service_config().zip(key.ok()).and_then(|(settings, key)| settings.load_config(key));
+        self.endpoint.is_some() || self.config.endpoint_url().is_some() || of_service.is_some()
     }
 
     /// A client of Data Firehose.

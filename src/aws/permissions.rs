@@ -32,8 +32,8 @@ pub struct Permission {
 pub enum Found {
     /// It is allowed.
     Allowed,
-    /// The account refuses it.
-    Denied,
+    /// The account refuses it, and what may be done about it beside allowing the action.
+    Denied(Option<&'static str>),
     /// The resource does not exist.
     Absent(&'static str),
     /// The trial failed for another reason.
@@ -43,7 +43,7 @@ pub enum Found {
 impl Found {
     /// Whether a worker would fail.
     pub fn is_fault(&self) -> bool {
-        matches!(self, Found::Denied | Found::Failed(_))
+        matches!(self, Found::Denied(_) | Found::Failed(_))
     }
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Found::Allowed => f.write_str("allowed"),
-            Found::Denied => f.write_str("DENIED"),
+            Found::Denied(_) => f.write_str("DENIED"),
             Found::Absent(what) => write!(f, "not there yet: {what}"),
             Found::Failed(problem) => write!(f, "not known: {problem}"),
         }
@@ -90,6 +90,23 @@ impl Trials {
         self.0.push(Tried { action, resource: resource.to_owned(), found });
     }
 
+    /// Notes what another trial found.
+    pub fn add(&mut self, action: &'static str, resource: &str, found: Found) {
+        self.0.push(Tried { action, resource: resource.to_owned(), found });
+    }
+
+    /// Notes why an action could not be tried.
+    pub fn fail(&mut self, action: &'static str, resource: &str, problem: String) {
+        self.add(action, resource, Found::Failed(problem));
+    }
+
+    /// What may be done if the last trial was denied, beside allowing the action.
+    pub fn advise_if_denied(&mut self, advice: &'static str) {
+        if let Some(Tried { found: Found::Denied(kept), .. }) = self.0.last_mut() {
+            *kept = Some(advice);
+        }
+    }
+
     /// Whether the resource of the last trial exists.
     pub fn last_exists(&self) -> bool {
         self.0.last().is_some_and(|tried| !matches!(tried.found, Found::Absent(_)))
@@ -120,7 +137,7 @@ where
     }
     let denied = ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "Forbidden"];
     if denied.contains(&code.as_str()) || (code.is_empty() && status == Some(403)) {
-        return Found::Denied;
+        return Found::Denied(None);
     }
     let mut problem = error_chain(&error);
     problem.truncate(problem.char_indices().nth(PROBLEM_MAX).map_or(problem.len(), |(at, _)| at));

@@ -31,7 +31,7 @@ pub(crate) async fn checkpoints(args: &CheckpointsArgs, json: bool) -> anyhow::R
     };
     let name = name.map(CheckpointName::new).transpose().map_err(|error| Usage(error.to_string()))?;
     let config = load(&lake_args.overrides())?;
-    let aws = load_aws(&config).await;
+    let aws = load_aws(&config).await?;
     let lake = Retrying::new(open_existing_lake(&config, aws.as_ref()).await?, RetryPolicy::default());
     match (&args.command, name) {
         (CheckpointsCommand::Save { .. }, Some(name)) => save(&config, aws.as_ref(), &lake, name).await,

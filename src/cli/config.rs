@@ -28,7 +28,7 @@ pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<Exit
     };
     let config = load(&Overrides { sources: source.clone(), run: true, ..lake.overrides() })?;
     let text = config.effective();
-    let aws = if *offline { None } else { load_aws(&config).await };
+    let aws = if *offline { None } else { load_aws(&config).await? };
     let tried = match &aws {
         Some(aws) => try_all(&config, aws).await,
         None => Vec::new(),
@@ -61,7 +61,8 @@ pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<Exit
     for tried in tried.iter().filter(|tried| tried.found.is_fault()) {
         let (action, on) = (tried.action, &tried.resource);
         match &tried.found {
-            Found::Denied => eprintln!("shardlake: the worker needs {action} on {on}"),
+            Found::Denied(None) => eprintln!("shardlake: the worker needs {action} on {on}"),
+            Found::Denied(Some(advice)) => eprintln!("shardlake: the worker needs {action} on {on}; {advice}"),
             other => eprintln!("shardlake: {action} on {on}: {other}"),
         }
     }

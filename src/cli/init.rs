@@ -15,7 +15,7 @@ use crate::setup::{create_missing, load_aws};
 
 pub(crate) async fn init(args: &InitArgs, json: bool) -> anyhow::Result<ExitCode> {
     let config = load(&Overrides { sources: args.source.clone(), ..args.lake.overrides() })?;
-    let done: Vec<(String, &'static str)> = match load_aws(&config).await {
+    let done: Vec<(String, &'static str)> = match load_aws(&config).await? {
         None => vec![(config.lake.to_string(), "nothing to make: a run makes its folder and its database")],
         Some(aws) => {
             let how = |created| match created {

@@ -67,7 +67,7 @@ pub(crate) async fn leases(args: &LeasesArgs, json: bool) -> anyhow::Result<Exit
 
 async fn open(lake: &LakeArgs) -> anyhow::Result<Arc<dyn LeaseStore>> {
     let config = load(&lake.overrides())?;
-    Ok(open_existing_leases(&config, load_aws(&config).await.as_ref()).await?)
+    Ok(open_existing_leases(&config, load_aws(&config).await?.as_ref()).await?)
 }
 
 /// The lease of a shard: by its id, or by `STREAM/SHARD` where several streams have such a shard.

@@ -18,7 +18,7 @@ use crate::source::losses::{self, Loss, LossKind, Then};
 pub(crate) async fn losses(args: &LossesArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (LossesCommand::List { lake } | LossesCommand::Accept { lake, .. }) = &args.command;
     let config = load(&lake.overrides())?;
-    let aws = load_aws(&config).await;
+    let aws = load_aws(&config).await?;
     let lake = Retrying::new(open_existing_lake(&config, aws.as_ref()).await?, RetryPolicy::default());
     match &args.command {
         LossesCommand::List { .. } => list(&lake, json).await,

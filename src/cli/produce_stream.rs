@@ -10,7 +10,8 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
-use crate::aws::Aws;
+use crate::aws::{Access, Aws};
+use crate::cli::Usage;
 use crate::cli::progress_bar::bar;
 use samples::Generator;
 
@@ -22,7 +23,7 @@ const ATTEMPTS: u32 = 12;
 
 /// Puts records, and gives their bytes.
 pub(crate) async fn put(mut generator: Generator, stream: &str, count: u64, rate: Option<u64>) -> anyhow::Result<u64> {
-    let client = Aws::load().await.kinesis();
+    let client = Aws::load().await.map_err(Usage)?.reach(&Access::default(), None).await?.kinesis();
     let bar = bar(count, "{bar:30} {percent:>3}%  {pos} records");
     let begun = tokio::time::Instant::now();
     let (mut batch, mut batch_bytes, mut bytes) = (Vec::new(), 0, 0);

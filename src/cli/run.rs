@@ -41,6 +41,10 @@ const UNREAD_SHOWN: usize = 10;
 const SAMPLE_RECORDS: u64 = 100_000;
 
 pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
+    // Signals are handled before anything else: opening and sweeping may take long, and the first process of a container ignores
+    // signals that it has no handler for.
+    let stop = CancellationToken::new();
+    let listening = tokio::spawn(stop_on_signal(stop.clone()));
     let mut config = load(&Overrides {
         sources: args.source.clone(),
         raw: args.raw.clone(),
@@ -54,23 +58,18 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         make_demo()?;
     }
     check_places(&config)?;
-    // Signals are handled before anything is opened: opening and sweeping may take long, and the first process of a container
-    // ignores signals that it has no handler for.
-    let stop = CancellationToken::new();
-    let listening = tokio::spawn(stop_on_signal(stop.clone()));
     let checking = async {
-        let aws = load_aws(&config).await;
+        let aws = load_aws(&config).await?;
         let known = check_lake(&config, aws.as_ref(), args.new_lake).await?;
         check_definitions(&config, aws.as_ref(), args.accept_changes).await?;
-        Ok::<bool, OpenError>(known)
+        Ok::<_, OpenError>((known, aws))
     };
     let Some(checked) = unless_stopped(&stop, checking).await else { return Ok(ExitCode::SUCCESS) };
-    let known = checked?;
+    let (known, aws) = checked?;
     let key = if config.datasets.need_key() {
-        let OpenedKey { key, made } = {
-            let (aws, within) = (load_aws(&config).await, config.worker.retry.within);
-            open_key(&config.key, aws.as_ref(), within).await?
-        };
+        let opening = open_key(&config.key, aws.as_ref(), config.worker.retry.within);
+        let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
+        let OpenedKey { key, made } = opened?;
         if let Some(path) = made {
             eprintln!(
                 "created the secret pseudonym key: {} (keep it, and keep it apart from the lake)",
@@ -82,7 +81,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         None
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let opening = open(&mut config, key.as_ref(), &clock, args.until_caught_up, known);
+    let opening = open(&mut config, key.as_ref(), &clock, args.until_caught_up, known, aws);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let Components { stores, sources, aws } = opened?;
     let definitions = DefinitionClaims::new(args.accept_changes);

@@ -44,7 +44,7 @@ pub(crate) async fn schema(args: &SchemaArgs, json: bool) -> anyhow::Result<Exit
 
 /// Prints the differences between the definition and what the lake's files were written with.
 async fn diff(config: &Config, dataset: usize, name: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let aws = load_aws(config).await;
+    let aws = load_aws(config).await?;
     let lake = Retrying::new(open_existing_lake(config, aws.as_ref()).await?, RetryPolicy::CALL);
     let history = read_history(&lake, name).await.map_err(OpenError::from)?;
     let changes = config.datasets.changes(dataset, &history);

@@ -39,8 +39,10 @@ pub(crate) async fn status(args: &LakeArgs, json: bool) -> anyhow::Result<ExitCo
 /// The sources of the configuration, and those that leases name by their URLs.
 async fn sources(config: &Config, stores: &Stores, leases: &[Lease]) -> Vec<Arc<dyn ShardSource>> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let aws = load_aws(config).await;
-    let opened = open_sources(config, &stores.lake, &clock, true, aws.as_ref()).await;
+    let opened = match load_aws(config).await {
+        Ok(aws) => open_sources(config, &stores.lake, &clock, true, aws.as_ref()).await,
+        Err(error) => Err(error),
+    };
     let mut sources: Vec<Arc<dyn ShardSource>> = match opened {
         Ok(opened) => opened.into_iter().map(|opened| opened.source).collect(),
         Err(error) => {

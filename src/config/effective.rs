@@ -20,6 +20,7 @@ impl Config {
             lake: Some(self.lake.clone()),
             lake_options: self.lake_options.clone(),
             checkpoints: self.checkpoints.clone(),
+            checkpoints_options: self.checkpoints_options.clone(),
             key: Some(self.key.clone()),
             worker: self.worker.clone(),
         };

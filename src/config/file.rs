@@ -8,7 +8,7 @@ use pipeline::toml_reader::{Document, Problems, Section};
 use crate::config::keys::{DATASET, SECTIONS, SOURCE};
 use crate::config::{KeySource, SourceConfig, WorkerSettings};
 use crate::lake::backends::{LakeOptions, LakeUrl};
-use crate::lease_stores::CheckpointsUrl;
+use crate::lease_stores::{CheckpointsUrl, LeaseStoreOptions};
 use crate::source::backends::{SourceOptions, SourceUrl};
 
 /// A configuration file. A key that it does not have has its default.
@@ -27,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) lake: Option<LakeUrl>,
     pub(crate) lake_options: LakeOptions,
     pub(crate) checkpoints: Option<CheckpointsUrl>,
+    pub(crate) checkpoints_options: LeaseStoreOptions,
     pub(crate) key: Option<KeySource>,
     pub(crate) worker: WorkerSettings,
 }
@@ -55,6 +56,7 @@ impl Default for Settings {
             lake: None,
             lake_options: LakeOptions::default(),
             checkpoints: None,
+            checkpoints_options: LeaseStoreOptions::default(),
             key: None,
             worker: WorkerSettings::default(),
         };
@@ -93,6 +95,12 @@ impl ConfigFile {
         for known in SECTIONS.iter() {
             if let Some(section) = root.section(known.name) {
                 known.keys.iter().for_each(|key| key.read(&section, &mut self.settings));
+                for key in known.keys.iter().filter(|key| section.has("url") && section.has(key.name())) {
+                    if let Some(backend) = key.misplaced(&self.settings) {
+                        let message = format!("{} in [{}] is only for {backend}", key.name(), known.name);
+                        section.report(section.line(), message);
+                    }
+                }
                 section.finish();
             }
         }

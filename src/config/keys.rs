@@ -17,7 +17,7 @@ use pipeline::line_objects::LineCodec;
 
 use crate::config::{KeySource, Settings, SourceSettings};
 use crate::lake::backends::{self as lakes, LakeUrl};
-use crate::lease_stores::CheckpointsUrl;
+use crate::lease_stores::{self, CheckpointsUrl};
 use crate::raw::RawTo;
 use crate::settings::{Fallback, Key, Kind, Only, Setting, Within};
 use crate::source::backends::{self as sources, SourceUrl};
@@ -46,9 +46,15 @@ pub(crate) static SECTIONS: LazyLock<Vec<Section<Settings>>> = LazyLock::new(|| 
         let key = Within { key, part: |settings: &mut Settings| &mut settings.lake_options, only: Some(only) };
         Box::new(key) as Box<dyn Setting<Settings>>
     }));
+    let mut checkpoints = Section::new("checkpoints", "Where positions and leases are kept.", checkpoints_keys());
+    checkpoints.keys.extend(lease_stores::keys().into_iter().map(|(backend, key)| {
+        let only: Only<Settings> = (backend, |settings| settings.checkpoints.as_ref().map(|url| url.backend().name()));
+        let key = Within { key, part: |settings: &mut Settings| &mut settings.checkpoints_options, only: Some(only) };
+        Box::new(key) as Box<dyn Setting<Settings>>
+    }));
     vec![
         lake,
-        Section::new("checkpoints", "Where positions and leases are kept.", checkpoints_keys()),
+        checkpoints,
         Section::new("anonymize", "The pseudonym key.", anonymize_keys()),
         Section::new("raw", "Records as they were received, below `raw/`.", raw_keys()),
         Section::new("parquet", "The files in `processed/`.", parquet_keys()),
@@ -80,7 +86,7 @@ fn source_keys() -> Vec<Key<SourceSettings>> {
         Key {
             name: "url",
             kind: Kind::Text {
-                form: "`kinesis://STREAM`, a file or a folder",
+                form: "`kinesis://STREAM`, `kinesis://ARN`, a file or a folder",
                 read: |source, text| {
                     source.url = Some(SourceUrl::parse(text)?);
                     Ok(())
@@ -284,7 +290,7 @@ fn raw_keys() -> Vec<Key<Settings>> {
         Key {
             name: "to",
             kind: Kind::Text {
-                form: "`lake` or `firehose:NAME`",
+                form: "`lake`, `firehose:NAME` or `firehose:ARN`",
                 read: |settings, text| {
                     settings.worker.output.raw_to = RawTo::parse(text)?;
                     Ok(())

@@ -24,9 +24,10 @@ use pipeline::documents::Documents;
 use pipeline::encode::Encodings;
 use pipeline::line_objects::LineCodec;
 use pipeline::toml_reader::Problems;
+use sha2::{Digest, Sha256};
 
 use crate::lake::backends::{LakeOptions, LakeUrl};
-use crate::lease_stores::CheckpointsUrl;
+use crate::lease_stores::{CheckpointsUrl, LeaseStoreOptions};
 use crate::raw::RawTo;
 use crate::source::backends::{SourceOptions, SourceUrl};
 
@@ -157,6 +158,8 @@ pub struct Config {
     pub lake_options: LakeOptions,
     /// Where checkpoints are kept; see [`Config::checkpoints`].
     checkpoints: Option<CheckpointsUrl>,
+    /// How the lease store is reached and made.
+    pub checkpoints_options: LeaseStoreOptions,
     /// The datasets, compiled.
     pub datasets: Datasets,
     /// Where the pseudonym key is.
@@ -217,6 +220,23 @@ impl Config {
     /// Whether opening the lease store needs the SDK's settings.
     pub fn needs_aws_for_leases(&self) -> bool {
         self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.backend().needs_aws())
+    }
+
+    /// A name that all workers of this application share and no two applications: of the lease store and the lake. It has only
+    /// characters that names in AWS may have, and ends with what tells it from others.
+    pub fn application(&self) -> String {
+        let table = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.backend().application());
+        // A folder may have another path on another machine. Without a table, all workers are on this one.
+        let lake = match (self.lake.backend().folder(), table) {
+            (None, _) => self.lake.to_string(),
+            (Some(_), Some(_)) => String::new(),
+            (Some(folder), None) => {
+                std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()).display().to_string()
+            }
+        };
+        let digest = Sha256::digest(format!("{}\n{lake}", table.unwrap_or_default()));
+        let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        table.map_or_else(|| short.clone(), |table| format!("{table}-{short}"))
     }
 
     /// The folder of the demonstration's records.

@@ -55,7 +55,8 @@ pub(super) fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Pr
     override_settings(&mut settings, overrides, problems);
     let (sources, demo) = resolve_sources(sources, overrides, problems);
     let (lake, checkpoints, key) = resolve_stores(&settings, demo, overrides, problems);
-    check_together(&settings, &lake, problems);
+    check_together(&settings, &lake, checkpoints.as_ref(), problems);
+    check_sources(&sources, problems);
     let datasets = compile(&datasets, &folder, problems)?;
     for source in &sources {
         if let Some(name) = source.dataset.as_deref().filter(|name| datasets.find(name).is_none()) {
@@ -70,8 +71,14 @@ pub(super) fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Pr
         );
         report(problems, "[anonymize]", message);
     }
-    let Settings { lake_options, worker, .. } = settings;
-    Some(Config { sources, demo, lake, lake_options, checkpoints, datasets, key, worker })
+    let Settings { lake_options, checkpoints_options, worker, .. } = settings;
+    let mut config =
+        Config { sources, demo, lake, lake_options, checkpoints, checkpoints_options, datasets, key, worker };
+    let application = config.application();
+    for source in &mut config.sources {
+        source.url.backend().fill(&mut source.options, &application);
+    }
+    Some(config)
 }
 
 fn override_settings(settings: &mut Settings, overrides: &Overrides, problems: &mut Problems) {
@@ -154,7 +161,7 @@ fn beside(folder: &Path, ending: &str) -> PathBuf {
 }
 
 /// Rules between keys.
-fn check_together(settings: &Settings, lake: &LakeUrl, problems: &mut Problems) {
+fn check_together(settings: &Settings, lake: &LakeUrl, checkpoints: Option<&CheckpointsUrl>, problems: &mut Problems) {
     let limits = &settings.worker.limits;
     if limits.record_bytes > limits.memory / 8 {
         let message = "record_bytes must be at most an eighth of memory: raise memory, or lower record_bytes";
@@ -168,6 +175,27 @@ fn check_together(settings: &Settings, lake: &LakeUrl, problems: &mut Problems) 
     }
     if let Err(message) = lake.backend().check_options(&settings.lake_options) {
         report(problems, "[lake]", message);
+    }
+    if let Some(Err(message)) = checkpoints.map(|store| store.backend().check_options(&settings.checkpoints_options)) {
+        report(problems, "[checkpoints]", message);
+    }
+}
+
+/// Rules of each source, and between them.
+fn check_sources(sources: &[SourceConfig], problems: &mut Problems) {
+    for (place, source) in sources.iter().enumerate() {
+        if let Err(message) = source.url.backend().check_options(&source.options) {
+            report(problems, "[[source]]", message);
+        }
+        let name = source.stream_name();
+        let same = sources[..place].iter().find(|other| name.is_some() && other.stream_name() == name);
+        if let (Some(other), Some(name)) = (same, name) {
+            let (other, url) = (&other.url, &source.url);
+            let message = format!(
+                "{other} and {url} both have the name {name} in the lake: give one of them another `name`, which must then stay"
+            );
+            report(problems, "[[source]]", message);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::keys::{DATASET, SECTIONS, SOURCE};
 use crate::lake::Encryption;
 use crate::settings::Setting;
-use crate::source::{Mode, Start};
+use crate::source::Start;
 
 fn load(text: &str) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -243,7 +243,8 @@ to = "firehose:raw-landing"
 record_bytes = "900 KiB"
 "#;
     let config = load(text).unwrap();
-    assert_eq!(config.sources[0].options.kinesis.mode, Mode::FanOut { consumer: "lake".into() });
+    let kinesis = &config.sources[0].options.kinesis;
+    assert_eq!((kinesis.fan_out, kinesis.consumer.as_deref()), (true, Some("lake")));
     assert_eq!(config.sources[0].options.kinesis.start, Start::Latest);
     assert_eq!(config.sources[0].stream_name(), Some("pinpoint-events"));
     assert_eq!(config.sources[1].options.kinesis.start, Start::At { ms: 1_736_764_200_000 });
@@ -254,7 +255,81 @@ record_bytes = "900 KiB"
     assert_eq!(s3.tags, BTreeMap::from([("team".to_owned(), "data".to_owned())]));
     assert_eq!(config.checkpoints().to_string(), "dynamodb://shardlake-leases");
     assert!(matches!(config.key, KeySource::SecretsManager(_)));
-    assert_eq!(config.worker.output.raw_to, RawTo::Firehose { delivery_stream: "raw-landing".into() });
+    assert_eq!(config.worker.output.raw_to.to_string(), "firehose:raw-landing");
+}
+
+#[test]
+fn other_accounts_and_regions_are_read() {
+    let stream = "arn:aws:kinesis:eu-west-1:222222222222:stream/orders";
+    let table = "arn:aws:dynamodb:eu-west-1:222222222222:table/leases";
+    let text = format!(
+        "[[source]]\nurl = \"kinesis://{stream}\"\nrole_arn = \"arn:aws:iam::222222222222:role/reader\"\nexternal_id = \"x\"\n\
+         [[source]]\nurl = \"kinesis://events\"\nregion = \"us-west-2\"\nendpoint = \"https://vpce-1.example\"\n\
+         [lake]\nurl = \"s3://the-lake\"\nregion = \"eu-central-1\"\nendpoint = \"https://minio:9000\"\n\
+         [checkpoints]\nurl = \"{table}\"\ntags = {{ team = \"data\" }}\ndeletion_protection = true\n\
+         point_in_time_recovery = true\nkms_key = \"alias/leases\"\n[anonymize]\nkey = \"env:KEY\"\n"
+    );
+    let config = load(&text).unwrap();
+    assert_eq!(config.sources[0].stream_name(), Some("orders"), "the stream's own name");
+    let role = config.sources[0].options.kinesis.access.role_arn.as_deref();
+    assert_eq!(role, Some("arn:aws:iam::222222222222:role/reader"));
+    assert_eq!(config.sources[1].options.kinesis.access.region.as_deref(), Some("us-west-2"));
+    assert_eq!(config.lake_options.s3.access.region.as_deref(), Some("eu-central-1"));
+    assert_eq!(config.checkpoints().to_string(), format!("dynamodb://{table}"));
+    let options = &config.checkpoints_options.dynamodb;
+    assert_eq!(options.table.tags.get("team").map(String::as_str), Some("data"));
+    assert!(options.table.deletion_protection && options.point_in_time_recovery);
+    assert_eq!(options.table.kms_key.as_deref(), Some("alias/leases"));
+    assert_eq!(load(&config.effective()).unwrap().effective(), config.effective(), "it reads back as the same");
+}
+
+#[test]
+fn what_contradicts_an_arn_or_has_no_effect_is_refused() {
+    let stream = "arn:aws:kinesis:eu-west-1:222222222222:stream/orders";
+    let text = format!(
+        "[[source]]\nurl = \"{stream}\"\nregion = \"us-east-1\"\n[[source]]\nurl = \"kinesis://orders\"\n\
+         [[source]]\nurl = \"in\"\nrole_arn = \"arn:aws:iam::222222222222:role/reader\"\n\
+         [lake]\nurl = \"lake\"\nregion = \"eu-west-1\"\n[checkpoints]\nurl = \"sqlite://x.db\"\ntags = {{ team = \"data\" }}\n"
+    );
+    let message = load(&text).unwrap_err();
+    for part in [
+        "role_arn is only for Kinesis",
+        "region in [lake] is only for S3",
+        "tags in [checkpoints] is only for DynamoDB",
+    ] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    let text =
+        format!("[[source]]\nurl = \"{stream}\"\nregion = \"us-east-1\"\n[[source]]\nurl = \"kinesis://orders\"\n");
+    let message = load(&text).unwrap_err();
+    for part in ["the ARN in url is of the region eu-west-1: remove region", "both have the name orders in the lake"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+}
+
+#[test]
+fn an_application_has_a_name_of_its_own_that_all_its_workers_share() {
+    let application = |lake: &str, checkpoints: &str| {
+        let text = format!(
+            "[lake]\nurl = \"{lake}\"\n[checkpoints]\nurl = \"{checkpoints}\"\n[anonymize]\nkey = \"env:KEY\"\n"
+        );
+        load(&text).unwrap().application()
+    };
+    let first = application("s3://the-lake/prod", "dynamodb://leases");
+    assert_eq!(first, "leases-ec4d073f");
+    assert_eq!(first, application("s3://the-lake/prod/", "dynamodb://leases"), "however it is written");
+    let by_arn = "dynamodb://arn:aws:dynamodb:eu-west-1:222222222222:table/leases";
+    assert_eq!(first, application("s3://the-lake/prod", by_arn));
+    let others = [
+        application("s3://the-lake/test", "dynamodb://leases"),
+        application("s3://another-lake/prod", "dynamodb://leases"),
+        application("s3://the-lake/prod", "dynamodb://leases-2"),
+        application("lake", "dynamodb://leases"),
+        application("lake", "sqlite://a.db"),
+        application("lake-2", "sqlite://a.db"),
+    ];
+    let distinct: std::collections::BTreeSet<&String> = others.iter().chain([&first]).collect();
+    assert_eq!(distinct.len(), 7, "{distinct:?}");
 }
 
 #[test]
@@ -311,7 +386,7 @@ fn the_effective_configuration_reads_back_as_the_same() {
     for line in [
         "name = \"a\"",
         "start = \"2025-01-13T10:30:00.000Z\"",
-        "consumer = \"shardlake\"",
+        "consumer = \"shardlake-leases-2da45cb5\"",
         "bucket_key = true",
         "tags = { \"a\" = \"b\" }",
         "key = \"env:KEY\"",
@@ -345,7 +420,21 @@ fn checked<S: Default>(keys: &[Box<dyn Setting<S>>]) -> Vec<&'static str> {
 fn every_key_is_documented_and_accepts_its_own_default() {
     assert_eq!(
         checked(&SOURCE.keys),
-        ["arrays", "arrival", "consumer", "dataset", "documents", "name", "read", "start", "url"]
+        [
+            "arrays",
+            "arrival",
+            "consumer",
+            "dataset",
+            "documents",
+            "endpoint",
+            "external_id",
+            "name",
+            "read",
+            "region",
+            "role_arn",
+            "start",
+            "url"
+        ]
     );
     assert_eq!(checked(&DATASET.keys), ["file"]);
     for section in SECTIONS.iter() {

@@ -60,13 +60,13 @@ pub trait LakeBackend<Options>: fmt::Display + Send + Sync {
     ) -> Result<Option<Arc<dyn ObjectStore>>, LakeError>;
 
     /// Tries the actions that a worker needs.
-    async fn try_permissions(&self, _: &Aws, _: &mut Trials) {}
+    async fn try_permissions(&self, _: &Aws, _: &Options, _: &mut Trials) {}
 
     /// Makes what the lake is in, for a development account, if it does not exist. `None`: there is nothing to make.
     ///
     /// # Errors
     /// A sentence for the user.
-    async fn create(&self, _: &Aws) -> Result<Option<Created>, String> {
+    async fn create(&self, _: &Aws, _: &Options) -> Result<Option<Created>, String> {
         Ok(None)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::aws::arn;
 use crate::aws::permissions::Permission;
 use crate::lake::backend::LakeBackend;
 use crate::lake::local::backend::LocalUrl;
@@ -49,6 +50,8 @@ impl LakeUrl {
         let url = Url::new(text);
         match url.scheme {
             s3::SCHEME => S3Location::parse(&url).map(LakeUrl::S3),
+            // It is refused with what to write.
+            "" if arn::is_arn(text) => S3Location::parse(&url).map(LakeUrl::S3),
             _ => match url.path() {
                 Some(path) => Ok(LakeUrl::local(path)),
                 None => Err(format!("'{url}' is not a valid lake: expected {} or {}", LocalUrl::FORM, s3::FORM)),
@@ -68,7 +71,7 @@ impl LakeUrl {
 /// The keys of `[lake]` that belong to one kind of lake, each with the kind's name.
 pub(crate) fn keys() -> Vec<(&'static str, Box<dyn Setting<LakeOptions>>)> {
     let s3 = s3::keys().into_iter().map(|key| {
-        let setting = Within { key: Box::new(key), part: |options: &mut LakeOptions| &mut options.s3, only: None };
+        let setting = Within { key, part: |options: &mut LakeOptions| &mut options.s3, only: None };
         (s3::NAME, Box::new(setting) as Box<dyn Setting<LakeOptions>>)
     });
     s3.collect()
@@ -107,6 +110,9 @@ mod tests {
             LakeUrl::parse("ftp://x").unwrap_err(),
             "'ftp://x' is not a valid lake: expected a folder or s3://BUCKET/PREFIX"
         );
+        for url in ["arn:aws:s3:::bucket", "s3://arn:aws:s3:eu-west-1:222222222222:accesspoint/a"] {
+            assert!(LakeUrl::parse(url).unwrap_err().contains("s3://BUCKET/PREFIX, and not by an ARN"));
+        }
         for url in ["s3://X", "s3://abc/../d", "s3://abc//d", ""] {
             assert!(LakeUrl::parse(url).is_err(), "{url}");
         }

@@ -15,10 +15,11 @@ use checkpoints::{LeaseStore, StoreError, StreamIds};
 use pipeline::layout::LOCAL_CHECKPOINTS;
 
 use crate::aws::permissions::{Permission, Trials};
-use crate::aws::{Aws, Created};
+use crate::aws::{Aws, Created, arn};
 use crate::settings::url::Url;
+use crate::settings::{Setting, Within};
 
-pub use dynamodb::DynamoDbUrl;
+pub use dynamodb::{DynamoDbOptions, DynamoDbUrl};
 pub use sqlite::SqliteUrl;
 
 /// Where checkpoints and leases are kept.
@@ -32,7 +33,7 @@ pub enum CheckpointsUrl {
 
 impl CheckpointsUrl {
     /// What URLs look like.
-    pub(crate) const FORM: &'static str = "`sqlite://PATH` or `dynamodb://TABLE`";
+    pub(crate) const FORM: &'static str = "`sqlite://PATH`, `dynamodb://TABLE` or `dynamodb://ARN`";
 
     /// The database in a local lake.
     pub fn in_lake(folder: &Path) -> Self {
@@ -50,6 +51,9 @@ impl CheckpointsUrl {
                 Ok(CheckpointsUrl::Sqlite(SqliteUrl::new(PathBuf::from(url.rest))))
             }
             DynamoDbUrl::SCHEME => DynamoDbUrl::parse(&url).map(CheckpointsUrl::DynamoDb),
+            "" if arn::service(text) == Some(DynamoDbUrl::SERVICE) => {
+                DynamoDbUrl::parse(&url).map(CheckpointsUrl::DynamoDb)
+            }
             _ => Err(format!(
                 "'{url}' is not a valid lease store: expected {} or {}",
                 SqliteUrl::FORM,
@@ -67,6 +71,22 @@ impl CheckpointsUrl {
     }
 }
 
+/// The options of all kinds of lease stores; each kind reads its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeaseStoreOptions {
+    /// Of a table in DynamoDB.
+    pub dynamodb: DynamoDbOptions,
+}
+
+/// The keys of `[checkpoints]` that belong to one kind of lease store, each with the kind's name.
+pub(crate) fn keys() -> Vec<(&'static str, Box<dyn Setting<LeaseStoreOptions>>)> {
+    let dynamodb = dynamodb::keys().into_iter().map(|key| {
+        let setting = Within { key, part: |options: &mut LeaseStoreOptions| &mut options.dynamodb, only: None };
+        (DynamoDbUrl::NAME, Box::new(setting) as Box<dyn Setting<LeaseStoreOptions>>)
+    });
+    dynamodb.collect()
+}
+
 /// The permissions that any kind of lease store may need.
 pub fn permissions() -> Vec<Permission> {
     dynamodb::PERMISSIONS.to_vec()
@@ -81,6 +101,22 @@ impl fmt::Display for CheckpointsUrl {
 /// A kind of lease store, by the URL of one store.
 #[async_trait]
 pub trait LeaseBackend: fmt::Display + Send + Sync {
+    /// Its name in messages and in the documentation.
+    fn name(&self) -> &'static str;
+
+    /// A name for the application that keeps its leases here, if the store has one.
+    fn application(&self) -> Option<&str> {
+        None
+    }
+
+    /// Checks the options of this kind of lease store.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    fn check_options(&self, _: &LeaseStoreOptions) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Whether opening it needs the SDK's settings.
     fn needs_aws(&self) -> bool {
         false
@@ -95,23 +131,29 @@ pub trait LeaseBackend: fmt::Display + Send + Sync {
     }
 
     /// Opens the store, and makes it if it does not exist.
-    async fn open(&self, streams: StreamIds, aws: Option<&Aws>) -> Result<Arc<dyn LeaseStore>, StoreError>;
+    async fn open(
+        &self,
+        options: &LeaseStoreOptions,
+        streams: StreamIds,
+        aws: Option<&Aws>,
+    ) -> Result<Arc<dyn LeaseStore>, StoreError>;
 
     /// Opens a store that must exist; `None` if this machine does not have it.
     async fn open_existing(
         &self,
+        options: &LeaseStoreOptions,
         streams: StreamIds,
         aws: Option<&Aws>,
     ) -> Result<Option<Arc<dyn LeaseStore>>, StoreError>;
 
     /// Tries the actions that a worker needs.
-    async fn try_permissions(&self, _: &Aws, _: &mut Trials) {}
+    async fn try_permissions(&self, _: &Aws, _: &LeaseStoreOptions, _: &mut Trials) {}
 
     /// Makes the store for a development account, if it does not exist. `None`: there is nothing to make.
     ///
     /// # Errors
     /// A sentence for the user.
-    async fn create(&self, _: StreamIds, _: &Aws) -> Result<Option<Created>, String> {
+    async fn create(&self, _: &LeaseStoreOptions, _: StreamIds, _: &Aws) -> Result<Option<Created>, String> {
         Ok(None)
     }
 }
@@ -125,6 +167,11 @@ mod tests {
         for url in ["sqlite://c.db", "sqlite:///data/c.db", "dynamodb://the-table"] {
             assert_eq!(CheckpointsUrl::parse(url).unwrap().to_string(), url);
         }
+        let arn = "arn:aws:dynamodb:eu-west-1:222222222222:table/leases";
+        for url in [arn.to_owned(), format!("dynamodb://{arn}")] {
+            assert_eq!(CheckpointsUrl::parse(&url).unwrap().to_string(), format!("dynamodb://{arn}"));
+        }
+        assert!(CheckpointsUrl::parse("dynamodb://arn:aws:dynamodb:eu-west-1:222222222222:table/a/index/b").is_err());
         assert_eq!(CheckpointsUrl::in_lake(Path::new("lake")).to_string(), "sqlite://lake/_checkpoints.db");
     }
 

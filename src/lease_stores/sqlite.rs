@@ -9,7 +9,7 @@ use checkpoints::{LeaseStore, SqliteStore, StoreError, StreamIds};
 
 use crate::aws::Aws;
 use crate::lake::places::{check_writable, resolved};
-use crate::lease_stores::LeaseBackend;
+use crate::lease_stores::{LeaseBackend, LeaseStoreOptions};
 
 /// The path of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,10 @@ impl fmt::Display for SqliteUrl {
 
 #[async_trait]
 impl LeaseBackend for SqliteUrl {
+    fn name(&self) -> &'static str {
+        "SQLite"
+    }
+
     fn check(&self, lake: Option<&Path>) -> Result<(), String> {
         match self.problem(lake) {
             Some(problem) => Err(format!("the checkpoints {}: {problem}", self.0.display())),
@@ -58,18 +62,24 @@ impl LeaseBackend for SqliteUrl {
         }
     }
 
-    async fn open(&self, _: StreamIds, _: Option<&Aws>) -> Result<Arc<dyn LeaseStore>, StoreError> {
+    async fn open(
+        &self,
+        _: &LeaseStoreOptions,
+        _: StreamIds,
+        _: Option<&Aws>,
+    ) -> Result<Arc<dyn LeaseStore>, StoreError> {
         Ok(Arc::new(SqliteStore::open(&self.0).await?))
     }
 
     async fn open_existing(
         &self,
+        options: &LeaseStoreOptions,
         streams: StreamIds,
         aws: Option<&Aws>,
     ) -> Result<Option<Arc<dyn LeaseStore>>, StoreError> {
         if !self.0.is_file() {
             return Ok(None);
         }
-        self.open(streams, aws).await.map(Some)
+        self.open(options, streams, aws).await.map(Some)
     }
 }

@@ -17,8 +17,9 @@ use pipeline::chunk::Chunk;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::aws::Aws;
+use crate::aws::arn::ResourceKind;
 use crate::aws::permissions::{Permission, Trials};
+use crate::aws::{Access, AccessError, Aws, ResourceName};
 use crate::retry::{Retry, Retryable};
 
 pub use firehose::{FirehoseSink, RECORD_BYTES_MAX};
@@ -31,10 +32,13 @@ pub enum RawTo {
     Lake,
     /// To a delivery stream of Data Firehose: at least once.
     Firehose {
-        /// Its name.
-        delivery_stream: String,
+        /// Its name or its ARN, which also says the region.
+        delivery_stream: ResourceName,
     },
 }
+
+/// A delivery stream of Firehose.
+const DELIVERY_STREAM: ResourceKind = ResourceKind { service: "firehose", kind: "deliverystream", length: 1..=64 };
 
 /// The permissions that any service may need.
 pub fn permissions() -> Vec<Permission> {
@@ -45,11 +49,14 @@ pub fn permissions() -> Vec<Permission> {
 }
 
 impl RawTo {
-    /// Reads `lake` or `firehose:NAME`.
+    /// Reads `lake`, `firehose:NAME` or `firehose:ARN`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "lake" => Ok(RawTo::Lake),
-            Some(("firehose", name)) if !name.is_empty() => Ok(RawTo::Firehose { delivery_stream: name.to_owned() }),
+            Some(("firehose", name)) => match ResourceName::parse(name, &DELIVERY_STREAM) {
+                Ok(delivery_stream) => Ok(RawTo::Firehose { delivery_stream }),
+                Err(problem) => Err(format!("to: '{text}': {problem}")),
+            },
             _ => Err(format!("to must be \"lake\" or \"firehose:NAME\", not '{text}'")),
         }
     }
@@ -65,7 +72,9 @@ impl RawTo {
     /// The service does not have what is named, or cannot be reached.
     pub async fn open(&self, aws: Option<&Aws>) -> Result<Option<Arc<dyn RawSink>>, RawError> {
         let RawTo::Firehose { delivery_stream } = self else { return Ok(None) };
-        let sink = FirehoseSink::new(Aws::required(aws).firehose(), delivery_stream);
+        let name = delivery_stream.name();
+        let aws = Aws::required(aws).reach(&Access::default(), delivery_stream.region()).await;
+        let sink = FirehoseSink::new(aws.map_err(|error| not_reached(name, error))?.firehose(), name);
         sink.probe().await?;
         Ok(Some(Arc::new(sink)))
     }
@@ -73,9 +82,13 @@ impl RawTo {
     /// Tries the actions that a worker needs.
     pub async fn try_permissions(&self, aws: &Aws, trials: &mut Trials) {
         let RawTo::Firehose { delivery_stream } = self else { return };
-        let described = aws.firehose().describe_delivery_stream().delivery_stream_name(delivery_stream).send().await;
-        let absent = ("ResourceNotFoundException", "the delivery stream");
-        trials.note("firehose:DescribeDeliveryStream", delivery_stream, described, &[], absent);
+        let (action, name) = ("firehose:DescribeDeliveryStream", delivery_stream.name());
+        let aws = match aws.reach(&Access::default(), delivery_stream.region()).await {
+            Ok(aws) => aws,
+            Err(error) => return trials.fail(action, name, error.problem),
+        };
+        let described = aws.firehose().describe_delivery_stream().delivery_stream_name(name).send().await;
+        trials.note(action, name, described, &[], ("ResourceNotFoundException", "the delivery stream"));
     }
 }
 
@@ -86,6 +99,11 @@ impl fmt::Display for RawTo {
             RawTo::Firehose { delivery_stream } => write!(f, "firehose:{delivery_stream}"),
         }
     }
+}
+
+fn not_reached(delivery_stream: &str, AccessError { problem, passing }: AccessError) -> RawError {
+    let sink = format!("delivery stream {delivery_stream}");
+    if passing { RawError::Unavailable { sink, problem } } else { RawError::Refused { sink, problem } }
 }
 
 /// A service that accepts records as they are.

@@ -14,7 +14,7 @@ use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use checkpoints::may_pass;
 use pipeline::anonymize::PseudonymKey;
 
-use crate::aws::Aws;
+use crate::aws::{Access, Aws, arn};
 use crate::clock::random_bytes;
 use crate::config::KeySource;
 use crate::retry::RetryPolicy;
@@ -69,6 +69,7 @@ fn key_of(bytes: &[u8]) -> Result<PseudonymKey, String> {
 
 async fn read_secret(id: &str, aws: &Aws, retry_within: Duration) -> Result<Vec<u8>, OpenError> {
     let failed = |problem: String| OpenError::Key(format!("the secret {id}: {problem}"));
+    let aws = aws.reach(&Access::default(), arn::region(id)).await.map_err(|error| failed(error.problem))?;
     let client = aws.secrets();
     let get = async || {
         client.get_secret_value().secret_id(id).send().await.map_err(|error| {

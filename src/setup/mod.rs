@@ -91,8 +91,11 @@ pub enum OpenError {
         /// The newest manifest that the checkpoints name.
         newest: ManifestName,
     },
+    /// The SDK's settings cannot be used.
+    #[error("{0}")]
+    Aws(String),
     /// Two sources are the same stream.
-    #[error("two sources are the same stream: {0}")]
+    #[error("two sources have the name {0} in the lake: name one of them otherwise, with `name` in its [[source]]")]
     SameStream(StreamName),
 }
 
@@ -101,6 +104,7 @@ impl OpenError {
     pub fn is_usage(&self) -> bool {
         match self {
             OpenError::Key(_)
+            | OpenError::Aws(_)
             | OpenError::NoLake { .. }
             | OpenError::NoLeases { .. }
             | OpenError::OtherLake { .. }
@@ -216,16 +220,16 @@ pub async fn open(
     clock: &SharedClock,
     complete: bool,
     known: bool,
+    aws: Option<Aws>,
 ) -> Result<Components, OpenError> {
-    let aws = load_aws(config).await;
     let policy = RetryPolicy::within(config.worker.retry.within);
     let (place, options) = (config.lake.backend(), &config.lake_options);
     let lake = policy.run("opening the lake", || place.open(options, aws.as_ref(), known)).await?;
     let retried = Retrying::new(Arc::clone(&lake), policy);
     identity::claim(&retried, key.map(key::fingerprint).as_deref()).await?;
     let opened = open_sources(config, &lake, clock, complete, aws.as_ref()).await?;
-    let place = config.checkpoints().backend();
-    let opening = || place.open(stream_ids(config, &opened), aws.as_ref());
+    let (place, options) = (config.checkpoints().backend(), &config.checkpoints_options);
+    let opening = || place.open(options, stream_ids(config, &opened), aws.as_ref());
     let leases = policy.run("opening the lease store", opening).await?;
     let sources = opened.into_iter().map(|opened| opened.source).collect();
     let stores = Stores::new(lake, leases, policy);
@@ -238,7 +242,7 @@ pub async fn open(
 /// # Errors
 /// One does not exist or cannot be opened, or the lake has another format.
 pub async fn open_existing(config: &Config) -> Result<Stores, OpenError> {
-    let aws = load_aws(config).await;
+    let aws = load_aws(config).await?;
     let lake = open_existing_lake(config, aws.as_ref()).await?;
     let leases = open_existing_leases(config, aws.as_ref()).await?;
     Ok(Stores::new(lake, leases, RetryPolicy::CALL))
@@ -260,7 +264,8 @@ pub async fn open_existing_lake(config: &Config, aws: Option<&Aws>) -> Result<Ar
 /// # Errors
 /// It does not exist or cannot be opened.
 pub async fn open_existing_leases(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn LeaseStore>, OpenError> {
-    let leases = config.checkpoints().backend().open_existing(stream_ids(config, &[]), aws).await?;
+    let ids = stream_ids(config, &[]);
+    let leases = config.checkpoints().backend().open_existing(&config.checkpoints_options, ids, aws).await?;
     leases.ok_or_else(|| OpenError::NoLeases { checkpoints: config.checkpoints().to_string() })
 }
 
@@ -277,13 +282,16 @@ pub async fn open_raw_sink(config: &Config, aws: Option<&Aws>) -> Result<Option<
 }
 
 /// The SDK's settings, if anything in the configuration needs them.
-pub async fn load_aws(config: &Config) -> Option<Aws> {
+///
+/// # Errors
+/// The settings name a proxy or certificates that cannot be used ([`OpenError::Aws`]).
+pub async fn load_aws(config: &Config) -> Result<Option<Aws>, OpenError> {
     let needs = config.lake.backend().needs_aws()
         || config.needs_aws_for_leases()
         || config.key.needs_aws()
         || config.worker.output.raw_to.needs_aws()
         || config.sources.iter().any(|source| source.url.backend().needs_aws());
-    if needs { Some(Aws::load().await) } else { None }
+    if needs { Aws::load().await.map(Some).map_err(OpenError::Aws) } else { Ok(None) }
 }
 
 /// The streams' names in the lease table. A lone stream that KCL could read has rows such as a KCL application of one stream
@@ -375,10 +383,11 @@ pub async fn create_missing(config: &Config, aws: &Aws, shards: u32) -> Result<V
         Err(problem) => Err(CreateError { resource, problem }),
     };
     for source in &config.sources {
-        note(source.url.to_string(), source.url.backend().create(aws, shards).await)?;
+        note(source.url.to_string(), source.url.backend().create(aws, &source.options, shards).await)?;
     }
-    note(config.lake.to_string(), config.lake.backend().create(aws).await)?;
-    let leases = config.checkpoints().backend().create(stream_ids(config, &[]), aws).await;
+    note(config.lake.to_string(), config.lake.backend().create(aws, &config.lake_options).await)?;
+    let (leases, ids) = (config.checkpoints().backend(), stream_ids(config, &[]));
+    let leases = leases.create(&config.checkpoints_options, ids, aws).await;
     note(config.checkpoints().to_string(), leases)?;
     Ok(done)
 }

@@ -53,6 +53,17 @@ pub trait SourceBackend<Options>: fmt::Display + Send + Sync {
         Ok(())
     }
 
+    /// Sets the options whose defaults depend on the application: on a name that all its workers share, and no other application.
+    fn fill(&self, _: &mut Options, _application: &str) {}
+
+    /// Checks the options of this kind of source.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    fn check_options(&self, _: &Options) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Opens the source.
     async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError>;
 
@@ -63,7 +74,7 @@ pub trait SourceBackend<Options>: fmt::Display + Send + Sync {
     ///
     /// # Errors
     /// A sentence for the user.
-    async fn create(&self, _: &Aws, _shards: u32) -> Result<Option<Created>, String> {
+    async fn create(&self, _: &Aws, _: &Options, _shards: u32) -> Result<Option<Created>, String> {
         Ok(None)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::aws::arn;
 use crate::aws::permissions::Permission;
 use crate::settings::url::Url;
 use crate::settings::{Setting, Within};
@@ -42,6 +43,12 @@ impl AsRef<KinesisOptions> for SourceOptions {
     }
 }
 
+impl AsMut<KinesisOptions> for SourceOptions {
+    fn as_mut(&mut self) -> &mut KinesisOptions {
+        &mut self.kinesis
+    }
+}
+
 impl SourceUrl {
     /// Files at a path.
     pub fn files(path: impl Into<std::path::PathBuf>) -> Self {
@@ -56,6 +63,10 @@ impl SourceUrl {
         let url = Url::new(text);
         match url.scheme {
             KinesisUrl::SCHEME => KinesisUrl::parse(&url).map(SourceUrl::Kinesis),
+            "" if arn::is_arn(text) => match arn::service(text) {
+                Some(KinesisUrl::SERVICE) => KinesisUrl::parse(&url).map(SourceUrl::Kinesis),
+                _ => Err(format!("'{url}' is the ARN of something else than a stream of Kinesis")),
+            },
             "s3" => Err(format!("'{url}': reading objects as a source is not implemented; copy them into a folder")),
             _ => match url.path() {
                 Some(path) => Ok(SourceUrl::files(path)),
@@ -78,8 +89,7 @@ impl SourceUrl {
 /// The keys of `[[source]]` that belong to one kind of source, each with the kind's name.
 pub(crate) fn keys() -> Vec<(&'static str, Box<dyn Setting<SourceOptions>>)> {
     let kinesis = kinesis::keys().into_iter().map(|key| {
-        let setting =
-            Within { key: Box::new(key), part: |options: &mut SourceOptions| &mut options.kinesis, only: None };
+        let setting = Within { key, part: |options: &mut SourceOptions| &mut options.kinesis, only: None };
         (KinesisUrl::NAME, Box::new(setting) as Box<dyn Setting<SourceOptions>>)
     });
     let files = files::keys().into_iter().map(|key| {
@@ -110,6 +120,16 @@ mod tests {
         assert_eq!(SourceUrl::parse("file:///in/a.ndjson"), Ok(SourceUrl::files("/in/a.ndjson")));
         assert_eq!(SourceUrl::parse("kinesis://orders.v1").unwrap().to_string(), "kinesis://orders.v1");
         assert!(SourceUrl::parse("kinesis://a/b").unwrap_err().contains("expected kinesis://STREAM"));
+        let arn = "arn:aws:kinesis:eu-west-1:222222222222:stream/orders";
+        for text in [arn.to_owned(), format!("kinesis://{arn}")] {
+            let url = SourceUrl::parse(&text).unwrap();
+            assert_eq!(url.to_string(), format!("kinesis://{arn}"));
+            assert_eq!(url.backend().stream_name(), Some("orders"), "the stream's own name");
+        }
+        for text in ["arn:aws:s3:::bucket", "arn:aws:dynamodb:eu-west-1:222222222222:table/t", "arn:"] {
+            let message = SourceUrl::parse(text).unwrap_err();
+            assert!(message.contains("is the ARN of something else"), "an ARN is never a path: {message}");
+        }
         assert_eq!(
             SourceUrl::parse("ftp://x").unwrap_err(),
             "'ftp://x' is not a valid source: expected kinesis://STREAM or a file or folder"

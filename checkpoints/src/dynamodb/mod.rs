@@ -41,8 +41,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::create_table::builders::CreateTableFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure, TableDescription};
 use futures::{StreamExt, stream};
 
 use self::change::Change;
@@ -50,6 +51,7 @@ use self::errors::Request;
 use self::item::{Item, LEASE_KEY, text};
 pub use self::keys::StreamIds;
 use self::keys::{KeyAttributes, Keys, RowKey};
+pub use self::tables::TableOptions;
 use crate::error::StoreError;
 use crate::lease::Lease;
 use crate::shard::ShardKey;
@@ -95,8 +97,46 @@ impl DynamoStore {
     /// - [`StoreError::Malformed`]: a row belongs to no known stream.
     /// - [`StoreError::Unavailable`]: DynamoDB did not answer, or the table was not ready within 2 minutes.
     pub async fn open(client: Client, table: &str, streams: StreamIds) -> Result<Self, StoreError> {
-        tables::create(&client, table).await?;
+        Self::open_with(client, table, &TableOptions::default(), streams).await
+    }
+
+    /// The same with options for a table that is created. `table` is its name or its ARN.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_with(
+        client: Client,
+        table: &str,
+        options: &TableOptions,
+        streams: StreamIds,
+    ) -> Result<Self, StoreError> {
+        tables::create(&client, table, options).await?;
         Self::with_learned_keys(client, table, streams).await
+    }
+
+    /// Switches on point-in-time recovery of the table, unless it is on. A table that was just created has none for a while,
+    /// so this is tried for a minute.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unusable`]: a permission is missing. [`StoreError::Unavailable`]: it is not on yet.
+    pub async fn switch_on_backups(&self) -> Result<(), StoreError> {
+        tables::switch_on_backups(&self.client, &self.table).await
+    }
+
+    /// Checks that a table has the key that this store uses.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unusable`]: it has another key.
+    pub fn check_table(table: &str, found: &TableDescription) -> Result<(), StoreError> {
+        tables::check(table, found)
+    }
+
+    /// The request that creates a table, for trying the permission. `None` if the options cannot be sent.
+    pub fn create_request(client: &Client, table: &str, options: &TableOptions) -> Option<CreateTableFluentBuilder> {
+        tables::request(client, table, options).ok()
     }
 
     /// Opens the store in a table that exists, and creates nothing.

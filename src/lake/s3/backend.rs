@@ -9,11 +9,12 @@ use aws_sdk_s3::types::{
 };
 use checkpoints::error_chain;
 
-use crate::aws::permissions::{PROBE, Permission, Trials};
-use crate::aws::{Aws, Created};
+use crate::aws::permissions::{Permission, Trials};
+use crate::aws::{Access, AccessError, Aws, Created, access};
 use crate::lake::backend::LakeBackend;
+use crate::lake::s3::trials::LIST;
 use crate::lake::{Encryption, LakeError, ObjectStore, S3Location, S3Options, S3Store};
-use crate::settings::{Fallback, Key, Kind};
+use crate::settings::{Fallback, Key, Kind, Setting};
 
 /// The name of this kind of lake.
 pub(crate) const NAME: &str = "S3";
@@ -40,7 +41,12 @@ pub(crate) const PERMISSIONS: &[Permission] = &[
 const ABORT_UPLOADS_AFTER_DAYS: i32 = 7;
 
 /// The keys of `[lake]` for a lake on S3.
-pub(crate) fn keys() -> Vec<Key<S3Options>> {
+pub(crate) fn keys() -> Vec<Box<dyn Setting<S3Options>>> {
+    let own = own_keys().into_iter().map(|key| Box::new(key) as Box<dyn Setting<S3Options>>);
+    own.chain(access::keys_of(|options: &mut S3Options| &mut options.access)).collect()
+}
+
+fn own_keys() -> Vec<Key<S3Options>> {
     vec![
         Key {
             name: "encryption",
@@ -137,14 +143,36 @@ pub(crate) fn keys() -> Vec<Key<S3Options>> {
 }
 
 impl S3Location {
-    async fn store(&self, options: &S3Options, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, LakeError> {
-        let client = Aws::required(aws).s3();
-        let store = S3Store::new(client, self.clone(), options).map_err(|problem| LakeError::Refused {
-            operation: format!("open the lake {self}"),
-            problem: problem.to_string(),
-        })?;
-        store.probe().await?;
-        Ok(Arc::new(store))
+    /// A store whose client is in the bucket's region. Where neither the configuration nor an ARN says the region, S3 is asked
+    /// in the SDK's region; if the bucket is elsewhere, S3 says where.
+    async fn store(&self, options: &S3Options, aws: &Aws) -> Result<S3Store, LakeError> {
+        let store = |aws: &Aws| {
+            S3Store::new(aws.s3(), self.clone(), options).map_err(|problem| self.not_opened(problem.to_string()))
+        };
+        let reached = aws.reach(&options.access, None).await.map_err(|error| self.not_reached(error))?;
+        let found = store(&reached)?;
+        let Err(error) = found.probe().await else { return Ok(found) };
+        let elsewhere = match (&error, &options.access.region) {
+            (LakeError::Refused { .. }, None) => found.region_of_bucket().await,
+            _ => None,
+        };
+        let Some(region) = elsewhere.filter(|region| reached.region() != Some(region)) else { return Err(error) };
+        tracing::info!(bucket = self.bucket(), region, "the bucket is in another region than AWS_REGION");
+        let access = Access { region: Some(region), ..options.access.clone() };
+        let there = store(&aws.reach(&access, None).await.map_err(|error| self.not_reached(error))?)?;
+        there.probe().await?;
+        Ok(there)
+    }
+
+    fn not_opened(&self, problem: String) -> LakeError {
+        LakeError::Refused { operation: format!("open the lake {self}"), problem }
+    }
+
+    fn not_reached(&self, AccessError { problem, passing }: AccessError) -> LakeError {
+        match passing {
+            true => LakeError::Unavailable { operation: format!("open the lake {self}"), problem },
+            false => self.not_opened(problem),
+        }
     }
 }
 
@@ -163,7 +191,7 @@ impl<Options: AsRef<S3Options> + Sync> LakeBackend<Options> for S3Location {
     }
 
     async fn open(&self, options: &Options, aws: Option<&Aws>, _: bool) -> Result<Arc<dyn ObjectStore>, LakeError> {
-        self.store(options.as_ref(), aws).await
+        Ok(Arc::new(self.store(options.as_ref(), Aws::required(aws)).await?))
     }
 
     async fn open_existing(
@@ -171,36 +199,25 @@ impl<Options: AsRef<S3Options> + Sync> LakeBackend<Options> for S3Location {
         options: &Options,
         aws: Option<&Aws>,
     ) -> Result<Option<Arc<dyn ObjectStore>>, LakeError> {
-        self.store(options.as_ref(), aws).await.map(Some)
+        Ok(Some(Arc::new(self.store(options.as_ref(), Aws::required(aws)).await?)))
     }
 
-    async fn try_permissions(&self, aws: &Aws, trials: &mut Trials) {
-        let client = aws.s3();
-        let (bucket, prefix) = (self.bucket(), self.prefix());
-        let (whole, below) = (format!("s3://{bucket}"), format!("s3://{bucket}/{prefix}*"));
-        let key = format!("{prefix}{PROBE}");
-        let absent = ("NoSuchBucket", "the bucket (shardlake init makes it)");
-        let listed = client.list_objects_v2().bucket(bucket).prefix(prefix).max_keys(1).send().await;
-        trials.note("s3:ListBucket", &whole, listed, &[], absent);
-        if !trials.last_exists() {
-            return;
+    async fn try_permissions(&self, aws: &Aws, options: &Options, trials: &mut Trials) {
+        match self.store(options.as_ref(), aws).await {
+            Ok(store) => store.try_permissions(trials).await,
+            // What cannot be opened is tried as it is, which shows why.
+            Err(error) => match aws.reach(&options.as_ref().access, None).await {
+                Ok(reached) => match S3Store::new(reached.s3(), self.clone(), options.as_ref()) {
+                    Ok(store) => store.try_permissions(trials).await,
+                    Err(problem) => trials.fail(LIST, &self.to_string(), problem.to_string()),
+                },
+                Err(_) => trials.fail(LIST, &self.to_string(), error.to_string()),
+            },
         }
-        let listed = client.list_multipart_uploads().bucket(bucket).prefix(prefix).max_uploads(1).send().await;
-        trials.note("s3:ListBucketMultipartUploads", &whole, listed, &[], absent);
-        let got = client.get_object().bucket(bucket).key(&key).send().await;
-        trials.note("s3:GetObject", &below, got, &["NoSuchKey"], absent);
-        let begun = client.create_multipart_upload().bucket(bucket).key(&key).send().await;
-        let upload = begun.as_ref().ok().and_then(|answer| answer.upload_id()).map(str::to_owned);
-        trials.note("s3:PutObject", &below, begun, &[], absent);
-        if let Some(upload) = upload {
-            let aborted = client.abort_multipart_upload().bucket(bucket).key(&key).upload_id(upload).send().await;
-            trials.note("s3:AbortMultipartUpload", &below, aborted, &["NoSuchUpload"], absent);
-        }
-        let deleted = client.delete_object().bucket(bucket).key(&key).send().await;
-        trials.note("s3:DeleteObject", &below, deleted, &["NoSuchKey"], absent);
     }
 
-    async fn create(&self, aws: &Aws) -> Result<Option<Created>, String> {
+    async fn create(&self, aws: &Aws, options: &Options) -> Result<Option<Created>, String> {
+        let aws = aws.reach(&options.as_ref().access, None).await.map_err(|error| error.problem)?;
         let (client, bucket) = (aws.s3(), self.bucket());
         if client.head_bucket().bucket(bucket).send().await.is_ok() {
             return Ok(Some(Created::Existed));

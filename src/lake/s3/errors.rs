@@ -92,7 +92,7 @@ where
             "RequestTimeTooSkewed" => format!("{said}; set this machine's clock"),
             _ if EXPIRED_CODES.contains(&code) => format!("{said}; {GIVE_CREDENTIALS}"),
             "" if is_head_400 => {
-                format!("{said}; the region or the credentials are wrong: set AWS_REGION, or {GIVE_CREDENTIALS}")
+                format!("{said}; the region or the credentials are wrong: set region in [lake], or {GIVE_CREDENTIALS}")
             }
             _ => said,
         };
@@ -102,9 +102,9 @@ where
     let problem = if CREDENTIALS.contains(&code) {
         format!("{said}; {GIVE_CREDENTIALS}")
     } else if REGION.contains(&code) || (300..400).contains(&status) {
-        match header(error, "x-amz-bucket-region") {
-            Some(region) => format!("{said}; bucket '{bucket}' is in {region}: set AWS_REGION={region}"),
-            None => format!("{said}; set AWS_REGION to the region of bucket '{bucket}'"),
+        match header(error, BUCKET_REGION) {
+            Some(region) => format!("{said}; bucket '{bucket}' is in {region}: set region = \"{region}\" in [lake]"),
+            None => format!("{said}; set region in [lake] to the region of bucket '{bucket}'"),
         }
     } else {
         match code {
@@ -112,7 +112,8 @@ where
             "EntityTooSmall" => format!("{said}; every part except the last must have at least 5 MiB"),
             "NoSuchUpload" => format!("{said}; the upload was aborted or completed, perhaps by a lifecycle rule"),
             _ if code == "AccessDenied" || status == 403 => {
-                format!("{said}; allow {} on bucket '{bucket}', keys '{prefix}*'", call.actions)
+                let advice = if call.actions.contains("s3:PutObject") { WRITE_ADVICE } else { OWNER_ADVICE };
+                format!("{said}; allow {} on bucket '{bucket}', keys '{prefix}*'; {advice}", call.actions)
             }
             _ if code.starts_with("KMS.") => format!("{said}; check the KMS key of bucket '{bucket}'"),
             _ => said,
@@ -120,6 +121,14 @@ where
     };
     LakeError::Refused { operation, problem }
 }
+
+/// What else may be wrong where S3 denies a write: a policy that wants a header denies requests without it.
+pub(super) const WRITE_ADVICE: &str = "if a policy of the bucket denies it, set encryption, kms_key, tags, storage_class or \
+                                       bucket_owner in [lake] as the policy wants";
+/// What else may be wrong where S3 denies another request.
+const OWNER_ADVICE: &str = "if the bucket is another account's, correct bucket_owner in [lake]";
+/// The header by which S3 says where a bucket is.
+pub(super) const BUCKET_REGION: &str = "x-amz-bucket-region";
 
 /// What to do about credentials.
 const GIVE_CREDENTIALS: &str = "renew the session, or give credentials by AWS_PROFILE, by the environment or by a role";
@@ -144,6 +153,7 @@ fn said<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> String {
     said
 }
 
-fn header<'a, E>(error: &'a SdkError<E, HttpResponse>, name: &'static str) -> Option<&'a str> {
+/// A header of S3's response.
+pub(super) fn header<'a, E>(error: &'a SdkError<E, HttpResponse>, name: &'static str) -> Option<&'a str> {
     error.raw_response().and_then(|response| response.headers().get(name))
 }

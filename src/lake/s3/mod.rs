@@ -2,8 +2,8 @@
 //!
 //! Owns: how the protocol's terms map to S3. An upload is a multipart upload. It is completed under `If-None-Match: *`, which
 //! never replaces an object. Checksums are S3's own CRC-64/NVME over the whole object; each is sent with its part, and S3
-//! verifies it. Does not own: the client (`aws`), retries (the SDK makes two, then `lake::Retrying`), the keys of the
-//! configuration (`backend`).
+//! verifies it. Does not own: the client (`aws`), what is in each request (`requests`), trying the permissions (`trials`), retries
+//! (the SDK makes two, then `lake::Retrying`), the keys of the configuration (`backend`).
 //!
 //! What the commit protocol needs to know:
 //!
@@ -22,6 +22,8 @@
 pub(in crate::lake) mod backend;
 mod errors;
 mod options;
+mod requests;
+mod trials;
 
 #[cfg(test)]
 pub(in crate::lake) mod tests;
@@ -29,13 +31,8 @@ pub(in crate::lake) mod tests;
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
-use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType,
-    ServerSideEncryption,
-};
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
 use bytes::Bytes;
@@ -47,7 +44,7 @@ use crate::lake::{
     Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
     UploadInfo, Written,
 };
-use errors::{Call, code, lake_error, status};
+use errors::{BUCKET_REGION, Call, WRITE_ADVICE, code, header, lake_error, status};
 use options::Checked;
 
 pub use options::{Encryption, InvalidS3, S3Location, S3Options};
@@ -90,11 +87,19 @@ impl S3Store {
     /// # Errors
     /// It does not exist, or may not be listed, or S3 does not respond.
     pub async fn probe(&self) -> Result<(), LakeError> {
-        let request = self.client.list_objects_v2().bucket(self.bucket()).prefix(self.location.prefix()).max_keys(1);
-        let answer = request.set_expected_bucket_owner(self.owner()).send().await;
+        let answer = self.list_request("").max_keys(1).send().await;
         answer
             .map(drop)
             .map_err(|error| self.failed(format!("open the lake {}", self.location), "s3:ListBucket", &error))
+    }
+
+    /// The region of the bucket, as S3 says it even where it refuses the request; `None` if it does not say.
+    async fn region_of_bucket(&self) -> Option<String> {
+        let request = self.client.head_bucket().bucket(self.bucket()).set_expected_bucket_owner(self.owner());
+        match request.send().await {
+            Ok(head) => head.bucket_region,
+            Err(error) => header(&error, BUCKET_REGION).map(str::to_owned),
+        }
     }
 
     /// Lists this many keys with each request.
@@ -149,37 +154,6 @@ impl S3Store {
         lake_error(call, &self.location, error)
     }
 
-    /// Adds the options of a data object.
-    fn with_options(&self, request: CreateMultipartUploadFluentBuilder) -> CreateMultipartUploadFluentBuilder {
-        let (encryption, key, bucket_key) = self.encryption();
-        request
-            .set_server_side_encryption(encryption)
-            .set_ssekms_key_id(key)
-            .set_bucket_key_enabled(bucket_key)
-            .set_storage_class(self.options.storage_class.clone())
-            .set_tagging(self.options.tagging.clone())
-            .set_expected_bucket_owner(self.owner())
-    }
-
-    /// Adds the options of a small object.
-    fn with_small_options(&self, request: PutObjectFluentBuilder) -> PutObjectFluentBuilder {
-        let (encryption, key, bucket_key) = self.encryption();
-        request
-            .set_server_side_encryption(encryption)
-            .set_ssekms_key_id(key)
-            .set_bucket_key_enabled(bucket_key)
-            .set_tagging(self.options.tagging.clone())
-            .set_expected_bucket_owner(self.owner())
-    }
-
-    fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>, Option<bool>) {
-        match &self.options.encryption {
-            Encryption::BucketDefault => (None, None, None),
-            Encryption::Aes256 => (Some(ServerSideEncryption::Aes256), None, None),
-            Encryption::Kms { key, bucket_key } => (Some(ServerSideEncryption::AwsKms), key.clone(), Some(*bucket_key)),
-        }
-    }
-
     /// Reads a whole object for its size and checksum; `None` if there is none. Holds one piece at a time.
     async fn read_checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
         let Some(mut body) = self.body(key).await? else { return Ok(None) };
@@ -195,9 +169,7 @@ impl S3Store {
 
     /// The stream of an object's bytes; `None` if there is no object.
     async fn body(&self, key: &ObjectKey) -> Result<Option<ByteStream>, LakeError> {
-        let request = self.client.get_object().bucket(self.bucket()).key(self.full(key));
-        let request = request.set_expected_bucket_owner(self.owner()).customize().config_override(large_request(0));
-        match request.send().await {
+        match self.get_request(key).customize().config_override(large_request(0)).send().await {
             Ok(object) => Ok(Some(object.body)),
             Err(error) if code(&error) == Some("NoSuchKey") => Ok(None),
             Err(error) => Err(self.failed(format!("read {key}"), READ_ACTIONS, &error)),
@@ -216,13 +188,11 @@ impl ObjectStore for S3Store {
 
     async fn begin_upload(&self, key: &ObjectKey, _: &str) -> Result<UploadId, LakeError> {
         let operation = || format!("begin the upload of {key}");
-        let request = self.client.create_multipart_upload().bucket(self.bucket()).key(self.full(key));
-        let request = self
-            .with_options(request)
-            .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
-            .checksum_type(ChecksumType::FullObject)
-            .content_type(content_type(key));
-        let begun = request.send().await.map_err(|error| self.failed(operation(), self.write_actions(), &error))?;
+        let begun = self
+            .begin_request(key)
+            .send()
+            .await
+            .map_err(|error| self.failed(operation(), self.write_actions(), &error))?;
         let no_id =
             || LakeError::Unavailable { operation: operation(), problem: "S3 returned no upload id".to_owned() };
         begun.upload_id.filter(|id| !id.is_empty()).map(UploadId).ok_or_else(no_id)
@@ -237,15 +207,8 @@ impl ObjectStore for S3Store {
                 format!("S3 accepts {PARTS_MAX} parts for each object; set [parquet] file_bytes to 40 GiB at most");
             return Err(LakeError::Refused { operation: operation(), problem });
         };
-        let request = self.client.upload_part().bucket(self.bucket()).key(self.full(key)).upload_id(&id.0);
         let time = large_request(bytes.len());
-        let request = request
-            .part_number(number_in_s3)
-            .checksum_crc64_nvme(to_base64(Checksum::of(&bytes)))
-            .body(ByteStream::from(bytes))
-            .set_expected_bucket_owner(self.owner())
-            .customize()
-            .config_override(time);
+        let request = self.part_request(key, id, number_in_s3, bytes).customize().config_override(time);
         let actions = || format!("s3:PutObject{}", self.key_actions());
         let uploaded = request.send().await.map_err(|error| self.failed(operation(), actions(), &error))?;
         let no_tag = || LakeError::Unavailable { operation: operation(), problem: "S3 returned no ETag".to_owned() };
@@ -272,8 +235,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError> {
-        let request = self.client.abort_multipart_upload().bucket(self.bucket()).key(self.full(key)).upload_id(&id.0);
-        match request.set_expected_bucket_owner(self.owner()).send().await {
+        match self.abort_request(key, id).send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == Some("NoSuchUpload") => Ok(()),
             Err(error) => Err(self.failed(format!("abort the upload of {key}"), "s3:AbortMultipartUpload", &error)),
@@ -285,13 +247,12 @@ impl ObjectStore for S3Store {
         let mut markers = None;
         loop {
             let (key_marker, id_marker) = markers.take().unwrap_or_default();
-            let request = self.client.list_multipart_uploads().bucket(self.bucket()).prefix(self.location.prefix());
             // No URL encoding here: local stacks do not support it for uploads, and XML escapes what it cannot hold.
-            let request = request
+            let request = self
+                .list_uploads_request()
                 .max_uploads(self.page)
                 .set_key_marker(key_marker)
-                .set_upload_id_marker(id_marker)
-                .set_expected_bucket_owner(self.owner());
+                .set_upload_id_marker(id_marker);
             let page = request.send().await.map_err(|error| {
                 self.failed(format!("list the uploads in {}", self.location), "s3:ListBucketMultipartUploads", &error)
             })?;
@@ -314,17 +275,8 @@ impl ObjectStore for S3Store {
     }
 
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
-        let request = self.client.put_object().bucket(self.bucket()).key(self.full(key));
-        let time = large_request(bytes.len());
-        let request = self
-            .with_small_options(request)
-            .if_none_match("*")
-            .content_type(content_type(key))
-            .checksum_crc64_nvme(to_base64(Checksum::of(&bytes)))
-            .body(ByteStream::from(bytes))
-            .customize()
-            .config_override(time);
-        match request.send().await {
+        let (time, checksum) = (large_request(bytes.len()), Checksum::of(&bytes));
+        match self.put_request(key, bytes, checksum).customize().config_override(time).send().await {
             Ok(_) => Ok(Written::New),
             Err(error) if is_taken(&error) => Ok(Written::KeyTaken),
             Err(error) => Err(self.failed(format!("write {key}"), self.write_actions(), &error)),
@@ -364,14 +316,12 @@ impl ObjectStore for S3Store {
         let mut objects = Vec::new();
         let mut token = None;
         loop {
-            let request = self.client.list_objects_v2().bucket(self.bucket());
-            let request = request
-                .prefix(format!("{}{prefix}", self.location.prefix()))
+            let request = self
+                .list_request(prefix)
                 .encoding_type(EncodingType::Url)
                 .max_keys(self.page)
                 .set_start_after(after.clone())
-                .set_continuation_token(token.take())
-                .set_expected_bucket_owner(self.owner());
+                .set_continuation_token(token.take());
             let page = request.send().await.map_err(|error| {
                 self.failed(format!("list '{prefix}' in {}", self.location), "s3:ListBucket", &error)
             })?;
@@ -389,8 +339,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), LakeError> {
-        let request = self.client.delete_object().bucket(self.bucket()).key(self.full(key));
-        match request.set_expected_bucket_owner(self.owner()).send().await {
+        match self.delete_request(key).send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == Some("NoSuchKey") => Ok(()),
             Err(error) => Err(self.failed(format!("delete {key}"), "s3:DeleteObject", &error)),

@@ -12,6 +12,7 @@ use aws_sdk_s3::types::StorageClass;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::aws::{Access, arn, tags};
 use crate::lake::ObjectKey;
 use crate::settings::url::Url;
 
@@ -56,6 +57,8 @@ pub struct S3Options {
     pub tags: BTreeMap<String, String>,
     /// The account that must own the bucket; S3 refuses every request if another account does.
     pub expected_bucket_owner: Option<String>,
+    /// How the bucket is reached.
+    pub access: Access,
 }
 
 /// A location or options that S3 does not accept.
@@ -95,6 +98,9 @@ impl S3Location {
 
     /// Reads `s3://BUCKET/PREFIX`.
     pub(crate) fn parse(url: &Url<'_>) -> Result<Self, String> {
+        if arn::is_arn(url.rest) {
+            return Err(format!("'{url}': a lake is named by its bucket, s3://BUCKET/PREFIX, and not by an ARN"));
+        }
         let (bucket, prefix) = url.rest.split_once('/').unwrap_or((url.rest, ""));
         S3Location::new(bucket, prefix).map_err(|problem| format!("'{url}': {problem}; expected s3://BUCKET/PREFIX"))
     }
@@ -165,19 +171,7 @@ impl S3Options {
                 self.tags.len()
             )));
         }
-        for (key, value) in &self.tags {
-            let allowed = |c: char| c.is_alphanumeric() || " +-=._:/@".contains(c);
-            let good = (1..=128).contains(&key.chars().count())
-                && value.chars().count() <= 256
-                && key.chars().chain(value.chars()).all(allowed)
-                && !key.to_ascii_lowercase().starts_with("aws:");
-            if !good {
-                return Err(InvalidS3(format!(
-                    "S3 does not accept the tag '{key}' = '{value}': keys have 1 to 128 characters and values up to 256, \
-                     letters, digits, spaces and + - = . _ : / @, and no key begins with 'aws:'"
-                )));
-            }
-        }
+        tags::check(&self.tags).map_err(|problem| InvalidS3(format!("S3 {problem}")))?;
         let pairs: Vec<String> =
             self.tags.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
         Ok((!pairs.is_empty()).then(|| pairs.join("&")))

@@ -11,11 +11,13 @@ use aws_config::provider_config::ProviderConfig;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use aws_sdk_s3::primitives::SdkBody;
+use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
 use super::*;
+use crate::aws::Access;
 
 /// The response to a request.
 #[derive(Debug, Clone)]
@@ -84,6 +86,7 @@ fn all_options() -> S3Options {
         storage_class: Some("STANDARD_IA".to_owned()),
         tags: [("team".to_owned(), "data".to_owned())].into(),
         expected_bucket_owner: Some("111122223333".to_owned()),
+        access: Access::default(),
     }
 }
 
@@ -233,12 +236,17 @@ async fn temporary_failures_are_distinguished_from_refusals() {
     let said = |code: &str| format!("could not write x: S3 returned {code}: As S3 says it (request 4442587FB7D0A2F9)");
     let credentials = "; renew the session, or give credentials by AWS_PROFILE, by the environment or by a role";
     let refused = [
-        (403, "AccessDenied", "; allow s3:PutObject on bucket 'lake', keys 'p/*'"),
+        (
+            403,
+            "AccessDenied",
+            "; allow s3:PutObject on bucket 'lake', keys 'p/*'; if a policy of the bucket denies it, set encryption, kms_key, tags, \
+             storage_class or bucket_owner in [lake] as the policy wants",
+        ),
         (404, "NoSuchBucket", "; there is no bucket 'lake': create it, or use another lake"),
         (403, "InvalidAccessKeyId", credentials),
         (403, "SignatureDoesNotMatch", credentials),
         (400, "KMS.DisabledException", "; check the KMS key of bucket 'lake'"),
-        (301, "PermanentRedirect", "; set AWS_REGION to the region of bucket 'lake'"),
+        (301, "PermanentRedirect", "; set region in [lake] to the region of bucket 'lake'"),
         (400, "KeyTooLongError", ""),
     ];
     for (status, code, advice) in refused {
@@ -293,7 +301,10 @@ async fn another_region_is_named() {
     let (store, _) = scripted(vec![answer]);
     let message = store.checksum(&key("x")).await.unwrap_err();
     assert!(matches!(message, LakeError::Refused { .. }));
-    assert!(message.to_string().ends_with("bucket 'lake' is in us-west-2: set AWS_REGION=us-west-2"), "{message}");
+    assert!(
+        message.to_string().ends_with("bucket 'lake' is in us-west-2: set region = \"us-west-2\" in [lake]"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -420,7 +431,7 @@ mod stack {
     async fn client() -> Client {
         let local = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().any(|name| std::env::var_os(name).is_some());
         assert!(local, "set AWS_ENDPOINT_URL to the local stack: these tests make a bucket");
-        Aws::load().await.s3()
+        Aws::load().await.unwrap().s3()
     }
 
     pub(super) async fn store_with(options: &S3Options) -> S3Store {
@@ -455,7 +466,7 @@ mod stack {
             encryption: Encryption::Aes256,
             storage_class: Some("STANDARD_IA".to_owned()),
             tags: [("team".to_owned(), "data + more=x".to_owned())].into(),
-            expected_bucket_owner: None,
+            ..S3Options::default()
         };
         let store = store_with(&options).await;
         let data = completed(&store, "processed/x.parquet").await;

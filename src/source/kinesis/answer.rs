@@ -31,6 +31,7 @@ use http_body::{Body, Frame};
 
 use crate::source::kinesis::batch::{Batch, Malformed, RecordMeta, millis};
 use crate::source::kinesis::decode::{Envelope, Rejected, scan};
+use crate::source::kinesis::requests;
 use crate::source::kinesis::service::Failure;
 
 /// The most bytes of a body.
@@ -58,6 +59,8 @@ pub enum Decode {
 #[derive(Debug)]
 pub(super) struct GetRecordsClient {
     client: aws_sdk_kinesis::Client,
+    /// The stream's name, or its ARN.
+    stream: String,
     decode: Decode,
     /// It was logged that a response was not recognized.
     reported: AtomicBool,
@@ -73,8 +76,9 @@ pub(super) struct Answer {
 }
 
 impl GetRecordsClient {
-    pub(super) fn new(client: aws_sdk_kinesis::Client, decode: Decode) -> Self {
-        GetRecordsClient { client, decode, reported: AtomicBool::new(false), spare: Mutex::default() }
+    pub(super) fn new(client: aws_sdk_kinesis::Client, stream: &str, decode: Decode) -> Self {
+        let stream = stream.to_owned();
+        GetRecordsClient { client, stream, decode, reported: AtomicBool::new(false), spare: Mutex::default() }
     }
 
     /// Sends one request.
@@ -87,7 +91,7 @@ impl GetRecordsClient {
 
     async fn get_fast(&self, iterator: &str, limit: i32, mut batch: Batch) -> Result<Answer, Failure> {
         let kept = Kept(Arc::new(Mutex::new(self.spare().pop().unwrap_or_default())));
-        let call = self.client.get_records().shard_iterator(iterator).limit(limit).customize();
+        let call = requests::records(&self.client, &self.stream).shard_iterator(iterator).limit(limit).customize();
         let called = call.interceptor(TakeBody(kept.clone())).send().await;
         called.map_err(|error| Failure::of("GetRecords", &error))?;
         let body = kept.take();
@@ -125,7 +129,7 @@ impl GetRecordsClient {
     }
 
     async fn get_stock(&self, iterator: &str, limit: i32, batch: Batch) -> Result<Answer, Failure> {
-        let call = self.client.get_records().shard_iterator(iterator).limit(limit);
+        let call = requests::records(&self.client, &self.stream).shard_iterator(iterator).limit(limit);
         let answer = call.send().await.map_err(|error| Failure::of("GetRecords", &error))?;
         let batch = add_all(batch, answer.records).await?;
         let children = answer.child_shards.unwrap_or_default().into_iter().map(|child| child.shard_id).collect();

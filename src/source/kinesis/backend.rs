@@ -11,11 +11,13 @@ use checkpoints::{StreamName, error_chain};
 use pipeline::time::{format_rfc3339, parse_rfc3339};
 use tokio::time::Instant;
 
+use crate::aws::arn::ResourceKind;
 use crate::aws::permissions::{Permission, Trials};
-use crate::aws::{Aws, Created};
+use crate::aws::{Access, AccessError, Aws, Created, ResourceName};
 use crate::settings::url::{Url, is_aws_name};
-use crate::settings::{Fallback, Key, Kind};
+use crate::settings::{Fallback, Key, Kind, Setting};
 use crate::source::backend::{OpenSource, OpenedSource, SourceBackend};
+use crate::source::kinesis::requests;
 use crate::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, SourceError, Start};
 
 /// The IAM actions that reading a stream needs. On an encrypted stream the worker also needs `kms:Decrypt` with its key.
@@ -34,30 +36,53 @@ pub(crate) const PERMISSIONS: &[Permission] = &[
 const ACTIVE_WITHIN: Duration = Duration::from_secs(120);
 /// How often a new stream's status is read.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
-/// The consumer's name, unless the configuration gives another one.
-const CONSUMER: &str = "shardlake";
+/// What every default name of a consumer begins with. The rest is the application's.
+const CONSUMER: &str = "shardlake-";
+/// Characters that a consumer's name may have.
+const CONSUMER_LENGTH: std::ops::RangeInclusive<usize> = 1..=128;
+/// A stream in ARNs.
+const STREAM: ResourceKind = ResourceKind { service: "kinesis", kind: "stream", length: 1..=128 };
 
-/// A Kinesis stream, by name.
+/// A Kinesis stream, by name or by ARN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KinesisUrl(String);
+pub struct KinesisUrl(ResourceName);
 
 /// How a stream is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KinesisOptions {
     /// Where the very first reading starts.
     pub start: Start,
-    /// The way records come.
-    pub mode: Mode,
+    /// Whether records are pushed to a consumer (enhanced fan-out).
+    pub fan_out: bool,
+    /// The consumer's name. `None`: it was not filled in.
+    pub consumer: Option<String>,
+    /// How the stream is reached.
+    pub access: Access,
 }
 
 impl Default for KinesisOptions {
     fn default() -> Self {
-        KinesisOptions { start: Start::TrimHorizon, mode: Mode::Polling }
+        KinesisOptions { start: Start::TrimHorizon, fan_out: false, consumer: None, access: Access::default() }
+    }
+}
+
+impl KinesisOptions {
+    /// The way records come.
+    fn mode(&self) -> Mode {
+        match &self.consumer {
+            Some(consumer) if self.fan_out => Mode::FanOut { consumer: consumer.clone() },
+            _ => Mode::Polling,
+        }
     }
 }
 
 /// The keys of `[[source]]` for a stream.
-pub(crate) fn keys() -> Vec<Key<KinesisOptions>> {
+pub(crate) fn keys() -> Vec<Box<dyn Setting<KinesisOptions>>> {
+    let own = own_keys().into_iter().map(|key| Box::new(key) as Box<dyn Setting<KinesisOptions>>);
+    own.chain(crate::aws::access::keys_of(|options: &mut KinesisOptions| &mut options.access)).collect()
+}
+
+fn own_keys() -> Vec<Key<KinesisOptions>> {
     vec![
         Key {
             name: "start",
@@ -83,17 +108,14 @@ pub(crate) fn keys() -> Vec<Key<KinesisOptions>> {
             kind: Kind::Text {
                 form: "`polling` or `fan-out`",
                 read: |options, text| {
-                    options.mode = match text {
-                        "polling" => Mode::Polling,
-                        "fan-out" | "fan_out" => Mode::FanOut { consumer: CONSUMER.to_owned() },
+                    options.fan_out = match text {
+                        "polling" => false,
+                        "fan-out" | "fan_out" => true,
                         other => return Err(format!("read must be polling or fan-out, not '{other}'")),
                     };
                     Ok(())
                 },
-                show: |options| {
-                    let name = if options.mode == Mode::Polling { "polling" } else { "fan-out" };
-                    Some(name.to_owned())
-                },
+                show: |options| Some(if options.fan_out { "fan-out" } else { "polling" }.to_owned()),
             },
             default: Fallback::Is("polling"),
             doc: "How records are read: `polling` shares each shard's 2 MB a second with all its readers; `fan-out` has 2 MB a \
@@ -103,20 +125,23 @@ pub(crate) fn keys() -> Vec<Key<KinesisOptions>> {
             name: "consumer",
             kind: Kind::Text {
                 form: "name",
-                read: |options, text| match &mut options.mode {
-                    Mode::FanOut { consumer } => {
-                        text.clone_into(consumer);
-                        Ok(())
+                read: |options, text| {
+                    if !options.fan_out {
+                        return Err("consumer is only for read = \"fan-out\"".to_owned());
                     }
-                    Mode::Polling => Err("consumer is only for read = \"fan-out\"".to_owned()),
+                    if !is_aws_name(text, CONSUMER_LENGTH) {
+                        return Err(format!(
+                            "consumer must have 1 to 128 of a-z, A-Z, 0-9, '.', '_', '-', not '{text}'"
+                        ));
+                    }
+                    options.consumer = Some(text.to_owned());
+                    Ok(())
                 },
-                show: |options| match &options.mode {
-                    Mode::FanOut { consumer } => Some(consumer.clone()),
-                    Mode::Polling => None,
-                },
+                show: |options| options.consumer.clone(),
             },
-            default: Fallback::Depends("`shardlake`, with `fan-out`"),
-            doc: "The name of the registered consumer. It is registered if it does not exist.",
+            default: Fallback::Depends("`shardlake-` and the lease table's name, with a part that depends on the lake"),
+            doc: "The name of the registered consumer, which is registered if it does not exist. Each application needs one of its \
+                  own ([aws.md](aws.md#reading)).",
         },
     ]
 }
@@ -142,18 +167,24 @@ impl KinesisUrl {
     pub const SCHEME: &'static str = "kinesis";
     /// What a URL looks like.
     pub const FORM: &'static str = "kinesis://STREAM";
+    /// Its service, as ARNs write it.
+    pub(crate) const SERVICE: &'static str = STREAM.service;
 
     /// Reads a URL of this scheme.
     pub(crate) fn parse(url: &Url<'_>) -> Result<Self, String> {
-        if is_aws_name(url.rest, 1..=128) {
-            return Ok(KinesisUrl(url.rest.to_owned()));
+        match ResourceName::parse(url.rest, &STREAM) {
+            Ok(name) => Ok(KinesisUrl(name)),
+            Err(problem) => Err(format!("'{url}': expected {}: {problem}", Self::FORM)),
         }
-        Err(format!("'{url}': expected {}, the stream's name (1 to 128 of a-z, A-Z, 0-9, '.', '_', '-')", Self::FORM))
     }
 
     /// The stream's name in Kinesis.
     pub fn stream(&self) -> &str {
-        &self.0
+        self.0.name()
+    }
+
+    async fn client(&self, aws: &Aws, options: &KinesisOptions) -> Result<aws_sdk_kinesis::Client, AccessError> {
+        Ok(aws.reach(&options.access, self.0.region()).await?.kinesis())
     }
 }
 
@@ -164,17 +195,17 @@ impl fmt::Display for KinesisUrl {
 }
 
 #[async_trait]
-impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUrl {
+impl<Options: AsRef<KinesisOptions> + AsMut<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUrl {
     fn name(&self) -> &'static str {
         Self::NAME
     }
 
     fn stream_name(&self) -> Option<&str> {
-        Some(&self.0)
+        Some(self.stream())
     }
 
     fn local_stream_name(&self, name: Option<&str>) -> Option<StreamName> {
-        StreamName::new(name.unwrap_or(&self.0)).ok()
+        StreamName::new(name.unwrap_or(self.stream())).ok()
     }
 
     fn needs_aws(&self) -> bool {
@@ -185,14 +216,28 @@ impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUr
         true
     }
 
+    fn fill(&self, options: &mut Options, application: &str) {
+        let options = options.as_mut();
+        if options.fan_out && options.consumer.is_none() {
+            let most = CONSUMER_LENGTH.end() - CONSUMER.len();
+            // The end of an application's name tells it from others.
+            let name = &application[application.len().saturating_sub(most)..];
+            options.consumer = Some(format!("{CONSUMER}{name}"));
+        }
+    }
+
+    fn check_options(&self, options: &Options) -> Result<(), String> {
+        options.as_ref().access.check_region(self.0.region())
+    }
+
     async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError> {
         let OpenSource { name, options, record_bytes_max, documents, clock, lake, aws, retry_within, .. } = context;
-        let KinesisOptions { start, mode } = options.as_ref().clone();
+        let options = options.as_ref();
         let config = KinesisConfig {
-            stream: self.0.clone(),
-            name: name.map(str::to_owned),
-            start,
-            mode,
+            stream: self.0.as_str().to_owned(),
+            name: Some(name.unwrap_or(self.stream()).to_owned()),
+            start: options.start,
+            mode: options.mode(),
             record_bytes_max,
             documents,
             decode: Decode::Fast,
@@ -200,42 +245,55 @@ impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUr
             retry_within,
             clock: Arc::clone(clock),
         };
-        let client = Aws::required(aws).kinesis();
+        let client = self.client(Aws::required(aws), options).await.map_err(|AccessError { problem, passing }| {
+            let place = format!("stream {}", self.0);
+            if passing {
+                SourceError::Unavailable { place, problem }
+            } else {
+                SourceError::Unreadable { place, problem }
+            }
+        })?;
         let source = KinesisSource::open(client, config, Arc::clone(lake)).await?;
         let kcl_id = Some(source.serialized_id());
         Ok(OpenedSource { source: Arc::new(source), kcl_id })
     }
 
     async fn try_permissions(&self, aws: &Aws, options: &Options, trials: &mut Trials) {
-        let (client, stream) = (aws.kinesis(), self.0.as_str());
+        let (options, stream) = (options.as_ref(), self.0.as_str());
         let absent = ("ResourceNotFoundException", "the stream (shardlake init makes it)");
-        let described = client.describe_stream_summary().stream_name(stream).send().await;
+        let client = match self.client(aws, options).await {
+            Ok(client) => client,
+            Err(error) => return trials.fail("kinesis:DescribeStreamSummary", stream, error.problem),
+        };
+        let described = requests::describe(&client, stream).send().await;
         let summary = described.as_ref().ok().and_then(|answer| answer.stream_description_summary());
         let arn = summary.map(|summary| summary.stream_arn().to_owned());
         trials.note("kinesis:DescribeStreamSummary", stream, described, &[], absent);
-        let listed = client.list_shards().stream_name(stream).max_results(1).send().await;
+        let listed = requests::list_shards(&client, stream).max_results(1).send().await;
         let shard = listed.as_ref().ok().and_then(|answer| answer.shards().first());
         let shard = shard.map(|shard| shard.shard_id().to_owned());
         trials.note("kinesis:ListShards", stream, listed, &[], absent);
         let Some(shard) = shard else { return };
-        let request = client.get_shard_iterator().stream_name(stream).shard_id(shard);
+        let request = requests::shard_iterator(&client, stream).shard_id(shard);
         let got = request.shard_iterator_type(ShardIteratorType::Latest).send().await;
         let iterator = got.as_ref().ok().and_then(|answer| answer.shard_iterator()).map(str::to_owned);
         trials.note("kinesis:GetShardIterator", stream, got, &[], absent);
         if let Some(iterator) = iterator {
-            let read = client.get_records().shard_iterator(iterator).limit(1).send().await;
+            let read = requests::records(&client, stream).shard_iterator(iterator).limit(1).send().await;
             trials.note("kinesis:GetRecords", stream, read, &["ProvisionedThroughputExceededException"], absent);
         }
-        if let (Mode::FanOut { consumer }, Some(arn)) = (&options.as_ref().mode, arn) {
-            let described = client.describe_stream_consumer().stream_arn(arn).consumer_name(consumer).send().await;
+        if let (Mode::FanOut { consumer }, Some(arn)) = (options.mode(), arn) {
+            let described = client.describe_stream_consumer().stream_arn(&arn).consumer_name(&consumer).send().await;
             let absent =
                 ("ResourceNotFoundException", "the consumer (a worker registers it: kinesis:RegisterStreamConsumer)");
-            trials.note("kinesis:DescribeStreamConsumer", stream, described, &[], absent);
+            let resource = format!("{stream}/consumer/{consumer}");
+            trials.note("kinesis:DescribeStreamConsumer", &resource, described, &[], absent);
         }
     }
 
-    async fn create(&self, aws: &Aws, shards: u32) -> Result<Option<Created>, String> {
-        let (client, stream) = (aws.kinesis(), self.0.as_str());
+    async fn create(&self, aws: &Aws, options: &Options, shards: u32) -> Result<Option<Created>, String> {
+        let client = self.client(aws, options.as_ref()).await.map_err(|error| error.problem)?;
+        let stream = self.stream();
         let request = client.create_stream().stream_name(stream);
         let request = match i32::try_from(shards) {
             Ok(0) => {

@@ -1,7 +1,7 @@
 //! A shard that is read by subscribing to it: enhanced fan-out.
 //!
-//! Owns: the subscription, when it is renewed, and when the shard is polled instead. Does not own: the consumer (`consumer`), what an
-//! event's records become (`batch`), the position (`cursor`).
+//! Owns: when the subscription is renewed, and when the shard is polled instead. Does not own: the consumer (`consumer`), receiving
+//! events (`subscription`), what an event's records become (`batch`), the position (`cursor`).
 //!
 //! A subscription lasts at most five minutes and sends an event at least every five seconds, even an empty one. The next
 //! subscription begins after what was read, where the last event said to continue. It sends again what the old one had sent
@@ -16,14 +16,13 @@
 //!
 //! So this reader never ends with an error itself: if the shard cannot be read at all, polling reports it.
 //!
-//! Limits: one event waits in memory for its share of the budget, a few MB for each shard. HTTP/2's flow control holds back what the
-//! service sends beyond that.
+//! An event is received and decoded only in [`read`](ShardReader::read), for which the worker has taken memory from its budget. So
+//! shards that wait hold next to nothing, however many there are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_sdk_kinesis::operation::subscribe_to_shard::SubscribeToShardOutput;
 use aws_sdk_kinesis::types::{SubscribeToShardEvent, SubscribeToShardEventStream};
 use checkpoints::{SequenceNumber, ShardId};
 use tokio::time::Instant;
@@ -36,6 +35,7 @@ use crate::source::kinesis::cursor::Cursor;
 use crate::source::kinesis::pace::Pace;
 use crate::source::kinesis::polling::{PollingReader, is_nearer};
 use crate::source::kinesis::service::Failure;
+use crate::source::kinesis::subscription::Subscription;
 use crate::source::{Read, ShardReader, SourceError};
 
 /// The longest silence of a working subscription.
@@ -71,24 +71,16 @@ struct Subscribed {
     cursor: Cursor,
     pace: Pace,
     subscription: Option<Subscription>,
-    /// What arrived before a read asked for it.
-    arrived: Option<Arrived>,
+    /// Why the last wait failed. The next read handles it.
+    failure: Option<Failure>,
     /// The least distance from the tip that an event without records has shown, since the last record.
     behind_least: Option<i64>,
     /// Set at the shard's end.
     children: Option<Vec<ShardId>>,
 }
 
-/// A subscription.
-struct Subscription {
-    output: SubscribeToShardOutput,
-    begun: Instant,
-}
-
-/// What arrived from a subscription.
-enum Arrived {
-    Event(Box<SubscribeToShardEvent>),
-    Failure(Failure),
+fn silence() -> Failure {
+    Failure::Unavailable("SubscribeToShard: no event for 20 s".to_owned())
 }
 
 impl FanOutReader {
@@ -112,43 +104,58 @@ impl Subscribed {
             cursor,
             pace: Pace::new(stream.config.limits, shard),
             subscription: None,
-            arrived: None,
+            failure: None,
             behind_least: None,
             children: None,
         }
     }
 
-    /// Waits until something arrives. If it is dropped while it waits, the subscription is dropped too, with an event that may have
-    /// been received.
-    async fn wait(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) {
-        while self.arrived.is_none() {
-            self.arrived = self.step(stream, shard, consumer).await;
+    /// Waits until an event begins to arrive, or something fails. It may be dropped while it waits.
+    async fn ready(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) {
+        if self.failure.is_some() {
+            return;
         }
+        let ready = match self.subscribed(stream, shard, consumer).await {
+            Ok(subscription) => tokio::time::timeout(SILENCE_MAX, subscription.ready()).await.map_err(|_| silence()),
+            Err(failure) => Err(failure),
+        };
+        self.failure = ready.err();
     }
 
-    async fn step(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) -> Option<Arrived> {
-        let mut subscription = match self.subscription.take() {
+    /// The subscription; a new one if there is none.
+    async fn subscribed(&mut self, stream: &Stream, shard: &ShardId, consumer: &str) -> Result<&Subscription, Failure> {
+        let subscription = match self.subscription.take() {
             Some(subscription) => subscription,
-            None => match self.subscribe(stream, shard, consumer).await {
-                Ok(subscription) => subscription,
-                Err(failure) => return Some(Arrived::Failure(failure)),
-            },
+            None => self.subscribe(stream, shard, consumer).await?,
         };
-        let unavailable = |problem: &str| Some(Arrived::Failure(Failure::Unavailable(problem.to_owned())));
-        match tokio::time::timeout(SILENCE_MAX, subscription.output.event_stream.recv()).await {
-            Ok(Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event)))) => {
+        Ok(self.subscription.insert(subscription))
+    }
+
+    /// Receives an event; `None` if the subscription has ended after its time, or sent something unknown.
+    async fn receive(
+        &mut self,
+        stream: &Stream,
+        shard: &ShardId,
+        consumer: &str,
+    ) -> Result<Option<SubscribeToShardEvent>, Failure> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        self.subscribed(stream, shard, consumer).await?;
+        let Some(mut subscription) = self.subscription.take() else { return Ok(None) };
+        match tokio::time::timeout(SILENCE_MAX, subscription.next()).await {
+            Ok(Ok(Some(event))) => {
                 self.subscription = Some(subscription);
-                Some(Arrived::Event(Box::new(event)))
+                match event {
+                    SubscribeToShardEventStream::SubscribeToShardEvent(event) => Ok(Some(event)),
+                    // An event of a later version of the API.
+                    _ => Ok(None),
+                }
             }
-            // An event of a later version of the API.
-            Ok(Ok(Some(_))) => {
-                self.subscription = Some(subscription);
-                None
-            }
-            Ok(Ok(None)) if subscription.begun.elapsed() >= AGE_MIN => None,
-            Ok(Ok(None)) => unavailable("SubscribeToShard: the subscription ended early"),
-            Ok(Err(error)) => Some(Arrived::Failure(Failure::of_event(&error))),
-            Err(_) => unavailable("SubscribeToShard: no event for 20 s"),
+            Ok(Ok(None)) if subscription.begun().elapsed() >= AGE_MIN => Ok(None),
+            Ok(Ok(None)) => Err(Failure::Unavailable("SubscribeToShard: the subscription ended early".to_owned())),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(silence()),
         }
     }
 
@@ -160,12 +167,12 @@ impl Subscribed {
         let begin = self.cursor.begin();
         let call = stream.client.subscribe_to_shard().consumer_arn(consumer).shard_id(shard.as_str());
         let call = call.starting_position(begin.starting_position());
-        let output = match tokio::time::timeout(SUBSCRIBE_MAX, call.send()).await {
-            Ok(answer) => answer.map_err(|error| begin.refused(Failure::of("SubscribeToShard", &error)))?,
+        let subscription = match tokio::time::timeout(SUBSCRIBE_MAX, Subscription::begin(call)).await {
+            Ok(begun) => begun.map_err(|failure| begin.refused(failure))?,
             Err(_) => return Err(Failure::Unavailable("SubscribeToShard: no response in time".to_owned())),
         };
         self.cursor.begun(now_ms);
-        Ok(Subscription { output, begun: Instant::now() })
+        Ok(subscription)
     }
 
     /// Turns an event into a chunk, the tip, or the end.
@@ -181,7 +188,7 @@ impl Subscribed {
         self.cursor.read(&batch, shard);
         // An empty event proves nothing: some implementations send one on a closed shard, and never report its end.
         if batch.records() > 0
-            || self.subscription.as_ref().is_some_and(|subscription| subscription.begun.elapsed() >= AGE_MIN)
+            || self.subscription.as_ref().is_some_and(|subscription| subscription.begun().elapsed() >= AGE_MIN)
         {
             self.pace.succeeded();
         }
@@ -218,10 +225,10 @@ impl ShardReader for FanOutReader {
         let FanOutReader { stream, shard, consumer, way } = self;
         match way {
             Way::Subscribed(subscribed) if subscribed.children.is_some() => {}
-            Way::Subscribed(subscribed) => subscribed.wait(stream, shard, consumer).await,
+            Way::Subscribed(subscribed) => subscribed.ready(stream, shard, consumer).await,
             Way::Polled { reader, until } if Instant::now() >= *until && !reader.has_ended() => {
                 let mut subscribed = Box::new(Subscribed::new(stream, shard, reader.cursor().clone()));
-                subscribed.wait(stream, shard, consumer).await;
+                subscribed.ready(stream, shard, consumer).await;
                 *way = Way::Subscribed(subscribed);
             }
             Way::Polled { reader, .. } => reader.ready(idle).await,
@@ -237,13 +244,15 @@ impl ShardReader for FanOutReader {
         if let Some(children) = &subscribed.children {
             return Ok(Read::End { children: children.clone() });
         }
-        subscribed.wait(stream, shard, consumer).await;
-        let failure = match subscribed.arrived.take().expect("the wait ends when something has arrived") {
-            Arrived::Failure(failure) => failure,
-            Arrived::Event(event) => match subscribed.on_event(*event, stream, shard, buffer).await {
-                Ok(read) => return Ok(read),
-                Err(failure) => failure,
-            },
+        let received = match subscribed.receive(stream, shard, consumer).await {
+            Ok(Some(event)) => subscribed.on_event(event, stream, shard, buffer).await,
+            // The memory is not kept while the shard is subscribed to again.
+            Ok(None) => return Ok(stream.nothing(shard, subscribed.cursor.position())),
+            Err(failure) => Err(failure),
+        };
+        let failure = match received {
+            Ok(read) => return Ok(read),
+            Err(failure) => failure,
         };
         subscribed.subscription = None;
         let times = subscribed.pace.failed();

@@ -6,11 +6,12 @@
 //! |---|---|
 //! | `start` | where reading starts, permanently |
 //! | `shards` | the list of shards |
-//! | `polling`, `fanout`, `consumer` | the two ways to read |
+//! | `polling`, `fanout`, `subscription`, `consumer` | the two ways to read |
 //! | `answer`, `decode` | GetRecords |
 //! | `batch`, `kpl` | records to frames |
 //! | `cursor` | positions |
 //! | `pace` | the rate of requests |
+//! | `requests` | how a request names the stream |
 //! | `service` | what a failure means |
 //! | `backend` | URL, keys of the configuration, permissions |
 //!
@@ -28,9 +29,11 @@ pub(crate) mod fuzzing;
 mod kpl;
 mod pace;
 mod polling;
+mod requests;
 mod service;
 mod shards;
 mod start;
+mod subscription;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +64,7 @@ pub use start::Start;
 /// How a stream is read.
 #[derive(Clone)]
 pub struct KinesisConfig {
-    /// The stream.
+    /// The stream's name, or its ARN.
     pub stream: String,
     /// Its name in the lake; its own if `None`.
     pub name: Option<String>,
@@ -152,7 +155,7 @@ impl KinesisSource {
         lake: Arc<dyn ObjectStore>,
     ) -> Result<Self, SourceError> {
         let place = format!("stream {}", config.stream);
-        let name = StreamName::new(config.name.as_deref().unwrap_or(&config.stream))
+        let name = StreamName::new(config.name.as_deref().unwrap_or(requests::own_name(&config.stream)))
             .map_err(|error| SourceError::Unreadable { place: place.clone(), problem: error.to_string() })?;
         let retry = RetryPolicy::within(config.retry_within);
         let described = retry.run(&format!("describing {place}"), || describe(&client, &config.stream)).await;
@@ -164,7 +167,7 @@ impl KinesisSource {
         };
         let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         let once = aws_sdk_kinesis::Client::from_conf(once);
-        let records = GetRecordsClient::new(once.clone(), config.decode);
+        let records = GetRecordsClient::new(once.clone(), &config.stream, config.decode);
         let stream = Stream { name, identity, start, config, consumer, retrying_client: client, client: once, records };
         Ok(KinesisSource { stream: Arc::new(stream) })
     }
@@ -173,7 +176,7 @@ impl KinesisSource {
     pub fn serialized_id(&self) -> String {
         let Identity { arn, created_ms } = &self.stream.identity;
         let account = arn.split(':').nth(4).unwrap_or_default();
-        format!("{account}:{}:{}", self.stream.config.stream, created_ms.div_euclid(1000))
+        format!("{account}:{}:{}", requests::own_name(&self.stream.config.stream), created_ms.div_euclid(1000))
     }
 }
 
@@ -198,7 +201,7 @@ async fn registered(
 
 /// The identity of the stream.
 async fn describe(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<Identity, Failure> {
-    let described = client.describe_stream_summary().stream_name(stream).send().await;
+    let described = requests::describe(client, stream).send().await;
     let described = described.map_err(|error| match Failure::of("DescribeStreamSummary", &error) {
         Failure::NotFound(message) => {
             Failure::NotFound(format!("there is no such stream in this account and region ({message})"))
@@ -268,7 +271,7 @@ impl KinesisSource {
     async fn probe(&self, shard: &ShardId, begin: &Begin) -> Result<Behind, Failure> {
         let stream = &self.stream;
         let iterator = stream.iterator(shard, begin).await?;
-        let call = stream.client.get_records().shard_iterator(iterator).limit(1);
+        let call = requests::records(&stream.client, &stream.config.stream).shard_iterator(iterator).limit(1);
         let answer = call.send().await.map_err(|error| Failure::of("GetRecords", &error))?;
         let behind_ms = u64::try_from(answer.millis_behind_latest.unwrap_or(0)).unwrap_or(0);
         Ok(match answer.records.first() {

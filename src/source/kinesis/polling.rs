@@ -30,6 +30,7 @@ use crate::source::kinesis::answer::Answer;
 use crate::source::kinesis::batch::Batch;
 use crate::source::kinesis::cursor::{Begin, Cursor};
 use crate::source::kinesis::pace::Pace;
+use crate::source::kinesis::requests;
 use crate::source::kinesis::service::Failure;
 use crate::source::kinesis::shards::list;
 use crate::source::{Read, ShardReader, SourceError};
@@ -190,7 +191,7 @@ impl ShardReader for PollingReader {
 impl Stream {
     /// An iterator of a shard.
     pub(super) async fn iterator(&self, shard: &ShardId, begin: &Begin) -> Result<String, Failure> {
-        let call = self.client.get_shard_iterator().stream_name(self.config.stream.as_str()).shard_id(shard.as_str());
+        let call = requests::shard_iterator(&self.client, &self.config.stream).shard_id(shard.as_str());
         let call = call.shard_iterator_type(begin.kind()).set_starting_sequence_number(begin.sequence());
         let answer = call.set_timestamp(begin.time()).send().await;
         let answer = answer.map_err(|error| match Failure::of("GetShardIterator", &error) {

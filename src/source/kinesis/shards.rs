@@ -16,6 +16,7 @@ use checkpoints::{HashRange, Position, ShardId};
 
 use crate::source::SourceShard;
 use crate::source::kinesis::cursor::Cursor;
+use crate::source::kinesis::requests;
 use crate::source::kinesis::service::Failure;
 
 /// How often a list is restarted because the token of its next page was too old.
@@ -57,11 +58,10 @@ async fn pages(
     let mut shards = Vec::new();
     let mut token: Option<String> = None;
     loop {
-        let call = client.list_shards();
-        // A token includes the stream and the filter, which must not be sent with it.
+        // A token includes the filter, which must not be sent with it.
         let call = match token.take() {
-            Some(token) => call.next_token(token),
-            None => call.stream_name(stream).set_shard_filter(filter.clone()),
+            Some(token) => requests::list_more_shards(client, stream, token),
+            None => requests::list_shards(client, stream).set_shard_filter(filter.clone()),
         };
         let page = call.send().await.map_err(|error| Failure::of("ListShards", &error))?;
         shards.extend(page.shards.unwrap_or_default());

@@ -7,9 +7,11 @@
 //!
 //! Time is real here, so most tests have a failover of two seconds and commit twice a second.
 
+mod account;
 mod audit;
 mod cloud;
 mod lake;
+mod network;
 mod outages;
 mod permissions;
 mod records;

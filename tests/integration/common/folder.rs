@@ -68,11 +68,17 @@ impl Folder {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Removes a variable for all commands that follow.
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.environment.retain(|(known, _)| known != name);
+    }
+
     /// The command, ready to be started.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardlake"));
         command.args(args).current_dir(self.root()).env_remove("RUST_LOG");
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+        let is_proxy = |name: &str| name.to_ascii_lowercase().ends_with("_proxy");
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_") || is_proxy(name)) {
             command.env_remove(name);
         }
         command.env("AWS_EC2_METADATA_DISABLED", "true").envs(self.environment.iter().cloned());

@@ -55,6 +55,11 @@ impl Services {
         Services { account, faults, clock, runtime, server }
     }
 
+    /// The URL of the server.
+    pub(crate) fn url(&self) -> String {
+        self.server.url()
+    }
+
     /// Lets the commands of a folder reach this account.
     pub(crate) fn set_environment(&self, folder: &mut Folder) {
         folder.set("AWS_ENDPOINT_URL", &self.server.url());

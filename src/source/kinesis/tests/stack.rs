@@ -19,7 +19,7 @@ struct Stand {
 
 impl Stand {
     async fn new(shards: i32) -> Self {
-        let client = Aws::load().await.kinesis();
+        let client = Aws::load().await.unwrap().kinesis();
         let random = crate::clock::random_bytes::<6>().unwrap();
         let stream = format!("test-{}", random.map(|byte| format!("{byte:02x}")).concat());
         client.create_stream().stream_name(&stream).shard_count(shards).send().await.unwrap();

@@ -11,6 +11,7 @@ use crate::firehose::Firehose;
 use crate::kinesis::{Kinesis, Settings};
 use crate::s3::S3;
 use crate::server::{Server, Services};
+use crate::sts::Sts;
 
 /// The models of an account. Clones share them.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Account {
     pub s3: S3,
     /// Data Firehose.
     pub firehose: Firehose,
+    /// The Security Token Service.
+    pub sts: Sts,
 }
 
 impl Account {
@@ -37,6 +40,7 @@ impl Account {
             dynamodb: DynamoDb::new(now_ms.clone()),
             s3: S3::new(now_ms),
             firehose: Firehose::new(),
+            sts: Sts::default(),
         }
     }
 
@@ -47,6 +51,7 @@ impl Account {
             .with(ServiceName::DynamoDb, self.dynamodb.clone())
             .with(ServiceName::S3, self.s3.clone())
             .with(ServiceName::Firehose, self.firehose.clone())
+            .with(ServiceName::Sts, self.sts.clone())
     }
 
     /// Serves all of them on one port of loopback, in the current runtime.

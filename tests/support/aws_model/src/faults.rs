@@ -7,7 +7,7 @@
 //! rule with a probability has a generator of its own, seeded by the plan's seed and the rule's number. So the same calls in the
 //! same order meet the same faults, whatever other rules there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -148,6 +148,7 @@ pub struct Rule {
     service: ServiceName,
     operation: String,
     touching: Option<String>,
+    sparing: Option<String>,
     when: When,
     fault: Fault,
 }
@@ -155,13 +156,20 @@ pub struct Rule {
 impl Rule {
     /// `operation` is a name (`PutObject`), the beginning of names and `*` (`Put*`), or `*`.
     pub fn new(service: ServiceName, operation: &str, when: When, fault: Fault) -> Self {
-        Rule { service, operation: operation.to_owned(), touching: None, when, fault }
+        Rule { service, operation: operation.to_owned(), touching: None, sparing: None, when, fault }
     }
 
-    /// Only calls whose path or body contains this text: a bucket's key, a table's name.
+    /// Only calls whose path, headers or body contain this text: a bucket's key, a table's name, `x-amz-tagging:`.
     #[must_use]
     pub fn touching(mut self, text: &str) -> Self {
         self.touching = Some(text.to_owned());
+        self
+    }
+
+    /// Only calls that do not contain this text.
+    #[must_use]
+    pub fn sparing(mut self, text: &str) -> Self {
+        self.sparing = Some(text.to_owned());
         self
     }
 
@@ -170,7 +178,10 @@ impl Rule {
             Some(beginning) => operation.starts_with(beginning),
             None => operation == self.operation,
         };
-        service == self.service && named && self.touching.as_deref().is_none_or(touches)
+        service == self.service
+            && named
+            && self.touching.as_deref().is_none_or(touches)
+            && !self.sparing.as_deref().is_some_and(touches)
     }
 }
 
@@ -187,6 +198,18 @@ struct State {
     added: u64,
     happened: BTreeMap<FaultKind, u64>,
     calls: BTreeMap<(ServiceName, String), u64>,
+    signatures: BTreeSet<Signature>,
+}
+
+/// Who signed a call, and for which region.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Signature {
+    /// The service that was called.
+    pub service: ServiceName,
+    /// The region of the signature.
+    pub region: String,
+    /// The access key id.
+    pub access_key: String,
 }
 
 #[derive(Debug)]
@@ -244,6 +267,21 @@ impl Faults {
             *state.happened.entry(fault.kind()).or_default() += 1;
         }
         fires
+    }
+
+    /// Notes who signed a call, by its `Authorization` header: `… Credential=KEY/DATE/REGION/SERVICE/aws4_request, …`.
+    pub fn note_signature(&self, service: ServiceName, authorization: &str) {
+        let Some((_, credential)) = authorization.split_once("Credential=") else { return };
+        let mut parts = credential.split('/');
+        if let (Some(access_key), Some(region)) = (parts.next(), parts.nth(1)) {
+            let (region, access_key) = (region.to_owned(), access_key.to_owned());
+            self.state().signatures.insert(Signature { service, region, access_key });
+        }
+    }
+
+    /// Who signed the calls.
+    pub fn signatures(&self) -> BTreeSet<Signature> {
+        self.state().signatures.clone()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -1,7 +1,7 @@
 //! Which service and operation a request is for.
 //!
-//! JSON services name themselves in `X-Amz-Target`. Everything else is S3, whose operations follow from method, path and query,
-//! as its reference lists them. Does not own: whether the operation exists; a model refuses what it does not know.
+//! JSON services name themselves in `X-Amz-Target`, and STS has forms. Everything else is S3, whose operations follow from method,
+//! path and query, as its reference lists them. Does not own: whether the operation exists; a model refuses what it does not know.
 
 use crate::http::Request;
 
@@ -16,11 +16,18 @@ pub enum ServiceName {
     Firehose,
     /// S3.
     S3,
+    /// The Security Token Service.
+    Sts,
 }
 
 /// The service and the operation's name, as the service's reference writes it.
 pub fn route(request: &Request) -> (ServiceName, String) {
     let Some(target) = request.headers.get("x-amz-target") else {
+        // A query in a form, as STS has it.
+        if request.method == "POST" && request.body.starts_with(b"Action=") {
+            let operation = String::from_utf8_lossy(&request.body["Action=".len()..]).into_owned();
+            return (ServiceName::Sts, operation.split('&').next().unwrap_or_default().to_owned());
+        }
         return (ServiceName::S3, s3_operation(request).to_owned());
     };
     let (prefix, operation) = target.split_once('.').unwrap_or((target, ""));

@@ -152,8 +152,13 @@ impl Shared {
         };
         let (service, operation) = route(&request);
         let touches = |text: &str| {
-            request.path.contains(text) || request.body.windows(text.len().max(1)).any(|part| part == text.as_bytes())
+            request.path.contains(text)
+                || request.body.windows(text.len().max(1)).any(|part| part == text.as_bytes())
+                || request.headers.iter().any(|(name, value)| format!("{name}:{value}").contains(text))
         };
+        if let Some(authorization) = request.headers.get("authorization") {
+            self.faults.note_signature(service, authorization);
+        }
         match self.faults.draw(service, &operation, &touches) {
             None => Ok(self.services.answer(&request).into_http()),
             Some(Fault::Delay(time)) => {
@@ -244,6 +249,14 @@ fn built(status: u16, headers: &[(String, String)], body: Body) -> hyper::Respon
 /// An error in the service's own form.
 pub fn refused(service: ServiceName, refusal: &Refusal) -> Response {
     let Refusal { status, code, message, reasons } = refusal;
+    if service == ServiceName::Sts {
+        let body = format!(
+            "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>\
+             <RequestId>0</RequestId></ErrorResponse>"
+        );
+        let headers = vec![("content-type".to_owned(), "text/xml".to_owned())];
+        return Response { status: *status, headers, body: body.into() };
+    }
     if service == ServiceName::S3 {
         let mut body = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
         let _ = write!(body, "<Error><Code>{code}</Code><Message>{message}</Message><RequestId>0</RequestId></Error>");

@@ -104,9 +104,23 @@ pub(super) fn create(state: &mut State, request: &Request) -> Result<Json, Refus
     table.active_from_ms = active_from_ms;
     table.deletion_protection = flag(request, "DeletionProtectionEnabled");
     table.pay_per_request = pay_per_request;
+    table.creation = request.clone();
     let message = description(&table, state.now_ms);
     state.tables.insert(name, table);
     Ok(json!({ "TableDescription": message }))
+}
+
+/// Switches point-in-time recovery on or off.
+pub(super) fn update_backups(state: &mut State, request: &Request) -> Result<Json, Refused> {
+    let name = table_name(request)?;
+    let table = state.tables.get_mut(name).ok_or_else(|| not_found(format!("Table not found: {name}")))?;
+    let given = request.get("PointInTimeRecoverySpecification").and_then(Json::as_object);
+    table.backups = given.is_some_and(|given| flag(given, "PointInTimeRecoveryEnabled"));
+    let status = if table.backups { "ENABLED" } else { "DISABLED" };
+    Ok(json!({ "ContinuousBackupsDescription": {
+        "ContinuousBackupsStatus": "ENABLED",
+        "PointInTimeRecoveryDescription": { "PointInTimeRecoveryStatus": status },
+    }}))
 }
 
 /// Describes a table.

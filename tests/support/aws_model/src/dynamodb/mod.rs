@@ -139,6 +139,16 @@ impl DynamoDb {
         self.lock().making_ms = ms;
     }
 
+    /// The request that created a table; `None` if there is no such table.
+    pub fn creation(&self, table: &str) -> Option<Json> {
+        Some(Json::Object(self.lock().tables.get(table)?.creation.clone()))
+    }
+
+    /// Whether a table has point-in-time recovery.
+    pub fn has_backups(&self, table: &str) -> bool {
+        self.lock().tables.get(table).is_some_and(|table| table.backups)
+    }
+
     /// All items of a table in the order of a scan, as JSON; none if there is no such table.
     pub fn items(&self, table: &str) -> Vec<Json> {
         let state = self.lock();
@@ -178,6 +188,7 @@ impl DynamoDb {
             "DescribeTable" => control::describe(state, &body),
             "UpdateTable" => control::update(state, &body),
             "DeleteTable" => control::delete(state, &body),
+            "UpdateContinuousBackups" => control::update_backups(state, &body),
             "ListTables" => control::list(state, &body),
             "GetItem" => read::get(state, &body),
             "BatchGetItem" => read::batch_get(state, &body),

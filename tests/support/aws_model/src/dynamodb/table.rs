@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::error::{Refused, validation};
 use super::number::Number;
+use super::request::Request;
 use super::value::{Item, Value, item_size};
 
 /// The largest item, in bytes.
@@ -133,6 +134,10 @@ pub(super) struct Table {
     pub(super) active_from_ms: u64,
     pub(super) deletion_protection: bool,
     pub(super) pay_per_request: bool,
+    /// The request that created it.
+    pub(super) creation: Request,
+    /// Whether point-in-time recovery is on.
+    pub(super) backups: bool,
     items: BTreeMap<Key, Arc<Item>>,
     history: VecDeque<(Key, Option<Arc<Item>>)>,
 }
@@ -154,6 +159,8 @@ impl Table {
             active_from_ms: created_ms,
             deletion_protection: false,
             pay_per_request: true,
+            creation: Request::new(),
+            backups: false,
             items: BTreeMap::new(),
             history: VecDeque::new(),
         }

@@ -164,14 +164,17 @@ impl Kinesis {
 
     fn list(&self, input: &Input) -> Result<Value> {
         let limit = input.integer("MaxResults")?;
-        let named = input.text("StreamName").or(input.text("StreamARN"));
-        let ShardPage { shards, next_token } = match (named, input.text("NextToken")) {
-            (None, None) => return Err(Error::argument("Either NextToken or StreamName should be provided.")),
+        // The ARN may be sent with a token, and the name may not.
+        let (name, arn) = (input.text("StreamName"), input.text("StreamARN"));
+        let ShardPage { shards, next_token } = match (name, input.text("NextToken")) {
+            (None, None) if arn.is_none() => {
+                return Err(Error::argument("Either NextToken or StreamName should be provided."));
+            }
             (Some(_), Some(_)) => {
                 return Err(Error::argument("NextToken and StreamName cannot be provided together."));
             }
             (None, Some(token)) => self.list_more_shards(token, limit)?,
-            (Some(_), None) => {
+            (_, None) => {
                 let filter =
                     filter(&Input(input.0.get("ShardFilter").and_then(Value::as_object).cloned().unwrap_or_default()))?;
                 self.list_shards(input.stream()?, &filter, input.text("ExclusiveStartShardId"), limit)?

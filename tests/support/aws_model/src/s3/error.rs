@@ -12,16 +12,23 @@ pub(super) struct Refused {
     code: &'static str,
     message: String,
     detail: Option<(&'static str, String)>,
+    header: Option<(&'static str, String)>,
 }
 
 impl Refused {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Refused { status, code, message: message.into(), detail: None }
+        Refused { status, code, message: message.into(), detail: None, header: None }
     }
 
     /// Adds an element to the error document.
     pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.detail = Some((name, value.to_owned()));
+        self
+    }
+
+    /// Adds a header.
+    pub(super) fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        self.header = Some((name, value.to_owned()));
         self
     }
 
@@ -36,7 +43,9 @@ impl Refused {
             escape(&self.message)
         );
         let body = if head || self.status == 304 { Bytes::new() } else { Bytes::from(body) };
-        Response { status: self.status, headers: vec![("Content-Type".to_owned(), "application/xml".to_owned())], body }
+        let mut headers = vec![("Content-Type".to_owned(), "application/xml".to_owned())];
+        headers.extend(self.header.as_ref().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        Response { status: self.status, headers, body }
     }
 }
 

@@ -45,6 +45,7 @@ struct State {
     conflicts: BTreeSet<u64>,
     conflicts_end_uploads: bool,
     page_max: Option<usize>,
+    region: Option<String>,
 }
 
 impl fmt::Debug for S3 {
@@ -86,6 +87,11 @@ impl S3 {
     /// Whether a completion that meets a conflict loses its upload. S3's guide says to start a new one after a conflict.
     pub fn set_conflicts_end_uploads(&self, end: bool) {
         self.lock().conflicts_end_uploads = end;
+    }
+
+    /// Puts all buckets into this region. Requests that are signed for another one are redirected.
+    pub fn set_region(&self, region: &str) {
+        self.lock().region = Some(region.to_owned());
     }
 
     /// Limits pages of listings to this number of entries, whatever the request says.
@@ -135,13 +141,19 @@ impl S3 {
         {
             return Err(Refused::new(403, "AccessDenied", "Access Denied"));
         }
+        let signed_for = request.headers.get("authorization").and_then(|signature| signature.split('/').nth(2));
+        if let Some(region) = state.region.as_deref().filter(|region| signed_for != Some(region)) {
+            let message = "The bucket you are attempting to access must be addressed using the specified endpoint.";
+            return Err(Refused::new(301, "PermanentRedirect", message).with_header("x-amz-bucket-region", region));
+        }
         let has = |name: &str| request.query.contains_key(name);
         if key.is_empty() {
             return match request.method.as_str() {
                 _ if bucket.is_empty() => Err(not_implemented()),
                 "PUT" if only_id(request) => state.create_bucket(bucket),
                 "HEAD" => state.bucket(bucket).map(|_| {
-                    answer(200, vec![("x-amz-bucket-region".to_owned(), "us-east-1".to_owned())], Bytes::new())
+                    let region = state.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
+                    answer(200, vec![("x-amz-bucket-region".to_owned(), region)], Bytes::new())
                 }),
                 "DELETE" if only_id(request) => state.delete_bucket(bucket),
                 "GET" if has("uploads") => list::uploads(state, bucket, request),
