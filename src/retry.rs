@@ -25,6 +25,9 @@ impl RetryPolicy {
     pub const CALL: RetryPolicy =
         RetryPolicy { retries: 8, first: Duration::from_millis(50), longest: Duration::from_secs(5) };
 
+    /// A call that is retried elsewhere, or not at all.
+    pub const NONE: RetryPolicy = RetryPolicy { retries: 0, first: Duration::ZERO, longest: Duration::ZERO };
+
     /// Registering a consumer of enhanced fan-out: five attempts in about 5 s. After that the stream is polled.
     pub const REGISTER_CONSUMER: RetryPolicy =
         RetryPolicy { retries: 4, first: Duration::from_millis(250), longest: Duration::from_secs(2) };

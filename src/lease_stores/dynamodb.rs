@@ -68,8 +68,11 @@ impl LeaseBackend for DynamoDbUrl {
         streams: StreamIds,
         aws: Option<&Aws>,
     ) -> Result<Option<Arc<dyn LeaseStore>>, StoreError> {
-        let store = DynamoStore::open_existing(Aws::required(aws).dynamodb(), &self.0, streams).await?;
-        Ok(Some(Arc::new(store)))
+        let client = Aws::required(aws).dynamodb();
+        if !DynamoStore::exists(&client, &self.0).await? {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(DynamoStore::open_existing(client, &self.0, streams).await?)))
     }
 
     async fn create(&self, streams: StreamIds, aws: &Aws) -> Result<Option<Created>, String> {

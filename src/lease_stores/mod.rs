@@ -97,7 +97,7 @@ pub trait LeaseBackend: fmt::Display + Send + Sync {
     /// Opens the store, and makes it if it does not exist.
     async fn open(&self, streams: StreamIds, aws: Option<&Aws>) -> Result<Arc<dyn LeaseStore>, StoreError>;
 
-    /// Opens a store that must exist; `None` if this machine does not have it.
+    /// Opens a store that must exist; `None` if this machine or account does not have it.
     async fn open_existing(
         &self,
         streams: StreamIds,

@@ -13,9 +13,11 @@ use tokio::time::Instant;
 
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Aws, Created};
+use crate::lake::ObjectStore;
 use crate::settings::url::{Url, is_aws_name};
 use crate::settings::{Fallback, Key, Kind};
 use crate::source::backend::{OpenSource, OpenedSource, SourceBackend};
+use crate::source::kinesis::check_identity;
 use crate::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, SourceError, Start};
 
 /// The IAM actions that reading a stream needs. On an encrypted stream the worker also needs `kms:Decrypt` with its key.
@@ -186,7 +188,7 @@ impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUr
     }
 
     async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError> {
-        let OpenSource { name, options, record_bytes_max, documents, clock, lake, aws, .. } = context;
+        let OpenSource { name, options, record_bytes_max, documents, complete, clock, lake, aws, .. } = context;
         let KinesisOptions { start, mode } = options.as_ref().clone();
         let config = KinesisConfig {
             stream: self.0.clone(),
@@ -197,12 +199,24 @@ impl<Options: AsRef<KinesisOptions> + Sync> SourceBackend<Options> for KinesisUr
             documents,
             decode: Decode::Fast,
             limits: Limits::default(),
+            bounded: complete,
             clock: Arc::clone(clock),
         };
         let client = Aws::required(aws).kinesis();
         let source = KinesisSource::open(client, config, Arc::clone(lake)).await?;
         let kcl_id = Some(source.serialized_id());
         Ok(OpenedSource { source: Arc::new(source), kcl_id })
+    }
+
+    async fn check_identity(
+        &self,
+        name: Option<&str>,
+        _: &Options,
+        lake: &Arc<dyn ObjectStore>,
+        aws: Option<&Aws>,
+    ) -> Result<(), SourceError> {
+        let Some(name) = <Self as SourceBackend<Options>>::local_stream_name(self, name) else { return Ok(()) };
+        check_identity(&Aws::required(aws).kinesis(), &self.0, &name, lake).await
     }
 
     async fn try_permissions(&self, aws: &Aws, options: &Options, trials: &mut Trials) {

@@ -33,6 +33,7 @@ use crate::source::kinesis::Stream;
 use crate::source::kinesis::answer::add_all;
 use crate::source::kinesis::batch::Batch;
 use crate::source::kinesis::cursor::Cursor;
+use crate::source::kinesis::identity::DATE_MARGIN_MS;
 use crate::source::kinesis::pace::Pace;
 use crate::source::kinesis::polling::PollingReader;
 use crate::source::kinesis::service::Failure;
@@ -153,15 +154,14 @@ impl Subscribed {
         self.pace.wait(Duration::ZERO).await;
         // Before the request: the five seconds also count if its response is lost.
         self.pace.not_before(Instant::now() + BETWEEN_SUBSCRIPTIONS);
-        let now_ms = stream.config.clock.now_ms();
         let begin = self.cursor.begin();
         let call = stream.client.subscribe_to_shard().consumer_arn(consumer).shard_id(shard.as_str());
-        let call = call.starting_position(begin.starting_position());
+        let call = call.starting_position(begin.starting_position()).customize().interceptor(stream.clock.clone());
         let output = match tokio::time::timeout(SUBSCRIBE_MAX, call.send()).await {
             Ok(answer) => answer.map_err(|error| begin.refused(Failure::of("SubscribeToShard", &error)))?,
             Err(_) => return Err(Failure::Unavailable("SubscribeToShard: no response in time".to_owned())),
         };
-        self.cursor.begun(now_ms);
+        self.cursor.begun(stream.now_ms() - DATE_MARGIN_MS);
         Ok(Subscription { output, begun: Instant::now() })
     }
 
@@ -211,6 +211,10 @@ impl ShardReader for FanOutReader {
         let FanOutReader { stream, shard, consumer, way } = self;
         match way {
             Way::Subscribed(subscribed) if subscribed.children.is_some() => {}
+            Way::Subscribed(subscribed) if stream.is_past_goal(subscribed.cursor.newest_ms()) => {
+                subscribed.subscription = None;
+                tokio::time::sleep(idle).await;
+            }
             Way::Subscribed(subscribed) => subscribed.wait(stream, shard, consumer).await,
             Way::Polled { reader, until } if Instant::now() >= *until && !reader.has_ended() => {
                 let mut subscribed = Box::new(Subscribed::new(stream, shard, reader.cursor().clone()));
@@ -229,6 +233,9 @@ impl ShardReader for FanOutReader {
         };
         if let Some(children) = &subscribed.children {
             return Ok(Read::End { children: children.clone() });
+        }
+        if stream.is_past_goal(subscribed.cursor.newest_ms()) {
+            return Ok(Read::AtTip);
         }
         subscribed.wait(stream, shard, consumer).await;
         let failure = match subscribed.arrived.take().expect("the wait ends when something has arrived") {

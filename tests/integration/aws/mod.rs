@@ -15,4 +15,5 @@ mod records;
 
 mod failing;
 mod fleet;
+mod identities;
 mod streams;

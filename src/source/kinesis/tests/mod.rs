@@ -1,6 +1,7 @@
 //! The source against a fake service behind the real SDK, and in `stack` against a local stack.
 
 mod fanout;
+mod identity;
 mod polling;
 mod service;
 mod stack;
@@ -39,6 +40,7 @@ fn config(start: Start, decode: Decode) -> KinesisConfig {
         documents: Documents::ONE,
         decode,
         limits: Limits::default(),
+        bounded: false,
         clock: Arc::new(Now),
     }
 }

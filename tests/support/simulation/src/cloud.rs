@@ -296,7 +296,7 @@ impl Environment for Cloud {
         self.streams.clone()
     }
 
-    async fn connect(&self, network: &Arc<Network>, clock: SharedClock) -> Result<Connected, String> {
+    async fn connect(&self, network: &Arc<Network>, clock: SharedClock, bounded: bool) -> Result<Connected, String> {
         let aws = aws(self.services.clone(), Some(Arc::clone(network)));
         let lake = lake(&aws);
         let mut sources: Vec<Arc<dyn ShardSource>> = Vec::new();
@@ -311,6 +311,7 @@ impl Environment for Cloud {
                 documents: Documents::MANY,
                 decode: Decode::Fast,
                 limits: Limits::default(),
+                bounded,
                 clock: Arc::clone(&clock),
             };
             let source = KinesisSource::open(aws.kinesis(), config, Arc::clone(&lake)).await;
