@@ -42,6 +42,10 @@ impl RetryPolicy {
         longest: Duration::from_secs(5),
     };
 
+    /// A call that is retried elsewhere, or not at all.
+    pub const NONE: RetryPolicy =
+        RetryPolicy { within: Duration::ZERO, first: Duration::ZERO, longest: Duration::ZERO };
+
     /// Registering a consumer of enhanced fan-out. After that the stream is polled.
     pub const REGISTER_CONSUMER: RetryPolicy = RetryPolicy {
         within: Duration::from_secs(5),

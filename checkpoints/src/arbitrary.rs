@@ -82,7 +82,7 @@ pub(crate) fn lease() -> impl Strategy<Value = Lease> {
             children,
             owner_switches_since_checkpoint: switches,
             throughput: ThroughputKbps::new(kbps),
-            ..Lease::new(NewLease { key, checkpoint, parents, hash_range })
+            ..Lease::new(NewLease { parents, hash_range, ..NewLease::new(key, checkpoint) })
         },
     )
 }

@@ -82,6 +82,10 @@ pub struct NewLease {
     pub parents: BTreeSet<ShardId>,
     /// The hash keys that Kinesis sends to this shard, if known.
     pub hash_range: Option<HashRange>,
+    /// The shards that this one became, if a lost row is created again after its end.
+    pub children: BTreeSet<ShardId>,
+    /// The manifest that moved the checkpoint there, if a lost row is created again.
+    pub last_manifest: Option<ManifestName>,
 }
 
 /// Who holds a lease.
@@ -165,9 +169,9 @@ impl Lease {
             counter: 0,
             checkpoint: new.checkpoint,
             pending: None,
-            last_manifest: None,
+            last_manifest: new.last_manifest,
             parents: new.parents,
-            children: BTreeSet::new(),
+            children: new.children,
             hash_range: new.hash_range,
             owner_switches_since_checkpoint: 0,
             throughput: ThroughputKbps::default(),
@@ -212,7 +216,14 @@ impl NewLease {
     /// A shard without parents and without a known hash range, such as a file.
     #[must_use]
     pub fn new(key: ShardKey, checkpoint: Position) -> Self {
-        Self { key, checkpoint, parents: BTreeSet::new(), hash_range: None }
+        Self {
+            key,
+            checkpoint,
+            parents: BTreeSet::new(),
+            hash_range: None,
+            children: BTreeSet::new(),
+            last_manifest: None,
+        }
     }
 }
 

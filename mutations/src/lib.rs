@@ -86,6 +86,16 @@ mutations! {
     DropLeasesInAnOutage,
     /// An epoch is given up at the first failure of a service, and not kept until the service is back.
     GiveUpAtOnce,
+    /// Lost rows are made again at the beginning of their shards.
+    RebuildFromStart,
+    /// Lost rows are made again without settling the epochs that may have been decided in them.
+    RebuildWithoutIntents,
+    /// A worker starts although rows are lost, and makes them at the start of their streams.
+    IgnoreLostRows,
+    /// The records of a stream that replaced another one are committed under its name.
+    TrustStreamName,
+    /// `latest` means the time of the worker's clock.
+    LatestByOwnClock,
     /// Readers of the commit log trust a roll-up and the names after its horizon, and do not check that nothing is missing.
     TrustRollUp,
 }

@@ -189,7 +189,7 @@ impl Roles {
         }
         let provider = builder.build().await;
         let attempt = || async { provider.provide_credentials().await.map_err(|error| refused(&role.arn, &error)) };
-        RetryPolicy::CALL.run(attempt).await?;
+        RetryPolicy::CALL.run(&format!("assuming the role {}", role.arn), attempt).await?;
         let provider = SharedCredentialsProvider::new(provider);
         assumed.push((role, provider.clone()));
         Ok(provider)

@@ -99,7 +99,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) source: Vec<String>,
 
-    /// Exit once every shard has been read to its tip and committed
+    /// Exit once what was there at the start has been read and committed
     #[arg(long)]
     pub(crate) until_caught_up: bool,
 
@@ -130,6 +130,10 @@ pub(crate) struct RunArgs {
     /// Continue from checkpoints of another lake; what was read so far is in that lake only
     #[arg(long)]
     pub(crate) new_lake: bool,
+
+    /// Read everything again of which the lake has records and the lease table has no position; every record may land twice
+    #[arg(long)]
+    pub(crate) new_checkpoints: bool,
 
     /// Accept definitions by which columns mean something else than in the lake's files; once is enough for a lake
     #[arg(long)]
@@ -347,6 +351,14 @@ pub(crate) enum LeasesCommand {
         #[arg(long, value_name = "TIME", default_value = "4s")]
         watch: String,
     },
+    /// Make lost rows again, at the positions that the commit records of the lake prove; stop all workers first
+    Rebuild {
+        #[command(flatten)]
+        lake: LakeArgs,
+        /// A source, for the hash ranges of its shards; may be repeated
+        #[arg(long, value_name = "URL")]
+        source: Vec<String>,
+    },
     /// Explain one lease
     Inspect {
         /// Shard, or STREAM/SHARD
@@ -409,8 +421,8 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Print the effective configuration, test every permission that a worker needs, and compare the definitions with the lake;
-    /// exit code 2 if a permission is missing or the lake refuses a definition
+    /// Print the effective configuration, test the permissions, and compare definitions, lease table and streams with the lake;
+    /// exit code 2 if a permission is missing or a worker would refuse to start
     Check {
         #[command(flatten)]
         lake: LakeArgs,

@@ -1,5 +1,5 @@
-//! `config check`: the effective configuration, whether the worker may do what it will have to do, and whether the definitions fit
-//! the lake. `config keys`: every key of the file.
+//! `config check`: the effective configuration, whether the worker may do what it will have to do, and whether it would refuse to
+//! start: definitions, lease table or streams that do not fit the lake. `config keys`: every key of the file.
 //!
 //! Owns: printing. The pseudonym key is never printed, only where it is. Does not own: reading the configuration
 //! (`crate::config`), trying the permissions (`crate::setup::permissions`).
@@ -16,7 +16,8 @@ use crate::cli::output::Table;
 use crate::config::{Config, Overrides, documentation};
 use crate::settings::KeyDoc;
 use crate::setup::permissions::try_all;
-use crate::setup::{check_definitions, load_aws};
+use crate::setup::{Consents, OpenError, check_definitions, check_lake, check_sources, load_aws};
+use crate::source::SourceError;
 
 pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (lake, source, offline) = match &args.command {
@@ -34,7 +35,7 @@ pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<Exit
         None => Vec::new(),
     };
     let missing = tried.iter().filter(|tried| tried.found.is_fault()).count();
-    let refused = definitions_refused(&config, aws.as_ref(), missing > 0).await?;
+    let refused = refused(&config, aws.as_ref(), missing > 0).await?;
     let code = ExitCode::from(if missing == 0 && refused.is_none() { 0 } else { 2 });
     if json {
         let tried: Vec<Value> = tried
@@ -72,20 +73,31 @@ pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<Exit
     Ok(code)
 }
 
-/// Why the lake refuses the definitions, if it does. A lake on AWS is only read if `aws` is there.
+/// Why a worker would refuse to start, if it would. A lake on AWS is only read if `aws` is there, and so are a lease table and
+/// streams.
 ///
 /// # Errors
 /// The lake cannot be read, unless a permission is `missing`, which says enough.
-async fn definitions_refused(config: &Config, aws: Option<&Aws>, missing: bool) -> anyhow::Result<Option<String>> {
+async fn refused(config: &Config, aws: Option<&Aws>, missing: bool) -> anyhow::Result<Option<String>> {
     if config.lake.backend().needs_aws() && aws.is_none() {
         return Ok(None);
     }
-    match check_definitions(config, aws, false).await {
-        Ok(()) => Ok(None),
-        Err(error) if error.is_usage() => Ok(Some(error.to_string())),
-        Err(_) if missing => Ok(None),
-        Err(error) => Err(error.into()),
+    let mut checks = vec![check_definitions(config, aws, false).await];
+    if aws.is_some() || !config.needs_aws_for_leases() {
+        checks.push(check_lake(config, aws, Consents::default()).await.map(drop));
     }
+    if aws.is_some() {
+        checks.push(check_sources(config, aws).await);
+    }
+    let mut refusals = Vec::new();
+    for error in checks.into_iter().filter_map(Result::err) {
+        if error.is_usage() || matches!(error, OpenError::Source(SourceError::Unreadable { .. })) {
+            refusals.push(error.to_string());
+        } else if !missing {
+            return Err(error.into());
+        }
+    }
+    Ok((!refusals.is_empty()).then(|| refusals.join("\n")))
 }
 
 /// Prints every key of the configuration file.

@@ -1,36 +1,48 @@
-//! `leases`: who holds which shard, what is wrong with the table, and freeing a lease by hand.
+//! `leases`: who holds which shard, what is wrong with the table, freeing a lease by hand, and making lost rows again.
 //!
-//! Owns: printing. Does not own: judging the table (`inspect::leases`), freeing a lease (`maintenance::leases`).
+//! Owns: printing. Does not own: judging the table (`inspect::leases`), freeing a lease (`maintenance::leases`), the positions of
+//! rows that are made again (`maintenance::rebuild`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, ShardId, ShardKey};
-use serde_json::json;
+use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, Position, ShardId, ShardKey, StreamName};
+use serde_json::{Value, json};
 
+use crate::aws::Aws;
 use crate::cli::args::{LakeArgs, LeasesArgs, LeasesCommand};
 use crate::cli::output::{Table, counted, shorten, show_holder};
 use crate::cli::{Usage, load};
-use crate::clock::random_bytes;
-use crate::commit::EpochId;
+use crate::clock::{SharedClock, SystemClock, random_bytes};
+use crate::commit::{EpochId, Stores};
+use crate::config::{Config, Overrides};
 use crate::inspect::leases::{LeaseStatus, LeaseTable, scan, states};
 use crate::maintenance::leases::{Freed, evict, release};
+use crate::maintenance::{Rebuilt, rebuild};
+use crate::retry::RetryPolicy;
 use crate::settings::units::parse_duration;
-use crate::setup::{load_aws, open_existing_leases};
+use crate::setup::{load_aws, open_existing_lake, open_existing_leases, open_for_rebuild, stream_names};
 
 pub(crate) async fn leases(args: &LeasesArgs, json: bool) -> anyhow::Result<ExitCode> {
     match &args.command {
         LeasesCommand::List { lake, watch } => {
             let watch = parse_duration(watch).map_err(Usage)?;
-            let table = scan(&*open(lake).await?, watch).await?;
+            let config = load(&lake.overrides())?;
+            let aws = load_aws(&config).await?;
+            let store = open_existing_leases(&config, aws.as_ref()).await?;
+            let others = streams_of_others(&config, aws.as_ref(), &store).await?;
+            let table = scan(&*store, watch, &others).await?;
             if json {
                 println!("{}", serde_json::to_string(&table)?);
             } else {
                 print_table(&table, watch);
             }
             Ok(ExitCode::from(u8::from(!table.findings.is_empty())))
+        }
+        LeasesCommand::Rebuild { lake, source } => {
+            rebuild_rows(&load(&Overrides { sources: source.clone(), ..lake.overrides() })?, json).await
         }
         LeasesCommand::Inspect { shard, lake } => {
             let leases = open(lake).await?.list().await?;
@@ -65,6 +77,57 @@ pub(crate) async fn leases(args: &LeasesArgs, json: bool) -> anyhow::Result<Exit
     }
 }
 
+/// Makes lost rows again from the commit records.
+async fn rebuild_rows(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let (stores, sources) = open_for_rebuild(config, &clock).await?;
+    let mut hash_ranges = HashMap::new();
+    for source in sources {
+        // Without its hash range a row is as good as with it, except in `leases list`.
+        for shard in source.shards().await.unwrap_or_default() {
+            let key = ShardKey::new(source.stream().clone(), shard.id);
+            hash_ranges.extend(shard.hash_range.map(|range| (key, range)));
+        }
+    }
+    let rebuilt = rebuild(&stores, &hash_ranges).await?;
+    let code = ExitCode::from(u8::from(!rebuilt.behind.is_empty()));
+    let Rebuilt { created, existing, finished, undone, behind } = rebuilt;
+    if json {
+        let row =
+            |(key, at): &(ShardKey, Position)| json!({ "stream": key.stream, "shard": key.shard, "checkpoint": at });
+        let late = |(key, at, proved): &(ShardKey, Position, Position)| json!({ "stream": key.stream, "shard": key.shard, "checkpoint": at, "committed": proved });
+        let created: Vec<Value> = created.iter().map(row).collect();
+        let behind: Vec<Value> = behind.iter().map(late).collect();
+        println!(
+            "{}",
+            json!({ "created": created, "existing": existing, "finished": finished, "undone": undone, "behind": behind })
+        );
+        return Ok(code);
+    }
+    let mut table = Table::new(&["stream", "shard", ">checkpoint"]);
+    for (key, checkpoint) in &created {
+        let (stream, shard) = (shorten(key.stream.as_str(), 24), shorten(key.shard.as_str(), 40));
+        table.row([stream, shard, shorten(&checkpoint.to_string(), 24)]);
+    }
+    if !table.is_empty() {
+        print!("{}\n", table.render(""));
+    }
+    println!("created {}; {existing} existed", counted(created.len() as u64, "row"));
+    for epoch in finished {
+        println!("finished epoch {epoch}, which was decided in a lost row");
+    }
+    for epoch in undone {
+        println!("epoch {epoch} has no commit record and was discarded; its records are read again");
+    }
+    for (key, checkpoint, proved) in &behind {
+        println!(
+            "{key} has a row at {checkpoint}, but is committed up to {proved}: its records would be read again. Stop all workers, \
+             delete this row, and run the command again"
+        );
+    }
+    Ok(code)
+}
+
 async fn open(lake: &LakeArgs) -> anyhow::Result<Arc<dyn LeaseStore>> {
     let config = load(&lake.overrides())?;
     Ok(open_existing_leases(&config, load_aws(&config).await?.as_ref()).await?)
@@ -86,6 +149,18 @@ fn find<'l>(leases: &'l [Lease], name: &str) -> anyhow::Result<&'l Lease> {
 /// An operator's name in the table, which is never the name of a worker.
 fn operator() -> anyhow::Result<LeaseOwner> {
     Ok(LeaseOwner::new(format!("operator-{}", LeaseOwner::from_random(random_bytes()?)))?)
+}
+
+/// Streams in the table that this lake does not know.
+async fn streams_of_others(
+    config: &Config,
+    aws: Option<&Aws>,
+    leases: &Arc<dyn LeaseStore>,
+) -> anyhow::Result<BTreeSet<StreamName>> {
+    let Ok(lake) = open_existing_lake(config, aws).await else { return Ok(BTreeSet::new()) };
+    let stores = Stores::new(lake, Arc::clone(leases), RetryPolicy::CALL).with_streams(stream_names(config));
+    let all = stores.leases.list().await?;
+    Ok(stores.foreign_streams(&all).await?)
 }
 
 fn print_table(table: &LeaseTable, watch: Duration) {
@@ -119,6 +194,10 @@ fn print_table(table: &LeaseTable, watch: Duration) {
     println!();
     for finding in &table.findings {
         println!("{finding}");
+    }
+    if !table.other_streams.is_empty() {
+        let others: Vec<&str> = table.other_streams.iter().map(StreamName::as_str).collect();
+        println!("not shown, since this lake does not know them: streams {}", others.join(", "));
     }
     println!("{} of {}", counted(table.leases.len() as u64, "lease"), counted(table.workers.len() as u64, "worker"));
 }

@@ -30,7 +30,7 @@ use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
 use crate::raw::RawSink;
 use crate::setup::{
-    Components, OpenError, OpenedKey, check_definitions, check_lake, load_aws, open, open_key, open_raw_sink,
+    Components, Consents, OpenError, OpenedKey, check_definitions, check_lake, load_aws, open, open_key, open_raw_sink,
 };
 use crate::source::{Behind, ShardSource, SourceReport, names_sentence};
 use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
@@ -58,9 +58,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         make_demo()?;
     }
     check_places(&config)?;
+    let consents = Consents { new_lake: args.new_lake, new_checkpoints: args.new_checkpoints };
     let checking = async {
         let aws = load_aws(&config).await?;
-        let known = check_lake(&config, aws.as_ref(), args.new_lake).await?;
+        let known = check_lake(&config, aws.as_ref(), consents).await?;
         check_definitions(&config, aws.as_ref(), args.accept_changes).await?;
         Ok::<_, OpenError>((known, aws))
     };

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use checkpoints::{LeaseStore, ManifestName, StreamName};
+use checkpoints::{Lease, LeaseStore, ManifestName, StreamName};
 
 use crate::commit::epoch_id::EpochId;
 use crate::commit::protocol::CommitError;
@@ -47,7 +47,7 @@ pub async fn match_lake(
     open_lake: impl AsyncFn() -> Result<Option<Arc<dyn ObjectStore>>, CommitError>,
     retry: &RetryPolicy,
 ) -> Result<LakeMatch, CommitError> {
-    let mut names = newest_manifests(leases, streams, retry).await?;
+    let mut names = newest_of(leases, streams, retry).await?;
     for _ in 0..READS_MAX {
         let Some(newest) = names.first().cloned() else { return Ok(LakeMatch::NothingCommitted) };
         if let Some(lake) = open_lake().await?
@@ -55,7 +55,7 @@ pub async fn match_lake(
         {
             return Ok(LakeMatch::Same);
         }
-        let now = newest_manifests(leases, streams, retry).await?;
+        let now = newest_of(leases, streams, retry).await?;
         if now == names {
             return Ok(LakeMatch::Other { newest });
         }
@@ -64,26 +64,34 @@ pub async fn match_lake(
     Ok(names.first().map_or(LakeMatch::NothingCommitted, |newest| LakeMatch::Other { newest: newest.clone() }))
 }
 
-/// The newest manifests that moved checkpoints of these streams, or are to move them, the newest first. None if no worker of ours
-/// has committed: what a KCL application wrote names no manifest.
-async fn newest_manifests(
+/// The newest manifests that the rows of these streams name.
+async fn newest_of(
     leases: &dyn LeaseStore,
     streams: &[StreamName],
     retry: &RetryPolicy,
 ) -> Result<Vec<ManifestName>, CommitError> {
     let rows = retry.run("the lease store", || leases.list()).await?;
-    let ours = rows.into_iter().filter(|lease| streams.contains(&lease.key.stream));
-    let named = ours.flat_map(|lease| [lease.last_manifest, lease.pending.map(|pending| pending.manifest)]);
+    Ok(newest_manifests(rows.into_iter().filter(|lease| streams.contains(&lease.key.stream))))
+}
+
+/// The newest manifests that moved the checkpoints of these leases, or are to move them, the newest first. None if no worker of ours
+/// has committed: what a KCL application wrote names no manifest.
+pub(super) fn newest_manifests(leases: impl Iterator<Item = Lease>) -> Vec<ManifestName> {
+    let named = leases.flat_map(|lease| [lease.last_manifest, lease.pending.map(|pending| pending.manifest)]);
     let mut names: Vec<ManifestName> = named.flatten().collect();
     // A name begins with the time at which its epoch began.
     names.sort_by(|left, right| right.as_str().cmp(left.as_str()));
     names.dedup();
     names.truncate(NEWEST);
-    Ok(names)
+    names
 }
 
 /// Whether the lake has the commit record or the intent of one of these.
-async fn has_one_of(lake: &dyn ObjectStore, names: &[ManifestName], retry: &RetryPolicy) -> Result<bool, CommitError> {
+pub(super) async fn has_one_of(
+    lake: &dyn ObjectStore,
+    names: &[ManifestName],
+    retry: &RetryPolicy,
+) -> Result<bool, CommitError> {
     for name in names {
         // Whoever reads the row reports a name that is not one of ours.
         let Ok(epoch) = EpochId::of_manifest(name) else { return Ok(true) };

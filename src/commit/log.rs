@@ -137,7 +137,7 @@ pub struct Since {
 /// # Errors
 /// The stores fail. A record that cannot be read is not an error.
 pub async fn read(stores: &Stores) -> Result<Log, CommitError> {
-    let leases = stores.leases.list().await?;
+    let leases = stores.own_leases().await?;
     let (_, roll_up) = newest_roll_up(stores).await?;
     let used = roll_up.as_ref().map(|roll_up| roll_up.number);
     let base = roll_up.map(|RollUp { cursor, fold, .. }| (cursor, fold));
@@ -153,12 +153,35 @@ pub async fn read(stores: &Stores) -> Result<Log, CommitError> {
     })
 }
 
+/// All commit records, read one by one, and what they cover.
+#[derive(Debug)]
+pub struct Everything {
+    /// The ranges that they cover.
+    pub chains: Chains,
+    /// Ranges that were committed twice.
+    pub overlaps: Vec<Overlap>,
+    /// Records that could not be read.
+    pub unreadable: Vec<UnreadableManifest>,
+}
+
+/// Reads all commit records, without roll-ups, and gives each to `each` once.
+///
+/// # Errors
+/// The stores fail. A record that cannot be read is not an error.
+pub async fn read_everything(
+    stores: &Stores,
+    each: &mut (dyn FnMut(Manifest) + Send),
+) -> Result<Everything, CommitError> {
+    let Gathered { chains, overlaps, unreadable, .. } = read_all(stores, &[], each).await?;
+    Ok(Everything { chains, overlaps, unreadable: unreadable.into_values().collect() })
+}
+
 /// The records that a cursor does not cover. [`Cursor::default`] covers none.
 ///
 /// # Errors
 /// The stores fail, or a record cannot be read, or ranges were committed twice, so that no cursor can say what was read.
 pub async fn since(stores: &Stores, cursor: &Cursor) -> Result<Since, CommitError> {
-    let leases = stores.leases.list().await?;
+    let leases = stores.own_leases().await?;
     let mut records = Vec::new();
     let mut gathered = match continue_from(stores, &leases, cursor, &mut |record| records.push(record)).await? {
         Some(gathered) => gathered,

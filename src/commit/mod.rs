@@ -18,6 +18,7 @@
 mod epoch_id;
 mod lake_guard;
 pub mod log;
+mod lost_rows;
 mod manifest;
 mod named_checkpoint;
 mod protocol;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use epoch_id::EpochId;
 pub use lake_guard::{LakeMatch, match_lake};
+pub use lost_rows::{LostRows, lost_rows};
 pub use manifest::{
     DefinitionOfEpoch, FORMAT, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue, ShardOfEpoch,
     UnreadableManifest,

@@ -1,14 +1,20 @@
 //! The two stores that a commit writes to, the lake and the lease store, with retries.
 //!
 //! Owns: wrapping both, so that calls that may be repeated are repeated, and the two calls of the lease store that need more
-//! than repetition. Does not own: which calls may be repeated (`lake::Retrying`, `RetryingLeases`).
+//! than repetition. Also which rows of the table are this lake's. Does not own: which calls may be repeated (`lake::Retrying`, `RetryingLeases`).
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use checkpoints::{Decided, Decision, Lease, LeaseStore, LeaseStoreExt, ManifestName, ShardKey, StoreError};
+use checkpoints::{
+    Decided, Decision, Lease, LeaseStore, LeaseStoreExt, ManifestName, ShardKey, StoreError, StreamName,
+};
+use pipeline::layout;
 
+use crate::commit::lake_guard::{has_one_of, newest_manifests};
+use crate::commit::protocol::CommitError;
 use crate::commit::retrying_leases::RetryingLeases;
-use crate::lake::{ObjectStore, Retrying};
+use crate::lake::{ObjectKey, ObjectStore, Retrying};
 use crate::retry::{Retry, RetryPolicy};
 
 /// Lake and leases.
@@ -22,6 +28,8 @@ pub struct Stores {
     pub lake_once: Arc<dyn ObjectStore>,
     /// The same leases, each call made once: for callers that have their own schedule.
     pub leases_once: Arc<dyn LeaseStore>,
+    /// Streams that are known to be this lake's.
+    own: Arc<Mutex<BTreeSet<StreamName>>>,
     /// For the calls of the lease store that are repeated here.
     retry: Retry,
 }
@@ -35,8 +43,58 @@ impl Stores {
             leases: Arc::new(RetryingLeases::new(Arc::clone(&leases), retry.clone())),
             lake_once: lake,
             leases_once: leases,
+            own: Arc::default(),
             retry,
         }
+    }
+
+    /// The same stores. These streams are the lake's, whatever is in it.
+    #[must_use]
+    pub fn with_streams(self, streams: impl IntoIterator<Item = StreamName>) -> Self {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).extend(streams);
+        self
+    }
+
+    /// All leases of this lake's streams. Several lakes may share one lease table; the rows of streams that this lake does not know
+    /// are left out.
+    ///
+    /// # Errors
+    /// The stores fail.
+    pub async fn own_leases(&self) -> Result<Vec<Lease>, CommitError> {
+        let mut leases = self.leases.list().await?;
+        let foreign = self.foreign_streams(&leases).await?;
+        leases.retain(|lease| !foreign.contains(&lease.key.stream));
+        Ok(leases)
+    }
+
+    /// The streams of these leases that this lake does not know: the configuration does not name them, no worker has opened them for
+    /// this lake, and none of the newest manifests that their rows name is in it.
+    ///
+    /// # Errors
+    /// The lake fails.
+    pub async fn foreign_streams(&self, leases: &[Lease]) -> Result<BTreeSet<StreamName>, CommitError> {
+        let mut foreign: BTreeSet<StreamName> = leases.iter().map(|lease| lease.key.stream.clone()).collect();
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        foreign.retain(|stream| !own.contains(stream));
+        for stream in foreign.clone() {
+            let of_stream = || leases.iter().filter(|lease| lease.key.stream == stream).cloned();
+            if self.has_opened(&stream).await?
+                || has_one_of(&*self.lake, &newest_manifests(of_stream()), &RetryPolicy::NONE).await?
+            {
+                foreign.remove(&stream);
+                self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(stream);
+            }
+        }
+        Ok(foreign)
+    }
+
+    /// Whether a worker has opened the stream for this lake: what its source keeps there.
+    async fn has_opened(&self, stream: &StreamName) -> Result<bool, CommitError> {
+        let start = ObjectKey::new(layout::stream_start(stream.as_str())).expect("an escaped name is a valid segment");
+        if self.lake.get(&start).await?.is_some() {
+            return Ok(true);
+        }
+        Ok(!self.lake.list(&layout::files_of_source(stream.as_str())).await?.is_empty())
     }
 
     /// The leases of these shards; those without a row are left out.

@@ -1,7 +1,7 @@
 //! A commit crashes after every step, and every request is lost before or after its effect. Whatever happens, the next worker
 //! finds the epoch whole or makes it whole: every record is visible once, and nothing of an epoch that was not committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,9 +15,10 @@ use pipeline::encode::FileStats;
 
 use crate::commit::{
     CommitError, EpochId, FORMAT, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, Outcome, Recovered, ShardOfEpoch,
-    Staged, Stores, Totals, recover,
+    Staged, Stores, Totals, lost_rows, recover,
 };
 use crate::lake::{Checksum, Fault, MemoryStore, NewPart, ObjectKey, ObjectStore};
+use crate::maintenance::{Rebuilt, rebuild};
 use crate::retry::RetryPolicy;
 
 /// A lake and leases with two shards, and the workers that share them.
@@ -46,7 +47,8 @@ impl World {
             Arc::new(lake.clone()),
             Arc::new(Faulty::new(Arc::new(leases.clone()), script.clone())),
             RetryPolicy::default(),
-        );
+        )
+        .with_streams([keys()[0].stream.clone()]);
         leases.create(&keys().map(|key| NewLease::new(key, Position::Beginning))).await.unwrap();
         World { lake, leases, script, stores }
     }
@@ -195,6 +197,149 @@ async fn a_crash_after_any_step_loses_and_doubles_nothing() {
         assert_eq!(world.visible().len(), expected, "{until:?}: nothing uncommitted is visible");
         world.settle(2).await;
     }
+}
+
+impl World {
+    /// The same lake with a lease table that is empty.
+    fn without_table(self) -> Self {
+        let leases = MemoryLeases::new();
+        let stores = Stores::new(Arc::new(self.lake.clone()), Arc::new(leases.clone()), RetryPolicy::default());
+        World { leases, stores, ..self }
+    }
+
+    /// What a worker's start does with rows that are missing.
+    async fn create_missing(&self) {
+        self.leases.create(&keys().map(|key| NewLease::new(key, Position::Beginning))).await.unwrap();
+    }
+
+    async fn rebuild(&self) -> Rebuilt {
+        rebuild(&self.stores, &HashMap::new()).await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_is_lost_after_any_step_is_rebuilt_without_loss_or_doubling() {
+    for until in [Until::Staged, Until::Intended, Until::Decided, Until::Published, Until::Advanced] {
+        let world = World::new().await;
+        commit_until(&world, &worker(1), until).await.unwrap();
+        let world = world.without_table();
+        let streams = [keys()[0].stream.clone()];
+        let is_committed = until >= Until::Published;
+        let lost = lost_rows(&world.stores, &streams).await.unwrap();
+        assert_eq!(lost.len(), usize::from(is_committed), "{until:?}: a lake without commits is normal");
+        let rebuilt = world.rebuild().await;
+        assert_eq!(rebuilt.created.len(), if is_committed { 2 } else { 0 }, "{until:?}");
+        let is_unknown = matches!(until, Until::Intended | Until::Decided);
+        assert_eq!((rebuilt.undone.len(), rebuilt.finished.len()), (usize::from(is_unknown), 0), "{until:?}");
+        assert_eq!(lost_rows(&world.stores, &streams).await.unwrap(), []);
+        let again = world.rebuild().await;
+        assert_eq!((again.created.len(), again.existing), (0, rebuilt.created.len() as u64), "it may be repeated");
+        world.create_missing().await;
+        world.settle(2).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_of_a_lost_table_that_is_visible_in_part_is_finished_or_removed() {
+    for upload_is_gone in [false, true] {
+        let world = World::new().await;
+        // The second of its two objects is not published.
+        world.lake.fail("complete_upload", 1, Fault::Refuse);
+        commit_until(&world, &worker(1), Until::Advanced).await.unwrap_err();
+        assert_eq!(world.visible().len(), 1);
+        if upload_is_gone {
+            world.lake.expire_uploads();
+        }
+        let world = world.without_table();
+        let rebuilt = world.rebuild().await;
+        let expected = if upload_is_gone { (0, 1) } else { (1, 0) };
+        assert_eq!((rebuilt.finished.len(), rebuilt.undone.len()), expected);
+        assert_eq!(world.visible().len(), if upload_is_gone { 0 } else { 2 });
+        world.create_missing().await;
+        world.settle(2).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_still_publishes_while_the_table_is_rebuilt_changes_nothing() {
+    let world = World::new().await;
+    let me = worker(1);
+    world.take(&me).await.unwrap();
+    let intended = world.stage(&me, 1).await.unwrap().write_intent(&world.stores).await.unwrap();
+    let Outcome::Decided(decided) = intended.decide(&world.stores).await.unwrap() else { panic!("it is decided") };
+    let old = world.stores.clone();
+    let world = world.without_table();
+    let publish = async {
+        // Its uploads were aborted.
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert!(decided.publish(&old).await.unwrap().is_err());
+    };
+    let (rebuilt, ()) = tokio::join!(world.rebuild(), publish);
+    assert_eq!((rebuilt.undone.len(), rebuilt.created.len()), (1, 0));
+    world.create_missing().await;
+    world.settle(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_lost_in_part_are_noticed_and_made_again() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Advanced).await.unwrap();
+    let before = world.leases.list().await.unwrap();
+    let world = world.without_table();
+    let [a, b] = keys();
+    world.leases.create(&[NewLease::new(a.clone(), Position::Beginning)]).await.unwrap();
+    let lost = lost_rows(&world.stores, &[a.stream.clone()]).await.unwrap();
+    assert_eq!(lost[0].to_string(), "b of stream orders, which has no row");
+    let rebuilt = world.rebuild().await;
+    assert_eq!(rebuilt.created, [(b.clone(), Position::at(100_u64.into()))]);
+    assert_eq!(rebuilt.behind.len(), 1, "the row of a is before what is committed, and is left as it is");
+    let row = world.leases.list().await.unwrap().pop().unwrap();
+    assert_eq!((row.last_manifest, row.checkpoint), (before[1].last_manifest.clone(), before[1].checkpoint.clone()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_were_removed_after_their_ends_are_not_lost() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Advanced).await.unwrap();
+    let world = world.without_table();
+    let [a, b] = keys();
+    // A KCL application has read the rest of `a`, and removed its row when it began to read its child.
+    let child = ShardKey::new(a.stream.clone(), ShardId::new("c").unwrap());
+    let child = NewLease { parents: [a.shard.clone()].into(), ..NewLease::new(child, Position::at(7_u64.into())) };
+    world.leases.create(&[child, NewLease::new(b, Position::at(100_u64.into()))]).await.unwrap();
+    assert_eq!(lost_rows(&world.stores, &[a.stream]).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_are_not_guessed_if_a_commit_record_cannot_be_read() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Advanced).await.unwrap();
+    let record = world.lake.objects().into_keys().find(|key| key.as_str().starts_with("_commits/")).unwrap();
+    world.lake.tamper(&record, Some(Bytes::from_static(b"{}")));
+    let world = world.without_table();
+    assert!(rebuild(&world.stores, &HashMap::new()).await.is_err());
+    assert_eq!(world.leases.list().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_ignores_the_rows_of_another_lake() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Advanced).await.unwrap();
+    let other = ShardKey::new(StreamName::new("of another lake").unwrap(), ShardId::new("a").unwrap());
+    let new = NewLease {
+        last_manifest: Some(EpochId::new(1_736_764_200_000, &worker(9), 1).manifest_name()),
+        ..NewLease::new(other.clone(), Position::at(7_u64.into()))
+    };
+    world.leases.create(&[new]).await.unwrap();
+    let gaps = async || {
+        let audit = crate::inspect::verify(&world.stores, &|_| {}).await.unwrap();
+        audit.faults.iter().filter(|fault| matches!(fault, crate::inspect::Fault::Gap { .. })).count()
+    };
+    assert_eq!(gaps().await, 0);
+    // A worker has opened the stream for this lake: its record is missing.
+    let start = ObjectKey::new(pipeline::layout::stream_start(other.stream.as_str())).unwrap();
+    world.lake.put_new(&start, Bytes::from_static(b"{}")).await.unwrap();
+    assert_eq!(gaps().await, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,8 @@ pub struct LeaseTable {
     pub alive: BTreeSet<LeaseOwner>,
     /// How many unfinished shards each worker holds.
     pub workers: BTreeMap<LeaseOwner, u64>,
+    /// Streams of other lakes, whose leases are not here.
+    pub other_streams: BTreeSet<StreamName>,
     /// What an operator should know.
     #[serde(serialize_with = "as_sentences")]
     pub findings: Vec<Finding>,
@@ -123,17 +125,25 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Lists the leases twice, `watch` apart, to see which workers are alive. If no lease is held, it does not wait.
+/// Lists the leases twice, `watch` apart, to see which workers are alive. If no lease is held, it does not wait. The leases of
+/// `others` are left out.
 ///
 /// # Errors
 /// The lease store fails.
-pub async fn scan(store: &dyn LeaseStore, watch: Duration) -> Result<LeaseTable, StoreError> {
-    let before = store.list().await?;
+pub async fn scan(
+    store: &dyn LeaseStore,
+    watch: Duration,
+    others: &BTreeSet<StreamName>,
+) -> Result<LeaseTable, StoreError> {
+    let is_own = |lease: &Lease| !others.contains(&lease.key.stream);
+    let mut before = store.list().await?;
+    before.retain(is_own);
     if before.iter().any(|lease| lease.holder != Holder::Nobody) {
         // Leases have no time in them: a holder is alive if its counters change.
         tokio::time::sleep(watch).await;
     }
-    let leases = store.list().await?;
+    let mut leases = store.list().await?;
+    leases.retain(is_own);
     let mut alive = alive(&before, &leases);
     for owner in leases.iter().filter_map(|lease| lease.holder.committer()).collect::<BTreeSet<_>>() {
         if store.owner_is_gone(owner).await? {
@@ -149,7 +159,7 @@ pub async fn scan(store: &dyn LeaseStore, watch: Duration) -> Result<LeaseTable,
     let leases = leases
         .iter()
         .filter_map(|lease| states.remove(&lease.key).map(|state| LeaseStatus { lease: lease.clone(), state }));
-    Ok(LeaseTable { leases: leases.collect(), alive, workers, findings })
+    Ok(LeaseTable { leases: leases.collect(), alive, workers, other_streams: others.clone(), findings })
 }
 
 /// The owners whose counters changed between two lists of the table.
@@ -334,7 +344,8 @@ mod tests {
             let renewal = checkpoints::Renewal { key: keys[0].clone(), counter: 1, throughput: Default::default() };
             store.renew(&a, &[renewal]).await.unwrap();
         };
-        let (table, ()) = tokio::join!(scan(&store, Duration::from_secs(4)), renew);
+        let others = BTreeSet::new();
+        let (table, ()) = tokio::join!(scan(&store, Duration::from_secs(4), &others), renew);
         let table = table.unwrap();
         let states: Vec<ShardState> = table.leases.iter().map(|lease| lease.state).collect();
         assert_eq!(states, [ShardState::Read, ShardState::Silent, ShardState::WaitsForParents]);

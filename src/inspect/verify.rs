@@ -93,7 +93,7 @@ async fn scan_log(stores: &Stores) -> Result<Audit, CommitError> {
 
 /// One scan of leases, records and lists, but not of the objects: what it found, and the records.
 async fn scan_records(stores: &Stores) -> Result<(Audit, Vec<Manifest>), CommitError> {
-    let leases = stores.leases.list().await?;
+    let leases = stores.own_leases().await?;
     let log = log::read(stores).await?;
     let mut visible = BTreeMap::new();
     for kind in ObjectKind::ALL {

@@ -188,8 +188,10 @@ impl LeaseBackend for DynamoDbUrl {
         aws: Option<&Aws>,
     ) -> Result<Option<Arc<dyn LeaseStore>>, StoreError> {
         let client = self.client(Aws::required(aws), options).await.map_err(|error| self.not_reached(error))?;
-        let store = DynamoStore::open_existing(client, self.0.as_str(), streams).await?;
-        Ok(Some(Arc::new(store)))
+        if !DynamoStore::exists(&client, self.0.as_str()).await? {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(DynamoStore::open_existing(client, self.0.as_str(), streams).await?)))
     }
 
     async fn create(

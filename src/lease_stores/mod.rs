@@ -138,7 +138,7 @@ pub trait LeaseBackend: fmt::Display + Send + Sync {
         aws: Option<&Aws>,
     ) -> Result<Arc<dyn LeaseStore>, StoreError>;
 
-    /// Opens a store that must exist; `None` if this machine does not have it.
+    /// Opens a store that must exist; `None` if this machine or account does not have it.
     async fn open_existing(
         &self,
         options: &LeaseStoreOptions,

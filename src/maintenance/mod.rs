@@ -1,8 +1,11 @@
 //! Operations on a lake and its lease table beside the workers.
 //!
-//! Each removes what no reader needs, or frees what a worker holds. None of them changes what a reader of the lake sees.
+//! Each removes what no reader needs, frees what a worker holds, or makes lost rows again. Only the last of them may change what a
+//! reader of the lake sees: it finishes or undoes an epoch that was left half-way.
 
 pub mod leases;
+mod rebuild;
 mod sweep;
 
+pub use rebuild::{Rebuilt, rebuild};
 pub use sweep::{Swept, sweep};

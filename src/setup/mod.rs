@@ -3,8 +3,8 @@
 //! Owns: the order in which they are opened, and the checks that come before anything is touched. Does not own: how each kind of
 //! source, lake and lease store is opened (its own backend), what the worker does with them.
 //!
-//! Order: the format of the lake, whether lake and checkpoints belong together, whether the definitions fit the lake, the key, then
-//! the lake, the sources and the lease store. Until the key, nothing is written or created.
+//! Order: the format of the lake; whether lake and checkpoints each know what the other one knows; whether the
+//! definitions fit the lake; the key; then the lake, the sources and the lease store. Until the key, nothing is written or created.
 
 pub mod allocator;
 mod key;
@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoints::{LeaseStore, ManifestName, StoreError, StreamIds, StreamName};
+use checkpoints::{LeaseStore, ManifestName, MemoryStore, StoreError, StreamIds, StreamName};
 use pipeline::anonymize::PseudonymKey;
 use pipeline::documents::Documents;
 
 use crate::aws::{Aws, Created};
 use crate::clock::SharedClock;
-use crate::commit::{CommitError, LakeMatch, Stores, match_lake};
+use crate::commit::{CommitError, LakeMatch, LostRows, Stores, lost_rows, match_lake};
 use crate::config::{Config, SourceConfig};
 use crate::lake::identity::{self, IdentityError};
 use crate::lake::{DefinitionError, LakeError, ObjectStore, Retrying, SchemaError, number_fields};
@@ -94,6 +94,21 @@ pub enum OpenError {
     /// The SDK's settings cannot be used.
     #[error("{0}")]
     Aws(String),
+    /// The lake has commit records of shards that have no row.
+    #[error(
+        "the checkpoints {checkpoints} do not know what the lake {lake} has: it has commit records of {}. All their records would be \
+         read and written again. Either name the lease table that has these rows, with --checkpoints; or, if they are lost, make \
+         them again from the commit records: shardlake leases rebuild; or, to read everything again, start with --new-checkpoints",
+        lost.iter().map(ToString::to_string).collect::<Vec<_>>().join(", and of ")
+    )]
+    LostRows {
+        /// URL of the lease store.
+        checkpoints: String,
+        /// URL of the lake.
+        lake: String,
+        /// The shards, by stream.
+        lost: Vec<LostRows>,
+    },
     /// Two sources are the same stream.
     #[error("two sources have the name {0} in the lake: name one of them otherwise, with `name` in its [[source]]")]
     SameStream(StreamName),
@@ -108,6 +123,7 @@ impl OpenError {
             | OpenError::NoLake { .. }
             | OpenError::NoLeases { .. }
             | OpenError::OtherLake { .. }
+            | OpenError::LostRows { .. }
             | OpenError::SameStream(_)
             | OpenError::Identity(_) => true,
             OpenError::Definitions(error) => error.is_usage(),
@@ -155,42 +171,79 @@ pub struct Components {
     pub aws: Option<Aws>,
 }
 
-/// Checks that this version can use the lake, and that the checkpoints were committed in it. Changes nothing. Returns whether the
-/// lake is known to exist: it has what the checkpoints were committed with. With `new_lake`, the second check is left out.
+/// What the user has consented to, by flags.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Consents {
+    /// The checkpoints may be of another lake.
+    pub new_lake: bool,
+    /// The lake may have records of shards without checkpoints, which are read again.
+    pub new_checkpoints: bool,
+}
+
+/// Checks that this version can use the lake, that the checkpoints were committed in it, and that they know all shards that were
+/// committed to it. Changes nothing. Returns whether the lake is known to exist: it has what the checkpoints were committed with.
+/// Consents leave out a check.
 ///
 /// # Errors
-/// The lake has another format ([`OpenError::Identity`]); the checkpoints belong to another lake ([`OpenError::OtherLake`]); lake
-/// or lease store cannot be read.
-pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> Result<bool, OpenError> {
+/// The lake has another format ([`OpenError::Identity`]); the checkpoints belong to another lake ([`OpenError::OtherLake`]); rows are
+/// missing ([`OpenError::LostRows`]); lake or lease store cannot be read.
+pub async fn check_lake(config: &Config, aws: Option<&Aws>, consents: Consents) -> Result<bool, OpenError> {
     let policy = RetryPolicy::within(config.worker.retry.within);
     let opening = Retry::new(policy, "opening the lake");
     let lake = config.lake.backend();
-    if let Some(lake) = opening.run(|| lake.open_existing(&config.lake_options, aws)).await? {
-        identity::check_format(&Retrying::new(lake, policy)).await?;
-    }
-    if new_lake {
-        return Ok(false);
+    let existing = opening.run(|| lake.open_existing(&config.lake_options, aws)).await?;
+    if let Some(lake) = &existing {
+        identity::check_format(&Retrying::new(Arc::clone(lake), policy)).await?;
     }
     let leases = match policy.run("opening the lease store", || open_existing_leases(config, aws)).await {
-        Ok(leases) => leases,
-        // A new store, or one that cannot be used: opening it for the worker makes it or says why not.
-        Err(OpenError::NoLeases { .. } | OpenError::Leases(StoreError::Unusable { .. })) => return Ok(false),
+        Ok(leases) => Some(leases),
+        Err(OpenError::NoLeases { .. }) => None,
+        // A store that cannot be used: opening it for the worker says why not.
+        Err(OpenError::Leases(StoreError::Unusable { .. })) => return Ok(false),
         Err(error) => return Err(error),
     };
-    // Opening a source says what is wrong with it.
-    let streams =
-        config.sources.iter().filter_map(|source| source.url.backend().local_stream_name(source.name.as_deref()));
-    let streams: Vec<StreamName> = streams.collect();
+    let streams = stream_names(config);
+    let (checkpoints, lake_url) = (config.checkpoints().to_string(), config.lake.to_string());
     let open_lake =
         async || opening.run(|| lake.open_existing(&config.lake_options, aws)).await.map_err(CommitError::from);
-    match match_lake(&*leases, &streams, open_lake, &policy).await? {
-        LakeMatch::NothingCommitted => Ok(false),
-        LakeMatch::Same => Ok(true),
-        LakeMatch::Other { newest } => {
-            let (checkpoints, lake) = (config.checkpoints().to_string(), config.lake.to_string());
-            Err(OpenError::OtherLake { checkpoints, lake, newest })
+    let mut known = false;
+    if let Some(leases) = leases.as_ref().filter(|_| !consents.new_lake) {
+        known = match match_lake(&**leases, &streams, open_lake, &policy).await? {
+            LakeMatch::NothingCommitted => false,
+            LakeMatch::Same => true,
+            LakeMatch::Other { newest } => {
+                return Err(OpenError::OtherLake { checkpoints, lake: lake_url, newest });
+            }
+        };
+    }
+    if let Some(lake) = existing.filter(|_| !consents.new_checkpoints) {
+        let leases = leases.unwrap_or_else(|| Arc::new(MemoryStore::new()));
+        let stores = Stores::new(lake, leases, policy).with_streams(streams.clone());
+        let lost = lost_rows(&stores, &streams).await?;
+        if !lost.is_empty() {
+            return Err(OpenError::LostRows { checkpoints, lake: lake_url, lost });
         }
     }
+    Ok(known)
+}
+
+/// The names of the configuration's streams. Opening a source says what is wrong with one that has no name.
+pub fn stream_names(config: &Config) -> Vec<StreamName> {
+    let name = |source: &SourceConfig| source.url.backend().local_stream_name(source.name.as_deref());
+    config.sources.iter().filter_map(name).collect()
+}
+
+/// Checks that each source is the stream that the lake has under its name. Changes nothing.
+///
+/// # Errors
+/// A sentence about a source that is another one, or the lake cannot be read.
+pub async fn check_sources(config: &Config, aws: Option<&Aws>) -> Result<(), OpenError> {
+    let lake = config.lake.backend().open_existing(&config.lake_options, aws).await?;
+    let Some(lake) = lake else { return Ok(()) };
+    for SourceConfig { url, name, options, .. } in &config.sources {
+        url.backend().check_identity(name.as_deref(), options, &lake, aws).await?;
+    }
+    Ok(())
 }
 
 /// Checks that the definitions fit what the lake has of their datasets. Changes nothing. With `consent`, names may change their
@@ -231,8 +284,9 @@ pub async fn open(
     let (place, options) = (config.checkpoints().backend(), &config.checkpoints_options);
     let opening = || place.open(options, stream_ids(config, &opened), aws.as_ref());
     let leases = policy.run("opening the lease store", opening).await?;
-    let sources = opened.into_iter().map(|opened| opened.source).collect();
+    let sources: Vec<Arc<dyn ShardSource>> = opened.into_iter().map(|opened| opened.source).collect();
     let stores = Stores::new(lake, leases, policy);
+    let stores = stores.with_streams(sources.iter().map(|source| source.stream().clone()));
     number_fields(&*stores.lake, &mut config.datasets).await?;
     Ok(Components { stores, sources, aws })
 }
@@ -245,7 +299,31 @@ pub async fn open_existing(config: &Config) -> Result<Stores, OpenError> {
     let aws = load_aws(config).await?;
     let lake = open_existing_lake(config, aws.as_ref()).await?;
     let leases = open_existing_leases(config, aws.as_ref()).await?;
-    Ok(Stores::new(lake, leases, RetryPolicy::CALL))
+    Ok(Stores::new(lake, leases, RetryPolicy::CALL).with_streams(stream_names(config)))
+}
+
+/// Opens a lake that must exist, and a lease store, which is made if it does not exist: for making its rows again. Also returns the
+/// sources that can be opened, for what they know of their shards.
+///
+/// # Errors
+/// One cannot be opened, or the lake has another format.
+pub async fn open_for_rebuild(
+    config: &Config,
+    clock: &SharedClock,
+) -> Result<(Stores, Vec<Arc<dyn ShardSource>>), OpenError> {
+    let aws = load_aws(config).await?;
+    let lake = open_existing_lake(config, aws.as_ref()).await?;
+    let opened = match open_sources(config, &lake, clock, true, aws.as_ref()).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::warn!(%error, "cannot open the configured sources; the rows will lack the hash ranges of their shards");
+            Vec::new()
+        }
+    };
+    let place = config.checkpoints().backend();
+    let leases = place.open(&config.checkpoints_options, stream_ids(config, &opened), aws.as_ref()).await?;
+    let stores = Stores::new(lake, leases, RetryPolicy::CALL).with_streams(stream_names(config));
+    Ok((stores, opened.into_iter().map(|opened| opened.source).collect()))
 }
 
 /// Opens a lake that must exist, for looking at it.

@@ -64,6 +64,21 @@ pub trait SourceBackend<Options>: fmt::Display + Send + Sync {
         Ok(())
     }
 
+    /// Checks that the source is the stream that the lake has under its name, if the lake has one. A source that cannot be asked
+    /// passes: opening it says why. Changes nothing.
+    ///
+    /// # Errors
+    /// It is another stream, or the lake cannot be read.
+    async fn check_identity(
+        &self,
+        _name: Option<&str>,
+        _options: &Options,
+        _lake: &Arc<dyn ObjectStore>,
+        _aws: Option<&Aws>,
+    ) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// Opens the source.
     async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError>;
 
@@ -89,7 +104,7 @@ pub struct OpenSource<'a, Options> {
     pub record_bytes_max: usize,
     /// How many documents a record may have.
     pub documents: Documents,
-    /// Whether the files of a source are complete as they are.
+    /// Whether reading ends at what is there now: files are complete as they are, and a stream is read up to the present.
     pub complete: bool,
     /// For how long trouble of a service is waited for.
     pub retry_within: Duration,

@@ -157,8 +157,30 @@ pub trait ShardSource: Send + Sync + 'static {
     /// Opens a shard after a position.
     async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError>;
 
-    /// How much of a shard comes after a position now.
+    /// How much of a shard comes after a position now. If the source was opened to be read up to the present, that is the present
+    /// at its opening, and its readers report the tip once they have passed it.
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError>;
+
+    /// Checks that the stream is the one that was opened, so that what it returned before this call is of that one.
+    ///
+    /// # Errors
+    /// It is another one, or gone, or cannot be asked.
+    async fn is_same(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// Checks that what its readers returned before this call may be committed: all of it is of the stream that was opened.
+    ///
+    /// # Errors
+    /// It may be of another one, or the stream cannot be asked.
+    async fn may_commit(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// Waits until the stream is found to be another one than was opened. The error says so. May be dropped while it waits.
+    async fn replaced(&self) -> SourceError {
+        std::future::pending().await
+    }
 
     /// What is not read of it, so far.
     fn report(&self) -> SourceReport {

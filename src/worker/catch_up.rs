@@ -1,6 +1,8 @@
 //! When a run with `--until-caught-up` ends.
 //!
-//! Owns: the judgement that every shard of every source has been read and committed, by whichever worker. First this worker's
+//! Owns: the judgement that what was there when the run began has been read and committed, by whichever worker. So a run ends although
+//! more arrives all the time. A reader of a bounded source reports the tip once it is past the beginning of the run
+//! ([`ShardSource`]). A shard that appears later without parents, such as a new file, is not waited for. First this worker's
 //! shards must be at their tips and committed. Then the lease manager scans all leases once more, because other workers may
 //! still be reading. Does not own: the scan (`leases`), what follows from the judgement (the coordinator).
 //!
@@ -11,10 +13,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoints::{Lease, Position, ShardKey};
+use checkpoints::{Lease, Position, ShardId, ShardKey, StreamName};
 use tokio::time::Instant;
 
-use crate::source::{Behind, ShardSource};
+use crate::source::{Behind, ShardSource, SourceShard};
 use crate::worker::leases::missing;
 use crate::worker::shards::Shards;
 
@@ -29,6 +31,8 @@ pub(super) struct CatchUp {
     is_scan_requested: bool,
     /// When to scan again after a scan that showed others at work. None once something of this worker has changed.
     recheck_at: Option<Instant>,
+    /// The shards of each stream when it was listed first.
+    first_listed: HashMap<StreamName, HashSet<ShardId>>,
     is_caught_up: bool,
 }
 
@@ -79,50 +83,62 @@ impl CatchUp {
         }
         self.recheck_at = Some(Instant::now() + RECHECK_AFTER);
         for source in sources {
-            if !is_committed(&**source, leases, shards).await {
+            if !self.is_committed(&**source, leases, shards).await {
+                return;
+            }
+        }
+        // What a stream does not list, or does not have, is read only if it is still the same stream.
+        for source in sources {
+            if let Err(error) = source.is_same().await {
+                tracing::warn!(stream = %source.stream(), %error, "failed to confirm the identity of the stream; retrying");
                 return;
             }
         }
         self.is_caught_up = true;
     }
-}
 
-/// Whether every shard of a source has been read and committed. Those that cannot be read don't count.
-async fn is_committed(source: &dyn ShardSource, leases: &[Lease], shards: &mut Shards) -> bool {
-    let listed = match source.shards().await {
-        Ok(listed) => listed,
-        Err(error) => {
-            // The lease manager lists them as well, and tells.
-            tracing::debug!(stream = %source.stream(), %error, "failed to list shards; retrying");
+    /// Whether every shard of a source has been read and committed. Those that cannot be read don't count, and neither do those that
+    /// appeared without parents since the first list.
+    async fn is_committed(&mut self, source: &dyn ShardSource, leases: &[Lease], shards: &mut Shards) -> bool {
+        let listed = match source.shards().await {
+            Ok(listed) => listed,
+            Err(error) => {
+                // The lease manager lists them as well, and tells.
+                tracing::debug!(stream = %source.stream(), %error, "failed to list shards; retrying");
+                return false;
+            }
+        };
+        let first = self.first_listed.entry(source.stream().clone());
+        let first = first.or_insert_with(|| listed.iter().map(|shard| shard.id.clone()).collect());
+        let listed: Vec<SourceShard> =
+            listed.into_iter().filter(|shard| first.contains(&shard.id) || !shard.parents.is_empty()).collect();
+        if !missing(source.stream(), listed.clone(), leases).is_empty() {
             return false;
         }
-    };
-    if !missing(source.stream(), listed.clone(), leases).is_empty() {
-        return false;
-    }
-    let rows: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
-    let settled = leases.iter().filter(|lease| lease.pending.is_none());
-    let checkpoints: HashMap<&ShardKey, &Position> = settled.map(|lease| (&lease.key, &lease.checkpoint)).collect();
-    for shard in listed {
-        let key = ShardKey::new(source.stream().clone(), shard.id.clone());
-        // A shard without a row was read to its end some time ago, and its row was removed.
-        if shards.has_failed(&key) || !rows.contains(&key) {
-            continue;
-        }
-        let Some(checkpoint) = checkpoints.get(&key) else { return false };
-        if shards.has_committed_all(&key) {
-            continue;
-        }
-        match source.behind(&shard.id, checkpoint).await {
-            Ok(Behind::Nothing) => {}
-            Ok(Behind::Bytes(_) | Behind::Time(_)) => return false,
-            Err(error) => {
-                tracing::error!(%key, %error, "failed to read shard; not waiting for it");
-                shards.fail(key, error.to_string());
+        let rows: HashSet<&ShardKey> = leases.iter().map(|lease| &lease.key).collect();
+        let settled = leases.iter().filter(|lease| lease.pending.is_none());
+        let checkpoints: HashMap<&ShardKey, &Position> = settled.map(|lease| (&lease.key, &lease.checkpoint)).collect();
+        for shard in listed {
+            let key = ShardKey::new(source.stream().clone(), shard.id.clone());
+            // A shard without a row was read to its end some time ago, and its row was removed.
+            if shards.has_failed(&key) || !rows.contains(&key) {
+                continue;
+            }
+            let Some(checkpoint) = checkpoints.get(&key) else { return false };
+            if shards.has_committed_all(&key) {
+                continue;
+            }
+            match source.behind(&shard.id, checkpoint).await {
+                Ok(Behind::Nothing) => {}
+                Ok(Behind::Bytes(_) | Behind::Time(_)) => return false,
+                Err(error) => {
+                    tracing::error!(%key, %error, "failed to read shard; not waiting for it");
+                    shards.fail(key, error.to_string());
+                }
             }
         }
+        true
     }
-    true
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@
 //!
 //! Nothing is shared. The parts' tasks send messages to this one, so every step of an epoch follows the step before it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use checkpoints::{Lease, ShardKey, StoreError};
+use checkpoints::{Lease, ShardKey, StoreError, StreamName};
+use futures::future::select_all;
 use mutations::mutated;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commit::log::RollUps;
 use crate::config::WorkerSettings;
 use crate::retry::{Retry, RetryPolicy};
+use crate::source::{ShardSource, SourceError};
 use crate::worker::catch_up::CatchUp;
 use crate::worker::epoch::commit::{EpochEnd, commit_epoch};
 use crate::worker::epoch::encode::Encoding;
@@ -152,7 +155,7 @@ impl Coordinator {
         }
     }
 
-    /// The loop. It takes, in this order: a request to stop, finished work of the lanes, finished recoveries, lease events, the
+    /// The loop. It takes a request to stop, or a stream that was replaced. Then, in this order: finished work of the lanes, finished recoveries, lease events, the
     /// time of an epoch, and only then new chunks, and those only while a lane is free. So work that was begun is finished
     /// before more is taken on, and readers wait.
     async fn run(
@@ -163,6 +166,8 @@ impl Coordinator {
     ) -> Result<(), WorkerError> {
         let stopped = stop.cancelled_owned();
         tokio::pin!(stopped);
+        let replaced = any_replaced(self.config.sources.clone());
+        tokio::pin!(replaced);
         loop {
             let deadline = self.epochs.deadline();
             let has_room = self.lanes.has_room();
@@ -172,6 +177,13 @@ impl Coordinator {
                     self.shards.stop_readers().await;
                     self.commit_all().await?;
                     return self.verdict();
+                }
+                error = &mut replaced => {
+                    // What was read of this stream before, and of the other streams, is committed. A restart would be refused, so
+                    // the run ends for all of them.
+                    self.shards.stop_readers().await;
+                    self.commit_all().await?;
+                    return Err(error.into());
                 }
                 Some(done) = self.lanes.next() => self.lanes.on_lane_done(done, &mut self.epochs).await?,
                 Some(recovery) = self.shards.next_recovery() => {
@@ -311,6 +323,10 @@ impl Coordinator {
     /// Commits a group's open epoch, if it has one.
     async fn commit(&mut self, group: usize) -> Result<(), WorkerError> {
         self.lanes.drain(group, &mut self.epochs).await?;
+        if !self.confirm_streams(group).await? {
+            let keys = self.abandon_epoch(group).await?;
+            return self.shards.read_again(keys).await;
+        }
         let Some(epoch) = self.epochs.take(group) else { return Ok(()) };
         let keys = epoch.keys();
         let manifest = self.epochs.stage(epoch, self.lanes.idle(group)).await?;
@@ -335,6 +351,23 @@ impl Coordinator {
         self.roll_ups.maybe_roll_up();
         self.shards.on_committed(&committed);
         Ok(())
+    }
+
+    /// Whether all records of a group's open epoch are of the streams that were opened. Everything in it was read before this call.
+    /// If not, the run ends next.
+    async fn confirm_streams(&self, group: usize) -> Result<bool, WorkerError> {
+        let streams: BTreeSet<StreamName> = self.epochs.keys(group).into_iter().map(|key| key.stream).collect();
+        for source in self.config.sources.iter().filter(|source| streams.contains(source.stream())) {
+            match source.may_commit().await {
+                Ok(()) => {}
+                Err(error @ SourceError::Unreadable { .. }) => {
+                    tracing::error!(%error, "abandoning what was read since the last commit: some of it is of another stream");
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// A group's open epoch never happens. Returns the shards that it had records of.
@@ -373,6 +406,12 @@ impl Coordinator {
     fn has_nothing_to_do(&self) -> bool {
         self.lanes.are_idle() && !self.shards.is_recovering() && self.shards.are_all_at_tip()
     }
+}
+
+/// Waits until one of the streams is found to be another one than was opened.
+async fn any_replaced(sources: Vec<Arc<dyn ShardSource>>) -> SourceError {
+    let waits = sources.iter().map(|source| source.replaced());
+    if sources.is_empty() { std::future::pending().await } else { select_all(waits).await.0 }
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -66,7 +66,7 @@ use crate::config::WorkerSettings;
 use crate::lake::{DefinitionClaims, DefinitionError, LakeError};
 use crate::raw::{RawError, RawSink};
 use crate::settings::units::write_duration;
-use crate::source::ShardSource;
+use crate::source::{ShardSource, SourceError};
 
 pub use compute::Compute;
 pub use coordinator::run;
@@ -115,6 +115,9 @@ pub enum WorkerError {
     /// The lease store failed.
     #[error(transparent)]
     Leases(#[from] checkpoints::StoreError),
+    /// A stream was replaced by another one, or it cannot be found out whether it was.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The raw landing failed.
     #[error(transparent)]
     Raw(#[from] RawError),

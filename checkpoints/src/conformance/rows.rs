@@ -14,6 +14,8 @@ pub async fn a_new_row_is_free_and_has_nothing_pending(factory: &dyn Factory) {
         checkpoint: at(7),
         parents: [ShardId::new("shardId-a").unwrap(), ShardId::new("shardId-b").unwrap()].into(),
         hash_range: HashRange::new(0, u128::MAX),
+        children: [ShardId::new("shardId-c").unwrap()].into(),
+        last_manifest: Some(manifest("one")),
     };
     assert_eq!(store.create(std::slice::from_ref(&new)).await.unwrap(), [key(0)]);
     let lease = row(store, &key(0)).await;
@@ -28,10 +30,9 @@ pub async fn every_part_of_a_row_is_read_back(factory: &dyn Factory) {
     let sequence = "49590338271490256608559692538361571095921575989136588898";
     let through = Position::At { sequence: sequence.try_into().unwrap(), sub: 3 };
     let new = NewLease {
-        key: key(0),
-        checkpoint: Position::Beginning,
         parents: [ShardId::new("shardId-p").unwrap()].into(),
         hash_range: HashRange::new(1, 340_282_366_920_938_463_463_374_607_431_768_211_454),
+        ..NewLease::new(key(0), Position::Beginning)
     };
     store.create(std::slice::from_ref(&new)).await.unwrap();
     let taken = take(store, &me, &key(0)).await;

@@ -4,6 +4,7 @@
 //! refusal, which is of the same moment. Does not own: the conditions and effects (`change.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
@@ -13,7 +14,7 @@ use aws_sdk_dynamodb::types::{CancellationReason, ReturnValuesOnConditionCheckFa
 
 use super::change::{Change, Take, count};
 use super::item::{self, LEASE_KEY, MANIFEST_PREFIX, text};
-use super::keys::RowKey;
+use super::keys::{Keys, RowKey};
 use super::{BATCH_KEYS_MAX, DynamoStore, Item, Repeat, Written, all, one_attempt};
 use crate::decision::{Decision, Refusal, Verdict, refusal};
 use crate::error::StoreError;
@@ -26,6 +27,15 @@ const TRANSACTION_ROWS_MAX: usize = 100;
 /// How often `take` tries again because the lease changed between a worker that takes it and the one that already holds it.
 const TAKE_ROUNDS_MAX: usize = 4;
 
+/// The outcome of creating a row.
+enum Created {
+    Made,
+    /// The shard had its row before.
+    Existed,
+    /// A row of this shard has the key.
+    TakenBy(ShardKey),
+}
+
 /// The outcome of a transaction.
 enum Transacted {
     Done,
@@ -34,20 +44,74 @@ enum Transacted {
 }
 
 impl DynamoStore {
-    async fn create_one(&self, key: &ShardKey, item: Item) -> Result<bool, StoreError> {
+    /// Creates the rows of these shards, each once, and returns the keys of those that it created. A bare key may be taken by a
+    /// stream whose rows came into the table after it was scanned. Then the keys are learned again, and used.
+    async fn create_rows(&self, leases: &[&NewLease]) -> Result<Vec<ShardKey>, StoreError> {
+        let mut made = Vec::new();
+        let mut left: Vec<&NewLease> = leases.to_vec();
+        for is_again in [false, true] {
+            let row_keys = self.row_keys(&left.iter().map(|new| &new.key).collect::<Vec<_>>()).await?;
+            let new = left.iter().zip(&row_keys);
+            let encoded = new.map(|(new, row_key)| Ok((row_key, item::encode(&Lease::new((*new).clone()), row_key)?)));
+            let encoded: Vec<(&RowKey, Item)> = encoded.collect::<Result<_, StoreError>>()?;
+            let requests =
+                left.iter().zip(encoded).map(|(new, (row_key, item))| self.create_one(&new.key, row_key, item));
+            let created = all(requests.collect()).await?;
+            let mut taken = Vec::new();
+            for (new, created) in left.iter().zip(created) {
+                match created {
+                    Created::Made => made.push(new.key.clone()),
+                    Created::Existed => {}
+                    Created::TakenBy(other) if is_again => {
+                        return Err(StoreError::malformed_lease(&new.key, format!("its key is taken by {other}")));
+                    }
+                    Created::TakenBy(_) => taken.push(*new),
+                }
+            }
+            if taken.is_empty() {
+                return Ok(made);
+            }
+            self.learn_keys().await?;
+            let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+            for new in &taken {
+                if keys.is_bare(&new.key.stream) {
+                    keys.except(&new.key);
+                }
+            }
+            drop(keys);
+            left = taken;
+        }
+        Ok(made)
+    }
+
+    async fn create_one(&self, key: &ShardKey, row_key: &RowKey, item: Item) -> Result<Created, StoreError> {
         let put = self
             .client
             .put_item()
             .table_name(&*self.table)
             .set_item(Some(item))
-            .condition_expression(format!("attribute_not_exists({LEASE_KEY})"));
-        match put.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception) => {
-                Ok(false)
-            }
-            Err(error) => Err(self.request(&format!("create the lease of {key}"), "dynamodb:PutItem").explain(&error)),
-        }
+            .condition_expression(format!("attribute_not_exists({LEASE_KEY})"))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let error = match put.send().await {
+            Ok(_) => return Ok(Created::Made),
+            Err(error) => error,
+        };
+        let item = match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(refusal)) => refusal.item.clone(),
+            _ => return Err(self.request(&format!("create the lease of {key}"), "dynamodb:PutItem").explain(&error)),
+        };
+        let item = match item.filter(|item| !item.is_empty()) {
+            Some(item) => Some(item),
+            None => self.batch(std::slice::from_ref(&row_key.lease_key)).await?.remove(&row_key.lease_key),
+        };
+        let attributes = item.as_ref().map_or(Ok(None), item::key_attributes)?;
+        let Some(attributes) = attributes else { return Ok(Created::Existed) };
+        // Whoever reads the row reports what is wrong with it.
+        let owner = self.keys().shard(&attributes);
+        Ok(match owner {
+            Ok(Some(owner)) if owner != *key => Created::TakenBy(owner),
+            _ => Created::Existed,
+        })
     }
 
     async fn renew_one(
@@ -154,7 +218,13 @@ impl LeaseStore for DynamoStore {
 
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
         let items = self.scan("list the leases", None).await?;
-        let keys = self.keys().clone();
+        let mut keys = self.keys().clone();
+        if !items.iter().all(|item| is_expected(item, &keys)) {
+            // Rows of a stream that was not in the table, or of one whose keys have another form than was expected.
+            let rows = items.iter().filter_map(|item| item::key_attributes(item).transpose());
+            keys.learn(&rows.collect::<Result<Vec<_>, _>>()?)?;
+            self.keys.write().unwrap_or_else(PoisonError::into_inner).clone_from(&keys);
+        }
         let mut leases: BTreeMap<ShardKey, Lease> = BTreeMap::new();
         for item in &items {
             let Some(lease) = item::decode(item, &keys)? else { continue };
@@ -180,15 +250,18 @@ impl LeaseStore for DynamoStore {
     }
 
     async fn create(&self, leases: &[NewLease]) -> Result<Vec<ShardKey>, StoreError> {
-        let row_keys = self.row_keys(&leases.iter().map(|new| &new.key).collect::<Vec<_>>()).await?;
         let mut seen = BTreeSet::new();
         // If a shard is in the list twice, its first entry counts.
-        let new = leases.iter().zip(&row_keys).filter(|(new, _)| seen.insert(&new.key));
-        let encoded = new.map(|(new, row_key)| Ok((&new.key, item::encode(&Lease::new(new.clone()), row_key)?)));
-        let encoded: Vec<(&ShardKey, Item)> = encoded.collect::<Result<_, StoreError>>()?;
-        let keys: Vec<ShardKey> = encoded.iter().map(|(key, _)| (*key).clone()).collect();
-        let made = all(encoded.into_iter().map(|(key, item)| self.create_one(key, item)).collect()).await?;
-        Ok(keys.into_iter().zip(made).filter_map(|(key, made)| made.then_some(key)).collect())
+        let new: Vec<&NewLease> = leases.iter().filter(|new| seen.insert(&new.key)).collect();
+        // The first row with a bare key shows whether bare keys are this stream's: another one may have begun at the same time.
+        let is_bare = |new: &&NewLease| self.keys().is_bare(&new.key.stream);
+        let first = new.iter().copied().filter(is_bare).min_by_key(|new| &new.key);
+        let (first, rest): (Vec<&NewLease>, Vec<&NewLease>) =
+            new.into_iter().partition(|new| first.is_some_and(|first| first.key == new.key));
+        let mut made = self.create_rows(&first).await?;
+        made.extend(self.create_rows(&rest).await?);
+        made.sort_by_key(|key| leases.iter().position(|new| new.key == *key));
+        Ok(made)
     }
 
     async fn renew(&self, me: &LeaseOwner, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, StoreError> {
@@ -309,6 +382,15 @@ impl LeaseStore for DynamoStore {
         let row_keys = self.row_keys(&keys.iter().collect::<Vec<_>>()).await?;
         let changes = row_keys.into_iter().map(|row_key| (row_key, Change::roll_back(manifest))).collect();
         Ok(matches!(self.transact(&operation, changes).await?, Transacted::Done))
+    }
+}
+
+/// Whether an item is where its row is searched for. Items that are not leases, or are malformed, are not searched for.
+fn is_expected(item: &Item, keys: &Keys) -> bool {
+    let Ok(Some(attributes)) = item::key_attributes(item) else { return true };
+    match keys.shard(&attributes) {
+        Ok(Some(key)) => keys.expect(&key, &attributes.lease_key),
+        Ok(None) | Err(_) => true,
     }
 }
 

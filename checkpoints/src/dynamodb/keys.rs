@@ -16,6 +16,10 @@
 //! changes no shard id of Kinesis. So a bare key has no colon, in any other key the last colon ends the stream, and no two
 //! shards have the same key.
 //!
+//! The workers of several streams may start with one new table at the same time, each as if its stream were the only one. Whose
+//! rows come first keeps the bare keys; the others use their ids (`calls.rs`). So the forms are learned again whenever a scan shows a
+//! row under another key than expected, and a row whose shard id is taken has a key of its own (`exceptions`).
+//!
 //! A stream that was deleted and created again has a new id. The rows of the old one are ignored: their sequence numbers
 //! have no meaning in the new one.
 //!
@@ -73,6 +77,8 @@ pub(super) struct Keys {
     configured: StreamIds,
     names: BTreeMap<String, StreamName>,
     forms: BTreeMap<StreamName, Form>,
+    /// The rows of shards that have another key than the form of their stream gives.
+    exceptions: BTreeMap<ShardKey, RowKey>,
 }
 
 impl Keys {
@@ -82,14 +88,14 @@ impl Keys {
         let mut forms: BTreeMap<StreamName, Form> =
             configured.ids.iter().map(|(name, id)| (name.clone(), Form::Behind(id.clone()))).collect();
         forms.extend(configured.bare.iter().map(|name| (name.clone(), Form::Bare)));
-        Self { configured, names, forms }
+        Self { configured, names, forms, exceptions: BTreeMap::new() }
     }
 
     /// Replaces the configured forms by those that the table's rows have.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Malformed`] if a row belongs to no stream, or if bare rows belong to two streams.
+    /// [`StoreError::Malformed`] if a row belongs to no stream.
     pub(super) fn learn(&mut self, rows: &[KeyAttributes]) -> Result<(), StoreError> {
         let mut bare: BTreeSet<StreamName> = BTreeSet::new();
         let mut behind: BTreeMap<StreamName, BTreeSet<&str>> = BTreeMap::new();
@@ -101,17 +107,13 @@ impl Keys {
                 (_, Some(id)) => drop(behind.entry(self.stream(row)?).or_default().insert(id)),
             }
         }
-        if bare.len() > 1 {
-            let streams: Vec<&str> = bare.iter().map(StreamName::as_str).collect();
-            let problem = format!("rows with bare shard ids are of several streams: {}", streams.join(", "));
-            return Err(StoreError::Malformed { item: "lease table".to_owned(), problem });
-        }
-        match (bare.pop_first(), self.bare().cloned()) {
-            (Some(owner), configured) => {
-                if let Some(other) = configured.filter(|configured| *configured != owner) {
+        match (bare.first(), self.bare().cloned()) {
+            (Some(_), _) => {
+                let other = self.configured.bare.clone().filter(|configured| !bare.contains(configured));
+                if let Some(other) = other {
                     self.forms.insert(other.clone(), Form::Behind(self.id(&other)));
                 }
-                self.forms.insert(owner, Form::Bare);
+                self.forms.extend(bare.into_iter().map(|owner| (owner, Form::Bare)));
             }
             (None, Some(configured)) if unmarked.is_none() => {
                 // It may have rows from a time when there were several streams.
@@ -136,7 +138,33 @@ impl Keys {
                 }
             }
         }
+        self.exceptions.clear();
+        for row in rows {
+            // Whoever reads the row reports what is wrong with it.
+            let Ok(Some(key)) = self.shard(row) else { continue };
+            if self.row_key(&key)?.lease_key != row.lease_key {
+                let row_key = RowKey { lease_key: row.lease_key.clone(), stream_name: row.stream_name.clone() };
+                self.exceptions.insert(key, row_key);
+            }
+        }
         Ok(())
+    }
+
+    /// Whether a shard's row is where it is searched for.
+    pub(super) fn expect(&self, key: &ShardKey, lease_key: &str) -> bool {
+        self.row_key(key).is_ok_and(|row_key| row_key.lease_key == lease_key)
+    }
+
+    /// Whether the keys of a stream are its bare shard ids.
+    pub(super) fn is_bare(&self, stream: &StreamName) -> bool {
+        self.forms.get(stream) == Some(&Form::Bare)
+    }
+
+    /// The bare key of this shard is taken by another stream: the row gets the key that it has among several streams.
+    pub(super) fn except(&mut self, key: &ShardKey) {
+        let id = self.id(&key.stream);
+        let row_key = RowKey { lease_key: format!("{id}:{}", escape(key.shard.as_str())), stream_name: Some(id) };
+        self.exceptions.insert(key.clone(), row_key);
     }
 
     /// Whether the form of every one of these streams is known.
@@ -157,6 +185,9 @@ impl Keys {
     ///
     /// [`StoreError::Invalid`] if the key would be too long for DynamoDB.
     pub(super) fn row_key(&self, key: &ShardKey) -> Result<RowKey, StoreError> {
+        if let Some(row_key) = self.exceptions.get(key) {
+            return Ok(row_key.clone());
+        }
         let shard = escape(key.shard.as_str());
         let row_key = match self.forms.get(&key.stream) {
             Some(Form::Bare) => RowKey { lease_key: shard, stream_name: None },
@@ -176,7 +207,7 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Malformed`] if the row contradicts itself, or if it is bare and there is no bare stream.
+    /// [`StoreError::Malformed`] if the row contradicts itself, or if KCL wrote it and there is no bare stream.
     pub(super) fn shard(&self, row: &KeyAttributes) -> Result<Option<ShardKey>, StoreError> {
         let stream = self.stream(row)?;
         let shard = row.shard_id.clone().unwrap_or_else(|| unescape(last_part(&row.lease_key)));
@@ -189,12 +220,7 @@ impl Keys {
             return Err(malformed(row, format!("by its other attributes its key should be {expected}")));
         }
         match (&row.stream_name, self.forms.get(&stream)) {
-            (None, Some(Form::Bare)) => {}
-            (None, _) => {
-                let problem =
-                    format!("its key is a bare shard id, but bare shard ids do not belong to stream {stream}");
-                return Err(malformed(row, problem));
-            }
+            (None, _) => {}
             (Some(id), form) => {
                 let current = match form {
                     Some(Form::Behind(current)) => Some(current),
@@ -225,7 +251,8 @@ impl Keys {
     }
 
     fn bare(&self) -> Option<&StreamName> {
-        self.forms.iter().find(|(_, form)| **form == Form::Bare).map(|(stream, _)| stream)
+        let configured = self.configured.bare.as_ref().filter(|stream| self.is_bare(stream));
+        configured.or_else(|| self.forms.iter().find(|(_, form)| **form == Form::Bare).map(|(stream, _)| stream))
     }
 
     /// The stream id in the keys of a stream that is not bare.

@@ -149,6 +149,16 @@ impl DynamoStore {
         Self::with_learned_keys(client, table, streams).await
     }
 
+    /// Whether there is such a table. One that is being deleted is waited for.
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::Unusable`]: a permission is missing.
+    /// - [`StoreError::Unavailable`]: DynamoDB did not answer, or the table was not gone within 2 minutes.
+    pub async fn exists(client: &Client, table: &str) -> Result<bool, StoreError> {
+        tables::exists(client, table).await
+    }
+
     async fn with_learned_keys(client: Client, table: &str, streams: StreamIds) -> Result<Self, StoreError> {
         let keys = Arc::new(RwLock::new(Keys::new(streams)));
         let store = Self { client, table: table.into(), keys };

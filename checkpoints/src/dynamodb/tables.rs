@@ -112,6 +112,24 @@ pub(super) async fn find(client: &Client, table: &str) -> Result<(), StoreError>
     }
 }
 
+/// Whether there is such a table, once one that is being deleted is gone.
+pub(super) async fn exists(client: &Client, table: &str) -> Result<bool, StoreError> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    loop {
+        match describe(client, table).await? {
+            None => return Ok(false),
+            Some(found) if found.table_status() != Some(&TableStatus::Deleting) => return Ok(true),
+            Some(_) if Instant::now() >= deadline => {
+                return Err(StoreError::Unavailable {
+                    operation: format!("open the DynamoDB table {table}"),
+                    problem: format!("it is still being deleted after {} s", READY_TIMEOUT.as_secs()),
+                });
+            }
+            Some(_) => tokio::time::sleep(READY_POLL).await,
+        }
+    }
+}
+
 /// Creates a table if there is none, and waits until it is ready.
 pub(super) async fn create(client: &Client, table: &str, options: &TableOptions) -> Result<(), StoreError> {
     if describe(client, table).await?.is_none() {

@@ -172,6 +172,21 @@ impl Chains {
         self.0.get(key).map(Chain::end)
     }
 
+    /// The parents of all shards that have ranges.
+    pub fn parents(&self) -> impl Iterator<Item = ShardKey> {
+        let of = |(key, chain): (&ShardKey, &Chain)| {
+            let stream = key.stream.clone();
+            let keys = chain.parents.iter().map(move |parent| ShardKey::new(stream.clone(), parent.clone()));
+            keys.collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of)
+    }
+
+    /// The shards that a shard came from, and the epoch whose range of it ends last.
+    pub fn origin_of(&self, key: &ShardKey) -> Option<(&BTreeSet<ShardId>, &EpochId)> {
+        self.0.get(key).map(|chain| (&chain.parents, &chain.last))
+    }
+
     /// Adds a commit record. Returns its ranges that were there before, in part or whole.
     pub fn insert(&mut self, record: &Manifest) -> Vec<Overlap> {
         let mut overlaps = Vec::new();

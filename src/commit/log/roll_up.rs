@@ -168,7 +168,7 @@ async fn numbers(stores: &Stores) -> Result<Vec<u64>, LakeError> {
 /// # Errors
 /// The stores fail. What was written stays valid.
 pub async fn roll_up(stores: &Stores, config: RollUpConfig) -> Result<RolledUp, CommitError> {
-    let leases = stores.leases.list().await?;
+    let leases = stores.own_leases().await?;
     let (newest, base) = newest_roll_up(stores).await?;
     let is_newest = base.as_ref().map(|base| base.number) == newest;
     let records_min = if is_newest { config.every.max(1) } else { 0 };

@@ -478,6 +478,7 @@ async fn a_local_lake_is_read_from_its_roll_up() {
     let rows = shards.map(|shard| NewLease::new(key(shard), Position::at((count * 10).into())));
     leases.create(&rows).await.unwrap();
     let stores = Stores::new(Arc::new(lake), Arc::new(leases), RetryPolicy::default());
+    let stores = stores.with_streams([key("a").stream]);
 
     let begun = tokio::time::Instant::now();
     let (all, _) = records(&stores).await.unwrap();

@@ -94,6 +94,8 @@ pub(super) async fn behind(shared: &Arc<Shared>, shard: &ShardId, position: &Pos
             (codec, metadata.map_or(0, |metadata| metadata.len()))
         }
     };
+    let bytes =
+        if codec == Codec::Plain { shared.bound(shard, bytes).map_or(bytes, |bound| bytes.min(bound)) } else { bytes };
     Ok(match codec {
         // The text left in a compressed file is unknown. It has been read when its shard has ended.
         Codec::Gzip | Codec::Zstd => Behind::Bytes(if offset == 0 { bytes } else { bytes / 2 + 1 }),
@@ -150,6 +152,8 @@ impl LinesReader {
                 Some((input, Fate::Same)) => {
                     self.odd_since = None;
                     self.place = Some(place);
+                    let bytes = input.stat().map_or(u64::MAX, |stat| stat.bytes.saturating_sub(part.from));
+                    self.shared.bound(&self.shard, bytes);
                     let cutter = Cutter::new(input, &self.shared, &self.shard, record.head.clone());
                     self.state = ReaderState::Reading(Box::new(cutter));
                     return Ok(());
@@ -333,6 +337,14 @@ impl LinesReader {
         }
     }
 
+    /// If everything was read that the file had when it was opened, and reading ends there: a handle of the file, and where it ended.
+    fn at_bound(&self, cutter: &Cutter) -> Result<Option<(Probe, u64)>, SourceError> {
+        let (part, base) = (cutter.part(), cutter.base());
+        let bound = if part.codec == Codec::Plain { self.shared.bound(&self.shard, u64::MAX) } else { None };
+        let is_at_bound = bound.is_some_and(|bound| base >= bound);
+        if is_at_bound { Ok(Some((cutter.probe(&self.shared)?, part.from + base))) } else { Ok(None) }
+    }
+
     /// There is nothing more to read for now. The file may have been renamed or removed.
     async fn at_tip(&mut self, cutter: Box<Cutter>) -> Result<Option<Read>, SourceError> {
         let config = &self.shared.config;
@@ -454,6 +466,15 @@ impl ShardReader for LinesReader {
                     }
                 }
                 ReaderState::Reading(mut cutter) => {
+                    if let Some((probe, end)) = self.at_bound(&cutter)?
+                        && probe.stat(&self.shared).await?.bytes > end
+                    {
+                        self.shared.unread.clear(self.shard.as_str());
+                        match self.at_tip(cutter).await? {
+                            Some(read) => return Ok(read),
+                            None => continue,
+                        }
+                    }
                     let buffer = buffer.take();
                     let outcome;
                     (cutter, outcome) = blocking(&self.shared.place_of(&self.shard), move || {

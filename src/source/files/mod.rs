@@ -15,7 +15,7 @@
 //! Offsets are in the decompressed text. The sequence number of a record is the offset of its first byte (plus its file's number ·
 //! 10¹²), so it is in the range (after, through] that the record was read with.
 //!
-//! A plain file of lines may grow, and is followed. A shard is a file and not a name: it keeps its shard when it is renamed, and another
+//! A plain file of lines may grow, and is followed; a run that ends when it has caught up reads what the file had when it was opened. A shard is a file and not a name: it keeps its shard when it is renamed, and another
 //! file of its name is another shard. Compressed files and `.json` files are complete once they have settled. If one grows later, the
 //! new content is a part of its own. If one is replaced, the new file is read from its start.
 //!
@@ -38,7 +38,7 @@ mod unread;
 
 pub(crate) use unread::names_sentence;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -119,6 +119,8 @@ struct Shared {
     not_recorded: Mutex<Option<SourceError>>,
     /// Skipped paths that were logged.
     reported: Mutex<BTreeSet<PathBuf>>,
+    /// The length of each text when it was seen first, if reading ends there although a file grows.
+    bounds: Mutex<HashMap<ShardId, u64>>,
 }
 
 impl std::fmt::Debug for FileSource {
@@ -150,6 +152,7 @@ impl FileSource {
             scanning: tokio::sync::Mutex::default(),
             not_recorded: Mutex::default(),
             reported: Mutex::default(),
+            bounds: Mutex::default(),
         };
         Ok(FileSource { shared: Arc::new(shared) })
     }
@@ -176,6 +179,12 @@ impl Shared {
 
     fn io_error(&self, error: &std::io::Error) -> SourceError {
         source_error(format!("a file of stream {}", self.stream), error)
+    }
+
+    /// Where reading of a growing file ends: what it has now, when it is asked about for the first time. `None` if it is followed.
+    fn bound(&self, shard: &ShardId, bytes: u64) -> Option<u64> {
+        let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        self.config.complete.then(|| *bounds.entry(shard.clone()).or_insert(bytes))
     }
 
     /// Logs once that a path is skipped.

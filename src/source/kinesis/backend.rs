@@ -14,9 +14,11 @@ use tokio::time::Instant;
 use crate::aws::arn::ResourceKind;
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Access, AccessError, Aws, Created, ResourceName};
+use crate::lake::ObjectStore;
 use crate::settings::url::{Url, is_aws_name};
 use crate::settings::{Fallback, Key, Kind, Setting};
 use crate::source::backend::{OpenSource, OpenedSource, SourceBackend};
+use crate::source::kinesis::check_identity;
 use crate::source::kinesis::requests;
 use crate::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, SourceError, Start};
 
@@ -231,7 +233,8 @@ impl<Options: AsRef<KinesisOptions> + AsMut<KinesisOptions> + Sync> SourceBacken
     }
 
     async fn open(&self, context: OpenSource<'_, Options>) -> Result<OpenedSource, SourceError> {
-        let OpenSource { name, options, record_bytes_max, documents, clock, lake, aws, retry_within, .. } = context;
+        let OpenSource { name, options, record_bytes_max, documents, complete, clock, lake, aws, retry_within, .. } =
+            context;
         let options = options.as_ref();
         let config = KinesisConfig {
             stream: self.0.as_str().to_owned(),
@@ -243,6 +246,7 @@ impl<Options: AsRef<KinesisOptions> + AsMut<KinesisOptions> + Sync> SourceBacken
             decode: Decode::Fast,
             limits: Limits::default(),
             retry_within,
+            bounded: complete,
             clock: Arc::clone(clock),
         };
         let client = self.client(Aws::required(aws), options).await.map_err(|AccessError { problem, passing }| {
@@ -256,6 +260,19 @@ impl<Options: AsRef<KinesisOptions> + AsMut<KinesisOptions> + Sync> SourceBacken
         let source = KinesisSource::open(client, config, Arc::clone(lake)).await?;
         let kcl_id = Some(source.serialized_id());
         Ok(OpenedSource { source: Arc::new(source), kcl_id })
+    }
+
+    async fn check_identity(
+        &self,
+        name: Option<&str>,
+        options: &Options,
+        lake: &Arc<dyn ObjectStore>,
+        aws: Option<&Aws>,
+    ) -> Result<(), SourceError> {
+        let Some(name) = <Self as SourceBackend<Options>>::local_stream_name(self, name) else { return Ok(()) };
+        // Trying the permissions says what is wrong with the way there.
+        let Ok(client) = self.client(Aws::required(aws), options.as_ref()).await else { return Ok(()) };
+        check_identity(&client, self.0.as_str(), &name, lake).await
     }
 
     async fn try_permissions(&self, aws: &Aws, options: &Options, trials: &mut Trials) {

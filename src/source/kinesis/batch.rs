@@ -30,6 +30,7 @@ pub(super) struct Batch {
     first: Option<SequenceNumber>,
     /// The last record of the stream, and the number of the last record in it.
     last: Option<(SequenceNumber, u64)>,
+    newest_ms: Option<i64>,
     records: u64,
     bytes: u64,
 }
@@ -51,7 +52,17 @@ impl Batch {
     /// A batch without records; `buffer` is filled from its beginning.
     pub(super) fn new(mut buffer: Vec<u8>, after: Position, record_bytes_max: usize) -> Self {
         buffer.clear();
-        Batch { buffer, after, record_bytes_max, frames: Vec::new(), first: None, last: None, records: 0, bytes: 0 }
+        Batch {
+            buffer,
+            after,
+            record_bytes_max,
+            frames: Vec::new(),
+            first: None,
+            last: None,
+            newest_ms: None,
+            records: 0,
+            bytes: 0,
+        }
     }
 
     /// An empty batch after the same position, with the same buffer.
@@ -71,6 +82,7 @@ impl Batch {
             return Err(Malformed("it is larger than a chunk may be"));
         }
         self.records += 1;
+        self.newest_ms = self.newest_ms.max(meta.arrival_ms);
         self.bytes += (self.buffer.len() - start) as u64;
         // The number of the first record in it that was not read before.
         let unread = match &self.after {
@@ -151,6 +163,11 @@ impl Batch {
     /// The bytes of these records.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// When the newest record arrived, including those left out.
+    pub(super) fn newest_ms(&self) -> Option<i64> {
+        self.newest_ms
     }
 
     /// The first record, even if it was left out.

@@ -36,6 +36,8 @@ pub(super) enum Begin {
 pub(super) struct Cursor {
     position: Position,
     begin: Begin,
+    /// When the newest record arrived that was read.
+    newest_ms: Option<i64>,
 }
 
 impl Begin {
@@ -81,7 +83,7 @@ impl Begin {
                 "the position {sequence} is not in this shard: was the stream recreated, or the checkpoint edited by hand? \
                  ({message})"
             )),
-            // This machine's clock may be ahead of the service's clock.
+            // A time of the configuration may be ahead of the service's clock.
             (Begin::Since { .. }, Failure::Invalid(message)) => Failure::Unavailable(message),
             (_, failure) => failure,
         }
@@ -98,7 +100,7 @@ impl Cursor {
             Position::At { sequence, .. } => Begin::At(sequence.clone()),
             Position::End => return None,
         };
-        Some(Cursor { position: after.clone(), begin })
+        Some(Cursor { position: after.clone(), begin, newest_ms: None })
     }
 
     /// The position that was read to.
@@ -111,7 +113,12 @@ impl Cursor {
         &self.begin
     }
 
-    /// Notes that a request was sent at this time. The next request must not miss what arrives from now on.
+    /// When the newest record arrived that was read here.
+    pub(super) fn newest_ms(&self) -> Option<i64> {
+        self.newest_ms
+    }
+
+    /// Notes that a request was sent at this time of the service. The next request must not miss what arrives from now on.
     pub(super) fn begun(&mut self, now_ms: i64) {
         if self.begin == Begin::Tip {
             self.begin = Begin::Since { ms: u64::try_from(now_ms).unwrap_or(0) };
@@ -130,6 +137,7 @@ impl Cursor {
             );
         }
         self.position = batch.through();
+        self.newest_ms = self.newest_ms.max(batch.newest_ms());
         if let Position::At { sequence, .. } = &self.position {
             self.begin = Begin::After(sequence.clone());
         }

@@ -32,6 +32,7 @@ use crate::source::kinesis::Stream;
 use crate::source::kinesis::answer::add_all;
 use crate::source::kinesis::batch::Batch;
 use crate::source::kinesis::cursor::Cursor;
+use crate::source::kinesis::identity::DATE_MARGIN_MS;
 use crate::source::kinesis::pace::Pace;
 use crate::source::kinesis::polling::{PollingReader, is_nearer};
 use crate::source::kinesis::service::Failure;
@@ -163,15 +164,15 @@ impl Subscribed {
         self.pace.wait(Duration::ZERO).await;
         // Before the request: the five seconds also count if its response is lost.
         self.pace.not_before(Instant::now() + BETWEEN_SUBSCRIPTIONS);
-        let now_ms = stream.config.clock.now_ms();
         let begin = self.cursor.begin();
         let call = stream.client.subscribe_to_shard().consumer_arn(consumer).shard_id(shard.as_str());
         let call = call.starting_position(begin.starting_position());
-        let subscription = match tokio::time::timeout(SUBSCRIBE_MAX, Subscription::begin(call)).await {
+        let subscribing = Subscription::begin(call, stream.clock.clone());
+        let subscription = match tokio::time::timeout(SUBSCRIBE_MAX, subscribing).await {
             Ok(begun) => begun.map_err(|failure| begin.refused(failure))?,
             Err(_) => return Err(Failure::Unavailable("SubscribeToShard: no response in time".to_owned())),
         };
-        self.cursor.begun(now_ms);
+        self.cursor.begun(stream.now_ms() - DATE_MARGIN_MS);
         Ok(subscription)
     }
 
@@ -225,6 +226,10 @@ impl ShardReader for FanOutReader {
         let FanOutReader { stream, shard, consumer, way } = self;
         match way {
             Way::Subscribed(subscribed) if subscribed.children.is_some() => {}
+            Way::Subscribed(subscribed) if stream.is_past_goal(subscribed.cursor.newest_ms()) => {
+                subscribed.subscription = None;
+                tokio::time::sleep(idle).await;
+            }
             Way::Subscribed(subscribed) => subscribed.ready(stream, shard, consumer).await,
             Way::Polled { reader, until } if Instant::now() >= *until && !reader.has_ended() => {
                 let mut subscribed = Box::new(Subscribed::new(stream, shard, reader.cursor().clone()));
@@ -244,10 +249,13 @@ impl ShardReader for FanOutReader {
         if let Some(children) = &subscribed.children {
             return Ok(Read::End { children: children.clone() });
         }
+        if stream.is_past_goal(subscribed.cursor.newest_ms()) {
+            return Ok(Read::AtTip);
+        }
         let received = match subscribed.receive(stream, shard, consumer).await {
             Ok(Some(event)) => subscribed.on_event(event, stream, shard, buffer).await,
             // The memory is not kept while the shard is subscribed to again.
-            Ok(None) => return Ok(stream.nothing(shard, subscribed.cursor.position())),
+            Ok(None) => return Ok(Read::Empty { moved: false }),
             Err(failure) => Err(failure),
         };
         let failure = match received {

@@ -1,9 +1,10 @@
 //! A Kinesis stream as shards.
 //!
-//! Owns: what all shards of a stream have in common: its identity, its start, how its shards are read. Each other concern has a file:
+//! Owns: what all shards of a stream have in common: its start, how its shards are read. Each other concern has a file:
 //!
 //! | file | owns |
 //! |---|---|
+//! | `identity` | which stream this is, and the time of the service |
 //! | `start` | where reading starts, permanently |
 //! | `shards` | the list of shards |
 //! | `polling`, `fanout`, `subscription`, `consumer` | the two ways to read |
@@ -26,6 +27,7 @@ mod decode;
 mod fanout;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod identity;
 mod kpl;
 mod pace;
 mod polling;
@@ -40,8 +42,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::config::retry::RetryConfig;
-use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
+use aws_sdk_kinesis::types::StreamStatus;
 use checkpoints::{Position, ShardId, StreamName};
+use mutations::mutated;
 use pipeline::chunk::Chunk;
 use pipeline::documents::Documents;
 
@@ -52,9 +55,10 @@ use crate::source::kinesis::answer::GetRecordsClient;
 use crate::source::kinesis::batch::{Batch, millis};
 use crate::source::kinesis::cursor::{Begin, Cursor};
 use crate::source::kinesis::fanout::FanOutReader;
+use crate::source::kinesis::identity::{DATE_MARGIN_MS, Described, Identity, ServiceClock, Watch};
 use crate::source::kinesis::polling::PollingReader;
 use crate::source::kinesis::service::Failure;
-use crate::source::kinesis::start::{Identity, settle};
+use crate::source::kinesis::start::settle;
 use crate::source::{Behind, Read, ShardReader, ShardSource, SourceError, SourceShard};
 
 pub use answer::Decode;
@@ -82,7 +86,9 @@ pub struct KinesisConfig {
     pub limits: Limits,
     /// For how long trouble of the service is waited for: when the stream is opened, and for a shard that makes no progress.
     pub retry_within: Duration,
-    /// The time that `latest` means, and the arrival time of a record without one.
+    /// Whether reading ends at what was there when the stream was opened, although more arrives.
+    pub bounded: bool,
+    /// The arrival time of a record without one.
     pub clock: SharedClock,
 }
 
@@ -107,6 +113,11 @@ pub struct KinesisSource {
 struct Stream {
     name: StreamName,
     identity: Identity,
+    watch: Watch,
+    /// The time of the service.
+    clock: ServiceClock,
+    /// Records that arrived at this time or later need not be read. Milliseconds since 1970.
+    goal_ms: Option<i64>,
     start: Position,
     config: KinesisConfig,
     /// The ARN of the consumer, if shards are subscribed to.
@@ -131,8 +142,19 @@ impl Stream {
     }
 
     fn chunk(&self, shard: &ShardId, batch: Batch) -> Chunk {
+        self.watch.returning(batch.newest_ms());
         let chunk = batch.into_chunk(self.name.as_str().into(), shard.as_str().into(), self.config.clock.now_ms());
         chunk.with_documents(self.config.documents)
+    }
+
+    /// The time of the service, or this machine's if the service never said it.
+    fn now_ms(&self) -> i64 {
+        self.clock.now_ms().unwrap_or_else(|| self.config.clock.now_ms())
+    }
+
+    /// Whether a record that arrived then was not there when the stream was opened, and reading ends at what was.
+    fn is_past_goal(&self, arrival_ms: Option<i64>) -> bool {
+        self.goal_ms.zip(arrival_ms).is_some_and(|(goal_ms, arrival_ms)| arrival_ms >= goal_ms)
     }
 }
 
@@ -158,9 +180,13 @@ impl KinesisSource {
         let name = StreamName::new(config.name.as_deref().unwrap_or(requests::own_name(&config.stream)))
             .map_err(|error| SourceError::Unreadable { place: place.clone(), problem: error.to_string() })?;
         let retry = RetryPolicy::within(config.retry_within);
-        let described = retry.run(&format!("describing {place}"), || describe(&client, &config.stream)).await;
+        let clock = ServiceClock::default();
+        let described = retry.run(&format!("describing {place}"), || describe(&client, &config.stream, &clock)).await;
         let identity = described.map_err(|failure| failure.at(&place))?;
-        let start = settle(&lake, &config.clock, &name, &identity, config.start, retry).await?;
+        let now_ms = if mutated!(LatestByOwnClock) { Some(config.clock.now_ms()) } else { clock.now_ms() };
+        let start = settle(&lake, now_ms, &name, &identity, config.start, retry).await?;
+        // A header has whole seconds, rounded down.
+        let goal_ms = clock.now_ms().filter(|_| config.bounded).map(|now_ms| now_ms + 1_000 + DATE_MARGIN_MS);
         let consumer = match &config.mode {
             Mode::Polling => None,
             Mode::FanOut { consumer } => registered(&client, &identity, consumer, &place).await?,
@@ -168,7 +194,21 @@ impl KinesisSource {
         let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         let once = aws_sdk_kinesis::Client::from_conf(once);
         let records = GetRecordsClient::new(once.clone(), &config.stream, config.decode);
-        let stream = Stream { name, identity, start, config, consumer, retrying_client: client, client: once, records };
+        let watch = Watch::default();
+        let retrying_client = client;
+        let stream = Stream {
+            name,
+            identity,
+            watch,
+            clock,
+            goal_ms,
+            start,
+            config,
+            consumer,
+            retrying_client,
+            client: once,
+            records,
+        };
         Ok(KinesisSource { stream: Arc::new(stream) })
     }
 
@@ -199,23 +239,36 @@ async fn registered(
     }
 }
 
-/// The identity of the stream.
-async fn describe(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<Identity, Failure> {
-    let described = requests::describe(client, stream).send().await;
-    let described = described.map_err(|error| match Failure::of("DescribeStreamSummary", &error) {
+/// The identity of a stream that can be read.
+async fn describe(client: &aws_sdk_kinesis::Client, stream: &str, clock: &ServiceClock) -> Result<Identity, Failure> {
+    let described = identity::describe(client, stream, clock).await.map_err(|failure| match failure {
         Failure::NotFound(message) => {
             Failure::NotFound(format!("there is no such stream in this account and region ({message})"))
         }
         failure => failure,
     })?;
-    let Some(summary) = described.stream_description_summary else {
-        return Err(Failure::Unavailable("DescribeStreamSummary: no description".to_owned()));
-    };
-    let StreamDescriptionSummary { stream_arn, stream_creation_timestamp, stream_status, .. } = summary;
-    match stream_status {
+    let Described { identity, status } = described;
+    match status {
         StreamStatus::Creating => Err(Failure::InUse("the stream is still being created".to_owned())),
         StreamStatus::Deleting => Err(Failure::Refused("the stream is being deleted".to_owned())),
-        _ => Ok(Identity { arn: stream_arn, created_ms: millis(&stream_creation_timestamp) }),
+        _ => Ok(identity),
+    }
+}
+
+/// Checks that a stream is the one that the lake has under this name, if the lake has one. A stream that cannot be described passes.
+async fn check_identity(
+    client: &aws_sdk_kinesis::Client,
+    stream: &str,
+    name: &StreamName,
+    lake: &Arc<dyn ObjectStore>,
+) -> Result<(), SourceError> {
+    let clock = ServiceClock::default();
+    let described = RetryPolicy::CALL
+        .run(&format!("describing stream {name}"), || identity::describe(client, stream, &clock))
+        .await;
+    match described {
+        Ok(Described { identity, .. }) => start::check(lake, name, &identity).await,
+        Err(_) => Ok(()),
     }
 }
 
@@ -238,7 +291,23 @@ impl ShardSource for KinesisSource {
         let Stream { retrying_client, config, start, name, .. } = &*self.stream;
         // Whoever lists shards does so at intervals, and tells what fails.
         let listed = shards::list(retrying_client, &config.stream, start).await;
+        if let Err(Failure::NotFound(_)) = listed {
+            self.stream.watch.suspect();
+            self.stream.is_same().await?;
+        }
         listed.map_err(|failure| failure.at(&format!("stream {name}")))
+    }
+
+    async fn is_same(&self) -> Result<(), SourceError> {
+        self.stream.is_same().await
+    }
+
+    async fn may_commit(&self) -> Result<(), SourceError> {
+        self.stream.may_commit().await
+    }
+
+    async fn replaced(&self) -> SourceError {
+        self.stream.watch.replaced().await
     }
 
     async fn open(&self, shard: &ShardId, after: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
@@ -260,6 +329,8 @@ impl ShardSource for KinesisSource {
         let place = self.stream.place(shard);
         let behind = RetryPolicy::CALL.run(&format!("reading {place}"), || self.probe(shard, &begin)).await;
         if let Err(Failure::Forgotten(_)) = behind {
+            // There is nothing left of a shard that the stream has forgotten.
+            self.stream.is_same().await?;
             return Ok(Behind::Nothing);
         }
         behind.map_err(|failure| failure.at(&place))
@@ -273,15 +344,16 @@ impl KinesisSource {
         let iterator = stream.iterator(shard, begin).await?;
         let call = requests::records(&stream.client, &stream.config.stream).shard_iterator(iterator).limit(1);
         let answer = call.send().await.map_err(|error| Failure::of("GetRecords", &error))?;
-        let behind_ms = u64::try_from(answer.millis_behind_latest.unwrap_or(0)).unwrap_or(0);
-        Ok(match answer.records.first() {
-            Some(record) => {
-                let arrival_ms = record.approximate_arrival_timestamp.as_ref().map(millis);
-                let age = arrival_ms.map_or(0, |arrival_ms| stream.config.clock.now_ms().saturating_sub(arrival_ms));
-                Behind::Time(behind_ms.max(u64::try_from(age).unwrap_or(0)).max(1))
+        let behind_ms = answer.millis_behind_latest.unwrap_or(0).max(0);
+        let first_ms = answer.records.first().map(|record| record.approximate_arrival_timestamp.as_ref().map(millis));
+        Ok(match first_ms {
+            Some(arrival_ms) if stream.is_past_goal(arrival_ms) => Behind::Nothing,
+            Some(arrival_ms) => {
+                let age = arrival_ms.map_or(0, |arrival_ms| stream.now_ms().saturating_sub(arrival_ms));
+                Behind::Time(u64::try_from(behind_ms.max(age).max(1)).unwrap_or(1))
             }
             None if behind_ms == 0 || answer.next_shard_iterator.is_none() => Behind::Nothing,
-            None => Behind::Time(behind_ms),
+            None => Behind::Time(u64::try_from(behind_ms).unwrap_or(1)),
         })
     }
 }

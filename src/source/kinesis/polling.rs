@@ -13,7 +13,9 @@
 //! | no records, and no iterator follows | the end |
 //! | throttling, or a failed call that may succeed later | a failed read; [`ready`](ShardReader::ready) waits longer each time |
 //! | the iterator is too old or rejected | the same, and a new iterator after the last record |
-//! | there is no such shard, but others | the end, and an error in the log: its last records expired unread |
+//! | there is no such shard, but others of the same stream | the end, and an error in the log: its last records expired unread |
+//! | there is no such stream, or it is another one | an error (`identity`) |
+//! | everything that was there at the start was read, and reading ends there | the tip |
 //!
 //! The reader holds no memory while it waits. How long a shard may fail is up to the reader's task (`worker::reader`), which counts what
 //! is not progress. So the waits go on growing, and nothing here begins anew.
@@ -29,6 +31,7 @@ use crate::source::kinesis::Stream;
 use crate::source::kinesis::answer::Answer;
 use crate::source::kinesis::batch::Batch;
 use crate::source::kinesis::cursor::{Begin, Cursor};
+use crate::source::kinesis::identity::DATE_MARGIN_MS;
 use crate::source::kinesis::pace::Pace;
 use crate::source::kinesis::requests;
 use crate::source::kinesis::service::Failure;
@@ -91,9 +94,8 @@ impl PollingReader {
         let iterator = match &self.iterator {
             Some(iterator) => iterator.clone(),
             None => {
-                let now_ms = self.stream.config.clock.now_ms();
                 let iterator = self.stream.iterator(&self.shard, self.cursor.begin()).await?;
-                self.cursor.begun(now_ms);
+                self.cursor.begun(self.stream.now_ms() - DATE_MARGIN_MS);
                 self.iterator.insert(iterator).clone()
             }
         };
@@ -128,9 +130,11 @@ impl PollingReader {
         Read::Chunk { chunk: self.stream.chunk(&self.shard, batch), through, source_bytes: bytes }
     }
 
-    /// The stream no longer has the shard. If it still lists others, the shard's records expired, and the last of them were not
+    /// The stream no longer has the shard, if it is still the same stream. If it lists others, the shard's records expired, and the last of them were not
     /// read. That is logged, and reading continues with its children, whose records would be lost next.
     async fn on_forgotten(&mut self, message: String) -> Result<Read, SourceError> {
+        self.stream.watch.suspect();
+        self.stream.is_same().await?;
         let Stream { retrying_client, config, start, .. } = &*self.stream;
         let place = self.stream.place(&self.shard);
         let shards = list(retrying_client, &config.stream, start).await.map_err(|failure| failure.at(&place))?;
@@ -173,6 +177,9 @@ pub(super) fn is_nearer(least: &mut Option<i64>, behind_ms: i64) -> bool {
 #[async_trait]
 impl ShardReader for PollingReader {
     async fn ready(&mut self, idle: Duration) {
+        if self.stream.is_past_goal(self.cursor.newest_ms()) && self.children.is_none() {
+            return tokio::time::sleep(idle).await;
+        }
         self.pace.wait(idle).await;
     }
 
@@ -180,9 +187,20 @@ impl ShardReader for PollingReader {
         if let Some(children) = &self.children {
             return Ok(Read::End { children: children.clone() });
         }
+        if self.stream.is_past_goal(self.cursor.newest_ms()) {
+            return Ok(Read::AtTip);
+        }
+        if self.stream.watch.is_suspect() {
+            self.stream.is_same().await?;
+        }
         match self.request(bytes, buffer).await {
             Ok(answer) => Ok(self.on_answer(answer)),
-            Err(Failure::Forgotten(message)) => self.on_forgotten(message).await,
+            Err(Failure::Forgotten(message) | Failure::NotFound(message)) => self.on_forgotten(message).await,
+            Err(failure @ Failure::Refused(_)) => {
+                // A position that is not in its shard may be of another stream.
+                self.stream.is_same().await?;
+                self.on_failure(failure)
+            }
             Err(failure) => self.on_failure(failure),
         }
     }
@@ -193,7 +211,7 @@ impl Stream {
     pub(super) async fn iterator(&self, shard: &ShardId, begin: &Begin) -> Result<String, Failure> {
         let call = requests::shard_iterator(&self.client, &self.config.stream).shard_id(shard.as_str());
         let call = call.shard_iterator_type(begin.kind()).set_starting_sequence_number(begin.sequence());
-        let answer = call.set_timestamp(begin.time()).send().await;
+        let answer = call.set_timestamp(begin.time()).customize().interceptor(self.clock.clone()).send().await;
         let answer = answer.map_err(|error| match Failure::of("GetShardIterator", &error) {
             Failure::NotFound(message) => Failure::Forgotten(message),
             failure => begin.refused(failure),

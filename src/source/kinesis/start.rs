@@ -1,7 +1,7 @@
 //! Where the reading of a stream starts: recorded once, permanently, in an object of the lake.
 //!
 //! `latest` would mean another time at each restart, and what arrived in between would never be read. So the first worker that opens
-//! the stream records what it means. Every worker, including this one, uses what is recorded:
+//! the stream records what it means: a time of the service, since a worker's own clock may be ahead. Every worker, including this one, uses what is recorded:
 //!
 //! ```json
 //! {"format":1,"stream":"orders","arn":"arn:aws:kinesis:…:stream/orders","created_ms":1736764200000,
@@ -20,10 +20,10 @@ use checkpoints::{Position, StreamName};
 use pipeline::layout;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::SharedClock;
 use crate::lake::{LakeError, ObjectKey, ObjectStore};
 use crate::retry::{Retry, RetryPolicy};
 use crate::source::SourceError;
+use crate::source::kinesis::identity::{DATE_MARGIN_MS, Identity};
 
 /// The format's number.
 const FORMAT: u32 = 1;
@@ -42,14 +42,6 @@ pub enum Start {
     },
 }
 
-/// The identity of the stream, as the service describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) arn: String,
-    /// Milliseconds since 1970.
-    pub(super) created_ms: i64,
-}
-
 /// The object in the lake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Settled {
@@ -60,10 +52,11 @@ struct Settled {
     start: Position,
 }
 
-/// Where this stream's reading starts, by the object in the lake. The object is written if there is none.
+/// Where this stream's reading starts, by the object in the lake. The object is written if there is none. `now_ms`: the time of the
+/// service, if it said so.
 pub(super) async fn settle(
     lake: &Arc<dyn ObjectStore>,
-    clock: &SharedClock,
+    now_ms: Option<i64>,
     stream: &StreamName,
     identity: &Identity,
     start: Start,
@@ -71,31 +64,31 @@ pub(super) async fn settle(
 ) -> Result<Position, SourceError> {
     let place = format!("stream {stream}");
     let unreadable = |problem: String| SourceError::Unreadable { place: place.clone(), problem };
-    let failed = |error: LakeError| {
-        let (place, problem) = (place.clone(), error.to_string());
-        if error.is_retryable() {
-            SourceError::Unavailable { place, problem }
-        } else {
-            SourceError::Unreadable { place, problem }
-        }
-    };
-    let now = u64::try_from(clock.now_ms()).unwrap_or(0);
+    let now = now_ms.map(|now_ms| u64::try_from(now_ms).unwrap_or(0));
+    // A time has whole seconds, and hosts of the service differ by a little. What arrives after the start must not be passed over.
+    let latest = now.map(|now| Position::Since { ms: now.saturating_sub(DATE_MARGIN_MS.unsigned_abs()) });
     let wanted = match start {
-        Start::TrimHorizon => Position::Beginning,
-        Start::Latest => Position::Since { ms: now },
-        Start::At { ms } if ms > now => {
+        Start::TrimHorizon => Some(Position::Beginning),
+        Start::Latest => latest,
+        Start::At { ms } if now.is_some_and(|now| ms > now + 1_000 + DATE_MARGIN_MS.unsigned_abs()) => {
             return Err(unreadable(format!("its start, {ms} ms since 1970, is in the future")));
         }
-        Start::At { ms } => Position::Since { ms },
+        Start::At { ms } => Some(Position::Since { ms }),
     };
-    let Identity { arn, created_ms } = identity.clone();
-    let new = Settled { format: FORMAT, stream: stream.clone(), arn, created_ms, start: wanted.clone() };
-    let bytes = Bytes::from(serde_json::to_vec(&new).expect("texts and numbers are JSON"));
     let key = key(stream);
     let retry = Retry::new(retry, "the lake");
+    let failed = |error| failed(&place, &error);
     // Read first: a worker may have permission to read the object only.
     let mut stored = retry.run(|| lake.get(&key)).await.map_err(failed)?;
     if stored.is_none() {
+        let Some(start) = wanted.clone() else {
+            let problem =
+                "the service did not say what time it is, so `latest` means nothing; write a time as the `start`";
+            return Err(unreadable(problem.to_owned()));
+        };
+        let Identity { arn, created_ms } = identity.clone();
+        let new = Settled { format: FORMAT, stream: stream.clone(), arn, created_ms, start };
+        let bytes = Bytes::from(serde_json::to_vec(&new).expect("texts and numbers are JSON"));
         // The first writer wins. It may be this worker itself, in a request whose response was lost.
         retry.run(|| lake.put_new(&key, bytes.clone())).await.map_err(failed)?;
         stored = retry.run(|| lake.get(&key)).await.map_err(failed)?;
@@ -103,24 +96,11 @@ pub(super) async fn settle(
     let Some(stored) = stored else {
         return Err(unreadable(format!("{key} was written to the lake and does not exist")));
     };
-    let settled: Settled = serde_json::from_slice(&stored)
-        .map_err(|error| unreadable(format!("{key} in the lake is damaged, or has another version: {error}")))?;
-    if settled.format != FORMAT || settled.stream != *stream {
-        let Settled { format, stream, .. } = settled;
-        return Err(unreadable(format!("{key} in the lake has format {format} and is for stream {stream}")));
-    }
-    // In seconds, as in KCL: not every service keeps more.
-    if settled.arn != identity.arn || settled.created_ms / 1000 != identity.created_ms / 1000 {
-        return Err(unreadable(format!(
-            "the lake has another stream with this name, {} created at {} ms since 1970; this one is {} created at {}. A stream \
-             that was recreated needs another `name` in the configuration",
-            settled.arn, settled.created_ms, identity.arn, identity.created_ms
-        )));
-    }
+    let settled = Settled::read(&stored, stream, identity)?;
     let changed = match start {
         // The time of the first start is long past.
         Start::Latest => settled.start == Position::Beginning,
-        Start::TrimHorizon | Start::At { .. } => settled.start != wanted,
+        Start::TrimHorizon | Start::At { .. } => Some(&settled.start) != wanted.as_ref(),
     };
     if changed {
         tracing::warn!(%stream, start = %settled.start, "the stream's start was recorded before; the configured start has no effect");
@@ -128,6 +108,46 @@ pub(super) async fn settle(
     match settled.start {
         start @ (Position::Beginning | Position::Since { .. }) => Ok(start),
         start => Err(unreadable(format!("{key} in the lake says {start}, which is not a valid start"))),
+    }
+}
+
+/// Checks that this is the stream that the lake has under its name, if the lake has one. Writes nothing.
+pub(super) async fn check(
+    lake: &Arc<dyn ObjectStore>,
+    stream: &StreamName,
+    identity: &Identity,
+) -> Result<(), SourceError> {
+    let key = key(stream);
+    let stored = RetryPolicy::CALL.run("the lake", || lake.get(&key)).await;
+    match stored.map_err(|error| failed(&format!("stream {stream}"), &error))? {
+        Some(stored) => Settled::read(&stored, stream, identity).map(drop),
+        None => Ok(()),
+    }
+}
+
+impl Settled {
+    /// Reads the object, and checks that it is of this stream.
+    fn read(stored: &[u8], stream: &StreamName, identity: &Identity) -> Result<Self, SourceError> {
+        let place = format!("stream {stream}");
+        let unreadable = |problem: String| SourceError::Unreadable { place: place.clone(), problem };
+        let key = key(stream);
+        let settled: Settled = serde_json::from_slice(stored)
+            .map_err(|error| unreadable(format!("{key} in the lake is damaged, or has another version: {error}")))?;
+        if settled.format != FORMAT || settled.stream != *stream {
+            let Settled { format, stream, .. } = settled;
+            return Err(unreadable(format!("{key} in the lake has format {format} and is for stream {stream}")));
+        }
+        let known = Identity { arn: settled.arn.clone(), created_ms: settled.created_ms };
+        if known.is(identity) { Ok(settled) } else { Err(known.replaced_by(identity, &place)) }
+    }
+}
+
+fn failed(place: &str, error: &LakeError) -> SourceError {
+    let (place, problem) = (place.to_owned(), error.to_string());
+    if error.is_retryable() {
+        SourceError::Unavailable { place, problem }
+    } else {
+        SourceError::Unreadable { place, problem }
     }
 }
 

@@ -30,6 +30,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::time::Instant;
 
+use crate::source::kinesis::identity::ServiceClock;
 use crate::source::kinesis::service::Failure;
 
 /// Bytes of the length at the beginning of a message.
@@ -43,10 +44,10 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// Subscribes.
-    pub(super) async fn begin(call: SubscribeToShardFluentBuilder) -> Result<Self, Failure> {
+    /// Subscribes. `clock` takes the time of the response.
+    pub(super) async fn begin(call: SubscribeToShardFluentBuilder, clock: ServiceClock) -> Result<Self, Failure> {
         let gate = Gate::default();
-        let call = call.customize().interceptor(gate.clone());
+        let call = call.customize().interceptor(gate.clone()).interceptor(clock);
         let output = call.send().await.map_err(|error| Failure::of("SubscribeToShard", &error))?;
         Ok(Subscription { output, gate, begun: Instant::now() })
     }

@@ -83,6 +83,11 @@ impl OpenEpochs {
         self.open.keys().copied().collect()
     }
 
+    /// The shards that a group's open epoch has records of.
+    pub(crate) fn keys(&self, group: usize) -> Vec<ShardKey> {
+        self.open.get(&group).map_or_else(Vec::new, OpenEpoch::keys)
+    }
+
     /// The group whose epoch has records of the shard.
     pub(crate) fn group_with(&self, key: &ShardKey) -> Option<usize> {
         self.open.iter().find(|(_, epoch)| epoch.ledger.has(key)).map(|(group, _)| *group)

@@ -11,12 +11,20 @@
 //! For that to follow from the rows alone, parents get their rows first. Each generation is created once the one before it
 //! is in the table. So a crash leaves shards without their children, and never children without a parent that must still be
 //! read.
+//!
+//! Two things must not be mistaken for new shards:
+//!
+//! - The shards of another stream of the same name. Before rows are created or removed, the source confirms that the list is of the
+//!   stream that was opened. The worker that holds the first lease of a stream also asks with every list, so that one worker of
+//!   a fleet does, and a replaced stream is noticed although nothing is read of it.
+//! - Shards whose rows are gone: somebody deleted them, or the table, while workers run. Rows of listed shards are never removed. So
+//!   a listed shard whose row was seen before, and is gone, ends the worker.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoints::{Lease, LeaseStore, NewLease, Position, ShardId, ShardKey, StoreError, StreamName};
+use checkpoints::{Lease, LeaseOwner, LeaseStore, NewLease, Position, ShardId, ShardKey, StoreError, StreamName};
 use mutations::mutated;
 use tokio::time::Instant;
 
@@ -37,6 +45,8 @@ pub(super) struct Discovery {
     failing: HashMap<StreamName, FailingList>,
     /// Shards that are done, and that their stream did not list the last time.
     unlisted: HashSet<ShardKey>,
+    /// Shards whose rows were seen.
+    seen: HashSet<ShardKey>,
     /// Parents that have no row. They were asked for by key after a child's row had been seen.
     absent_parents: HashSet<ShardKey>,
 }
@@ -51,11 +61,15 @@ struct FailingList {
 
 impl Discovery {
     /// Creates rows for shards that need one, and removes those of shards that are done and that their streams have
-    /// forgotten. Returns true if rows were created. Listing all streams takes `timeout` at most.
+    /// forgotten. Returns true if rows were created. Listing all streams takes `timeout` at most, and so does each other question.
+    ///
+    /// # Errors
+    /// The store fails; or rows are gone ([`StoreError::Unusable`]).
     pub(super) async fn sync(
         &mut self,
         store: &dyn LeaseStore,
         sources: &[Arc<dyn ShardSource>],
+        me: &LeaseOwner,
         timeout: Duration,
         leases: &[Lease],
     ) -> Result<bool, StoreError> {
@@ -80,13 +94,26 @@ impl Discovery {
             if let Some(mut failing) = self.failing.remove(stream) {
                 failing.attempts.succeeded();
             }
-            self.listed_at.insert(stream.clone(), Instant::now());
             let listed: HashSet<ShardKey> =
                 shards.iter().map(|shard| ShardKey::new(stream.clone(), shard.id.clone())).collect();
-            for generation in missing(stream, shards, leases) {
+            let generations = missing(stream, shards, leases);
+            let removed = self.forgotten(leases, stream, &listed);
+            let is_first = first_of(leases, stream).is_some_and(|lease| lease.holder.is(me));
+            if (is_first || !generations.is_empty() || !removed.is_empty()) && !is_same(&**source, timeout).await {
+                continue;
+            }
+            self.listed_at.insert(stream.clone(), Instant::now());
+            self.check_seen(store, stream, &generations).await?;
+            for generation in generations {
                 has_created |= !store.create(&generation).await?.is_empty();
             }
-            self.remove_forgotten(store, leases, stream, &listed).await?;
+            for key in removed {
+                if store.remove(&key).await? {
+                    tracing::info!(%key, "removed the lease of a shard that the stream has forgotten");
+                }
+                self.seen.remove(&key);
+            }
+            self.seen.extend(leases.iter().filter(|lease| lease.key.stream == *stream).map(|lease| lease.key.clone()));
         }
         Ok(has_created)
     }
@@ -109,20 +136,42 @@ impl Discovery {
         failing.attempts.failed(problem);
     }
 
+    /// Fails if rows that were seen before are gone. If they were created again, all records of their shards would be read again.
+    async fn check_seen(
+        &self,
+        store: &dyn LeaseStore,
+        stream: &StreamName,
+        generations: &[Vec<NewLease>],
+    ) -> Result<(), StoreError> {
+        let new = generations.iter().flatten().map(|new| &new.key);
+        let gone: Vec<ShardKey> = new.filter(|key| self.seen.contains(*key)).cloned().collect();
+        if gone.is_empty() || mutated!(IgnoreLostRows) {
+            return Ok(());
+        }
+        let rows = store.get(&gone).await?;
+        let gone = gone.into_iter().zip(rows).filter(|(_, row)| row.is_none()).map(|(key, _)| key.shard.to_string());
+        let gone: Vec<String> = gone.collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        Err(StoreError::Unusable {
+            store: "the lease table".to_owned(),
+            problem: format!(
+                "rows of stream {stream} are gone that were there before: {}. Restore the table, or stop all workers and make the rows \
+                 again: shardlake leases rebuild",
+                gone.join(", ")
+            ),
+        })
+    }
+
     /// Lists the shards of a stream at the next scan: where a shard has ended, others begin.
     pub(super) fn list_next(&mut self, stream: &StreamName) {
         self.listed_at.remove(stream);
     }
 
-    /// Removes the rows of shards that were read to their ends, that their stream did not list twice in a row, and whose
+    /// The rows to remove: those of shards that were read to their ends, that their stream did not list twice in a row, and whose
     /// children are being read. If the stream still had such a shard, its row would be created again and the shard read twice.
-    async fn remove_forgotten(
-        &mut self,
-        store: &dyn LeaseStore,
-        leases: &[Lease],
-        stream: &StreamName,
-        listed: &HashSet<ShardKey>,
-    ) -> Result<(), StoreError> {
+    fn forgotten(&mut self, leases: &[Lease], stream: &StreamName, listed: &HashSet<ShardKey>) -> Vec<ShardKey> {
         let of_stream = |lease: &&Lease| lease.key.stream == *stream;
         let (mut unlisted, mut removed) = (Vec::new(), Vec::new());
         for lease in leases.iter().filter(of_stream) {
@@ -137,12 +186,7 @@ impl Discovery {
         }
         self.unlisted.retain(|key| key.stream != *stream);
         self.unlisted.extend(unlisted);
-        for key in removed {
-            if store.remove(&key).await? {
-                tracing::info!(%key, "removed the lease of a shard that the stream has forgotten");
-            }
-        }
-        Ok(())
+        removed
     }
 
     /// Adds the rows of parents, and of their parents, that the scan did not show and whose children nobody has read yet.
@@ -175,6 +219,22 @@ impl Discovery {
     }
 }
 
+/// The first lease of a stream whose shard is not done.
+fn first_of<'l>(leases: &'l [Lease], stream: &StreamName) -> Option<&'l Lease> {
+    leases.iter().filter(|lease| lease.key.stream == *stream && !lease.is_done()).min_by_key(|lease| &lease.key)
+}
+
+/// Whether a source confirms that its stream is the one that was opened.
+async fn is_same(source: &dyn ShardSource, timeout: Duration) -> bool {
+    let stream = source.stream();
+    match tokio::time::timeout(timeout, source.is_same()).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::warn!(%stream, %error, "failed to confirm the identity of the stream; retrying"),
+        Err(_) => tracing::warn!(%stream, "timed out confirming the identity of the stream; retrying"),
+    }
+    false
+}
+
 /// The rows that must be created, generation by generation. `leases` is the whole table, `shards` all that the stream lists.
 pub(crate) fn missing(stream: &StreamName, shards: Vec<SourceShard>, leases: &[Lease]) -> Vec<Vec<NewLease>> {
     let of_stream: Vec<&Lease> = leases.iter().filter(|lease| lease.key.stream == *stream).collect();
@@ -201,7 +261,7 @@ fn new_lease(stream: &StreamName, shard: SourceShard) -> NewLease {
     let SourceShard { id, parents, first, hash_range } = shard;
     let first = if mutated!(ChildFromItsTip) && !parents.is_empty() { Position::Latest } else { first };
     let key = ShardKey::new(stream.clone(), id);
-    NewLease { key, checkpoint: first, parents: parents.into_iter().collect(), hash_range }
+    NewLease { parents: parents.into_iter().collect(), hash_range, ..NewLease::new(key, first) }
 }
 
 /// The ancestors of all shards that were read from.
@@ -229,6 +289,11 @@ fn ancestors_of_read(shards: &[SourceShard], leases: &[&Lease]) -> HashSet<Shard
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use checkpoints::MemoryStore;
+
+    use crate::source::{Behind, ShardReader, SourceError};
 
     fn id(id: &str) -> ShardId {
         ShardId::new(id).unwrap()
@@ -254,6 +319,86 @@ mod tests {
     fn ids(leases: &[Lease]) -> Vec<Vec<String>> {
         let ids = |generation: Vec<NewLease>| generation.iter().map(|new| new.key.shard.to_string()).collect();
         missing(&stream(), listed(), leases).into_iter().map(ids).collect()
+    }
+
+    #[derive(Debug, Default)]
+    struct ListedStream {
+        is_replaced: AtomicBool,
+        asked: AtomicUsize,
+    }
+
+    #[async_trait::async_trait]
+    impl ShardSource for ListedStream {
+        fn stream(&self) -> &StreamName {
+            static NAME: std::sync::LazyLock<StreamName> = std::sync::LazyLock::new(stream);
+            &NAME
+        }
+
+        fn lists_every(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        async fn shards(&self) -> Result<Vec<SourceShard>, SourceError> {
+            Ok(listed())
+        }
+
+        async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
+            unreachable!("nothing is read")
+        }
+
+        async fn behind(&self, _: &ShardId, _: &Position) -> Result<Behind, SourceError> {
+            Ok(Behind::Nothing)
+        }
+
+        async fn is_same(&self) -> Result<(), SourceError> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let other = SourceError::Unreadable { place: "s".to_owned(), problem: "another stream".to_owned() };
+            if self.is_replaced.load(Ordering::Relaxed) { Err(other) } else { Ok(()) }
+        }
+    }
+
+    async fn synced(
+        discovery: &mut Discovery,
+        store: &MemoryStore,
+        source: &Arc<ListedStream>,
+    ) -> Result<bool, StoreError> {
+        let (me, leases) = (LeaseOwner::new("me").unwrap(), store.list().await?);
+        let sources = [Arc::clone(source) as Arc<dyn ShardSource>];
+        discovery.sync(store, &sources, &me, Duration::from_secs(1), &leases).await
+    }
+
+    #[tokio::test]
+    async fn shards_of_another_stream_get_no_rows() {
+        let (mut discovery, store, source) =
+            (Discovery::default(), MemoryStore::new(), Arc::new(ListedStream::default()));
+        source.is_replaced.store(true, Ordering::Relaxed);
+        assert_eq!(synced(&mut discovery, &store, &source).await, Ok(false));
+        assert_eq!(store.rows(), []);
+        source.is_replaced.store(false, Ordering::Relaxed);
+        assert_eq!(synced(&mut discovery, &store, &source).await, Ok(true));
+        assert_eq!((store.rows().len(), source.asked.load(Ordering::Relaxed)), (5, 2));
+        // Nothing is created. Only the holder of the first lease asks.
+        synced(&mut discovery, &store, &source).await.unwrap();
+        assert_eq!(source.asked.load(Ordering::Relaxed), 2);
+        let first = ShardKey::new(stream(), id("a"));
+        store.take(&LeaseOwner::new("me").unwrap(), &first, 0).await.unwrap().unwrap();
+        synced(&mut discovery, &store, &source).await.unwrap();
+        assert_eq!(source.asked.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn rows_that_are_gone_are_not_created_again_while_a_worker_runs() {
+        let (mut discovery, store, source) =
+            (Discovery::default(), MemoryStore::new(), Arc::new(ListedStream::default()));
+        synced(&mut discovery, &store, &source).await.unwrap();
+        synced(&mut discovery, &store, &source).await.unwrap();
+        let emptied = MemoryStore::new();
+        let error = synced(&mut discovery, &emptied, &source).await.unwrap_err();
+        assert!(error.to_string().contains("rows of stream s are gone"), "{error}");
+        assert_eq!(emptied.rows(), []);
+        // A scan that does not show a row says nothing.
+        store.hide(&ShardKey::new(stream(), id("x")), true);
+        assert_eq!(synced(&mut discovery, &store, &source).await, Ok(false));
     }
 
     #[test]

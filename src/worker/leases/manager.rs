@@ -222,7 +222,7 @@ impl LeaseManager {
     async fn scan_leases(&mut self) -> Result<(), StoreError> {
         let LeaseManagerSettings { me, store, sources, failover, .. } = &self.settings;
         let mut leases = list_leases(&**store, sources).await?;
-        if self.discovery.sync(&**store, sources, *failover / 3, &leases).await? {
+        if self.discovery.sync(&**store, sources, me, *failover / 3, &leases).await? {
             leases = list_leases(&**store, sources).await?;
         }
         self.discovery.add_parents_not_shown(&**store, &mut leases).await?;

@@ -109,6 +109,11 @@ impl Cloud {
         Self::at(shards, options, move || ModelClock::manual(now_ms() - hours * 3_600_000))
     }
 
+    /// The same, with services whose clock is behind the clock of the workers by this many seconds.
+    pub(crate) fn behind_the_workers(seconds: i64, shards: u32, options: &Options) -> Self {
+        Self::at(shards, options, move || ModelClock::tokio(now_ms() - seconds * 1000))
+    }
+
     fn at(shards: u32, options: &Options, clock: impl FnOnce() -> ModelClock) -> Self {
         let settings = Settings { read_limits: true, ..Settings::default() };
         let services = Services::start(STREAM, shards, BUCKET, settings, clock);

@@ -18,4 +18,5 @@ mod records;
 
 mod failing;
 mod fleet;
+mod identities;
 mod streams;

@@ -102,7 +102,8 @@ fn a_start_at_the_latest_record_is_decided_once() {
     let options = Options { source: "start = \"latest\"".to_owned(), ..Options::default() };
     let cloud = Cloud::new(2, &options);
     cloud.put_unseen(100);
-    pause(20);
+    // The time of the service has whole seconds, and a margin of one more.
+    pause(2_100);
     let worker = cloud.start(&[]);
     wait_for("a worker to hold all", 20, || cloud.sole_holder(2).is_some());
     cloud.put(100);

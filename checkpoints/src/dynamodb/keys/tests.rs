@@ -147,13 +147,34 @@ fn a_row_of_kcl_belongs_to_the_stream_of_its_id_or_to_the_bare_one() {
 }
 
 #[test]
+fn streams_that_began_together_keep_the_keys_that_they_have() {
+    let row = |of: &str, shard: &str| KeyAttributes { shardlake_stream: Some(of.to_owned()), ..kcl(shard, None) };
+    let mut keys = Keys::new(ids(&[("users", "0:users:1")], Some("users")));
+    let lease_key = |keys: &Keys, shard: &str| keys.row_key(&key("users", shard)).unwrap().lease_key;
+    assert_eq!(lease_key(&keys, "shardId-0"), "shardId-0");
+    // The other stream was first: this one's rows go behind its id.
+    let theirs = row("orders", "shardId-0");
+    assert!(!keys.expect(&key("orders", "shardId-0"), "shardId-0"), "so that the keys are learned again");
+    keys.learn(std::slice::from_ref(&theirs)).unwrap();
+    assert_eq!(keys.shard(&theirs).unwrap(), Some(key("orders", "shardId-0")));
+    assert_eq!(lease_key(&keys, "shardId-0"), "0:users:1:shardId-0");
+    // Both have bare rows, since they have no shard id in common: they keep them.
+    keys.learn(&[theirs, row("users", "shardId-7")]).unwrap();
+    assert_eq!(lease_key(&keys, "shardId-7"), "shardId-7");
+    // A shard id that is taken.
+    keys.except(&key("users", "shardId-0"));
+    assert_eq!(lease_key(&keys, "shardId-0"), "0:users:1:shardId-0");
+    let behind = keys.row_key(&key("users", "shardId-0")).unwrap().attributes(&key("users", "shardId-0"));
+    keys.learn(&[row("orders", "shardId-0"), row("users", "shardId-7"), behind]).unwrap();
+    assert_eq!(lease_key(&keys, "shardId-0"), "0:users:1:shardId-0", "it is found again");
+}
+
+#[test]
 fn rows_that_contradict_themselves_are_reported() {
     let mut keys = Keys::new(ids(&[], Some("orders")));
     let marked = |name: &str| KeyAttributes { shardlake_stream: Some(name.to_owned()), ..kcl("shardId-0", None) };
-    let error = keys.learn(&[marked("orders"), marked("users")]).unwrap_err();
-    assert!(error.to_string().ends_with("rows with bare shard ids are of several streams: orders, users"), "{error}");
+    keys.learn(&[marked("orders")]).unwrap();
     let contradictions = [
-        marked("users"),
         kcl("a:b", None),
         kcl("%", None),
         kcl("b:shardId-0", Some("a")),

@@ -557,6 +557,7 @@ async fn a_source_that_is_one_file_is_followed_when_it_is_rotated() {
     };
     assert_eq!(numbers(&records), range(0..3));
     logs.append("app.log", lines(3..4));
+    let source = source_on(&logs.path("app.log"), true, Arc::clone(&logs.lake));
     logs.rename("app.log", "app.log.1");
     assert_eq!(ids(&source).await, ["app.log"]);
     logs.write("app.log", lines(10..12));

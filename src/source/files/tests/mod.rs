@@ -202,6 +202,31 @@ async fn lines_have_the_offsets_of_their_first_bytes_for_any_chunk_size() {
 }
 
 #[tokio::test]
+async fn a_run_that_ends_reads_what_a_growing_file_had_when_it_was_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.ndjson");
+    std::fs::write(&path, "0\n1\n2\n").unwrap();
+    let complete = source(folder.path(), true);
+    let mut reader = complete.open(&shard("a.ndjson"), &Position::Beginning).await.unwrap();
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let mut read = Vec::new();
+    for number in 3.. {
+        file.write_all(format!("{number}\n").as_bytes()).unwrap();
+        match next(&mut *reader, 2).await {
+            Got::Chunk(records, ..) => read.extend(records),
+            Got::AtTip => break,
+            other => panic!("{other:?}"),
+        }
+        assert!(number < 20, "it does not end");
+    }
+    assert_eq!(texts(&read)[..3], ["0", "1", "2"]);
+    assert_eq!(complete.behind(&shard("a.ndjson"), &Position::at(5.into())).await, Ok(Behind::Nothing));
+    assert_eq!(complete.behind(&shard("a.ndjson"), &Position::at(1.into())).await, Ok(Behind::Bytes(4)));
+    let next_run = source(folder.path(), true);
+    assert_ne!(next_run.behind(&shard("a.ndjson"), &Position::at(5.into())).await, Ok(Behind::Nothing));
+}
+
+#[tokio::test]
 async fn a_growing_file_is_followed_and_its_unfinished_line_waits() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.ndjson");
@@ -221,12 +246,15 @@ async fn a_growing_file_is_followed_and_its_unfinished_line_waits() {
     let unread = "a.ndjson: its last line (5 bytes) has no line end and is not a complete JSON document";
     assert_eq!(complete.report().unread, [unread]);
     file.write_all(b"\n{\"a\":1}").unwrap();
+    // A run reads what a file had when it was opened.
+    let complete = source(folder.path(), true);
     let (records, positions, _) = read_all(&complete, "a.ndjson", Position::at(7.into()), 100).await;
     assert_eq!(texts(&records), ["three", "{\"a\":1}"]);
     assert_eq!(positions.last(), Some(&Position::at(20.into())));
     assert!(complete.report().unread.is_empty());
     // A line end that is added later is a blank line.
     file.write_all(b"\nfour\n").unwrap();
+    let complete = source(folder.path(), true);
     let (records, ..) = read_all(&complete, "a.ndjson", Position::at(20.into()), 100).await;
     assert_eq!(texts(&records), ["four"]);
 }

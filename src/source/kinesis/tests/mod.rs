@@ -1,6 +1,7 @@
 //! The source against a fake service behind the real SDK, and in `stack` against a local stack.
 
 mod fanout;
+mod identity;
 mod polling;
 mod service;
 mod stack;
@@ -40,6 +41,7 @@ fn config(start: Start, decode: Decode) -> KinesisConfig {
         decode,
         limits: Limits::default(),
         retry_within: Duration::from_secs(300),
+        bounded: false,
         clock: Arc::new(Now),
     }
 }

@@ -16,6 +16,8 @@ use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 
 pub(crate) const CREATED_S: i64 = 1_700_000_000;
+/// 100 seconds later, as a header has it.
+pub(crate) const DATE: &str = "Tue, 14 Nov 2023 22:15:00 GMT";
 pub(crate) const ARN: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
 
 /// What a shard has at one index.
@@ -49,6 +51,10 @@ pub(crate) struct State {
     pub(crate) calls: Vec<(String, Value)>,
     /// Shards on one page of ListShards.
     pub(crate) page: usize,
+    /// When the stream was created, in seconds.
+    pub(crate) created_s: i64,
+    /// There is no stream.
+    pub(crate) is_gone: bool,
 }
 
 /// A fake service. Clones share their state.
@@ -63,7 +69,7 @@ impl std::fmt::Debug for Fake {
 
 impl Fake {
     pub(crate) fn new(shards: Vec<FakeShard>) -> Self {
-        Fake(Arc::new(Mutex::new(State { shards, page: 100, ..State::default() })))
+        Fake(Arc::new(Mutex::new(State { shards, page: 100, created_s: CREATED_S, ..State::default() })))
     }
 
     pub(crate) fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
@@ -109,7 +115,8 @@ impl HttpConnector for Fake {
             return HttpConnectorFuture::new(std::future::pending());
         }
         let (status, body) = self.with(|state| state.answer(&operation, &asked));
-        let response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
+        let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
+        response.headers_mut().insert("date", DATE);
         HttpConnectorFuture::ready(Ok(response))
     }
 }
@@ -139,9 +146,10 @@ impl State {
             return (200, self.raw.remove(at).unwrap().1);
         }
         match operation {
+            _ if self.is_gone => error("ResourceNotFoundException"),
             "DescribeStreamSummary" => good(&json!({ "StreamDescriptionSummary": {
                 "StreamName": "orders", "StreamARN": ARN, "StreamStatus": "ACTIVE", "RetentionPeriodHours": 24,
-                "StreamCreationTimestamp": CREATED_S, "EnhancedMonitoring": [], "OpenShardCount": 1,
+                "StreamCreationTimestamp": self.created_s, "EnhancedMonitoring": [], "OpenShardCount": 1,
             }})),
             "ListShards" => self.list(asked),
             "GetShardIterator" => self.iterator(asked),

@@ -1,16 +1,7 @@
 //! A stream's start is recorded once.
 
 use super::*;
-use crate::clock::Clock;
 use crate::lake::{Fault, MemoryStore};
-
-struct At(i64);
-
-impl Clock for At {
-    fn now_ms(&self) -> i64 {
-        self.0
-    }
-}
 
 fn identity(created_ms: i64) -> Identity {
     Identity { arn: "arn:aws:kinesis:us-east-1:123456789012:stream/orders".to_owned(), created_ms }
@@ -22,15 +13,15 @@ async fn settled(
     identity: &Identity,
     start: Start,
 ) -> Result<Position, SourceError> {
-    let clock: SharedClock = Arc::new(At(now));
-    settle(lake, &clock, &StreamName::new("orders").unwrap(), identity, start, RetryPolicy::CALL).await
+    settle(lake, Some(now), &StreamName::new("orders").unwrap(), identity, start, RetryPolicy::CALL).await
 }
 
 #[tokio::test]
 async fn latest_always_means_the_time_of_the_first_start() {
     let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
-    for (now, start) in [(50, Start::Latest), (90, Start::Latest), (99, Start::TrimHorizon), (99, Start::At { ms: 70 })]
-    {
+    let starts =
+        [(1050, Start::Latest), (1090, Start::Latest), (1099, Start::TrimHorizon), (1099, Start::At { ms: 70 })];
+    for (now, start) in starts {
         assert_eq!(settled(&lake, now, &identity(1000), start).await, Ok(Position::Since { ms: 50 }), "{start:?}");
     }
     let key = ObjectKey::new("_sources/orders.json").unwrap();
@@ -46,8 +37,8 @@ async fn an_object_written_by_a_request_whose_response_was_lost_counts() {
     let store = MemoryStore::new();
     store.fail("put_new", 0, Fault::LoseAfter);
     let lake: Arc<dyn ObjectStore> = Arc::new(store);
-    assert_eq!(settled(&lake, 50, &identity(1000), Start::Latest).await, Ok(Position::Since { ms: 50 }));
-    assert_eq!(settled(&lake, 60, &identity(1000), Start::Latest).await, Ok(Position::Since { ms: 50 }));
+    assert_eq!(settled(&lake, 1050, &identity(1000), Start::Latest).await, Ok(Position::Since { ms: 50 }));
+    assert_eq!(settled(&lake, 1060, &identity(1000), Start::Latest).await, Ok(Position::Since { ms: 50 }));
 }
 
 #[tokio::test]
@@ -70,11 +61,30 @@ async fn a_recreated_stream_is_refused() {
 #[tokio::test]
 async fn a_damaged_object_and_a_start_in_the_future_are_refused() {
     let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
-    let message = settled(&lake, 50, &identity(1000), Start::At { ms: 51 }).await.unwrap_err();
+    let message = settled(&lake, 50, &identity(1000), Start::At { ms: 2051 }).await.unwrap_err();
     assert!(message.to_string().contains("is in the future"), "{message}");
     lake.put_new(&key(&StreamName::new("orders").unwrap()), Bytes::from_static(b"{}")).await.unwrap();
     let message = settled(&lake, 50, &identity(1000), Start::Latest).await.unwrap_err();
     assert!(message.to_string().contains("damaged"), "{message}");
+}
+
+#[tokio::test]
+async fn without_the_time_of_the_service_latest_is_refused_and_nothing_is_recorded() {
+    let lake: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
+    let stream = StreamName::new("orders").unwrap();
+    let error = settle(&lake, None, &stream, &identity(1000), Start::Latest, RetryPolicy::CALL).await.unwrap_err();
+    assert!(error.to_string().contains("did not say what time it is"), "{error}");
+    assert!(check(&lake, &stream, &identity(1000)).await.is_ok(), "nothing is known of it");
+    let start = settle(&lake, None, &stream, &identity(1000), Start::At { ms: 70 }, RetryPolicy::CALL).await;
+    assert_eq!(start, Ok(Position::Since { ms: 70 }));
+    assert_eq!(
+        settle(&lake, None, &stream, &identity(1000), Start::Latest, RetryPolicy::CALL).await,
+        start,
+        "recorded before"
+    );
+    assert!(
+        check(&lake, &stream, &identity(1000)).await.is_ok() && check(&lake, &stream, &identity(5000)).await.is_err()
+    );
 }
 
 #[test]

@@ -296,7 +296,7 @@ impl Environment for Cloud {
         self.streams.clone()
     }
 
-    async fn connect(&self, network: &Arc<Network>, clock: SharedClock) -> Result<Connected, String> {
+    async fn connect(&self, network: &Arc<Network>, clock: SharedClock, bounded: bool) -> Result<Connected, String> {
         let aws = aws(self.services.clone(), Some(Arc::clone(network)));
         let lake = lake(&aws);
         let mut sources: Vec<Arc<dyn ShardSource>> = Vec::new();
@@ -312,6 +312,7 @@ impl Environment for Cloud {
                 decode: Decode::Fast,
                 limits: Limits::default(),
                 retry_within: network.retry().within,
+                bounded,
                 clock: Arc::clone(&clock),
             };
             let source = KinesisSource::open(aws.kinesis(), config, Arc::clone(&lake)).await;

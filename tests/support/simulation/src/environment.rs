@@ -65,8 +65,8 @@ pub trait Environment: Send + Sync {
     /// The names of the streams in the lake. Shards of different streams may have the same id.
     fn streams(&self) -> Vec<StreamName>;
 
-    /// Connects a worker. The error says why it failed.
-    async fn connect(&self, network: &Arc<Network>, clock: SharedClock) -> Result<Connected, String>;
+    /// Connects a worker. The error says why it failed. `bounded`: its streams are read up to the present.
+    async fn connect(&self, network: &Arc<Network>, clock: SharedClock, bounded: bool) -> Result<Connected, String>;
 
     /// Lake and leases without a network, so without faults.
     fn stores(&self) -> Stores;
@@ -133,7 +133,7 @@ impl Environment for InMemory {
         self.streams.iter().map(|stream| stream.name().clone()).collect()
     }
 
-    async fn connect(&self, network: &Arc<Network>, _: SharedClock) -> Result<Connected, String> {
+    async fn connect(&self, network: &Arc<Network>, _: SharedClock, _: bool) -> Result<Connected, String> {
         let connected = |stream: &SimStream| NetworkedStream { network: Arc::clone(network), stream: stream.clone() };
         let sources = self.streams.iter().map(|stream| Arc::new(connected(stream)) as Arc<dyn ShardSource>).collect();
         let stores = Stores::new(

@@ -362,7 +362,7 @@ impl Fleet {
         let clock = self.clock(&network);
         let environment = Arc::clone(&self.environment);
         tokio::spawn(async move {
-            if let Ok(connected) = environment.connect(&network, Arc::clone(&clock)).await {
+            if let Ok(connected) = environment.connect(&network, Arc::clone(&clock), false).await {
                 let _ = shardlake::maintenance::sweep(&connected.stores, clock.now_ms(), SWEEP_AGE, false).await;
             }
         });
@@ -375,7 +375,7 @@ impl Fleet {
         let clock = self.clock(&network);
         let (environment, auditor) = (Arc::clone(&self.environment), Arc::clone(&self.auditor));
         tokio::spawn(async move {
-            let Ok(connected) = environment.connect(&network, clock).await else { return };
+            let Ok(connected) = environment.connect(&network, clock, false).await else { return };
             if let Ok(found) = shardlake::inspect::verify(&connected.stores, &|_| {}).await
                 && !found.faults.is_empty()
             {

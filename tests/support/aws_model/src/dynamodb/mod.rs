@@ -170,6 +170,24 @@ impl DynamoDb {
         Ok(())
     }
 
+    /// Deletes an item, given as JSON, as somebody does by hand.
+    ///
+    /// # Errors
+    /// If it is not an item of this table.
+    pub fn delete_past_checks(&self, table: &str, item: &Json) -> Result<(), Refused> {
+        let mut state = self.lock();
+        let key = state.table(table)?.item_key(&item_from_json(item)?)?;
+        if let Some(table) = state.tables.get_mut(table) {
+            table.set(key, None);
+        }
+        Ok(())
+    }
+
+    /// Deletes a table immediately, whatever its settings. Returns whether there was one.
+    pub fn delete_table(&self, table: &str) -> bool {
+        self.lock().tables.remove(table).is_some()
+    }
+
     /// Requests so far, by operation.
     pub fn requests(&self) -> BTreeMap<String, u64> {
         self.lock().requests.clone()

@@ -14,6 +14,7 @@ use super::api::{
 };
 use super::events;
 use crate::http::{Request, Response, Service, Streamed};
+use crate::s3::http_date;
 
 const JSON: &str = "application/x-amz-json-1.1";
 
@@ -54,7 +55,12 @@ fn operation(request: &Request) -> &str {
 impl Kinesis {
     fn headers(&self, content_type: &str) -> Vec<(String, String)> {
         let id = format!("{:08x}-0000-0000-0000-000000000000", self.lock().nonce());
-        vec![("content-type".to_owned(), content_type.to_owned()), ("x-amzn-requestid".to_owned(), id)]
+        let date = http_date(u64::try_from(self.clock().now_ms()).unwrap_or(0));
+        vec![
+            ("content-type".to_owned(), content_type.to_owned()),
+            ("x-amzn-requestid".to_owned(), id),
+            ("date".to_owned(), date),
+        ]
     }
 
     fn operate(&self, operation: &str, input: &Input) -> Result<Value> {

@@ -26,6 +26,8 @@ use crate::http::{Request, Response, Service};
 use error::{Refused, no_such_bucket, not_implemented};
 use state::Bucket;
 
+pub(crate) use state::http_date;
+
 /// The account that owns every bucket.
 pub const ACCOUNT: &str = "000000000000";
 

@@ -247,7 +247,7 @@ pub(super) fn iso8601(ms: u64) -> String {
 }
 
 /// `Mon, 23 Nov 2026 20:45:04 GMT`.
-pub(super) fn http_date(ms: u64) -> String {
+pub(crate) fn http_date(ms: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let [year, month, day, hour, minute, second, _, weekday] = civil(ms);

@@ -15,6 +15,7 @@ use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::log::RollUpConfig;
 use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings};
+use shardlake::retry::Retryable as _;
 use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -146,8 +147,10 @@ impl Fleet {
         let (its_network, its_name) = (Arc::clone(&network), me.clone());
         let (auditor, began) = (Arc::clone(&self.auditor), Instant::now());
         let task = tokio::spawn(async move {
-            let connected =
-                environment.connect(&its_network, Arc::clone(&clock)).await.map_err(|_| Failed::Connecting)?;
+            let connected = environment
+                .connect(&its_network, Arc::clone(&clock), until_caught_up)
+                .await
+                .map_err(|_| Failed::Connecting)?;
             let settings = WorkerSettings {
                 output: OutputConfig { file_bytes, ..OutputConfig::default() },
                 commit: CommitConfig { interval: epoch_interval, input_bytes: 1 << 30 },
@@ -219,6 +222,7 @@ fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
     let may_happen = match error {
         WorkerError::Commit(error) => error.is_retryable() || refused,
         WorkerError::Leases(error) => error.is_retryable() || refused,
+        WorkerError::Source(error) => error.is_retryable() || refused,
         // A service refuses an upload that a lifecycle rule has aborted.
         WorkerError::Lake(_) | WorkerError::Shards { .. } | WorkerError::Raw(_) | WorkerError::StopTimedOut { .. } => {
             true
