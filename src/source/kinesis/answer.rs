@@ -28,6 +28,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use http_body::{Body, Frame};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::source::kinesis::batch::{Batch, Malformed, RecordMeta, millis};
 use crate::source::kinesis::decode::{Envelope, Rejected, scan};
@@ -162,12 +163,13 @@ pub(super) async fn add_all(mut batch: Batch, records: Vec<Record>) -> Result<Ba
     added.await?.map_err(|malformed| Failure::Unavailable(malformed.to_string()))
 }
 
-/// Runs work on this many bytes, on a blocking thread if there are many.
+/// Runs work on this many bytes, on a blocking thread if there are many. A runtime of one thread runs everything in one order, as the
+/// simulation needs it.
 async fn off_the_io_threads<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    if bytes < BLOCKING_MIN {
+    if bytes < BLOCKING_MIN || Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Unavailable(format!("decoding: {error}")))
