@@ -151,6 +151,15 @@ pub struct Components {
     pub aws: Option<Aws>,
 }
 
+/// How long a worker waits for its lake, and for its lease store. A service may be back later; a disk that fails rarely is, and whoever
+/// started the worker is at hand.
+fn policies(config: &Config) -> (RetryPolicy, RetryPolicy) {
+    let policy = |is_service: bool| {
+        if is_service { RetryPolicy::within(config.worker.retry.within) } else { RetryPolicy::CALL }
+    };
+    (policy(config.lake.backend().needs_aws()), policy(config.needs_aws_for_leases()))
+}
+
 /// Checks that this version can use the lake, and that the checkpoints were committed in it. Changes nothing. Returns whether the
 /// lake is known to exist: it has what the checkpoints were committed with. With `new_lake`, the second check is left out.
 ///
@@ -158,7 +167,7 @@ pub struct Components {
 /// The lake has another format ([`OpenError::Identity`]); the checkpoints belong to another lake ([`OpenError::OtherLake`]); lake
 /// or lease store cannot be read.
 pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> Result<bool, OpenError> {
-    let policy = RetryPolicy::within(config.worker.retry.within);
+    let (policy, of_leases) = policies(config);
     let opening = Retry::new(policy, "opening the lake");
     let lake = config.lake.backend();
     if let Some(lake) = opening.run(|| lake.open_existing(&config.lake_options, aws)).await? {
@@ -167,7 +176,7 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> R
     if new_lake {
         return Ok(false);
     }
-    let leases = match policy.run("opening the lease store", || open_existing_leases(config, aws)).await {
+    let leases = match of_leases.run("opening the lease store", || open_existing_leases(config, aws)).await {
         Ok(leases) => leases,
         // A new store, or one that cannot be used: opening it for the worker makes it or says why not.
         Err(OpenError::NoLeases { .. } | OpenError::Leases(StoreError::Unusable { .. })) => return Ok(false),
@@ -179,7 +188,7 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> R
     let streams: Vec<StreamName> = streams.collect();
     let open_lake =
         async || opening.run(|| lake.open_existing(&config.lake_options, aws)).await.map_err(CommitError::from);
-    match match_lake(&*leases, &streams, open_lake, &policy).await? {
+    match match_lake(&*leases, &streams, open_lake, &policy, &of_leases).await? {
         LakeMatch::NothingCommitted => Ok(false),
         LakeMatch::Same => Ok(true),
         LakeMatch::Other { newest } => {
@@ -195,7 +204,7 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, new_lake: bool) -> R
 /// # Errors
 /// A definition does not fit ([`DefinitionError::Refused`]); the lake has another format, or cannot be read.
 pub async fn check_definitions(config: &Config, aws: Option<&Aws>, consent: bool) -> Result<(), OpenError> {
-    let policy = RetryPolicy::within(config.worker.retry.within);
+    let (policy, _) = policies(config);
     let lake = config.lake.backend();
     let lake = policy.run("opening the lake", || lake.open_existing(&config.lake_options, aws)).await?;
     // A lake that does not exist has no files.
@@ -218,7 +227,7 @@ pub async fn open(
     known: bool,
 ) -> Result<Components, OpenError> {
     let aws = load_aws(config).await;
-    let policy = RetryPolicy::within(config.worker.retry.within);
+    let (policy, of_leases) = policies(config);
     let (place, options) = (config.lake.backend(), &config.lake_options);
     let lake = policy.run("opening the lake", || place.open(options, aws.as_ref(), known)).await?;
     let retried = Retrying::new(Arc::clone(&lake), policy);
@@ -226,9 +235,9 @@ pub async fn open(
     let opened = open_sources(config, &lake, clock, complete, aws.as_ref()).await?;
     let place = config.checkpoints().backend();
     let opening = || place.open(stream_ids(config, &opened), aws.as_ref());
-    let leases = policy.run("opening the lease store", opening).await?;
+    let leases = of_leases.run("opening the lease store", opening).await?;
     let sources = opened.into_iter().map(|opened| opened.source).collect();
-    let stores = Stores::new(lake, leases, policy);
+    let stores = Stores::with_policies((lake, policy), (leases, of_leases));
     number_fields(&*stores.lake, &mut config.datasets).await?;
     Ok(Components { stores, sources, aws })
 }

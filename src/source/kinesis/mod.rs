@@ -160,7 +160,11 @@ impl KinesisSource {
         let start = settle(&lake, &config.clock, &name, &identity, config.start, retry).await?;
         let consumer = match &config.mode {
             Mode::Polling => None,
-            Mode::FanOut { consumer } => registered(&client, &identity, consumer, &place).await?,
+            Mode::FanOut { consumer } => {
+                let registering = || registered(&client, &identity, consumer, &place);
+                let registered = retry.run(&format!("registering consumer {consumer}"), registering).await;
+                registered.map_err(|failure| failure.at(&place))?
+            }
         };
         let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         let once = aws_sdk_kinesis::Client::from_conf(once);
@@ -183,7 +187,7 @@ async fn registered(
     identity: &Identity,
     name: &str,
     place: &str,
-) -> Result<Option<String>, SourceError> {
+) -> Result<Option<String>, Failure> {
     let registering = format!("registering consumer {name}");
     match RetryPolicy::REGISTER_CONSUMER.run(&registering, || consumer::consumer(client, &identity.arn, name)).await {
         Ok(arn) => Ok(Some(arn)),
@@ -192,7 +196,7 @@ async fn registered(
             tracing::warn!(place, consumer = name, %failure, "failed to register the consumer; polling the stream");
             Ok(None)
         }
-        Err(failure) => Err(failure.at(place)),
+        Err(failure) => Err(failure),
     }
 }
 

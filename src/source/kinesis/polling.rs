@@ -16,7 +16,7 @@
 //! | there is no such shard, but others | the end, and an error in the log: its last records expired unread |
 //!
 //! The reader holds no memory while it waits. How long a shard may fail is up to the reader's task (`worker::reader`), which counts what
-//! is not progress. So the waits go on growing, and nothing here begins anew.
+//! is not progress. So the waits go on growing, and nothing here begins again.
 
 use std::sync::Arc;
 use std::time::Duration;
