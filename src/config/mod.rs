@@ -34,6 +34,8 @@ pub use docs::{SectionDoc, documentation};
 pub use file::ConfigFile;
 use file::{Settings, SourceSettings};
 
+/// How long a command waits for a service that fails.
+const BRIEFLY: Duration = Duration::from_secs(5);
 /// Where the demonstration is.
 const DEMO: &str = "shardlake-demo";
 
@@ -217,6 +219,13 @@ impl Config {
     /// Whether opening the lease store needs the SDK's settings.
     pub fn needs_aws_for_leases(&self) -> bool {
         self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.backend().needs_aws())
+    }
+
+    /// For a command that somebody waits for: services are waited for only for seconds.
+    #[must_use]
+    pub fn waiting_briefly(mut self) -> Self {
+        self.worker.retry.within = BRIEFLY;
+        self
     }
 
     /// The folder of the demonstration's records.
