@@ -32,7 +32,7 @@ pub struct RetryPolicy {
 /// The longest time that an attempt counts for.
 const ATTEMPT_COUNTS_MAX: Duration = Duration::from_secs(120);
 /// When it is logged that an attempt was not answered.
-const TELL_UNANSWERED_AFTER: Duration = Duration::from_secs(10);
+const LOG_UNANSWERED_AFTER: Duration = Duration::from_secs(10);
 
 impl RetryPolicy {
     /// One call of a command that somebody waits for.
@@ -129,7 +129,7 @@ impl Retry {
         E: Retryable,
         F: Future<Output = Result<T, E>>,
     {
-        self.repeat(call, Some(TELL_UNANSWERED_AFTER)).await
+        self.repeat(call, Some(LOG_UNANSWERED_AFTER)).await
     }
 
     /// The same for a call of several requests, such as a long list, which may take minutes although nothing is wrong.
@@ -144,7 +144,7 @@ impl Retry {
         self.repeat(call, None).await
     }
 
-    async fn repeat<T, E, F>(&self, mut call: impl FnMut() -> F, tell_after: Option<Duration>) -> Result<T, E>
+    async fn repeat<T, E, F>(&self, mut call: impl FnMut() -> F, log_after: Option<Duration>) -> Result<T, E>
     where
         E: Retryable,
         F: Future<Output = Result<T, E>>,
@@ -155,7 +155,7 @@ impl Retry {
         let mut permit = None;
         loop {
             let begun = Instant::now();
-            let outcome = told(call(), tell_after, &mut attempts).await;
+            let outcome = watched(call(), log_after, &mut attempts).await;
             drop(permit.take());
             let error = match outcome {
                 Ok(value) => {
@@ -180,8 +180,8 @@ impl Retry {
 }
 
 /// Waits for an attempt, and has it logged if it is not answered.
-async fn told<T>(attempt: impl Future<Output = T>, tell_after: Option<Duration>, attempts: &mut Attempts) -> T {
-    let Some(time) = tell_after else { return attempt.await };
+async fn watched<T>(attempt: impl Future<Output = T>, log_after: Option<Duration>, attempts: &mut Attempts) -> T {
+    let Some(time) = log_after else { return attempt.await };
     tokio::pin!(attempt);
     tokio::select! {
         biased;
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_failure_and_a_missing_response_are_told_within_seconds() {
+    async fn the_first_failure_and_a_missing_response_are_logged_within_seconds() {
         let (lines, _guard) = Lines::collect();
         let retry = Retry::new(RetryPolicy::CALL, "the lake");
         let begun = Instant::now();
@@ -262,9 +262,12 @@ mod tests {
             .collect();
         futures::future::join_all(calls).await;
         assert_eq!(begun.elapsed().as_secs(), 30);
-        let told = lines.take();
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("no response for 10 s") && told[1].starts_with("the lake works again"), "{told:?}");
+        let logged = lines.take();
+        assert_eq!(logged.len(), 2, "{logged:?}");
+        assert!(
+            logged[0].contains("no response for 10 s") && logged[1].starts_with("the lake works again"),
+            "{logged:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
-//! Trouble that may pass: how it is told, and how many calls are repeated at once while it lasts.
+//! Trouble that may pass: how it is logged, and how many calls are repeated at once while it lasts.
 //!
-//! Owns: one place that says that a service fails, for how long it has failed, and that it works again; and the limit of calls that are
-//! repeated at once, so that a service that is overloaded is not overloaded further. Does not own: how long a call is repeated (`retry`),
-//! the limit for all other lines of the log (`cli::logging`).
+//! Owns: the one place that says that a service fails, for how long, and that it works again. It also limits the calls that are repeated
+//! at once, so that a service that is overloaded is not held down. Does not own: how long a call is repeated (`retry`), the limit for all
+//! other lines of the log (`cli::log_limit`).
 //!
 //! All calls that would fail for one cause share one [`Trouble`]: those of the lake, those of the lease table, the shards of one stream.
 //!
@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// The least time between two lines about one trouble.
-pub const TELL_EVERY: Duration = Duration::from_secs(20);
+pub const LOG_EVERY: Duration = Duration::from_secs(20);
 /// How long throttling, and the like, is normal.
 const NORMAL_FOR: Duration = Duration::from_secs(10);
 /// Calls that are repeated at once.
@@ -43,9 +43,9 @@ struct State {
     /// Failures since then.
     failures: u64,
     /// Whether something was logged since then.
-    is_told: bool,
+    is_logged: bool,
     /// When something was logged last.
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 /// One call, or one reader, that may be in trouble. If it is dropped, it is not in trouble any more, and nothing works again.
@@ -77,10 +77,10 @@ impl Trouble {
         state.failing += usize::from(is_first);
         state.failures += u64::from(is_failure);
         let failing_for = now.duration_since(*state.since.get_or_insert(now));
-        if failing_for < normal_for || state.told_at.is_some_and(|at| now.duration_since(at) < TELL_EVERY) {
+        if failing_for < normal_for || state.logged_at.is_some_and(|at| now.duration_since(at) < LOG_EVERY) {
             return;
         }
-        (state.told_at, state.is_told) = (Some(now), true);
+        (state.logged_at, state.is_logged) = (Some(now), true);
         let (what, failures, failing_s) = (&self.what, state.failures, failing_for.as_secs());
         drop(state);
         tracing::warn!(error = %problem, failing_s, failures, "{what} fails; retrying");
@@ -92,11 +92,11 @@ impl Trouble {
         if state.failing > 0 {
             return;
         }
-        let told_at = state.told_at;
-        let before = std::mem::replace(&mut *state, State { told_at, ..State::default() });
-        let State { since, failures, is_told, .. } = before;
+        let logged_at = state.logged_at;
+        let before = std::mem::replace(&mut *state, State { logged_at, ..State::default() });
+        let State { since, failures, is_logged, .. } = before;
         drop(state);
-        if has_succeeded && is_told {
+        if has_succeeded && is_logged {
             let failed_s = since.map_or(0, |since| since.elapsed().as_secs());
             tracing::warn!(failed_s, failures, "{} works again", self.what);
         }
@@ -198,7 +198,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_told_at_once_then_three_times_a_minute_and_at_its_end() {
+    async fn an_outage_is_logged_at_once_then_three_times_a_minute_and_at_its_end() {
         let (lines, _guard) = Lines::collect();
         let trouble = Trouble::new("the lake");
         let mut calls: Vec<Attempts> = (0..50).map(|_| trouble.attempts()).collect();
@@ -209,9 +209,9 @@ pub(crate) mod tests {
             }
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        let told = lines.take();
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[1].contains("failing_s=40 failures=2001"), "{told:?}");
+        let logged = lines.take();
+        assert_eq!(logged.len(), 2, "{logged:?}");
+        assert!(logged[1].contains("failing_s=40 failures=2001"), "{logged:?}");
         let mut last = calls.pop().unwrap();
         calls.iter_mut().for_each(Attempts::succeeded);
         assert!(lines.take().is_empty(), "one call still fails");
@@ -220,7 +220,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_that_fails_now_and_then_is_not_told_each_time() {
+    async fn a_service_that_fails_now_and_then_is_not_logged_each_time() {
         let (lines, _guard) = Lines::collect();
         let trouble = Trouble::new("the lake");
         for _ in 0..600 {
@@ -229,12 +229,12 @@ pub(crate) mod tests {
             call.succeeded();
             tokio::time::advance(Duration::from_millis(100)).await;
         }
-        let told = lines.take();
-        assert_eq!(told.len(), 6, "three failures and three recoveries a minute: {told:?}");
+        let logged = lines.take();
+        assert_eq!(logged.len(), 6, "three failures and three recoveries a minute: {logged:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_normal_for_a_moment_is_told_when_it_lasts_and_what_ends_does_not_work_again() {
+    async fn what_is_normal_for_a_moment_is_logged_when_it_lasts_and_what_ends_does_not_work_again() {
         let (lines, _guard) = Lines::collect();
         let trouble = Trouble::new("the lake");
         let mut call = trouble.attempts();
@@ -248,7 +248,7 @@ pub(crate) mod tests {
         drop(call);
         assert!(lines.take().is_empty());
         let mut call = trouble.attempts();
-        tokio::time::advance(TELL_EVERY).await;
+        tokio::time::advance(LOG_EVERY).await;
         call.unanswered(Duration::from_secs(10));
         assert_eq!(lines.take(), ["the lake fails; retrying error=no response for 10 s failing_s=0 failures=0"]);
     }

@@ -79,7 +79,7 @@ const MISSING: [(&str, MissingSetting); 4] = [
 
 /// Whether the same request may succeed later, by what the service has answered.
 #[must_use]
-pub fn answer_may_pass(status: u16, code: &str, message: &str) -> bool {
+pub fn answer_is_retryable(status: u16, code: &str, message: &str) -> bool {
     status >= 500
         || status == 408
         || status == 429
@@ -104,11 +104,11 @@ pub fn missing_setting(error: &(dyn Error + 'static)) -> Option<MissingSetting> 
 
 /// Whether the same request may succeed later.
 #[must_use]
-pub fn may_pass<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, HttpResponse>) -> bool {
+pub fn is_retryable<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, HttpResponse>) -> bool {
     match error {
         SdkError::ServiceError(refused) => {
             let (code, message) = (refused.err().code(), refused.err().message());
-            answer_may_pass(refused.raw().status().as_u16(), code.unwrap_or_default(), message.unwrap_or_default())
+            answer_is_retryable(refused.raw().status().as_u16(), code.unwrap_or_default(), message.unwrap_or_default())
         }
         SdkError::ConstructionFailure(_) => false,
         SdkError::DispatchFailure(failure) => !failure.is_user() && missing_setting(error).is_none(),
@@ -124,13 +124,13 @@ mod tests {
     #[test]
     fn expired_credentials_and_wrong_times_may_pass_and_other_refusals_do_not() {
         for code in EXPIRED_CODES.iter().chain(&BUSY_CODES) {
-            assert!(answer_may_pass(400, code, ""), "{code}");
+            assert!(answer_is_retryable(400, code, ""), "{code}");
         }
         let expired = "Signature expired: 20250113T103000Z is now earlier than 20250113T103500Z";
-        assert!(answer_may_pass(400, "InvalidSignatureException", expired));
-        assert!(!answer_may_pass(400, "InvalidSignatureException", "The signature does not match"));
+        assert!(answer_is_retryable(400, "InvalidSignatureException", expired));
+        assert!(!answer_is_retryable(400, "InvalidSignatureException", "The signature does not match"));
         for code in ["AccessDenied", "AccessDeniedException", "UnrecognizedClientException", "NoSuchBucket", ""] {
-            assert!(!answer_may_pass(403, code, "") && answer_may_pass(503, code, ""), "{code}");
+            assert!(!answer_is_retryable(403, code, "") && answer_is_retryable(503, code, ""), "{code}");
         }
     }
 

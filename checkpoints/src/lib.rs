@@ -109,7 +109,7 @@ pub mod faulty;
 #[doc(hidden)]
 pub mod fuzzing;
 
-pub use crate::aws::{EXPIRED_CODES, MissingSetting, answer_may_pass, may_pass, missing_setting};
+pub use crate::aws::{EXPIRED_CODES, MissingSetting, answer_is_retryable, is_retryable, missing_setting};
 pub use crate::decide_once::{Decided, LeaseStoreExt};
 pub use crate::decision::{Decision, InvalidDecision, Refusal, RefusalReason, Verdict};
 pub use crate::dynamodb::{DynamoStore, StreamIds, TableOptions};

@@ -80,7 +80,7 @@ mutations! {
     SweepWhatIsPending,
     /// A sweep removes what its worker may still decide.
     SweepWhatMayBeDecided,
-    /// A shard that fails to be read starts anew with each failed read, so that it is never released.
+    /// A shard that fails to be read starts again with each failed read, so that it is never released.
     FailedReadsAreProgress,
     /// The lease manager ends at the first renewal that fails, and does not wait until the lease table is back.
     DropLeasesInAnOutage,

@@ -29,6 +29,7 @@ pub(crate) async fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<Exit
     };
     let config = load(&Overrides { sources: source.clone(), run: true, ..lake.overrides() })?;
     let text = config.effective();
+    let config = config.waiting_briefly();
     let aws = if *offline { None } else { load_aws(&config).await? };
     let tried = match &aws {
         Some(aws) => try_all(&config, aws).await,

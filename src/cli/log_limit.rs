@@ -2,7 +2,7 @@
 //!
 //! Owns: counting the lines of each place, and saying how many were left out. It is the limit for everything: our own warnings in loops
 //! that nobody thought of, and those of libraries. The SDK, for example, warns at each attempt to get credentials from a container's
-//! endpoint, many times a second. Does not own: what is told of trouble that lasts (`trouble`), which levels are logged (`logging`).
+//! endpoint, many times a second. Does not own: what is logged of trouble that lasts (`trouble`), which levels are logged (`logging`).
 //!
 //! Errors of our own are never left out: each is about something that happened once, such as `DATA LOSS`. Neither are lines below `warn`,
 //! which somebody has asked for, nor those of `trouble`, which has a limit of its own.

@@ -20,7 +20,7 @@ use crate::source::{ShardSource, losses};
 const PROBLEMS_SHOWN: usize = 10;
 
 pub(crate) async fn status(args: &LakeArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let config = load(&args.overrides())?;
+    let config = load(&args.overrides())?.waiting_briefly();
     let stores = open_existing(&config).await?;
     let log = log::read(&stores).await?;
     let sources = sources(&config, &stores, &log.leases).await;

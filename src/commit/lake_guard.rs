@@ -45,17 +45,18 @@ pub async fn match_lake(
     leases: &dyn LeaseStore,
     streams: &[StreamName],
     open_lake: impl AsyncFn() -> Result<Option<Arc<dyn ObjectStore>>, CommitError>,
-    retry: &RetryPolicy,
+    of_lake: &RetryPolicy,
+    of_leases: &RetryPolicy,
 ) -> Result<LakeMatch, CommitError> {
-    let mut names = newest_of(leases, streams, retry).await?;
+    let mut names = newest_of(leases, streams, of_leases).await?;
     for _ in 0..READS_MAX {
         let Some(newest) = names.first().cloned() else { return Ok(LakeMatch::NothingCommitted) };
         if let Some(lake) = open_lake().await?
-            && has_one_of(&*lake, &names, retry).await?
+            && has_one_of(&*lake, &names, of_lake).await?
         {
             return Ok(LakeMatch::Same);
         }
-        let now = newest_of(leases, streams, retry).await?;
+        let now = newest_of(leases, streams, of_leases).await?;
         if now == names {
             return Ok(LakeMatch::Other { newest });
         }

@@ -37,9 +37,17 @@ pub struct Stores {
 impl Stores {
     /// Lake and leases whose calls are repeated as `policy` says.
     pub fn new(lake: Arc<dyn ObjectStore>, leases: Arc<dyn LeaseStore>, policy: RetryPolicy) -> Self {
-        let retry = Retry::new(policy, "the lease store");
+        Self::with_policies((lake, policy), (leases, policy))
+    }
+
+    /// The same with a policy for each.
+    pub fn with_policies(
+        (lake, of_lake): (Arc<dyn ObjectStore>, RetryPolicy),
+        (leases, of_leases): (Arc<dyn LeaseStore>, RetryPolicy),
+    ) -> Self {
+        let retry = Retry::new(of_leases, "the lease store");
         Stores {
-            lake: Arc::new(Retrying::new(Arc::clone(&lake), policy)),
+            lake: Arc::new(Retrying::new(Arc::clone(&lake), of_lake)),
             leases: Arc::new(RetryingLeases::new(Arc::clone(&leases), retry.clone())),
             lake_once: lake,
             leases_once: leases,

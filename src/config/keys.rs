@@ -425,9 +425,9 @@ fn retry_keys() -> Vec<Key<Settings>> {
         name: "within",
         kind: Kind::Time(|settings| &mut settings.worker.retry.within, Duration::from_secs(1)),
         default: Fallback::Is("5m"),
-        doc: "What may pass (throttling, errors of the service, no response, expired credentials) is retried for this long: by calls to the \
-          lake, the lease store, Firehose and Secrets Manager, also at the start and at a commit. Then the worker ends with exit code 1. A \
-          shard that makes no progress for this long is released. Leases are kept meanwhile, and reading waits once the memory is full.",
+        doc: "What may pass (throttling, errors of the service, no response, expired credentials) is retried for this long: by calls to S3, \
+          DynamoDB, Kinesis, Firehose and Secrets Manager, also at the start and at a commit. Then the worker ends with exit code 1. A shard \
+          that makes no progress for this long is released. Leases are kept meanwhile, and reading waits once the memory is full.",
     }]
 }
 

@@ -35,6 +35,8 @@ pub use docs::{SectionDoc, documentation};
 pub use file::ConfigFile;
 use file::{Settings, SourceSettings};
 
+/// How long a command waits for a service that fails.
+const BRIEFLY: Duration = Duration::from_secs(5);
 /// Where the demonstration is.
 const DEMO: &str = "shardlake-demo";
 
@@ -237,6 +239,13 @@ impl Config {
         let digest = Sha256::digest(format!("{}\n{lake}", table.unwrap_or_default()));
         let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         table.map_or_else(|| short.clone(), |table| format!("{table}-{short}"))
+    }
+
+    /// For a command that somebody waits for: services are waited for only for seconds.
+    #[must_use]
+    pub fn waiting_briefly(mut self) -> Self {
+        self.worker.retry.within = BRIEFLY;
+        self
     }
 
     /// The folder of the demonstration's records.

@@ -8,7 +8,7 @@ use aws_sdk_firehose::Client;
 use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::Record;
-use checkpoints::{error_chain, may_pass};
+use checkpoints::{error_chain, is_retryable};
 
 use crate::raw::{RawError, RawSink};
 
@@ -51,7 +51,7 @@ impl FirehoseSink {
             Some("AccessDeniedException") => {
                 RawError::Refused { sink, problem: format!("access is denied: the worker needs {action}") }
             }
-            _ if may_pass(error) => RawError::Unavailable { sink, problem: error_chain(error) },
+            _ if is_retryable(error) => RawError::Unavailable { sink, problem: error_chain(error) },
             _ => RawError::Refused { sink, problem: error_chain(error) },
         }
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
-use checkpoints::may_pass;
+use checkpoints::is_retryable;
 use pipeline::anonymize::PseudonymKey;
 
 use crate::aws::{Access, Aws, arn};
@@ -77,7 +77,7 @@ async fn read_secret(id: &str, aws: &Aws, retry_within: Duration) -> Result<Vec<
             let code = error.code().map(str::to_owned);
             let problem = code.clone().unwrap_or_else(|| error.to_string());
             match code.as_deref() {
-                _ if may_pass(&error) => OpenError::Unavailable(format!("the secret {id}: {problem}")),
+                _ if is_retryable(&error) => OpenError::Unavailable(format!("the secret {id}: {problem}")),
                 Some("AccessDeniedException") => {
                     failed("access is denied: the worker needs secretsmanager:GetSecretValue".to_owned())
                 }
@@ -123,6 +123,16 @@ fn make_file(path: &Path) -> Result<bool, OpenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use aws_sdk_s3::config::retry::RetryConfig;
+    use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+    use aws_smithy_types::body::SdkBody;
 
     async fn open(source: KeySource) -> Result<OpenedKey, OpenError> {
         open_key(&source, None, Duration::ZERO).await
@@ -158,5 +168,48 @@ mod tests {
         std::fs::write(&path, "short\n").unwrap();
         assert!(message(KeySource::File(path)).await.ends_with("the key has 5 bytes; it needs at least 16"));
         assert_eq!(message(KeySource::Missing).await, "the pseudonym key: none is configured; set key in [anonymize]");
+    }
+
+    /// Secrets Manager as a script: each request takes the next response, a status and a code or a secret.
+    #[derive(Debug, Clone)]
+    struct Script(Arc<Mutex<VecDeque<(u16, &'static str)>>>);
+
+    impl HttpConnector for Script {
+        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+            let (status, text) = self.0.lock().unwrap().pop_front().expect("a response to every request");
+            let name = if status == 200 { "SecretString" } else { "__type" };
+            let body = serde_json::json!({ name: text, "Name": "pseudonyms" }).to_string();
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body))))
+        }
+    }
+
+    /// Opens the key in a secret whose requests are answered so. Returns the error's text, and how many responses are left.
+    async fn open_secret(answers: &[(u16, &'static str)], within: Duration) -> (Result<OpenedKey, OpenError>, usize) {
+        let script = Script(Arc::new(Mutex::new(answers.iter().copied().collect())));
+        let connector = SharedHttpConnector::new(script.clone());
+        let config = aws_config::SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new("eu-central-1"))
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("id", "key", None, None, "test")))
+            .http_client(http_client_fn(move |_, _| connector.clone()))
+            .build();
+        let source = KeySource::SecretsManager("pseudonyms".to_owned());
+        let opened = open_key(&source, Some(&Aws::with(config)), within).await;
+        (opened, script.0.lock().unwrap().len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_of_secrets_manager_is_waited_for_and_a_refusal_is_not() {
+        let passing = [(500, "InternalServiceError"), (400, "ExpiredTokenException"), (400, "ThrottlingException")];
+        let answers = [&passing[..], &[(200, "a key of sixteen bytes or more")]].concat();
+        let (opened, left) = open_secret(&answers, Duration::from_secs(300)).await;
+        assert!(opened.is_ok() && left == 0);
+        let (refused, left) = open_secret(&[(400, "AccessDeniedException"), (200, "")], Duration::from_secs(300)).await;
+        let refused = refused.err().unwrap();
+        assert!(refused.is_usage() && left == 1 && refused.to_string().contains("secretsmanager:GetSecretValue"));
+        let (failed, _) = open_secret(&[(500, "InternalServiceError"); 200], Duration::from_secs(20)).await;
+        let failed = failed.err().unwrap();
+        assert!(!failed.is_usage() && matches!(failed, OpenError::Unavailable(_)), "{failed}");
     }
 }

@@ -180,6 +180,15 @@ pub struct Consents {
     pub new_checkpoints: bool,
 }
 
+/// How long a worker waits for its lake, and for its lease store. A service may be back later; a disk that fails rarely is, and whoever
+/// started the worker is at hand.
+fn policies(config: &Config) -> (RetryPolicy, RetryPolicy) {
+    let policy = |is_service: bool| {
+        if is_service { RetryPolicy::within(config.worker.retry.within) } else { RetryPolicy::CALL }
+    };
+    (policy(config.lake.backend().needs_aws()), policy(config.needs_aws_for_leases()))
+}
+
 /// Checks that this version can use the lake, that the checkpoints were committed in it, and that they know all shards that were
 /// committed to it. Changes nothing. Returns whether the lake is known to exist: it has what the checkpoints were committed with.
 /// Consents leave out a check.
@@ -188,14 +197,14 @@ pub struct Consents {
 /// The lake has another format ([`OpenError::Identity`]); the checkpoints belong to another lake ([`OpenError::OtherLake`]); rows are
 /// missing ([`OpenError::LostRows`]); lake or lease store cannot be read.
 pub async fn check_lake(config: &Config, aws: Option<&Aws>, consents: Consents) -> Result<bool, OpenError> {
-    let policy = RetryPolicy::within(config.worker.retry.within);
+    let (policy, of_leases) = policies(config);
     let opening = Retry::new(policy, "opening the lake");
     let lake = config.lake.backend();
     let existing = opening.run(|| lake.open_existing(&config.lake_options, aws)).await?;
     if let Some(lake) = &existing {
         identity::check_format(&Retrying::new(Arc::clone(lake), policy)).await?;
     }
-    let leases = match policy.run("opening the lease store", || open_existing_leases(config, aws)).await {
+    let leases = match of_leases.run("opening the lease store", || open_existing_leases(config, aws)).await {
         Ok(leases) => Some(leases),
         Err(OpenError::NoLeases { .. }) => None,
         // A store that cannot be used: opening it for the worker says why not.
@@ -208,7 +217,7 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, consents: Consents) 
         async || opening.run(|| lake.open_existing(&config.lake_options, aws)).await.map_err(CommitError::from);
     let mut known = false;
     if let Some(leases) = leases.as_ref().filter(|_| !consents.new_lake) {
-        known = match match_lake(&**leases, &streams, open_lake, &policy).await? {
+        known = match match_lake(&**leases, &streams, open_lake, &policy, &of_leases).await? {
             LakeMatch::NothingCommitted => false,
             LakeMatch::Same => true,
             LakeMatch::Other { newest } => {
@@ -218,7 +227,7 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, consents: Consents) 
     }
     if let Some(lake) = existing.filter(|_| !consents.new_checkpoints) {
         let leases = leases.unwrap_or_else(|| Arc::new(MemoryStore::new()));
-        let stores = Stores::new(lake, leases, policy).with_streams(streams.clone());
+        let stores = Stores::with_policies((lake, policy), (leases, of_leases)).with_streams(streams.clone());
         let lost = lost_rows(&stores, &streams).await?;
         if !lost.is_empty() {
             return Err(OpenError::LostRows { checkpoints, lake: lake_url, lost });
@@ -252,7 +261,7 @@ pub async fn check_sources(config: &Config, aws: Option<&Aws>) -> Result<(), Ope
 /// # Errors
 /// A definition does not fit ([`DefinitionError::Refused`]); the lake has another format, or cannot be read.
 pub async fn check_definitions(config: &Config, aws: Option<&Aws>, consent: bool) -> Result<(), OpenError> {
-    let policy = RetryPolicy::within(config.worker.retry.within);
+    let (policy, _) = policies(config);
     let lake = config.lake.backend();
     let lake = policy.run("opening the lake", || lake.open_existing(&config.lake_options, aws)).await?;
     // A lake that does not exist has no files.
@@ -275,7 +284,7 @@ pub async fn open(
     known: bool,
     aws: Option<Aws>,
 ) -> Result<Components, OpenError> {
-    let policy = RetryPolicy::within(config.worker.retry.within);
+    let (policy, of_leases) = policies(config);
     let (place, options) = (config.lake.backend(), &config.lake_options);
     let lake = policy.run("opening the lake", || place.open(options, aws.as_ref(), known)).await?;
     let retried = Retrying::new(Arc::clone(&lake), policy);
@@ -283,9 +292,9 @@ pub async fn open(
     let opened = open_sources(config, &lake, clock, complete, aws.as_ref()).await?;
     let (place, options) = (config.checkpoints().backend(), &config.checkpoints_options);
     let opening = || place.open(options, stream_ids(config, &opened), aws.as_ref());
-    let leases = policy.run("opening the lease store", opening).await?;
+    let leases = of_leases.run("opening the lease store", opening).await?;
     let sources: Vec<Arc<dyn ShardSource>> = opened.into_iter().map(|opened| opened.source).collect();
-    let stores = Stores::new(lake, leases, policy);
+    let stores = Stores::with_policies((lake, policy), (leases, of_leases));
     let stores = stores.with_streams(sources.iter().map(|source| source.stream().clone()));
     number_fields(&*stores.lake, &mut config.datasets).await?;
     Ok(Components { stores, sources, aws })

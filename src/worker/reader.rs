@@ -97,7 +97,7 @@ pub(super) struct ReaderTask {
     pub(super) buffers: BufferPool,
     /// How long the shard may fail without progress, and the waits before it is opened again.
     pub(super) retry: RetryPolicy,
-    /// Where failures of the stream's shards are told.
+    /// Where failures of the stream's shards are logged.
     pub(super) trouble: Arc<Trouble>,
     pub(super) coordinator: mpsc::Sender<ReaderEvent>,
 }
@@ -373,8 +373,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_progress_makes_a_failing_shard_start_anew() {
-        // Reads that fail, whatever stands for them.
+    async fn only_progress_makes_a_failing_shard_start_again() {
+        // Reads that fail, whatever they look like.
         let always: [fn() -> Box<dyn ShardReader>; 3] = [
             || Box::new(Script(vec![failed])),
             || Box::new(Script([failed, empty_chunk].repeat(500))),

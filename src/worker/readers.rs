@@ -84,7 +84,7 @@ pub(super) enum ReadWhat {
 /// All readers of a worker.
 pub(super) struct Readers {
     settings: ReaderSettings,
-    /// Where failures of a stream's shards are told, in the order of the sources.
+    /// Where failures of a stream's shards are logged, in the order of the sources.
     troubles: Vec<Arc<Trouble>>,
     handles: BTreeMap<ShardKey, ReaderHandle>,
     tasks: JoinSet<()>,

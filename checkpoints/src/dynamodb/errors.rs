@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::CancellationReason;
 
-use crate::aws::{MissingSetting, answer_may_pass, may_pass, missing_setting};
+use crate::aws::{MissingSetting, answer_is_retryable, is_retryable, missing_setting};
 use crate::error::{StoreError, error_chain};
 
 /// The codes of errors that may pass, besides those of every service.
@@ -31,7 +31,7 @@ const PASSING: [&str; 4] = [
 ];
 
 fn passes(status: u16, code: &str, message: &str) -> bool {
-    PASSING.contains(&code) || answer_may_pass(status, code, message)
+    PASSING.contains(&code) || answer_is_retryable(status, code, message)
 }
 
 /// What a request is for, for the messages of its errors.
@@ -57,7 +57,7 @@ impl Request<'_> {
                 let message = refused.err().message().unwrap_or("no message");
                 self.judge(status, code, message)
             }
-            _ if may_pass(error) => self.unavailable(&error_chain(error)),
+            _ if is_retryable(error) => self.unavailable(&error_chain(error)),
             _ => match missing_setting(error) {
                 Some(MissingSetting::Region) => self.unusable("no region is set: set AWS_REGION"),
                 _ => self.unusable(&error_chain(error)),

@@ -10,7 +10,7 @@ use std::error::Error;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use checkpoints::{EXPIRED_CODES, MissingSetting, error_chain, may_pass, missing_setting};
+use checkpoints::{EXPIRED_CODES, MissingSetting, error_chain, is_retryable, missing_setting};
 
 use crate::lake::LakeError;
 use crate::lake::s3::S3Location;
@@ -70,7 +70,7 @@ where
     if !matches!(error, SdkError::ServiceError(_)) {
         let problem = error_chain(error);
         // The SDK reports a failure to sign as a failure to send.
-        if may_pass(error) {
+        if is_retryable(error) {
             return LakeError::Unavailable { operation, problem };
         }
         let problem = match missing_setting(error) {
@@ -87,7 +87,7 @@ where
     let said = said(error);
     // A response to HEAD has no code: 400 may be for credentials that have expired.
     let is_head_400 = code.is_empty() && status == 400;
-    if TEMPORARY.contains(&code) || may_pass(error) || is_head_400 {
+    if TEMPORARY.contains(&code) || is_retryable(error) || is_head_400 {
         let problem = match code {
             "RequestTimeTooSkewed" => format!("{said}; set this machine's clock"),
             _ if EXPIRED_CODES.contains(&code) => format!("{said}; {GIVE_CREDENTIALS}"),

@@ -189,7 +189,11 @@ impl KinesisSource {
         let goal_ms = clock.now_ms().filter(|_| config.bounded).map(|now_ms| now_ms + 1_000 + DATE_MARGIN_MS);
         let consumer = match &config.mode {
             Mode::Polling => None,
-            Mode::FanOut { consumer } => registered(&client, &identity, consumer, &place).await?,
+            Mode::FanOut { consumer } => {
+                let registering = || registered(&client, &identity, consumer, &place);
+                let registered = retry.run(&format!("registering consumer {consumer}"), registering).await;
+                registered.map_err(|failure| failure.at(&place))?
+            }
         };
         let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         let once = aws_sdk_kinesis::Client::from_conf(once);
@@ -226,7 +230,7 @@ async fn registered(
     identity: &Identity,
     name: &str,
     place: &str,
-) -> Result<Option<String>, SourceError> {
+) -> Result<Option<String>, Failure> {
     let registering = format!("registering consumer {name}");
     match RetryPolicy::REGISTER_CONSUMER.run(&registering, || consumer::consumer(client, &identity.arn, name)).await {
         Ok(arn) => Ok(Some(arn)),
@@ -235,7 +239,7 @@ async fn registered(
             tracing::warn!(place, consumer = name, %failure, "failed to register the consumer; polling the stream");
             Ok(None)
         }
-        Err(failure) => Err(failure.at(place)),
+        Err(failure) => Err(failure),
     }
 }
 

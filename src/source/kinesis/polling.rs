@@ -18,7 +18,7 @@
 //! | everything that was there at the start was read, and reading ends there | the tip |
 //!
 //! The reader holds no memory while it waits. How long a shard may fail is up to the reader's task (`worker::reader`), which counts what
-//! is not progress. So the waits go on growing, and nothing here begins anew.
+//! is not progress. So the waits go on growing, and nothing here begins again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::event_stream::RawMessage;
-use checkpoints::{answer_may_pass, error_chain, may_pass};
+use checkpoints::{answer_is_retryable, error_chain, is_retryable};
 
 use crate::retry::Retryable;
 use crate::source::SourceError;
@@ -49,7 +49,7 @@ impl Failure {
     {
         let SdkError::ServiceError(service) = error else {
             let problem = format!("{operation}: {}", error_chain(error));
-            return if may_pass(error) { Failure::Unavailable(problem) } else { Failure::Refused(problem) };
+            return if is_retryable(error) { Failure::Unavailable(problem) } else { Failure::Refused(problem) };
         };
         let status = service.raw().status();
         let (code, message) = (service.err().code(), service.err().message());
@@ -95,7 +95,7 @@ impl Failure {
             | "KMSOptInRequired" => {
                 Failure::Refused(format!("{message} (the worker's role needs kms:Decrypt on the stream's key)"))
             }
-            _ if answer_may_pass(status, code, said) => Failure::Unavailable(message),
+            _ if answer_is_retryable(status, code, said) => Failure::Unavailable(message),
             _ => Failure::Refused(message),
         }
     }

@@ -16,7 +16,7 @@
 //! - A worker that shuts down wakes its peers (`shutdown`): a counter that this worker did not write makes it scan at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use checkpoints::{
@@ -56,8 +56,9 @@ pub(crate) enum LeaseEvent {
     Lost(ShardKey),
     /// Another worker asks for the lease: commit, then release it.
     Requested(ShardKey),
-    /// All leases, as they were just read, after every earlier command was carried out.
-    Snapshot(Vec<Lease>),
+    /// All leases, as they were just read, after every earlier command was carried out. A scan that nobody requested is left out while
+    /// the coordinator has not handled the one before it: a commit may wait for a service for minutes.
+    Snapshot(Arc<Vec<Lease>>),
     /// The lease manager has ended.
     Failed(StoreError),
 }
@@ -118,6 +119,8 @@ pub(crate) struct LeaseManager {
     peers: Peers,
     failing_since: Option<Instant>,
     attempts: Attempts,
+    /// The snapshot that was sent last, for as long as the coordinator has not handled it.
+    snapshot: Weak<Vec<Lease>>,
 }
 
 impl LeaseManager {
@@ -135,6 +138,7 @@ impl LeaseManager {
             peers: Peers::default(),
             failing_since: None,
             attempts: Trouble::new("renewing or listing leases").attempts(),
+            snapshot: Weak::new(),
         }
     }
 
@@ -163,6 +167,7 @@ impl LeaseManager {
             };
             match command {
                 Some(LeaseCommand::Scan) => {
+                    self.snapshot = Weak::new();
                     if !self.beat(false, true).await {
                         return;
                     }
@@ -231,7 +236,11 @@ impl LeaseManager {
         self.release_again(&leases).await?;
         let dead = self.peers.find_dead(&me, &leases, failover, &*store).await?;
         let leases = self.take_and_request(leases, &dead).await?;
-        self.send(LeaseEvent::Snapshot(leases));
+        if self.snapshot.strong_count() == 0 {
+            let snapshot = Arc::new(leases);
+            self.snapshot = Arc::downgrade(&snapshot);
+            self.send(LeaseEvent::Snapshot(snapshot));
+        }
         Ok(())
     }
 

@@ -262,3 +262,55 @@ async fn a_row_is_removed_once_its_stream_has_forgotten_the_shard_and_its_childr
     let rows = store.list().await.unwrap();
     assert_eq!(rows.iter().map(|row| row.key.clone()).collect::<Vec<_>>(), [at("b")]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn leases_are_kept_while_no_stream_can_be_listed() {
+    let store = MemoryStore::new();
+    let streams: Vec<Arc<Listed>> = (0..6)
+        .map(|number| {
+            Arc::new(Listed {
+                hangs: AtomicBool::new(false),
+                stream: StreamName::new(format!("s{number}")).unwrap(),
+                shards: Mutex::new(vec![shard("000", &[])]),
+            })
+        })
+        .collect();
+    let run = |number: u8| {
+        let (mut settings, events) = settings(number, &store, &streams[0]);
+        settings.sources = streams.iter().map(|stream| Arc::clone(stream) as Arc<dyn ShardSource>).collect();
+        let (commands, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(LeaseManager::new(settings).run(receiver));
+        (commands, events)
+    };
+    let _first = run(1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    streams.iter().for_each(|stream| stream.hangs.store(true, Ordering::Relaxed));
+    let (lines, _guard) = crate::trouble::tests::Lines::collect();
+    let counters = async || store.list().await.unwrap().iter().map(|lease| lease.counter).sum::<u64>();
+    let mut before = counters().await;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let now = counters().await;
+        assert!(now > before, "a worker renews at least once in 6 s, below the failover time");
+        before = now;
+    }
+    let logged = lines.take();
+    // Twelve are of the first list of each stream; every further one is 20 s later.
+    assert!(logged.len() <= 6 * 13 && logged.iter().all(|line| line.contains("listing the shards of")), "{logged:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn snapshots_do_not_pile_up_while_the_coordinator_is_busy() {
+    let store = MemoryStore::new();
+    let (settings, mut events) = settings(1, &store, &stream(3));
+    let (commands, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(LeaseManager::new(settings).run(receiver));
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    commands.send(LeaseCommand::Scan).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut snapshots = 0;
+    while let Ok(event) = events.try_recv() {
+        snapshots += usize::from(matches!(event, LeaseEvent::Snapshot(_)));
+    }
+    assert_eq!(snapshots, 2, "the first, and the one that was requested");
+}

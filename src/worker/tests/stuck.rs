@@ -140,10 +140,10 @@ async fn a_lone_worker_tries_again_and_reads_what_becomes_readable() {
     let (bad, way) = start_bad(&environment, false);
     // A round takes the time without progress, and a minute of rest.
     seconds(1000).await;
-    let told = lines.take();
-    let released = told.iter().filter(|line| line.contains("releasing it")).count();
-    assert!(released == 2, "{released} in {told:?}");
-    assert!(told.len() < 70, "{} lines in 17 minutes: {told:?}", told.len());
+    let logged = lines.take();
+    let released = logged.iter().filter(|line| line.contains("releasing it")).count();
+    assert!(released == 2, "{released} in {logged:?}");
+    assert!(logged.len() < 70, "{} lines in 17 minutes: {logged:?}", logged.len());
     environment.stream.put("a", 4);
     *way.stuck.lock().unwrap() = None;
     seconds(70).await;

@@ -20,7 +20,7 @@ fn cloud(within: &str) -> Cloud {
     Cloud::new(2, &Options { leases, ..Options::default() })
 }
 
-fn told(worker: &Worker) -> Vec<String> {
+fn warnings(worker: &Worker) -> Vec<String> {
     let log = worker.log();
     log.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR ")).map(str::to_owned).collect()
 }
@@ -46,7 +46,7 @@ fn survives(service: ServiceName, operation: &str, fault: &Fault, seconds: u64) 
     assert_eq!(cloud.sole_holder(2), Some(holder.clone()), "the leases are kept");
     cloud.faults.clear();
     wait_for("everything to be committed", 40, || cloud.everything_is_committed());
-    let lines = told(&worker);
+    let lines = warnings(&worker);
     assert!((1..=LINES_MAX).contains(&lines.len()), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("fails; retrying")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("works again")), "{lines:#?}");
@@ -93,7 +93,7 @@ fn expired_credentials_pass_in_every_service() {
 }
 
 #[test]
-fn a_lake_that_does_not_respond_ends_a_worker_within_its_time_and_is_told_within_seconds() {
+fn a_lake_that_does_not_respond_ends_a_worker_within_its_time_and_is_logged_within_seconds() {
     let cloud = cloud("20s");
     cloud.put(100);
     let mut worker = cloud.start(&[]);
@@ -102,11 +102,11 @@ fn a_lake_that_does_not_respond_ends_a_worker_within_its_time_and_is_told_within
     cloud.put(100);
     wait_for("a call to hang", 20, || cloud.faults.count(FaultKind::Hang) > 0);
     let begun = Instant::now();
-    wait_for("the first warning", 15, || told(&worker).iter().any(|line| line.contains("no response for 10 s")));
+    wait_for("the first warning", 15, || warnings(&worker).iter().any(|line| line.contains("no response for 10 s")));
     // An attempt that is under way when the time is over is waited for.
     assert_eq!(worker.wait(75).code(), Some(1), "{}", worker.log());
     assert!(begun.elapsed() > Duration::from_secs(15), "{:?}", begun.elapsed());
-    assert!(told(&worker).len() <= LINES_MAX + 2, "{}", worker.log());
+    assert!(warnings(&worker).len() <= LINES_MAX + 2, "{}", worker.log());
     assert!(cloud.rows().iter().all(|row| row.owner.is_none()), "every lease is released");
     cloud.faults.clear();
     cloud.catch_up();
@@ -183,7 +183,7 @@ fn a_shard_that_cannot_be_read_ends_a_run_until_caught_up_and_is_reported_once()
                 let released = log.lines().filter(|line| line.contains("releasing it") && line.contains(shard)).count();
                 assert_eq!(released, 1, "{fault:?}: {log}");
             }
-            assert!(told(&worker).len() <= LINES_MAX, "{fault:?}: {log}");
+            assert!(warnings(&worker).len() <= LINES_MAX, "{fault:?}: {log}");
             let calls = cloud.calls(ServiceName::Kinesis, "GetRecords");
             assert!(calls < 40, "{fault:?}: {calls} requests");
             cloud.faults.clear();
@@ -197,7 +197,7 @@ fn a_shard_that_cannot_be_read_ends_a_run_until_caught_up_and_is_reported_once()
 }
 
 #[test]
-fn what_lasts_for_a_minute_is_told_a_few_times() {
+fn what_lasts_for_a_minute_is_logged_a_few_times() {
     let kinds = [
         (ServiceName::Kinesis, "ListShards", Refusal::new(400, "AccessDeniedException", "no")),
         (ServiceName::Kinesis, "GetRecords", Refusal::internal()),
@@ -213,7 +213,7 @@ fn what_lasts_for_a_minute_is_told_a_few_times() {
             always(&cloud, service, operation, Fault::Refuse(refusal));
             // Where a shard is split meanwhile, its children cannot be seen.
             pause(40_000);
-            let lines = told(&worker);
+            let lines = warnings(&worker);
             assert!((1..=LINES_MAX).contains(&lines.len()), "{operation}: {lines:#?}");
             cloud.faults.clear();
             cloud.put(50);

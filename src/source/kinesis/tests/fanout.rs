@@ -172,3 +172,22 @@ async fn a_missing_consumer_is_registered_even_by_two_workers_at_once() {
         assert_eq!((fake.calls("RegisterStreamConsumer").len(), fake.calls("GetRecords").len()), (1, 0));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_can_neither_be_subscribed_to_nor_polled_only_fails() {
+    for code in ["InternalFailure", "LimitExceededException", "ExpiredTokenException"] {
+        let fake = Fake::new(vec![open_shard("a", 1..=3)]);
+        let mut reader = reader(&fake, &Position::Beginning).await;
+        for operation in ["SubscribeToShard", "GetShardIterator", "GetRecords"] {
+            (0..200).for_each(|_| fake.fail(operation, code));
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(300) {
+            reader.ready(Duration::ZERO).await;
+            let read = reader.read(100, Vec::new()).await.unwrap();
+            assert!(matches!(read, Read::Failed { .. }), "{code}: {read:?}");
+        }
+        let requests = ["SubscribeToShard", "GetShardIterator", "GetRecords"].map(|name| fake.calls(name).len());
+        assert!(requests.iter().sum::<usize>() < 70, "{code}: {requests:?}");
+    }
+}

@@ -230,7 +230,7 @@ impl ShardReader for SimReader {
         if self.has_failed && self.reads.is_multiple_of(2) {
             return Ok(Read::Failed { error: source_error(&self.shard, NetworkError::Lost), is_normal: false });
         }
-        // A read without records that stands for a failure.
+        // A read without records that is a failure.
         if self.has_failed || self.next < visible && self.reads.is_multiple_of(7) {
             // No records for now, although there are more.
             self.source.network.tally().note(FaultKind::EmptyAnswer);

@@ -3,7 +3,7 @@
 //!
 //! Owns: what must hold then. Does not own: what happens to requests (`network`).
 //!
-//! - An outage that is shorter than a worker waits costs nothing but time: the worker goes on, no epoch is abandoned, and its leases are
+//! - An outage that is shorter than a worker waits costs nothing but time: the worker continues, no epoch is abandoned, and its leases are
 //!   still its own.
 //! - After a longer one of the lake or the lease table the worker has ended. Where only the stream was away, it still runs.
 //! - Either way everything is visible soon after the outage.
