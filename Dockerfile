@@ -19,7 +19,8 @@ ENV SHARDLAKE_BIN=/usr/local/bin/shardlake
 USER 65534
 ENTRYPOINT ["python"]
 
-# The last stage is what `docker build .` builds.
+# The last stage is what `docker build .` builds. Docker sends SIGTERM and kills after 10 s: run it with --stop-timeout 30, since a worker
+# may take [stop] within (25 s) to commit and to release its leases.
 FROM debian:bookworm-slim AS worker
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /usr/local/bin/shardlake /usr/local/bin/

@@ -13,7 +13,7 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_kinesis::config::{ProvideCredentials, SharedCredentialsProvider};
 use checkpoints::error_chain;
 
-use crate::aws::Aws;
+use crate::aws::{Aws, SMALL_ATTEMPT};
 use crate::retry::{RetryPolicy, Retryable};
 use crate::settings::{Fallback, Key, Kind, Setting, Within};
 
@@ -223,7 +223,7 @@ impl Aws {
             let role = Role { arn: arn.clone(), external_id: access.external_id.clone() };
             // STS is asked in the region of everything else, if there is one.
             let of_sts = self.config.region().cloned().unwrap_or(region);
-            let base = self.config.to_builder().region(of_sts).build();
+            let base = self.config.to_builder().region(of_sts).timeout_config(Aws::attempt(SMALL_ATTEMPT)).build();
             config.set_credentials_provider(Some(self.roles.credentials(&base, role).await?));
         }
         Ok(Aws { config: config.build(), endpoint: access.endpoint.clone(), ..self.clone() })

@@ -90,14 +90,15 @@ impl Trials {
         self.0.push(Tried { action, resource: resource.to_owned(), found });
     }
 
-    /// Notes what another trial found.
-    pub fn add(&mut self, action: &'static str, resource: &str, found: Found) {
-        self.0.push(Tried { action, resource: resource.to_owned(), found });
+    /// Notes why an action could not be tried, in place of what the last trial of it showed.
+    pub fn fail(&mut self, action: &'static str, resource: &str, problem: String) {
+        self.0.pop_if(|last| last.action == action && last.resource == resource);
+        self.0.push(Tried { action, resource: resource.to_owned(), found: Found::Failed(problem) });
     }
 
-    /// Notes why an action could not be tried.
-    pub fn fail(&mut self, action: &'static str, resource: &str, problem: String) {
-        self.add(action, resource, Found::Failed(problem));
+    /// Whether the last trial showed neither that its action is allowed nor that it is denied.
+    pub fn last_failed(&self) -> bool {
+        self.0.last().is_some_and(|tried| matches!(tried.found, Found::Failed(_)))
     }
 
     /// What may be done if the last trial was denied, beside allowing the action.

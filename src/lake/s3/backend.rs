@@ -204,11 +204,11 @@ impl<Options: AsRef<S3Options> + Sync> LakeBackend<Options> for S3Location {
 
     async fn try_permissions(&self, aws: &Aws, options: &Options, trials: &mut Trials) {
         match self.store(options.as_ref(), aws).await {
-            Ok(store) => store.try_permissions(trials).await,
-            // What cannot be opened is tried as it is, which shows why.
+            Ok(store) => store.try_permissions(trials, None).await,
+            // What cannot be opened is tried as it is, which shows which permission is missing, if one is.
             Err(error) => match aws.reach(&options.as_ref().access, None).await {
                 Ok(reached) => match S3Store::new(reached.s3(), self.clone(), options.as_ref()) {
-                    Ok(store) => store.try_permissions(trials).await,
+                    Ok(store) => store.try_permissions(trials, Some(error)).await,
                     Err(problem) => trials.fail(LIST, &self.to_string(), problem.to_string()),
                 },
                 Err(_) => trials.fail(LIST, &self.to_string(), error.to_string()),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::aws::permissions::{PROBE, Trials};
 use crate::lake::s3::{S3Store, WRITE_ADVICE};
-use crate::lake::{Checksum, ObjectKey, UploadId};
+use crate::lake::{Checksum, LakeError, ObjectKey, UploadId};
 
 /// The action that is tried first.
 pub(super) const LIST: &str = "s3:ListBucket";
@@ -16,13 +16,17 @@ pub(super) const LIST: &str = "s3:ListBucket";
 const BAD_CHECKSUM: [&str; 4] = ["BadDigest", "InvalidDigest", "PreconditionFailed", "XAmzContentChecksumMismatch"];
 
 impl S3Store {
-    /// Tries what a worker will do with the lake.
-    pub(super) async fn try_permissions(&self, trials: &mut Trials) {
+    /// Tries what a worker will do with the lake. If opening it has failed, and for another reason than a permission or a missing
+    /// bucket, that failure is reported.
+    pub(super) async fn try_permissions(&self, trials: &mut Trials, opening: Option<LakeError>) {
         let (whole, below) =
             (format!("s3://{}", self.bucket()), format!("s3://{}/{}*", self.bucket(), self.location.prefix()));
         let absent = ("NoSuchBucket", "the bucket (shardlake init makes it)");
         let Ok(key) = ObjectKey::new(PROBE) else { return };
         trials.note(LIST, &whole, self.list_request("").max_keys(1).send().await, &[], absent);
+        if let Some(error) = opening.filter(|_| trials.last_failed()) {
+            return trials.fail(LIST, &whole, error.to_string());
+        }
         if !trials.last_exists() {
             return;
         }

@@ -103,6 +103,23 @@ fn a_bucket_in_another_region_is_found_and_the_stream_stays_where_it_is() {
 }
 
 #[test]
+fn a_delivery_stream_by_arn_is_reached_in_its_own_region() {
+    let options = Options {
+        raw: "to = \"firehose:arn:aws:firehose:eu-north-1:000000000000:deliverystream/landing\"".to_owned(),
+        limits: "threads = 1\nrecord_bytes = \"512 KiB\"".to_owned(),
+        ..Options::default()
+    };
+    let cloud = Cloud::new(1, &options);
+    cloud.firehose.create("landing");
+    cloud.put(20);
+    assert_eq!(missing(&cloud, 0), Vec::<String>::new());
+    assert_eq!(cloud.catch_up()["ok"], true);
+    cloud.audit_records();
+    assert_eq!(signed(&cloud, ServiceName::Firehose), [("test".to_owned(), "eu-north-1".to_owned())]);
+    assert!(!cloud.firehose.delivered("landing").is_empty());
+}
+
+#[test]
 fn a_role_that_cannot_be_assumed_is_reported_at_once() {
     let role = format!("role_arn = \"arn:aws:iam::{OTHER}:role/reader\"");
     let cloud = Cloud::new(1, &Options { source: role, ..Options::default() });

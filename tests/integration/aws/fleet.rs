@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::aws::cloud::{BUCKET, Cloud, Options};
+use aws_model::kinesis::Put;
+
+use crate::aws::cloud::{BUCKET, Cloud, Options, STREAM};
 use crate::common::worker::Worker;
 use crate::common::{pause, wait_for};
 
@@ -148,4 +150,27 @@ fn shards_beyond_the_limit_of_a_transaction_are_committed_in_groups() {
     assert!(groups.len() > 1, "{groups:?}");
     assert!(peak < 192 << 20, "{} MiB", peak >> 20);
     cloud.audit();
+}
+
+/// The service pushes 40 events of megabytes at once, and a worker of 64 MiB takes them one after another.
+#[test]
+fn pushed_events_wait_at_the_service_until_there_is_memory() {
+    const SHARDS: u32 = 40;
+    const RECORDS: usize = 200;
+    let limits = "threads = 1\nrecord_bytes = \"2 MiB\"\nmemory = \"64 MiB\"".to_owned();
+    let cloud = Cloud::new(SHARDS, &Options { limits, source: "read = \"fan-out\"".to_owned(), ..Options::default() });
+    let record = |number: usize| Put::new(format!("key {number}"), vec![b'x'; 1_000_000]);
+    for first in (0..RECORDS).step_by(4) {
+        let placed = cloud.kinesis.put_records(STREAM, (first..first + 4).map(record).collect()).unwrap();
+        assert!(placed.iter().all(Result::is_ok));
+    }
+    let worker = cloud.start(&[]);
+    wait_for("everything to be committed", 120, || cloud.committed() == RECORDS as u64);
+    let peak = worker.peak_memory();
+    let summary = worker.stop();
+    eprintln!("measured: a peak of {} MiB", peak >> 20);
+    assert!(peak < 192 << 20, "{} MiB", peak >> 20);
+    let requests = summary["requests"].as_object().unwrap();
+    assert!(requests["Kinesis.SubscribeToShard"].as_u64().unwrap() >= u64::from(SHARDS), "{requests:?}");
+    assert_eq!(requests.get("Kinesis.GetRecords"), None, "nothing is polled");
 }

@@ -12,7 +12,7 @@ pub(super) struct Refused {
     code: &'static str,
     message: String,
     detail: Option<(&'static str, String)>,
-    header: Option<(&'static str, String)>,
+    header: Option<Box<(&'static str, String)>>,
 }
 
 impl Refused {
@@ -28,7 +28,7 @@ impl Refused {
 
     /// Adds a header.
     pub(super) fn with_header(mut self, name: &'static str, value: &str) -> Self {
-        self.header = Some((name, value.to_owned()));
+        self.header = Some(Box::new((name, value.to_owned())));
         self
     }
 
@@ -44,7 +44,7 @@ impl Refused {
         );
         let body = if head || self.status == 304 { Bytes::new() } else { Bytes::from(body) };
         let mut headers = vec![("Content-Type".to_owned(), "application/xml".to_owned())];
-        headers.extend(self.header.as_ref().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        headers.extend(self.header.as_deref().map(|(name, value)| ((*name).to_owned(), value.clone())));
         Response { status: self.status, headers, body }
     }
 }
