@@ -235,7 +235,7 @@ impl Auditor {
         let mut ledger = self.ledger();
         let before = std::mem::replace(&mut ledger.rows, now);
         ledger.lost = before.into_iter().filter(|(key, _)| !ledger.rows.contains_key(key)).collect();
-        // The row of a shard whose children are read may be missing for good.
+        // The row of a shard whose children are read may stay missing.
         let is_parent = |key: &ShardKey| {
             let all = ledger.rows.values().chain(ledger.lost.values());
             all.filter(|row| row.key.stream == key.stream).any(|row| row.parents.contains(&key.shard))
