@@ -12,6 +12,7 @@
 //! | the intent's epoch | what is known | what is done |
 //! |---|---|---|
 //! | an object of it is visible, or an existing row has it pending | it was decided | it is finished: published, with its commit record |
+//! | it has no objects, and its ranges follow what is committed | nothing was read in them | it is finished: that is right in any case |
 //! | none is visible | it may have been decided or not; no reader has seen it | its uploads are aborted, so that it can never become visible; its records are read again |
 //! | it cannot be finished: an upload is gone | some of it is visible | its objects are removed; its records are read again |
 //!
@@ -26,7 +27,7 @@ use checkpoints::{HashRange, Lease, NewLease, Position, ShardId, ShardKey};
 use mutations::mutated;
 
 use crate::commit::log::{self, Everything};
-use crate::commit::{CommitError, DecidedEpoch, EpochId, Manifest, Stores, abort_uploads};
+use crate::commit::{CommitError, DecidedEpoch, EpochId, Manifest, ShardOfEpoch, Stores, abort_uploads};
 
 /// How long a request of a worker may still be under way after its upload was aborted.
 const RECHECK_AFTER: Duration = Duration::from_secs(10);
@@ -120,6 +121,11 @@ struct Unsettled {
 
 /// Finishes or undoes the epochs that have no commit record and a lost row.
 async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), CommitError> {
+    let Everything { chains, .. } = log::read_everything(stores, &mut drop).await?;
+    let follows = |shard: &ShardOfEpoch| match chains.end_of(&shard.key) {
+        Some(end) => end == shard.range.after(),
+        None => shard.range.after().is_start(),
+    };
     let (intents, _) = log::intents(stores).await?;
     let rows: HashMap<ShardKey, Lease> =
         stores.leases.list().await?.into_iter().map(|lease| (lease.key.clone(), lease)).collect();
@@ -138,7 +144,8 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
     }
     let mut unknown = Vec::new();
     for epoch in unsettled {
-        if epoch.is_pending || has_visible_object(stores, &epoch.manifest).await? {
+        let is_empty = epoch.manifest.objects.is_empty() && epoch.manifest.shards.iter().all(follows);
+        if epoch.is_pending || is_empty || has_visible_object(stores, &epoch.manifest).await? {
             finish(stores, epoch, rebuilt).await?;
         } else {
             abort_uploads(stores, epoch.manifest.clone()).await;

@@ -107,6 +107,7 @@ async fn source(canned: &Canned, decode: Decode) -> Result<KinesisSource, Proble
         documents: Documents::MANY,
         decode,
         limits: Limits { between_reads: Duration::ZERO, bytes_per_second: u64::MAX },
+        bounded: false,
         clock: Arc::new(SystemClock),
     };
     let client = aws_sdk_kinesis::Client::from_conf(config.build());

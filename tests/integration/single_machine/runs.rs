@@ -180,3 +180,47 @@ fn checkpoints_are_refused_in_another_lake_until_it_is_called_new() {
     assert_eq!(folder.rows(), 1);
     folder.ok(&run);
 }
+
+#[test]
+fn a_lake_that_knows_files_whose_positions_are_lost_is_refused_until_they_are_made_again() {
+    let folder = Folder::new();
+    for number in 0..3 {
+        folder.write(&format!("in/{number}.ndjson"), assessment(number));
+    }
+    folder.write("more/a.ndjson", assessment(7));
+    let run = ["run", "--source", "in", "--source", "more", "--lake", "lake", "--until-caught-up"];
+    folder.ok(&run[..7]);
+    // Only one of two sources is known to the lake.
+    let lose = || {
+        for entry in fs::read_dir(folder.path("lake")).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("_checkpoints.db") {
+                let path = entry.path();
+                if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+            }
+        }
+    };
+    for checkpoints in ["sqlite://lake/_checkpoints.db", "sqlite://mistyped.db"] {
+        lose();
+        let flags = ["--checkpoints", checkpoints];
+        let message = folder.exits(2, &[&run[..], &flags].concat());
+        assert!(
+            message.contains("3 shards of stream file://") && message.contains("/in, which has no row"),
+            "{message}"
+        );
+        assert!(!message.contains("/more"), "{message}");
+        let check = ["config", "check", "--source", "in", "--lake", "lake"];
+        let message = folder.exits(2, &[&check[..], &flags].concat());
+        assert!(message.contains("shardlake leases rebuild"), "{message}");
+        assert!(!folder.path("mistyped.db").exists(), "nothing is touched");
+    }
+    let rebuilt = folder.json(&["leases", "rebuild", "--lake", "lake"]);
+    assert_eq!((rebuilt["created"].as_array().unwrap().len(), rebuilt["existing"].as_u64()), (3, Some(0)), "{rebuilt}");
+    folder.append("in/1.ndjson", &assessment(3));
+    folder.ok(&run);
+    folder.assert_verified(5);
+    let again = folder.ok(&["leases", "rebuild", "--lake", "lake"]);
+    assert!(again.contains("created 0 rows; 4 existed"), "{again}");
+    lose();
+    folder.ok(&[&run[..], &["--new-checkpoints"]].concat());
+    assert_eq!(folder.rows(), 10, "with consent everything is read again");
+}

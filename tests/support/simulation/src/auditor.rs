@@ -68,6 +68,8 @@ struct AuditLedger {
     objects: HashMap<String, ObjectRecords>,
     commits: HashSet<String>,
     rows: BTreeMap<ShardKey, Row>,
+    /// Rows that were lost, as they were.
+    lost: BTreeMap<ShardKey, Row>,
     violation: Option<String>,
 }
 
@@ -226,6 +228,34 @@ impl Auditor {
         }
     }
 
+    /// Rows were lost. Returns whether one of them was of a shard that is committed in part, so that it must be missed.
+    pub fn rows_lost(&self) -> bool {
+        let now: BTreeMap<ShardKey, Row> =
+            self.environment.rows().into_iter().map(|row| (row.key.clone(), row)).collect();
+        let mut ledger = self.ledger();
+        let before = std::mem::replace(&mut ledger.rows, now);
+        ledger.lost = before.into_iter().filter(|(key, _)| !ledger.rows.contains_key(key)).collect();
+        // The row of a shard whose children are read may stay missing.
+        let is_parent = |key: &ShardKey| {
+            let all = ledger.rows.values().chain(ledger.lost.values());
+            all.filter(|row| row.key.stream == key.stream).any(|row| row.parents.contains(&key.shard))
+        };
+        ledger.lost.values().any(|row| !row.checkpoint.is_start() && !is_parent(&row.key))
+    }
+
+    /// The lost rows were made again. Everything up to their positions must be visible, and nothing after them.
+    pub fn rows_made_again(&self) {
+        let mut ledger = self.ledger();
+        let lost = std::mem::take(&mut ledger.lost);
+        for row in self.environment.rows().into_iter().filter(|row| lost.contains_key(&row.key)) {
+            self.check_coverage(&mut ledger, &row.key, &Position::Beginning, &row.checkpoint);
+            let after = ledger.seen.keys().find(|id| id.key == row.key && id.position > row.checkpoint).cloned();
+            if let Some(after) = after {
+                ledger.violated(format!("{after:?} is visible, and its row was made again at {}", row.checkpoint));
+            }
+        }
+    }
+
     /// Rows may have changed.
     fn check_leases(&self) {
         let rows = self.environment.rows();
@@ -360,7 +390,8 @@ impl Auditor {
             ledger.violated(format!("{key} exists, but raw landing is off"));
         }
         let is_pending = |ledger: &AuditLedger| {
-            let mut pending = ledger.rows.values().filter_map(|row| row.pending.as_ref());
+            let rows = ledger.rows.values().chain(ledger.lost.values());
+            let mut pending = rows.filter_map(|row| row.pending.as_ref());
             pending.any(|(manifest, _)| epoch_of_manifest(manifest) == epoch)
         };
         if !is_pending(ledger) && !ledger.commits.contains(&epoch) {
@@ -382,7 +413,8 @@ impl Auditor {
                     id
                 }
             };
-            let in_range = ledger.rows.get(&id.key).is_some_and(|row| {
+            let row = ledger.rows.get(&id.key).or_else(|| ledger.lost.get(&id.key));
+            let in_range = row.is_some_and(|row| {
                 let own = |(manifest, through): &(String, Position)| {
                     epoch_of_manifest(manifest) == epoch && id.position > row.checkpoint && id.position <= *through
                 };

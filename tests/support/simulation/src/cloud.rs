@@ -68,13 +68,15 @@ pub struct Cloud {
     streams: Vec<StreamName>,
     mode: Mode,
     trims: bool,
+    /// Whether reading starts at the latest record.
+    latest: bool,
     quirks: Vec<FaultKind>,
 }
 
 impl Cloud {
     /// An environment that follows from `rng`. `trims`: some of its records are so old that they are trimmed while they are
-    /// read.
-    pub async fn new(rng: &mut Rng, trims: bool) -> Self {
+    /// read. `latest`: reading starts at the latest record.
+    pub async fn new(rng: &mut Rng, trims: bool, latest: bool) -> Self {
         let clock = ModelClock::tokio(1_767_225_600_000);
         let torn = rng.chance(400);
         let page = 1 + rng.index(4);
@@ -113,10 +115,11 @@ impl Cloud {
         let aws = aws(services.clone(), None);
         let ids = ids(&streams, BTreeMap::new());
         let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.expect("a model answers");
-        let stores = Stores::new(lake(&aws), Arc::new(leases), RetryPolicy::default());
+        let stores =
+            Stores::new(lake(&aws), Arc::new(leases), RetryPolicy::default()).with_streams(streams.iter().cloned());
         let fan_out = Mode::FanOut { consumer: "simulated".to_owned() };
         let mode = if rng.chance(300) { fan_out } else { Mode::Polling };
-        Cloud { kinesis, dynamodb, s3, services, stores, streams, mode, trims, quirks }
+        Cloud { kinesis, dynamodb, s3, services, stores, streams, mode, trims, latest, quirks }
     }
 
     fn open_shards(&self, stream: &StreamName) -> Vec<aws_model::kinesis::ShardInfo> {
@@ -305,7 +308,7 @@ impl Environment for Cloud {
             let config = KinesisConfig {
                 stream: stream.to_string(),
                 name: None,
-                start: Start::TrimHorizon,
+                start: if self.latest { Start::Latest } else { Start::TrimHorizon },
                 mode: self.mode.clone(),
                 record_bytes_max: RECORD_BYTES_MAX,
                 documents: Documents::MANY,
@@ -322,7 +325,7 @@ impl Environment for Cloud {
         }
         let ids = ids(&self.streams, named);
         let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.map_err(|error| error.to_string())?;
-        let stores = Stores::new(lake, Arc::new(leases), network.retry());
+        let stores = Stores::new(lake, Arc::new(leases), network.retry()).with_streams(self.streams());
         Ok(Connected { sources, stores })
     }
 
@@ -419,6 +422,33 @@ impl Environment for Cloud {
 
     fn quirks(&self) -> Vec<FaultKind> {
         self.quirks.clone()
+    }
+
+    fn lose_rows(&self, rng: &mut Rng) {
+        let is_whole = rng.chance(600);
+        for item in self.dynamodb.items(TABLE) {
+            if is_whole || rng.chance(400) {
+                self.dynamodb.delete_past_checks(TABLE, &item).expect("it is an item of the table");
+            }
+        }
+    }
+
+    fn delete_stream(&self) -> bool {
+        self.kinesis.delete_stream(self.streams[0].as_str(), true).is_ok()
+    }
+
+    fn create_stream_again(&self, shards: u32) {
+        let name = self.streams[0].as_str();
+        self.kinesis.create_stream(name, Some(shards)).expect("it was deleted");
+        for number in 0..20 * shards {
+            // No worker may commit it.
+            let put = Put::new(number.to_string(), format!("{{\"of\":\"another stream\",\"number\":{number}}}"));
+            self.kinesis.put_record(name, put).expect("the stream accepts it");
+        }
+    }
+
+    fn starts_at_latest(&self) -> bool {
+        self.latest
     }
 
     fn retention_ms(&self) -> Option<u64> {

@@ -95,6 +95,18 @@ pub trait Environment: Send + Sync {
     /// Unusual behaviour that lasts for the whole run.
     fn quirks(&self) -> Vec<FaultKind>;
 
+    /// Loses rows of the lease table, all of them or some.
+    fn lose_rows(&self, rng: &mut Rng);
+
+    /// Deletes the first stream. Returns false if this environment cannot.
+    fn delete_stream(&self) -> bool;
+
+    /// Creates a stream of that name again.
+    fn create_stream_again(&self, shards: u32);
+
+    /// Whether reading starts at the latest record, by the time at which a worker connects first.
+    fn starts_at_latest(&self) -> bool;
+
     /// The retention of the streams in milliseconds, if they trim records.
     fn retention_ms(&self) -> Option<u64>;
 }
@@ -140,12 +152,14 @@ impl Environment for InMemory {
             Arc::new(NetworkedLake { network: Arc::clone(network), store: self.lake.clone() }),
             Arc::new(NetworkedLeases { network: Arc::clone(network), store: self.leases.clone(), torn: self.torn }),
             network.retry(),
-        );
+        )
+        .with_streams(self.streams());
         Ok(Connected { sources, stores })
     }
 
     fn stores(&self) -> Stores {
-        Stores::new(Arc::new(self.lake.clone()), Arc::new(self.leases.clone()), RetryPolicy::default())
+        let stores = Stores::new(Arc::new(self.lake.clone()), Arc::new(self.leases.clone()), RetryPolicy::default());
+        stores.with_streams(self.streams())
     }
 
     fn object(&self, key: &str) -> Option<Bytes> {
@@ -230,6 +244,25 @@ impl Environment for InMemory {
     fn quirks(&self) -> Vec<FaultKind> {
         let quirks = [(self.late_ms > 0, FaultKind::VisibleLate), (self.torn, FaultKind::TornScans)];
         quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect()
+    }
+
+    fn lose_rows(&self, rng: &mut Rng) {
+        let is_whole = rng.chance(600);
+        for row in self.rows() {
+            if is_whole || rng.chance(400) {
+                self.leases.lose(&row.key);
+            }
+        }
+    }
+
+    fn delete_stream(&self) -> bool {
+        false
+    }
+
+    fn create_stream_again(&self, _: u32) {}
+
+    fn starts_at_latest(&self) -> bool {
+        false
     }
 
     fn retention_ms(&self) -> Option<u64> {

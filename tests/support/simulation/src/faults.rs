@@ -95,6 +95,12 @@ kinds! {
     ClockSkewed,
     /// a worker's clock jumps while it runs
     ClockJumped,
+    /// a stream is opened for the first time by a worker whose clock is ahead, and starts at the latest record
+    ClockAhead,
+    /// rows of the lease table are lost, and made again from the commit records
+    RowsLost,
+    /// a stream is deleted, and another one of its name is created
+    StreamReplaced,
     /// a worker starts with another configuration
     ConfigChanged,
     /// a worker of a later version runs among others

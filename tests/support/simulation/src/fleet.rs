@@ -1,17 +1,21 @@
 //! A run of a fleet, from its first worker to its end.
 //!
 //! Owns: what happens, and in which order. Everything is drawn from the seed: which workers start and stop, what is put, which
-//! faults there are and at which rate. Then the faults stop, and everything must be visible in bounded time. Does not own: what
+//! faults there are and at which rate. Then the faults stop, and everything must be visible in bounded time. In some runs rows of the lease
+//! table are lost before that, or a stream is replaced, which ends the run. Does not own: what
 //! a violation is while the fleet runs (`auditor`), what happens to single requests (`network`).
 
 mod outages;
 mod workers;
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use checkpoints::{Position, ShardKey};
+use shardlake::commit::lost_rows;
+use shardlake::maintenance::rebuild;
 use tokio::time::Instant;
 
 use self::workers::Running;
@@ -19,7 +23,7 @@ use crate::auditor::Auditor;
 use crate::cloud::Cloud;
 use crate::environment::{Environment, InMemory, steal};
 use crate::faults::{FaultKind, Tally};
-use crate::network::{Rates, Service, Shared};
+use crate::network::{Network, Rates, Service, Shared};
 use crate::records::Draft;
 use crate::rng::Rng;
 use crate::trace::Trace;
@@ -103,6 +107,10 @@ struct Fleet {
     workers: Vec<Running>,
     /// Whether a service has refused a worker anything.
     refused: bool,
+    /// Draws what happens to rows and streams as a whole, so that it does not change what else a seed does.
+    losses: Rng,
+    /// Whether a stream was replaced by another one.
+    is_replaced: bool,
 }
 
 /// Runs a fleet from a seed.
@@ -111,7 +119,13 @@ struct Fleet {
 /// The rule that was violated.
 pub async fn run(seed: u64, last: &LastTrace) -> Result<Summary, String> {
     let mut fleet = Fleet::new(seed, last).await;
+    fleet.open_with_a_clock_ahead().await?;
     fleet.disturbed().await?;
+    match fleet.losses.below(10) {
+        0..=2 => fleet.lose_rows().await?,
+        3..=5 if fleet.replace_stream().await? => return fleet.finish().await,
+        _ => {}
+    }
     fleet.recovered().await?;
     fleet.outages().await?;
     fleet.finish().await
@@ -123,8 +137,13 @@ impl Fleet {
         let begun = Instant::now();
         let trims = rng.chance(250);
         let in_cloud = seed % 4 == 3;
-        let environment: Arc<dyn Environment> =
-            if in_cloud { Arc::new(Cloud::new(&mut rng, trims).await) } else { Arc::new(InMemory::new(&mut rng)) };
+        let mut losses = Rng::new(seed ^ 0x5a5a_5a5a_5a5a_5a5a);
+        let latest = losses.chance(300);
+        let environment: Arc<dyn Environment> = if in_cloud {
+            Arc::new(Cloud::new(&mut rng, trims, latest).await)
+        } else {
+            Arc::new(InMemory::new(&mut rng))
+        };
         let raw = rng.chance(400);
         let auditor = Arc::new(Auditor::new(Arc::clone(&environment), raw));
         let audited = Arc::clone(&auditor);
@@ -175,6 +194,8 @@ impl Fleet {
             started: 0,
             workers: Vec::new(),
             refused: false,
+            losses,
+            is_replaced: false,
             rng,
         }
     }
@@ -384,6 +405,108 @@ impl Fleet {
         });
     }
 
+    // --- losses of whole things ------------------------------------------------------------------------------------------
+
+    /// If reading starts at the latest record: the first worker that connects has a clock that is ahead. What is put from then on
+    /// must be read.
+    async fn open_with_a_clock_ahead(&mut self) -> Result<(), String> {
+        if !self.environment.starts_at_latest() {
+            return Ok(());
+        }
+        self.shared.tally.note(FaultKind::ClockAhead);
+        let ahead_ms = 60_000 + i64::try_from(self.losses.below(3_600_000)).unwrap_or(0);
+        let network =
+            Network::new(OPERATOR, self.losses.fork(), Rates::default(), ahead_ms, false, Arc::clone(&self.shared));
+        let clock = self.clock(&network);
+        self.environment.connect(&network, clock, false).await.map(drop)
+    }
+
+    /// All workers end, perhaps in the middle of a commit, and rows are lost. A start is refused until they are made again.
+    async fn lose_rows(&mut self) -> Result<(), String> {
+        self.put(40);
+        if self.losses.chance(800) {
+            for _ in 0..4_000 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                if self.environment.rows().iter().any(|row| row.pending.is_some()) {
+                    tokio::time::sleep(Duration::from_millis(self.losses.below(40))).await;
+                    break;
+                }
+            }
+        }
+        self.check().await?;
+        for running in &self.workers {
+            running.network.kill();
+        }
+        // The command is for a fleet that was stopped: no worker is about to create a row.
+        while self.shared.creating.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        self.shared.tally.note(FaultKind::RowsLost);
+        self.environment.lose_rows(&mut self.losses);
+        let has_lost_commits = self.auditor.rows_lost();
+        let (stores, streams) = (self.environment.stores(), self.environment.streams());
+        let lost = async || {
+            lost_rows(&stores, &streams).await.map_err(|error| format!("the rows cannot be compared: {error}"))
+        };
+        if has_lost_commits && lost().await?.is_empty() {
+            return Err("rows of committed shards are lost, and a start would not be refused".to_owned());
+        }
+        let mut rebuilt = None;
+        for _ in 0..60 {
+            let network = self.network(OPERATOR, self.rates, false);
+            let clock = self.clock(&network);
+            let Ok(connected) = self.environment.connect(&network, clock, false).await else { continue };
+            // Some calls are given up on the way.
+            let within = Duration::from_millis(self.losses.below(120_000));
+            let ranges = HashMap::new();
+            match tokio::time::timeout(within, rebuild(&connected.stores, &ranges)).await {
+                Ok(Ok(done)) => {
+                    rebuilt = Some(done);
+                    break;
+                }
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
+        let rebuilt = rebuilt.ok_or("the rows could not be made again")?;
+        if !rebuilt.behind.is_empty() {
+            return Err(format!("rows were made again before what is committed: {:?}", rebuilt.behind));
+        }
+        let left = lost().await?;
+        if !left.is_empty() {
+            return Err(format!("rows are still lost: {left:?}"));
+        }
+        self.auditor.rows_made_again();
+        self.check().await
+    }
+
+    /// A stream is replaced by another one of its name. Nothing of that is committed, and the workers end. Returns false if this
+    /// environment cannot replace a stream.
+    async fn replace_stream(&mut self) -> Result<bool, String> {
+        self.put(10);
+        tokio::time::sleep(Duration::from_millis(self.losses.below(3_000))).await;
+        self.check().await?;
+        if !self.environment.delete_stream() {
+            return Ok(false);
+        }
+        self.shared.tally.note(FaultKind::StreamReplaced);
+        self.is_replaced = true;
+        for running in &self.workers {
+            running.network.heal();
+        }
+        tokio::time::sleep(Duration::from_millis(1_100 + self.losses.below(8_000))).await;
+        self.environment.create_stream_again(1 + u32::try_from(self.losses.below(4)).unwrap_or(0));
+        let deadline = Instant::now() + 4 * BOUND;
+        let goes_on = |running: &Running| running.task.is_some() && running.network.is_alive();
+        while self.workers.iter().any(goes_on) {
+            if Instant::now() >= deadline {
+                return Err("a worker continues although its stream was replaced".to_owned());
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            self.check().await?;
+        }
+        Ok(true)
+    }
+
     // --- the end --------------------------------------------------------------------------------------------------------
 
     /// The faults stop. Everything must be visible in bounded time.
@@ -453,7 +576,8 @@ impl Fleet {
         if !audit.faults.is_empty() {
             return Err(format!("verify finds faults: {:#?}", audit.faults));
         }
-        let (records, trimmed) = (self.auditor.records(), self.auditor.trimmed());
+        // What was not read of a stream that was replaced is gone with it.
+        let (records, trimmed) = (self.auditor.records(), if self.is_replaced { 0 } else { self.auditor.trimmed() });
         let far = i64::MAX / 2;
         shardlake::maintenance::sweep(&stores, far, Duration::ZERO, false)
             .await

@@ -17,7 +17,7 @@ const SEEDS: Range<u64> = 0..240;
 
 /// For some mutations a seed that finds it, so that no other seed must be tried. If the code changes and the seed does not find
 /// it any more, the test tries the seeds from 0 on.
-const FOUND_BY: [(Mutation, u64); 10] = [
+const FOUND_BY: [(Mutation, u64); 15] = [
     (Mutation::DecideAnywhere, 37),
     (Mutation::AdvanceWhatIsNotPending, 48),
     (Mutation::RollBackWithoutDeleting, 10),
@@ -28,6 +28,11 @@ const FOUND_BY: [(Mutation, u64); 10] = [
     (Mutation::AcceptReplacedReaders, 318),
     (Mutation::SweepWhatIsPending, 83),
     (Mutation::SweepWhatMayBeDecided, 46),
+    (Mutation::RebuildFromStart, 11),
+    (Mutation::RebuildWithoutIntents, 21),
+    (Mutation::IgnoreLostRows, 11),
+    (Mutation::TrustStreamName, 7),
+    (Mutation::LatestByOwnClock, 19),
 ];
 /// The number of seeds within which every mutation must be found.
 const WITHIN: u64 = 300;

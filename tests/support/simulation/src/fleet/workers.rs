@@ -184,11 +184,12 @@ impl Fleet {
 
     /// Fails if a worker ended as it must not, or the auditor has found a violation.
     pub(super) async fn check(&mut self) -> Result<(), String> {
-        let refused = self.refused;
+        let (refused, replaced) = (self.refused, self.is_replaced);
         for running in &mut self.workers {
             let Some(task) = running.task.take_if(|task| task.is_finished()) else { continue };
             match task.await {
                 Ok(Ok(()) | Err(Failed::Connecting)) => {}
+                Ok(Err(Failed::Run(WorkerError::Source(error)))) if replaced && !error.is_retryable() => {}
                 Ok(Err(Failed::Run(error))) => judge(&error, refused)?,
                 Err(error) if error.is_cancelled() => {}
                 Err(error) => {
