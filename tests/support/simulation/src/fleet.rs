@@ -415,8 +415,8 @@ impl Fleet {
         }
         self.shared.tally.note(FaultKind::ClockAhead);
         let ahead_ms = 60_000 + i64::try_from(self.losses.below(3_600_000)).unwrap_or(0);
-        let network =
-            Network::new(OPERATOR, self.losses.fork(), Rates::default(), ahead_ms, false, Arc::clone(&self.shared));
+        let (rng, shared, within) = (self.losses.fork(), Arc::clone(&self.shared), self.retry_within);
+        let network = Network::new(OPERATOR, rng, Rates::default(), ahead_ms, false, within, shared);
         let clock = self.clock(&network);
         self.environment.connect(&network, clock, false).await.map(drop)
     }

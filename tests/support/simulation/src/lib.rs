@@ -24,6 +24,9 @@
 //! Mutations check the simulation itself: each breaks the protocol behind a switch, and a run must find it
 //! ([`mutations::Mutation`]).
 
+// The futures of a worker are deep.
+#![recursion_limit = "256"]
+
 pub mod auditor;
 pub mod cloud;
 pub mod environment;
