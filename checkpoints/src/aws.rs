@@ -70,12 +70,16 @@ pub enum MissingSetting {
 
 /// What the SDK says then. Its error types are in other crates, so its texts are compared; tests check them. A credential service that
 /// fails is another case: it may be back later.
-const MISSING: [(&str, MissingSetting); 4] = [
+const MISSING: [(&str, MissingSetting); 5] = [
     ("the credential provider was not enabled", MissingSetting::Credentials),
     ("the credentials provider was not properly configured", MissingSetting::Credentials),
+    ("failed to load the cached SSO token", MissingSetting::Credentials),
     ("missing signing region", MissingSetting::Region),
     ("A region must be set", MissingSetting::Region),
 ];
+
+/// What the SDK says if a provider of credentials has failed.
+const LOADING: &str = "an error occurred while loading credentials";
 
 /// Whether the same request may succeed later, by what the service has answered.
 #[must_use]
@@ -92,10 +96,17 @@ pub fn answer_is_retryable(status: u16, code: &str, message: &str) -> bool {
 #[must_use]
 pub fn missing_setting(error: &(dyn Error + 'static)) -> Option<MissingSetting> {
     let mut next = Some(error);
+    let mut is_loading = false;
     while let Some(error) = next {
         let text = error.to_string();
         if let Some((_, missing)) = MISSING.iter().find(|(words, _)| text.starts_with(words)) {
             return Some(*missing);
+        }
+        is_loading |= text.starts_with(LOADING);
+        // A file that the credentials are read from does not exist, such as the token of a web identity.
+        let not_found = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        if is_loading && error.downcast_ref::<std::io::Error>().is_some_and(not_found) {
+            return Some(MissingSetting::Credentials);
         }
         next = error.source();
     }
@@ -136,7 +147,7 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
-    struct Link(&'static str, #[source] Option<Box<Link>>);
+    struct Link(&'static str, #[source] Option<Box<dyn Error>>);
 
     #[test]
     fn a_cause_that_something_is_missing_is_found_at_any_depth() {
@@ -144,6 +155,11 @@ mod tests {
         for (words, missing) in MISSING {
             assert_eq!(missing_setting(&chain(words)), Some(missing), "{words}");
         }
-        assert_eq!(missing_setting(&chain("an error occurred while loading credentials")), None);
+        assert_eq!(missing_setting(&chain(LOADING)), None);
+        let file =
+            |kind| Link("dispatch failure", Some(Box::new(Link(LOADING, Some(Box::new(std::io::Error::from(kind)))))));
+        let [absent, refused] = [std::io::ErrorKind::NotFound, std::io::ErrorKind::ConnectionRefused].map(file);
+        assert_eq!(missing_setting(&absent), Some(MissingSetting::Credentials));
+        assert_eq!(missing_setting(&refused), None);
     }
 }

@@ -4,6 +4,7 @@
 //! Owns: that every problem is reported, with its file and line if it has one. Does not own: rules of a single key (`keys`).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pipeline::dataset::{Datasets, DefinitionText, LookupTable, shipped};
 use pipeline::toml_reader::{Problem, Problems};
@@ -160,12 +161,19 @@ fn beside(folder: &Path, ending: &str) -> PathBuf {
     folder.with_file_name(name)
 }
 
+/// The longest time for which requests may be repeated: well below the age of what a sweep removes.
+const RETRY_WITHIN_MAX: Duration = Duration::from_secs(12 * 3600);
+
 /// Rules between keys.
 fn check_together(settings: &Settings, lake: &LakeUrl, checkpoints: Option<&CheckpointsUrl>, problems: &mut Problems) {
     let limits = &settings.worker.limits;
     if limits.record_bytes > limits.memory / 8 {
         let message = "record_bytes must be at most an eighth of memory: raise memory, or lower record_bytes";
         report(problems, "[limits]", message);
+    }
+    if settings.worker.retry.within > RETRY_WITHIN_MAX {
+        let message = "within must be at most 12h: a sweep removes what is older than a day, and no request may take effect after that";
+        report(problems, "[retry]", message);
     }
     let output = &settings.worker.output;
     if output.raw_to != RawTo::Lake && output.raw.is_some() && limits.record_bytes >= RECORD_BYTES_MAX {

@@ -94,6 +94,8 @@ fn values_out_of_their_bounds_are_refused() {
         let found = load(text).unwrap_err();
         assert!(found.contains(message), "{message} is not in: {found}");
     }
+    let message = load("[retry]\nwithin = \"13h\"").unwrap_err();
+    assert!(message.contains("[retry]: within must be at most 12h"), "{message}");
     let message = load("[limits]\nmemory = \"64 MiB\"").unwrap_err();
     assert!(message.ends_with("record_bytes must be at most an eighth of memory: raise memory, or lower record_bytes"));
 }

@@ -34,7 +34,7 @@ use crate::trouble::{Attempts, Trouble};
 
 /// The waits between two lists of a stream that cannot be listed. It is tried for as long as the worker runs.
 const WAITS: RetryPolicy =
-    RetryPolicy { within: Duration::ZERO, first: Duration::from_millis(250), longest: Duration::from_secs(5) };
+    RetryPolicy { within: Duration::ZERO, first: Duration::from_millis(250), longest: Duration::from_secs(1) };
 
 /// What is remembered between scans.
 #[derive(Debug, Default)]

@@ -330,9 +330,13 @@ impl LeaseManager {
         let active: Vec<&Lease> =
             leases.iter().filter(|lease| is_ready(lease, &by_key) && !self.is_left_to_others(lease, dead)).collect();
         let Plan { mut take, ask } = rebalance(&self.settings.me, &active, dead);
+        // A coordinator that has not even handled the last snapshot waits for a service, probably like those of the other workers.
+        // What it is given it could not read, and taking it from a holder that waits as well would cost that one its epoch.
+        let is_busy = self.snapshot.strong_count() > 0;
         self.free_since.retain(|key, _| by_key.get(key).is_some_and(|lease| lease.holder == Holder::Nobody));
         for lease in &active {
-            let is_left = self.is_free_for_long(lease) || self.is_overdue(lease);
+            let (is_free, is_overdue) = (self.is_free_for_long(lease), self.is_overdue(lease));
+            let is_left = is_free || (is_overdue && !is_busy);
             if is_left && !take.contains(&lease.key) {
                 take.push(lease.key.clone());
             }
@@ -343,7 +347,7 @@ impl LeaseManager {
             }
         }
         let taken = self.take(take.iter().map(|key| by_key[key])).await?;
-        if !ask.is_empty() && self.last_request_at.is_none_or(|at| at.elapsed() >= self.settings.failover) {
+        if !is_busy && !ask.is_empty() && self.last_request_at.is_none_or(|at| at.elapsed() >= self.settings.failover) {
             self.request(ask).await?;
         }
         let mut taken: HashMap<ShardKey, Lease> = taken.into_iter().map(|lease| (lease.key.clone(), lease)).collect();

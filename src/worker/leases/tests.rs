@@ -314,3 +314,38 @@ async fn snapshots_do_not_pile_up_while_the_coordinator_is_busy() {
     }
     assert_eq!(snapshots, 2, "the first, and the one that was requested");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_coordinator_waits_for_a_service_asks_nobody_for_leases() {
+    let (store, source) = (MemoryStore::new(), stream(4));
+    let first = start(1, &store, &source);
+    until_held(&store, &first, 4).await;
+    let (settings, mut events) = settings(2, &store, &source);
+    let (_commands, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(LeaseManager::new(settings).run(receiver));
+    let second = |lease: &Lease| lease.holder == Holder::Held(LeaseOwner::from_random([2; 16]));
+    let held_by_second = async || {
+        let leases = store.list().await.unwrap();
+        leases.into_iter().filter(|lease| second(lease)).map(|lease| lease.key).collect::<Vec<_>>()
+    };
+    // The first worker's shards are busy, the second one's idle.
+    let busy = async |seconds: u64| {
+        for _ in 0..seconds {
+            let leases = store.list().await.unwrap();
+            leases.iter().filter(|lease| !second(lease)).for_each(|lease| first.throughput.add(&lease.key, 500_000));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    while held_by_second().await.len() < 2 {
+        while events.try_recv().is_ok() {}
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let before = held_by_second().await;
+    busy(180).await;
+    assert_eq!(held_by_second().await, before, "its coordinator handles nothing");
+    for _ in 0..120 {
+        while events.try_recv().is_ok() {}
+        busy(1).await;
+    }
+    assert_ne!(held_by_second().await, before, "it handles events again, and takes a share of the load");
+}
