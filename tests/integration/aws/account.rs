@@ -243,6 +243,26 @@ fn config_check_sees_what_a_worker_would_fail_at() {
 }
 
 #[test]
+fn a_table_of_another_account_is_never_replaced_by_one_of_this_account() {
+    let cloud = Cloud::new(1, &Options::default());
+    let table = format!("url = \"dynamodb://arn:aws:dynamodb:us-east-1:{OTHER}:table/{TABLE}\"");
+    configure(&cloud, &format!("url = \"kinesis://{STREAM}\""), "", &table);
+    // The model has one account, so it would find the table whatever the ARN says.
+    let absent = Refusal::new(400, "ResourceNotFoundException", "Requested resource not found");
+    cloud
+        .faults
+        .add(Rule::new(ServiceName::DynamoDb, "DescribeTable", When::Always, Fault::Refuse(absent)).touching(OTHER));
+    cloud.put(20);
+    for _ in 0..2 {
+        let begun = std::time::Instant::now();
+        let printed = cloud.folder.exits(1, &["run", "--until-caught-up"]);
+        assert!(printed.contains("name that table, or create this one in its own account"), "{printed}");
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    }
+    assert_eq!(cloud.committed(), 0);
+}
+
+#[test]
 fn each_application_has_a_consumer_of_its_own() {
     let cloud = Cloud::new(1, &Options { source: "read = \"fan-out\"".to_owned(), ..Options::default() });
     cloud.put(20);
