@@ -120,6 +120,20 @@ fn a_delivery_stream_by_arn_is_reached_in_its_own_region() {
 }
 
 #[test]
+fn a_secret_by_arn_is_read_in_its_own_region() {
+    let cloud = Cloud::new(1, &Options::default());
+    let path = cloud.folder.path("shardlake.toml");
+    let secret = "secretsmanager:arn:aws:secretsmanager:ap-south-1:000000000000:secret:key";
+    let text = std::fs::read_to_string(&path).unwrap().replace(&format!("env:{KEY}"), secret);
+    cloud.folder.write("shardlake.toml", text);
+    // There is no model of Secrets Manager; the server notes who signed the request all the same.
+    let printed = cloud.folder.exits(2, &["run", "--until-caught-up"]);
+    assert!(printed.contains("the pseudonym key: the secret arn:aws:secretsmanager"), "{printed}");
+    let regions: Vec<String> = cloud.faults.signatures().into_iter().map(|signature| signature.region).collect();
+    assert!(regions.contains(&"ap-south-1".to_owned()), "{regions:?}");
+}
+
+#[test]
 fn a_role_that_cannot_be_assumed_is_reported_at_once() {
     let role = format!("role_arn = \"arn:aws:iam::{OTHER}:role/reader\"");
     let cloud = Cloud::new(1, &Options { source: role, ..Options::default() });
