@@ -120,6 +120,19 @@ fn a_delivery_stream_by_arn_is_reached_in_its_own_region() {
 }
 
 #[test]
+fn samples_are_put_into_a_stream_by_its_arn() {
+    let cloud = Cloud::new(1, &Options::default());
+    cloud.faults.add(denied(ServiceName::Kinesis, "*").touching("\"StreamName\""));
+    for to in ["kinesis://arn", "arn"] {
+        let to = to.replace("arn", &format!("arn:aws:kinesis:eu-north-1:{OTHER}:stream/{STREAM}"));
+        cloud.folder.ok(&["produce", "--count", "20", "--to", &to]);
+    }
+    assert_eq!(signed(&cloud, ServiceName::Kinesis), [("test".to_owned(), "eu-north-1".to_owned())]);
+    cloud.folder.exits(2, &["produce", "--count", "1", "--to", "arn:aws:s3:::bucket"]);
+    assert_eq!(cloud.folder.files("").len(), 1, "the configuration file alone");
+}
+
+#[test]
 fn a_secret_by_arn_is_read_in_its_own_region() {
     let cloud = Cloud::new(1, &Options::default());
     let path = cloud.folder.path("shardlake.toml");
