@@ -74,7 +74,7 @@ pub(crate) struct LakeArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) lake: Option<String>,
 
-    /// The lease table: sqlite://PATH or dynamodb://TABLE [default: _checkpoints.db in a local lake]
+    /// The lease table: sqlite://PATH, dynamodb://TABLE or dynamodb://ARN [default: _checkpoints.db in a local lake]
     #[arg(long, value_name = "URL")]
     pub(crate) checkpoints: Option<String>,
 }
@@ -95,7 +95,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) lake: LakeArgs,
 
-    /// kinesis://STREAM, or a file or directory of records; may be repeated [default: generated sample records]
+    /// kinesis://STREAM, kinesis://ARN, or a file or directory of records; may be repeated [default: generated sample records]
     #[arg(long, value_name = "URL")]
     pub(crate) source: Vec<String>,
 

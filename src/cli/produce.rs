@@ -9,6 +9,7 @@ use anyhow::Context;
 use pipeline::time::parse_rfc3339_or_date;
 use serde_json::json;
 
+use crate::aws::arn::is_arn;
 use crate::cli::Usage;
 use crate::cli::args::{ProduceArgs, ProduceKind};
 use crate::cli::output::{show_bytes, show_count};
@@ -30,11 +31,12 @@ pub(crate) async fn produce(args: &ProduceArgs, json: bool) -> anyhow::Result<Ex
     let options =
         Options { seed: args.seed, kinds, bad_ratio: args.bad_ratio, start_ms, days: args.days, ..Options::default() };
     let generator = Generator::new(options).map_err(|error| Usage(error.to_string()))?;
-    if args.to.starts_with("kinesis://") {
+    if args.to.starts_with("kinesis://") || is_arn(&args.to) {
+        // An ARN of something else is refused.
         let SourceUrl::Kinesis(stream) = SourceUrl::parse(&args.to).map_err(Usage)? else {
             unreachable!("the scheme is kinesis");
         };
-        let bytes = put(generator, stream.stream(), args.count, args.rate).await?;
+        let bytes = put(generator, stream.resource(), args.count, args.rate).await?;
         if json {
             println!("{}", json!({ "records": args.count, "bytes": bytes, "to": args.to }));
         } else {

@@ -10,7 +10,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
-use crate::aws::{Access, Aws};
+use crate::aws::{Access, Aws, ResourceName};
 use crate::cli::Usage;
 use crate::cli::progress_bar::bar;
 use samples::Generator;
@@ -22,8 +22,13 @@ const BATCH_BYTES: usize = 4 << 20;
 const ATTEMPTS: u32 = 12;
 
 /// Puts records, and gives their bytes.
-pub(crate) async fn put(mut generator: Generator, stream: &str, count: u64, rate: Option<u64>) -> anyhow::Result<u64> {
-    let client = Aws::load().await.map_err(Usage)?.reach(&Access::default(), None).await?.kinesis();
+pub(crate) async fn put(
+    mut generator: Generator,
+    stream: &ResourceName,
+    count: u64,
+    rate: Option<u64>,
+) -> anyhow::Result<u64> {
+    let client = Aws::load().await.map_err(Usage)?.reach(&Access::default(), stream.region()).await?.kinesis();
     let bar = bar(count, "{bar:30} {percent:>3}%  {pos} records");
     let begun = tokio::time::Instant::now();
     let (mut batch, mut batch_bytes, mut bytes) = (Vec::new(), 0, 0);
@@ -50,12 +55,15 @@ pub(crate) async fn put(mut generator: Generator, stream: &str, count: u64, rate
 }
 
 /// Sends records until all were taken.
-async fn put_all(client: &Client, stream: &str, mut batch: Vec<PutRecordsRequestEntry>) -> anyhow::Result<()> {
+async fn put_all(client: &Client, stream: &ResourceName, mut batch: Vec<PutRecordsRequestEntry>) -> anyhow::Result<()> {
+    let arn = stream.region().is_some().then(|| stream.as_str().to_owned());
+    let name = arn.is_none().then(|| stream.name().to_owned());
     let mut wait = Duration::from_millis(100);
     let mut failures = 0;
     while !batch.is_empty() {
         let before = batch.len();
-        match client.put_records().stream_name(stream).set_records(Some(batch.clone())).send().await {
+        let request = client.put_records().set_stream_name(name.clone()).set_stream_arn(arn.clone());
+        match request.set_records(Some(batch.clone())).send().await {
             Ok(answer) => {
                 let results = answer.records().iter().map(|result| result.error_code().is_some());
                 let left: Vec<_> = batch.into_iter().zip(results).filter(|(_, failed)| *failed).collect();

@@ -299,7 +299,7 @@ fn raw_keys() -> Vec<Key<Settings>> {
             },
             default: Fallback::Is("lake"),
             doc: "Where they go: into the lake exactly once, or to a delivery stream of Firehose at least once \
-              ([aws.md](aws.md#the-raw-landing-by-firehose)).",
+              ([aws.md](aws.md#the-raw-landing-through-firehose)).",
         },
     ]
 }

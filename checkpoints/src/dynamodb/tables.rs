@@ -140,21 +140,30 @@ pub(super) async fn create(client: &Client, table: &str, options: &TableOptions)
         let create = request(client, table, options).map_err(invalid)?;
         let request = Request { operation: "create the table", action: "dynamodb:CreateTable", table };
         match create.send().await {
-            // A table of another account cannot be created. Then DynamoDB usually refuses to describe it already.
-            Ok(created) => {
-                let arn = created.table_description().and_then(TableDescription::table_arn).unwrap_or_default();
-                if account(table).zip(account(arn)).is_some_and(|(wanted, made)| wanted != made) {
-                    let problem =
-                        format!("it does not exist, and was created in the account of these credentials as {arn}");
-                    return Err(unusable(table, problem));
-                }
-            }
+            Ok(created) => check_account(table, created.table_description())?,
             // Another worker was faster, or the reply to an earlier attempt of ours was lost.
-            Err(error) if error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception) => {}
+            Err(error) if error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception) => {
+                check_account(table, describe(client, own_name(table)).await?.as_ref())?;
+            }
             Err(error) => return Err(request.explain(&error)),
         }
     }
     ready(client, table).await
+}
+
+/// Checks that a table that was created, or is there, is in the account that the ARN of the wanted one says. A table of another
+/// account cannot be created; DynamoDB usually refuses to describe it already.
+fn check_account(table: &str, found: Option<&TableDescription>) -> Result<(), StoreError> {
+    let arn = found.and_then(TableDescription::table_arn).unwrap_or_default();
+    match account(table).zip(account(arn)) {
+        Some((wanted, found)) if wanted != found => Err(unusable(
+            table,
+            format!(
+                "it does not exist. The account of these credentials has {arn}: name that table, or create this one in its own account"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Switches on point-in-time recovery, unless it is on.

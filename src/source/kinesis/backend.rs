@@ -185,6 +185,11 @@ impl KinesisUrl {
         self.0.name()
     }
 
+    /// The stream, by its name or its ARN.
+    pub fn resource(&self) -> &ResourceName {
+        &self.0
+    }
+
     async fn client(&self, aws: &Aws, options: &KinesisOptions) -> Result<aws_sdk_kinesis::Client, AccessError> {
         Ok(aws.reach(&options.access, self.0.region()).await?.kinesis())
     }

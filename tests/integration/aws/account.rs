@@ -120,6 +120,33 @@ fn a_delivery_stream_by_arn_is_reached_in_its_own_region() {
 }
 
 #[test]
+fn samples_are_put_into_a_stream_by_its_arn() {
+    let cloud = Cloud::new(1, &Options::default());
+    cloud.faults.add(denied(ServiceName::Kinesis, "*").touching("\"StreamName\""));
+    for to in ["kinesis://arn", "arn"] {
+        let to = to.replace("arn", &format!("arn:aws:kinesis:eu-north-1:{OTHER}:stream/{STREAM}"));
+        cloud.folder.ok(&["produce", "--count", "20", "--to", &to]);
+    }
+    assert_eq!(signed(&cloud, ServiceName::Kinesis), [("test".to_owned(), "eu-north-1".to_owned())]);
+    cloud.folder.exits(2, &["produce", "--count", "1", "--to", "arn:aws:s3:::bucket"]);
+    assert_eq!(cloud.folder.files("").len(), 1, "the configuration file alone");
+}
+
+#[test]
+fn a_secret_by_arn_is_read_in_its_own_region() {
+    let cloud = Cloud::new(1, &Options::default());
+    let path = cloud.folder.path("shardlake.toml");
+    let secret = "secretsmanager:arn:aws:secretsmanager:ap-south-1:000000000000:secret:key";
+    let text = std::fs::read_to_string(&path).unwrap().replace(&format!("env:{KEY}"), secret);
+    cloud.folder.write("shardlake.toml", text);
+    // There is no model of Secrets Manager; the server notes who signed the request all the same.
+    let printed = cloud.folder.exits(2, &["run", "--until-caught-up"]);
+    assert!(printed.contains("the pseudonym key: the secret arn:aws:secretsmanager"), "{printed}");
+    let regions: Vec<String> = cloud.faults.signatures().into_iter().map(|signature| signature.region).collect();
+    assert!(regions.contains(&"ap-south-1".to_owned()), "{regions:?}");
+}
+
+#[test]
 fn a_role_that_cannot_be_assumed_is_reported_at_once() {
     let role = format!("role_arn = \"arn:aws:iam::{OTHER}:role/reader\"");
     let cloud = Cloud::new(1, &Options { source: role, ..Options::default() });
@@ -240,6 +267,26 @@ fn config_check_sees_what_a_worker_would_fail_at() {
     let found = missing(&cloud, 2);
     assert!(found.len() == 1 && found[0].contains(sentence), "{found:?}");
     assert!(cloud.folder.exits(1, &["run", "--until-caught-up"]).contains(sentence));
+}
+
+#[test]
+fn a_table_of_another_account_is_never_replaced_by_one_of_this_account() {
+    let cloud = Cloud::new(1, &Options::default());
+    let table = format!("url = \"dynamodb://arn:aws:dynamodb:us-east-1:{OTHER}:table/{TABLE}\"");
+    configure(&cloud, &format!("url = \"kinesis://{STREAM}\""), "", &table);
+    // The model has one account, so it would find the table whatever the ARN says.
+    let absent = Refusal::new(400, "ResourceNotFoundException", "Requested resource not found");
+    cloud
+        .faults
+        .add(Rule::new(ServiceName::DynamoDb, "DescribeTable", When::Always, Fault::Refuse(absent)).touching(OTHER));
+    cloud.put(20);
+    for _ in 0..2 {
+        let begun = std::time::Instant::now();
+        let printed = cloud.folder.exits(1, &["run", "--until-caught-up"]);
+        assert!(printed.contains("name that table, or create this one in its own account"), "{printed}");
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    }
+    assert_eq!(cloud.committed(), 0);
 }
 
 #[test]
