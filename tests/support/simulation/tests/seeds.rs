@@ -22,7 +22,7 @@ const FOUND_BY: [(Mutation, u64); 15] = [
     (Mutation::AdvanceWhatIsNotPending, 48),
     (Mutation::RollBackWithoutDeleting, 10),
     (Mutation::ForgetRawLines, 6),
-    (Mutation::TrustScans, 9),
+    (Mutation::TrustScans, 139),
     (Mutation::ResumeAtRecord, 3),
     (Mutation::ForgetWaitingShards, 113),
     (Mutation::AcceptReplacedReaders, 318),
