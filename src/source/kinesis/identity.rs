@@ -21,6 +21,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -43,6 +44,9 @@ use crate::source::kinesis::service::Failure;
 
 /// By how much a `Date` header may be after the service's other times: hosts differ by a little.
 pub(super) const DATE_MARGIN_MS: i64 = 1_000;
+
+/// How long the answer counts that there is no stream.
+const GONE_FOR: Duration = Duration::from_secs(5);
 
 /// The identity of the stream, as the service describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,8 +197,9 @@ impl Watch {
 
 impl Stream {
     /// Asks the service, unless an answer is known to a question that began later than this call. An answer is shared by all who ask
-    /// at once.
-    async fn ask(&self, retry: &RetryPolicy) -> Result<Presence, SourceError> {
+    /// at once. That there is no stream counts for `gone_for`: a thousand shards of a deleted stream must not use up the calls of an
+    /// account.
+    async fn ask(&self, retry: &RetryPolicy, gone_for: Duration) -> Result<Presence, SourceError> {
         let since = Instant::now();
         let place = format!("stream {}", self.name);
         if mutated!(TrustStreamName) {
@@ -205,7 +210,7 @@ impl Stream {
             return Err(error);
         }
         if let Some((at, presence)) = *asked
-            && at > since
+            && (at > since || (presence == Presence::Gone && at.elapsed() < gone_for))
         {
             return Ok(presence);
         }
@@ -239,7 +244,7 @@ impl Stream {
 
     /// Whether the stream is the one that was opened.
     pub(super) async fn is_same(&self) -> Result<(), SourceError> {
-        match self.ask(&RetryPolicy::CALL).await? {
+        match self.ask(&RetryPolicy::CALL, GONE_FOR).await? {
             Presence::Same => Ok(()),
             Presence::Gone => Err(SourceError::Unavailable {
                 place: format!("stream {}", self.name),
@@ -250,7 +255,7 @@ impl Stream {
 
     /// Whether what was returned before this call is of the stream that was opened.
     pub(super) async fn may_commit(&self) -> Result<(), SourceError> {
-        match self.ask(&RetryPolicy::within(self.config.retry_within)).await {
+        match self.ask(&RetryPolicy::within(self.config.retry_within), Duration::ZERO).await {
             // What was read of a stream that is gone cannot be read again, and no other stream has its name.
             Ok(Presence::Same | Presence::Gone) => Ok(()),
             Err(error) => {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::source::Behind;
 
-/// The time of the service in seconds, and one second after it.
+/// The time of the service in seconds.
 const NOW_S: u64 = 1_700_000_100;
 
 fn recreate(fake: &Fake, shards: Vec<FakeShard>) {
@@ -38,6 +38,7 @@ async fn nothing_is_read_of_a_stream_that_replaced_another_one() {
 
     // The new stream has a shard of the same name, with records after the position.
     recreate(&fake, vec![open_shard("a", 1..=9)]);
+    tokio::time::advance(Duration::from_secs(6)).await;
     let reads = fake.calls("GetRecords").len();
     let error = read_all(&mut *reader).await.unwrap_err();
     assert!(is_other_stream(&error), "{error}");
@@ -93,14 +94,21 @@ async fn a_position_that_another_stream_does_not_have_shows_that_it_is_another_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn questions_at_once_share_an_answer() {
+async fn the_shards_of_a_deleted_stream_share_an_answer() {
     let fake = Fake::new(vec![open_shard("a", 1..=5)]);
     let source = source(&fake).await;
+    fake.with(|state| state.is_gone = true);
+    assert!(source.is_same().await.is_err());
     let before = fake.calls("DescribeStreamSummary").len();
-    tokio::time::advance(Duration::from_secs(1)).await;
-    let all = futures::future::join_all((0..50).map(|_| source.is_same())).await;
-    assert!(all.iter().all(Result::is_ok));
-    assert!(fake.calls("DescribeStreamSummary").len() <= before + 50);
+    for _ in 0..4 {
+        let all = futures::future::join_all((0..50).map(|_| source.is_same())).await;
+        assert!(all.iter().all(Result::is_err));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(fake.calls("DescribeStreamSummary").len(), before);
+    // What an epoch has read must be asked about after it was read.
+    source.may_commit().await.unwrap();
+    assert!(fake.calls("DescribeStreamSummary").len() > before);
 }
 
 #[tokio::test(start_paused = true)]
