@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::cli::Usage;
-use crate::cli::args::{CostArgs, EstimateArgs, PhaseArg};
+use crate::cli::cost_args::{CostArgs, EstimateArgs, PhaseArg};
 use crate::cli::cost_review::monthly_review;
 use crate::cli::output::{Table, counted, show_bytes, show_count, show_number, show_usd};
 use crate::cost::{
@@ -28,6 +28,9 @@ pub(crate) async fn cost(args: &CostArgs, json: bool) -> anyhow::Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     let prices = prices(args)?;
+    if !args.monthly_review && (!args.inventory.is_empty() || args.inventory_schema.is_some()) {
+        return Err(Usage("--inventory and --inventory-schema are for --monthly-review".to_owned()).into());
+    }
     if args.monthly_review {
         return monthly_review(args, &prices, json).await;
     }
@@ -77,9 +80,12 @@ fn workload(args: &EstimateArgs, phase: Option<&Phase>) -> Result<Workload, Stri
     if let Some(base) = base {
         workload.athena_tb = base.athena_tb;
         workload.quicksight_authors = base.quicksight_authors;
+        workload.crawler = base.crawler;
     }
+    workload.crawler |= args.crawler;
     workload.fan_out = args.fan_out;
     workload.workers = args.workers;
+    workload.on_ec2 = args.ec2;
     workload.vcpu = args.vcpu;
     workload.memory_gb = args.memory_gb;
     workload.network = if args.nat { Network::Nat } else { Network::PublicIp };
@@ -134,7 +140,7 @@ impl<'p> Month<'p> {
             let (from, to) = phase.expected_usd;
             line(&mut text, format_args!("phase {}, {}: {}", phase.number, phase.name, phase.named));
             line(&mut text, format_args!("expected there: ${from} to ${to} a month"));
-            line(&mut text, format_args!("taken here: {}\n", phase.taken));
+            line(&mut text, format_args!("{}\n", wrapped(&format!("taken here: {}", phase.taken), "")));
         }
         let shards = counted(shards.into(), "shard");
         let capacity = if capacity == Capacity::OnDemand { "on demand" } else { "provisioned" };
@@ -227,12 +233,10 @@ fn phases_to_text(months: &[Month<'_>], prices: &Prices) -> String {
             show_usd(month.analytics.total()),
         ]);
     }
-    println!("{}", table.render(""));
-    println!(
-        "analytics: queries, dashboards and alarms, in addition to each of the four. `--phase N` explains every line."
-    );
     let items = months.iter().flat_map(Month::items).collect();
-    println!("{}", about_prices(items, prices));
+    let sentence =
+        "analytics: queries, dashboards and alarms, in addition to each of the four. `--phase N` explains every line.";
+    format!("{}\n{}\n{}\n", table.render(""), wrapped(sentence, ""), about_prices(items, prices))
 }
 
 fn row(name: &str, cells: impl Iterator<Item = String>) -> [String; 5] {
@@ -255,11 +259,11 @@ fn line_to_text(text: &mut String, of_bill: &Line, prices: &Prices) {
     let units = format!("{} {}", show_number(of_bill.units), in_plural(&price.unit, of_bill.units));
     let free = match of_bill.free {
         0.0 => String::new(),
-        free if free < of_bill.units => format!(", {} of them free,", show_number(free)),
-        _ => ", all of them free,".to_owned(),
+        free if free < of_bill.units => format!(", {} free,", show_number(free)),
+        _ => ", all free,".to_owned(),
     };
     let at = match price.usd {
-        Some(usd) if price.per > 1.0 => format!("× ${usd} per {}", show_number(price.per)),
+        Some(usd) if (price.per - 1.0).abs() > 1e-9 => format!("× ${usd} per {}", in_words(price.per)),
         Some(usd) => format!("× ${usd}"),
         None => "× a price that is not known".to_owned(),
     };
@@ -268,6 +272,14 @@ fn line_to_text(text: &mut String, of_bill: &Line, prices: &Prices) {
     let usd = of_bill.usd.map_or_else(|| "?".to_owned(), show_usd);
     line(text, format_args!("  {left:<TEXT_COLUMNS$}{usd:>12}"));
     line(text, format_args!("{}", wrapped(&of_bill.why, &" ".repeat(15))));
+}
+
+fn in_words(per: f64) -> String {
+    match show_number(per).as_str() {
+        "1,000" => "thousand".to_owned(),
+        "1,000,000" => "million".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 fn in_plural(unit: &str, count: f64) -> String {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::cli::args::CostArgs;
+use crate::cli::cost_args::CostArgs;
 use crate::cli::output::{Table, counted, show_bytes, show_count, show_usd};
 use crate::cli::{Usage, load};
 use crate::clock::{Clock, SystemClock};
@@ -36,10 +36,10 @@ const NOT_KNOWN: [(&str, &str); 5] = [
 ];
 
 /// A command that shows what the bucket cannot.
-const COST_EXPLORER: &str = "aws ce get-cost-and-usage --granularity MONTHLY --metrics UnblendedCost --group-by Type=DIMENSION,Key=USAGE_TYPE \
-     --time-period Start=2026-11-01,End=2026-12-01";
+const COST_EXPLORER: &str = "aws ce get-cost-and-usage --granularity MONTHLY --metrics UnblendedCost \\
+      --group-by Type=DIMENSION,Key=USAGE_TYPE --time-period Start=2026-11-01,End=2026-12-01";
 
-/// The lake as far as it could be asked.
+/// What the lake was asked for.
 #[derive(Default)]
 struct Lake {
     uploads: Vec<UploadInfo>,

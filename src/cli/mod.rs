@@ -9,6 +9,7 @@ mod args;
 mod checkpoints;
 mod config;
 mod cost;
+mod cost_args;
 mod cost_review;
 mod dead_letters;
 mod graph;

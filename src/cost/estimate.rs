@@ -35,10 +35,10 @@ const FIREHOSE_LAMBDA: (f64, f64) = (0.5, 1.0);
 const LAMBDA_LOG: f64 = 350.0;
 /// A Parquet file of one row is mostly its own schema and footer.
 const PARQUET_BYTES_MIN: f64 = 4096.0;
-/// Alarms, dashboards and metric filters that watch the pipeline.
-const ALARMS: f64 = 8.0;
+/// Alarms, dashboards and metric filters that the templates of `deploy/` make.
+const ALARMS: f64 = 10.0;
 const DASHBOARDS: f64 = 1.0;
-const METRICS: f64 = 4.0;
+const METRICS: f64 = 5.0;
 /// DPUs of a crawler, and hours of its shortest run; it runs daily.
 const CRAWLER_DPUS: f64 = 2.0;
 const CRAWLER_HOURS: f64 = 1.0 / 6.0;
@@ -197,13 +197,10 @@ pub fn estimate_analytics(workload: &Workload, prices: &Prices) -> Analytics {
     let part = Part::Analytics;
     if workload.athena_tb > 0.0 {
         bill.add(part, Item::AthenaData, workload.athena_tb, "what the queries scan; partitions and columns reduce it");
+    }
+    if workload.crawler {
         let hours = HOURS / 24.0 * CRAWLER_DPUS * CRAWLER_HOURS;
-        bill.add(
-            part,
-            Item::CrawlerHours,
-            hours,
-            "a daily run of 10 minutes with 2 DPUs; partition projection needs no crawler",
-        );
+        bill.add(part, Item::CrawlerHours, hours, "a daily run of 10 minutes with 2 DPUs");
     }
     if workload.quicksight_authors > 0 {
         bill.add(part, Item::Authors, f64::from(workload.quicksight_authors), "one for each author");
@@ -247,9 +244,13 @@ impl<'a> Bill<'a> {
         self.stream();
         let tasks = f64::from(workers);
         let part = Part::Processing;
-        let of_tasks = format!("{workers} × {vcpu} vCPU, all hours of the month");
-        self.add(part, Item::VcpuHours, tasks * vcpu * HOURS, of_tasks);
-        self.add(part, Item::MemoryHours, tasks * memory_gb * HOURS, format!("{workers} × {memory_gb} GB"));
+        if self.workload.on_ec2 {
+            self.add(part, Item::InstanceHours, tasks * HOURS, format!("{workers} × 730 hours"));
+        } else {
+            let of_tasks = format!("{workers} × {vcpu} vCPU, all hours of the month");
+            self.add(part, Item::VcpuHours, tasks * vcpu * HOURS, of_tasks);
+            self.add(part, Item::MemoryHours, tasks * memory_gb * HOURS, format!("{workers} × {memory_gb} GB"));
+        }
         match network {
             Network::PublicIp => {
                 self.add(part, Item::Ipv4Hours, tasks * HOURS, "one public address for each task");
@@ -275,10 +276,9 @@ impl<'a> Bill<'a> {
         );
         self.add(Part::Requests, Item::S3Gets, requests.s3_gets, "roll-ups read each commit record once");
         let shards = self.workload.shards;
-        let why =
-            format!("a renewal every 2.9 s for each worker, one a minute for each further shard of {shards}, commits");
+        let why = "a renewal every 2.9 s for each worker, one a minute for each further shard; commits";
         self.add(Part::Leases, Item::DynamoWrites, requests.lease_writes, why);
-        let why = format!("a scan of {shards} rows every 2.9 s for each worker");
+        let why = format!("a scan of the table every 2.9 s for each worker; rows: {shards}");
         self.add(Part::Leases, Item::DynamoReads, requests.lease_reads, why);
         self.storage(&Landed {
             raw: (self.workload.bytes() * RAW_RATIO, requests.raw_objects),
@@ -430,7 +430,12 @@ impl<'a> Bill<'a> {
             self.add(Part::Storage, *item, *gb, format!("{why}; end of month {month}"));
         }
         for (item, objects) in &stored.moved {
-            self.add(Part::Storage, *item, *objects, "objects that the lifecycle rules move this month");
+            let class = match item {
+                Item::ToStandardIa => "STANDARD_IA",
+                Item::ToIntelligent => "INTELLIGENT_TIERING",
+                _ => "GLACIER",
+            };
+            self.add(Part::Storage, *item, *objects, format!("objects that the rules move to {class} this month"));
         }
         if stored.monitored > 0.0 {
             self.add(Part::Storage, Item::S3Monitoring, stored.monitored, "objects in Intelligent-Tiering");

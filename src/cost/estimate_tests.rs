@@ -46,7 +46,7 @@ fn a_small_stream_with_shardlake() {
     // 2.4475 GB of records: 9.9 % and 28.3 % of them, and the commit records.
     assert!((0.93..1.15).contains(&line(&bill, Item::S3Standard).0), "{:?}", line(&bill, Item::S3Standard));
     assert_line(&bill, Item::SecretMonths, 1.0, 0.4);
-    assert_line(&bill, Item::Metrics, 4.0, 0.0);
+    assert_line(&bill, Item::Metrics, 5.0, 0.0);
     let sum: f64 = bill.lines.iter().map(|line| line.usd.unwrap()).sum();
     assert_eq!(bill.total(), sum);
     assert!((34.0..36.0).contains(&sum), "{sum}");
@@ -71,6 +71,14 @@ fn fan_out_and_a_nat_gateway_have_lines_of_their_own() {
     assert_line(&bill, Item::NatHours, 730.0, 32.85);
     assert_line(&bill, Item::NatData, 3.263_353, 0.146_851);
     assert!(bill.lines.iter().all(|line| line.item != Item::Ipv4Hours));
+}
+
+#[test]
+fn tasks_may_run_on_instances_instead_of_fargate() {
+    let bill = bill(Design::Shardlake, &Workload { on_ec2: true, workers: 2, shards: 2, ..workload() });
+    assert_line(&bill, Item::InstanceHours, 1460.0, 24.528);
+    assert_line(&bill, Item::Ipv4Hours, 1460.0, 7.3);
+    assert!(bill.lines.iter().all(|line| line.item != Item::VcpuHours && line.item != Item::MemoryHours));
 }
 
 #[test]
@@ -118,7 +126,7 @@ fn without_free_units_everything_is_charged() {
     let prices = Prices::built_in().without_free_units();
     let bills = estimate(&workload(), &prices);
     assert_line(&bills[2], Item::LambdaRequests, 5_256_000.0, 1.0512);
-    assert_line(&bills[0], Item::Metrics, 4.0, 1.2);
+    assert_line(&bills[0], Item::Metrics, 5.0, 1.5);
 }
 
 #[test]

@@ -69,8 +69,8 @@ struct Columns {
 
 impl Columns {
     /// The columns of a list of names, as `fileSchema` has it.
-    fn of<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Result<Self, String> {
-        let place = |name: &str| names.clone().position(|found| found.trim().eq_ignore_ascii_case(name));
+    fn of(names: &[&str]) -> Result<Self, String> {
+        let place = |name: &str| names.iter().position(|found| found.trim().eq_ignore_ascii_case(name));
         let required = |name: &str| {
             place(name).ok_or_else(|| format!("the inventory has no column {name}: add the field to its configuration"))
         };
@@ -158,8 +158,10 @@ fn read_lines(
     on_object: &mut dyn FnMut(StoredObject),
 ) -> Result<(), InventoryError> {
     let malformed = |line: u64, problem: String| InventoryError::malformed(format!("{name}:{line}"), problem);
-    let mut columns =
-        schema.map(|names| Columns::of(names.split(','))).transpose().map_err(|problem| malformed(0, problem))?;
+    let mut columns = schema
+        .map(|names| Columns::of(&names.split(',').collect::<Vec<_>>()))
+        .transpose()
+        .map_err(|problem| malformed(0, problem))?;
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
@@ -185,7 +187,7 @@ fn read_lines(
                                fileSchema from there to --inventory-schema";
                 return Err(malformed(number, problem.to_owned()));
             }
-            let found = Columns::of(fields.iter().map(String::as_str));
+            let found = Columns::of(&fields.iter().map(String::as_str).collect::<Vec<_>>());
             columns = Some(found.map_err(|problem| malformed(number, problem))?);
             continue;
         };

@@ -49,6 +49,7 @@ items! {
     FirehoseConversion = "firehose.conversion",
     VcpuHours = "fargate.vcpu-hours",
     MemoryHours = "fargate.memory-hours",
+    InstanceHours = "ec2.instance-hours",
     Ipv4Hours = "vpc.ipv4-hours",
     NatHours = "vpc.nat-hours",
     NatData = "vpc.nat-data",

@@ -64,9 +64,11 @@ pub struct Workload {
     pub fan_out: bool,
     /// Tasks that run all the time.
     pub workers: u32,
-    /// vCPUs of a task.
+    /// Whether each task has an EC2 instance of its own, instead of Fargate.
+    pub on_ec2: bool,
+    /// vCPUs of a task on Fargate.
     pub vcpu: f64,
-    /// GB of memory of a task.
+    /// GB of memory of a task on Fargate.
     pub memory_gb: f64,
     /// How the tasks reach AWS.
     pub network: Network,
@@ -78,6 +80,8 @@ pub struct Workload {
     pub month: u32,
     /// TB that Athena scans in a month.
     pub athena_tb: f64,
+    /// Whether a Glue crawler runs every day.
+    pub crawler: bool,
     /// Authors of QuickSight.
     pub quicksight_authors: u32,
 }
@@ -92,6 +96,7 @@ impl Workload {
             capacity,
             fan_out: false,
             workers: 1,
+            on_ec2: false,
             vcpu: 0.5,
             memory_gb: 1.0,
             network: Network::PublicIp,
@@ -99,6 +104,7 @@ impl Workload {
             partitions: PARTITIONS,
             month: 12,
             athena_tb: 0.0,
+            crawler: false,
             quicksight_authors: 0,
         };
         if shards.is_none() {
@@ -195,6 +201,8 @@ pub struct Phase {
     pub records_per_month: u64,
     /// TB that Athena scans in a month.
     pub athena_tb: f64,
+    /// Whether a Glue crawler runs every day.
+    pub crawler: bool,
     /// Authors of QuickSight.
     pub quicksight_authors: u32,
 }
@@ -212,6 +220,7 @@ pub const PHASES: [Phase; 4] = [
         taken: "records of 100 KB, which is 1 GB by 10,000",
         records_per_month: 10_000,
         athena_tb: 0.0,
+        crawler: false,
         quicksight_authors: 0,
     },
     Phase {
@@ -222,6 +231,7 @@ pub const PHASES: [Phase; 4] = [
         taken: "records of 100 KB, which is 10 GB by 100,000",
         records_per_month: 100_000,
         athena_tb: 0.0,
+        crawler: false,
         quicksight_authors: 0,
     },
     Phase {
@@ -232,6 +242,7 @@ pub const PHASES: [Phase; 4] = [
         taken: "records of 100 KB, 1 TB scanned by Athena, one author of QuickSight",
         records_per_month: 5_000_000,
         athena_tb: 1.0,
+        crawler: false,
         quicksight_authors: 1,
     },
     Phase {
@@ -242,6 +253,7 @@ pub const PHASES: [Phase; 4] = [
         taken: "ten times the records of phase 3, as ten times as much is stored; 10 TB scanned, 10 authors, a daily crawler",
         records_per_month: 50_000_000,
         athena_tb: 10.0,
+        crawler: true,
         quicksight_authors: 10,
     },
 ];
@@ -252,7 +264,8 @@ impl Phase {
         // 365 days have twelve months of 730 hours.
         let records_per_day = (self.records_per_month * 12).div_ceil(365);
         let workload = Workload::new(records_per_day, PHASE_RECORD_BYTES, None, capacity);
-        Workload { athena_tb: self.athena_tb, quicksight_authors: self.quicksight_authors, ..workload }
+        let Phase { athena_tb, crawler, quicksight_authors, .. } = *self;
+        Workload { athena_tb, crawler, quicksight_authors, ..workload }
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod audit;
 mod cloud;
+mod cost;
 mod lake;
 mod permissions;
 mod records;
