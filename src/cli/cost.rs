@@ -19,8 +19,6 @@ use crate::settings::units::{parse_bytes, parse_duration, write_duration};
 
 /// Columns of a terminal.
 const COLUMNS: usize = 100;
-/// Columns that a line's text may take before its sum.
-const TEXT_COLUMNS: usize = 86;
 
 pub(crate) async fn cost(args: &CostArgs, json: bool) -> anyhow::Result<ExitCode> {
     if args.print_prices {
@@ -169,13 +167,14 @@ impl<'p> Month<'p> {
         for bill in &self.bills {
             line(&mut text, format_args!("{}: {}", bill.design.name(), bill.design.title()));
             bill.lines.iter().for_each(|of_bill| line_to_text(&mut text, of_bill, prices));
-            line(&mut text, format_args!("  {:<TEXT_COLUMNS$}{:>12}", "total", show_total(bill)));
+            sum_line(&mut text, "total", &show_total(bill));
             bill.notes.iter().for_each(|note| line(&mut text, format_args!("{}", wrapped(note, "  "))));
             text.push('\n');
         }
         line(&mut text, format_args!("Queries, dashboards and alarms, in addition to each of them"));
         self.analytics.lines.iter().for_each(|of_bill| line_to_text(&mut text, of_bill, prices));
-        line(&mut text, format_args!("  {:<TEXT_COLUMNS$}{:>12}\n", "total", show_usd(self.analytics.total())));
+        sum_line(&mut text, "total", &show_usd(self.analytics.total()));
+        text.push('\n');
         line(&mut text, format_args!("{}", about_prices(self.items(), prices)));
         text
     }
@@ -189,6 +188,12 @@ impl<'p> Month<'p> {
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     text.push_str(&line.to_string());
     text.push('\n');
+}
+
+/// A text, and a sum at the right margin.
+fn sum_line(text: &mut String, left: &str, sum: &str) {
+    let width = COLUMNS.saturating_sub(2 + left.chars().count()).max(sum.chars().count() + 1);
+    line(text, format_args!("  {left}{sum:>width$}"));
 }
 
 /// A sentence in lines that fit a terminal.
@@ -270,7 +275,7 @@ fn line_to_text(text: &mut String, of_bill: &Line, prices: &Prices) {
     let mark = if price.checked == Checked::Unchecked { " (unchecked)" } else { "" };
     let left = format!("{:<13}{units}{free} {at}{mark}", of_bill.part.name());
     let usd = of_bill.usd.map_or_else(|| "?".to_owned(), show_usd);
-    line(text, format_args!("  {left:<TEXT_COLUMNS$}{usd:>12}"));
+    sum_line(text, &left, &usd);
     line(text, format_args!("{}", wrapped(&of_bill.why, &" ".repeat(15))));
 }
 

@@ -121,10 +121,10 @@ fn print_text(review: &Review, lake: Option<&Lake>, args: &CostArgs, config: &Co
     if review.noncurrent.objects > 0 || review.delete_markers > 0 {
         let ReviewRow { objects, bytes, usd, .. } = review.noncurrent;
         println!(
-            "noncurrent versions: {}, {}, ${} a month; {}",
+            "noncurrent versions: {}, {}, {} a month; {}",
             show_count(objects),
             show_bytes(bytes),
-            show_usd(usd),
+            dollars(usd),
             counted(review.delete_markers, "delete marker"),
         );
     } else if args.inventory.is_empty() {
@@ -140,7 +140,10 @@ fn print_text(review: &Review, lake: Option<&Lake>, args: &CostArgs, config: &Co
         println!("{} charged as if they were larger than they are", counted(total.rounded_up, "object"));
     }
     if total.moving_usd > 0.0 {
-        println!("moving the objects into their classes cost ${} at least, once", show_usd(total.moving_usd));
+        println!("moving the objects into their classes cost {} at least, once", dollars(total.moving_usd));
+    }
+    if args.inventory.is_empty() && !config.lake.backend().needs_aws() {
+        println!("the lake is a folder: the sums are what S3 would charge for the same objects and requests");
     }
     if let Some(lake) = lake {
         print_requests(lake, args.days, prices);
@@ -152,6 +155,11 @@ fn print_text(review: &Review, lake: Option<&Lake>, args: &CostArgs, config: &Co
         println!("  {what}\n      {place}");
     }
     println!("  {COST_EXPLORER}");
+}
+
+fn dollars(usd: f64) -> String {
+    let shown = show_usd(usd);
+    if shown.contains('<') { "less than $0.01".to_owned() } else { format!("${shown}") }
 }
 
 fn cells(area: &str, class: String, found: &ReviewRow) -> [String; 8] {
@@ -185,7 +193,7 @@ fn print_requests(lake: &Lake, days: u32, prices: &Prices) {
         table.row([name.to_owned(), show_count(count)]);
     }
     print!("{}", table.render(""));
-    println!("{} at the price of a PUT: ${}", counted(sent.puts(), "request"), show_usd(sent.usd(prices)));
+    println!("{} at the price of a PUT: {}", counted(sent.puts(), "request"), dollars(sent.usd(prices)));
     if *unreadable > 0 {
         println!("{} cannot be read and is not counted", counted(*unreadable as u64, "commit record"));
     }

@@ -105,8 +105,11 @@ pub(crate) fn show_count(count: u64) -> String {
     shown
 }
 
-/// A number for people that need not be whole: digits in groups of three, or up to three decimals.
+/// A number for people that need not be whole: digits in groups of three, or up to three decimals; billions as such.
 pub(crate) fn show_number(number: f64) -> String {
+    if number >= 1e9 {
+        return format!("{} billion", show_number(number / 1e9));
+    }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people; a cast saturates")]
     let whole = number.abs().round() as u64;
     let sign = if number < 0.0 { "-" } else { "" };
@@ -161,8 +164,8 @@ mod tests {
     fn numbers_are_shown_short() {
         assert_eq!([show_bytes(999), show_bytes(1_234), show_bytes(12_345_678)], ["999 B", "1.23 KB", "12.3 MB"]);
         assert_eq!([show_count(7), show_count(1_234), show_count(1_234_567)], ["7", "1,234", "1,234,567"]);
-        let shown = [0.0, 0.25, 12.344, 123.44, 1234.5, 3e6, -7.0].map(show_number);
-        assert_eq!(shown, ["0", "0.25", "12.34", "123.4", "1,235", "3,000,000", "-7"]);
+        let shown = [0.0, 0.25, 12.344, 123.44, 1234.5, 3e6, -7.0, 54.75e12].map(show_number);
+        assert_eq!(shown, ["0", "0.25", "12.34", "123.4", "1,235", "3,000,000", "-7", "54,750 billion"]);
         let shown = [0.0, 0.004, 0.005, 10.95, 1_234_567.891, -3.0].map(show_usd);
         assert_eq!(shown, ["0.00", "<0.01", "0.01", "10.95", "1,234,567.89", "-3.00"]);
         assert_eq!(
