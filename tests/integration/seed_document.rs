@@ -126,7 +126,8 @@ fn has_templates() -> bool {
 
 fn comes_with_the_templates(path: &str) -> bool {
     path.starts_with("deploy/")
-        || ["tests/e2e/templates.py", "tests/integration/aws/least_privilege.rs"].contains(&path)
+        || ["tests/e2e/templates.py", "tests/e2e/stack_template.py", "tests/integration/aws/least_privilege.rs"]
+            .contains(&path)
 }
 
 /// A file, or a resource of a template: `deploy/lake.yaml#Bucket`.
