@@ -15,16 +15,20 @@
 //! | [`settings`] | what a key of the configuration is: how it is read, checked, shown and documented |
 //! | [`lease_stores`] | the kinds of lease stores |
 //! | [`aws`] | clients of AWS, permissions |
+//! | [`cost`] | what a pipeline costs on AWS, and what a lake's storage costs |
+//! | [`catalog`] | what other services need to find a lake's data |
 //! | [`inspect`] | a lake and its leases as seen from outside: status, audits, dead letters |
 //! | [`maintenance`] | operations on a lake beside the workers |
 //! | [`raw`] | sends records as received to another service |
 //! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
 pub mod aws;
+pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod commit;
 pub mod config;
+pub mod cost;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

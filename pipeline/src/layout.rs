@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! processed/<dataset>/<partition columns>/<epoch>-<number>.parquet      rows, by event time
+//! processed/analytics/…          reserved for summaries
+//! archive/…                      reserved for archived rows
 //! raw/<dataset>/year=YYYY/month=MM/day=DD/<epoch>-<number>.json.gz      records as received, by arrival day
 //! error/reason=<code>/year=YYYY/month=MM/day=DD/<epoch>-<number>.json.gz   dead letters, by arrival day
 //! _intents/<epoch>.json          what an epoch intends to commit
@@ -42,6 +44,10 @@ use crate::time::Day;
 pub(crate) use hive::{DATE_PARTS, PathValue};
 pub use hive::{PartitionPath, PartitionValue};
 
+/// Prefix of summaries for people and tools that read CSV.
+pub const ANALYTICS: &str = "processed/analytics/";
+/// Prefix of data that was moved out of the way.
+pub const ARCHIVE: &str = "archive/";
 /// Prefix of intents.
 pub const INTENTS: &str = "_intents/";
 /// Prefix of commit records.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::cli::cost_args::CostArgs;
 use crate::config::Overrides;
 
 /// What `--version` prints.
@@ -42,6 +43,10 @@ pub(crate) enum Command {
     Graph(GraphArgs),
     /// Print a dataset's schema
     Schema(SchemaArgs),
+    /// Print a manifest by which QuickSight reads the lake's JSON or CSV files
+    Manifest(ManifestArgs),
+    /// Estimate what a pipeline costs on AWS, or review what a lake's storage costs
+    Cost(Box<CostArgs>),
     /// Audit the lake against its commit records
     Verify(VerifyArgs),
     /// Show shards, owners, checkpoints, lag, and record counts along the stage graph
@@ -451,4 +456,34 @@ pub(crate) struct InitArgs {
     /// Number of shards of a new stream; 0 for on-demand capacity
     #[arg(long, default_value_t = 4)]
     pub(crate) shards: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManifestArgs {
+    #[command(flatten)]
+    pub(crate) lake: LakeArgs,
+
+    /// Which files: summaries (CSV), dead letters or records as received (JSON lines)
+    #[arg(long, value_enum, default_value_t = ManifestAreaArg::Analytics)]
+    pub(crate) area: ManifestAreaArg,
+
+    /// Only this dataset, with --area raw
+    #[arg(long, value_name = "DATASET")]
+    pub(crate) dataset: Option<String>,
+
+    /// Only files that arrived on this day or later: the manifest then names each file
+    #[arg(long, value_name = "DAY")]
+    pub(crate) from: Option<String>,
+
+    /// Only files that arrived on this day or earlier
+    #[arg(long, value_name = "DAY")]
+    pub(crate) to: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ManifestAreaArg {
+    Analytics,
+    Error,
+    Raw,
+    Processed,
 }

@@ -8,6 +8,9 @@
 mod args;
 mod checkpoints;
 mod config;
+mod cost;
+mod cost_args;
+mod cost_review;
 mod dead_letters;
 mod graph;
 mod init;
@@ -15,6 +18,7 @@ mod leases;
 mod log_limit;
 mod logging;
 mod losses;
+mod manifest;
 mod output;
 mod produce;
 mod produce_stream;
@@ -93,6 +97,8 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Produce(produce) => produce::produce(&produce, args.json).await,
         Command::Graph(graph) => graph::graph(&graph, args.json),
         Command::Schema(schema) => schema::schema(&schema, args.json).await,
+        Command::Manifest(manifest) => manifest::manifest(&manifest, args.json).await,
+        Command::Cost(cost) => cost::cost(&cost, args.json).await,
         Command::Verify(verify) => verify::verify(&verify, args.json).await,
         Command::Status(lake) => status::status(&lake, args.json).await,
         Command::Sweep(sweep) => sweep::sweep(&sweep, args.json).await,

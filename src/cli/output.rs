@@ -105,6 +105,38 @@ pub(crate) fn show_count(count: u64) -> String {
     shown
 }
 
+/// A number for people that need not be whole: digits in groups of three, or up to three decimals; billions as such.
+pub(crate) fn show_number(number: f64) -> String {
+    if number >= 1e9 {
+        return format!("{} billion", show_number(number / 1e9));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people; a cast saturates")]
+    let whole = number.abs().round() as u64;
+    let sign = if number < 0.0 { "-" } else { "" };
+    if whole >= 1000 || (number.abs() - number.abs().round()).abs() < 1e-9 {
+        return format!("{sign}{}", show_count(whole));
+    }
+    let decimals = if whole >= 100 {
+        1
+    } else if whole >= 10 {
+        2
+    } else {
+        3
+    };
+    let shown = format!("{:.decimals$}", number.abs());
+    format!("{sign}{}", shown.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// US dollars for people: cents, and digits in groups of three.
+pub(crate) fn show_usd(usd: f64) -> String {
+    if usd != 0.0 && usd.abs() < 0.005 {
+        return if usd > 0.0 { "<0.01".to_owned() } else { "-<0.01".to_owned() };
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people; a cast saturates")]
+    let cents = (usd.abs() * 100.0).round() as u64;
+    format!("{}{}.{:02}", if usd < 0.0 { "-" } else { "" }, show_count(cents / 100), cents % 100)
+}
+
 /// A number of things: `1 epoch`, `2,000 epochs`.
 pub(crate) fn counted(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", show_count(count), if count == 1 { "" } else { "s" })
@@ -132,6 +164,10 @@ mod tests {
     fn numbers_are_shown_short() {
         assert_eq!([show_bytes(999), show_bytes(1_234), show_bytes(12_345_678)], ["999 B", "1.23 KB", "12.3 MB"]);
         assert_eq!([show_count(7), show_count(1_234), show_count(1_234_567)], ["7", "1,234", "1,234,567"]);
+        let shown = [0.0, 0.25, 12.344, 123.44, 1234.5, 3e6, -7.0, 54.75e12].map(show_number);
+        assert_eq!(shown, ["0", "0.25", "12.34", "123.4", "1,235", "3,000,000", "-7", "54,750 billion"]);
+        let shown = [0.0, 0.004, 0.005, 10.95, 1_234_567.891, -3.0].map(show_usd);
+        assert_eq!(shown, ["0.00", "<0.01", "0.01", "10.95", "1,234,567.89", "-3.00"]);
         assert_eq!(
             [counted(1, "epoch"), counted(0, "epoch"), counted(2_000, "row")],
             ["1 epoch", "0 epochs", "2,000 rows"]

@@ -65,7 +65,7 @@ use crate::commit::epoch_id::EpochId;
 use crate::commit::manifest::{Manifest, UnreadableManifest};
 use crate::commit::protocol::CommitError;
 use crate::commit::stores::Stores;
-use crate::lake::ObjectKey;
+use crate::lake::{ObjectKey, ObjectStore};
 
 pub use chains::{Chains, Coverage, Doubt, Overlap};
 pub use fold::{DeadLetterTotal, Fold, Latest, ObjectTotal};
@@ -75,6 +75,8 @@ pub use roll_up::{RollUp, RollUpConfig, RollUps, RolledUp, newest_roll_up, roll_
 const CONCURRENT: usize = 16;
 /// How far before the horizon names are listed, if a record is missing after it.
 const STEPS_BACK_MS: [i64; 2] = [3_600_000, 86_400_000];
+/// The longest time from the beginning of an epoch to its commit for which [`records_written_since`] searches.
+const EPOCH_LASTS_MAX_MS: i64 = 86_400_000;
 /// How often everything is listed, if records seem to be missing.
 const PASSES_MAX: usize = 4;
 
@@ -394,7 +396,22 @@ fn horizon_ms(horizon: &str) -> Option<i64> {
 /// # Errors
 /// The lake fails.
 pub async fn records(stores: &Stores) -> Result<(Vec<Manifest>, Vec<UnreadableManifest>), CommitError> {
-    manifests(stores, COMMITS).await
+    manifests(&*stores.lake, COMMITS, "").await
+}
+
+/// The commit records that were written since a time (milliseconds since 1970), without the lease table. A name says when its
+/// epoch began. So an epoch that took longer than a day from its beginning to its commit may be missing.
+///
+/// # Errors
+/// The lake fails.
+pub async fn records_written_since(
+    lake: &dyn ObjectStore,
+    since_ms: i64,
+) -> Result<(Vec<Manifest>, Vec<UnreadableManifest>), CommitError> {
+    let after = format!("{COMMITS}{}", EpochId::format_time(since_ms.saturating_sub(EPOCH_LASTS_MAX_MS)));
+    let (mut records, unreadable) = manifests(lake, COMMITS, &after).await?;
+    records.retain(|record| parse_rfc3339(record.written_at.as_bytes()).is_some_and(|written| written >= since_ms));
+    Ok((records, unreadable))
 }
 
 /// All intents, likewise.
@@ -402,13 +419,17 @@ pub async fn records(stores: &Stores) -> Result<(Vec<Manifest>, Vec<UnreadableMa
 /// # Errors
 /// The lake fails.
 pub async fn intents(stores: &Stores) -> Result<(Vec<Manifest>, Vec<UnreadableManifest>), CommitError> {
-    manifests(stores, INTENTS).await
+    manifests(&*stores.lake, INTENTS, "").await
 }
 
-async fn manifests(stores: &Stores, prefix: &str) -> Result<(Vec<Manifest>, Vec<UnreadableManifest>), CommitError> {
-    let keys = stores.lake.list(prefix).await?.into_iter().map(|object| object.key);
-    let mut reading =
-        stream::iter(keys).map(|key| async move { (stores.lake.get(&key).await, key) }).buffered(CONCURRENT);
+async fn manifests(
+    lake: &dyn ObjectStore,
+    prefix: &str,
+    after: &str,
+) -> Result<(Vec<Manifest>, Vec<UnreadableManifest>), CommitError> {
+    let listed = if after.is_empty() { lake.list(prefix).await? } else { lake.list_after(prefix, after).await? };
+    let keys = listed.into_iter().map(|object| object.key);
+    let mut reading = stream::iter(keys).map(|key| async move { (lake.get(&key).await, key) }).buffered(CONCURRENT);
     let (mut manifests, mut unreadable) = (Vec::new(), Vec::new());
     while let Some((bytes, key)) = reading.next().await {
         match bytes?.map(|bytes| Manifest::from_bytes(&key, &bytes)) {

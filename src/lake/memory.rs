@@ -257,6 +257,7 @@ impl ObjectStore for MemoryStore {
                 key: key.clone(),
                 bytes: bytes.len() as u64,
                 modified_ms: 0,
+                storage_class: None,
             };
             let hidden = match &mut state.hidden {
                 Some((key, skip)) if key.as_str().starts_with(prefix) && *skip > 0 => {

@@ -17,6 +17,7 @@ mod local;
 mod memory;
 mod retrying;
 mod s3;
+mod storage_class;
 
 mod definitions;
 mod schemas;
@@ -44,6 +45,7 @@ pub use memory::{Fault, MemoryStore};
 pub use retrying::Retrying;
 pub use s3::{Encryption, InvalidS3, S3Location, S3Options, S3Store};
 pub use schemas::{SchemaError, number_fields};
+pub use storage_class::StorageClass;
 
 /// The key of an object: a relative path of `/`-separated segments, none of them empty, `.` or `..`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -196,6 +198,8 @@ pub struct ObjectInfo {
     pub bytes: u64,
     /// When it was written: milliseconds since 1970.
     pub modified_ms: i64,
+    /// Its storage class; `None` in a store that has none.
+    pub storage_class: Option<StorageClass>,
 }
 
 /// What a store knows about an open upload.

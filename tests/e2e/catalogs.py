@@ -17,7 +17,7 @@ import sqlglot
 from sqlglot import expressions as exp
 
 from e2e.common import session
-from e2e.common.binary import shardlake
+from e2e.common.binary import ROOT, shardlake
 
 LAKE = "s3://the-lake/a"
 
@@ -159,6 +159,51 @@ def check(folder, definition):
     check_projection(properties, definition)
 
 
+# The table as the architecture has it ("Athena Configuration"). `type` is a column there. The files do not have it: it is in the path.
+WRITTEN_BY_HAND = """CREATE EXTERNAL TABLE IF NOT EXISTS assessments (
+  assessment_id string,
+  user_id string,
+  type string,
+  score double,
+  completion_time int,
+  date date
+)
+PARTITIONED BY (
+  year int,
+  month int
+)
+STORED AS PARQUET
+LOCATION 's3://ioc-data-lake-prod/processed/assessments/'"""
+
+
+def table_of(ddl):
+    """The columns, the partitions and the location of a CREATE TABLE, as Athena reads it."""
+    create, = [found for found in sqlglot.parse(ddl, read="athena") if isinstance(found, exp.Create)]
+    properties = {type(one): one for one in create.args["properties"].expressions if not type(one) is exp.Property}
+    columns = {one.name: one.kind.sql("hive") for one in create.this.expressions}
+    partitions = {one.name: one.kind.sql("hive") for one in properties[exp.PartitionedByProperty].this.expressions}
+    return columns, partitions, properties[exp.LocationProperty].this.name
+
+
+def check_built_in():
+    golden = ROOT / "pipeline" / "tests" / "golden"
+    for path in sorted(golden.glob("*.athena.sql")):
+        name = path.name.split(".")[0]
+        expected = path.read_text()
+        location = table_of(expected)[2]
+        lake = location.removesuffix(f"/processed/{name}/")
+        assert lake != location, location
+        found = shardlake("schema", name, "--format", "athena", "--lake", lake)
+        assert found == expected, f"{path} is not what the command prints"
+    by_hand, by_hand_partitions, location = table_of(WRITTEN_BY_HAND)
+    columns, partitions, found = table_of(shardlake("schema", "assessments", "--format", "athena", "--lake", "s3://ioc-data-lake-prod"))
+    assert found == location, found
+    assert partitions.pop("type") == by_hand.pop("type") == "STRING"
+    assert partitions == by_hand_partitions, partitions
+    for column, kind in by_hand.items():
+        assert columns.get(column) == kind, f"{column} is {columns.get(column)}, and {kind} by hand"
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--seed", type=int, default=1)
@@ -175,6 +220,8 @@ def main():
             # Every word becomes a column and a field.
             chosen = [words[(number * 7 + n) % len(words)] for n in range(12)]
             check(folder, Definition(rng, names[number * 3 % len(names)], chosen))
+        check_built_in()
+        log("the built-in tables are the golden ones, and have what was written by hand")
         log(f"{args.definitions} hostile definitions are tables of Athena, Hive and Glue")
 
     session.in_folder(args, "catalogs", work)

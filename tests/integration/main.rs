@@ -14,4 +14,5 @@ mod common;
 mod aws;
 pub mod fuzz_corpus;
 mod security;
+mod seed_document;
 mod single_machine;

@@ -423,7 +423,8 @@ fn list_below(
         } else if let Some(key) = name.filter(|name| wanted(name)).and_then(|name| ObjectKey::new(name).ok()) {
             match entry.metadata() {
                 Ok(metadata) => {
-                    objects.push(ObjectInfo { key, bytes: metadata.len(), modified_ms: modified_ms(&metadata) });
+                    let modified_ms = modified_ms(&metadata);
+                    objects.push(ObjectInfo { key, bytes: metadata.len(), modified_ms, storage_class: None });
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

@@ -41,8 +41,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::aws::large_request;
 use crate::lake::{
-    Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
-    UploadInfo, Written,
+    Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, StorageClass,
+    UploadId, UploadInfo, Written,
 };
 use errors::{BUCKET_REGION, Call, WRITE_ADVICE, code, header, lake_error, status};
 use options::Checked;
@@ -328,7 +328,10 @@ impl ObjectStore for S3Store {
             for object in page.contents.unwrap_or_default() {
                 if let Some(key) = object.key.and_then(|key| self.relative(&decode(&key))) {
                     let bytes = object.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
-                    objects.push(ObjectInfo { key, bytes, modified_ms: millis(object.last_modified.as_ref()) });
+                    let modified_ms = millis(object.last_modified.as_ref());
+                    let class = object.storage_class.as_ref().map_or("", |class| class.as_str());
+                    let storage_class = Some(StorageClass::of(class));
+                    objects.push(ObjectInfo { key, bytes, modified_ms, storage_class });
                 }
             }
             token = page.next_continuation_token;

@@ -10,6 +10,7 @@
 mod account;
 mod audit;
 mod cloud;
+mod cost;
 mod lake;
 mod network;
 mod outages;

@@ -1,6 +1,7 @@
 //! A lake in a folder, as the users of one machine work with it: runs, workers side by side, mistakes, commands.
 
 mod commands;
+mod cost;
 mod definitions;
 mod documents;
 mod files;
