@@ -44,7 +44,7 @@ async fn sources(config: &Config, stores: &Stores, leases: &[Lease]) -> Vec<Arc<
     let mut sources: Vec<Arc<dyn ShardSource>> = match opened {
         Ok(opened) => opened.into_iter().map(|opened| opened.source).collect(),
         Err(error) => {
-            tracing::debug!(%error, "cannot open the configured sources; not showing how far they are behind");
+            tracing::warn!(%error, "cannot open the configured sources; not showing how far they are behind");
             Vec::new()
         }
     };

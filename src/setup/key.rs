@@ -66,7 +66,8 @@ async fn read_secret(id: &str, aws: &Aws) -> Result<Vec<u8>, OpenError> {
     let secret = aws.secrets().get_secret_value().secret_id(id).send().await.map_err(|error| {
         failed(match error.code() {
             Some("AccessDeniedException") => {
-                "access is denied: the worker needs secretsmanager:GetSecretValue".to_owned()
+                "access is denied: the worker needs secretsmanager:GetSecretValue, and kms:Decrypt if the secret has a key of its own"
+                    .to_owned()
             }
             Some("ResourceNotFoundException") => "there is no such secret".to_owned(),
             // Only the code: the error's full context may contain an answer that could not be parsed, and with it the secret.

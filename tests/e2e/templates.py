@@ -121,6 +121,20 @@ def check_policies(log):
     log(f"parliament finds nothing in {count} policies; none has a wildcard where AWS allows better")
 
 
+def check_bucket(log):
+    """What LocalStack does not keep of the bucket's settings; `stack_template.py` reads the others back."""
+    bucket = Template(DEPLOY / "lake.yaml", {}).resolved()["Bucket"]["Properties"]
+    (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": True}, rule
+    (tiering,) = bucket["IntelligentTieringConfigurations"]
+    assert tiering["Tierings"] == [{"AccessTier": "ARCHIVE_ACCESS", "Days": 90}, {"AccessTier": "DEEP_ARCHIVE_ACCESS", "Days": 180}]
+    for choice, expected in [("GLACIER_IR", ["GLACIER_IR"]), ("none", [])]:
+        rules = Template(DEPLOY / "lake.yaml", {"ProcessedArchiveClass": choice}).resolved()["Bucket"]["Properties"]
+        rules = [rule for rule in rules["LifecycleConfiguration"]["Rules"] if rule.get("Prefix") == "processed/"]
+        assert [move["StorageClass"] for rule in rules for move in rule["Transitions"]] == expected, rules
+    log("the bucket has a bucket key and the archive tiers, and processed/ may stay readable")
+
+
 def check_tables(log, folder):
     """The generated part is what the definitions say, and equals what `schema --format glue` prints."""
     printed = shardlake("schema", "--format", "cloudformation", "--into", DEPLOY / "analytics.yaml", "--check")
@@ -269,6 +283,7 @@ def main():
     def work(folder):
         check_cfn_lint(log)
         check_policies(log)
+        check_bucket(log)
         check_tables(log, folder)
         check_queries(log)
         check_log_filters(log, folder)

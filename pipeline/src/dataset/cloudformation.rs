@@ -43,16 +43,11 @@ pub(super) fn replace_generated(template: &str, tables: &str) -> Option<String> 
 pub(super) fn table(definition: &Definition, plan: &Plan) -> String {
     let location = format!("{LAKE}{}{}/", Area::Processed.prefix(), plan.name);
     let input = catalog::glue(definition, plan, &location);
-    let resource = json!({
-        "Type": "AWS::Glue::Table",
-        "Properties": {
-            "CatalogId": "${AWS::AccountId}",
-            "DatabaseName": "${Database}",
-            "TableInput": input,
-        },
-    });
-    let mut yaml = format!("{}{}:\n", " ".repeat(INDENT), logical_name(&plan.name));
-    write(&mut yaml, &resource, INDENT + 2, &location);
+    let properties = json!({ "CatalogId": "${AWS::AccountId}", "DatabaseName": "${Database}", "TableInput": input });
+    let (outer, inner) = (" ".repeat(INDENT), " ".repeat(INDENT + 2));
+    let name = logical_name(&plan.name);
+    let mut yaml = format!("{outer}{name}:\n{inner}Type: AWS::Glue::Table\n{inner}Properties:\n");
+    write(&mut yaml, &properties, INDENT + 4, &location);
     yaml
 }
 

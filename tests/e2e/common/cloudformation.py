@@ -11,6 +11,10 @@ import yaml
 PSEUDO = {"AWS::AccountId": "123456789012", "AWS::Region": "us-east-1", "AWS::Partition": "aws", "AWS::StackName": "shardlake",
           "AWS::URLSuffix": "amazonaws.com"}
 NOTHING = object()
+# What `Ref` of is an ARN, and what is before the name in one.
+NAMED_BY_ARN = {"AWS::IAM::ManagedPolicy", "AWS::SecretsManager::Secret", "AWS::SNS::Topic"}
+KINDS_IN_ARNS = {"AWS::Kinesis::Stream": "stream/", "AWS::IAM::Role": "role/", "AWS::IAM::ManagedPolicy": "policy/",
+                 "AWS::SecretsManager::Secret": "secret:", "AWS::Logs::LogGroup": "log-group:"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -75,11 +79,12 @@ class Template:
             return self.values[name]
         resource, _, attribute = name.partition(".")
         assert resource in self.resources, f"no such parameter or resource: {name}"
-        if self.resources[resource]["Type"] == "AWS::S3::Bucket" and attribute == "Arn":
+        kind = self.resources[resource]["Type"]
+        if kind == "AWS::S3::Bucket" and attribute == "Arn":
             return f"arn:aws:s3:::{resource.lower()}"
-        if attribute == "Arn" or self.resources[resource]["Type"] in ("AWS::IAM::ManagedPolicy", "AWS::SecretsManager::Secret"):
-            service = self.resources[resource]["Type"].split("::")[1].lower()
-            return f"arn:aws:{service}:us-east-1:123456789012:{resource}"
+        if attribute == "Arn" or kind in NAMED_BY_ARN:
+            service = kind.split("::")[1].lower()
+            return f"arn:aws:{service}:us-east-1:123456789012:{KINDS_IN_ARNS.get(kind, '')}{resource}"
         return resource
 
     def resolve(self, value):

@@ -15,4 +15,5 @@ mod records;
 
 mod failing;
 mod fleet;
+mod least_privilege;
 mod streams;

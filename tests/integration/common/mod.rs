@@ -1,7 +1,8 @@
-//! What the tests of the binary share: a folder to run it in, workers in the background, models of AWS, aggregates.
+//! What the tests of the binary share: a folder to run it in, workers in the background, models of AWS, the roles of deploy/, aggregates.
 
 pub(crate) mod aggregate;
 pub(crate) mod folder;
+pub(crate) mod roles;
 pub(crate) mod services;
 pub(crate) mod worker;
 

@@ -16,6 +16,8 @@ pub enum ServiceName {
     Firehose,
     /// S3.
     S3,
+    /// Secrets Manager.
+    SecretsManager,
 }
 
 /// The service and the operation's name, as the service's reference writes it.
@@ -30,6 +32,8 @@ pub fn route(request: &Request) -> (ServiceName, String) {
         ServiceName::DynamoDb
     } else if prefix.starts_with("Firehose") {
         ServiceName::Firehose
+    } else if prefix.starts_with("secretsmanager") {
+        ServiceName::SecretsManager
     } else {
         ServiceName::S3
     };
