@@ -3,7 +3,7 @@
 //! Owns: logical names, the YAML, and what the template's parameters replace. Does not own: what a table is (`catalog`).
 //!
 //! The template must have the parameters `BucketName` and `LakePrefix` (empty, or with a final slash), and a resource `Database`.
-//! In a text of `Fn::Sub`, `${!x}` stands for `${x}`. Athena's own placeholders are written so.
+//! In a text of `Fn::Sub`, `${!x}` becomes `${x}`. Athena's own placeholders are written so.
 
 use std::fmt::Write as _;
 

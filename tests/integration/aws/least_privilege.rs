@@ -335,17 +335,23 @@ fn grants_of(case: &Case, principal: &str) -> BTreeSet<Grant> {
 
 #[test]
 fn the_roles_allow_all_that_is_sent_and_nothing_else() {
-    let (mut pairs, mut grants) = (BTreeSet::new(), BTreeSet::new());
-    for case in &CASES {
-        let asked = needs(case, WORKER, work);
-        pairs.extend(asked.into_iter().map(|asked| (asked.principal, asked.action, asked.resource)));
-        grants.extend(grants_of(case, WORKER).into_iter().map(|grant| (WORKER, grant)));
-    }
-    for case in [&PLAIN, &CASES[5]] {
-        let asked = needs(case, MAINTENANCE, maintain);
-        pairs.extend(asked.into_iter().map(|asked| (asked.principal, asked.action, asked.resource)));
-        grants.extend(grants_of(case, MAINTENANCE).into_iter().map(|grant| (MAINTENANCE, grant)));
-    }
+    let mut cases: Vec<(&Case, &'static str, Scenario)> =
+        CASES.iter().map(|case| (case, WORKER, work as Scenario)).collect();
+    cases.extend([(&PLAIN, MAINTENANCE, maintain as Scenario), (&CASES[5], MAINTENANCE, maintain)]);
+    let (next, found) = (AtomicUsize::new(0), Mutex::new((BTreeSet::new(), BTreeSet::new())));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((case, principal, scenario)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let asked = needs(case, principal, *scenario);
+                    let (pairs, grants) = &mut *found.lock().unwrap();
+                    pairs.extend(asked.into_iter().map(|asked| (asked.principal, asked.action, asked.resource)));
+                    grants.extend(grants_of(case, principal).into_iter().map(|grant| (*principal, grant)));
+                }
+            });
+        }
+    });
+    let (pairs, grants) = found.into_inner().unwrap();
     for role in [WORKER, MAINTENANCE] {
         let sent = pairs.iter().filter(|(principal, ..)| principal == role);
         let actions: BTreeSet<&str> = sent.clone().map(|(_, action, _)| action.as_str()).collect();

@@ -4,7 +4,7 @@
 //! evaluation logic"). Does not own: who a policy belongs to.
 //!
 //! An action and a resource are compared with wildcards: `*` is any text, `?` one character. Actions ignore case. All operators of a
-//! condition must hold, and for each key one of the values. With `IfExists`, a key that the request does not have holds.
+//! condition must hold, and for each key one of the values. With `IfExists`, a key that the request does not have counts as met.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -214,7 +214,7 @@ fn texts(value: &Value) -> Result<Vec<String>, String> {
 /// Whether a text is like a pattern: `*` is any text, `?` one character.
 fn is_like(text: &str, pattern: &str) -> bool {
     let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
-    // Where the last `*` was, and where the text that it stands for ends.
+    // Where the last `*` was, and where the text that it matches ends.
     let (mut at, mut of, mut star) = (0, 0, None);
     while at < text.len() {
         match pattern.get(of) {
