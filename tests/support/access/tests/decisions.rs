@@ -5,7 +5,7 @@
 use access::{Grant, Policy, Request, Template};
 use serde_json::{Value, json};
 
-fn policy(statements: Value) -> Policy {
+fn policy(statements: &Value) -> Policy {
     let mut policy = Policy::default();
     policy.add(&json!({ "Version": "2012-10-17", "Statement": statements })).unwrap();
     policy
@@ -18,7 +18,7 @@ fn request(action: &str, resource: &str, context: &[(&str, &str)]) -> Request {
 
 #[test]
 fn a_request_is_allowed_if_a_statement_allows_it_and_none_denies_it() {
-    let policy = policy(json!([
+    let policy = policy(&json!([
         { "Sid": "a", "Effect": "Allow", "Action": ["s3:GetObject", "s3:Put*"], "Resource": "arn:aws:s3:::b/raw/*" },
         { "Sid": "b", "Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::b/raw/secret?" },
     ]));
@@ -43,7 +43,7 @@ fn all_conditions_must_hold() {
         "StringLikeIfExists": { "s3:prefix": "raw/*" },
     });
     let policy =
-        policy(json!([{ "Sid": "a", "Effect": "Allow", "Action": "a:B", "Resource": "*", "Condition": conditions }]));
+        policy(&json!([{ "Sid": "a", "Effect": "Allow", "Action": "a:B", "Resource": "*", "Condition": conditions }]));
     let via = ("kms:viaservice", "s3.amazonaws.com");
     let account = ("aws:principalaccount", "1");
     for (context, expected) in [
@@ -59,7 +59,7 @@ fn all_conditions_must_hold() {
 
 #[test]
 fn a_policy_without_one_grant_allows_the_others() {
-    let policy = policy(json!([{
+    let policy = policy(&json!([{
         "Sid": "a", "Effect": "Allow", "Action": ["a:B", "a:C"], "Resource": ["x/*", "y/*"],
     }]));
     assert_eq!(policy.grants().len(), 4);

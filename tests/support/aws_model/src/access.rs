@@ -213,10 +213,11 @@ fn bucket_and_key(request: &Request) -> (&str, &str) {
 fn kinesis_resource(operation: &str, body: &Value) -> String {
     let text = |name: &str| body[name].as_str();
     let stream = || {
-        text("StreamARN").map(str::to_owned).unwrap_or_else(|| {
+        let named = || {
             let name = text("StreamName").map(str::to_owned).or_else(|| stream_in_token(body));
             format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{}", name.unwrap_or_default())
-        })
+        };
+        text("StreamARN").map_or_else(named, str::to_owned)
     };
     match operation {
         "SubscribeToShard" | "DescribeStreamConsumer" | "DeregisterStreamConsumer" => {
