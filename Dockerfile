@@ -20,11 +20,19 @@ USER 65534
 ENTRYPOINT ["python"]
 
 # The last stage is what `docker build .` builds. Docker sends SIGTERM and kills after 10 s: run it with --stop-timeout 30, since a worker
-# may take [stop] within (25 s) to commit and to release its leases.
+# may take [stop] within (25 s) to commit and to release its leases. deploy/worker.yaml runs it with a read-only root file system; only
+# /tmp is written.
 FROM debian:bookworm-slim AS worker
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /usr/local/bin/shardlake /usr/local/bin/
-USER 65534
+USER 65534:65534
 WORKDIR /tmp
+# A volume keeps the owner and the mode of the folder, so that any user can write there.
+VOLUME ["/tmp"]
+# A worker commits what it has read, releases its leases, and ends within `[stop] within`.
+STOPSIGNAL SIGTERM
+# The worker is the first process, and neither stopped nor a zombie.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
+  CMD grep -Eq '^State:[[:space:]]+[RSD]' /proc/1/status && grep -q '^Name:[[:space:]]*shardlake$' /proc/1/status
 ENTRYPOINT ["shardlake"]
 CMD ["--help"]

@@ -207,7 +207,7 @@ class Stack:
             "KINESIS_LATENCY": DURATION_MS, "KINESIS_SHARD_LIMIT": SHARDS, "KINESIS_PERSISTENCE": "0",
             "KINESIS_MOCK_LOG_LEVEL": "ERROR", "LS_LOG": "warn", **NODE_QUIET,
             "NODE_OPTIONS": " ".join([*NODE_FLAGS, f'--require "{HERE / "guard.cjs"}"']),
-            "SERVICES": "kinesis,s3,dynamodb,firehose,cloudwatch,sts,iam,cloudformation,secretsmanager",
+            "SERVICES": "kinesis,s3,dynamodb,firehose,cloudwatch,logs,sts,iam,cloudformation,secretsmanager",
         }, self.folder))
         self.urls = dict.fromkeys(SERVICES, f"http://127.0.0.1:{port}")
 

@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Produce(ProduceArgs),
     /// Print the stage graph
     Graph(GraphArgs),
-    /// Print a dataset's schema
+    /// Print a dataset's schema, or write all tables into a CloudFormation template
     Schema(SchemaArgs),
     /// Print a manifest by which QuickSight reads the lake's JSON or CSV files
     Manifest(ManifestArgs),
@@ -225,8 +225,8 @@ pub(crate) enum GraphFormat {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SchemaArgs {
-    /// The dataset
-    pub(crate) dataset: String,
+    /// The dataset; --format cloudformation has all
+    pub(crate) dataset: Option<String>,
 
     #[command(flatten)]
     pub(crate) lake: LakeArgs,
@@ -238,6 +238,14 @@ pub(crate) struct SchemaArgs {
     /// Show how the definition differs from what the lake's files were written with; exit code 1 if the lake refuses it
     #[arg(long, conflicts_with = "format")]
     pub(crate) diff: bool,
+
+    /// With --format cloudformation: write the tables into the generated part of this template
+    #[arg(long, value_name = "FILE")]
+    pub(crate) into: Option<PathBuf>,
+
+    /// Write nothing; exit code 1 if the template is stale
+    #[arg(long, requires = "into")]
+    pub(crate) check: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -246,6 +254,7 @@ pub(crate) enum SchemaFormatArg {
     Glue,
     JsonSchema,
     Arrow,
+    Cloudformation,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,8 +1,11 @@
-//! `schema`: prints the schema of a dataset as a catalog wants it, or how the definition differs from the lake's files.
+//! `schema`: prints the schema of a dataset as a catalog wants it, or how the definition differs from the lake's files; writes the
+//! tables of all datasets into a CloudFormation template.
 //!
-//! Owns: printing. Neither form needs leases, and only the differences read the lake. Does not own: the schemas and the
+//! Owns: printing, and replacing the template. No form needs leases, and only the differences read the lake. Does not own: the schemas and the
 //! comparison (the pipeline crate), what a lake remembers of definitions (`lake::definitions`).
 
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use pipeline::dataset::{Change, SchemaFormat, Verdict};
@@ -18,19 +21,33 @@ use crate::setup::{OpenError, load_aws, open_existing_lake};
 
 pub(crate) async fn schema(args: &SchemaArgs, json: bool) -> anyhow::Result<ExitCode> {
     let config = load(&Overrides { without_leases: true, ..args.lake.overrides() })?;
-    let Some(dataset) = config.datasets.find(&args.dataset) else {
-        let known: Vec<&str> = config.datasets.names().collect();
-        return Err(Usage(format!("there is no dataset '{}'; known: {}", args.dataset, known.join(", "))).into());
-    };
-    if args.diff {
-        return diff(&config, dataset, &args.dataset, json).await;
-    }
     let format = match args.format {
         SchemaFormatArg::Athena => SchemaFormat::Athena,
         SchemaFormatArg::Glue => SchemaFormat::Glue,
         SchemaFormatArg::JsonSchema => SchemaFormat::JsonSchema,
         SchemaFormatArg::Arrow => SchemaFormat::Arrow,
+        SchemaFormatArg::Cloudformation => {
+            if args.dataset.is_some() {
+                let problem = "--format cloudformation has all datasets: leave out the name of one";
+                return Err(Usage(problem.to_owned()).into());
+            }
+            return tables(&config, args.into.as_deref(), args.check);
+        }
     };
+    if args.into.is_some() {
+        return Err(Usage("--into is for --format cloudformation".to_owned()).into());
+    }
+    let known: Vec<&str> = config.datasets.names().collect();
+    let known = known.join(", ");
+    let Some(name) = &args.dataset else {
+        return Err(Usage(format!("which dataset? known: {known}")).into());
+    };
+    let Some(dataset) = config.datasets.find(name) else {
+        return Err(Usage(format!("there is no dataset '{name}'; known: {known}")).into());
+    };
+    if args.diff {
+        return diff(&config, dataset, name, json).await;
+    }
     // A catalog needs a location that it can reach.
     let lake = config.lake.backend().catalog_url();
     if format == SchemaFormat::Glue && !lake.starts_with("s3://") {
@@ -40,6 +57,40 @@ pub(crate) async fn schema(args: &SchemaArgs, json: bool) -> anyhow::Result<Exit
     }
     print!("{}", config.datasets.schema(dataset, format, &lake));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the tables as resources of a template, or writes them into one. `check` compares only.
+fn tables(config: &Config, into: Option<&Path>, check: bool) -> anyhow::Result<ExitCode> {
+    let Some(path) = into else {
+        print!("{}", config.datasets.cloudformation());
+        return Ok(ExitCode::SUCCESS);
+    };
+    let file = path.display();
+    let template = std::fs::read_to_string(path).map_err(|error| Usage(format!("failed to read {file}: {error}")))?;
+    let Some(replaced) = config.datasets.insert_into_template(&template) else {
+        let problem = "does not have the two comments around a generated part, as deploy/analytics.yaml has them";
+        return Err(Usage(format!("{file} {problem}")).into());
+    };
+    let stale = replaced != template;
+    if check {
+        println!("{file}: {}", if stale { "stale; write it again without --check" } else { "up to date" });
+        return Ok(ExitCode::from(u8::from(stale)));
+    }
+    if stale {
+        replace_file(path, replaced.as_bytes()).map_err(|error| anyhow::anyhow!("failed to write {file}: {error}"))?;
+    }
+    println!("{file}: {}", if stale { "written" } else { "up to date" });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Replaces a file at once, so that a failure leaves it as it was.
+fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().set_permissions(std::fs::metadata(path)?.permissions())?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Prints the differences between the definition and what the lake's files were written with.

@@ -239,7 +239,12 @@ impl Published {
         }
         // The commit record says all that the intent said. If this fails, a sweep removes the intent.
         if let Err(error) = stores.lake_once.delete(&manifest.epoch.intent_key()).await {
-            tracing::debug!(epoch = %manifest.epoch, %error, "failed to remove the intent; a sweep removes it later");
+            // A refusal meets every epoch, and a sweep as well: somebody must act.
+            if error.is_retryable() {
+                tracing::debug!(epoch = %manifest.epoch, %error, "failed to remove the intent; a sweep removes it later");
+            } else {
+                tracing::warn!(epoch = %manifest.epoch, %error, "failed to remove the intent; intents pile up");
+            }
         }
         Ok(Committed(manifest))
     }

@@ -3,7 +3,7 @@
 //! Owns: putting together leases, the commit log and how far the shards are behind. Does not own: opening the sources that
 //! can say how far (`setup`), printing (`cli`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use checkpoints::{Lease, LeaseOwner, ManifestName, Position, ShardId, ShardKey, StreamName};
@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::commit::log::{Log, ObjectTotal};
 use crate::commit::{EdgeTotal, ObjectKind, Totals};
+use crate::retry::Retryable;
 use crate::source::losses::Loss;
 use crate::source::{Behind, ShardSource};
 
@@ -114,13 +115,18 @@ impl ShardStatus {
     }
 }
 
-/// How far each shard is behind its source. Shards of other streams, and those that cannot be asked about, are left out.
+/// How far each shard is behind its source. Shards of other streams, and those that cannot be asked about, are left out. What only
+/// somebody can fix, such as a missing permission, is logged once for each stream.
 pub async fn how_far_behind(sources: &[Arc<dyn ShardSource>], leases: &[Lease]) -> HashMap<ShardKey, Behind> {
     let mut behind = HashMap::new();
+    let mut refused = BTreeSet::new();
     for lease in leases {
         let Some(source) = sources.iter().find(|source| *source.stream() == lease.key.stream) else { continue };
         match source.behind(&lease.key.shard, &lease.checkpoint).await {
             Ok(found) => drop(behind.insert(lease.key.clone(), found)),
+            Err(error) if !error.is_retryable() && refused.insert(source.stream().clone()) => {
+                tracing::warn!(key = %lease.key, %error, "cannot tell how far the stream's shards are behind");
+            }
             Err(error) => tracing::debug!(key = %lease.key, %error, "cannot tell how far the shard is behind"),
         }
     }

@@ -79,7 +79,10 @@ async fn read_secret(id: &str, aws: &Aws, retry_within: Duration) -> Result<Vec<
             match code.as_deref() {
                 _ if is_retryable(&error) => OpenError::Unavailable(format!("the secret {id}: {problem}")),
                 Some("AccessDeniedException") => {
-                    failed("access is denied: the worker needs secretsmanager:GetSecretValue".to_owned())
+                    failed(
+                        "access is denied: the worker needs secretsmanager:GetSecretValue, and kms:Decrypt if the secret has a key of its own"
+                            .to_owned(),
+                    )
                 }
                 Some("ResourceNotFoundException") => failed("there is no such secret".to_owned()),
                 _ => failed(problem),

@@ -30,6 +30,7 @@ pub(crate) mod plan;
 pub(crate) mod recognize;
 
 mod catalog;
+mod cloudformation;
 mod schema;
 
 use std::sync::Arc;
@@ -221,6 +222,20 @@ impl Datasets {
             format,
             &format!("{lake}/{}{}/", Area::Processed.prefix(), plan.name),
         )
+    }
+
+    /// The tables of all datasets as resources of a CloudFormation template: indented lines of its section `Resources`. The
+    /// template needs parameters `BucketName` and `LakePrefix`, and a resource `Database`.
+    pub fn cloudformation(&self) -> String {
+        let tables = self.definitions.iter().zip(&self.plans);
+        let tables: Vec<String> = tables.map(|(definition, plan)| cloudformation::table(definition, plan)).collect();
+        tables.join("\n")
+    }
+
+    /// A CloudFormation template with the tables of all datasets as its generated part ([`Datasets::cloudformation`]); `None` if
+    /// it does not have the two comments around that part.
+    pub fn insert_into_template(&self, template: &str) -> Option<String> {
+        cloudformation::replace_generated(template, &self.cloudformation())
     }
 
     pub(crate) fn plan(&self, dataset: usize) -> &Arc<Plan> {

@@ -195,7 +195,12 @@ pub async fn roll_up(stores: &Stores, config: RollUpConfig) -> Result<RolledUp, 
         return Ok(RolledUp::Outrun);
     }
     if let Err(error) = remove_before(stores, number).await {
-        tracing::debug!(%error, "failed to remove old roll-ups; the next writer removes them");
+        // A refusal meets the next writer as well: somebody must act.
+        if error.is_retryable() {
+            tracing::debug!(%error, "failed to remove old roll-ups; the next writer removes them");
+        } else {
+            tracing::warn!(%error, "failed to remove old roll-ups; they pile up");
+        }
     }
     Ok(RolledUp::Written { number, epochs })
 }

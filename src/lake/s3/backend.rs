@@ -23,8 +23,7 @@ pub(crate) const SCHEME: &str = "s3";
 /// What a URL looks like.
 pub(crate) const FORM: &str = "s3://BUCKET/PREFIX";
 
-/// The IAM actions that a lake needs. With tags it also needs `s3:PutObjectTagging`, and with a KMS key `kms:GenerateDataKey` and
-/// `kms:Decrypt`.
+/// The IAM actions that a lake needs. With a KMS key it also needs `kms:GenerateDataKey` and `kms:Decrypt`.
 pub(crate) const PERMISSIONS: &[Permission] = &[
     Permission { action: "s3:ListBucket", requests: &["S3.ListObjectsV2"] },
     Permission { action: "s3:ListBucketMultipartUploads", requests: &["S3.ListMultipartUploads"] },
@@ -35,6 +34,8 @@ pub(crate) const PERMISSIONS: &[Permission] = &[
     },
     Permission { action: "s3:AbortMultipartUpload", requests: &["S3.AbortMultipartUpload"] },
     Permission { action: "s3:DeleteObject", requests: &["S3.DeleteObject"] },
+    // With tags.
+    Permission { action: "s3:PutObjectTagging", requests: &["S3.PutObject", "S3.CreateMultipartUpload"] },
 ];
 
 /// Days after which a new bucket aborts uploads that nobody completed: far more than an epoch and its recovery may take.

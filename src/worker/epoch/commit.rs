@@ -72,6 +72,7 @@ pub(crate) async fn commit_epoch(
     tracing::info!(
         epoch = %committed.epoch,
         records = committed.totals.records,
+        dead_letters = committed.totals.dead_letters.values().sum::<u64>(),
         objects = committed.objects.len(),
         "committed"
     );

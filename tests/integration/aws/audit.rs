@@ -23,7 +23,7 @@ struct Found {
 }
 
 impl Cloud {
-    /// Everything that was put is in the lake exactly once, also in `raw/`, and `shardlake verify` finds no fault.
+    /// Everything that was put is in the lake exactly once, also in `raw/`, `shardlake verify` finds no fault, and nothing was denied.
     pub(crate) fn audit(&self) {
         self.audit_records();
         let mut lines = self.found().raw;
@@ -60,6 +60,8 @@ impl Cloud {
         let report = self.folder.json(&["verify"]);
         assert_eq!((&report["clean"], &report["records"]), (&true.into(), &records.into()), "{report}");
         self.audit_logs();
+        let denied = self.access.denied();
+        assert!(denied.is_empty(), "the roles of deploy/worker.yaml do not allow {denied:#?}");
     }
 
     /// No log contains personal data.

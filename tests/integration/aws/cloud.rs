@@ -11,6 +11,7 @@ use std::ops::Deref;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use aws_model::access::{Access, Keys};
 use aws_model::clock::ModelClock;
 use aws_model::faults::ServiceName;
 use aws_model::kinesis::{Placed, Put, Settings};
@@ -19,6 +20,7 @@ use serde_json::Value;
 use crate::aws::records::{Draft, Outcome};
 use crate::common::folder::Folder;
 use crate::common::now_ms;
+use crate::common::roles::Roles;
 use crate::common::services::{KEY, Services};
 use crate::common::worker::Worker;
 
@@ -26,10 +28,18 @@ use crate::common::worker::Worker;
 pub(crate) const STREAM: &str = "orders";
 /// The bucket; the lake is below [`PREFIX`].
 pub(crate) const BUCKET: &str = "lake-of-tests";
+/// The delivery stream of the raw landing, if it has one.
+pub(crate) const DELIVERY_STREAM: &str = "landing";
 /// What every key of the lake begins with.
 pub(crate) const PREFIX: &str = "main/";
 /// The lease table.
 pub(crate) const TABLE: &str = "leases";
+
+/// The parameters of `deploy/worker.yaml` for this stream, bucket and table, and others.
+pub(crate) fn parameters<'a>(others: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let own = [("StreamName", STREAM), ("BucketName", BUCKET), ("LakePrefix", PREFIX), ("LeaseTableName", TABLE)];
+    [&own, others].concat()
+}
 
 /// Where a record was put: shard, sequence number, subsequence number.
 pub(crate) type Position = (String, String, u64);
@@ -57,6 +67,8 @@ pub(crate) struct Options {
     pub(crate) leases: String,
     pub(crate) raw: String,
     pub(crate) limits: String,
+    pub(crate) lake: String,
+    pub(crate) key: String,
 }
 
 impl Default for Options {
@@ -67,6 +79,8 @@ impl Default for Options {
             leases: "failover = \"2s\"".to_owned(),
             raw: String::new(),
             limits: "threads = 1".to_owned(),
+            lake: String::new(),
+            key: format!("env:{KEY}"),
         }
     }
 }
@@ -115,10 +129,29 @@ impl Cloud {
     }
 
     fn at(shards: u32, options: &Options, clock: impl FnOnce() -> ModelClock) -> Self {
+        // The roles of a stack with every option: those of each alone are in `least_privilege`.
+        let every = [
+            ("ReadMode", "fan-out"),
+            ("RawTo", "firehose"),
+            ("DeliveryStreamName", DELIVERY_STREAM),
+            ("ObjectTags", "true"),
+            ("CreatesTable", "true"),
+        ];
+        Self::with_access(shards, options, clock, Roles::of(&parameters(&every)).into_access(Keys::default()))
+    }
+
+    /// A cloud that allows what `access` does.
+    pub(crate) fn with_access(
+        shards: u32,
+        options: &Options,
+        clock: impl FnOnce() -> ModelClock,
+        access: Access,
+    ) -> Self {
         let settings = Settings { read_limits: true, ..Settings::default() };
-        let services = Services::start(STREAM, shards, BUCKET, settings, clock);
+        let services = Services::guarded(STREAM, shards, BUCKET, settings, clock, access);
         let mut folder = Folder::new();
         services.set_environment(&mut folder);
+        folder.use_roles();
         folder.set("RUST_LOG", "shardlake=info,shardlake_checkpoints=info,warn");
         let cloud = Cloud { services, folder, ledger: Mutex::default(), drafts: Mutex::default() };
         cloud.configure(options);
@@ -127,10 +160,10 @@ impl Cloud {
 
     /// Writes the workers' configuration file.
     pub(crate) fn configure(&self, options: &Options) {
-        let Options { source, interval, leases, raw, limits } = options;
+        let Options { source, interval, leases, raw, limits, lake, key } = options;
         let text = format!(
-            "[[source]]\nurl = \"kinesis://{STREAM}\"\n{source}\n[lake]\nurl = \"s3://{BUCKET}/{PREFIX}\"\n\
-             [checkpoints]\nurl = \"dynamodb://{TABLE}\"\n[anonymize]\nkey = \"env:{KEY}\"\n\
+            "[[source]]\nurl = \"kinesis://{STREAM}\"\n{source}\n[lake]\nurl = \"s3://{BUCKET}/{PREFIX}\"\n{lake}\n\
+             [checkpoints]\nurl = \"dynamodb://{TABLE}\"\n[anonymize]\nkey = \"{key}\"\n\
              [commit]\ninterval = \"{interval}\"\n[leases]\n{leases}\n[raw]\n{raw}\n[limits]\n{limits}\n"
         );
         self.folder.write("shardlake.toml", text);

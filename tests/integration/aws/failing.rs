@@ -246,7 +246,7 @@ fn an_open_epoch_is_aborted_when_another_worker_takes_one_of_its_leases() {
 }
 
 /// Starts an epoch whose completions meet `fault`, and aborts its uploads once it is decided.
-fn abort_between_decide_and_publish(cloud: &Cloud, fault: Fault, touching: &str) -> Worker {
+pub(super) fn abort_between_decide_and_publish(cloud: &Cloud, fault: Fault, touching: &str) -> Worker {
     cloud.put(300);
     let complete = Rule::new(ServiceName::S3, "CompleteMultipartUpload", When::Always, fault);
     cloud.faults.add(complete.touching(touching));

@@ -20,4 +20,5 @@ mod records;
 mod failing;
 mod fleet;
 mod identities;
+mod least_privilege;
 mod streams;

@@ -11,12 +11,26 @@ use std::sync::Mutex;
 
 use serde_json::Value;
 
+use crate::common::roles::{DEVELOPER, MAINTENANCE, WORKER};
+
 /// A temporary folder.
 pub(crate) struct Folder {
     root: tempfile::TempDir,
     environment: Vec<(String, String)>,
+    by_role: bool,
     printed: Mutex<Vec<Printed>>,
     pub(crate) workers: Mutex<u64>,
+}
+
+/// Whose credentials a command has: the access key by which [`roles`](crate::common::roles) knows a role.
+fn role_of(args: &[&str]) -> &'static str {
+    match args.first() {
+        // The workers of deploy/ read no files.
+        Some(&"run") if args.contains(&"--source") => DEVELOPER,
+        Some(&("run" | "config")) => WORKER,
+        Some(&("init" | "produce")) => DEVELOPER,
+        _ => MAINTENANCE,
+    }
 }
 
 /// What one command printed.
@@ -39,6 +53,7 @@ impl Folder {
         Folder {
             root: tempfile::tempdir().unwrap(),
             environment: Vec::new(),
+            by_role: false,
             printed: Mutex::default(),
             workers: Mutex::default(),
         }
@@ -73,6 +88,11 @@ impl Folder {
         self.environment.retain(|(known, _)| known != name);
     }
 
+    /// From now on a command has the credentials of the role that deploy/ makes for it.
+    pub(crate) fn use_roles(&mut self) {
+        self.by_role = true;
+    }
+
     /// The command, ready to be started.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardlake"));
@@ -82,6 +102,9 @@ impl Folder {
             command.env_remove(name);
         }
         command.env("AWS_EC2_METADATA_DISABLED", "true").envs(self.environment.iter().cloned());
+        if self.by_role {
+            command.env("AWS_ACCESS_KEY_ID", role_of(args));
+        }
         command
     }
 

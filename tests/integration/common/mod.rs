@@ -1,8 +1,10 @@
-//! What the tests of the binary share: a folder to run it in, workers in the background, models of AWS, ways to them, aggregates.
+//! What the tests of the binary share: a folder to run it in, workers in the background, models of AWS, ways to them, the roles of
+//! deploy/, aggregates.
 
 pub(crate) mod aggregate;
 pub(crate) mod folder;
 pub(crate) mod network;
+pub(crate) mod roles;
 pub(crate) mod services;
 pub(crate) mod worker;
 

@@ -1,11 +1,12 @@
 //! The models of an AWS account behind one server in the test's own process.
 //!
 //! Owns: a stream and a bucket in that account, and the environment by which a command reaches it. Does not own: what the models do
-//! (`tests/support/aws_model`), or what a test puts into the stream.
+//! (`tests/support/aws_model`), what a test puts into the stream, or who may do what (`roles`).
 
 use std::ops::Deref;
 use std::sync::Arc;
 
+use aws_model::access::{Access, Keys};
 use aws_model::account::Account;
 use aws_model::clock::ModelClock;
 use aws_model::faults::Faults;
@@ -21,6 +22,7 @@ pub(crate) const KEY: &str = "KEY_OF_TESTS";
 pub(crate) struct Services {
     account: Account,
     pub(crate) faults: Arc<Faults>,
+    pub(crate) access: Arc<Access>,
     pub(crate) clock: ModelClock,
     pub(crate) runtime: tokio::runtime::Runtime,
     server: Server,
@@ -35,7 +37,7 @@ impl Deref for Services {
 }
 
 impl Services {
-    /// A stream of `shards` and an empty bucket. `clock` is called inside the runtime of the server.
+    /// A stream of `shards` and an empty bucket. `clock` is called inside the runtime of the server. Everything is allowed.
     pub(crate) fn start(
         stream: &str,
         shards: u32,
@@ -43,16 +45,29 @@ impl Services {
         settings: Settings,
         clock: impl FnOnce() -> ModelClock,
     ) -> Self {
+        Self::guarded(stream, shards, bucket, settings, clock, Access::new(Keys::default(), |_| true))
+    }
+
+    /// The same, for those that `access` allows.
+    pub(crate) fn guarded(
+        stream: &str,
+        shards: u32,
+        bucket: &str,
+        settings: Settings,
+        clock: impl FnOnce() -> ModelClock,
+        access: Access,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let entered = runtime.enter();
         let clock = clock();
         let account = Account::new(&clock, settings);
         let faults = Arc::new(Faults::new(0));
-        let server = account.serve(&faults);
+        let access = Arc::new(access);
+        let server = account.serve_guarded(&faults, &access);
         drop(entered);
         account.kinesis.create_stream(stream, Some(shards)).unwrap();
         account.s3.create_bucket(bucket);
-        Services { account, faults, clock, runtime, server }
+        Services { account, faults, access, clock, runtime, server }
     }
 
     /// The URL of the server.

@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use crate::access::Access;
 use crate::clock::ModelClock;
 use crate::dynamodb::DynamoDb;
 use crate::faults::{Faults, ServiceName};
 use crate::firehose::Firehose;
 use crate::kinesis::{Kinesis, Settings};
 use crate::s3::S3;
+use crate::secrets::Secrets;
 use crate::server::{Server, Services};
 use crate::sts::Sts;
 
@@ -26,6 +28,8 @@ pub struct Account {
     pub firehose: Firehose,
     /// The Security Token Service.
     pub sts: Sts,
+    /// Secrets Manager.
+    pub secrets: Secrets,
 }
 
 impl Account {
@@ -41,6 +45,7 @@ impl Account {
             s3: S3::new(now_ms),
             firehose: Firehose::new(),
             sts: Sts::default(),
+            secrets: Secrets::default(),
         }
     }
 
@@ -52,6 +57,7 @@ impl Account {
             .with(ServiceName::S3, self.s3.clone())
             .with(ServiceName::Firehose, self.firehose.clone())
             .with(ServiceName::Sts, self.sts.clone())
+            .with(ServiceName::SecretsManager, self.secrets.clone())
     }
 
     /// Serves all of them on one port of loopback, in the current runtime.
@@ -60,5 +66,13 @@ impl Account {
     /// Outside a tokio runtime, or if loopback has no free port.
     pub fn serve(&self, faults: &Arc<Faults>) -> Server {
         Server::start(self.services(), Arc::clone(faults))
+    }
+
+    /// The same, denying what `access` does not allow.
+    ///
+    /// # Panics
+    /// As for [`Account::serve`].
+    pub fn serve_guarded(&self, faults: &Arc<Faults>, access: &Arc<Access>) -> Server {
+        Server::start(self.services().guarded_by(Arc::clone(access)), Arc::clone(faults))
     }
 }

@@ -14,12 +14,14 @@
 //! | [`dynamodb`] | tables with global secondary indexes, reads, conditional writes, batches, transactions with tokens, expressions, the older conditions that KCL uses | streams, backups, TTL, PartiQL, local secondary indexes, provisioned limits |
 //! | [`s3`] | objects, conditional writes, multipart uploads, listings, checksums, tags, copies | versions, policies, lifecycle rules as such, signatures, Select |
 //! | [`sts`] | AssumeRole | everything else |
+//! | [`secrets`] | GetSecretValue | everything else |
 //! | [`firehose`] | PutRecordBatch with limits and partial failures, DescribeDeliveryStream | delivery to S3 |
 //!
 //! The models are as large as the product's use of the services, and should not grow beyond that: what they do is compared
 //! with stand-ins (the tests named `differential`) and with AWS's documents only. They have tests of their own, in two binaries:
 //! `kinesis_model` and `other_models`.
 
+pub mod access;
 pub mod clock;
 pub mod faults;
 pub mod http;
@@ -33,6 +35,7 @@ pub mod dynamodb;
 pub mod firehose;
 pub mod kinesis;
 pub mod s3;
+pub mod secrets;
 pub mod sts;
 
 pub mod account;

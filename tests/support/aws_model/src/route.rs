@@ -18,6 +18,8 @@ pub enum ServiceName {
     S3,
     /// The Security Token Service.
     Sts,
+    /// Secrets Manager.
+    SecretsManager,
 }
 
 /// The service and the operation's name, as the service's reference writes it.
@@ -37,6 +39,8 @@ pub fn route(request: &Request) -> (ServiceName, String) {
         ServiceName::DynamoDb
     } else if prefix.starts_with("Firehose") {
         ServiceName::Firehose
+    } else if prefix.starts_with("secretsmanager") {
+        ServiceName::SecretsManager
     } else {
         ServiceName::S3
     };

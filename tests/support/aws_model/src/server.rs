@@ -21,6 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::access::Access;
 use crate::chunked;
 use crate::faults::{Fault, Faults, Refusal};
 use crate::http::{Request, Response, Service, Streamed};
@@ -45,7 +46,10 @@ type Body = UnsyncBoxBody<Bytes, Cut>;
 
 /// The models that a server serves. The answer for a service without a model is 501.
 #[derive(Clone, Default)]
-pub struct Services(BTreeMap<ServiceName, Arc<dyn Service>>);
+pub struct Services {
+    models: BTreeMap<ServiceName, Arc<dyn Service>>,
+    access: Option<Arc<Access>>,
+}
 
 impl Services {
     /// Without models.
@@ -56,14 +60,24 @@ impl Services {
     /// Serves `model` as `name`.
     #[must_use]
     pub fn with(mut self, name: ServiceName, model: impl Service) -> Self {
-        self.0.insert(name, Arc::new(model));
+        self.models.insert(name, Arc::new(model));
         self
     }
 
-    /// Answers one request, which takes effect with this call. For a client in the same process.
+    /// Denies what `access` does not allow.
+    #[must_use]
+    pub fn guarded_by(mut self, access: Arc<Access>) -> Self {
+        self.access = Some(access);
+        self
+    }
+
+    /// Answers one request, which takes effect with this call unless it is denied. For a client in the same process.
     pub fn answer(&self, request: &Request) -> Answer {
         let (service, _) = route(request);
-        let Some(model) = self.0.get(&service) else {
+        if let Some(denied) = self.access.as_ref().and_then(|access| access.refusal(request)) {
+            return Answer::Whole(denied);
+        }
+        let Some(model) = self.models.get(&service) else {
             let refusal = Refusal::new(501, "NotImplemented", "no model of this service is served here");
             return Answer::Whole(refused(service, &refusal));
         };
@@ -72,6 +86,10 @@ impl Services {
             Some(Err(refused)) => Answer::Whole(refused),
             None => {
                 let mut response = model.answer(request);
+                if let Some(denied) = self.access.as_ref().and_then(|access| access.hidden_absence(request, &response))
+                {
+                    response = denied;
+                }
                 if request.method == "HEAD" {
                     // The headers keep the length of the answer to a GET.
                     if !response.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
