@@ -54,7 +54,7 @@ pub(crate) async fn monthly_review(args: &CostArgs, prices: &Prices, json: bool)
     let asks_lake = args.inventory.is_empty() || args.lake.lake.is_some() || args.lake.config.is_some();
     let mut lake = None;
     if asks_lake {
-        let aws = load_aws(&config).await;
+        let aws = load_aws(&config).await?;
         let store = Retrying::new(open_existing_lake(&config, aws.as_ref()).await?, RetryPolicy::CALL);
         if args.inventory.is_empty() {
             for object in store.list("").await? {

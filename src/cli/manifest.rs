@@ -25,7 +25,7 @@ pub(crate) async fn manifest(args: &ManifestArgs, json: bool) -> anyhow::Result<
             format!("QuickSight reaches s3:// only, and the lake is {url}: name it with --lake s3://BUCKET/PREFIX");
         return Err(Usage(problem).into());
     }
-    let aws = load_aws(&config).await;
+    let aws = load_aws(&config).await?;
     let lake = Retrying::new(open_existing_lake(&config, aws.as_ref()).await?, RetryPolicy::CALL);
     let manifest = scope.manifest(&url, &lake.list(&scope.prefix()).await?)?;
     let mut warnings = Vec::new();

@@ -145,6 +145,7 @@ impl Access {
                 all.extend(key.map(|key| with_key(request, "kms:Decrypt", key, "secretsmanager")));
                 all
             }
+            ServiceName::Sts => vec![one(format!("sts:{operation}"), role_in_form(request))],
             ServiceName::S3 => Vec::new(),
         }
     }
@@ -207,6 +208,13 @@ fn principal(request: &Request) -> String {
 fn bucket_and_key(request: &Request) -> (&str, &str) {
     let path = request.path.trim_start_matches('/');
     path.split_once('/').unwrap_or((path, ""))
+}
+
+/// The role that a form of STS names.
+pub(crate) fn role_in_form(request: &Request) -> String {
+    let form = String::from_utf8_lossy(&request.body).into_owned();
+    let arn = form.split('&').find_map(|pair| pair.strip_prefix("RoleArn=")).unwrap_or_default();
+    arn.replace("%3A", ":").replace("%2F", "/")
 }
 
 /// The stream, or the consumer for what is done with a consumer.

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::access::role_in_form;
 use crate::http::{Request, Response, Service};
 
 /// An STS; clones share it.
@@ -27,8 +28,7 @@ impl Sts {
 impl Service for Sts {
     fn answer(&self, request: &Request) -> Response {
         let form = String::from_utf8_lossy(&request.body).into_owned();
-        let arn = form.split('&').find_map(|pair| pair.strip_prefix("RoleArn=")).unwrap_or_default();
-        let arn = arn.replace("%3A", ":").replace("%2F", "/");
+        let arn = role_in_form(request);
         let account = arn.split(':').nth(4).unwrap_or_default();
         let body = format!(
             "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><AssumedRoleUser>\
