@@ -262,7 +262,8 @@ impl<Options: AsRef<KinesisOptions> + AsMut<KinesisOptions> + Sync> SourceBacken
                 SourceError::Unreadable { place, problem }
             }
         })?;
-        let source = KinesisSource::open(client, config, Arc::clone(lake)).await?;
+        // Boxed: the futures of the SDK are deep.
+        let source = Box::pin(KinesisSource::open(client, config, Arc::clone(lake))).await?;
         let kcl_id = Some(source.serialized_id());
         Ok(OpenedSource { source: Arc::new(source), kcl_id })
     }
