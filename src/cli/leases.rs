@@ -110,7 +110,7 @@ async fn rebuild_rows(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         table.row([stream, shard, shorten(&checkpoint.to_string(), 24)]);
     }
     if !table.is_empty() {
-        print!("{}\n", table.render(""));
+        println!("{}", table.render(""));
     }
     println!("created {}; {existing} existed", counted(created.len() as u64, "row"));
     for epoch in finished {

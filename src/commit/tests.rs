@@ -288,13 +288,34 @@ async fn rows_that_are_lost_in_part_are_noticed_and_made_again() {
     let world = world.without_table();
     let [a, b] = keys();
     world.leases.create(&[NewLease::new(a.clone(), Position::Beginning)]).await.unwrap();
-    let lost = lost_rows(&world.stores, &[a.stream.clone()]).await.unwrap();
+    let lost = lost_rows(&world.stores, std::slice::from_ref(&a.stream)).await.unwrap();
     assert_eq!(lost[0].to_string(), "b of stream orders, which has no row");
     let rebuilt = world.rebuild().await;
     assert_eq!(rebuilt.created, [(b.clone(), Position::at(100_u64.into()))]);
     assert_eq!(rebuilt.behind.len(), 1, "the row of a is before what is committed, and is left as it is");
     let row = world.leases.list().await.unwrap().pop().unwrap();
     assert_eq!((row.last_manifest, row.checkpoint), (before[1].last_manifest.clone(), before[1].checkpoint.clone()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_a_backup_are_noticed_and_rows_that_are_read_again_are_not() {
+    let world = World::new().await;
+    commit_until(&world, &worker(1), Until::Advanced).await.unwrap();
+    let [a, b] = keys();
+    let streams = [a.stream.clone()];
+    let row_moved_at = async |ms: i64| {
+        let world = World { lake: world.lake.clone(), script: Script::default(), ..World::new().await }.without_table();
+        let last_manifest = Some(EpochId::new(ms, &worker(2), 1).manifest_name());
+        let row = |key: ShardKey| NewLease {
+            last_manifest: last_manifest.clone(),
+            ..NewLease::new(key, Position::at(50_u64.into()))
+        };
+        world.leases.create(&[row(a.clone()), row(b.clone())]).await.unwrap();
+        lost_rows(&world.stores, &streams).await.unwrap()
+    };
+    let found = row_moved_at(1_736_764_100_000).await;
+    assert!(found[0].to_string().starts_with("a, b of stream orders after the position in the row"), "{found:?}");
+    assert_eq!(row_moved_at(1_736_764_300_000).await, [], "a newer epoch has moved them: they are read again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,10 +92,7 @@ impl DynamoStore {
             .set_item(Some(item))
             .condition_expression(format!("attribute_not_exists({LEASE_KEY})"))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let error = match put.send().await {
-            Ok(_) => return Ok(Created::Made),
-            Err(error) => error,
-        };
+        let Err(error) = put.send().await else { return Ok(Created::Made) };
         let item = match error.as_service_error() {
             Some(PutItemError::ConditionalCheckFailedException(refusal)) => refusal.item.clone(),
             _ => return Err(self.request(&format!("create the lease of {key}"), "dynamodb:PutItem").explain(&error)),
