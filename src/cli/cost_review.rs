@@ -65,7 +65,7 @@ pub(crate) async fn monthly_review(args: &CostArgs, prices: &Prices, json: bool)
         }
         lake = Some(ask(&store, args.days).await?);
     }
-    let prefix = prefix_of_lake(&config, asks_lake);
+    let prefix = prefix_of_lake(&config);
     for path in &args.inventory {
         let read = read_inventory(path, args.inventory_schema.as_deref(), &mut |object| {
             // Objects beside the lake count as others.
@@ -86,15 +86,12 @@ pub(crate) async fn monthly_review(args: &CostArgs, prices: &Prices, json: bool)
     Ok(ExitCode::SUCCESS)
 }
 
-/// The prefix of the lake's keys in its bucket.
-fn prefix_of_lake(config: &Config, asks_lake: bool) -> String {
+/// The prefix of the lake's keys in its bucket; empty for a lake in a folder.
+fn prefix_of_lake(config: &Config) -> String {
     let url = config.lake.backend().catalog_url();
     let path =
         url.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).map(|(_, path)| path.trim_end_matches('/'));
-    match path {
-        Some(path) if asks_lake && !path.is_empty() => format!("{path}/"),
-        _ => String::new(),
-    }
+    path.filter(|path| !path.is_empty()).map(|path| format!("{path}/")).unwrap_or_default()
 }
 
 async fn ask(store: &dyn ObjectStore, days: u32) -> anyhow::Result<Lake> {

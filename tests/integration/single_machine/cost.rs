@@ -176,6 +176,14 @@ fn a_review_of_an_inventory_asks_no_service() {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    // A lake below a prefix: the configuration has it, and still nothing is asked.
+    folder.write("shardlake.toml", "[lake]\nurl = \"s3://the-lake/prod\"\n");
+    let with_prefix = lines.replace("\"raw/", "\"prod/raw/").replace("\"processed/", "\"prod/processed/");
+    folder.write("inventory.csv", with_prefix);
+    let report = folder.json(&args);
+    let areas: Vec<&str> =
+        report["storage"].as_array().unwrap().iter().map(|row| row["area"].as_str().unwrap()).collect();
+    assert_eq!(areas, ["raw", "processed", "other"], "an object beside the lake is not in one of its areas");
     let message = folder.exits(2, &["cost", "--monthly-review", "--inventory", "inventory.csv"]);
     assert!(message.contains("inventory.csv:1: a report of S3 Inventory has no names of columns"), "{message}");
     assert!(
