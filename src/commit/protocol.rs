@@ -3,6 +3,7 @@
 //! Every request here may be lost before or after its effect. Each step says why it may be repeated.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use checkpoints::{Advance, AdvanceOutcome, Decided, Decision, Position, Refusal, ShardKey, StoreError};
@@ -16,6 +17,8 @@ use crate::lake::{Completion, LakeError, ObjectKey, Written};
 
 /// Requests about objects that are in progress at once.
 const CONCURRENT: usize = 16;
+/// How long a commit waits for the removal of its intent, which a sweep can do later.
+const INTENT_REMOVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A commit that could not be finished.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -238,12 +241,15 @@ impl Published {
             tracing::debug!(epoch = %manifest.epoch, "some shards had already advanced");
         }
         // The commit record says all that the intent said. If this fails, a sweep removes the intent.
-        if let Err(error) = stores.lake_once.delete(&manifest.epoch.intent_key()).await {
+        let intent = manifest.epoch.intent_key();
+        match tokio::time::timeout(INTENT_REMOVED_WITHIN, stores.lake_once.delete(&intent)).await {
+            Ok(Ok(())) => {}
             // A refusal meets every epoch, and a sweep as well: somebody must act.
-            if error.is_retryable() {
-                tracing::debug!(epoch = %manifest.epoch, %error, "failed to remove the intent; a sweep removes it later");
-            } else {
+            Ok(Err(error)) if !error.is_retryable() => {
                 tracing::warn!(epoch = %manifest.epoch, %error, "failed to remove the intent; intents pile up");
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::debug!(epoch = %manifest.epoch, "failed to remove the intent; a sweep removes it later");
             }
         }
         Ok(Committed(manifest))

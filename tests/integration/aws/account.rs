@@ -52,7 +52,7 @@ fn missing(cloud: &Cloud, code: i32) -> Vec<String> {
 #[test]
 fn a_stream_and_a_table_by_arn_are_reached_in_their_own_region_under_a_role() {
     for read in ["polling", "fan-out"] {
-        let cloud = Cloud::new(2, &Options::default());
+        let cloud = Cloud::without_roles(2, &Options::default());
         let role = format!("role_arn = \"arn:aws:iam::{OTHER}:role/path/reader\"\nexternal_id = \"data-team\"");
         let (stream, table) = (
             format!("arn:aws:kinesis:ap-southeast-2:{OTHER}:stream/{STREAM}"),
@@ -87,7 +87,7 @@ fn a_stream_and_a_table_by_arn_are_reached_in_their_own_region_under_a_role() {
 
 #[test]
 fn a_bucket_in_another_region_is_found_and_the_stream_stays_where_it_is() {
-    let cloud = Cloud::new(1, &Options::default());
+    let cloud = Cloud::without_roles(1, &Options::default());
     cloud.s3.set_region("eu-west-1");
     cloud.put(20);
     assert_eq!(missing(&cloud, 0), Vec::<String>::new());
@@ -109,7 +109,7 @@ fn a_delivery_stream_by_arn_is_reached_in_its_own_region() {
         limits: "threads = 1\nrecord_bytes = \"512 KiB\"".to_owned(),
         ..Options::default()
     };
-    let cloud = Cloud::new(1, &options);
+    let cloud = Cloud::without_roles(1, &options);
     cloud.firehose.create("landing");
     cloud.put(20);
     assert_eq!(missing(&cloud, 0), Vec::<String>::new());
@@ -121,7 +121,7 @@ fn a_delivery_stream_by_arn_is_reached_in_its_own_region() {
 
 #[test]
 fn samples_are_put_into_a_stream_by_its_arn() {
-    let cloud = Cloud::new(1, &Options::default());
+    let cloud = Cloud::without_roles(1, &Options::default());
     cloud.faults.add(denied(ServiceName::Kinesis, "*").touching("\"StreamName\""));
     for to in ["kinesis://arn", "arn"] {
         let to = to.replace("arn", &format!("arn:aws:kinesis:eu-north-1:{OTHER}:stream/{STREAM}"));
@@ -134,7 +134,7 @@ fn samples_are_put_into_a_stream_by_its_arn() {
 
 #[test]
 fn a_secret_by_arn_is_read_in_its_own_region() {
-    let cloud = Cloud::new(1, &Options::default());
+    let cloud = Cloud::without_roles(1, &Options::default());
     let path = cloud.folder.path("shardlake.toml");
     let secret = "secretsmanager:arn:aws:secretsmanager:ap-south-1:000000000000:secret:key";
     let text = std::fs::read_to_string(&path).unwrap().replace(&format!("env:{KEY}"), secret);
@@ -149,7 +149,7 @@ fn a_secret_by_arn_is_read_in_its_own_region() {
 #[test]
 fn a_role_that_cannot_be_assumed_is_reported_at_once() {
     let role = format!("role_arn = \"arn:aws:iam::{OTHER}:role/reader\"");
-    let cloud = Cloud::new(1, &Options { source: role, ..Options::default() });
+    let cloud = Cloud::without_roles(1, &Options { source: role, ..Options::default() });
     let refusal = Refusal::new(403, "AccessDenied", "User is not authorized to perform: sts:AssumeRole");
     cloud.faults.add(Rule::new(ServiceName::Sts, "*", When::Always, Fault::Refuse(refusal)));
     let begun = std::time::Instant::now();
@@ -162,7 +162,7 @@ fn a_role_that_cannot_be_assumed_is_reported_at_once() {
 
 #[test]
 fn the_table_is_made_with_tags_protection_backups_and_a_key() {
-    let cloud = Cloud::new(1, &Options::default());
+    let cloud = Cloud::without_roles(1, &Options::default());
     let options = "tags = { team = \"data\", \"cost centre\" = \"7\" }\ndeletion_protection = true\n\
                    point_in_time_recovery = true\nkms_key = \"alias/leases\"";
     let checkpoints = format!("url = \"dynamodb://{TABLE}\"\n{options}");
@@ -204,7 +204,7 @@ fn config_check_sends_what_a_worker_sends() {
         ("x-amz-tagging:team=data", "tags = { team = \"data\" }"),
         ("x-amz-expected-bucket-owner:000000000000", "bucket_owner = \"000000000000\""),
     ] {
-        let cloud = Cloud::new(1, &Options::default());
+        let cloud = Cloud::without_roles(1, &Options::default());
         for operation in ["CreateMultipartUpload", "PutObject"] {
             cloud.faults.add(denied(ServiceName::S3, operation).sparing(header));
         }
@@ -236,7 +236,7 @@ fn config_check_sends_what_a_worker_sends() {
 
 #[test]
 fn config_check_sees_what_a_worker_would_fail_at() {
-    let cloud = Cloud::new(1, &Options::default());
+    let cloud = Cloud::without_roles(1, &Options::default());
     // A bucket of another account.
     by_name(&cloud, "bucket_owner = \"999999999999\"");
     assert!(missing(&cloud, 2).iter().any(|found| found == "s3:ListBucket: DENIED"));
@@ -271,7 +271,7 @@ fn config_check_sees_what_a_worker_would_fail_at() {
 
 #[test]
 fn a_table_of_another_account_is_never_replaced_by_one_of_this_account() {
-    let cloud = Cloud::new(1, &Options::default());
+    let cloud = Cloud::without_roles(1, &Options::default());
     let table = format!("url = \"dynamodb://arn:aws:dynamodb:us-east-1:{OTHER}:table/{TABLE}\"");
     configure(&cloud, &format!("url = \"kinesis://{STREAM}\""), "", &table);
     // The model has one account, so it would find the table whatever the ARN says.
@@ -291,7 +291,7 @@ fn a_table_of_another_account_is_never_replaced_by_one_of_this_account() {
 
 #[test]
 fn each_application_has_a_consumer_of_its_own() {
-    let cloud = Cloud::new(1, &Options { source: "read = \"fan-out\"".to_owned(), ..Options::default() });
+    let cloud = Cloud::without_roles(1, &Options { source: "read = \"fan-out\"".to_owned(), ..Options::default() });
     cloud.put(20);
     assert_eq!(cloud.catch_up()["ok"], true);
     let names = || -> Vec<String> {

@@ -68,6 +68,7 @@ pub(crate) struct Options {
     pub(crate) raw: String,
     pub(crate) limits: String,
     pub(crate) lake: String,
+    pub(crate) checkpoints: String,
     pub(crate) key: String,
 }
 
@@ -80,6 +81,7 @@ impl Default for Options {
             raw: String::new(),
             limits: "threads = 1".to_owned(),
             lake: String::new(),
+            checkpoints: String::new(),
             key: format!("env:{KEY}"),
         }
     }
@@ -118,6 +120,13 @@ impl Cloud {
         Self::at(shards, options, || ModelClock::tokio(now_ms()))
     }
 
+    /// The same, where commands have credentials of an account and not the roles of a stack, which know one stream, table and bucket.
+    pub(crate) fn without_roles(shards: u32, options: &Options) -> Self {
+        let mut cloud = Self::new(shards, options);
+        cloud.folder.use_roles(false);
+        cloud
+    }
+
     /// The same, with a clock that stays this many hours in the past until [`Cloud::go_to_the_present`].
     pub(crate) fn in_the_past(hours: i64, shards: u32, options: &Options) -> Self {
         Self::at(shards, options, move || ModelClock::manual(now_ms() - hours * 3_600_000))
@@ -132,6 +141,8 @@ impl Cloud {
         // The roles of a stack with every option: those of each alone are in `least_privilege`.
         let every = [
             ("ReadMode", "fan-out"),
+            // A consumer has a name of its own for each table and lake.
+            ("ConsumerName", "shardlake*"),
             ("RawTo", "firehose"),
             ("DeliveryStreamName", DELIVERY_STREAM),
             ("ObjectTags", "true"),
@@ -151,7 +162,7 @@ impl Cloud {
         let services = Services::guarded(STREAM, shards, BUCKET, settings, clock, access);
         let mut folder = Folder::new();
         services.set_environment(&mut folder);
-        folder.use_roles();
+        folder.use_roles(true);
         folder.set("RUST_LOG", "shardlake=info,shardlake_checkpoints=info,warn");
         let cloud = Cloud { services, folder, ledger: Mutex::default(), drafts: Mutex::default() };
         cloud.configure(options);
@@ -160,10 +171,10 @@ impl Cloud {
 
     /// Writes the workers' configuration file.
     pub(crate) fn configure(&self, options: &Options) {
-        let Options { source, interval, leases, raw, limits, lake, key } = options;
+        let Options { source, interval, leases, raw, limits, lake, checkpoints, key } = options;
         let text = format!(
             "[[source]]\nurl = \"kinesis://{STREAM}\"\n{source}\n[lake]\nurl = \"s3://{BUCKET}/{PREFIX}\"\n{lake}\n\
-             [checkpoints]\nurl = \"dynamodb://{TABLE}\"\n[anonymize]\nkey = \"{key}\"\n\
+             [checkpoints]\nurl = \"dynamodb://{TABLE}\"\n{checkpoints}\n[anonymize]\nkey = \"{key}\"\n\
              [commit]\ninterval = \"{interval}\"\n[leases]\n{leases}\n[raw]\n{raw}\n[limits]\n{limits}\n"
         );
         self.folder.write("shardlake.toml", text);

@@ -32,7 +32,7 @@ impl Cloud {
 
 #[test]
 fn a_lake_that_knows_more_than_the_lease_table_is_refused_until_its_rows_are_rebuilt() {
-    let cloud = Cloud::new(2, &Options::default());
+    let cloud = Cloud::without_roles(2, &Options::default());
     cloud.put(100);
     cloud.catch_up();
     let first = cloud.kinesis.shards(STREAM).unwrap().remove(0);
@@ -183,7 +183,7 @@ fn latest_is_the_time_of_the_service_whatever_the_clock_of_the_worker_says() {
 #[test]
 fn two_lakes_may_share_one_lease_table_from_their_first_starts_on() {
     for _ in 0..4 {
-        let cloud = Cloud::new(2, &Options::default());
+        let cloud = Cloud::without_roles(2, &Options::default());
         cloud.kinesis.create_stream("users", Some(2)).unwrap();
         cloud.s3.create_bucket("another-lake");
         let text = format!(

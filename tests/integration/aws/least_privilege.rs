@@ -42,20 +42,34 @@ const PROBE: &str = "_shardlake-probe";
 struct Case {
     name: &'static str,
     parameters: &'static [(&'static str, &'static str)],
-    /// Keys of `[[source]]`, `[raw]`, `[limits]`, `[lake]`.
+    /// Keys of `[[source]]`, `[raw]`, `[limits]`, `[lake]`, `[checkpoints]`.
     source: &'static str,
     raw: &'static str,
     limits: &'static str,
     lake: &'static str,
+    checkpoints: &'static str,
     has_keys: bool,
 }
 
-const PLAIN: Case =
-    Case { name: "plain", parameters: &[], source: "", raw: "", limits: "threads = 1", lake: "", has_keys: false };
+const PLAIN: Case = Case {
+    name: "plain",
+    parameters: &[],
+    source: "",
+    raw: "",
+    limits: "threads = 1",
+    lake: "",
+    checkpoints: "",
+    has_keys: false,
+};
 
 const CASES: [Case; 6] = [
     PLAIN,
-    Case { name: "fan-out", parameters: &[("ReadMode", "fan-out")], source: "read = \"fan-out\"", ..PLAIN },
+    Case {
+        name: "fan-out",
+        parameters: &[("ReadMode", "fan-out")],
+        source: "read = \"fan-out\"\nconsumer = \"shardlake\"",
+        ..PLAIN
+    },
     Case {
         name: "firehose",
         parameters: &[("RawTo", "firehose"), ("DeliveryStreamName", DELIVERY_STREAM)],
@@ -64,7 +78,12 @@ const CASES: [Case; 6] = [
         ..PLAIN
     },
     Case { name: "tags", parameters: &[("ObjectTags", "true")], lake: "tags = { team = \"data\" }", ..PLAIN },
-    Case { name: "new table", parameters: &[("CreatesTable", "true")], ..PLAIN },
+    Case {
+        name: "new table",
+        parameters: &[("CreatesTable", "true")],
+        checkpoints: "point_in_time_recovery = true",
+        ..PLAIN
+    },
     Case {
         name: "keys",
         parameters: &[("LakeKmsKeyArn", LAKE_KEY), ("StreamKmsKeyArn", STREAM_KEY), ("SecretKmsKeyArn", SECRET_KEY)],
@@ -85,6 +104,7 @@ impl Case {
             raw: self.raw.to_owned(),
             limits: self.limits.to_owned(),
             lake: self.lake.to_owned(),
+            checkpoints: self.checkpoints.to_owned(),
             key: format!("secretsmanager:{SECRET}"),
             ..Options::default()
         };

@@ -14,7 +14,7 @@ fn address(cloud: &Cloud) -> SocketAddr {
 
 /// A cloud that is only reached by the name of a host that does not exist, through a proxy.
 fn behind_a_proxy(endpoint: &str, variable: &str, server: impl FnOnce(SocketAddr) -> SocketAddr) -> (Cloud, Proxy) {
-    let mut cloud = Cloud::new(1, &Options::default());
+    let mut cloud = Cloud::without_roles(1, &Options::default());
     let proxy = Proxy::to(server(address(&cloud)));
     cloud.folder.set("AWS_ENDPOINT_URL", endpoint);
     cloud.folder.set(variable, &proxy.url());
@@ -51,7 +51,7 @@ fn requests_over_tls_go_through_a_tunnel_under_the_certificates_of_the_bundle() 
 
 #[test]
 fn no_proxy_and_the_credentials_of_a_container_bypass_the_proxy() {
-    let mut cloud = Cloud::new(1, &Options::default());
+    let mut cloud = Cloud::without_roles(1, &Options::default());
     let proxy = Proxy::to(silent_server());
     cloud.folder.set("HTTP_PROXY", &proxy.url());
     cloud.folder.set("NO_PROXY", "example.com,127.0.0.1");
@@ -75,7 +75,7 @@ fn no_proxy_and_the_credentials_of_a_container_bypass_the_proxy() {
 
 #[test]
 fn a_proxy_or_a_bundle_that_cannot_be_used_is_reported_before_anything_is_touched() {
-    let mut cloud = Cloud::new(1, &Options::default());
+    let mut cloud = Cloud::without_roles(1, &Options::default());
     cloud.folder.set("HTTPS_PROXY", "socks5://me:hush@proxy:1080");
     let printed = cloud.folder.exits(2, &["run", "--until-caught-up"]);
     assert!(printed.contains("HTTPS_PROXY names a proxy that is not http:// or https://"), "{printed}");
@@ -96,7 +96,7 @@ fn a_proxy_or_a_bundle_that_cannot_be_used_is_reported_before_anything_is_touche
 
 #[test]
 fn the_bundle_counts_instead_of_the_system_certificates_and_the_profile_may_name_it() {
-    let mut cloud = Cloud::new(1, &Options::default());
+    let mut cloud = Cloud::without_roles(1, &Options::default());
     let tls = tls_to(address(&cloud));
     cloud.folder.set("AWS_ENDPOINT_URL", &format!("https://{tls}"));
     cloud.folder.write("ca.pem", CA);
@@ -111,7 +111,7 @@ fn the_bundle_counts_instead_of_the_system_certificates_and_the_profile_may_name
 #[test]
 fn a_bucket_is_in_the_path_where_a_profile_or_the_configuration_names_the_endpoint() {
     for by_profile in [true, false] {
-        let mut cloud = Cloud::new(1, &Options::default());
+        let mut cloud = Cloud::without_roles(1, &Options::default());
         // A name, since with an address the SDK has the bucket in the path anyway.
         let endpoint = format!("http://localhost:{}", address(&cloud).port());
         cloud.folder.set("AWS_ENDPOINT_URL_KINESIS", &cloud.url());
@@ -141,7 +141,7 @@ fn a_bucket_is_in_the_path_where_a_profile_or_the_configuration_names_the_endpoi
 
 #[test]
 fn without_a_region_every_command_names_the_variable() {
-    let mut cloud = Cloud::new(1, &Options::default());
+    let mut cloud = Cloud::without_roles(1, &Options::default());
     cloud.folder.unset("AWS_REGION");
     for command in [&["run", "--until-caught-up"][..], &["verify"], &["status"], &["leases", "list"], &["init"]] {
         let printed = cloud.folder.exits(1, command);
@@ -157,7 +157,7 @@ fn a_stop_is_obeyed_while_a_service_hangs_at_the_start() {
     let role = "role_arn = \"arn:aws:iam::222222222222:role/reader\"".to_owned();
     let secret = "secretsmanager:arn:aws:secretsmanager:us-east-1:222222222222:secret:key";
     for variable in ["SECRETS_MANAGER", "STS", "S3", "DYNAMODB", "KINESIS"] {
-        let mut cloud = Cloud::new(1, &Options { source: role.clone(), ..Options::default() });
+        let mut cloud = Cloud::without_roles(1, &Options { source: role.clone(), ..Options::default() });
         if variable == "SECRETS_MANAGER" {
             let path = cloud.folder.path("shardlake.toml");
             let text = std::fs::read_to_string(&path).unwrap().replace(&format!("env:{KEY}"), secret);

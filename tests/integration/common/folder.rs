@@ -28,6 +28,8 @@ fn role_of(args: &[&str]) -> &'static str {
         // The workers of deploy/ read no files.
         Some(&"run") if args.contains(&"--source") => DEVELOPER,
         Some(&("run" | "config")) => WORKER,
+        // It finishes epochs, as a worker does.
+        Some(&"leases") if args.get(1) == Some(&"rebuild") => WORKER,
         Some(&("init" | "produce")) => DEVELOPER,
         _ => MAINTENANCE,
     }
@@ -88,9 +90,9 @@ impl Folder {
         self.environment.retain(|(known, _)| known != name);
     }
 
-    /// From now on a command has the credentials of the role that deploy/ makes for it.
-    pub(crate) fn use_roles(&mut self) {
-        self.by_role = true;
+    /// Whether a command from now on has the credentials of the role that deploy/ makes for it.
+    pub(crate) fn use_roles(&mut self, by_role: bool) {
+        self.by_role = by_role;
     }
 
     /// The command, ready to be started.
