@@ -139,9 +139,9 @@ impl Patience {
             return Err(SourceError::Unavailable { place, problem });
         }
         if is_normal {
-            self.attempts.failed_normally(&error)
+            self.attempts.failed_normally(&error);
         } else {
-            self.attempts.failed(&error)
+            self.attempts.failed(&error);
         }
         Ok(())
     }

@@ -98,7 +98,6 @@ async fn source(canned: &Canned, decode: Decode) -> Result<KinesisSource, Proble
         .http_client(canned.clone());
     let stream = KinesisConfig {
         retry_within: Duration::from_secs(300),
-        bounded: false,
         stream: "bench".to_owned(),
         name: None,
         start: Start::TrimHorizon,

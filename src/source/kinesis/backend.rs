@@ -262,8 +262,7 @@ impl<Options: AsRef<KinesisOptions> + AsMut<KinesisOptions> + Sync> SourceBacken
                 SourceError::Unreadable { place, problem }
             }
         })?;
-        // Boxed: the futures of the SDK are deep.
-        let source = Box::pin(KinesisSource::open(client, config, Arc::clone(lake))).await?;
+        let source = KinesisSource::open(client, config, Arc::clone(lake)).await?;
         let kcl_id = Some(source.serialized_id());
         Ok(OpenedSource { source: Arc::new(source), kcl_id })
     }

@@ -176,6 +176,15 @@ impl KinesisSource {
         config: KinesisConfig,
         lake: Arc<dyn ObjectStore>,
     ) -> Result<Self, SourceError> {
+        // Boxed: the futures of the SDK are deep.
+        Box::pin(Self::open_unboxed(client, config, lake)).await
+    }
+
+    async fn open_unboxed(
+        client: aws_sdk_kinesis::Client,
+        config: KinesisConfig,
+        lake: Arc<dyn ObjectStore>,
+    ) -> Result<Self, SourceError> {
         let place = format!("stream {}", config.stream);
         let name = StreamName::new(config.name.as_deref().unwrap_or(requests::own_name(&config.stream)))
             .map_err(|error| SourceError::Unreadable { place: place.clone(), problem: error.to_string() })?;

@@ -180,7 +180,8 @@ impl Fleet {
         Fleet {
             begun,
             returns: returns.chance(400).then_some(returns),
-            outages: outages.chance(400).then_some(outages),
+            // In the cloud each request costs a thousand times as much.
+            outages: outages.chance(if in_cloud { 200 } else { 400 }).then_some(outages),
             environment,
             in_cloud,
             retry_within,

@@ -13,7 +13,7 @@ use simulation::faults::{FaultKind, Tally};
 use simulation::{REGRESSIONS, run};
 
 /// The seeds of a run without `SIMULATION_SEEDS`.
-const SEEDS: Range<u64> = 0..240;
+const SEEDS: Range<u64> = 0..200;
 
 /// For some mutations a seed that finds it, so that no other seed must be tried. If the code changes and the seed does not find
 /// it any more, the test tries the seeds from 0 on.
@@ -84,7 +84,7 @@ fn fleets_commit_every_record_exactly_once_under_all_faults() {
 
 #[test]
 fn a_seed_gives_the_same_run_every_time_in_both_environments() {
-    for seed in [4, 5, 7, 11] {
+    for seed in [4, 5, 7, 15] {
         let [first, second] = [run(seed, None).unwrap(), run(seed, None).unwrap()];
         assert_eq!((first.digest, first.requests), (second.digest, second.requests), "seed {seed}");
         assert!(first.requests > 100);
