@@ -438,8 +438,11 @@ impl Fleet {
         for running in &self.workers {
             running.network.kill();
         }
-        // The command is for a fleet that was stopped: no worker is about to create a row.
-        while self.shared.creating.load(Ordering::Relaxed) > 0 {
+        // The command is for a fleet that was stopped: no worker is about to create a row. A request that is never answered has no effect.
+        for _ in 0..600 {
+            if self.shared.creating.load(Ordering::Relaxed) == 0 {
+                break;
+            }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         self.shared.tally.note(FaultKind::RowsLost);

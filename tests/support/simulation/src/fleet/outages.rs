@@ -5,7 +5,8 @@
 //!
 //! - An outage that is shorter than a worker waits costs nothing but time: the worker continues, no epoch is abandoned, and its leases are
 //!   still its own.
-//! - After a longer one of the lake or the lease table the worker has ended. Where only the stream was away, it still runs.
+//! - After a longer one of the lake or the lease table the worker has ended. Where only the stream was away, it has ended only if it
+//!   had something to commit: before a decision it asks the stream who it is.
 //! - Either way everything is visible soon after the outage.
 //! - A shard that one worker cannot read is read by another, although the first one lives and reads other shards.
 
@@ -81,8 +82,8 @@ impl Fleet {
             });
             return lost.map_or(Ok(()), |row| Err(format!("a lease was lost after {what}: {row:?}")));
         }
-        if has_ended != (service != Service::Stream) {
-            return Err(format!("after {what}, it is {has_ended} that the worker has ended"));
+        if !has_ended && service != Service::Stream {
+            return Err(format!("after {what}, the worker has not ended"));
         }
         self.start_calm();
         self.until_done(BOUND, &what).await
