@@ -273,6 +273,20 @@ def check_task(log, folder):
     log("the task definition agrees with the Dockerfile, and the worker accepts its configuration in every form")
 
 
+def check_sweep(log, folder):
+    """The scheduled task runs a command that exists, with options that it has. Here it sweeps the lake that `check_log_filters` made."""
+    task = Template(DEPLOY / "worker.yaml", EVERYTHING["worker"]).resolved()["SweepTask"]["Properties"]
+    (container,) = task["ContainerDefinitions"]
+    here = {"s3://the-lake/prod/": folder / "lake", "dynamodb://shardlake-leases": f"sqlite://{folder}/lake/_checkpoints.db"}
+    command = [here.get(word, word) for word in container["Command"]]
+    assert container["EntryPoint"] == ["shardlake"] and not set(here) & set(command), command
+    swept = json.loads(shardlake(*command))
+    assert swept["uploads"] == swept["intents"] == 0, swept
+    off = Template(DEPLOY / "worker.yaml", {**EVERYTHING["worker"], "SweepSchedule": ""}).resolved()
+    assert not [name for name in off if name.startswith("Sweep")], "an empty schedule must leave the task out"
+    log("the scheduled sweep is a command that the worker's image has")
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--seed", type=int, default=1)
@@ -288,6 +302,7 @@ def main():
         check_queries(log)
         check_log_filters(log, folder)
         check_task(log, folder)
+        check_sweep(log, folder)
         check_checkov(log)
 
     session.in_folder(args, "templates", work)

@@ -82,6 +82,8 @@ class Template:
         kind = self.resources[resource]["Type"]
         if kind == "AWS::S3::Bucket" and attribute == "Arn":
             return f"arn:aws:s3:::{resource.lower()}"
+        if kind == "AWS::IAM::Role" and attribute == "Arn":
+            return f"arn:aws:iam::123456789012:role/{resource}"
         if attribute == "Arn" or kind in NAMED_BY_ARN:
             service = kind.split("::")[1].lower()
             return f"arn:aws:{service}:us-east-1:123456789012:{KINDS_IN_ARNS.get(kind, '')}{resource}"
