@@ -323,8 +323,8 @@ impl Manifest {
     }
 }
 
-/// Column statistics as a part of the manifest.
-mod column_stats {
+/// Column statistics as a part of a manifest, and of an entry of the lake log.
+pub(super) mod column_stats {
     use pipeline::encode::FileStats;
     use serde::de::Error as _;
     use serde::ser::Error as _;
@@ -333,12 +333,12 @@ mod column_stats {
 
     type Columns = Vec<Vec<Value>>;
 
-    pub(super) fn serialize<S: Serializer>(stats: &FileStats, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(stats: &FileStats, serializer: S) -> Result<S::Ok, S::Error> {
         let columns: Columns = serde_json::from_str(stats.as_json()).map_err(S::Error::custom)?;
         columns.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FileStats, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FileStats, D::Error> {
         let columns = Columns::deserialize(deserializer)?;
         let json = serde_json::to_string(&columns).map_err(D::Error::custom)?;
         FileStats::from_json(&json).map_err(D::Error::custom)

@@ -17,6 +17,7 @@
 
 mod epoch_id;
 mod lake_guard;
+pub mod lake_log;
 pub mod log;
 mod lost_rows;
 mod manifest;
