@@ -75,7 +75,7 @@ fn own_keys() -> Vec<Key<ObjectsOptions>> {
             name: "shards",
             kind: Kind::Count(|options| &mut options.shards, 1..=1_000),
             default: Fallback::Is("8"),
-            doc: "Into how many shards the objects are divided, which workers share. The first worker decides it for good.",
+            doc: "Into how many shards the objects are divided, which workers share. The first worker decides it permanently.",
         },
         Key {
             name: "list_every",

@@ -41,7 +41,7 @@ pub(super) fn has_failures(key: &str) -> bool {
     folders.any(|folder| folder.ends_with("-failed") && folder.len() > "-failed".len())
 }
 
-/// When the records of an object arrived, in milliseconds since 1970, as far as its key and its modification time say.
+/// When the records of an object arrived, in milliseconds since 1970, by its key and its modification time.
 pub(super) fn arrival_ms(key: &str, modified_ms: i64) -> i64 {
     let name = name_of(key);
     if let Some(delivered) = delivery_time(name) {

@@ -91,7 +91,7 @@ struct OpenObject {
 /// Why a part of an object could not be read.
 #[derive(Debug, Clone)]
 enum Failure {
-    /// The object is not what was listed: for good.
+    /// The object is not what was listed, permanently.
     Lost(&'static str),
     Error(SourceError),
 }

@@ -27,12 +27,12 @@ use crate::source::{Behind, Read, ShardSource, SourceError};
 const SHARDS: u32 = 3;
 const MODIFIED: i64 = 1_736_764_200_000;
 
-/// A place in memory. It lists three objects a page, and fails as often as it is told.
+/// A place in memory. It lists three objects a page, and fails as often as a test says.
 #[derive(Default)]
 struct MemoryPlace {
     objects: Mutex<BTreeMap<String, (u64, Bytes)>>,
     written: AtomicU64,
-    /// Of so many requests, one fails.
+    /// Every n-th request fails; 0 for none.
     failing: AtomicU64,
     requests: AtomicU64,
 }
@@ -326,7 +326,7 @@ async fn a_run_that_ends_reads_what_was_there_and_another_one_the_rest() {
         let more = read_shard(&first, shard, got.positions.last().unwrap().clone(), 1 << 20, usize::MAX).await;
         assert_eq!(more.pieces, [], "it ends after what its list found");
     }
-    // A worker that goes on finds it, although its key is before all that were read.
+    // A worker that keeps running finds it, although its key is before all that were read.
     let second = source(&place, &lake, false);
     second.shards().await.unwrap();
     // As long as a reader of the first shard is open, its worker lists.
