@@ -87,7 +87,9 @@ impl S3Store {
         let time = large_request(usize::try_from(wanted).unwrap_or(usize::MAX));
         let range = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
         let request = self.client.get_object().bucket(self.bucket()).key(format!("{}{key}", self.location.prefix()));
-        let request = request.set_expected_bucket_owner(self.owner()).if_match(format!("\"{etag}\"")).set_range(range);
+        let request = request.set_expected_bucket_owner(self.owner()).set_range(range);
+        // Some stand-ins for S3 list no ETag.
+        let request = request.set_if_match((!etag.is_empty()).then(|| format!("\"{etag}\"")));
         // A key may hold personal data: an error names the place, and not the key.
         let operation = || format!("read an object of {}", self.location);
         let cut_off = |problem: String| LakeError::Unavailable { operation: operation(), problem };

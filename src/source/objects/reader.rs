@@ -194,43 +194,42 @@ impl ObjectsReader {
         ahead.reading = Some(Reading(tokio::spawn(async move { place.get(&object, None).await })));
     }
 
-    /// Opens the next object, if it still is what was listed. Returns false if it was lost.
+    /// Opens the next object, if it still is what was listed. Returns false if it was lost. After an error the same object is next.
     async fn open_next(&mut self) -> Result<bool, SourceError> {
         let Some(mut next) = self.ahead.pop_front() else { return Ok(false) };
         // It is not being read if it is large, or if reading it has failed.
         self.begin(&mut next);
-        let part = match &mut next.reading {
-            Some(reading) => {
-                self.ahead_bytes = self.ahead_bytes.saturating_sub(next.object.bytes);
-                match (&mut reading.0).await {
-                    Ok(part) => part,
-                    Err(error) => Err(SourceError::Unavailable {
-                        place: format!("stream {}", self.shared.stream),
-                        problem: error.to_string(),
-                    }),
-                }
+        let opened = self.open_object(&mut next).await;
+        if opened.is_err() {
+            self.ahead.push_front(next);
+        }
+        opened
+    }
+
+    async fn open_object(&mut self, next: &mut Ahead) -> Result<bool, SourceError> {
+        if next.number != self.number {
+            let problem = format!("object {} of shard {} comes after object {}", next.number, self.shard, self.number);
+            return Err(self.shared.unreadable(problem));
+        }
+        let object = next.object.clone();
+        let part = match next.reading.take() {
+            Some(mut reading) => {
+                self.ahead_bytes = self.ahead_bytes.saturating_sub(object.bytes);
+                (&mut reading.0).await.unwrap_or_else(|error| {
+                    let place = format!("stream {}", self.shared.stream);
+                    Err(SourceError::Unavailable { place, problem: error.to_string() })
+                })
             }
-            None => self.shared.place.get(&next.object, Some(0..PART_BYTES.min(next.object.bytes))).await,
+            None => self.shared.place.get(&object, Some(0..PART_BYTES.min(object.bytes))).await,
         };
-        let offset = if next.number == self.number { self.offset } else { 0 };
-        let part = match part {
-            Ok(part) => part,
-            Err(error) => {
-                // It is read again by the next read.
-                next.reading = None;
-                self.ahead.push_front(next);
-                return Err(error);
-            }
-        };
-        (self.number, self.offset) = (next.number, offset);
-        let first = match part {
+        let first = match part? {
             Part::Bytes(bytes) => bytes,
-            Part::Gone => return self.lose(&next.object, GONE).await.map(|()| false),
-            Part::Changed => return self.lose(&next.object, CHANGED).await.map(|()| false),
+            Part::Gone => return self.lose(&object, GONE).await.map(|()| false),
+            Part::Changed => return self.lose(&object, CHANGED).await.map(|()| false),
         };
-        match OpenObject::new(&self.shared, next.object.clone(), first, (next.number, offset)).await {
+        match OpenObject::new(&self.shared, object.clone(), first, (self.number, self.offset)).await {
             Ok(open) => self.open = Some(open),
-            Err(Failure::Lost(problem)) => return self.lose(&next.object, problem).await.map(|()| false),
+            Err(Failure::Lost(problem)) => return self.lose(&object, problem).await.map(|()| false),
             Err(Failure::Error(error)) => return Err(error),
         }
         Ok(true)

@@ -54,7 +54,7 @@ fn workers_that_are_killed_twenty_times_read_twenty_thousand_objects_once() {
     folder.write_objects(0..OBJECTS / 2);
     let start = || folder.start(&WORKER);
     let mut workers = [start(), start()];
-    let mut written = OBJECTS / 2;
+    let (mut written, mut peak) = (OBJECTS / 2, 0);
     for kill in 0..KILLS {
         let more = OBJECTS / 2 / KILLS;
         folder.write_objects(written..written + more);
@@ -67,6 +67,7 @@ fn workers_that_are_killed_twenty_times_read_twenty_thousand_objects_once() {
         }
         let victim = &mut workers[kill % 2];
         assert!(victim.exit_status().is_none(), "a worker ended by itself: {}", victim.log());
+        peak = peak.max(victim.peak_memory());
         std::mem::replace(victim, start()).kill();
     }
     folder.write_objects(written..OBJECTS);
@@ -75,10 +76,10 @@ fn workers_that_are_killed_twenty_times_read_twenty_thousand_objects_once() {
     }
     let rest = [(); 2].map(|()| folder.start(&[&WORKER[..], &["--until-caught-up"]].concat()));
     for worker in rest {
-        assert!(worker.peak_memory() < 400 << 20, "{}", worker.peak_memory());
         let summary = worker.finish(180);
         assert_eq!(summary["ok"], true, "{summary}");
     }
+    assert!(peak < 400 << 20, "{peak}");
     let (identities, ids) = folder.identities();
     assert_eq!((identities.len(), ids.len()), (OBJECTS, OBJECTS));
     assert!(identities.values().chain(ids.values()).all(|times| *times == 1), "each is there once");
@@ -100,7 +101,7 @@ fn objects_that_appear_while_a_worker_runs_are_read_whatever_their_keys_are() {
     let worker = folder.start(&[]);
     wait_for("the first row", 60, || folder.rows() == 1);
     folder.write("old/a.json", assessment(1));
-    folder.write("old/z/deep/er.json.gz", crate::common::gzip(assessment(2).repeat(1).as_bytes()));
+    folder.write("old/z/deep/er.json.gz", crate::common::gzip(assessment(2).as_bytes()));
     folder.write(
         "old/delivery-1-2025-07-08-18-40-00-0a1b2c3d",
         assessment(3).trim_end().to_owned() + assessment(4).trim_end(),
@@ -112,8 +113,10 @@ fn objects_that_appear_while_a_worker_runs_are_read_whatever_their_keys_are() {
     let message = folder.exits(1, &["run", "--until-caught-up", "--fail-on", "dead-letters"]);
     assert!(message.contains("overwritten"), "{message}");
     assert_eq!(folder.rows(), 5, "it is not read in silence");
-    let losses = folder.json(&["losses", "list", "--lake", "lake"]);
-    let shard = losses["losses"][0]["shard"].as_str().unwrap_or_else(|| panic!("{losses}")).to_owned();
+    let listed = folder.run(&["losses", "list", "--lake", "lake", "--json"]);
+    let losses: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!((listed.status.code(), &losses["open"]), (Some(1), &1.into()), "{losses}");
+    let shard = losses["losses"][0]["loss"]["shard"].as_str().unwrap_or_else(|| panic!("{losses}")).to_owned();
     folder.ok(&["losses", "accept", &shard, "--then", "start", "--lake", "lake"]);
     folder.ok(&["run", "--until-caught-up"]);
     assert_eq!(folder.rows(), 6);
