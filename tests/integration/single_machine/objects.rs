@@ -7,7 +7,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 
 use crate::common::folder::Folder;
-use crate::common::wait_for;
+use crate::common::{gzip, pause, wait_for};
 use crate::single_machine::assessment;
 
 /// Small objects, as old Lambdas wrote them: one document in each.
@@ -23,7 +23,7 @@ impl Folder {
             let folder = self.path(&format!("old/2025/01/{:02}", n % 28 + 1));
             fs::create_dir_all(&folder).unwrap();
             // Later objects sort anywhere among those before.
-            let name = format!("{:08x}.json", (n as u32).wrapping_mul(2_654_435_761));
+            let name = format!("{:08x}.json", u32::try_from(n).unwrap().wrapping_mul(2_654_435_761));
             fs::write(folder.join(format!(".{name}")), assessment(n)).unwrap();
             fs::rename(folder.join(format!(".{name}")), folder.join(name)).unwrap();
         }
@@ -61,9 +61,12 @@ fn workers_that_are_killed_twenty_times_read_twenty_thousand_objects_once() {
         written += more;
         let commits = || folder.files("lake/_commits").len();
         let before = commits();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_millis(300 + 97 * (kill as u64 % 7));
-        while commits() == before && std::time::Instant::now() < deadline {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        // Until an epoch was committed, or for a while that differs.
+        for _ in 0..60 + 19 * (kill % 7) {
+            if commits() != before {
+                break;
+            }
+            pause(5);
         }
         let victim = &mut workers[kill % 2];
         assert!(victim.exit_status().is_none(), "a worker ended by itself: {}", victim.log());
@@ -101,7 +104,7 @@ fn objects_that_appear_while_a_worker_runs_are_read_whatever_their_keys_are() {
     let worker = folder.start(&[]);
     wait_for("the first row", 60, || folder.rows() == 1);
     folder.write("old/a.json", assessment(1));
-    folder.write("old/z/deep/er.json.gz", crate::common::gzip(assessment(2).as_bytes()));
+    folder.write("old/z/deep/er.json.gz", gzip(assessment(2).as_bytes()));
     folder.write(
         "old/delivery-1-2025-07-08-18-40-00-0a1b2c3d",
         assessment(3).trim_end().to_owned() + assessment(4).trim_end(),
