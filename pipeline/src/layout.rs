@@ -19,6 +19,8 @@
 //! _sources/<stream>.json         where reading a Kinesis stream starts
 //! _sources/<hash>/<hash>/<number>.json   the files of a folder that is read as a stream, in their order
 //! _sources/<hash>/files/<number>.json    the files of lines of a folder that is read as a stream
+//! _sources/<hash>/objects.json   into how many shards the objects of a bucket are divided
+//! _sources/<hash>/objects/<20 digits>.json.gz   the objects of a bucket that is read as a stream, in their order
 //! _losses/<hash>-<hash>.json     a loss in a source, or a file that somebody must decide about; `.accepted.json`: the decision
 //! _checkpoints/<name>.json       named checkpoints
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
@@ -423,6 +425,27 @@ pub fn files_of_source(stream: &str) -> String {
 /// The key of the `number`-th entry, from 1, of the catalog of a stream's files of lines.
 pub fn catalog_entry(stream: &str, number: usize) -> String {
     format!("{SOURCES}{}/files/{number:08}.json", hex_digest(stream, 8))
+}
+
+/// The key of how the objects of a stream are divided into shards.
+pub fn objects_of_source(stream: &str) -> String {
+    format!("{SOURCES}{}/objects.json", hex_digest(stream, 8))
+}
+
+/// The prefix of the entries about the objects of a stream.
+pub fn object_entries(stream: &str) -> String {
+    format!("{SOURCES}{}/objects/", hex_digest(stream, 8))
+}
+
+/// The key of the `number`-th entry, from 1, about the objects of a stream. Keys sort by their numbers.
+pub fn object_entry(stream: &str, number: u64) -> String {
+    format!("{}{number:020}.json.gz", object_entries(stream))
+}
+
+/// The number of the key of an entry about the objects of a stream; the inverse of [`object_entry`].
+pub fn number_of_object_entry(stream: &str, key: &str) -> Option<u64> {
+    let number = key.strip_prefix(&object_entries(stream))?.strip_suffix(".json.gz")?.parse().ok()?;
+    (object_entry(stream, number) == key).then_some(number)
 }
 
 /// The key of the loss of a shard.

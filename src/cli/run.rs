@@ -208,7 +208,7 @@ fn make_demo() -> anyhow::Result<()> {
 fn check_places(config: &Config) -> anyhow::Result<()> {
     let lake = config.lake.backend();
     let folder = lake.folder();
-    let sources = config.sources.iter().map(|source| source.url.backend().check(folder));
+    let sources = config.sources.iter().map(|source| source.url.backend().check(&config.lake));
     let checks = sources.chain([lake.check(), config.checkpoints().backend().check(folder)]);
     let problems: Vec<String> = checks.filter_map(Result::err).collect();
     if problems.is_empty() { Ok(()) } else { Err(Usage(problems.join("\n")).into()) }

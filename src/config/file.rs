@@ -9,6 +9,7 @@ use crate::config::keys::{DATASET, SECTIONS, SOURCE};
 use crate::config::{KeySource, SourceConfig, WorkerSettings};
 use crate::lake::backends::{LakeOptions, LakeUrl};
 use crate::lease_stores::{CheckpointsUrl, LeaseStoreOptions};
+use crate::settings::Setting;
 use crate::source::backends::{SourceOptions, SourceUrl};
 
 /// A configuration file. A key that it does not have has its default.
@@ -109,9 +110,18 @@ impl ConfigFile {
 
 fn read_source(section: Section<'_>) -> Option<SourceConfig> {
     let mut source = SourceSettings::default();
-    SOURCE.keys.iter().for_each(|key| key.read(&section, &mut source));
+    // Several kinds of sources may have keys of one name.
+    let is_for_another = |key: &dyn Setting<SourceSettings>, source: &SourceSettings| {
+        let mut others = SOURCE.keys.iter().filter(|other| other.name() == key.name());
+        key.misplaced(source).is_some() && others.any(|other| other.misplaced(source).is_none())
+    };
+    for key in &SOURCE.keys {
+        if !is_for_another(&**key, &source) {
+            key.read(&section, &mut source);
+        }
+    }
     for key in SOURCE.keys.iter().filter(|key| source.url.is_some() && section.has(key.name())) {
-        if let Some(backend) = key.misplaced(&source) {
+        if let Some(backend) = key.misplaced(&source).filter(|_| !is_for_another(&**key, &source)) {
             section.report(section.line(), format!("{} is only for {backend} sources", key.name()));
         }
     }

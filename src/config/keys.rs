@@ -86,7 +86,7 @@ fn source_keys() -> Vec<Key<SourceSettings>> {
         Key {
             name: "url",
             kind: Kind::Text {
-                form: "`kinesis://STREAM`, `kinesis://ARN`, a file or a folder",
+                form: "`kinesis://STREAM`, `kinesis://ARN`, `s3://BUCKET/PREFIX`, `objects://FOLDER`, a file or a folder",
                 read: |source, text| {
                     source.url = Some(SourceUrl::parse(text)?);
                     Ok(())
@@ -94,7 +94,7 @@ fn source_keys() -> Vec<Key<SourceSettings>> {
                 show: |source| source.url.as_ref().map(ToString::to_string),
             },
             default: Fallback::Required,
-            doc: "The stream, or files: `.ndjson`, `.jsonl`, `.json`, each also `.gz` or `.zst`.",
+            doc: "The stream, files (`.ndjson`, `.jsonl`, `.json`, each also `.gz` or `.zst`), or objects ([objects.md](objects.md)).",
         },
         Key {
             name: "name",

@@ -16,7 +16,7 @@
 mod local;
 mod memory;
 mod retrying;
-mod s3;
+pub(crate) mod s3;
 mod storage_class;
 
 mod definitions;

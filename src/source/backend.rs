@@ -4,7 +4,6 @@
 //! (`ShardSource`).
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::aws::permissions::Trials;
 use crate::aws::{Aws, Created};
 use crate::clock::SharedClock;
 use crate::lake::ObjectStore;
+use crate::lake::backends::LakeUrl;
 use crate::source::{ShardSource, SourceError};
 
 /// A kind of source, by the URL of one source. `Options` has the options of all kinds; each kind reads its own.
@@ -45,11 +45,11 @@ pub trait SourceBackend<Options>: fmt::Display + Send + Sync {
         false
     }
 
-    /// Checks that the source can be used with a lake in this folder, if the lake is in one. Asks no service.
+    /// Checks that the source can be used with this lake. Asks no service.
     ///
     /// # Errors
     /// A sentence for the user.
-    fn check(&self, _lake: Option<&Path>) -> Result<(), String> {
+    fn check(&self, _lake: &LakeUrl) -> Result<(), String> {
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::settings::{Setting, Within};
 use crate::source::backend::SourceBackend;
 use crate::source::files::backend::{self as files, FilesOptions, FilesUrl};
 use crate::source::kinesis::backend::{self as kinesis, KinesisOptions, KinesisUrl};
+use crate::source::objects::backend::{self as objects, ObjectsOptions, ObjectsUrl};
 
 /// Where records come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum SourceUrl {
     Files(FilesUrl),
     /// A Kinesis stream.
     Kinesis(KinesisUrl),
+    /// Objects in a bucket or in a folder.
+    Objects(ObjectsUrl),
 }
 
 /// The options of all kinds of sources; each kind reads its own.
@@ -29,6 +32,8 @@ pub struct SourceOptions {
     pub kinesis: KinesisOptions,
     /// Of files.
     pub files: FilesOptions,
+    /// Of objects.
+    pub objects: ObjectsOptions,
 }
 
 impl AsRef<FilesOptions> for SourceOptions {
@@ -40,6 +45,12 @@ impl AsRef<FilesOptions> for SourceOptions {
 impl AsRef<KinesisOptions> for SourceOptions {
     fn as_ref(&self) -> &KinesisOptions {
         &self.kinesis
+    }
+}
+
+impl AsRef<ObjectsOptions> for SourceOptions {
+    fn as_ref(&self) -> &ObjectsOptions {
+        &self.objects
     }
 }
 
@@ -67,11 +78,12 @@ impl SourceUrl {
                 Some(KinesisUrl::SERVICE) => KinesisUrl::parse(&url).map(SourceUrl::Kinesis),
                 _ => Err(format!("'{url}' is the ARN of something else than a stream of Kinesis")),
             },
-            "s3" => Err(format!("'{url}': reading objects as a source is not implemented; copy them into a folder")),
+            ObjectsUrl::SCHEME | ObjectsUrl::FOLDER_SCHEME => ObjectsUrl::parse(&url).map(SourceUrl::Objects),
             _ => match url.path() {
                 Some(path) => Ok(SourceUrl::files(path)),
                 None => {
-                    Err(format!("'{url}' is not a valid source: expected {} or {}", KinesisUrl::FORM, FilesUrl::FORM))
+                    let forms = [KinesisUrl::FORM, ObjectsUrl::FORM, FilesUrl::FORM].join(" or ");
+                    Err(format!("'{url}' is not a valid source: expected {forms}"))
                 }
             },
         }
@@ -82,6 +94,7 @@ impl SourceUrl {
         match self {
             SourceUrl::Files(url) => url,
             SourceUrl::Kinesis(url) => url,
+            SourceUrl::Objects(url) => url,
         }
     }
 }
@@ -96,12 +109,16 @@ pub(crate) fn keys() -> Vec<(&'static str, Box<dyn Setting<SourceOptions>>)> {
         let setting = Within { key: Box::new(key), part: |options: &mut SourceOptions| &mut options.files, only: None };
         (files::NAME, Box::new(setting) as Box<dyn Setting<SourceOptions>>)
     });
-    kinesis.chain(files).collect()
+    let objects = objects::keys().into_iter().map(|key| {
+        let setting = Within { key, part: |options: &mut SourceOptions| &mut options.objects, only: None };
+        (ObjectsUrl::NAME, Box::new(setting) as Box<dyn Setting<SourceOptions>>)
+    });
+    kinesis.chain(files).chain(objects).collect()
 }
 
 /// The permissions that any kind of source may need.
 pub fn permissions() -> Vec<Permission> {
-    kinesis::PERMISSIONS.to_vec()
+    [kinesis::PERMISSIONS, objects::PERMISSIONS].concat()
 }
 
 impl fmt::Display for SourceUrl {
@@ -130,9 +147,17 @@ mod tests {
             let message = SourceUrl::parse(text).unwrap_err();
             assert!(message.contains("is the ARN of something else"), "an ARN is never a path: {message}");
         }
+        for text in ["s3://old-events/2024", "s3://old-events", "objects:///data/old", "objects://old"] {
+            assert_eq!(SourceUrl::parse(text).unwrap().to_string(), text);
+        }
+        for (text, problem) in [("s3://X", "lower-case"), ("objects://", "expected"), ("s3://abc//d", "without empty")]
+        {
+            let message = SourceUrl::parse(text).unwrap_err();
+            assert!(message.contains(problem), "{message}");
+        }
         assert_eq!(
             SourceUrl::parse("ftp://x").unwrap_err(),
-            "'ftp://x' is not a valid source: expected kinesis://STREAM or a file or folder"
+            "'ftp://x' is not a valid source: expected kinesis://STREAM or s3://BUCKET/PREFIX or objects://FOLDER or a file or folder"
         );
         for url in ["https://me:hush@host/a", "s3://me:hush@bucket/a", "kinesis://me:hush@s", "x://h/a?Signature=hush"]
         {

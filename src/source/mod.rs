@@ -15,6 +15,8 @@ pub mod backends;
 mod files;
 mod kinesis;
 pub mod losses;
+mod objects;
+mod text;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

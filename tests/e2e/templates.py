@@ -34,6 +34,7 @@ EVERYTHING = {
     },
     "worker": {
         "BucketName": "the-lake", "LakePrefix": "prod/", "ReadMode": "fan-out", "RawTo": "firehose", "ObjectTags": "true",
+        "SourceBucketName": "old-events", "SourcePrefix": "2024/",
         "CreatesTable": "true", "Image": "shardlake:1", "VpcId": "vpc-01234567", "SubnetIds": "subnet-01234567",
         "RouteTableIds": "rtb-01234567", "LakeKmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/lake",
         "StreamKmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/stream",

@@ -146,7 +146,7 @@ fn own_keys() -> Vec<Key<S3Options>> {
 impl S3Location {
     /// A store whose client is in the bucket's region. Where neither the configuration nor an ARN says the region, S3 is asked
     /// in the SDK's region; if the bucket is elsewhere, S3 says where.
-    async fn store(&self, options: &S3Options, aws: &Aws) -> Result<S3Store, LakeError> {
+    pub(super) async fn store(&self, options: &S3Options, aws: &Aws) -> Result<S3Store, LakeError> {
         let store = |aws: &Aws| {
             S3Store::new(aws.s3(), self.clone(), options).map_err(|problem| self.not_opened(problem.to_string()))
         };

@@ -21,6 +21,7 @@
 
 pub(in crate::lake) mod backend;
 mod errors;
+pub(crate) mod foreign;
 mod options;
 mod requests;
 mod trials;

@@ -99,7 +99,7 @@ impl S3Location {
     /// Reads `s3://BUCKET/PREFIX`.
     pub(crate) fn parse(url: &Url<'_>) -> Result<Self, String> {
         if arn::is_arn(url.rest) {
-            return Err(format!("'{url}': a lake is named by its bucket, s3://BUCKET/PREFIX, and not by an ARN"));
+            return Err(format!("'{url}': a bucket is named as s3://BUCKET/PREFIX, and not by an ARN"));
         }
         let (bucket, prefix) = url.rest.split_once('/').unwrap_or((url.rest, ""));
         S3Location::new(bucket, prefix).map_err(|problem| format!("'{url}': {problem}; expected s3://BUCKET/PREFIX"))

@@ -1,13 +1,14 @@
 //! Files and folders as a kind of source: URL, checks and opening.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::StreamName;
 
+use crate::lake::backends::LakeUrl;
 use crate::lake::places::resolved;
 use crate::settings::{Fallback, Key, Kind};
 use crate::source::backend::{OpenSource, OpenedSource, SourceBackend};
@@ -93,12 +94,12 @@ impl<Options: AsRef<FilesOptions> + Sync> SourceBackend<Options> for FilesUrl {
         true
     }
 
-    fn check(&self, lake: Option<&Path>) -> Result<(), String> {
+    fn check(&self, lake: &LakeUrl) -> Result<(), String> {
         let path = &self.0;
         if !path.exists() {
             return Err(format!("source {self}: there is no such file or folder"));
         }
-        match lake {
+        match lake.backend().folder() {
             Some(lake) if resolved(lake).starts_with(resolved(path)) => Err(format!(
                 "the lake {} is inside the source {self}: the worker would read its own output",
                 lake.display()

@@ -1,11 +1,7 @@
 //! All `.json` files of one folder as a shard.
 //!
-//! Owns: which file is read next, and whether a file is one document or lines. Does not own: which files get numbers (`numbering`),
-//! keeping the numbers (`registry`).
-//!
-//! A file may have many documents (`pipeline::documents`). If its source says that each record is one document, a file is one
-//! document unless its first line is a whole document by itself or another line begins with `{`. Limit: a file larger than a record
-//! may be is then read as lines.
+//! Owns: which file is read next. Does not own: which files get numbers (`numbering`), keeping the numbers (`registry`), whether a file
+//! is one document or lines (`text::complete`).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,26 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use checkpoints::{Position, SequenceNumber, ShardId};
-use pipeline::chunk::{Chunk, Damage, Framing, Text};
-use pipeline::documents::{Skipper, cut};
+use checkpoints::{Position, ShardId};
 use tokio::time::{Duration, Instant};
 
-use crate::source::files::identity::{Stat, codec_by_content, read_range};
-use crate::source::files::input::{Filled, Input, Part};
+use crate::source::files::identity::{Stat, read_range};
+use crate::source::files::input::{Input, Part};
 use crate::source::files::list::{Codec, inside, kind_of};
 use crate::source::files::numbering::{Numbering, Patience, compare, unnumbered};
 use crate::source::files::registry::{Mark, NumberedFile, Registry};
-use crate::source::files::unread::is_closed;
 use crate::source::files::{FilesConfig, Shared, blocking};
+use crate::source::text::complete::{Batch, CompleteText, Step, next_of, position_before};
+use crate::source::text::decompress::codec_by_content;
 use crate::source::{Behind, Read, ShardReader, SourceError};
-
-/// A sequence number is the file's number times this, plus the offset in the file.
-const FILE: u64 = 1_000_000_000_000;
-/// Bytes of a line that is too long that are skipped at once: there are few threads for files.
-pub(super) const SKIP_BYTES: u64 = 32 << 20;
-/// The offset that means that a file was read to its end.
-const DONE: u64 = FILE - 1;
 
 /// How often files that have numbers are compared with what they were.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
@@ -56,23 +44,11 @@ pub(super) struct FolderReader {
     number: u64,
     offset: u64,
     /// A file of lines that is being read.
-    open: Option<Box<OpenFile>>,
+    open: Option<Box<CompleteText>>,
     shared: Arc<Shared>,
     /// Files that have another time than when they were numbered, and the same content.
     touched: HashMap<String, Stat>,
     compared_at: Option<Instant>,
-}
-
-/// File number and offset of the next byte.
-fn next_of(position: &Position) -> Option<(u64, u64)> {
-    match position {
-        Position::Beginning => Some((1, 0)),
-        Position::At { sequence, .. } => {
-            let at = sequence.as_str().parse::<u64>().ok()?;
-            Some(if at % FILE == DONE { (at / FILE + 1, 0) } else { (at / FILE, at % FILE + 1) })
-        }
-        Position::Since { .. } | Position::Latest | Position::End => None,
-    }
 }
 
 /// How much of a folder comes after a position.
@@ -150,12 +126,6 @@ impl FolderReader {
         let Ok(file) = ShardId::new(file) else { return Ok(()) };
         self.shared.lost(&file, "the file is gone or was replaced before it was read").await
     }
-
-    /// The position after everything before `next_offset` of file `number`.
-    fn position(number: u64, next_offset: u64) -> Position {
-        let last = next_offset.checked_sub(1).map_or((number - 1) * FILE + DONE, |last| number * FILE + last);
-        Position::at(SequenceNumber::from(last))
-    }
 }
 
 #[async_trait]
@@ -167,8 +137,7 @@ impl ShardReader for FolderReader {
                 return Ok(Read::AtTip);
             }
         }
-        let mut batch = Batch { buffer, texts: Vec::new(), source_bytes: 0, is_full: false };
-        batch.buffer.clear();
+        let mut batch = Batch::new(buffer);
         let mut skipping = false;
         while (skipping || (batch.buffer.len() < bytes && !batch.is_full))
             && let Some(NumberedFile { name, from, mark }) = self.registry.file(self.number).cloned()
@@ -182,7 +151,7 @@ impl ShardReader for FolderReader {
             let done = blocking(&place, move || {
                 let mut file = match open {
                     Some(file) => file,
-                    None => match OpenFile::open(&root, &path, (from, mark), number, offset, config)? {
+                    None => match open_file(&root, &path, (from, mark), number, offset, &config)? {
                         Some(file) => Box::new(file),
                         None => return Ok((batch, None)),
                     },
@@ -211,217 +180,39 @@ impl ShardReader for FolderReader {
             }
             self.open = Some(file);
         }
-        let through = Self::position(self.number, self.offset);
+        let through = position_before(self.number, self.offset);
         let (stream, shard) = (Arc::clone(&self.stream), Arc::clone(&self.shard));
-        let chunk = Chunk::new(stream, shard, 0, batch.buffer, Framing::Texts(batch.texts));
-        let mut chunk = chunk.with_documents(self.config.documents);
-        chunk.read_ms = Some(self.config.clock.now_ms());
-        Ok(Read::Chunk { chunk, through, source_bytes: batch.source_bytes })
+        let source_bytes = batch.source_bytes;
+        let chunk = batch.into_chunk((stream, shard), self.config.text(), self.config.clock.now_ms());
+        Ok(Read::Chunk { chunk, through, source_bytes })
     }
 }
 
-/// What one read collects: whole small files, or a piece of one large file.
-struct Batch {
-    buffer: Vec<u8>,
-    texts: Vec<Text>,
-    source_bytes: u64,
-    /// Whether it has a piece of a large file, so that nothing more is added.
-    is_full: bool,
-}
-
-/// A part of a file.
-#[derive(Clone, Copy)]
-enum Piece {
-    /// Any number of records. `is_end`: the file ends with them.
-    Text { is_end: bool },
-    /// One record, whatever its lines are.
-    Record(Option<Damage>),
-}
-
-/// How far a file was read.
-enum Step {
-    Done,
-    /// Offset of the next byte.
-    More(u64),
-    /// In the middle of a line that is too long, where a chunk cannot end.
-    Skipping,
-}
-
-/// A file that is being read.
-struct OpenFile {
-    input: Input,
-    /// The arrival time of its records.
-    arrival_ms: i64,
+/// Opens a file at an offset of its part. `None` if it is gone, or has another content than when it got its number.
+fn open_file(
+    root: &Path,
+    path: &Path,
+    (from, mark): (u64, Option<Mark>),
     number: u64,
-    config: FilesConfig,
-    carry: Vec<u8>,
-    /// A record that is too long was reported, and its end was not found yet.
-    skipping: Option<Skipper>,
-}
-
-impl OpenFile {
-    /// Opens a file at an offset of its part. `None` if it is gone, or has another content than when it got its number.
-    fn open(
-        root: &Path,
-        path: &Path,
-        (from, mark): (u64, Option<Mark>),
-        number: u64,
-        offset: u64,
-        config: FilesConfig,
-    ) -> std::io::Result<Option<Self>> {
-        let real = match inside(root, path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            real => real?,
-        };
-        let file = File::open(&real)?;
-        let stat = Stat::of(&file.metadata()?);
-        if let Some(mark) = &mark
-            && !mark.is_of(&file, &stat)?
-        {
-            return Ok(None);
-        }
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let named = kind_of(name).map_or(Codec::Plain, |(_, codec)| codec);
-        let codec = codec_by_content(named, &read_range(&file, 0, 64)?);
-        let part = Part { codec, from, limit: mark.map(|mark| mark.bytes) };
-        let input = Input::of_file(file, part, offset)?;
-        let (arrival_ms, _) = config.arrival_ms(input.modified_ms);
-        Ok(Some(OpenFile { input, arrival_ms, number, config, carry: Vec::new(), skipping: None }))
+    offset: u64,
+    config: &FilesConfig,
+) -> std::io::Result<Option<CompleteText>> {
+    let real = match inside(root, path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        real => real?,
+    };
+    let file = File::open(&real)?;
+    let stat = Stat::of(&file.metadata()?);
+    if let Some(mark) = &mark
+        && !mark.is_of(&file, &stat)?
+    {
+        return Ok(None);
     }
-
-    fn sequence(&self, offset: u64) -> u64 {
-        self.number * FILE + offset
-    }
-
-    fn read_into(&mut self, batch: &mut Batch, bytes: usize) -> std::io::Result<Step> {
-        if self.skipping.is_some() {
-            return self.skip(batch);
-        }
-        let base = self.input.offset - self.carry.len() as u64;
-        let mut text = std::mem::take(&mut self.carry);
-        let whole_bytes = self.config.record_bytes_max + 1;
-        let target = bytes.max(1 << 16).max(text.len() * 2).min(whole_bytes).max(text.len() + 1);
-        let filled = self.input.fill(&mut text, target)?;
-        batch.source_bytes += self.input.taken();
-        if self.config.documents.many {
-            return self.lines(batch, text, base, filled);
-        }
-        if base == 0 && filled == Filled::Ended && is_document(&text) {
-            self.push(batch, &text, 0, Piece::Record(None));
-            return Ok(Step::Done);
-        }
-        if base == 0 && filled == Filled::Full && text.len() < whole_bytes && !has_line_record(&text) {
-            // It may be one document larger than a chunk.
-            let filled = self.input.fill(&mut text, whole_bytes)?;
-            batch.source_bytes += self.input.taken();
-            if filled == Filled::Ended && is_document(&text) {
-                self.push(batch, &text, 0, Piece::Record(None));
-                return Ok(Step::Done);
-            }
-            return self.lines(batch, text, base, filled);
-        }
-        self.lines(batch, text, base, filled)
-    }
-
-    /// Adds the records of a text that begins at `base`.
-    fn lines(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64, filled: Filled) -> std::io::Result<Step> {
-        if base + text.len() as u64 >= DONE {
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
-                "a file in a folder must be smaller than 10^12 bytes",
-            ));
-        }
-        let ended = filled != Filled::Full;
-        let last = cut(&text, self.config.documents);
-        let end = match (last, ended) {
-            (_, true) if filled == Filled::Ended => text.len(),
-            (Some(end), _) => end,
-            (None, true) => 0,
-            (None, false) if text.len() <= self.config.record_bytes_max => {
-                self.carry = text;
-                return Ok(Step::More(base));
-            }
-            (None, false) => return self.too_long(batch, text, base),
-        };
-        let rest = text.split_off(end);
-        // The text of a small file, and the end of a large one, is followed by that of others.
-        batch.is_full = !ended && batch.buffer.is_empty();
-        self.push(batch, &text, base, Piece::Text { is_end: filled == Filled::Ended });
-        if filled == Filled::Damaged {
-            let at = base + end as u64;
-            self.push(batch, &rest, at, Piece::Record(Some(Damage::DamagedFile)));
-            return Ok(Step::Done);
-        }
-        self.carry = rest;
-        Ok(if ended { Step::Done } else { Step::More(base + end as u64) })
-    }
-
-    /// A record that is longer than records may be.
-    fn too_long(&mut self, batch: &mut Batch, mut text: Vec<u8>, base: u64) -> std::io::Result<Step> {
-        self.skipping = Some(Skipper::new(self.config.documents, &text));
-        text.truncate(self.config.record_bytes_max);
-        self.push(batch, &text, base, Piece::Record(Some(Damage::TooLarge)));
-        self.skip(batch)
-    }
-
-    /// Skips a part of a record that is too long: as much as one call may take.
-    fn skip(&mut self, batch: &mut Batch) -> std::io::Result<Step> {
-        let Some(skipper) = &mut self.skipping else { return Ok(Step::Skipping) };
-        let mut rest = Vec::new();
-        let from = self.input.offset;
-        while self.input.offset - from < SKIP_BYTES {
-            rest.clear();
-            let before = self.input.offset;
-            let filled = self.input.fill(&mut rest, 1 << 16)?;
-            batch.source_bytes += self.input.taken();
-            if let Some(end) = skipper.feed(&rest) {
-                self.skipping = None;
-                self.carry.extend_from_slice(&rest[end..]);
-                return Ok(Step::More(before + end as u64));
-            }
-            if filled != Filled::Full {
-                return Ok(Step::Done);
-            }
-        }
-        Ok(Step::Skipping)
-    }
-
-    /// Adds a text that begins at `base`, unless it is blank.
-    fn push(&self, batch: &mut Batch, text: &[u8], base: u64, piece: Piece) {
-        let (is_record, is_end, damage) = match piece {
-            Piece::Text { is_end } => (false, is_end, None),
-            Piece::Record(damage) => (true, false, damage),
-        };
-        if text.trim_ascii().is_empty() && damage.is_none() {
-            return;
-        }
-        let begin = batch.buffer.len();
-        batch.buffer.extend_from_slice(text);
-        if base == 0 && text.starts_with(b"\xEF\xBB\xBF") {
-            // A byte order mark does not belong to the first record. White space keeps the offsets.
-            batch.buffer[begin..begin + 3].fill(b' ');
-        }
-        let place = |at: usize| u32::try_from(at).expect("a chunk is smaller than 2 GiB");
-        let bytes = place(begin)..place(batch.buffer.len());
-        batch.buffer.push(b'\n');
-        let (base, arrival_ms) = (self.sequence(base), self.arrival_ms);
-        batch.texts.push(Text { bytes, base, arrival_ms, is_record, is_end, damage });
-    }
-}
-
-/// Whether a whole file's text is one document and not lines.
-pub(super) fn is_document(text: &[u8]) -> bool {
-    !has_line_record(text)
-}
-
-/// Whether the text has a line that is a record by itself: a first line that is a whole document, or a later line that begins
-/// like one.
-fn has_line_record(text: &[u8]) -> bool {
-    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text).trim_ascii_start();
-    let Some(end) = memchr::memchr(b'\n', text) else { return false };
-    let rest = &text[end + 1..];
-    if rest.trim_ascii().is_empty() {
-        return false;
-    }
-    is_closed(&text[..end]) || rest.starts_with(b"{") || memchr::memmem::find(rest, b"\n{").is_some()
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let named = kind_of(name).map_or(Codec::Plain, |(_, codec)| codec);
+    let codec = codec_by_content(named, &read_range(&file, 0, 64)?);
+    let part = Part { codec, from, limit: mark.map(|mark| mark.bytes) };
+    let input = Input::of_file(file, part, offset)?;
+    let (arrival_ms, _) = config.arrival_ms(input.modified_ms);
+    Ok(Some(CompleteText::new(input.text, number, arrival_ms, config.text())))
 }

@@ -1,7 +1,6 @@
 //! What a file is, whatever its name: its device and inode, and hashes of its beginning.
 //!
-//! Owns: these hashes, comparing a file with them, and recognizing compressed content by its first bytes. Does not own: which file
-//! belongs to which shard (`catalog`).
+//! Owns: these hashes, and comparing a file with them. Does not own: which file belongs to which shard (`catalog`).
 //!
 //! An inode alone does not identify a file. File systems give the inode of a deleted file to the next one, and `copytruncate` keeps
 //! the inode and replaces the content. So the beginning must be the same as well. It is hashed at several lengths, so that a file
@@ -14,7 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::source::files::list::{Codec, modified_ms};
+use crate::source::files::list::modified_ms;
 
 /// The most bytes of a file's beginning that identify it.
 pub(super) const HEAD_BYTES: usize = 16 << 10;
@@ -137,29 +136,6 @@ pub(super) fn tail_hash(file: &File, end: u64) -> io::Result<u64> {
     Ok(hash(&read_range(file, begin, usize::try_from(end - begin).unwrap_or(0))?))
 }
 
-/// How content that begins with these bytes is compressed.
-pub(super) fn codec_of(first: &[u8]) -> Codec {
-    match first {
-        // RFC 1952: the magic number, then the only method there is.
-        [0x1f, 0x8b, 8, ..] => Codec::Gzip,
-        // RFC 8878: a frame, or a skippable frame.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Codec::Zstd,
-        _ => Codec::Plain,
-    }
-}
-
-/// How a file is compressed. Its first bytes decide, since names are sometimes wrong. A file whose name says that it is compressed and
-/// that does not begin so is plain if it looks like text; otherwise it is damaged.
-pub(super) fn codec_by_content(named: Codec, first: &[u8]) -> Codec {
-    match codec_of(first) {
-        Codec::Plain if named != Codec::Plain => {
-            let text = first.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(first).trim_ascii_start();
-            if matches!(text.first(), Some(b'{' | b'[' | b'"')) { Codec::Plain } else { named }
-        }
-        found => found,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,14 +178,5 @@ mod tests {
             }
         }
         assert_eq!((head.bytes(), times <= 16), (HEAD_BYTES as u64, true), "{times}");
-    }
-
-    #[test]
-    fn the_first_bytes_say_how_content_is_compressed() {
-        assert_eq!(codec_by_content(Codec::Plain, b"\x1f\x8b\x08\x00"), Codec::Gzip);
-        assert_eq!(codec_by_content(Codec::Gzip, b"\x28\xb5\x2f\xfd"), Codec::Zstd);
-        assert_eq!(codec_by_content(Codec::Gzip, b"\xEF\xBB\xBF {\"a\":1}"), Codec::Plain);
-        assert_eq!(codec_by_content(Codec::Gzip, b"\x00\x01"), Codec::Gzip, "it is damaged");
-        assert_eq!(codec_by_content(Codec::Plain, b"2025-01-13 INFO"), Codec::Plain);
     }
 }

@@ -11,13 +11,13 @@ use checkpoints::{Position, ShardId};
 use pipeline::chunk::{Chunk, Damage, Frame, Framing};
 use pipeline::documents::{Skipper, cut};
 
-use crate::source::files::folder::SKIP_BYTES;
 use crate::source::files::follow::position_before;
 use crate::source::files::identity::{Head, Likeness, Stat, read_head, tail_hash};
 use crate::source::files::input::{Fate, Filled, Input, Part};
 use crate::source::files::list::Codec;
-use crate::source::files::unread::is_complete;
 use crate::source::files::{FilesConfig, Shared, blocking};
+use crate::source::text::complete::SKIP_BYTES;
+use crate::source::text::is_complete;
 use crate::source::{Read, SourceError};
 
 /// Cuts one file. It goes to the blocking pool and back.
@@ -103,7 +103,7 @@ impl Cutter {
 
     /// The offset in the text of the first byte that was not returned.
     pub(super) fn base(&self) -> u64 {
-        self.input.offset - self.carry.len() as u64
+        self.input.text.offset - self.carry.len() as u64
     }
 
     /// The beginning of a line whose end was not read.
@@ -138,14 +138,14 @@ impl Cutter {
         buffer.clear();
         buffer.append(&mut self.carry);
         // The offset of the buffer in the text, and what was read of it before.
-        let (base, carried) = (self.input.offset - buffer.len() as u64, buffer.len());
+        let (base, carried) = (self.input.text.offset - buffer.len() as u64, buffer.len());
         let mut target = bytes.max(buffer.len() + 1);
         loop {
-            let filled = self.input.fill(&mut buffer, target)?;
+            let filled = self.input.text.fill(&mut buffer, target)?;
             let fate = self.input.check(&self.head)?;
             if fate != Fate::Same {
                 // What was read just now may be of another file.
-                self.input.offset = base + carried as u64;
+                self.input.text.offset = base + carried as u64;
                 buffer.truncate(carried);
                 self.carry = buffer;
                 return Ok(Outcome::Changed(fate));
@@ -213,18 +213,18 @@ impl Cutter {
         let mut chunk = Chunk::new(stream, shard, arrival_ms, buffer, framing);
         chunk.read_ms = Some(read_ms);
         let chunk = chunk.with_documents(self.config.documents);
-        Read::Chunk { chunk, through, source_bytes: self.input.taken() }
+        Read::Chunk { chunk, through, source_bytes: self.input.text.taken() }
     }
 
     /// Skips a line that is longer than a record may be, or a part of it. Its first bytes are kept.
     fn skip(&mut self) -> std::io::Result<Outcome> {
         let Some((buffer, base, mut skipper)) = self.skipping.take() else { return Ok(Outcome::Skipping) };
         let mut rest = Vec::new();
-        let from = self.input.offset;
-        while self.input.offset - from < SKIP_BYTES {
+        let from = self.input.text.offset;
+        while self.input.text.offset - from < SKIP_BYTES {
             rest.clear();
-            let before = self.input.offset;
-            let filled = self.input.fill(&mut rest, 1 << 16)?;
+            let before = self.input.text.offset;
+            let filled = self.input.text.fill(&mut rest, 1 << 16)?;
             if let Some(end) = skipper.feed(&rest) {
                 self.carry.extend_from_slice(&rest[end..]);
                 let next = before + end as u64;
@@ -233,8 +233,8 @@ impl Cutter {
             // After damage the position is one past the last byte, as in `damaged`.
             let end = match filled {
                 Filled::Full => continue,
-                Filled::Damaged => self.input.offset + 1,
-                Filled::Ended => self.input.offset,
+                Filled::Damaged => self.input.text.offset + 1,
+                Filled::Ended => self.input.text.offset,
             };
             self.finished = self.ends || filled == Filled::Damaged;
             return Ok(Outcome::Read(self.one_damaged(buffer, base, end, Damage::TooLarge)));

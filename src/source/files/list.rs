@@ -12,23 +12,13 @@ use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
 use checkpoints::ShardId;
-use serde::{Deserialize, Serialize};
 
 use crate::source::files::identity::Stat;
-
-/// How a file is compressed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Codec {
-    #[default]
-    Plain,
-    Gzip,
-    Zstd,
-}
+pub(super) use crate::source::text::decompress::Codec;
 
 /// The content of a file, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Content {
+pub(in crate::source) enum Content {
     /// One record on each line.
     Lines,
     /// One JSON document, or one record on each line: its first bytes decide.
@@ -36,7 +26,7 @@ pub(super) enum Content {
 }
 
 /// What a file's name says: `None` if files of such names are not read.
-pub(super) fn kind_of(name: &str) -> Option<(Content, Codec)> {
+pub(in crate::source) fn kind_of(name: &str) -> Option<(Content, Codec)> {
     if is_hidden(name) {
         return None;
     }
@@ -74,7 +64,7 @@ fn is_delivery(ending: &str) -> bool {
 }
 
 /// The ending of a name that is not read, for the summary.
-fn ending_of(name: &str) -> String {
+pub(in crate::source) fn ending_of(name: &str) -> String {
     if name.ends_with('~') {
         return "~".to_owned();
     }

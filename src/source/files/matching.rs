@@ -22,11 +22,9 @@ use std::sync::Arc;
 use checkpoints::ShardId;
 
 use crate::source::files::catalog::{FileRecord, Known, Place, State};
-use crate::source::files::identity::{
-    HEAD_BYTES, Head, Likeness, Stat, codec_by_content, codec_of, read_head, read_range, tail_hash,
-};
-use crate::source::files::input::decoder;
+use crate::source::files::identity::{HEAD_BYTES, Head, Likeness, Stat, read_head, read_range, tail_hash};
 use crate::source::files::list::{Codec, Listing, Present, Root, rotated_from};
+use crate::source::text::decompress::{codec_by_content, codec_of, decoder};
 
 /// What decides whether a file has settled.
 #[derive(Debug, Clone, Copy)]

@@ -36,6 +36,7 @@ mod registry;
 mod scans;
 mod unread;
 
+pub(in crate::source) use list::{ending_of, kind_of};
 pub(crate) use unread::names_sentence;
 
 use std::collections::{BTreeSet, HashMap};
@@ -56,6 +57,8 @@ use crate::source::files::follow::LinesReader;
 use crate::source::files::list::Root;
 use crate::source::files::registry::Registry;
 use crate::source::files::unread::Unread;
+use crate::source::text::arrival_of;
+use crate::source::text::complete::TextConfig;
 use crate::source::{Behind, ShardReader, ShardSource, SourceError, SourceReport, SourceShard};
 
 /// What the arrival time of a file's records is.
@@ -89,14 +92,15 @@ pub struct FilesConfig {
 }
 
 impl FilesConfig {
-    /// The arrival time of the records of a file, and the time of reading, in milliseconds since 1970. A modification time in the
-    /// future, or at the beginning of a calendar (of Unix, or of DOS in 1980), is not a time of arrival.
+    /// How texts are cut.
+    fn text(&self) -> TextConfig {
+        TextConfig { record_bytes_max: self.record_bytes_max, documents: self.documents }
+    }
+
+    /// The arrival time of the records of a file, and the time of reading, in milliseconds since 1970.
     fn arrival_ms(&self, modified_ms: i64) -> (i64, i64) {
-        const TWO_DAYS: i64 = 2 * 86_400_000;
-        const DOS_EPOCH: i64 = 315_532_800_000;
         let now = self.clock.now_ms();
-        let is_known = modified_ms >= TWO_DAYS && (modified_ms - DOS_EPOCH).abs() >= TWO_DAYS && modified_ms <= now;
-        (if self.arrival == Arrival::Modified && is_known { modified_ms } else { now }, now)
+        (if self.arrival == Arrival::Modified { arrival_of(modified_ms, now) } else { now }, now)
     }
 }
 

@@ -10,13 +10,14 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use pipeline::documents::{Documents, unfinished};
 
-use crate::source::files::folder::{Folder, is_document};
-use crate::source::files::identity::{HEAD_BYTES, Stat, codec_by_content, read_range};
-use crate::source::files::input::decoder;
+use crate::source::files::folder::Folder;
+use crate::source::files::identity::{HEAD_BYTES, Stat, read_range};
 use crate::source::files::list::{Codec, JsonFile, inside, json_files, kind_of};
 use crate::source::files::matching::Now;
 use crate::source::files::registry::{Known, Mark, NameHash, NewFile, SeenFile, name_hash};
-use crate::source::files::unread::{is_closed, is_complete};
+use crate::source::text::complete::is_document;
+use crate::source::text::decompress::{codec_by_content, decoder};
+use crate::source::text::{is_closed, is_complete};
 
 /// Bytes of the end of a file that its mark covers.
 const TAIL_BYTES: u64 = 1 << 10;

@@ -1,7 +1,6 @@
 //! What a source leaves unread, for the summary of a run.
 //!
-//! Owns: names that are not read, content that is not complete, and problems of single files; and whether a text is complete. Does not
-//! own: finding any of these.
+//! Owns: names that are not read, content that is not complete, and problems of single files. Does not own: finding any of these.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -109,63 +108,9 @@ pub(crate) fn names_sentence(names: &BTreeMap<String, u64>) -> String {
     format!("{count} {files} {are} not read because of the endings of their names: {}", endings.join(", "))
 }
 
-/// Whether a text without a line end is a complete record: a JSON document, or one in base64. What can still become one by more bytes
-/// is not, and neither is a number or a word, which may continue.
-pub(super) fn is_complete(text: &[u8]) -> bool {
-    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text).trim_ascii();
-    match text.first() {
-        Some(b'{' | b'[') => is_closed(text),
-        Some(b'"') => text.len() > 1 && is_closed(text),
-        Some(b'e') if text.len().is_multiple_of(4) => base64_simd::STANDARD
-            .decode_to_vec(text)
-            .is_ok_and(|decoded| decoded.first() == Some(&b'{') && is_closed(&decoded)),
-        _ => false,
-    }
-}
-
-/// Whether all braces, brackets and strings of a text are closed at its end.
-pub(super) fn is_closed(text: &[u8]) -> bool {
-    let (mut depth, mut inside, mut escaped) = (0_i64, false, false);
-    for byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if inside => escaped = true,
-            b'"' => inside = !inside,
-            b'{' | b'[' if !inside => depth += 1,
-            b'}' | b']' if !inside => depth -= 1,
-            _ => {}
-        }
-    }
-    // With too many closing ones it is malformed, and no more bytes can change that.
-    depth <= 0 && !inside
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_text_that_more_bytes_could_complete_is_not_complete() {
-        let cases: [(&[u8], bool); 12] = [
-            (b"{\"a\":1}", true),
-            (b" {\"a\":[1,{\"b\":\"}\"}]} \r", true),
-            (b"\xEF\xBB\xBF{}", true),
-            (b"{\"a\":1}}", true),
-            (b"eyJhIjoxfQ==", true),
-            (b"{\"a\":1", false),
-            (b"{\"a\":\"}", false),
-            (b"[{\"a\":1},", false),
-            (b"eyJhIjox", false),
-            (b"12", false),
-            (b"2025-01-13 INFO", false),
-            (b"", false),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(is_complete(text), expected, "{}", String::from_utf8_lossy(text));
-        }
-        let whole = b"{\"a\":{\"b\":[1,\"}\\\"]\"]}}";
-        assert!((1..whole.len()).all(|end| !is_complete(&whole[..end])) && is_complete(whole));
-    }
 
     #[test]
     fn files_that_are_not_read_are_one_sentence() {

@@ -27,6 +27,8 @@ use crate::common::{now_ms, wait_for};
 
 /// The secret that the pseudonym key is in.
 const SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:pseudonyms-AbCdEf";
+/// The bucket of objects that are a source.
+const SOURCE_BUCKET: &str = "old-events";
 /// Tests of one grant that run at the same time.
 const AT_ONCE: usize = 4;
 /// How long a worker may take to name an action.
@@ -62,7 +64,7 @@ const PLAIN: Case = Case {
     has_keys: false,
 };
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     PLAIN,
     Case {
         name: "fan-out",
@@ -75,6 +77,13 @@ const CASES: [Case; 6] = [
         parameters: &[("RawTo", "firehose"), ("DeliveryStreamName", DELIVERY_STREAM)],
         raw: "to = \"firehose:landing\"",
         limits: "threads = 1\nrecord_bytes = \"512 KiB\"",
+        ..PLAIN
+    },
+    Case {
+        name: "objects",
+        parameters: &[("SourceBucketName", SOURCE_BUCKET), ("SourcePrefix", "in/")],
+        // Another source follows that of the stream.
+        source: "[[source]]\nurl = \"s3://old-events/in\"\nlist_every = \"1s\"\nshards = 1",
         ..PLAIN
     },
     Case { name: "tags", parameters: &[("ObjectTags", "true")], lake: "tags = { team = \"data\" }", ..PLAIN },
@@ -113,6 +122,8 @@ impl Case {
         let cloud = Cloud::with_access(2, &options, || ModelClock::tokio(now_ms()), roles.into_access(keys));
         cloud.secrets.put(SECRET, "0123456789abcdef0123456789abcdef");
         cloud.firehose.create(DELIVERY_STREAM);
+        cloud.s3.create_bucket(SOURCE_BUCKET);
+        cloud.s3.put_object(SOURCE_BUCKET, "in/a.json", "{\"assessment_id\":1}");
         if self.name != "new table" {
             cloud.folder.ok(&["init"]);
         }

@@ -13,6 +13,7 @@ mod cloud;
 mod cost;
 mod lake;
 mod network;
+mod objects;
 mod outages;
 mod permissions;
 mod records;

@@ -6,6 +6,7 @@ mod definitions;
 mod documents;
 mod files;
 mod leases;
+mod objects;
 mod refusals;
 mod runs;
 mod statistics;

@@ -4,8 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use super::super::input::WINDOW_LOG_MAX;
 use super::*;
+use crate::source::text::decompress::WINDOW_LOG_MAX;
 
 const RECORD: &str = "{\"a\":1}\n";
 

@@ -110,6 +110,23 @@ impl S3 {
         count - bucket.uploads.len()
     }
 
+    /// Writes an object, as another program does.
+    ///
+    /// # Panics
+    /// If S3 would refuse it.
+    pub fn put_object(&self, bucket: &str, key: &str, body: impl Into<Bytes>) {
+        let request = Request {
+            method: "PUT".to_owned(),
+            path: format!("/{bucket}/{key}"),
+            query: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            body: body.into(),
+        };
+        if let Err(refused) = objects::put(&mut self.lock(), bucket, key, &request) {
+            panic!("the object '{key}' was not written: {refused:?}");
+        }
+    }
+
     /// Deletes an object, as a user with that permission might. Returns whether there was one.
     pub fn remove_object(&self, bucket: &str, key: &str) -> bool {
         let mut state = self.lock();
