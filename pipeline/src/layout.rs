@@ -514,6 +514,7 @@ mod tests {
             prop_assert_eq!(version_of_log_snapshot(&log_snapshot(version)), Some(version));
             prop_assert_eq!(version_of_log_entry(&log_snapshot(version)), None);
             prop_assert_eq!(version_of_log_snapshot(&log_snapshot_part(version, "w", 1)), None);
+            prop_assert!(log_entry(version / 2).starts_with(LAKE_LOG_ENTRIES));
         }
 
         #[test]

@@ -7,7 +7,7 @@
 //!
 //! ```json
 //! {"format":2,"kind":"epoch","epoch":"20250113T103000Z-3f2a91c07d5e4b10-000001","worker":"3f2a91c0-…",
-//!  "written_at":"2025-01-13T…Z",
+//!  "written_at":"2025-01-13T…Z","head":16,
 //!  "shards":[{"stream":"orders","shard":"shardId-1","parents":["shardId-0"],
 //!             "range":{"after":"TRIM_HORIZON","through":"4959"},"records":1000,"bytes":1398101}],
 //!  "objects":[{"key":"processed/events/year=2025/month=01/day=13/…parquet","kind":"processed","dataset":"events",
@@ -24,6 +24,7 @@
 //! |---|---|
 //! | `format` | the format of the manifest. No other is read |
 //! | `kind` | what the manifest describes. Only `epoch` is known, and every other kind is refused |
+//! | `head` | the newest version of the lake log that was known when the intent was written; 0 if absent |
 //! | `shards[].parents` | the shards that this one came from, on its first range |
 //! | `shards[].arrived_through` | every record of the shard that arrived before this time is in this range or in one before it |
 //! | `idle` | shards that were at their tips without a record: everything that arrived before a time is at or before a position |
@@ -48,6 +49,7 @@ use pipeline::layout::{self, Area, Folder};
 use serde::{Deserialize, Serialize};
 
 use crate::commit::epoch_id::EpochId;
+use crate::commit::lake_log::LogVersion;
 use crate::commit::totals::{EdgeTotal, Totals};
 use crate::lake::{Checksum, ObjectKey, Part, UploadId};
 
@@ -202,6 +204,9 @@ pub struct Manifest {
     pub worker: LeaseOwner,
     /// When it was written, RFC 3339.
     pub written_at: String,
+    /// The newest version of the lake log that was known when the intent was written. Whoever enters the epoch begins there.
+    #[serde(default)]
+    pub head: LogVersion,
     /// What was read. Never empty.
     pub shards: Vec<ShardOfEpoch>,
     /// Shards of the same worker that had nothing to read.
@@ -355,7 +360,6 @@ pub(super) mod time {
     use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
     pub(crate) fn serialize<S: Serializer>(ms: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&format_rfc3339(*ms))
     }
@@ -370,7 +374,6 @@ pub(super) mod time {
 pub(super) mod optional_time {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    #[expect(clippy::ref_option, reason = "the form that serde calls")]
     pub(crate) fn serialize<S: Serializer>(ms: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
         match ms {
             Some(ms) => super::time::serialize(ms, serializer),

@@ -8,7 +8,7 @@ use pipeline::layout::Area;
 use serde::Serialize;
 
 use crate::commit::lake_log::{
-    AddedObject, Entry, HistoryError, LogVersion, StoredEntry, VersionOrTime, extent, get_entry, read_backward, resolve,
+    AddedObject, Entry, HashedEntry, HistoryError, LogVersion, VersionOrTime, extent, get_entry, read_backward, resolve,
 };
 use crate::commit::{ManifestKind, ShardOfEpoch};
 use crate::lake::{ObjectKey, ObjectStore};
@@ -96,7 +96,7 @@ pub async fn log_lines(lake: &dyn ObjectStore, query: &LogQuery) -> Result<Vec<L
 ///
 /// # Errors
 /// The lake fails, or the entry cannot be read.
-pub async fn log_entry(lake: &dyn ObjectStore, version: LogVersion) -> Result<Option<StoredEntry>, HistoryError> {
+pub async fn log_entry(lake: &dyn ObjectStore, version: LogVersion) -> Result<Option<HashedEntry>, HistoryError> {
     get_entry(lake, version).await
 }
 
@@ -177,8 +177,8 @@ pub struct EntryDetails {
 
 impl EntryDetails {
     /// The details of an entry.
-    pub fn new(stored: StoredEntry) -> Option<Self> {
-        let StoredEntry { entry, hash } = stored;
+    pub fn new(stored: HashedEntry) -> Option<Self> {
+        let HashedEntry { entry, hash } = stored;
         let line = LogLine::of(&entry, None)?;
         let mut partitions: BTreeMap<String, PartitionChange> = BTreeMap::new();
         let folder_of = |key: &ObjectKey| key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();

@@ -98,7 +98,8 @@ impl<'a> SampleLake<'a> {
             });
         }
         let records = RECORDS * shards.len() as u64;
-        let failed = u64::from(files > 0 && records > 1);
+        // Without files of rows all records are dead letters.
+        let failed = if files == 0 { records } else { u64::from(records > 1) };
         let of_file =
             |file: u64| (records - failed) / files.max(1) + u64::from(file < (records - failed) % files.max(1));
         let mut objects = Vec::new();
@@ -126,6 +127,7 @@ impl<'a> SampleLake<'a> {
             kind: ManifestKind::Epoch,
             worker: self.worker.clone(),
             written_at: format_rfc3339(now_ms),
+            head: self.version,
             shards,
             objects,
             idle: Vec::new(),

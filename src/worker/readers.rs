@@ -207,9 +207,11 @@ impl Readers {
     /// The shards of a group that are at their tips, and what arrived before.
     pub(super) fn tips(&self, group: usize) -> Vec<IdleShard> {
         let of_group = self.handles.iter().filter(|(_, handle)| handle.group == group && !handle.has_ended);
+        let of_any = || self.handles.values().filter_map(|handle| handle.tip_as_of_ms).max();
         let tip = |(key, handle): (&ShardKey, &ReaderHandle)| {
             let (key, at) = (key.clone(), handle.read.clone());
-            handle.tip_as_of_ms.map(|arrived_through| IdleShard { key, at, arrived_through })
+            let tip_as_of_ms = if mutated!(TipOfAnotherShard) { of_any() } else { handle.tip_as_of_ms };
+            tip_as_of_ms.map(|arrived_through| IdleShard { key, at, arrived_through })
         };
         of_group.filter_map(tip).collect()
     }

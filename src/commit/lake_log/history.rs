@@ -77,16 +77,16 @@ pub enum VersionOrTime {
 
 /// An entry with the hash of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredEntry {
+pub struct HashedEntry {
     /// The entry.
     pub entry: Entry,
     /// The hash that the entry after it names.
     pub hash: EntryHash,
 }
 
-impl StoredEntry {
+impl HashedEntry {
     pub(crate) fn from_bytes(key: &ObjectKey, bytes: &Bytes) -> Result<Self, UnreadableEntry> {
-        Ok(StoredEntry { entry: Entry::from_bytes(key, bytes)?, hash: EntryHash::of(bytes) })
+        Ok(HashedEntry { entry: Entry::from_bytes(key, bytes)?, hash: EntryHash::of(bytes) })
     }
 }
 
@@ -130,10 +130,10 @@ pub async fn extent(lake: &dyn ObjectStore) -> Result<Extent, LakeError> {
 ///
 /// # Errors
 /// The lake fails, or the entry cannot be read.
-pub async fn get_entry(lake: &dyn ObjectStore, version: LogVersion) -> Result<Option<StoredEntry>, HistoryError> {
+pub async fn get_entry(lake: &dyn ObjectStore, version: LogVersion) -> Result<Option<HashedEntry>, HistoryError> {
     let key = version.key();
     match lake.get(&key).await? {
-        Some(bytes) => Ok(Some(StoredEntry::from_bytes(&key, &bytes)?)),
+        Some(bytes) => Ok(Some(HashedEntry::from_bytes(&key, &bytes)?)),
         None => Ok(None),
     }
 }
@@ -154,7 +154,7 @@ pub async fn read_forward(
     let mut reading = stream::iter(versions).map(|version| get_numbered(lake, version)).buffered(CONCURRENT);
     let mut hash = before;
     while let Some((version, found)) = reading.next().await {
-        let StoredEntry { entry, hash: own } = found?.ok_or(HistoryError::Missing(version))?;
+        let HashedEntry { entry, hash: own } = found?.ok_or(HistoryError::Missing(version))?;
         if hash.is_some_and(|before| before != entry.previous) {
             return Err(HistoryError::Broken(version));
         }
@@ -167,7 +167,7 @@ pub async fn read_forward(
 async fn get_numbered(
     lake: &dyn ObjectStore,
     version: LogVersion,
-) -> (LogVersion, Result<Option<StoredEntry>, HistoryError>) {
+) -> (LogVersion, Result<Option<HashedEntry>, HistoryError>) {
     (version, get_entry(lake, version).await)
 }
 
@@ -188,7 +188,7 @@ pub async fn read_backward(
     let mut reading = stream::iter(versions).map(|version| get_numbered(lake, version)).buffered(CONCURRENT);
     let mut expected: Option<EntryHash> = None;
     while let Some((version, found)) = reading.next().await {
-        let StoredEntry { entry, hash } = match found {
+        let HashedEntry { entry, hash } = match found {
             Ok(Some(found)) => found,
             Ok(None) if version <= kept => return Ok(false),
             Ok(None) => return Err(HistoryError::Missing(version)),

@@ -26,6 +26,9 @@ use crate::inspect::verify::Fault;
 use crate::inspect::verify::names::{ByName, Name};
 use crate::lake::{ObjectKey, ObjectStore};
 
+/// The first format of a lake that has a log.
+const FORMAT_WITH_LOG: u32 = 3;
+
 /// An entry, as it is kept for comparing it with its commit record.
 struct Entered {
     version: LogVersion,
@@ -42,6 +45,8 @@ pub(super) struct LogScan {
     pub(super) snapshots: u64,
     /// What is wrong with it.
     pub(super) faults: Vec<Fault>,
+    /// The lake's format says that it has a log, even if no entry is there.
+    is_required: bool,
     entered: ByName<Entered>,
     /// The ranges up to the snapshot that the pass began at.
     begun_at: Chains,
@@ -108,9 +113,21 @@ impl State {
     }
 }
 
+/// The format that a lake declares; `None` if it declares none.
+async fn format_of(lake: &dyn ObjectStore) -> Result<Option<u32>, CommitError> {
+    #[derive(serde::Deserialize)]
+    struct Declared {
+        format: u32,
+    }
+    let key = ObjectKey::new(layout::LAKE_IDENTITY).expect("a plain name");
+    let declared = lake.get(&key).await?.and_then(|bytes| serde_json::from_slice::<Declared>(&bytes).ok());
+    Ok(declared.map(|declared| declared.format))
+}
+
 /// Reads the whole log.
 pub(super) async fn scan(stores: &Stores) -> Result<LogScan, CommitError> {
     let lake = &*stores.lake;
+    let is_required = format_of(lake).await?.is_some_and(|format| format >= FORMAT_WITH_LOG);
     let heads = lake.list(layout::LOG_SNAPSHOT_HEADS).await?;
     let snapshots: Vec<LogVersion> = heads.iter().filter_map(|head| Snapshot::version_of_key(&head.key)).collect();
     let listed = lake.list(layout::LAKE_LOG_ENTRIES).await?;
@@ -124,7 +141,7 @@ pub(super) async fn scan(stores: &Stores) -> Result<LogScan, CommitError> {
     let mut lowest = newest + 1 - run as u64;
     let is_whole = lowest <= 1;
     loop {
-        let mut scan = LogScan { newest: LogVersion(newest), ..LogScan::default() };
+        let mut scan = LogScan { newest: LogVersion(newest), is_required, ..LogScan::default() };
         match scan.pass(lake, lowest, is_whole, &snapshots).await {
             Ok(()) => return Ok(scan),
             Err(Stop::BeginAbove(version)) => lowest = version.0,
@@ -136,7 +153,7 @@ pub(super) async fn scan(stores: &Stores) -> Result<LogScan, CommitError> {
 impl LogScan {
     /// Whether the lake has a log.
     pub(super) fn exists(&self) -> bool {
-        self.newest > LogVersion::EMPTY
+        self.newest > LogVersion::EMPTY || self.is_required
     }
 
     async fn pass(

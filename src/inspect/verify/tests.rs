@@ -96,6 +96,10 @@ async fn a_lake_without_a_log_has_no_faults_of_one() {
     sample.record(&manifest);
     let audit = audit(&lake, &sample).await;
     assert_eq!((audit.log_version, audit.faults), (None, vec![]));
+    // A lake of a format that has a log must have one.
+    lake.tamper(&ObjectKey::new(layout::LAKE_IDENTITY).unwrap(), Some(Bytes::from_static(b"{\"format\":3}")));
+    let audit = verify(&stores(&lake, &sample).await, &|_| {}).await.unwrap();
+    assert_eq!(audit.faults, [Fault::NotEntered { epoch: manifest.epoch.to_string() }]);
 }
 
 #[tokio::test]

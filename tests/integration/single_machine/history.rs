@@ -18,6 +18,7 @@ use shardlake::lake::LocalStore;
 use shardlake::retry::RetryPolicy;
 
 use crate::common::folder::Folder;
+use crate::single_machine::{CATCH_UP, assessment};
 
 /// How a lake is made.
 struct Size {
@@ -29,9 +30,9 @@ struct Size {
 impl Folder {
     /// Makes a lake with its lease table, its roll-up, and a snapshot of its log after each `snapshot_every` versions.
     fn make_lake(&self, size: &Size, snapshot_every: u64) {
-        // The worker makes what identifies a lake.
+        // The worker makes what identifies a lake, and finds nothing to read.
         fs::create_dir_all(self.path("empty")).unwrap();
-        self.ok(&["run", "--source", "empty", "--lake", "lake", "--until-caught-up"]);
+        self.exits(1, &["run", "--source", "empty", "--lake", "lake", "--until-caught-up"]);
         let root = self.path("lake");
         let write = |key: &str, bytes: &[u8]| {
             let path = root.join(key);
@@ -162,6 +163,36 @@ fn a_lake_is_shown_as_it_was_at_each_version_and_time() {
     assert!(refused.contains("version 58 of the lake log is missing"), "{refused}");
 }
 
+#[test]
+fn what_workers_commit_is_in_the_log_and_shown_as_it_was_before_the_next_run() {
+    let folder = Folder::new();
+    folder.write("in/a.ndjson", (0..50).map(assessment).collect::<String>());
+    folder.ok(&CATCH_UP);
+    let first = folder.versions(&[]);
+    assert_eq!(first, (1..=first.len() as u64).rev().collect::<Vec<u64>>());
+    assert!(!first.is_empty());
+    folder.write("in/b.ndjson", (50..80).map(assessment).chain(["not JSON\n".to_owned()]).collect::<String>());
+    folder.ok(&CATCH_UP);
+    let both = folder.versions(&[]);
+    assert!(both.len() > first.len(), "{both:?}");
+    let (before, now) = (first[0].to_string(), both[0].to_string());
+    for (version, records, dead_letters) in [("0", 0, 0), (&*before, 50, 0), (&*now, 81, 1)] {
+        let status = folder.json(&["status", "--lake", "lake", "--at", version]);
+        assert_eq!(status["totals"]["records"], records, "{status}");
+        let dead = folder.json(&["deadletters", "list", "--lake", "lake", "--at", version]);
+        assert_eq!(dead["deadLetters"].as_array().unwrap().len(), dead_letters);
+        assert_eq!(folder.json(&["verify", "--lake", "lake", "--at", version])["clean"], true);
+    }
+    let report = folder.json(&["verify", "--lake", "lake"]);
+    assert_eq!((&report["clean"], &report["log_version"]), (&true.into(), &both[0].into()), "{report}");
+    // Files have no watermark.
+    let status = folder.json(&["status", "--lake", "lake"]);
+    assert_eq!(
+        (&status["watermarks"][0]["dataset"], &status["watermarks"][0]["state"]),
+        (&"assessments".into(), &"unknown".into())
+    );
+}
+
 /// The time of a command in milliseconds, and the most memory that it had in MiB.
 fn measured(folder: &Folder, args: &[&str]) -> (u128, u64) {
     let begun = Instant::now();
@@ -177,7 +208,7 @@ fn measured(folder: &Folder, args: &[&str]) -> (u128, u64) {
         if let Some(code) = child.try_wait().unwrap() {
             break code;
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        crate::common::pause(2);
     };
     assert!(code.success(), "{args:?}");
     (begun.elapsed().as_millis(), most / 1024)

@@ -14,11 +14,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use checkpoints::{LeaseOwner, MemoryStore as MemoryLeases, Position, ShardId, ShardKey, StreamName};
-use shardlake::clock::SharedClock;
+use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::Stores;
 use shardlake::lake::{MemoryStore, ObjectKey};
 use shardlake::retry::RetryPolicy;
 use shardlake::source::ShardSource;
+use tokio::time::Instant;
 
 use crate::faults::FaultKind;
 use crate::in_memory::{NetworkedLake, NetworkedLeases};
@@ -109,10 +110,26 @@ pub trait Environment: Send + Sync {
 
     /// The retention of the streams in milliseconds, if they trim records.
     fn retention_ms(&self) -> Option<u64>;
+
+    /// The time of arrival of a record that was put then: milliseconds since 1970. `None` if the auditor does not know the
+    /// streams' clock.
+    fn arrived_ms(&self, _put_at: Instant) -> Option<i64> {
+        None
+    }
 }
 
 /// The streams of an environment: the first of these, or both.
 pub const STREAMS: [&str; 2] = ["simulated", "another"];
+
+/// The clock of commands beside the workers. Nothing depends on it but when an entry of the lake log says that it was made.
+#[derive(Debug)]
+pub struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now_ms(&self) -> i64 {
+        1_767_225_600_000
+    }
+}
 
 /// The environment in memory.
 #[derive(Debug)]
@@ -145,7 +162,7 @@ impl Environment for InMemory {
         self.streams.iter().map(|stream| stream.name().clone()).collect()
     }
 
-    async fn connect(&self, network: &Arc<Network>, _: SharedClock, _: bool) -> Result<Connected, String> {
+    async fn connect(&self, network: &Arc<Network>, clock: SharedClock, _: bool) -> Result<Connected, String> {
         let connected = |stream: &SimStream| NetworkedStream { network: Arc::clone(network), stream: stream.clone() };
         let sources = self.streams.iter().map(|stream| Arc::new(connected(stream)) as Arc<dyn ShardSource>).collect();
         let stores = Stores::new(
@@ -153,13 +170,14 @@ impl Environment for InMemory {
             Arc::new(NetworkedLeases { network: Arc::clone(network), store: self.leases.clone(), torn: self.torn }),
             network.retry(),
         )
-        .with_streams(self.streams());
+        .with_streams(self.streams())
+        .with_clock(clock);
         Ok(Connected { sources, stores })
     }
 
     fn stores(&self) -> Stores {
         let stores = Stores::new(Arc::new(self.lake.clone()), Arc::new(self.leases.clone()), RetryPolicy::default());
-        stores.with_streams(self.streams())
+        stores.with_streams(self.streams()).with_clock(Arc::new(FixedClock))
     }
 
     fn object(&self, key: &str) -> Option<Bytes> {
@@ -176,6 +194,10 @@ impl Environment for InMemory {
             parents: lease.parents.into_iter().collect(),
         };
         leases.into_iter().map(row).collect()
+    }
+
+    fn arrived_ms(&self, put_at: Instant) -> Option<i64> {
+        self.streams.first().map(|stream| stream.arrived_ms(put_at))
     }
 
     fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)> {
