@@ -62,7 +62,7 @@ pub const ROLL_UPS: &str = "_rollups/";
 pub const LAKE_LOG: &str = "_log/";
 /// What the keys of all entries of the lake log begin with: their versions have fewer than 20 digits. Nothing else below
 /// [`LAKE_LOG`] begins with it, so a list of entries has only entries.
-pub const LAKE_LOG_ENTRIES: &str = "_log/0";
+pub const LOG_ENTRIES: &str = "_log/0";
 /// Prefix of the heads of the lake log's snapshots, and of nothing else, for the same reason.
 pub const LOG_SNAPSHOT_HEADS: &str = "_log/snapshots/0";
 /// Prefix of all that belongs to snapshots of the lake log.
@@ -514,7 +514,7 @@ mod tests {
             prop_assert_eq!(version_of_log_snapshot(&log_snapshot(version)), Some(version));
             prop_assert_eq!(version_of_log_entry(&log_snapshot(version)), None);
             prop_assert_eq!(version_of_log_snapshot(&log_snapshot_part(version, "w", 1)), None);
-            prop_assert!(log_entry(version / 2).starts_with(LAKE_LOG_ENTRIES));
+            prop_assert!(log_entry(version / 2).starts_with(LOG_ENTRIES));
         }
 
         #[test]

@@ -24,10 +24,8 @@ use crate::commit::{CommitError, EpochId, Manifest, Stores};
 use crate::inspect::CONCURRENT;
 use crate::inspect::verify::Fault;
 use crate::inspect::verify::names::{ByName, Name};
+use crate::lake::identity::FORMAT_BEFORE;
 use crate::lake::{ObjectKey, ObjectStore};
-
-/// The first format of a lake that has a log.
-const FORMAT_WITH_LOG: u32 = 3;
 
 /// An entry, as it is kept for comparing it with its commit record.
 struct Entered {
@@ -113,24 +111,43 @@ impl State {
     }
 }
 
-/// The format that a lake declares; `None` if it declares none.
-async fn format_of(lake: &dyn ObjectStore) -> Result<Option<u32>, CommitError> {
+/// Whether a lake says of itself that it has a log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Declared {
+    /// It must have one.
+    Log,
+    /// It is of an earlier format.
+    NoLog,
+    /// The log is being built.
+    Migrating,
+}
+
+async fn declared(lake: &dyn ObjectStore) -> Result<Declared, CommitError> {
     #[derive(serde::Deserialize)]
-    struct Declared {
+    struct Identity {
         format: u32,
+        migrates_from: Option<u32>,
     }
     let key = ObjectKey::new(layout::LAKE_IDENTITY).expect("a plain name");
-    let declared = lake.get(&key).await?.and_then(|bytes| serde_json::from_slice::<Declared>(&bytes).ok());
-    Ok(declared.map(|declared| declared.format))
+    let identity = lake.get(&key).await?.and_then(|bytes| serde_json::from_slice::<Identity>(&bytes).ok());
+    Ok(match identity {
+        Some(Identity { migrates_from: Some(_), .. }) => Declared::Migrating,
+        Some(Identity { format, .. }) if format > FORMAT_BEFORE => Declared::Log,
+        _ => Declared::NoLog,
+    })
 }
 
 /// Reads the whole log.
 pub(super) async fn scan(stores: &Stores) -> Result<LogScan, CommitError> {
     let lake = &*stores.lake;
-    let is_required = format_of(lake).await?.is_some_and(|format| format >= FORMAT_WITH_LOG);
+    let declared = declared(lake).await?;
+    if declared == Declared::Migrating {
+        return Ok(LogScan::default());
+    }
+    let is_required = declared == Declared::Log;
     let heads = lake.list(layout::LOG_SNAPSHOT_HEADS).await?;
     let snapshots: Vec<LogVersion> = heads.iter().filter_map(|head| Snapshot::version_of_key(&head.key)).collect();
-    let listed = lake.list(layout::LAKE_LOG_ENTRIES).await?;
+    let listed = lake.list(layout::LOG_ENTRIES).await?;
     let versions: Vec<u64> =
         listed.iter().filter_map(|object| LogVersion::of_key(&object.key)).map(|version| version.0).collect();
     drop(listed);

@@ -100,6 +100,11 @@ async fn a_lake_without_a_log_has_no_faults_of_one() {
     lake.tamper(&ObjectKey::new(layout::LAKE_IDENTITY).unwrap(), Some(Bytes::from_static(b"{\"format\":3}")));
     let audit = verify(&stores(&lake, &sample).await, &|_| {}).await.unwrap();
     assert_eq!(audit.faults, [Fault::NotEntered { epoch: manifest.epoch.to_string() }]);
+    // While the log is built, it lacks epochs.
+    let migrating = Bytes::from_static(b"{\"format\":3,\"migrates_from\":2}");
+    lake.tamper(&ObjectKey::new(layout::LAKE_IDENTITY).unwrap(), Some(migrating));
+    let audit = verify(&stores(&lake, &sample).await, &|_| {}).await.unwrap();
+    assert_eq!((audit.log_version, audit.faults), (None, vec![]));
 }
 
 #[tokio::test]

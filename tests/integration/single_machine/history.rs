@@ -191,6 +191,12 @@ fn what_workers_commit_is_in_the_log_and_shown_as_it_was_before_the_next_run() {
         (&status["watermarks"][0]["dataset"], &status["watermarks"][0]["state"]),
         (&"assessments".into(), &"unknown".into())
     );
+    // Whoever deletes the log of a lake is reported.
+    for entry in folder.files("lake/_log") {
+        fs::remove_file(entry).unwrap();
+    }
+    let report = folder.exits(1, &["verify", "--lake", "lake"]);
+    assert!(report.contains("is committed, and no version has it"), "{report}");
 }
 
 /// The time of a command in milliseconds, and the most memory that it had in MiB.
