@@ -112,6 +112,8 @@ mutations! {
     ListIntentsBeforeChoosing,
     /// Whoever writes an entry does not confirm the one before it.
     EnterWithoutConfirming,
+    /// The tip of one shard says of all shards of the worker what had arrived.
+    TipOfAnotherShard,
 }
 
 /// Whether a mutation is switched on: `if mutated!(SkipRecovery) { … }`.

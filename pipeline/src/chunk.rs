@@ -132,6 +132,15 @@ impl Chunk {
         &self.framing
     }
 
+    /// When its last record arrived, in milliseconds since 1970; `None` if its source does not know of each record when it arrived.
+    /// Times of files are not times of arrival: a file may be changed later, and another one may appear with an older time.
+    pub fn last_arrival_ms(&self) -> Option<i64> {
+        match &self.framing {
+            Framing::Records(frames) => frames.last().and_then(|frame| frame.arrival_ms),
+            Framing::Lines { .. } | Framing::Texts(_) => None,
+        }
+    }
+
     /// The records as received, each as one line. What is packed is not unpacked.
     pub fn records_received(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
         let place = |bytes: &Range<u32>| bytes.start as usize..bytes.end as usize;

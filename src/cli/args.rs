@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::cli::cost_args::CostArgs;
+use crate::cli::show_args::{DeadLettersArgs, LogArgs, StatusArgs, VerifyArgs};
 use crate::config::Overrides;
 
 /// What `--version` prints.
@@ -50,7 +51,9 @@ pub(crate) enum Command {
     /// Audit the lake against its commit records
     Verify(VerifyArgs),
     /// Show shards, owners, checkpoints, lag, and record counts along the stage graph
-    Status(LakeArgs),
+    Status(StatusArgs),
+    /// Show the versions of the lake: what changed it, when, and what was added and removed
+    Log(LogArgs),
     /// Remove uploads and intents of epochs that were never committed
     Sweep(SweepArgs),
     /// List and show dead letters: records that failed
@@ -258,16 +261,6 @@ pub(crate) enum SchemaFormatArg {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct VerifyArgs {
-    #[command(flatten)]
-    pub(crate) lake: LakeArgs,
-
-    /// Check the chains of commits against the leases, but not the objects
-    #[arg(long)]
-    pub(crate) quick: bool,
-}
-
-#[derive(Debug, ClapArgs)]
 pub(crate) struct SweepArgs {
     #[command(flatten)]
     pub(crate) lake: LakeArgs,
@@ -279,38 +272,6 @@ pub(crate) struct SweepArgs {
     /// Count only, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DeadLettersArgs {
-    #[command(subcommand)]
-    pub(crate) command: DeadLettersCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeadLettersCommand {
-    /// Count dead letters by code and day of arrival
-    List {
-        #[command(flatten)]
-        lake: LakeArgs,
-        /// Only dead letters with this code
-        #[arg(long)]
-        code: Option<String>,
-    },
-    /// Print dead letters as JSON lines
-    Show {
-        #[command(flatten)]
-        lake: LakeArgs,
-        /// Only dead letters with this code
-        #[arg(long)]
-        code: Option<String>,
-        /// Maximum number of dead letters
-        #[arg(long, default_value_t = 10)]
-        limit: usize,
-        /// Include the bytes of the records (base64), which may contain personal data
-        #[arg(long)]
-        raw: bool,
-    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -15,6 +15,7 @@ mod dead_letters;
 mod graph;
 mod init;
 mod leases;
+mod log;
 mod log_limit;
 mod logging;
 mod losses;
@@ -25,6 +26,7 @@ mod produce_stream;
 mod progress_bar;
 mod run;
 mod schema;
+mod show_args;
 mod status;
 mod sweep;
 mod verify;
@@ -32,9 +34,11 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser;
+use pipeline::time::parse_rfc3339_or_date;
 use pipeline::toml_reader::Problems;
 
 use crate::cli::args::{Args, Command};
+use crate::commit::lake_log::{HistoryError, LogVersion, VersionOrTime};
 use crate::config::{Config, Overrides};
 use crate::setup::OpenError;
 use crate::worker::WorkerError;
@@ -100,7 +104,8 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Manifest(manifest) => manifest::manifest(&manifest, args.json).await,
         Command::Cost(cost) => cost::cost(&cost, args.json).await,
         Command::Verify(verify) => verify::verify(&verify, args.json).await,
-        Command::Status(lake) => status::status(&lake, args.json).await,
+        Command::Status(status) => status::status(&status, args.json).await,
+        Command::Log(log) => log::log(&log, args.json).await,
         Command::Sweep(sweep) => sweep::sweep(&sweep, args.json).await,
         Command::DeadLetters(command) => dead_letters::dead_letters(&command, args.json).await,
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
@@ -126,6 +131,26 @@ impl std::error::Error for Usage {}
 /// Reads the configuration. Whatever is wrong with it is a mistake of the caller.
 pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
     Config::load(overrides).map_err(|problems| usage(&problems))
+}
+
+/// Parses a version of the lake log, or a time.
+pub(crate) fn version_or_time(text: &str) -> anyhow::Result<VersionOrTime> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() < 20 {
+        return Ok(VersionOrTime::Version(LogVersion(text.parse()?)));
+    }
+    let time = parse_rfc3339_or_date(text).map(VersionOrTime::Time);
+    time.ok_or_else(|| {
+        Usage(format!("'{text}' is not a version or a time: expected a number, 2025-01-13T10:30:00Z or 2025-01-13"))
+            .into()
+    })
+}
+
+/// A version that the lake log does not have is a mistake of the caller.
+pub(crate) fn of_history(error: HistoryError) -> anyhow::Error {
+    match error {
+        error @ HistoryError::NoVersion { .. } => Usage(error.to_string()).into(),
+        error => error.into(),
+    }
 }
 
 fn usage(problems: &Problems) -> anyhow::Error {

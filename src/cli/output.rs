@@ -5,6 +5,8 @@
 
 use checkpoints::LeaseOwner;
 
+use crate::inspect::AtVersion;
+
 /// A table: columns are as wide as their widest cell, numbers stand right.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -67,6 +69,12 @@ pub(crate) fn shorten(text: &str, width: usize) -> String {
     let head: String = text.chars().take(keep / 2).collect();
     let tail: String = text.chars().skip(length - (keep - keep / 2)).collect();
     format!("{head}…{tail}")
+}
+
+/// A version of the lake log, for people.
+pub(crate) fn show_version(at: &AtVersion) -> String {
+    let entered = at.entered_at.as_ref().map_or_else(String::new, |time| format!(", entered at {time}"));
+    format!("the lake at version {}{entered}", at.version)
 }
 
 /// Bytes for people: three digits and a unit.

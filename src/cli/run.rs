@@ -23,6 +23,7 @@ use crate::cli::sweep::roll_up_if_due;
 use crate::cli::{Usage, is_usage, load};
 use crate::clock::{SharedClock, SystemClock, random_bytes};
 use crate::commit::Stores;
+use crate::commit::lake_log::SNAPSHOT_EVERY;
 use crate::commit::log::RollUpConfig;
 use crate::config::{Config, Overrides};
 use crate::lake::DefinitionClaims;
@@ -258,6 +259,7 @@ fn configure(
             producer: ProducerVersion::of_build(crate::BUILD),
         },
         roll_ups: RollUpConfig::default(),
+        snapshot_every: SNAPSHOT_EVERY,
         definitions: None,
         until_caught_up: args.until_caught_up,
     };

@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use checkpoints::Lease;
+use pipeline::time::format_rfc3339;
 
-use crate::cli::args::LakeArgs;
-use crate::cli::load;
-use crate::cli::output::{Table, counted, shorten, show_bytes, show_count, show_holder};
+use crate::cli::output::{Table, counted, shorten, show_bytes, show_count, show_holder, show_version};
+use crate::cli::show_args::StatusArgs;
+use crate::cli::{load, of_history, version_or_time};
 use crate::clock::{SharedClock, SystemClock};
+use crate::commit::lake_log::{extent, lake_at, resolve};
+use crate::commit::log::{Complete, Watermark};
 use crate::commit::{EdgeTotal, Stores, log};
 use crate::config::Config;
 use crate::inspect::{EdgeStatus, ShardStatus, Status, how_far_behind};
@@ -19,19 +22,30 @@ use crate::source::{ShardSource, losses};
 /// Problems that the text shows.
 const PROBLEMS_SHOWN: usize = 10;
 
-pub(crate) async fn status(args: &LakeArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let config = load(&args.overrides())?.waiting_briefly();
+pub(crate) async fn status(args: &StatusArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let at = args.at.at.as_deref().map(version_or_time).transpose()?;
+    let config = load(&args.lake.overrides())?.waiting_briefly();
     let stores = open_existing(&config).await?;
+    if let Some(at) = at {
+        let extent = extent(&*stores.lake).await?;
+        let version = resolve(&*stores.lake, &extent, at).await.map_err(of_history)?;
+        let status = Status::at(lake_at(&*stores.lake, &extent, version).await.map_err(of_history)?);
+        return print(&status, json);
+    }
     let log = log::read(&stores).await?;
     let sources = sources(&config, &stores, &log.leases).await;
     let behind = how_far_behind(&sources, &log.leases).await;
     let mut status = Status::new(log, &behind);
     let losses = losses::list(&*stores.lake).await?;
     status.losses = losses.into_iter().filter(|(_, then)| then.is_none()).map(|(loss, _)| loss).collect();
+    print(&status, json)
+}
+
+fn print(status: &Status, json: bool) -> anyhow::Result<ExitCode> {
     if json {
-        println!("{}", serde_json::to_string(&status)?);
+        println!("{}", serde_json::to_string(status)?);
     } else {
-        print_text(&status);
+        print_text(status);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,6 +76,9 @@ async fn sources(config: &Config, stores: &Stores, leases: &[Lease]) -> Vec<Arc<
 }
 
 fn print_text(status: &Status) {
+    if let Some(at) = &status.at {
+        println!("{}", show_version(at));
+    }
     let mut table = Table::new(&["shard", "owner", ">checkpoint", ">behind", "pending"]);
     for shard in &status.shards {
         table.row([
@@ -79,6 +96,7 @@ fn print_text(status: &Status) {
     print!("{}", table.render("  "));
     let last = status.last_commit.as_ref().map_or_else(String::new, |at| format!(", the last at {at}"));
     println!("\n{} committed{last}", counted(status.epochs, "epoch"));
+    print_watermarks(&status.watermarks);
     for loss in status.losses.iter().take(PROBLEMS_SHOWN) {
         println!("loss: {}: {}; see `shardlake losses list`", loss.key(), loss.problem);
     }
@@ -98,6 +116,27 @@ fn print_text(status: &Status) {
     if !passed.is_empty() {
         println!();
         print!("{}", passed.render("  "));
+    }
+}
+
+fn print_watermarks(watermarks: &[Watermark]) {
+    let mut table = Table::new(&["dataset", "complete up to", "held back by"]);
+    for watermark in watermarks {
+        let (through, shard) = match &watermark.complete {
+            Complete::Through { complete_through, held_back_by } => {
+                (format_rfc3339(*complete_through), Some(held_back_by))
+            }
+            Complete::Unknown { held_back_by } => ("?".to_owned(), Some(held_back_by)),
+            Complete::Ended => ("the end of all shards".to_owned(), None),
+        };
+        let shard = shard.map_or_else(String::new, |key| {
+            format!("{} of {}", shorten(key.shard.as_str(), 32), shorten(key.stream.as_str(), 32))
+        });
+        table.row([watermark.dataset.clone(), through, shard]);
+    }
+    if !table.is_empty() {
+        println!();
+        print!("{}", table.render("  "));
     }
 }
 

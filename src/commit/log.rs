@@ -44,6 +44,7 @@
 //! log, its horizon is this number, and a reader reads the entries after it. [`Fold`], the roll-ups' names and their
 //! create-only sequence stay; the chains become a check that `verify` makes.
 
+mod arrivals;
 mod chains;
 mod fold;
 mod roll_up;
@@ -67,6 +68,7 @@ use crate::commit::protocol::CommitError;
 use crate::commit::stores::Stores;
 use crate::lake::{ObjectKey, ObjectStore};
 
+pub use arrivals::{Arrivals, Complete, StreamWatermark, Watermark};
 pub use chains::{Chains, Coverage, Doubt, Overlap};
 pub use fold::{DeadLetterTotal, Fold, Latest, ObjectTotal};
 pub use roll_up::{RollUp, RollUpConfig, RollUps, RolledUp, newest_roll_up, roll_up};

@@ -26,6 +26,8 @@
 //! | `kind` | what the manifest describes. Only `epoch` is known, and every other kind is refused |
 //! | `head` | the newest version of the lake log that was known when the intent was written; 0 if absent |
 //! | `shards[].parents` | the shards that this one came from, on its first range |
+//! | `shards[].arrived_through` | every record of the shard that arrived before this time is in this range or in one before it |
+//! | `idle` | shards that were at their tips without a record: everything that arrived before a time is at or before a position |
 //! | `objects[].partition` | the values of the partition columns: numbers for parts of a date, text, or `null` |
 //! | `objects[].columns` | statistics of the columns: see `pipeline::encode::column_stats`. Personal columns have no bounds |
 //! | `removed` | keys of objects that are removed from the lake. An epoch removes none |
@@ -41,7 +43,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use checkpoints::{LeaseOwner, ShardId, ShardKey, ShardRange};
+use checkpoints::{LeaseOwner, Position, ShardId, ShardKey, ShardRange};
 use pipeline::encode::FileStats;
 use pipeline::layout::{self, Area, Folder};
 use serde::{Deserialize, Serialize};
@@ -89,6 +91,27 @@ pub struct ShardOfEpoch {
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Every record of the shard that arrived before this time is in this range, or in one before it: milliseconds since 1970, by
+    /// the stream's own clock. `None` if the source does not know. RFC 3339 in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_time")]
+    pub arrived_through: Option<i64>,
+}
+
+/// A shard that was at its tip, and of which the epoch has no range.
+///
+/// It says something about the stream and nothing about the lease, so it is true whoever holds the lease when it is committed. Its
+/// position was committed before, so what it says is complete in the lake too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleShard {
+    /// The shard.
+    #[serde(flatten)]
+    pub key: ShardKey,
+    /// Where it was read to.
+    pub at: Position,
+    /// Every record that arrived before this time is at or before the position: milliseconds since 1970, by the stream's own clock.
+    /// RFC 3339 in JSON.
+    #[serde(with = "time")]
+    pub arrived_through: i64,
 }
 
 /// What an object holds.
@@ -189,6 +212,9 @@ pub struct Manifest {
     pub head: LogVersion,
     /// What was read. Never empty.
     pub shards: Vec<ShardOfEpoch>,
+    /// Shards of the same worker that had nothing to read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub idle: Vec<IdleShard>,
     /// The objects that were made.
     pub objects: Vec<ObjectOfEpoch>,
     /// Keys of objects that it removes from the lake. Empty for an epoch.
@@ -223,14 +249,14 @@ impl ObjectOfEpoch {
             _ => BTreeMap::new(),
         }
     }
+}
 
-    /// The code of the dead letters in it, and the day of their arrival as in `2025-01-13`; question marks if another
-    /// version chose the key, in a way that this one does not know.
-    pub(crate) fn code_and_day(&self) -> (String, String) {
-        match folder_of(&self.key) {
-            Some(Folder::Error { code, day }) => (code.to_string(), day.to_string()),
-            _ => ("?".to_owned(), "?".to_owned()),
-        }
+/// The code of the dead letters in an object, and the day of their arrival as in `2025-01-13`; question marks if another
+/// version chose the key, in a way that this one does not know.
+pub(super) fn code_and_day(key: &ObjectKey) -> (String, String) {
+    match folder_of(key) {
+        Some(Folder::Error { code, day }) => (code.to_string(), day.to_string()),
+        _ => ("?".to_owned(), "?".to_owned()),
     }
 }
 
@@ -329,6 +355,40 @@ impl Manifest {
         sum("bytes in its objects", &mut self.objects.iter().map(|object| object.bytes))?;
         sum("records along its edges", &mut self.edges.values().map(|edge| edge.0))?;
         sum("bytes along its edges", &mut self.edges.values().map(|edge| edge.1))
+    }
+}
+
+/// A time as RFC 3339 in JSON.
+pub(super) mod time {
+    use pipeline::time::{format_rfc3339, parse_rfc3339};
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(ms: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format_rfc3339(*ms))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_rfc3339(text.as_bytes()).ok_or_else(|| D::Error::custom(format!("'{text}' is not a valid time")))
+    }
+}
+
+/// A time that may be absent, likewise.
+pub(super) mod optional_time {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(ms: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match ms {
+            Some(ms) => super::time::serialize(ms, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+        #[derive(Deserialize)]
+        struct Time(#[serde(with = "super::time")] i64);
+        Ok(Option::<Time>::deserialize(deserializer)?.map(|Time(ms)| ms))
     }
 }
 

@@ -39,8 +39,8 @@ pub use epoch_id::EpochId;
 pub use lake_guard::{LakeMatch, match_lake};
 pub use lost_rows::{LostRows, lost_rows};
 pub use manifest::{
-    DefinitionOfEpoch, FORMAT, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue, ShardOfEpoch,
-    UnreadableManifest,
+    DefinitionOfEpoch, FORMAT, IdleShard, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue,
+    ShardOfEpoch, UnreadableManifest,
 };
 pub use named_checkpoint::{
     CheckpointError, CheckpointName, CheckpointSummary, InvalidCheckpointName, NamedCheckpoint, SavedShard,

@@ -103,6 +103,7 @@ impl World {
                 taken_over: false,
                 records: 1,
                 bytes: 10,
+                arrived_through: None,
             });
         }
         let records = shards.len() as u64;
@@ -117,6 +118,7 @@ impl World {
                 totals: Totals { records, rows: BTreeMap::from([("orders".to_owned(), records)]), ..Totals::default() },
                 shards,
                 objects,
+                idle: Vec::new(),
                 removed: Vec::new(),
                 edges: BTreeMap::new(),
                 definitions: BTreeMap::new(),

@@ -10,7 +10,8 @@ use checkpoints::{Lease, LeaseOwner, ManifestName, Position, ShardId, ShardKey, 
 use pipeline::graph::EdgeId;
 use serde::{Serialize, Serializer};
 
-use crate::commit::log::{Log, ObjectTotal};
+use crate::commit::lake_log::LakeAt;
+use crate::commit::log::{Log, ObjectTotal, Watermark};
 use crate::commit::{EdgeTotal, ObjectKind, Totals};
 use crate::retry::Retryable;
 use crate::source::losses::Loss;
@@ -19,6 +20,9 @@ use crate::source::{Behind, ShardSource};
 /// What has been read and committed, and by whom the rest is read.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
+    /// The version of the lake log, if it is not the present one. Then nothing is known of owners, nor of how far behind they were.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub at: Option<AtVersion>,
     /// Every shard that has a lease.
     pub shards: Vec<ShardStatus>,
     /// Committed epochs.
@@ -29,6 +33,8 @@ pub struct Status {
     pub totals: Totals,
     /// The objects in the lake, by kind.
     pub objects: BTreeMap<ObjectKind, ObjectTotal>,
+    /// Up to what time of arrival each dataset is complete.
+    pub watermarks: Vec<Watermark>,
     /// What passed along the stage graph's edges, in the order of the graph. In JSON it is an object.
     #[serde(serialize_with = "as_object")]
     pub edges: Vec<EdgeStatus>,
@@ -37,6 +43,21 @@ pub struct Status {
     pub losses: Vec<Loss>,
     /// Why commit records could not be read. They are not in the counts.
     pub unreadable: Vec<String>,
+}
+
+/// A version of the lake log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AtVersion {
+    /// Its number.
+    pub version: u64,
+    /// When it was entered, RFC 3339; `None` for the empty lake.
+    pub entered_at: Option<String>,
+}
+
+impl From<&LakeAt> for AtVersion {
+    fn from(at: &LakeAt) -> Self {
+        AtVersion { version: at.version.0, entered_at: at.entered_at.clone() }
+    }
 }
 
 /// One shard.
@@ -74,20 +95,53 @@ impl Status {
     pub fn new(log: Log, behind: &HashMap<ShardKey, Behind>) -> Self {
         let latest = log.latest().map(|latest| latest.written_at.clone());
         let shards = log.leases.iter().map(|lease| ShardStatus::new(lease, behind.get(&lease.key))).collect();
-        let mut edges: Vec<EdgeStatus> =
-            log.fold.edges.into_iter().map(|(id, total)| EdgeStatus { id, total }).collect();
-        // Ids that only a later version knows are last.
-        edges.sort_by_cached_key(|edge| edge.id.parse::<EdgeId>().map_or((true, None), |id| (false, Some(id))));
         Status {
+            at: None,
+            watermarks: log.fold.arrivals.watermarks(log.chains.ends(), &log.leases),
             shards,
             epochs: log.fold.epochs,
             last_commit: latest,
             totals: log.fold.totals,
             objects: log.fold.objects,
-            edges,
+            edges: EdgeStatus::in_order(log.fold.edges),
             losses: Vec::new(),
             unreadable: log.unreadable.iter().map(ToString::to_string).collect(),
         }
+    }
+
+    /// The status of the lake at a version: the shards as they were read by then, and the objects that were live.
+    pub fn at(at: LakeAt) -> Self {
+        let shard = |(key, end): (&ShardKey, &Position)| ShardStatus {
+            stream: key.stream.clone(),
+            shard: key.shard.clone(),
+            owner: None,
+            handed_to: None,
+            checkpoint: end.clone(),
+            pending: None,
+            behind_bytes: None,
+            behind_ms: None,
+        };
+        Status {
+            at: Some(AtVersion::from(&at)),
+            shards: at.chains.ends().map(shard).collect(),
+            epochs: at.fold.epochs,
+            last_commit: at.fold.latest.as_ref().map(|latest| latest.written_at.clone()),
+            objects: at.live_by_kind(),
+            watermarks: at.fold.arrivals.watermarks(at.chains.ends(), &[]),
+            totals: at.fold.totals,
+            edges: EdgeStatus::in_order(at.fold.edges),
+            losses: Vec::new(),
+            unreadable: Vec::new(),
+        }
+    }
+}
+
+impl EdgeStatus {
+    fn in_order(edges: BTreeMap<String, EdgeTotal>) -> Vec<Self> {
+        let mut edges: Vec<EdgeStatus> = edges.into_iter().map(|(id, total)| EdgeStatus { id, total }).collect();
+        // Ids that only a later version knows are last.
+        edges.sort_by_cached_key(|edge| edge.id.parse::<EdgeId>().map_or((true, None), |id| (false, Some(id))));
+        edges
     }
 }
 
@@ -186,7 +240,7 @@ mod tests {
         };
         let status = Status::new(log, &HashMap::from([(a.key, Behind::Time(1500))]));
         let json = serde_json::to_string(&status).unwrap();
-        let expected = r#"{"shards":[{"stream":"orders","shard":"a","owner":"w-1","handed_to":"w-2","checkpoint":"TRIM_HORIZON","pending":null,"behind_bytes":null,"behind_ms":1500},{"stream":"orders","shard":"b","owner":null,"handed_to":null,"checkpoint":"TRIM_HORIZON","pending":"_intents/e.json","behind_bytes":null,"behind_ms":null}],"epochs":2,"last_commit":"2025-01-13T10:30:00.000Z","totals":{"records":0,"rows":{},"dead_letters":{},"raw_lines":null},"objects":{},"edges":{"decode/x/out":{"records":3,"bytes":30},"batch/x/out":{"records":2,"bytes":20},"archive/out":{"records":1,"bytes":10}},"unreadable":[]}"#;
+        let expected = r#"{"shards":[{"stream":"orders","shard":"a","owner":"w-1","handed_to":"w-2","checkpoint":"TRIM_HORIZON","pending":null,"behind_bytes":null,"behind_ms":1500},{"stream":"orders","shard":"b","owner":null,"handed_to":null,"checkpoint":"TRIM_HORIZON","pending":"_intents/e.json","behind_bytes":null,"behind_ms":null}],"epochs":2,"last_commit":"2025-01-13T10:30:00.000Z","totals":{"records":0,"rows":{},"dead_letters":{},"raw_lines":null},"objects":{},"watermarks":[],"edges":{"decode/x/out":{"records":3,"bytes":30},"batch/x/out":{"records":2,"bytes":20},"archive/out":{"records":1,"bytes":10}},"unreadable":[]}"#;
         assert_eq!(json, expected);
     }
 }

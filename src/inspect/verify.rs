@@ -10,27 +10,43 @@
 //! | every object is there, with its size and checksum | it was deleted or altered |
 //! | a Parquet file's footer names its epoch and its rows | it is another file |
 //! | every visible object belongs to exactly one commit record | it was copied, or an uncommitted one is visible |
+//! | the versions of the lake log follow each other, and each names the hash of the one before | an entry is missing or was changed |
+//! | each entry says what its commit record says, and no epoch is entered twice | an entry was changed, or the step *enter* is broken |
+//! | each commit record is in the lake log, unless its epoch is still pending | the same |
+//! | each snapshot of the lake log is what the entries add up to | it is damaged |
+//! | what an entry removed is not visible | an operation was not finished |
 //!
-//! [`check_log`] makes the first three checks only, and reads the commit log instead of every record.
+//! Objects that were removed are not searched for: they are in `_trash/`, or purged. A lake without a log, of an earlier version, has
+//! none of these checks. [`check_log`] reads both logs from their newest snapshots on, and no object. [`verify_at`] audits the objects of
+//! an earlier version.
 //!
 //! The audit may run beside workers. It reads leases first and commit records last. So an epoch that is committed meanwhile
 //! is at worst ahead of the leases, and objects of an epoch that is being published are not reported. A list of many pages
 //! sees the lake at several times. It may show a commit record and not the one before it, which was written meanwhile. So
 //! whatever seems to be wrong is checked a second time, and reported if it still is.
 
+mod at;
 mod fault;
+mod lake_log;
+mod names;
 mod objects;
 
-use std::collections::{BTreeMap, BTreeSet};
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 
 use checkpoints::Lease;
 use serde::Serialize;
 
-use crate::commit::log::{self, Chains, Coverage, Fold, Log, Overlap};
-use crate::commit::{CommitError, Manifest, ObjectKind, Stores, Totals, UnreadableManifest};
-use crate::lake::ObjectKey;
+use crate::commit::lake_log::{HistoryError, LogVersion, extent, get_entry, lake_at};
+use crate::commit::log::{self, Chains, Coverage, Fold, Overlap};
+use crate::commit::{CommitError, EpochId, Manifest, ObjectKind, Stores, Totals, UnreadableManifest};
+use crate::inspect::verify::lake_log::LogScan;
+use crate::inspect::verify::names::{Name, Names};
 use crate::source::losses;
 
+pub use at::{AuditError, verify_at};
 pub use fault::Fault;
 
 /// What an audit found.
@@ -38,12 +54,18 @@ pub use fault::Fault;
 pub struct Audit {
     /// Committed epochs.
     pub epochs: u64,
-    /// Objects in their commit records.
+    /// The newest version of the lake log, or the one that was audited; `None` if the lake has no log.
+    pub log_version: Option<u64>,
+    /// Snapshots of the lake log that were compared.
+    pub snapshots: u64,
+    /// Objects in their commit records, without those that were removed later.
     pub objects: u64,
     /// The size of these.
     pub bytes: u64,
     /// Shards whose chains were checked.
     pub shards: u64,
+    /// Objects of the audited version that were removed later. They are not compared.
+    pub removed_since: u64,
     /// What the records add up to.
     pub totals: Totals,
     /// Epochs that are decided and not yet advanced. They are not faults: the next worker finishes them.
@@ -54,17 +76,40 @@ pub struct Audit {
     pub faults: Vec<Fault>,
 }
 
-/// Audits a lake. `progress` gets the size of each object that was compared.
+/// How far an audit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyProgress {
+    /// This many commit records were read.
+    Records(u64),
+    /// Objects of this many bytes in all are going to be compared.
+    Total(u64),
+    /// An object of this many bytes was compared.
+    Compared(u64),
+}
+
+/// What a scan keeps of commit records and lists, beside what it found: names of objects, in 16 bytes each.
+struct Scan {
+    audit: Audit,
+    /// The epochs whose commit records were read.
+    epochs: Names,
+    log: LogScan,
+}
+
+/// Audits a lake.
+///
+/// Memory, beside the list of one area's objects: about 200 bytes for each object and 300 for each epoch, and four objects at a time.
 ///
 /// # Errors
 /// The stores fail.
-pub async fn verify(stores: &Stores, progress: &(dyn Fn(u64) + Sync)) -> Result<Audit, CommitError> {
-    let (mut audit, records) = scan_records(stores).await?;
+pub async fn verify(stores: &Stores, progress: &(dyn Fn(VerifyProgress) + Sync)) -> Result<Audit, CommitError> {
+    let Scan { mut audit, mut epochs, mut log } = scan_records(stores, progress).await?;
     if !audit.faults.is_empty() {
-        let (again, _) = scan_records(stores).await?;
-        audit.keep_those_of(&again);
+        let again = scan_records(stores, progress).await?;
+        audit.keep_those_of(&again.audit);
+        (epochs, log) = (again.epochs, again.log);
     }
-    objects::compare_all(stores, &records, progress, &mut audit).await?;
+    progress(VerifyProgress::Total(audit.bytes));
+    objects::compare_all(stores, &epochs, &log, progress, &mut audit).await?;
     Ok(audit)
 }
 
@@ -80,46 +125,137 @@ pub async fn check_log(stores: &Stores) -> Result<Audit, CommitError> {
     Ok(audit)
 }
 
-/// One scan of the commit log.
+/// One scan of the commit log, and of the lake log from its newest snapshot on.
 async fn scan_log(stores: &Stores) -> Result<Audit, CommitError> {
     let log = log::read(stores).await?;
     let mut audit = Audit::new(&log.fold, &log.leases);
     audit.objects = log.fold.objects.values().map(|total| total.count).sum();
     audit.bytes = log.fold.objects.values().map(|total| total.bytes).sum();
     audit.check_chains(&log.chains, &log.leases, log.overlaps, log.unreadable);
+    let extent = extent(&*stores.lake).await?;
+    if extent.newest > LogVersion::EMPTY {
+        audit.log_version = Some(extent.newest.0);
+        match lake_at(&*stores.lake, &extent, extent.newest).await {
+            Ok(at) => {
+                let lacks = at.chains.gaps(&log.leases).into_iter();
+                audit.faults.extend(lacks.map(|(key, after, before)| Fault::LogLacks { key, after, before }));
+            }
+            Err(HistoryError::Lake(error)) => return Err(error.into()),
+            Err(error) => audit.faults.push(Fault::UnreadableEntry { problem: error.to_string() }),
+        }
+    }
     audit.check_losses(stores).await?;
     Ok(audit)
 }
 
-/// One scan of leases, records and lists, but not of the objects: what it found, and the records.
-async fn scan_records(stores: &Stores) -> Result<(Audit, Vec<Manifest>), CommitError> {
+/// One scan of leases, both logs, lists and records, but not of the objects.
+async fn scan_records(stores: &Stores, progress: &(dyn Fn(VerifyProgress) + Sync)) -> Result<Scan, CommitError> {
     let leases = stores.own_leases().await?;
     let log = log::read(stores).await?;
-    let mut visible = BTreeMap::new();
+    let mut visible = Names::new();
     for kind in ObjectKind::ALL {
-        visible.extend(stores.lake.list(kind.prefix()).await?.into_iter().map(|object| (object.key, object.bytes)));
+        let listed = stores.lake.list(kind.prefix()).await?;
+        visible.extend(listed.iter().map(|object| Name::of(object.key.as_str())));
     }
-    let (in_flight, _) = log::intents(stores).await?;
-    let (records, unreadable) = log::records(stores).await?;
-    let (mut chains, mut fold, mut overlaps) = (Chains::default(), Fold::default(), Vec::new());
-    for record in &records {
-        fold.add(record);
-        overlaps.extend(chains.insert(record));
-    }
+    // An epoch that is being published, and an operation that is about to remove objects.
+    let (intents, _) = log::intents(stores).await?;
+    let in_flight: Names =
+        intents.iter().flat_map(|intent| &intent.objects).map(|object| Name::of(object.key.as_str())).collect();
+    let being_entered: BTreeSet<EpochId> = intents.into_iter().map(|intent| intent.epoch).collect();
+    let mut lake_log = lake_log::scan(stores).await?;
+    let mut faults = Vec::new();
+    let (mut fold, mut of_roll_up) = (Fold::default(), Fold::default());
+    let (mut epochs, mut known) = (Names::new(), Names::new());
+    let mut live = (0_u64, 0_u64);
+    let everything = log::read_everything(stores, &mut |record| {
+        fold.add(&record);
+        check_sums(&record, &mut faults);
+        let advanced = || has_advanced(&record, &leases);
+        if log.chains.coverage(&record) == Coverage::Whole {
+            of_roll_up.add(&record);
+        } else if advanced() {
+            faults.push(Fault::Log { problem: format!("the commit log lacks epoch {}", record.epoch) });
+        }
+        lake_log.compare_record(&record, &advanced);
+        for object in &record.objects {
+            if !known.insert(Name::of(object.key.as_str())) {
+                let (key, epoch) = (object.key.clone(), record.epoch.to_string());
+                faults.push(Fault::Claimed { key, epoch });
+            } else if lake_log.removed(&object.key).is_none() {
+                live = (live.0 + 1, live.1.saturating_add(object.bytes));
+            }
+        }
+        epochs.insert(Name::of(record.epoch.as_str()));
+        progress(VerifyProgress::Records(epochs.len() as u64));
+    })
+    .await?;
     let mut audit = Audit::new(&fold, &leases);
-    audit.check_chains(&chains, &leases, overlaps, unreadable);
-    if audit.faults.is_empty() {
-        audit.check_log(&log, &records, &leases);
+    (audit.objects, audit.bytes) = live;
+    audit.check_chains(&everything.chains, &leases, everything.overlaps, everything.unreadable);
+    // Where the records themselves are damaged, both logs differ from them for that reason.
+    let are_records_whole = audit.faults.is_empty();
+    audit.faults.extend(faults.into_iter().filter(|fault| are_records_whole || !matches!(fault, Fault::Log { .. })));
+    if are_records_whole && of_roll_up != log.fold {
+        let problem = format!(
+            "the commit log has {} epochs with {} records, and their commit records say {} and {}, or differ in other sums",
+            log.fold.epochs, log.fold.totals.records, of_roll_up.epochs, of_roll_up.totals.records
+        );
+        audit.faults.push(Fault::Log { problem });
     }
-    for record in &records {
-        audit.check_sums(record);
+    if lake_log.exists() {
+        (audit.log_version, audit.snapshots) = (Some(lake_log.newest.0), lake_log.snapshots);
+        audit.faults.append(&mut lake_log.faults);
+        for version in lake_log.without_record() {
+            if let Ok(Some(stored)) = get_entry(&*stores.lake, version).await {
+                let (version, epoch) = (version.0, stored.entry.epoch.to_string());
+                audit.faults.push(Fault::EntryWithoutRecord { version, epoch });
+            }
+        }
     }
-    let mut known: BTreeSet<&ObjectKey> =
-        records.iter().flat_map(|record| &record.objects).map(|object| &object.key).collect();
-    known.extend(in_flight.iter().flat_map(|intent| &intent.objects).map(|object| &object.key));
     audit.check_losses(stores).await?;
-    audit.faults.extend(visible.into_keys().filter(|key| !known.contains(key)).map(|key| Fault::Unknown { key }));
-    Ok((audit, records))
+    let is_expected = |name: &Name| known.contains(name) || in_flight.contains(name);
+    let is_unknown = visible.iter().any(|name| !is_expected(name));
+    if is_unknown || lake_log.has_removed() {
+        audit.check_visible(stores, &visible, &is_expected, &lake_log, &being_entered).await?;
+    }
+    Ok(Scan { audit, epochs, log: lake_log })
+}
+
+/// Whether a row says that a record's epoch has moved a checkpoint.
+fn has_advanced(record: &Manifest, leases: &[Lease]) -> bool {
+    record.shards.iter().any(|shard| {
+        let row = leases.iter().find(|lease| lease.key == shard.key);
+        row.is_some_and(|lease| lease.checkpoint >= *shard.range.through())
+    })
+}
+
+/// Adds up what a commit record says.
+fn check_sums(record: &Manifest, faults: &mut Vec<Fault>) {
+    let Totals { records, rows, dead_letters, raw_lines, .. } = &record.totals;
+    let of_kind = |kind: ObjectKind| -> u64 {
+        record.objects.iter().filter(|object| object.kind == kind).map(|object| object.rows).sum()
+    };
+    let rows: u64 = rows.values().sum();
+    let dead_letters: u64 = dead_letters.values().sum();
+    let of_shards: u64 = record.shards.iter().map(|shard| shard.records).sum();
+    let mut disagree = |problem: String| faults.push(Fault::Sums { epoch: record.epoch.to_string(), problem });
+    if rows + dead_letters != *records {
+        disagree(format!("{records} records, but {rows} rows and {dead_letters} dead letters"));
+    }
+    if of_shards != *records {
+        disagree(format!("{records} records, but {of_shards} in its shards"));
+    }
+    if of_kind(ObjectKind::Processed) != rows {
+        disagree(format!("{rows} rows, but {} in its objects", of_kind(ObjectKind::Processed)));
+    }
+    if of_kind(ObjectKind::Error) != dead_letters {
+        disagree(format!("{dead_letters} dead letters, but {} in its objects", of_kind(ObjectKind::Error)));
+    }
+    if let Some(lines) = raw_lines
+        && (*lines != *records || of_kind(ObjectKind::Raw) != *lines)
+    {
+        disagree(format!("{records} records, but {lines} raw lines, {} in its objects", of_kind(ObjectKind::Raw)));
+    }
 }
 
 impl Audit {
@@ -166,81 +302,33 @@ impl Audit {
         }));
     }
 
-    /// Compares the commit log with all records, which were listed after it. `leases` were read before it.
-    fn check_log(&mut self, log: &Log, records: &[Manifest], leases: &[Lease]) {
-        let mut fold = Fold::default();
-        let has_advanced = |record: &Manifest| {
-            record.shards.iter().any(|shard| {
-                let row = leases.iter().find(|lease| lease.key == shard.key);
-                row.is_some_and(|lease| lease.checkpoint >= *shard.range.through())
-            })
-        };
-        for record in records {
-            if log.chains.coverage(record) == Coverage::Whole {
-                fold.add(record);
-            } else if has_advanced(record) {
-                let problem = format!("the commit log lacks epoch {}", record.epoch);
-                self.faults.push(Fault::Log { problem });
+    /// Lists the objects again, for the names of those that are visible and should not be.
+    async fn check_visible(
+        &mut self,
+        stores: &Stores,
+        visible: &Names,
+        is_expected: &(dyn Fn(&Name) -> bool + Send + Sync),
+        log: &LogScan,
+        being_entered: &BTreeSet<EpochId>,
+    ) -> Result<(), CommitError> {
+        for kind in ObjectKind::ALL {
+            for object in stores.lake.list(kind.prefix()).await? {
+                let name = Name::of(object.key.as_str());
+                // What was not there at the first list may be of an epoch whose record was not read.
+                if !visible.contains(&name) {
+                    continue;
+                }
+                match log.removed(&object.key) {
+                    // An operation removes its objects after it has entered, and its intent is there until it is done.
+                    Some((_, epoch)) if being_entered.contains(epoch) => {}
+                    Some((version, _)) => {
+                        self.faults.push(Fault::NotRemoved { key: object.key, version: version.0 });
+                    }
+                    None if is_expected(&name) => {}
+                    None => self.faults.push(Fault::Unknown { key: object.key }),
+                }
             }
         }
-        if fold != log.fold {
-            let problem = format!(
-                "the commit log has {} epochs with {} records, and their commit records say {} and {}, or differ in other sums",
-                log.fold.epochs, log.fold.totals.records, fold.epochs, fold.totals.records
-            );
-            self.faults.push(Fault::Log { problem });
-        }
-    }
-
-    /// Adds up what a commit record says.
-    fn check_sums(&mut self, record: &Manifest) {
-        let Totals { records, rows, dead_letters, raw_lines, .. } = &record.totals;
-        let of_kind = |kind: ObjectKind| -> u64 {
-            record.objects.iter().filter(|object| object.kind == kind).map(|object| object.rows).sum()
-        };
-        let rows: u64 = rows.values().sum();
-        let dead_letters: u64 = dead_letters.values().sum();
-        let of_shards: u64 = record.shards.iter().map(|shard| shard.records).sum();
-        let mut disagree = |problem: String| self.faults.push(Fault::Sums { epoch: record.epoch.to_string(), problem });
-        if rows + dead_letters != *records {
-            disagree(format!("{records} records, but {rows} rows and {dead_letters} dead letters"));
-        }
-        if of_shards != *records {
-            disagree(format!("{records} records, but {of_shards} in its shards"));
-        }
-        if of_kind(ObjectKind::Processed) != rows {
-            disagree(format!("{rows} rows, but {} in its objects", of_kind(ObjectKind::Processed)));
-        }
-        if of_kind(ObjectKind::Error) != dead_letters {
-            disagree(format!("{dead_letters} dead letters, but {} in its objects", of_kind(ObjectKind::Error)));
-        }
-        if let Some(lines) = raw_lines
-            && (*lines != *records || of_kind(ObjectKind::Raw) != *lines)
-        {
-            disagree(format!("{records} records, but {lines} raw lines, {} in its objects", of_kind(ObjectKind::Raw)));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use checkpoints::{ManifestName, NewLease, Position, ShardId, ShardKey, StreamName};
-
-    use super::*;
-
-    /// The faults of a lake without commit records, with a row at record 7.
-    fn faults(last_manifest: Option<&str>) -> usize {
-        let key = ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("a").unwrap());
-        let mut lease = Lease::new(NewLease::new(key, Position::at(7_u64.into())));
-        lease.last_manifest = last_manifest.map(|name| ManifestName::new(name).unwrap());
-        let mut audit = Audit::default();
-        audit.check_chains(&Chains::default(), &[lease], Vec::new(), Vec::new());
-        audit.faults.len()
-    }
-
-    #[test]
-    fn a_row_that_no_commit_moved_is_where_another_program_left_it() {
-        assert_eq!(faults(None), 0);
-        assert_eq!(faults(Some("_intents/lost.json")), 1, "the commit record that moved it is missing");
+        Ok(())
     }
 }

@@ -203,4 +203,10 @@ pub trait ShardReader: Send {
     /// Reads the next records: at most about `bytes`, into `buffer`, which is empty and need not be used. If it is dropped while it
     /// waits, what it would have returned is lost, and the shard must be opened again.
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError>;
+
+    /// After a read that returned [`Read::AtTip`]: every record of the shard that arrived before this time was returned by a read.
+    /// Milliseconds since 1970, by the service's clock. `None` if the service does not say.
+    fn tip_as_of_ms(&self) -> Option<i64> {
+        None
+    }
 }

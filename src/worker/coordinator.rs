@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::commit::lake_log::Snapshots;
 use crate::commit::log::RollUps;
 use crate::config::WorkerSettings;
 use crate::retry::{Retry, RetryPolicy};
@@ -92,6 +93,7 @@ struct Coordinator {
     epochs: OpenEpochs,
     catch_up: CatchUp,
     roll_ups: RollUps,
+    snapshots: Snapshots,
 }
 
 impl Coordinator {
@@ -138,6 +140,7 @@ impl Coordinator {
             epochs: OpenEpochs::new(epochs),
             catch_up: CatchUp::new(config.until_caught_up),
             roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_ups),
+            snapshots: Snapshots::new(config.stores.clone(), &config.me, config.snapshot_every),
             config,
             progress,
             lease_commands,
@@ -327,7 +330,8 @@ impl Coordinator {
             let keys = self.abandon_epoch(group).await?;
             return self.shards.read_again(keys).await;
         }
-        let Some(epoch) = self.epochs.take(group) else { return Ok(()) };
+        let Some(mut epoch) = self.epochs.take(group) else { return Ok(()) };
+        epoch.at_tip(self.shards.tips(group));
         let keys = epoch.keys();
         let manifest = self.epochs.stage(epoch, self.lanes.idle(group)).await?;
         let definitions = self.config.definitions.as_ref().map(|claims| (claims, &self.config.lanes.datasets));
@@ -349,6 +353,7 @@ impl Coordinator {
         };
         self.progress.add_epoch(&committed);
         self.roll_ups.maybe_roll_up();
+        self.snapshots.maybe_write();
         self.shards.on_committed(&committed);
         Ok(())
     }

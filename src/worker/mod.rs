@@ -94,6 +94,8 @@ pub struct WorkerConfig {
     pub encoder: EncoderConfig,
     /// When it writes roll-ups of the commit log.
     pub roll_ups: RollUpConfig,
+    /// Entries of the lake log between two snapshots.
+    pub snapshot_every: u64,
     /// Where the lake learns what its files are written with. `None`: it does not.
     pub definitions: Option<DefinitionClaims>,
     /// Whether to end once every shard has been read to its tip and committed.

@@ -64,8 +64,8 @@ pub(super) struct ReaderEvent {
 pub(super) enum ReaderEventKind {
     /// Records were read, or the position moved over something that holds none.
     Chunk(ReadChunk),
-    /// There is nothing new for now.
-    AtTip,
+    /// There is nothing new for now. Every record that arrived before `as_of_ms`, if the source can tell, was sent before.
+    AtTip { as_of_ms: Option<i64> },
     /// The shard is not known to be at its tip any more.
     Behind,
     /// The shard has ended, and these are its children. The task ends.
@@ -226,7 +226,8 @@ impl ReaderTask {
                     drop(memory);
                     patience.on_progress();
                     is_at_tip = true;
-                    if !self.send(ReaderEventKind::AtTip).await {
+                    let as_of_ms = reader.tip_as_of_ms();
+                    if !self.send(ReaderEventKind::AtTip { as_of_ms }).await {
                         return Ok(());
                     }
                     idle = (idle * 2).clamp(IDLE_MIN, IDLE_MAX);

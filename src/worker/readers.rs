@@ -14,6 +14,7 @@ use mutations::mutated;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::commit::IdleShard;
 use crate::source::{ShardSource, SourceError};
 use crate::trouble::Trouble;
 use crate::worker::memory_plan::ByteBudget;
@@ -42,6 +43,8 @@ struct ReaderHandle {
     /// The end of the open epoch's range, or the checkpoint.
     read: Position,
     is_at_tip: bool,
+    /// Every record that arrived before this time is at or before `read`: milliseconds since 1970, by the stream's clock.
+    tip_as_of_ms: Option<i64>,
     has_ended: bool,
 }
 
@@ -128,6 +131,7 @@ impl Readers {
             committed: checkpoint.clone(),
             read: checkpoint,
             is_at_tip: false,
+            tip_as_of_ms: None,
             has_ended: false,
         };
         self.handles.insert(key, handle);
@@ -159,10 +163,13 @@ impl Readers {
         else {
             return ReaderUpdate::Nothing;
         };
-        let was_at_tip = std::mem::replace(&mut handle.is_at_tip, matches!(kind, ReaderEventKind::AtTip));
+        let was_at_tip = std::mem::replace(&mut handle.is_at_tip, matches!(kind, ReaderEventKind::AtTip { .. }));
+        if let ReaderEventKind::AtTip { as_of_ms } = &kind {
+            handle.tip_as_of_ms = handle.tip_as_of_ms.max(*as_of_ms);
+        }
         let (through, what) = match kind {
-            ReaderEventKind::AtTip if was_at_tip => return ReaderUpdate::Nothing,
-            ReaderEventKind::AtTip => return ReaderUpdate::ReachedTip,
+            ReaderEventKind::AtTip { .. } if was_at_tip => return ReaderUpdate::Nothing,
+            ReaderEventKind::AtTip { .. } => return ReaderUpdate::ReachedTip,
             ReaderEventKind::Behind => return ReaderUpdate::Nothing,
             ReaderEventKind::Failed(error) => {
                 handle.has_ended = true;
@@ -176,6 +183,8 @@ impl Readers {
                 (Position::End, ReadWhat::End { children })
             }
         };
+        // What was known of the tip was about another position. It stays true there, but says nothing of the new one.
+        handle.tip_as_of_ms = None;
         let source = self.settings.sources.iter().position(|source| *source.stream() == key.stream);
         ReaderUpdate::Read(ReadRange {
             group: handle.group,
@@ -193,6 +202,18 @@ impl Readers {
             handle.committed = through.clone();
             handle.is_taken_over = false;
         }
+    }
+
+    /// The shards of a group that are at their tips, and what arrived before.
+    pub(super) fn tips(&self, group: usize) -> Vec<IdleShard> {
+        let of_group = self.handles.iter().filter(|(_, handle)| handle.group == group && !handle.has_ended);
+        let of_any = || self.handles.values().filter_map(|handle| handle.tip_as_of_ms).max();
+        let tip = |(key, handle): (&ShardKey, &ReaderHandle)| {
+            let (key, at) = (key.clone(), handle.read.clone());
+            let tip_as_of_ms = if mutated!(TipOfAnotherShard) { of_any() } else { handle.tip_as_of_ms };
+            tip_as_of_ms.map(|arrived_through| IdleShard { key, at, arrived_through })
+        };
+        of_group.filter_map(tip).collect()
     }
 
     /// The number of shards of which records were read and not committed.
@@ -323,9 +344,12 @@ mod tests {
         readers.start(lease("a", at(5)));
         readers.start(lease("b", at(5)));
         readers.on_event(chunk(1, "a", at(7)).await);
-        let update = readers.on_event(event(1, "a", ReaderEventKind::AtTip));
+        let update = readers.on_event(event(1, "a", ReaderEventKind::AtTip { as_of_ms: None }));
         assert!(matches!(update, ReaderUpdate::ReachedTip));
-        assert!(matches!(readers.on_event(event(1, "a", ReaderEventKind::AtTip)), ReaderUpdate::Nothing));
+        assert!(matches!(
+            readers.on_event(event(1, "a", ReaderEventKind::AtTip { as_of_ms: None })),
+            ReaderUpdate::Nothing
+        ));
         assert!(!readers.has_committed_all(&key("a")));
         readers.on_committed(&key("a"), &at(7));
         assert!(readers.has_committed_all(&key("a")) && !readers.are_all_at_tip());

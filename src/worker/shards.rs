@@ -16,7 +16,7 @@ use checkpoints::{Lease, LeaseOwner, ManifestName, Position, ShardKey};
 use mutations::mutated;
 use tokio::sync::mpsc;
 
-use crate::commit::{CommitError, Manifest, Recovered, Stores};
+use crate::commit::{CommitError, IdleShard, Manifest, Recovered, Stores};
 use crate::worker::WorkerError;
 use crate::worker::leases::LeaseCommand;
 use crate::worker::progress::Progress;
@@ -173,6 +173,11 @@ impl Shards {
     pub(super) async fn shut_down(&mut self) {
         self.readers.stop_all().await;
         self.recoveries.abort_all().await;
+    }
+
+    /// The shards of a group that are at their tips, and what arrived before.
+    pub(super) fn tips(&self, group: usize) -> Vec<IdleShard> {
+        self.readers.tips(group)
     }
 
     /// The number of shards of which records were read and not committed.

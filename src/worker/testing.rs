@@ -44,13 +44,19 @@ required = true
 pub(super) struct TestStream {
     pub(super) name: StreamName,
     shards: Arc<Mutex<BTreeMap<ShardId, u64>>>,
+    /// What its readers say of the tip.
+    pub(super) tip_as_of_ms: Option<i64>,
 }
 
 impl TestStream {
     /// The stream `orders` with these shards and numbers of records.
     pub(super) fn new(shards: &[(&str, u64)]) -> Self {
         let shards = shards.iter().map(|(shard, records)| (ShardId::new(*shard).unwrap(), *records)).collect();
-        TestStream { name: StreamName::new("orders").unwrap(), shards: Arc::new(Mutex::new(shards)) }
+        TestStream {
+            name: StreamName::new("orders").unwrap(),
+            shards: Arc::new(Mutex::new(shards)),
+            tip_as_of_ms: None,
+        }
     }
 
     fn records(&self, shard: &ShardId) -> u64 {
@@ -105,6 +111,10 @@ impl ShardReader for TestReader {
         self.read += 1;
         let chunk = chunk(self.shard.as_str(), self.read, buffer);
         Ok(Read::Chunk { chunk, through: Position::at(self.read.into()), source_bytes: 1 })
+    }
+
+    fn tip_as_of_ms(&self) -> Option<i64> {
+        self.stream.tip_as_of_ms
     }
 }
 

@@ -95,6 +95,7 @@ impl Environment {
             },
             encoder: EncoderConfig::default(),
             roll_ups: crate::commit::log::RollUpConfig::default(),
+            snapshot_every: crate::commit::lake_log::SNAPSHOT_EVERY,
             definitions: Some(DefinitionClaims::default()),
             until_caught_up,
         };
@@ -321,4 +322,27 @@ async fn rows_whose_definition_does_not_fit_the_lake_never_become_visible() {
     environment.lake.tamper(&key, Some(history.into()));
     environment.start(2, true).task.await.unwrap().unwrap();
     assert_eq!(environment.audited_records().await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_says_when_the_last_records_arrived_and_which_shards_had_nothing_to_read() {
+    // Every record of the stream arrived at the time of the stopped clock.
+    let arrived = crate::clock::Clock::now_ms(&StoppedClock);
+    let watermark = async |tip_as_of_ms| {
+        let mut environment = Environment::new(&[("a", 3), ("b", 0), ("c", 2)], 100);
+        environment.stream.tip_as_of_ms = tip_as_of_ms;
+        let worker = environment.start(1, false);
+        seconds(3).await;
+        worker.stop().await.unwrap();
+        let stores = Stores::new(Arc::new(environment.lake), Arc::new(environment.leases), RetryPolicy::default());
+        let log = crate::commit::log::read(&stores).await.unwrap();
+        log.fold.arrivals.watermarks(log.chains.ends(), &log.leases).remove(0).complete
+    };
+    use crate::commit::log::Complete;
+    let through = |complete_through, shard| Complete::Through { complete_through, held_back_by: key(shard) };
+    // The source does not say until when nothing more had arrived: the shard without records is not known.
+    assert_eq!(watermark(None).await, Complete::Unknown { held_back_by: key("b") });
+    assert_eq!(watermark(Some(arrived - 500)).await, through(arrived - 500, "b"));
+    // At their tips, all shards are complete up to a time after their last records.
+    assert_eq!(watermark(Some(arrived + 900)).await, through(arrived + 900, "a"));
 }

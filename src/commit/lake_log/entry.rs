@@ -38,7 +38,8 @@ use sha2::{Digest, Sha256};
 
 use crate::commit::epoch_id::EpochId;
 use crate::commit::manifest::{
-    DefinitionOfEpoch, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue, ShardOfEpoch, column_stats,
+    DefinitionOfEpoch, IdleShard, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue, ShardOfEpoch,
+    column_stats,
 };
 use crate::commit::totals::{EdgeTotal, Totals};
 use crate::lake::{Checksum, ObjectKey};
@@ -212,6 +213,9 @@ pub struct Entry {
     pub recent: Vec<EpochId>,
     /// What was read.
     pub shards: Vec<ShardOfEpoch>,
+    /// Shards that had nothing to read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub idle: Vec<IdleShard>,
     /// The objects that come into the lake with this version.
     pub added: Vec<AddedObject>,
     /// The objects that leave the lake with this version.
@@ -268,6 +272,7 @@ impl Entry {
             previous,
             recent: recent.into_iter().take(RECENT_MAX).collect(),
             shards: manifest.shards.clone(),
+            idle: manifest.idle.clone(),
             added: manifest.objects.iter().map(AddedObject::from).collect(),
             removed: manifest.removed.clone(),
             totals: manifest.totals.clone(),
@@ -280,6 +285,19 @@ impl Entry {
     pub fn is_of(&self, manifest: &Manifest) -> bool {
         let recent = self.recent.iter().cloned();
         *self == Entry::new(self.version, self.previous, recent, manifest, self.entered_at.clone())
+    }
+
+    /// The hash of what the entry says about its epoch, whatever its place in the log is.
+    pub fn content(&self) -> EntryHash {
+        let (version, previous, recent) = (LogVersion::EMPTY, EntryHash::NONE, Vec::new());
+        let bare = Entry { version, previous, recent, entered_at: String::new(), ..self.clone() };
+        EntryHash::of(&bare.to_bytes())
+    }
+
+    /// The same of the entry that a commit record gets.
+    pub fn content_of(manifest: &Manifest) -> EntryHash {
+        let bare = Entry::new(LogVersion::EMPTY, EntryHash::NONE, [], manifest, String::new());
+        EntryHash::of(&bare.to_bytes())
     }
 
     /// Its stored form.
@@ -365,6 +383,7 @@ mod tests {
             let (key, bytes) = (entry.version.key(), entry.to_bytes());
             assert_eq!(Entry::from_bytes(&key, &bytes), Ok(entry.clone()));
             assert!(entry.is_of(&manifest()));
+            assert_eq!(entry.content(), Entry::content_of(&manifest()));
             assert!(!String::from_utf8_lossy(&bytes).contains("upload"));
         }
         assert_eq!(entry(150).recent.len(), RECENT_MAX);
@@ -376,6 +395,7 @@ mod tests {
         let mut other = manifest();
         other.objects[0].rows += 1;
         assert!(!entry(1).is_of(&other));
+        assert_ne!(entry(1).content(), Entry::content_of(&other));
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(crate) fn epoch(me: u8, number: u64, head: LogVersion) -> Manifest {
         taken_over: false,
         records: 1,
         bytes: 10,
+        arrived_through: None,
     };
     Manifest {
         format: FORMAT,
@@ -42,6 +43,7 @@ pub(crate) fn epoch(me: u8, number: u64, head: LogVersion) -> Manifest {
         head,
         shards: vec![shard],
         objects: Vec::new(),
+        idle: Vec::new(),
         removed: Vec::new(),
         totals: Totals::default(),
         edges: BTreeMap::new(),

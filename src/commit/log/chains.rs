@@ -189,17 +189,22 @@ impl Chains {
 
     /// Adds a commit record. Returns its ranges that were there before, in part or whole.
     pub fn insert(&mut self, record: &Manifest) -> Vec<Overlap> {
+        self.insert_shards(&record.epoch, &record.shards)
+    }
+
+    /// Adds the ranges of an epoch, likewise.
+    pub(crate) fn insert_shards(&mut self, epoch: &EpochId, shards: &[ShardOfEpoch]) -> Vec<Overlap> {
         let mut overlaps = Vec::new();
-        for shard in &record.shards {
+        for shard in shards {
             let overlaps_chain = match self.0.get_mut(&shard.key) {
-                Some(chain) => chain.insert(shard, &record.epoch),
+                Some(chain) => chain.insert(shard, epoch),
                 None => {
-                    self.0.insert(shard.key.clone(), Chain::new(shard, &record.epoch));
+                    self.0.insert(shard.key.clone(), Chain::new(shard, epoch));
                     false
                 }
             };
             if overlaps_chain {
-                let (key, epoch, range) = (shard.key.clone(), record.epoch.clone(), shard.range.clone());
+                let (key, epoch, range) = (shard.key.clone(), epoch.clone(), shard.range.clone());
                 overlaps.push(Overlap { key, epoch, range });
             }
         }

@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::epoch_id::EpochId;
-use crate::commit::manifest::{Manifest, ObjectKind};
+use crate::commit::lake_log::Entry;
+use crate::commit::log::arrivals::Arrivals;
+use crate::commit::manifest::{IdleShard, Manifest, ManifestKind, ObjectKind, ShardOfEpoch, code_and_day};
 use crate::commit::totals::{EdgeTotal, Totals};
+use crate::lake::ObjectKey;
 
 /// What a set of commit records adds up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,19 @@ pub struct Fold {
     pub dead_letters: BTreeMap<String, BTreeMap<String, DeadLetterTotal>>,
     /// Objects by kind.
     pub objects: BTreeMap<ObjectKind, ObjectTotal>,
+    /// How far shards were read by arrival time.
+    pub arrivals: Arrivals,
+}
+
+/// What is added: a commit record, or the entry of the lake log that was made of one.
+struct Added<'a> {
+    kind: ManifestKind,
+    epoch: &'a EpochId,
+    written_at: &'a str,
+    shards: &'a [ShardOfEpoch],
+    idle: &'a [IdleShard],
+    totals: &'a Totals,
+    edges: &'a BTreeMap<String, EdgeTotal>,
 }
 
 /// The newest epoch, by the time at which its manifest was written.
@@ -62,25 +78,46 @@ pub struct ObjectTotal {
 impl Fold {
     /// Adds a commit record.
     pub fn add(&mut self, record: &Manifest) {
+        let Manifest { kind, epoch, written_at, shards, idle, totals, edges, .. } = record;
+        self.add_epoch(&Added { kind: *kind, epoch, written_at, shards, idle, totals, edges });
+        for object in &record.objects {
+            self.add_object(&object.key, object.kind, object.rows, object.bytes);
+        }
+    }
+
+    /// Adds an entry of the lake log: what its commit record would add.
+    pub fn add_entry(&mut self, entry: &Entry) {
+        let Entry { kind, epoch, written_at, shards, idle, totals, edges, .. } = entry;
+        self.add_epoch(&Added { kind: *kind, epoch, written_at, shards, idle, totals, edges });
+        for object in &entry.added {
+            self.add_object(&object.key, object.kind, object.rows, object.bytes);
+        }
+    }
+
+    fn add_epoch(&mut self, added: &Added<'_>) {
         self.epochs += 1;
-        let latest = Latest { written_at: record.written_at.clone(), epoch: record.epoch.clone() };
+        let latest = Latest { written_at: added.written_at.to_owned(), epoch: added.epoch.clone() };
         self.latest = self.latest.take().max(Some(latest));
-        self.totals.add(&record.totals);
-        for (id, total) in &record.edges {
+        self.totals.add(added.totals);
+        for (id, total) in added.edges {
             self.edges.entry(id.clone()).or_default().add(*total);
         }
-        for object in &record.objects {
-            let total = self.objects.entry(object.kind).or_default();
-            total.count += 1;
-            total.rows = total.rows.saturating_add(object.rows);
-            total.bytes = total.bytes.saturating_add(object.bytes);
-            if object.kind == ObjectKind::Error {
-                let (code, day) = object.code_and_day();
-                let total = self.dead_letters.entry(code).or_default().entry(day).or_default();
-                total.records = total.records.saturating_add(object.rows);
-                total.files += 1;
-                total.bytes = total.bytes.saturating_add(object.bytes);
-            }
+        if added.kind == ManifestKind::Epoch {
+            self.arrivals.add(added.shards, added.idle, added.totals.rows.keys());
+        }
+    }
+
+    fn add_object(&mut self, key: &ObjectKey, kind: ObjectKind, rows: u64, bytes: u64) {
+        let total = self.objects.entry(kind).or_default();
+        total.count += 1;
+        total.rows = total.rows.saturating_add(rows);
+        total.bytes = total.bytes.saturating_add(bytes);
+        if kind == ObjectKind::Error {
+            let (code, day) = code_and_day(key);
+            let total = self.dead_letters.entry(code).or_default().entry(day).or_default();
+            total.records = total.records.saturating_add(rows);
+            total.files += 1;
+            total.bytes = total.bytes.saturating_add(bytes);
         }
     }
 }

@@ -6,15 +6,18 @@
 //! A roll-up is `_rollups/<20 digits>.json.gz`, JSON compressed by gzip:
 //!
 //! ```json
-//! {"format":1,"number":7,
+//! {"format":2,"number":7,
 //!  "cursor":{"horizon":"20250113T093000Z","recent":["20250113T103000Z-3f2a91c07d5e4b10-000001"],
 //!            "chains":[{"stream":"orders","shard":"shardId-0","segments":[{"after":"TRIM_HORIZON","through":"4959"}],
 //!                       "last":"20250113T103000Z-3f2a91c07d5e4b10-000001"}],
 //!            "accepted":[{"kind":"parent","stream":"orders","shard":"shardId-9","through":null}]},
 //!  "fold":{"epochs":1,"latest":{"written_at":"2025-01-13T…Z","epoch":"20250113T…-000001"},"totals":{…},"edges":{…},
 //!          "dead_letters":{"Decode.Truncated":{"2025-01-13":{"records":5,"files":1,"bytes":812}}},
-//!          "objects":{"processed":{"count":3,"rows":995,"bytes":81234}}}}
+//!          "objects":{"processed":{"count":3,"rows":995,"bytes":81234}},
+//!          "arrivals":{"shards":[{"stream":"orders","shard":"shardId-0","through":"2025-01-13T…Z"}],"streams":{"events":["orders"]}}}}
 //! ```
+//!
+//! Format 1 had no arrival times. A roll-up of it is ignored, and the next one replaces it.
 //!
 //! Limits: 256 MiB of JSON, which is enough for about a million shards.
 
@@ -37,7 +40,7 @@ use crate::commit::stores::Stores;
 use crate::lake::{LakeError, ObjectKey, Written};
 
 /// The format that this version writes. It reads no other.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The size of a roll-up's JSON.
 const JSON_BYTES_MAX: u64 = 256 << 20;
 /// How often the list of roll-ups is read, if the newest one is removed before it can be read.
@@ -291,8 +294,8 @@ mod tests {
         assert!(RollUp::from_bytes(&key, b"{}").is_err());
         let problem = RollUp::from_bytes(&RollUp::key(8), &whole).unwrap_err().problem;
         assert_eq!(problem, "it says that it is number 7");
-        let later = RollUp { format: 2, ..roll_up() }.to_bytes().unwrap();
+        let later = RollUp { format: 3, ..roll_up() }.to_bytes().unwrap();
         let problem = RollUp::from_bytes(&key, &later).unwrap_err().problem;
-        assert_eq!(problem, "it has format 2, this version reads format 1");
+        assert_eq!(problem, "it has format 3, this version reads format 2");
     }
 }

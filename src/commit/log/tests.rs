@@ -101,6 +101,7 @@ impl History {
                 taken_over: false,
                 records: 10,
                 bytes: 100,
+                arrived_through: None,
             });
         }
         let manifest = manifest(epoch, me, self.now_ms, shards);
@@ -210,6 +211,7 @@ fn manifest(epoch: EpochId, worker: LeaseOwner, now_ms: i64, shards: Vec<ShardOf
         head: LogVersion::EMPTY,
         shards,
         objects,
+        idle: Vec::new(),
         removed: Vec::new(),
         totals: Totals {
             records,
@@ -468,6 +470,7 @@ async fn a_local_lake_is_read_from_its_roll_up() {
                 taken_over: false,
                 records: 10,
                 bytes: 1000,
+                arrived_through: None,
             };
             let epoch = EpochId::new(now_ms, &worker(0), number);
             let record = manifest(epoch.clone(), worker(0), now_ms, shards.iter().map(shard).collect());

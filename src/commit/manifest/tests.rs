@@ -25,6 +25,8 @@ fn shard() -> impl Strategy<Value = ShardOfEpoch> {
                 taken_over,
                 records: more,
                 bytes: more * 100,
+                arrived_through: taken_over
+                    .then_some(1_736_764_200_000 + i64::from(u32::try_from(more % 1000).unwrap())),
             }
         },
     )
@@ -101,6 +103,7 @@ fn manifest() -> impl Strategy<Value = Manifest> {
                 head: LogVersion(u64::from(number)),
                 shards,
                 objects,
+                idle: Vec::new(),
                 removed: Vec::new(),
                 totals: Totals { records, rows, dead_letters, raw_lines, nulled_values, denied_keys },
                 edges: BTreeMap::from([("decode/events/out".to_owned(), EdgeTotal(records, 7))]),
@@ -182,6 +185,7 @@ fn one_object() -> Manifest {
         taken_over: false,
         records: 17,
         bytes: 100,
+        arrived_through: None,
     };
     Manifest {
         format: FORMAT,
@@ -192,6 +196,7 @@ fn one_object() -> Manifest {
         head: LogVersion::EMPTY,
         shards: vec![shard],
         objects: vec![object],
+        idle: Vec::new(),
         removed: Vec::new(),
         totals: Totals { records: 17, rows: [("events".to_owned(), 17)].into(), ..Totals::default() },
         edges: BTreeMap::new(),

@@ -48,6 +48,84 @@ pub enum Fault {
         /// In what.
         problem: String,
     },
+    /// Versions are missing in the lake log.
+    LogGap {
+        /// The newest version before the gap; 0 if there is none.
+        after: u64,
+        /// The version after it.
+        before: u64,
+    },
+    /// An entry of the lake log cannot be read.
+    UnreadableEntry {
+        /// Which one, and why.
+        problem: String,
+    },
+    /// An entry of the lake log does not follow the one before it.
+    LogChain {
+        /// Its version.
+        version: u64,
+        /// In what.
+        problem: String,
+    },
+    /// An epoch is in the lake log twice.
+    EnteredTwice {
+        /// The epoch.
+        epoch: String,
+        /// The version that has it first.
+        first: u64,
+        /// The version that has it again.
+        version: u64,
+    },
+    /// An entry of the lake log says something else than its commit record.
+    EntryDiffers {
+        /// Its version.
+        version: u64,
+        /// Its epoch.
+        epoch: String,
+    },
+    /// An entry of the lake log has no commit record.
+    EntryWithoutRecord {
+        /// Its version.
+        version: u64,
+        /// Its epoch.
+        epoch: String,
+    },
+    /// A commit record is not in the lake log, although its checkpoints have moved.
+    NotEntered {
+        /// The epoch.
+        epoch: String,
+    },
+    /// The lake log lacks ranges up to a checkpoint.
+    LogLacks {
+        /// The shard.
+        #[serde(flatten)]
+        key: ShardKey,
+        /// The end of what the log has.
+        after: Position,
+        /// The checkpoint of the shard's lease, or where the log continues.
+        before: Position,
+    },
+    /// An entry removes an object that was not live.
+    RemovesUnknown {
+        /// The version.
+        version: u64,
+        /// The key.
+        key: ObjectKey,
+    },
+    /// A snapshot of the lake log is damaged, or differs from what the entries add up to.
+    Snapshot {
+        /// Its version.
+        version: u64,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An object is visible that an entry has removed.
+    NotRemoved {
+        /// Its key.
+        key: ObjectKey,
+        /// The version that removed it.
+        version: u64,
+    },
     /// Bytes of a source were lost, or a file must be decided about, and nobody has accepted it.
     Loss {
         /// The shard.
@@ -94,6 +172,9 @@ impl Fault {
             (Fault::Gap { key, after, .. }, Fault::Gap { key: other, after: other_after, .. }) => {
                 key == other && after == other_after
             }
+            (Fault::LogLacks { key, after, .. }, Fault::LogLacks { key: other, after: other_after, .. }) => {
+                key == other && after == other_after
+            }
             (Fault::Log { .. }, Fault::Log { .. }) => true,
             _ => self == later,
         }
@@ -120,6 +201,39 @@ impl fmt::Display for Fault {
                 f,
                 "log: {problem}; delete the objects in _rollups/ to have the sums computed again from the commit records"
             ),
+            Fault::LogGap { after, before } => {
+                write!(f, "lake log: the versions between {after} and {before} are missing, and no snapshot has them")
+            }
+            Fault::UnreadableEntry { problem } => write!(f, "lake log: {problem}"),
+            Fault::LogChain { version, problem } => {
+                write!(f, "lake log: version {version} does not follow the version before it: {problem}")
+            }
+            Fault::EnteredTwice { epoch, first, version } => {
+                write!(f, "lake log: epoch {epoch} is in version {first} and again in version {version}")
+            }
+            Fault::EntryDiffers { version, epoch } => {
+                write!(f, "lake log: version {version} differs from the commit record of epoch {epoch}")
+            }
+            Fault::EntryWithoutRecord { version, epoch } => {
+                write!(f, "lake log: version {version} is of epoch {epoch}, which has no commit record")
+            }
+            Fault::NotEntered { epoch } => {
+                write!(f, "lake log: epoch {epoch} is committed, and no version has it")
+            }
+            Fault::LogLacks { key, after, before } => {
+                write!(f, "lake log: no version has ({after}, {before}] of {key}, which is committed")
+            }
+            Fault::RemovesUnknown { version, key } => {
+                write!(f, "lake log: version {version} removes {key}, which was not live")
+            }
+            Fault::Snapshot { version, problem } => write!(
+                f,
+                "lake log: the snapshot at version {version}: {problem}; if all entries before it are there, delete it, and a later one \
+                 replaces it"
+            ),
+            Fault::NotRemoved { key, version } => {
+                write!(f, "not removed: {key} is visible, although version {version} removed it")
+            }
             Fault::Loss { key, problem } => {
                 write!(f, "loss: {key}: {problem}; accept it with `shardlake losses accept`")
             }

@@ -1,50 +1,82 @@
 //! Comparing the objects of a lake with what their commit records say.
-
-use std::collections::BTreeSet;
+//!
+//! The records are read a second time, a few at a time, so that a lake of any size takes the same memory.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use parquet::file::metadata::ParquetMetaDataReader;
+use pipeline::layout::COMMITS;
 
-use crate::commit::{CommitError, Manifest, ObjectKind, ObjectOfEpoch, Stores};
+use crate::commit::lake_log::AddedObject;
+use crate::commit::{CommitError, EpochId, Manifest, ObjectKind, Stores};
 use crate::inspect::CONCURRENT;
-use crate::inspect::verify::{Audit, Fault};
+use crate::inspect::verify::lake_log::LogScan;
+use crate::inspect::verify::names::{Name, Names};
+use crate::inspect::verify::{Audit, Fault, VerifyProgress};
 use crate::lake::{Checksum, ObjectKey};
 
-/// Compares every object. `progress` gets the size of each one that was compared.
+/// Objects that are compared at once: each is in memory whole.
+pub(super) const COMPARED_AT_ONCE: usize = CONCURRENT / 4;
+
+/// Compares every object of the records of these epochs, without those that were removed.
 pub(super) async fn compare_all(
     stores: &Stores,
-    records: &[Manifest],
-    progress: &(dyn Fn(u64) + Sync),
+    epochs: &Names,
+    log: &LogScan,
+    progress: &(dyn Fn(VerifyProgress) + Sync),
     audit: &mut Audit,
 ) -> Result<(), CommitError> {
-    let mut claimed: BTreeSet<&ObjectKey> = BTreeSet::new();
-    let mut all = Vec::new();
-    for record in records {
-        for object in &record.objects {
-            if claimed.insert(&object.key) {
-                all.push((record.epoch.as_str(), object));
-            } else {
-                let (key, epoch) = (object.key.clone(), record.epoch.to_string());
-                audit.faults.push(Fault::Claimed { key, epoch });
-            }
+    let listed = stores.lake.list(COMMITS).await?;
+    let keys: Vec<ObjectKey> = listed
+        .into_iter()
+        .map(|object| object.key)
+        .filter(|key| EpochId::of_commit_key(key).is_some_and(|epoch| epochs.contains(&Name::of(epoch.as_str()))))
+        .collect();
+    let mut claimed = Names::new();
+    let mut records = stream::iter(keys).map(|key| read_record(stores, key)).buffered(COMPARED_AT_ONCE);
+    let mut wanted: Vec<(String, AddedObject)> = Vec::new();
+    loop {
+        let record = records.next().await.transpose()?;
+        let is_end = record.is_none();
+        if let Some(record) = record.flatten() {
+            let live = record.objects.iter().filter(|object| log.removed(&object.key).is_none());
+            let new = live.filter(|object| claimed.insert(Name::of(object.key.as_str())));
+            wanted.extend(new.map(|object| (record.epoch.to_string(), AddedObject::from(object))));
+        }
+        if wanted.len() >= CONCURRENT || is_end {
+            compare_some(stores, std::mem::take(&mut wanted), progress, audit).await?;
+        }
+        if is_end {
+            return Ok(());
         }
     }
-    audit.objects = all.len() as u64;
-    audit.bytes = all.iter().map(|(_, object)| object.bytes).sum();
-    let comparisons = all.into_iter().map(|(epoch, object)| async move {
-        let fault = compare(stores, epoch, object).await;
-        progress(object.bytes);
+}
+
+/// A commit record; `None` if it is gone or cannot be read, which the scan has reported.
+async fn read_record(stores: &Stores, key: ObjectKey) -> Result<Option<Manifest>, CommitError> {
+    Ok(stores.lake.get(&key).await?.and_then(|bytes| Manifest::from_bytes(&key, &bytes).ok()))
+}
+
+/// Compares some objects, each with the name of its epoch.
+pub(super) async fn compare_some(
+    stores: &Stores,
+    objects: Vec<(String, AddedObject)>,
+    progress: &(dyn Fn(VerifyProgress) + Sync),
+    audit: &mut Audit,
+) -> Result<(), CommitError> {
+    let comparisons = objects.into_iter().map(|(epoch, object)| async move {
+        let fault = compare(stores, &epoch, &object).await;
+        progress(VerifyProgress::Compared(object.bytes));
         fault
     });
     // Collected, so that no closure is part of this function's future: it could not be sent to another thread.
     let comparisons: Vec<_> = comparisons.collect();
-    let faults: Vec<Option<Fault>> = stream::iter(comparisons).buffered(CONCURRENT / 4).try_collect().await?;
+    let faults: Vec<Option<Fault>> = stream::iter(comparisons).buffered(COMPARED_AT_ONCE).try_collect().await?;
     audit.faults.extend(faults.into_iter().flatten());
     Ok(())
 }
 
-async fn compare(stores: &Stores, epoch: &str, object: &ObjectOfEpoch) -> Result<Option<Fault>, CommitError> {
+async fn compare(stores: &Stores, epoch: &str, object: &AddedObject) -> Result<Option<Fault>, CommitError> {
     let altered = |problem: String| Some(Fault::Altered { key: object.key.clone(), epoch: epoch.to_owned(), problem });
     let missing = || Some(Fault::Missing { key: object.key.clone(), epoch: epoch.to_owned() });
     let (found, footer) = if object.kind == ObjectKind::Processed {

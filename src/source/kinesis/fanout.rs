@@ -273,4 +273,12 @@ impl ShardReader for FanOutReader {
         }
         Ok(Read::Failed { error: SourceError::Unavailable { place, problem }, is_normal: true })
     }
+
+    fn tip_as_of_ms(&self) -> Option<i64> {
+        match &self.way {
+            Way::Polled { reader, .. } => reader.tip_as_of_ms(),
+            // An event may have waited for long before it is read, and it does not say when it was sent.
+            Way::Subscribed(_) => None,
+        }
+    }
 }

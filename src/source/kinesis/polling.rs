@@ -45,6 +45,10 @@ const LIMIT_MAX: usize = 10_000;
 /// After so many failures in a row another iterator is requested, and a rejected iterator is not requested again.
 const FAILURES_MAX: u32 = 4;
 
+/// By how much a record may become readable after its time of arrival, and the service's times may differ. At the tip it is only known
+/// of records that arrived this long before the request that all of them were returned.
+const TIP_MARGIN_MS: i64 = 10_000;
+
 /// Reads a shard by polling.
 pub(super) struct PollingReader {
     stream: Arc<Stream>,
@@ -58,6 +62,8 @@ pub(super) struct PollingReader {
     behind_least: Option<i64>,
     /// Set at the shard's end.
     children: Option<Vec<ShardId>>,
+    /// Everything that arrived before this time was returned, if the last response was from the tip.
+    tip_as_of_ms: Option<i64>,
 }
 
 impl PollingReader {
@@ -72,6 +78,7 @@ impl PollingReader {
             record_bytes: None,
             behind_least: None,
             children: None,
+            tip_as_of_ms: None,
         }
     }
 
@@ -187,14 +194,22 @@ impl ShardReader for PollingReader {
         if let Some(children) = &self.children {
             return Ok(Read::End { children: children.clone() });
         }
+        self.tip_as_of_ms = None;
         if self.stream.is_past_goal(self.cursor.newest_ms()) {
             return Ok(Read::AtTip);
         }
         if self.stream.watch.is_suspect() {
             self.stream.is_same().await?;
         }
+        // The service's time, before the request: the response may take long.
+        let asked_ms = self.stream.clock.now_ms();
         match self.request(bytes, buffer).await {
-            Ok(answer) => Ok(self.on_answer(answer)),
+            Ok(answer) => {
+                let read = self.on_answer(answer);
+                let is_tip = matches!(read, Read::AtTip);
+                self.tip_as_of_ms = asked_ms.filter(|_| is_tip).map(|ms| ms - DATE_MARGIN_MS - TIP_MARGIN_MS);
+                Ok(read)
+            }
             Err(Failure::Forgotten(message) | Failure::NotFound(message)) => self.on_forgotten(message).await,
             Err(failure @ Failure::Refused(_)) => {
                 // A position that is not in its shard may be of another stream.
@@ -203,6 +218,10 @@ impl ShardReader for PollingReader {
             }
             Err(failure) => self.on_failure(failure),
         }
+    }
+
+    fn tip_as_of_ms(&self) -> Option<i64> {
+        self.tip_as_of_ms
     }
 }
 

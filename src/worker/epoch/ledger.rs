@@ -6,9 +6,9 @@
 //! Position belongs to what was read, not to what survived. A range moves with every chunk, even if the chunk has no valid
 //! record or no record at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use checkpoints::{LeaseOwner, Position, ShardId, ShardKey, ShardRange};
+use checkpoints::{LeaseOwner, Position, ShardId, ShardKey, ShardRange, StreamName};
 use pipeline::dataset::Datasets;
 use pipeline::encode::{Provenance, RANGES_MAX};
 use pipeline::graph::{Counts, Graph};
@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::commit::lake_log::LogVersion;
 use crate::commit::{
-    DefinitionOfEpoch, EdgeTotal, EpochId, FORMAT, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, ShardOfEpoch,
-    Totals,
+    DefinitionOfEpoch, EdgeTotal, EpochId, FORMAT, IdleShard, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch,
+    ShardOfEpoch, Totals,
 };
 
 /// What was read of one shard.
@@ -32,6 +32,7 @@ struct ShardProgress {
     taken_over: bool,
     records: u64,
     bytes: u64,
+    arrived_through: Option<i64>,
 }
 
 /// What an epoch has read.
@@ -42,6 +43,7 @@ pub(crate) struct EpochLedger {
     /// Bytes of records that were read.
     pub(crate) input_bytes: u64,
     shards: BTreeMap<ShardKey, ShardProgress>,
+    idle: Vec<IdleShard>,
     counts: Counts,
     totals: Totals,
     rows: Vec<u64>,
@@ -57,6 +59,7 @@ impl EpochLedger {
             begun: Instant::now(),
             input_bytes: 0,
             shards: BTreeMap::new(),
+            idle: Vec::new(),
             counts: graph.counts(),
             totals: Totals { raw_lines: raw.then_some(0), ..Totals::default() },
             rows: vec![0; datasets.names().count()],
@@ -82,11 +85,36 @@ impl EpochLedger {
             taken_over: false,
             records: 0,
             bytes: 0,
+            arrived_through: None,
         });
         assert_eq!(progress.through, *from, "the range of {key} has no gap");
         progress.through = through;
         progress.bytes += bytes;
         self.input_bytes += bytes;
+    }
+
+    /// Notes when the last record of a chunk arrived: milliseconds since 1970, by the stream's clock.
+    pub(crate) fn arrived(&mut self, key: &ShardKey, last_ms: Option<i64>) {
+        if let Some(progress) = self.shards.get_mut(key) {
+            progress.arrived_through = progress.arrived_through.max(last_ms);
+        }
+    }
+
+    /// Adds the shards that are at their tips. What arrived before was read up to there: in the range of the shard, if the epoch has
+    /// one, or before the epoch.
+    pub(crate) fn at_tip(&mut self, tips: Vec<IdleShard>) {
+        // Of these streams it is asked before the decision whether they are still the same.
+        let streams: BTreeSet<StreamName> = self.shards.keys().map(|key| key.stream.clone()).collect();
+        for tip in tips.into_iter().filter(|tip| streams.contains(&tip.key.stream)) {
+            match self.shards.get_mut(&tip.key) {
+                Some(progress) if progress.through == tip.at => {
+                    progress.arrived_through = progress.arrived_through.max(Some(tip.arrived_through));
+                }
+                // The range ends elsewhere: what the tip says is not about it.
+                Some(_) => {}
+                None => self.idle.push(tip),
+            }
+        }
     }
 
     /// Notes that the shard's range begins where another program had stopped.
@@ -178,9 +206,18 @@ impl EpochLedger {
             .into_iter()
             .filter_map(|(key, progress)| {
                 // A range that did not move is empty.
-                let ShardProgress { after, through, children, taken_over, records, bytes } = progress;
+                let ShardProgress { after, through, children, taken_over, records, bytes, arrived_through } = progress;
                 let range = ShardRange::new(after, through).ok()?;
-                Some(ShardOfEpoch { key, parents: Vec::new(), range, children, taken_over, records, bytes })
+                Some(ShardOfEpoch {
+                    key,
+                    parents: Vec::new(),
+                    range,
+                    children,
+                    taken_over,
+                    records,
+                    bytes,
+                    arrived_through,
+                })
             })
             .collect();
         Manifest {
@@ -193,6 +230,7 @@ impl EpochLedger {
             head: LogVersion::EMPTY,
             shards,
             objects,
+            idle: self.idle,
             removed: Vec::new(),
             totals,
             edges,

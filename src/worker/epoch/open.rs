@@ -21,7 +21,7 @@ use pipeline::line_objects::LineCodec;
 use tokio::time::Instant;
 
 use crate::clock::SharedClock;
-use crate::commit::{EpochId, Manifest, ObjectKind, Stores};
+use crate::commit::{EpochId, IdleShard, Manifest, ObjectKind, Stores};
 use crate::raw::{Forward, RawSink};
 use crate::retry::Retry;
 use crate::worker::WorkerError;
@@ -169,6 +169,7 @@ impl OpenEpoch {
             ReadWhat::Chunk(read) => {
                 let bytes = read.chunk.bytes().len() as u64;
                 self.ledger.read(&range.key, &range.from, read.through.clone(), bytes);
+                self.ledger.arrived(&range.key, read.chunk.last_arrival_ms());
                 if let Some(forward) = &mut self.forward {
                     forward.push(&read.chunk).await?;
                 }
@@ -178,6 +179,11 @@ impl OpenEpoch {
             self.ledger.take_over(&range.key);
         }
         Ok(())
+    }
+
+    /// Adds the shards of the group that are at their tips.
+    pub(crate) fn at_tip(&mut self, tips: Vec<IdleShard>) {
+        self.ledger.at_tip(tips);
     }
 
     /// Adds what became of a chunk: its counts, and the lines that are complete.

@@ -5,6 +5,7 @@ mod cost;
 mod definitions;
 mod documents;
 mod files;
+mod history;
 mod leases;
 mod objects;
 mod refusals;

@@ -251,6 +251,24 @@ async fn reading_from_the_tip_misses_nothing_when_its_iterator_expires() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn at_the_tip_the_time_of_the_service_before_the_request_says_what_was_read() {
+    let fake = Fake::new(vec![open_shard("a", [1])]);
+    let source = source(&fake).await;
+    let mut reader = source.open(&shard("a"), &Position::Beginning).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    assert!(matches!(reader.read(100, Vec::new()).await.unwrap(), Read::Chunk { .. }));
+    assert_eq!(reader.tip_as_of_ms(), None, "there was a record: the tip may be further ahead");
+    assert!(matches!(reader.read(100, Vec::new()).await.unwrap(), Read::AtTip));
+    // Whole seconds, less a second between hosts, less ten for records that become readable late.
+    let waited = i64::try_from(begun.elapsed().as_millis()).unwrap();
+    let tip = reader.tip_as_of_ms().unwrap();
+    assert!((NOW_MS - 12_000..=NOW_MS - 11_000 + waited).contains(&tip), "{tip}");
+    fake.with(|state| state.shards[0].held.push(Held::Record(2, NOW_MS + 5, b"r2".to_vec())));
+    assert!(matches!(reader.read(100, Vec::new()).await.unwrap(), Read::Chunk { .. }));
+    assert_eq!(reader.tip_as_of_ms(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn as_many_records_are_requested_as_fit() {
     let held = (1..=5000).map(|sequence| record(sequence, &[b'x'; 100])).collect();
     let fake = Fake::new(vec![FakeShard { held, ..open_shard("a", []) }]);

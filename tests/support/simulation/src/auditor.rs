@@ -16,9 +16,11 @@
 //! 8. An epoch that was rolled back is not visible, and has no commit record.
 //! 9. When a worker ends because it has caught up, every record that existed when it started is visible.
 //! 10. A valid record is a row with its own values in its own partition. An invalid record is a dead letter with its own bytes.
+//! 11. What a commit record says about times of arrival is true (`arrivals`).
 //!
 //! Owns: the rules, and the state that they need. Does not own: reading an object (`object_reader`).
 
+mod arrivals;
 mod object_reader;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -29,6 +31,7 @@ use checkpoints::{Position, ShardId, ShardKey, StreamName};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::auditor::arrivals::check_arrivals;
 use crate::auditor::object_reader::{Entry, as_line, read_object};
 use crate::environment::{Environment, RecordId, Row};
 use crate::network::Service;
@@ -197,7 +200,9 @@ impl Auditor {
             let epoch = name.trim_end_matches(".json").to_owned();
             match bytes {
                 None if ledger.commits.contains(&epoch) => ledger.violated(format!("the commit record {key} is gone")),
-                Some(bytes) if ledger.commits.insert(epoch) => check_commit_record(&mut ledger, key, &bytes),
+                Some(bytes) if ledger.commits.insert(epoch) => {
+                    check_commit_record(&mut ledger, &*self.environment, key, &bytes);
+                }
                 _ => {}
             }
             return;
@@ -454,10 +459,11 @@ fn key_of(own: &Value) -> Option<ShardKey> {
 }
 
 /// All objects of a commit record must be visible.
-fn check_commit_record(ledger: &mut AuditLedger, key: &str, bytes: &[u8]) {
+fn check_commit_record(ledger: &mut AuditLedger, environment: &dyn Environment, key: &str, bytes: &[u8]) {
     let Ok(record) = serde_json::from_slice::<Value>(bytes) else {
         return ledger.violated(format!("the commit record {key} is not valid JSON"));
     };
+    check_arrivals(ledger, environment, key, &record);
     for object in record["objects"].as_array().into_iter().flatten() {
         let object = object["key"].as_str().unwrap_or_default();
         if !ledger.objects.contains_key(object) {

@@ -19,6 +19,7 @@ use shardlake::commit::Stores;
 use shardlake::lake::{MemoryStore, ObjectKey};
 use shardlake::retry::RetryPolicy;
 use shardlake::source::ShardSource;
+use tokio::time::Instant;
 
 use crate::faults::FaultKind;
 use crate::in_memory::{NetworkedLake, NetworkedLeases};
@@ -109,6 +110,12 @@ pub trait Environment: Send + Sync {
 
     /// The retention of the streams in milliseconds, if they trim records.
     fn retention_ms(&self) -> Option<u64>;
+
+    /// The time of arrival of a record that was put then: milliseconds since 1970. `None` if the auditor does not know the
+    /// streams' clock.
+    fn arrived_ms(&self, _put_at: Instant) -> Option<i64> {
+        None
+    }
 }
 
 /// The streams of an environment: the first of these, or both.
@@ -187,6 +194,10 @@ impl Environment for InMemory {
             parents: lease.parents.into_iter().collect(),
         };
         leases.into_iter().map(row).collect()
+    }
+
+    fn arrived_ms(&self, put_at: Instant) -> Option<i64> {
+        self.streams.first().map(|stream| stream.arrived_ms(put_at))
     }
 
     fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)> {

@@ -18,6 +18,10 @@ use tokio::time::Instant;
 use crate::faults::FaultKind;
 use crate::network::{Network, NetworkError, Service};
 
+/// The stream's clock when it was created: milliseconds since 1970.
+const BEGUN_MS: i64 = 1_737_000_000_000;
+/// The longest time after which a record that was put can be read, in milliseconds.
+const LATE_MAX_MS: i64 = 3_000;
 /// Most records of one read.
 const RECORDS_MAX: usize = 40;
 
@@ -35,6 +39,7 @@ struct SimShard {
 struct SimRecord {
     sequence: u64,
     bytes: Vec<u8>,
+    arrived_ms: i64,
     visible_at: Instant,
 }
 
@@ -42,6 +47,7 @@ struct SimRecord {
 #[derive(Debug, Clone)]
 pub struct SimStream {
     name: StreamName,
+    begun: Instant,
     shards: Arc<Mutex<Vec<SimShard>>>,
     unlisted: Arc<Mutex<BTreeSet<ShardId>>>,
 }
@@ -50,7 +56,7 @@ impl SimStream {
     /// A stream of `shards` shards.
     pub fn new(name: &str, shards: u64) -> Self {
         let name = StreamName::new(name).expect("a plain name");
-        let stream = SimStream { name, shards: Arc::default(), unlisted: Arc::default() };
+        let stream = SimStream { name, begun: Instant::now(), shards: Arc::default(), unlisted: Arc::default() };
         for _ in 0..shards {
             stream.add(Vec::new());
         }
@@ -60,6 +66,12 @@ impl SimStream {
     /// Its name.
     pub fn name(&self) -> &StreamName {
         &self.name
+    }
+
+    /// The stream's clock at an instant: milliseconds since 1970.
+    pub fn arrived_ms(&self, at: Instant) -> i64 {
+        let passed = at.saturating_duration_since(self.begun).as_millis();
+        BEGUN_MS + i64::try_from(passed).expect("a run lasts hours")
     }
 
     fn shards(&self) -> MutexGuard<'_, Vec<SimShard>> {
@@ -85,13 +97,14 @@ impl SimStream {
 
     /// Puts a record after a gap of `gap` sequence numbers. It can be read after `late`. Returns its sequence number.
     pub fn put(&self, shard: &ShardId, gap: u64, bytes: Vec<u8>, late: Duration) -> u64 {
+        let arrived_ms = self.arrived_ms(Instant::now());
         let mut shards = self.shards();
         let shard = shards.iter_mut().find(|open| open.id == *shard).expect("it is open");
         let last = shard.records.last();
         let sequence = last.map_or(0, |last| last.sequence) + 1 + gap;
         // Records are read in order.
         let visible_at = (Instant::now() + late).max(last.map_or_else(Instant::now, |last| last.visible_at));
-        shard.records.push(SimRecord { sequence, bytes, visible_at });
+        shard.records.push(SimRecord { sequence, bytes, arrived_ms, visible_at });
         sequence
     }
 
@@ -187,7 +200,7 @@ impl ShardSource for NetworkedStream {
         let found = self.stream.find(shard).ok_or_else(|| source_error(shard, NetworkError::Refused))?;
         let next = found.read_through(after);
         let (source, shard, after) = (self.clone(), shard.clone(), after.clone());
-        Ok(Box::new(SimReader { source, shard, next, after, reads: 0, has_failed: false }))
+        Ok(Box::new(SimReader { source, shard, next, after, reads: 0, has_failed: false, tip_as_of_ms: None }))
     }
 
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {
@@ -210,6 +223,8 @@ struct SimReader {
     reads: u64,
     /// Whether the last read failed, so that the next one waits.
     has_failed: bool,
+    /// Everything that arrived before this time was returned, if the last read came to the tip.
+    tip_as_of_ms: Option<i64>,
 }
 
 #[async_trait]
@@ -219,6 +234,8 @@ impl ShardReader for SimReader {
     }
 
     async fn read(&mut self, bytes: usize, mut buffer: Vec<u8>) -> Result<Read, SourceError> {
+        let asked_ms = self.source.stream.arrived_ms(Instant::now());
+        self.tip_as_of_ms = None;
         let (stream, id) = (self.source.stream.clone(), self.shard.clone());
         let found = async move { stream.find(&id) };
         let found = self.source.network.send(Service::Stream, "GetRecords", self.shard.as_str(), found).await;
@@ -239,6 +256,7 @@ impl ShardReader for SimReader {
         }
         if self.next == visible {
             let at_end = shard.is_closed && visible == shard.records.len();
+            self.tip_as_of_ms = Some(asked_ms - LATE_MAX_MS);
             return Ok(if at_end { Read::End { children: shard.children } } else { Read::AtTip });
         }
         let mut frames = Vec::new();
@@ -255,7 +273,7 @@ impl ShardReader for SimReader {
                 bytes: begin..end,
                 sequence: record.sequence.to_string().into(),
                 sub_sequence: 0,
-                arrival_ms: Some(1_737_000_000_000),
+                arrival_ms: Some(record.arrived_ms),
                 partition_key: None,
                 damage: None,
             });
@@ -265,5 +283,8 @@ impl ShardReader for SimReader {
         let bytes = buffer.len() as u64;
         let chunk = Chunk::new(stream, shard.id.as_str().into(), 0, buffer, Framing::Records(frames));
         Ok(Read::Chunk { chunk, through: self.after.clone(), source_bytes: bytes })
+    }
+    fn tip_as_of_ms(&self) -> Option<i64> {
+        self.tip_as_of_ms
     }
 }

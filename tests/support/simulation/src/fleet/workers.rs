@@ -28,6 +28,8 @@ use crate::records::{DEFINITION, FURTHER_COLUMN, RECORD_BYTES_MAX};
 
 /// The few commits of a run are in several roll-ups, and those of a clock that is behind are late.
 const ROLL_UPS: RollUpConfig = RollUpConfig { every: 3, margin: Duration::ZERO };
+/// Likewise of snapshots of the lake log.
+const SNAPSHOT_EVERY: u64 = 4;
 /// The time within which a record that was put can be read.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -170,6 +172,7 @@ impl Fleet {
                 settings,
                 encoder: EncoderConfig::default(),
                 roll_ups: ROLL_UPS,
+                snapshot_every: SNAPSHOT_EVERY,
                 definitions: None,
                 until_caught_up,
             };
