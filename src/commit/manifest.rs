@@ -7,7 +7,7 @@
 //!
 //! ```json
 //! {"format":2,"kind":"epoch","epoch":"20250113T103000Z-3f2a91c07d5e4b10-000001","worker":"3f2a91c0-…",
-//!  "written_at":"2025-01-13T…Z",
+//!  "written_at":"2025-01-13T…Z","head":16,
 //!  "shards":[{"stream":"orders","shard":"shardId-1","parents":["shardId-0"],
 //!             "range":{"after":"TRIM_HORIZON","through":"4959"},"records":1000,"bytes":1398101}],
 //!  "objects":[{"key":"processed/events/year=2025/month=01/day=13/…parquet","kind":"processed","dataset":"events",
@@ -24,6 +24,7 @@
 //! |---|---|
 //! | `format` | the format of the manifest. No other is read |
 //! | `kind` | what the manifest describes. Only `epoch` is known, and every other kind is refused |
+//! | `head` | the newest version of the lake log that was known when the intent was written; 0 if absent |
 //! | `shards[].parents` | the shards that this one came from, on its first range |
 //! | `objects[].partition` | the values of the partition columns: numbers for parts of a date, text, or `null` |
 //! | `objects[].columns` | statistics of the columns: see `pipeline::encode::column_stats`. Personal columns have no bounds |
@@ -46,6 +47,7 @@ use pipeline::layout::{self, Area, Folder};
 use serde::{Deserialize, Serialize};
 
 use crate::commit::epoch_id::EpochId;
+use crate::commit::lake_log::LogVersion;
 use crate::commit::totals::{EdgeTotal, Totals};
 use crate::lake::{Checksum, ObjectKey, Part, UploadId};
 
@@ -179,6 +181,9 @@ pub struct Manifest {
     pub worker: LeaseOwner,
     /// When it was written, RFC 3339.
     pub written_at: String,
+    /// The newest version of the lake log that was known when the intent was written. Whoever enters the epoch begins there.
+    #[serde(default)]
+    pub head: LogVersion,
     /// What was read. Never empty.
     pub shards: Vec<ShardOfEpoch>,
     /// The objects that were made.
@@ -323,8 +328,8 @@ impl Manifest {
     }
 }
 
-/// Column statistics as a part of the manifest.
-mod column_stats {
+/// Column statistics as a part of a manifest, and of an entry of the lake log.
+pub(super) mod column_stats {
     use pipeline::encode::FileStats;
     use serde::de::Error as _;
     use serde::ser::Error as _;
@@ -333,12 +338,12 @@ mod column_stats {
 
     type Columns = Vec<Vec<Value>>;
 
-    pub(super) fn serialize<S: Serializer>(stats: &FileStats, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(stats: &FileStats, serializer: S) -> Result<S::Ok, S::Error> {
         let columns: Columns = serde_json::from_str(stats.as_json()).map_err(S::Error::custom)?;
         columns.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FileStats, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FileStats, D::Error> {
         let columns = Columns::deserialize(deserializer)?;
         let json = serde_json::to_string(&columns).map_err(D::Error::custom)?;
         FileStats::from_json(&json).map_err(D::Error::custom)
