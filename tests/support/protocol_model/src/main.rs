@@ -5,10 +5,11 @@
 use std::process::ExitCode;
 
 use protocol_model::check::{self, Case, Outcome};
-use protocol_model::lake_log::{self, LogMutation};
+use protocol_model::lake_log::{self, LakeLog, LogMutation};
 use protocol_model::liveness::{self, Graph};
 use protocol_model::properties::{ALWAYS, LIVENESS};
 use protocol_model::{Mutation, narrative};
+use stateright::Path;
 
 const USAGE: &str = "usage: check [NAME] | mutations | counterexample MUTATION";
 
@@ -50,6 +51,10 @@ fn check_all(only: Option<&str>) -> bool {
     }
     for case in of_log {
         let outcome = lake_log::check::check(&case, threads());
+        if let Some(failed) = outcome.failed.first() {
+            let path = lake_log::check::counterexample(case.model, failed.split(':').next().unwrap_or_default());
+            path.into_iter().for_each(|(_, path)| print_path_of_log(&case.model, path));
+        }
         all &= print_outcome(case.name, &case.bounds(), &outcome, lake_log::properties::ALWAYS.len());
         let graph = lake_log::check::leads_to_the_end(&case.model);
         all &= print_graph(lake_log::properties::LIVENESS, &graph, lake_log::narrative::describe_state);
@@ -141,13 +146,17 @@ fn counterexample_of_log(mutation: LogMutation) -> bool {
         return false;
     };
     println!("{} breaks: {property}\n", mutation.name());
+    print_path_of_log(&model, path);
+    true
+}
+
+fn print_path_of_log(model: &LakeLog, path: Path<lake_log::state::State, lake_log::Action>) {
     for (number, (state, action)) in (1..).zip(path.into_vec()) {
         match action {
-            Some(action) => println!("{number:>3}. {}", lake_log::narrative::sentence(&model, &state, action)),
+            Some(action) => println!("{number:>3}. {}", lake_log::narrative::sentence(model, &state, action)),
             None => println!("\nThen:\n{}", lake_log::narrative::describe_state(&state)),
         }
     }
-    true
 }
 
 fn threads() -> usize {

@@ -5,6 +5,7 @@
 //! table are lost before that, or a stream is replaced, which ends the run. Does not own: what
 //! a violation is while the fleet runs (`auditor`), what happens to single requests (`network`).
 
+pub mod calm;
 mod outages;
 mod workers;
 
@@ -111,6 +112,8 @@ struct Fleet {
     losses: Rng,
     /// Whether a stream was replaced by another one.
     is_replaced: bool,
+    /// How often workers commit. None: each draws its own interval.
+    interval: Option<Duration>,
 }
 
 /// Runs a fleet from a seed.
@@ -197,6 +200,7 @@ impl Fleet {
             refused: false,
             losses,
             is_replaced: false,
+            interval: None,
             rng,
         }
     }
@@ -574,6 +578,7 @@ impl Fleet {
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
         self.check().await?;
+        self.auditor.check_log_is_complete()?;
         let stores = self.environment.stores();
         let audit =
             shardlake::inspect::verify(&stores, &|_| {}).await.map_err(|error| format!("verify fails: {error}"))?;

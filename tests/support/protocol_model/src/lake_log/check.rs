@@ -27,6 +27,7 @@ pub struct Case {
 pub const SMALLEST: LakeLog = LakeLog {
     rows: [(Kind::Epochs, 1), (Kind::Epochs, 1)],
     before: 0,
+    is_first_pending: false,
     writers: 2,
     recent: 7,
     trimmers: 1,
@@ -61,59 +62,56 @@ pub fn cases() -> Vec<Case> {
     let case =
         |name, rows, faults, never| Case { name, model: LakeLog { rows, faults, ..SMALLEST }, never, is_long: false };
     let after = |before, case: Case| Case { model: LakeLog { before, ..case.model }, ..case };
+    let pending = |case: Case| Case { model: LakeLog { is_first_pending: true, ..case.model }, ..case };
     let naming_one = |case: Case| Case { model: LakeLog { recent: 1, ..case.model }, ..case };
+    let two_trims = |case: Case| Case { model: LakeLog { trimmers: 2, ..case.model }, ..case };
     let long = |case: Case| Case { is_long: true, ..case };
-    let one = [(Kind::Epochs, 1), (Kind::Epochs, 0)];
+    let two = [(Kind::Epochs, 2), (Kind::Epochs, 0)];
     vec![
         case("log", epochs, Faults { deaths: 1, losses: 1, steals: 1, ..none }, &NO_TRIMS),
         after(3, case("log, trims", SMALLEST.rows, Faults { steals: 1, ..trims }, &NO_REWRITES[..])),
-        after(
-            4,
-            naming_one(case(
-                "log, older entries",
-                one,
-                Faults { deaths: 1, steals: 1, ..trims },
-                &["T12", "T13", "T14"],
-            )),
-        ),
+        pending(after(3, naming_one(case("log, older entries", two, Faults { steals: 1, ..trims }, &OLDER_ENTRIES)))),
         case("log, rewrite", rewrite, Faults { deaths: 1, steals: 1, ..none }, &NO_TRIMS[..5]),
         case("log, 2 rewrites", two_rewrites, Faults { steals: 2, ..none }, &["T6", "T7", "T8", "T9", "T10", "T11"]),
         long(case("log, late", epochs, Faults { deaths: 1, losses: 2, steals: 2, ..none }, &NO_TRIMS)),
-        long(case("log, month", epochs, Faults { deaths: 1, steals: 1, months: 1, ..trims }, &[])),
+        long(case("log, month", epochs, Faults { deaths: 1, steals: 1, months: 1, ..trims }, &NO_REWRITES[1..])),
         long(after(
             3,
-            case("log, late, trims", SMALLEST.rows, Faults { deaths: 1, losses: 1, steals: 2, ..trims }, &[]),
+            case("log, late, trims", SMALLEST.rows, Faults { losses: 1, steals: 2, ..trims }, &NO_REWRITES[1..]),
+        )),
+        long(pending(after(
+            3,
+            naming_one(case(
+                "log, older, deaths",
+                SMALLEST.rows,
+                Faults { deaths: 1, steals: 1, ..trims },
+                &OLDER_ENTRIES[1..],
+            )),
+        ))),
+        long(after(
+            2,
+            two_trims(case(
+                "log, 2 trims",
+                SMALLEST.rows,
+                Faults { steals: 1, months: 1, trims: 2, ..none },
+                &NO_REWRITES,
+            )),
         )),
         long(after(
             2,
-            Case {
-                model: LakeLog {
-                    trimmers: 2,
-                    faults: Faults { deaths: 1, steals: 1, months: 1, trims: 2, ..none },
-                    ..SMALLEST
-                },
-                ..case("log, 2 trims", epochs, none, &[])
-            },
-        )),
-        long(after(
-            2,
-            Case {
-                model: LakeLog { writers: 3, faults: Faults { losses: 1, steals: 2, ..trims }, ..SMALLEST },
-                ..case("log, 3 writers", epochs, none, &[])
-            },
-        )),
-        long(after(
-            2,
-            case("log, rewrites, trims", two_rewrites, Faults { deaths: 1, losses: 1, steals: 2, ..trims }, &[]),
+            case("log, rewrites, trims", two_rewrites, Faults { steals: 2, ..trims }, &["T6", "T8", "T9", "T11"]),
         )),
     ]
 }
+
+/// What can't be reached without operations, and without losses and deaths.
+const OLDER_ENTRIES: [&str; 4] = ["T6", "T12", "T13", "T14"];
 
 /// What can't be reached without trims and operations.
 const NO_TRIMS: [&str; 8] = ["T7", "T8", "T9", "T10", "T11", "T12", "T13", "T14"];
 
 /// What can't be reached without operations, without losses and deaths, and by entries that name all versions.
-const NO_REWRITES: [&str; 5] = ["T6", "T11", "T12", "T13", "T14"];
+const NO_REWRITES: [&str; 7] = ["T6", "T8", "T9", "T11", "T12", "T13", "T14"];
 
 /// Searches all states.
 pub fn check(case: &Case, threads: usize) -> Outcome {
@@ -174,22 +172,29 @@ pub fn mutated(mutation: LogMutation) -> LakeLog {
         LogMutation::TrustLostAnswer | LogMutation::SkipLostVersion | LogMutation::PutReplaces => {
             LakeLog { faults: Faults { losses: 1, ..faults }, ..SMALLEST }
         }
-        LogMutation::TrustOldTail => LakeLog { before: 2, rows: one, faults: trims, ..SMALLEST },
-        LogMutation::KeepDoubtfulTail => LakeLog {
-            before: 3,
-            rows: [(Kind::Epochs, 2), (Kind::Epochs, 0)],
-            faults: Faults { steals: 2, ..trims },
-            ..SMALLEST
-        },
+        LogMutation::EnterWithoutConfirming => LakeLog { before: 2, rows: one, faults: trims, ..SMALLEST },
         LogMutation::TrustLowestEntry => {
             LakeLog { before: 3, rows: one, recent: 1, faults: Faults { steals: 1, ..trims }, ..SMALLEST }
         }
-        LogMutation::TrimmedHeadIsEmpty
-        | LogMutation::TrimAboveHeads
-        | LogMutation::IntentsBeforeVersion
-        | LogMutation::RemoveIntentEarly => {
-            LakeLog { faults: Faults { deaths: 1, steals: 1, months: 1, ..trims }, ..SMALLEST }
+        LogMutation::TrimAboveHeads => {
+            LakeLog { before: 3, is_first_pending: true, rows: one, recent: 1, faults: trims, ..SMALLEST }
         }
+        LogMutation::GoneIsNotEntered => LakeLog {
+            before: 3,
+            is_first_pending: true,
+            rows: one,
+            recent: 1,
+            faults: Faults { steals: 1, ..trims },
+            ..SMALLEST
+        },
+        LogMutation::RemoveIntentEarly => LakeLog { before: 3, rows: one, recent: 1, faults: trims, ..SMALLEST },
+        LogMutation::IntentsBeforeVersion => LakeLog {
+            before: 1,
+            rows: [(Kind::Epochs, 1), (Kind::Epochs, 2)],
+            recent: 1,
+            faults: Faults { steals: 1, months: 1, ..trims },
+            ..SMALLEST
+        },
         LogMutation::RewriteWithoutLease
         | LogMutation::PlanBeforeLease
         | LogMutation::RemoveBeforeEnter
@@ -208,15 +213,14 @@ pub fn expected(mutation: LogMutation) -> &'static str {
         LogMutation::EntryBeforeRecord | LogMutation::EntryBeforeDecide => "G1",
         LogMutation::SkipVersions
         | LogMutation::OwnHead
-        | LogMutation::TrimmedHeadIsEmpty
+        | LogMutation::GoneIsNotEntered
         | LogMutation::TrimAboveHeads
-        | LogMutation::IntentsBeforeVersion
-        | LogMutation::RemoveIntentEarly => "G2",
+        | LogMutation::IntentsBeforeVersion => "G2",
         LogMutation::AdvanceBeforeEntry
         | LogMutation::IgnoreRefusal
         | LogMutation::TrustLostAnswer
-        | LogMutation::TrustOldTail
-        | LogMutation::KeepDoubtfulTail
+        | LogMutation::EnterWithoutConfirming
+        | LogMutation::RemoveIntentEarly
         | LogMutation::TrustLowestEntry => "G3",
         LogMutation::PutReplaces => "G4",
         LogMutation::SkipLostVersion => "G5",

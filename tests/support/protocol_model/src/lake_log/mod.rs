@@ -6,13 +6,12 @@
 //! # What is modelled
 //!
 //! - Entering: the cached tail, the list of keys, reading the last entry and older ones for what they name, the create-only
-//!   write, its refusal, and the answer that is lost; the case that the head of the intent is trimmed.
+//!   write, its refusal, the answer that is lost; confirming the entry before; what follows if older entries are gone.
 //! - Trimming: the choice of a version, the list of intents, each delete. A trim may pause between them for as long as it
 //!   likes, and beside a second one.
 //! - Operations that remove objects: planned at a version under a lease, decided, entered, their inputs removed, advanced.
 //! - Processes: killed at any moment; alive and slow for months; leases taken from them at any moment.
-//! - Time: one event, the month. Everything that is in the log becomes old enough to be trimmed, and every process's tail is no
-//!   longer fresh. A tail stays fresh for a day, and entries are trimmed after thirty: what lies between is left out.
+//! - Time: one event, the month. Everything that is in the log becomes old enough to be trimmed.
 //!
 //! # What is bounded
 //!
@@ -20,6 +19,9 @@
 //! deaths, steals, lost answers (`check::cases`).
 //!
 //! # What is left out
+//!
+//! The same write, sent again after a month by the process that had written the entry before it was trimmed: it would have the
+//! same bytes as the entry that is gone, and another process that slept as long would take it for that.
 //!
 //! Refused intents that stay for a while (they only hold trims back), staging and publishing (one step), rollbacks (they come
 //! before the commit record), and requests of trims that arrive late (they delete what the trim deletes).
@@ -57,6 +59,8 @@ pub struct LakeLog {
     /// Entries that are in the log at the beginning, old enough to be trimmed. Each process knows none of them, or it has slept
     /// since any of them was the newest.
     pub before: u8,
+    /// Whether the first of them is of a change that is still pending on the first row.
+    pub is_first_pending: bool,
     /// Processes that run at the same time.
     pub writers: usize,
     /// How many versions before it an entry names.
@@ -106,6 +110,7 @@ impl Model for LakeLog {
         let mut state = State {
             slots: [None; SLOTS],
             log: [None; SLOTS],
+            false_slots: 0,
             old: self.before,
             trimmed: 0,
             changes: [Change::default(); CHANGES],
@@ -117,15 +122,19 @@ impl Model for LakeLog {
             broken: 0,
         };
         let mut tails = vec![None];
-        let mut last = Tail { version: 0, names: Names::NONE, is_fresh: false };
+        let mut last = Tail { version: 0, names: Names::NONE, is_false: false };
         for change in 0..self.before {
             tails.push(Some(last));
             state.changes[usize::from(change)] = Change { stage: Stage::Recorded, ..Change::default() };
             let version = change + 1;
             let names = last.names.with(version, change).from(version.saturating_sub(self.recent));
-            last = Tail { version, names, is_fresh: false };
+            last = Tail { version, names, is_false: false };
             state.slots[usize::from(change)] = Some(names);
             state.log[usize::from(change)] = Some(names);
+        }
+        if self.is_first_pending {
+            state.changes[0].intent = true;
+            state.rows[0].pending = Some(0);
         }
         let mut states = vec![state];
         for name in 0..self.writers {
@@ -247,21 +256,21 @@ impl LakeLog {
             Action::Step(name) => self.step(state, name),
             Action::LoseAnswer(name) | Action::LoseRequest(name) => {
                 state.faults.losses -= 1;
-                let Phase::Put { change, head } = state.writers[usize::from(name)].phase else { return };
+                let Phase::Put { change } = state.writers[usize::from(name)].phase else { return };
                 let entry = self.entry(state, name, change);
                 if action == Action::LoseAnswer(name) {
                     self.put(state, entry);
                 } else {
                     time_out(state, entry);
                 }
-                state.writers[usize::from(name)].phase = match self.mutation {
-                    Some(LogMutation::TrustLostAnswer) => self.entered(state, change),
-                    Some(LogMutation::SkipLostVersion) => {
-                        writer::skip_version(state, name, entry);
-                        Phase::Put { change, head }
+                match self.mutation {
+                    Some(LogMutation::TrustLostAnswer) => {
+                        state.writers[usize::from(name)].phase = self.entered(state, change);
                     }
-                    _ => Phase::Taken { change, head },
-                };
+                    Some(LogMutation::SkipLostVersion) => writer::skip_version(state, name, entry),
+                    // The same request is sent again.
+                    _ => {}
+                }
             }
             Action::Arrive(entry) => {
                 if let Some(late) = state.late.iter_mut().find(|late| **late == Some(entry)) {
@@ -271,7 +280,7 @@ impl LakeLog {
             }
             Action::Kill(name) => {
                 state.faults.deaths -= 1;
-                if let Phase::Put { change, .. } = state.writers[usize::from(name)].phase {
+                if let Phase::Put { change } = state.writers[usize::from(name)].phase {
                     let entry = self.entry(state, name, change);
                     time_out(state, entry);
                 }
@@ -283,13 +292,6 @@ impl LakeLog {
             Action::Month => {
                 state.faults.months -= 1;
                 state.old = state.newest();
-                for writer in &mut state.writers {
-                    writer.tail = writer.tail.map(|tail| Tail { is_fresh: false, ..tail });
-                    match &mut writer.phase {
-                        Phase::Pending { is_fresh, .. } | Phase::Last { is_fresh, .. } => *is_fresh = false,
-                        _ => {}
-                    }
-                }
             }
             Action::BeginTrim(place, version) => {
                 state.faults.trims -= 1;

@@ -25,14 +25,12 @@ pub enum LogMutation {
     SkipLostVersion,
     /// Writing an entry replaces what has its key.
     PutReplaces,
-    /// A tail of any age counts as the end of the log.
-    TrustOldTail,
-    /// An entry that was written after an old tail does not count, but stays the tail of its process.
-    KeepDoubtfulTail,
+    /// Whoever writes an entry does not confirm that the one before it is still there.
+    EnterWithoutConfirming,
     /// An older entry is believed, though the entries above it name another change.
     TrustLowestEntry,
-    /// A trimmed head is treated as if nothing had been between it and the lowest entry.
-    TrimmedHeadIsEmpty,
+    /// If an older entry is gone, the change has not entered, whether or not its intent is there.
+    GoneIsNotEntered,
     /// A trim disregards the heads of intents.
     TrimAboveHeads,
     /// A trim lists the intents before it chooses the version.
@@ -41,7 +39,7 @@ pub enum LogMutation {
     TrimYoung,
     /// A trim may delete the newest entry.
     TrimNewest,
-    /// The intent is removed before the checkpoint moves.
+    /// The intent is removed before the entry is written.
     RemoveIntentEarly,
     /// The decision of an operation checks neither the lease nor the number.
     RewriteWithoutLease,
@@ -55,7 +53,7 @@ pub enum LogMutation {
 
 impl LogMutation {
     /// All of them.
-    pub const ALL: [LogMutation; 23] = [
+    pub const ALL: [LogMutation; 22] = [
         LogMutation::EntryBeforeRecord,
         LogMutation::EntryBeforeDecide,
         LogMutation::AdvanceBeforeEntry,
@@ -66,10 +64,9 @@ impl LogMutation {
         LogMutation::TrustLostAnswer,
         LogMutation::SkipLostVersion,
         LogMutation::PutReplaces,
-        LogMutation::TrustOldTail,
-        LogMutation::KeepDoubtfulTail,
+        LogMutation::EnterWithoutConfirming,
         LogMutation::TrustLowestEntry,
-        LogMutation::TrimmedHeadIsEmpty,
+        LogMutation::GoneIsNotEntered,
         LogMutation::TrimAboveHeads,
         LogMutation::IntentsBeforeVersion,
         LogMutation::TrimYoung,

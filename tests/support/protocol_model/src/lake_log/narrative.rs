@@ -44,23 +44,21 @@ fn step(model: &LakeLog, state: &State, (name, version): (u8, u8), phase: Phase)
             let held = model.decide(&mut after, name, change);
             format!("decides {}{}", of(change), if held { "" } else { ": refused" })
         }
-        Phase::Recover { change } => format!("looks for the commit record of {}", of(change)),
+        Phase::Recover { change } => format!("checks for the commit record of {}", of(change)),
         Phase::Record { change } => format!("writes the commit record of {}", of(change)),
-        Phase::List { why: Why::Enter(change, head) } => {
-            format!("lists the log after version {head}, to enter {}", of(change))
-        }
-        Phase::List { why: Why::Plan(_) } => "lists the log".to_owned(),
-        Phase::Pending { change, lowest, .. } => {
-            let is = if state.rows.iter().any(|row| row.pending == Some(change)) { "is" } else { "is not" };
-            format!("finds versions before {lowest} trimmed; {} {is} pending", of(change))
+        Phase::List { why: Why::Enter(change) } => format!("lists the end of the log, to enter {}", of(change)),
+        Phase::List { why: Why::Plan(_) } => "lists the end of the log".to_owned(),
+        Phase::FindIntent { change } => {
+            let is = if state.changes[usize::from(change)].intent { "is" } else { "is not" };
+            format!("finds an older entry gone; the intent of {} {is} there", of(change))
         }
         Phase::Last { version, .. } => format!("reads version {version}, the last one that it listed"),
         Phase::Older { version, .. } => format!("reads version {version}, for the versions that it names"),
-        Phase::Put { change, .. } => {
+        Phase::Confirm { .. } => format!("checks for the entry before version {version}"),
+        Phase::Put { change } => {
             let is_taken = state.slot(version).is_some();
             format!("writes version {version}, for {}{}", of(change), if is_taken { ": refused" } else { "" })
         }
-        Phase::Taken { .. } => format!("reads version {version}"),
         Phase::Remove { change } => format!("removes the inputs of {}", of(change)),
         Phase::Advance { change } => format!("advances {}", of(change)),
         Phase::RemoveIntent { change } => format!("removes the intent of {}", of(change)),
@@ -81,7 +79,7 @@ pub fn describe_state(state: &State) -> String {
     for version in 1..=state.newest() {
         let change = state.change_of(version).map(of).unwrap_or_default();
         let what = match state.slot(version) {
-            Some(names) if Some(names) == state.log[usize::from(version) - 1] => "",
+            Some(_) if !state.is_false(version) => "",
             Some(_) => ", trimmed; a false entry has its key",
             None => ", trimmed",
         };

@@ -47,6 +47,17 @@ impl State {
         self.writers.iter().any(|writer| holds(writer.phase))
     }
 
+    /// Whether a process is about to write the entry of a change, where that of another one or its own may be already.
+    fn some_put(&self, holds: impl Fn(u8, Option<u8>) -> bool) -> bool {
+        self.writers.iter().any(|writer| match writer.phase {
+            Phase::Put { change } => {
+                let version = writer.tail.map_or(0, |tail| tail.version) + 1;
+                holds(change, self.slot(version).and_then(|names| names.of(version)))
+            }
+            _ => false,
+        })
+    }
+
     fn is_pending(&self, change: u8) -> bool {
         self.rows.iter().any(|row| row.pending == Some(change))
     }
@@ -84,42 +95,36 @@ pub const SOMETIMES: &[Condition] = &[
     ("T1: everything has advanced", |model, state| model.is_over(state)),
     ("T2: two processes enter one change at the same time", |_, state| {
         let entering = |phase| match phase {
-            Phase::Put { change, .. } | Phase::Taken { change, .. } => Some(change),
+            Phase::Put { change } => Some(change),
             _ => None,
         };
         let (one, other) = (entering(state.writers[0].phase), entering(state.writers[1].phase));
         one.is_some() && one == other
     }),
     ("T3: a process wants to enter what has advanced", |_, state| {
-        state.some_phase(|phase| matches!(phase, Phase::Put { change, .. } if !state.is_pending(change)))
+        state.some_phase(|phase| matches!(phase, Phase::Put { change } if !state.is_pending(change)))
     }),
     ("T4: an entry is refused because of another change", |_, state| {
-        state.writers.iter().any(|writer| match (writer.phase, writer.tail) {
-            (Phase::Taken { change, .. }, Some(tail)) => {
-                state.slot(tail.version + 1).is_some_and(|names| names.of(tail.version + 1) != Some(change))
-            }
-            _ => false,
-        })
+        state.some_put(|change, taken| taken.is_some_and(|by| by != change))
     }),
-    ("T5: an entry whose answer was lost is found", |_, state| {
-        state.writers.iter().any(|writer| match (writer.phase, writer.tail) {
-            (Phase::Taken { change, .. }, Some(tail)) => {
-                state.slot(tail.version + 1).and_then(|names| names.of(tail.version + 1)) == Some(change)
-            }
-            _ => false,
-        })
+    ("T5: an entry is refused because its change has entered", |_, state| {
+        state.some_put(|change, taken| taken == Some(change))
     }),
     ("T6: an entry may still arrive though its change has entered", |_, state| {
         let late = state.late.iter().flatten();
         let mut changes = late.filter_map(|late| late.names.of(late.version));
         changes.any(|change| state.times_entered(change) == 1)
     }),
-    ("T7: an entry is written into a trimmed slot", |_, state| state.has_false_entry()),
-    ("T8: the head of a pending change is trimmed", |_, state| {
-        state.some_phase(|phase| matches!(phase, Phase::Pending { change, .. } if state.is_pending(change)))
+    ("T7: an entry is written into a trimmed slot", |_, state| state.false_slots != 0),
+    ("T8: an older entry is gone, and the intent is there", |_, state| {
+        state.some_phase(
+            |phase| matches!(phase, Phase::FindIntent { change } if state.changes[usize::from(change)].intent),
+        )
     }),
-    ("T9: the head of a change that has advanced is trimmed", |_, state| {
-        state.some_phase(|phase| matches!(phase, Phase::Pending { change, .. } if !state.is_pending(change)))
+    ("T9: an older entry is gone, and the intent is gone as well", |_, state| {
+        state.some_phase(
+            |phase| matches!(phase, Phase::FindIntent { change } if !state.changes[usize::from(change)].intent),
+        )
     }),
     ("T10: an intent holds a trim back", |_, state| {
         let lowest = state.lowest_head();
@@ -141,7 +146,7 @@ pub const SOMETIMES: &[Condition] = &[
     }),
     ("T13: another process rolls an operation forward", |_, state| {
         state.writers.iter().any(|writer| match writer.phase {
-            Phase::List { why: Why::Enter(change, _) } => {
+            Phase::List { why: Why::Enter(change) } => {
                 state.changes[usize::from(change)].inputs != 0
                     && state.changes[usize::from(change)].stage == Stage::Recorded
             }

@@ -101,15 +101,15 @@ pub struct Tail {
     pub version: u8,
     /// What it names.
     pub names: Names,
-    /// Whether it was learned so recently that no entry after it can have been trimmed.
-    pub is_fresh: bool,
+    /// Whether it is a false entry. Nobody can see that, but its bytes are not those of the entry that was trimmed.
+    pub is_false: bool,
 }
 
 /// Why a process reads the end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Why {
-    /// To enter this change. All versions after the head have to be known.
-    Enter(u8, u8),
+    /// To enter this change.
+    Enter(u8),
     /// To plan an operation of this row.
     Plan(u8),
 }
@@ -129,18 +129,18 @@ pub enum Phase {
     Recover { change: u8 },
     /// Publish the objects, and write the commit record.
     Record { change: u8 },
-    /// Enter: list the keys after the head.
+    /// Enter: list the keys from the tail on.
     List { why: Why },
-    /// Enter: the head is trimmed. Is the change still pending?
-    Pending { change: u8, lowest: u8, newest: u8, is_fresh: bool },
-    /// Enter: read the last entry.
-    Last { why: Why, version: u8, is_fresh: bool },
+    /// Enter: read the last entry that was listed.
+    Last { why: Why, version: u8 },
     /// Enter: read an older entry, for what it names. `expected` is what the entries above say of its version.
-    Older { change: u8, head: u8, version: u8, expected: u8 },
+    Older { change: u8, version: u8, expected: u8 },
+    /// Enter: an older entry is gone. Is the intent still there?
+    FindIntent { change: u8 },
     /// Enter: write the entry after the tail.
-    Put { change: u8, head: u8 },
-    /// Enter: the entry was refused, or its answer was lost: what is there?
-    Taken { change: u8, head: u8 },
+    Put { change: u8 },
+    /// Enter: the entry is new. Is the one before it still there?
+    Confirm { change: u8 },
     /// An operation's inputs are moved to the trash.
     Remove { change: u8 },
     /// Advance.
@@ -157,15 +157,15 @@ impl Phase {
             | Phase::Planned { .. }
             | Phase::List { why: Why::Plan(_) }
             | Phase::Last { why: Why::Plan(_), .. } => None,
-            Phase::List { why: Why::Enter(change, _) }
-            | Phase::Last { why: Why::Enter(change, _), .. }
+            Phase::List { why: Why::Enter(change) }
+            | Phase::Last { why: Why::Enter(change), .. }
             | Phase::Decide { change }
             | Phase::Recover { change }
             | Phase::Record { change }
-            | Phase::Pending { change, .. }
             | Phase::Older { change, .. }
-            | Phase::Put { change, .. }
-            | Phase::Taken { change, .. }
+            | Phase::FindIntent { change }
+            | Phase::Put { change }
+            | Phase::Confirm { change }
             | Phase::Remove { change }
             | Phase::Advance { change }
             | Phase::RemoveIntent { change } => Some(change),
@@ -226,6 +226,8 @@ pub struct State {
     pub slots: [Option<Names>; SLOTS],
     /// What was written first in each slot. Only the properties read it: this is the log that counts.
     pub log: [Option<Names>; SLOTS],
+    /// Slots with a false entry, which was written where one had been trimmed, as bits.
+    pub false_slots: u8,
     /// The versions that are old enough to be trimmed end here. A snapshot of this version is in the lake.
     pub old: u8,
     /// The versions through which entries were deleted.
@@ -279,9 +281,8 @@ impl State {
         self.changes.iter().filter(|change| change.intent).map(|change| change.head).min()
     }
 
-    /// Whether an entry was written into a slot that had been trimmed.
-    pub fn has_false_entry(&self) -> bool {
-        (1..=self.trimmed)
-            .any(|version| self.slot(version).is_some_and(|_| self.slot(version) != self.log[usize::from(version) - 1]))
+    /// Whether the entry under a key was written where one had been trimmed.
+    pub fn is_false(&self, version: u8) -> bool {
+        self.false_slots >> (version - 1) & 1 == 1
     }
 }

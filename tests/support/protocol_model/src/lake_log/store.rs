@@ -25,6 +25,7 @@ impl LakeLog {
             // The slot was trimmed: the entry is false, and does not count.
             state.check(state.slots[slot].is_none(), Broken::NoVersionTwice);
             state.slots[slot] = Some(names);
+            state.false_slots |= 1 << slot;
             return true;
         }
         let of = state.changes[usize::from(change)];
@@ -93,6 +94,7 @@ impl LakeLog {
                     let is_kept = lowest < state.newest() && lowest <= state.old;
                     state.check(is_kept, Broken::TrimBelowSnapshot);
                     state.slots[usize::from(lowest) - 1] = None;
+                    state.false_slots &= !(1 << (lowest - 1));
                     state.trimmed = state.trimmed.max(lowest);
                 }
                 Some(trim)

@@ -3,13 +3,13 @@
 //! Owns: the order of the steps and what follows from each answer, as `src/commit/lake_log/` has them. Does not own: effects of
 //! requests (`store`).
 //!
-//! A process knows the end of the log in one of two ways. It lists the keys: the last of them is the newest entry, which is
-//! never trimmed. Or it has read or written the entry after a tail that is still fresh: then that entry cannot have been
-//! trimmed and written again by somebody who slept.
+//! A process that has slept may know an old end of the log, and its entry may be new only because that of somebody else was
+//! trimmed. So whoever has written an entry confirms that the one before it is still there: entries are trimmed in ascending
+//! order.
 
 use super::LakeLog;
 use super::mutation::LogMutation;
-use super::state::{CHANGES, Change, LatePut, Names, Phase, Stage, State, Tail, Why};
+use super::state::{CHANGES, Change, LatePut, Names, Phase, SLOTS, Stage, State, Tail, Why};
 
 impl LakeLog {
     /// The request is answered.
@@ -73,32 +73,33 @@ impl LakeLog {
                 self.recorded(state, name, change)
             }
             Phase::List { why } => self.listed(state, name, why),
-            Phase::Pending { change, lowest, newest, is_fresh } => {
-                let row = state.rows[usize::from(state.changes[usize::from(change)].row)];
-                if row.pending != Some(change) {
-                    // Somebody else finished it long ago.
-                    return self.entered(state, change);
+            Phase::Last { why, version } => match state.slot(version) {
+                Some(names) => {
+                    let tail = Tail { version, names, is_false: state.is_false(version) };
+                    state.writers[usize::from(name)].tail = Some(tail);
+                    self.known(state, why, tail)
                 }
-                Phase::Last { why: Why::Enter(change, lowest - 1), version: newest, is_fresh }
-            }
-            Phase::Last { why, version, is_fresh } => self.read_last(state, name, (why, version, is_fresh)),
-            Phase::Older { change, head, version, expected } => match state.slot(version) {
-                None => Phase::List { why: Why::Enter(change, head) },
-                Some(found) => {
-                    let believes = found.of(version) == Some(expected) || self.is(LogMutation::TrustLowestEntry);
-                    if !believes {
-                        // A false entry: nothing at or below it counts.
-                        let Tail { version: newest, is_fresh, .. } =
-                            state.writers[usize::from(name)].tail.unwrap_or(EMPTY);
-                        return Phase::Pending { change, lowest: version + 1, newest, is_fresh };
-                    }
-                    self.search(state, (change, head), version, found)
-                }
+                // It was the newest, and was trimmed since.
+                None => Phase::List { why },
             },
-            Phase::Put { change, head } => {
+            Phase::Older { change, version, expected } => match state.slot(version) {
+                Some(found) if found.of(version) == Some(expected) || self.is(LogMutation::TrustLowestEntry) => {
+                    self.search(state, (change, state.changes[usize::from(change)].head), version, found)
+                }
+                // Trimmed, or a false entry.
+                _ if self.is(LogMutation::GoneIsNotEntered) => Phase::Put { change },
+                _ => Phase::FindIntent { change },
+            },
+            Phase::FindIntent { change } if state.changes[usize::from(change)].intent => Phase::Put { change },
+            // Somebody else finished it long ago.
+            Phase::FindIntent { change } => self.entered(state, change),
+            Phase::Put { change } => {
                 let entry = self.entry(state, name, change);
                 if self.put(state, entry) {
-                    return self.written(state, name, (change, head), entry);
+                    return match self.mutation {
+                        Some(LogMutation::EnterWithoutConfirming) => self.written(state, name, change),
+                        _ => Phase::Confirm { change },
+                    };
                 }
                 match self.mutation {
                     Some(LogMutation::IgnoreRefusal) => self.entered(state, change),
@@ -106,10 +107,19 @@ impl LakeLog {
                         skip_version(state, name, entry);
                         phase
                     }
-                    _ => Phase::Taken { change, head },
+                    _ => Phase::List { why: Why::Enter(change) },
                 }
             }
-            Phase::Taken { change, head } => self.read_taken(state, name, change, head),
+            Phase::Confirm { change } => {
+                let is_first = match state.writers[usize::from(name)].tail {
+                    Some(Tail { version, names, is_false }) if version > 0 => {
+                        state.slot(version) == Some(names) && state.is_false(version) == is_false
+                    }
+                    // The first version of a lake: nothing else is there, and it is.
+                    _ => state.slot(1).is_some() && state.slots.iter().flatten().count() == 1,
+                };
+                if is_first { self.written(state, name, change) } else { Phase::List { why: Why::Enter(change) } }
+            }
             Phase::Remove { change } => {
                 self.remove_inputs(state, change);
                 if state.times_entered(change) == 0 {
@@ -126,23 +136,22 @@ impl LakeLog {
                 }
             }
             Phase::RemoveIntent { change } => {
-                state.changes[usize::from(change)].intent = false;
-                if self.is(LogMutation::RemoveIntentEarly) && self.is_pending(state, change) {
-                    return Phase::Advance { change };
+                let had_intent = std::mem::take(&mut state.changes[usize::from(change)].intent);
+                if self.is(LogMutation::RemoveIntentEarly) && had_intent {
+                    return self.enter(state, name, change);
                 }
                 Phase::Idle
             }
         }
     }
 
-    fn is_pending(&self, state: &State, change: u8) -> bool {
-        state.rows.iter().any(|row| row.pending == Some(change))
-    }
-
     /// The commit record is there.
     fn recorded(&self, state: &mut State, name: u8, change: u8) -> Phase {
         match self.mutation {
             Some(LogMutation::AdvanceBeforeEntry) => Phase::Advance { change },
+            Some(LogMutation::RemoveIntentEarly) if state.changes[usize::from(change)].intent => {
+                Phase::RemoveIntent { change }
+            }
             Some(LogMutation::RemoveBeforeEnter) if state.changes[usize::from(change)].inputs != 0 => {
                 Phase::Remove { change }
             }
@@ -161,13 +170,11 @@ impl LakeLog {
         self.look_up(state, name, change, head)
     }
 
-    /// The cached tail, if it knows all versions after the head.
+    /// Begins at the cached tail, if it is not below the head.
     fn look_up(&self, state: &State, name: u8, change: u8, head: u8) -> Phase {
         match state.writers[usize::from(name)].tail {
-            Some(tail) if tail.version >= head && self.names_all(tail.names, head, tail.version) => {
-                self.search(state, (change, head), tail.version, tail.names)
-            }
-            _ => Phase::List { why: Why::Enter(change, head) },
+            Some(tail) if tail.version >= head => self.search(state, (change, head), tail.version, tail.names),
+            _ => Phase::List { why: Why::Enter(change) },
         }
     }
 
@@ -181,89 +188,42 @@ impl LakeLog {
             return self.entered(state, change);
         }
         if self.names_all(names, head, version) {
-            return Phase::Put { change, head };
+            return Phase::Put { change };
         }
         let lowest = (1..=version).find(|version| names.of(*version).is_some()).unwrap_or(version);
-        Phase::Older { change, head, version: lowest, expected: names.of(lowest).unwrap_or_default() }
+        Phase::Older { change, version: lowest, expected: names.of(lowest).unwrap_or_default() }
     }
 
-    /// The keys after the head are listed, or all of them for a plan.
+    /// The keys from the tail on are listed. The last of them is the newest version: it is never trimmed.
     fn listed(&self, state: &mut State, name: u8, why: Why) -> Phase {
-        let head = if let Why::Enter(_, head) = why { head } else { 0 };
-        let newest = (head + 1..=super::state::SLOTS as u8).rev().find(|version| state.slot(*version).is_some());
-        let Some(newest) = newest else {
-            if head == 0 {
+        match (1..=SLOTS as u8).rev().find(|version| state.slot(*version).is_some()) {
+            Some(version) => match state.writers[usize::from(name)].tail {
+                Some(tail) if tail.version == version => self.known(state, why, tail),
+                _ => Phase::Last { why, version },
+            },
+            None => {
                 state.writers[usize::from(name)].tail = Some(EMPTY);
-                return self.known(state, why, EMPTY);
+                self.known(state, why, EMPTY)
             }
-            return Phase::Last { why, version: head, is_fresh: true };
-        };
-        let run = (head + 1..=newest).rev().take_while(|version| state.slot(*version).is_some());
-        let lowest = run.last().unwrap_or(newest);
-        match why {
-            Why::Enter(change, _) if lowest > head + 1 => {
-                if self.is(LogMutation::TrimmedHeadIsEmpty) {
-                    return Phase::Last { why: Why::Enter(change, lowest - 1), version: newest, is_fresh: true };
-                }
-                Phase::Pending { change, lowest, newest, is_fresh: true }
-            }
-            _ => Phase::Last { why, version: newest, is_fresh: true },
         }
-    }
-
-    /// The last entry is read.
-    fn read_last(&self, state: &mut State, name: u8, (why, version, is_fresh): (Why, u8, bool)) -> Phase {
-        let is_fresh = is_fresh || self.is(LogMutation::TrustOldTail);
-        let Some(names) = state.slot(version).filter(|_| is_fresh) else {
-            return Phase::List { why: again(state, why) };
-        };
-        let tail = Tail { version, names, is_fresh: true };
-        state.writers[usize::from(name)].tail = Some(tail);
-        self.known(state, why, tail)
     }
 
     /// The end of the log is known.
     fn known(&self, state: &State, why: Why, tail: Tail) -> Phase {
         match why {
-            Why::Enter(change, head) => self.search(state, (change, head), tail.version, tail.names),
+            Why::Enter(change) => {
+                self.search(state, (change, state.changes[usize::from(change)].head), tail.version, tail.names)
+            }
             Why::Plan(row) => Phase::Planned { row },
         }
     }
 
-    /// The entry is new.
-    fn written(&self, state: &mut State, name: u8, (change, head): (u8, u8), entry: LatePut) -> Phase {
-        let writer = &mut state.writers[usize::from(name)];
-        let is_fresh = writer.tail.is_some_and(|tail| tail.is_fresh) || self.is(LogMutation::TrustOldTail);
-        let tail = Tail { version: entry.version, names: entry.names, is_fresh: true };
-        if is_fresh {
-            writer.tail = Some(tail);
-            return self.entered(state, change);
-        }
-        // The slot may have been trimmed. What the log has is found out from its end.
-        writer.tail = self.is(LogMutation::KeepDoubtfulTail).then_some(tail);
-        if self.is(LogMutation::KeepDoubtfulTail) && !self.is_pending(state, change) {
-            return self.entered(state, change);
-        }
-        let why = again(state, Why::Enter(change, head));
-        Phase::List { why }
-    }
-
-    /// The entry was refused, or its answer was lost.
-    fn read_taken(&self, state: &mut State, name: u8, change: u8, head: u8) -> Phase {
-        let again = Phase::List { why: again(state, Why::Enter(change, head)) };
-        let Some(tail) = state.writers[usize::from(name)].tail else { return again };
-        let version = tail.version + 1;
-        let is_fresh = tail.is_fresh || self.is(LogMutation::TrustOldTail);
-        let Some(names) = state.slot(version).filter(|_| is_fresh) else {
-            state.writers[usize::from(name)].tail = None;
-            return again;
-        };
-        if tail.version > 0 && names.of(tail.version) != tail.names.of(tail.version) {
-            state.writers[usize::from(name)].tail = None;
-            return again;
-        }
-        state.writers[usize::from(name)].tail = Some(Tail { version, names, is_fresh: true });
-        if names.of(version) == Some(change) { self.entered(state, change) } else { Phase::Put { change, head } }
+    /// The entry is written, and is the first of its version.
+    fn written(&self, state: &mut State, name: u8, change: u8) -> Phase {
+        let LatePut { version, names } = self.entry(state, name, change);
+        let is_false = state.is_false(version);
+        state.writers[usize::from(name)].tail = Some(Tail { version, names, is_false });
+        self.entered(state, change)
     }
 
     /// The change is in the log.
@@ -272,7 +232,6 @@ impl LakeLog {
         match self.mutation {
             Some(LogMutation::EntryBeforeDecide) if of.stage == Stage::Intended => Phase::Decide { change },
             Some(LogMutation::EntryBeforeRecord) if of.stage == Stage::Decided => Phase::Record { change },
-            Some(LogMutation::RemoveIntentEarly) => Phase::RemoveIntent { change },
             _ if of.inputs != of.gone && !self.is(LogMutation::AdvanceBeforeRemove) => Phase::Remove { change },
             _ => Phase::Advance { change },
         }
@@ -281,20 +240,10 @@ impl LakeLog {
 
 /// The process takes its entry for written.
 pub(super) fn skip_version(state: &mut State, name: u8, entry: LatePut) {
-    let tail = &mut state.writers[usize::from(name)].tail;
-    let is_fresh = tail.is_none_or(|tail| tail.is_fresh);
-    *tail = Some(Tail { version: entry.version, names: entry.names, is_fresh });
+    state.writers[usize::from(name)].tail = Some(Tail { version: entry.version, names: entry.names, is_false: false });
 }
 
 /// The empty log.
-const EMPTY: Tail = Tail { version: 0, names: Names::NONE, is_fresh: true };
-
-/// Enter starts again at the head of the intent.
-fn again(state: &State, why: Why) -> Why {
-    match why {
-        Why::Enter(change, _) => Why::Enter(change, state.changes[usize::from(change)].head),
-        plan @ Why::Plan(_) => plan,
-    }
-}
+const EMPTY: Tail = Tail { version: 0, names: Names::NONE, is_false: false };
 
 const _: () = assert!(CHANGES < 8, "changes are bits of a mask");
