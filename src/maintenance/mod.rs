@@ -1,11 +1,16 @@
 //! Operations on a lake and its lease table beside the workers.
 //!
 //! Each removes what no reader needs, frees what a worker holds, or makes lost rows again. Only the last of them may change what a
-//! reader of the lake sees: it finishes or undoes an epoch that was left half-way.
+//! reader of the lake sees: it finishes or undoes an epoch that was left half-way. A lake of the
+//! format before is migrated before anybody reads it.
 
 pub mod leases;
+mod migrate;
 mod rebuild;
 mod sweep;
+mod trim;
 
+pub use migrate::{MigrateError, migrate};
 pub use rebuild::{Rebuilt, rebuild};
 pub use sweep::{Swept, sweep};
+pub use trim::{TRIM_AGE, TrimPlan, trim};
