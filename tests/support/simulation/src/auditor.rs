@@ -235,7 +235,12 @@ impl Auditor {
                 let bytes = self.environment.object(&format!("_commits/{epoch}.json"))?;
                 serde_json::from_slice(&bytes).ok()
             };
-            if let Err(what) = ledger.log.check(key, bytes.as_deref(), record) {
+            let AuditLedger { log, rows, lost, .. } = &mut *ledger;
+            let is_pending = |epoch: &str| {
+                let mut pending = rows.values().chain(lost.values()).filter_map(|row| row.pending.as_ref());
+                pending.any(|(name, _)| epoch_of_manifest(name) == epoch)
+            };
+            if let Err(what) = log.check(key, bytes.as_deref(), record, is_pending) {
                 ledger.violated(what);
             }
             return;

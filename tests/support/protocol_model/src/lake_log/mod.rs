@@ -5,8 +5,8 @@
 //!
 //! # What is modelled
 //!
-//! - Entering: the cached tail, the list of keys, reading the last entry and older ones for what they name, the create-only
-//!   write, its refusal, the answer that is lost; confirming the entry before; what follows if older entries are gone.
+//! - Entering: the cached tail, the list of keys, reading the last entry and older ones for what they name. The create-only write,
+//!   its refusal, and the answer that is lost. Confirming the entry before. What follows if older entries are gone.
 //! - Trimming: the choice of a version, the list of intents, each delete. A trim may pause between them for as long as it
 //!   likes, and beside a second one.
 //! - Operations that remove objects: planned at a version under a lease, decided, entered, their inputs removed, advanced.
@@ -23,8 +23,8 @@
 //! The same write, sent again after a month by the process that had written the entry before it was trimmed: it would have the
 //! same bytes as the entry that is gone, and another process that slept as long would take it for that.
 //!
-//! Refused intents that stay for a while (they only hold trims back), staging and publishing (one step), rollbacks (they come
-//! before the commit record), and requests of trims that arrive late (they delete what the trim deletes).
+//! Refused intents that stay for a while: they only hold trims back. Staging and publishing are one step. Rollbacks come before the
+//! commit record. Requests of trims that arrive late delete what the trim deletes.
 
 pub mod check;
 mod mutation;

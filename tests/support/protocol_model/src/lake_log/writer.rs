@@ -182,7 +182,7 @@ impl LakeLog {
         self.is(LogMutation::SkipVersions) || (head + 1..=version).all(|version| names.of(version).is_some())
     }
 
-    /// Searches the change among the names of an entry; then among those of the next entry down, as far as the head.
+    /// Searches the change among the names of an entry, then among those of entries further down, until the head is reached.
     fn search(&self, state: &State, (change, head): (u8, u8), version: u8, names: Names) -> Phase {
         if names.has(change, head) && !self.is(LogMutation::SkipVersions) {
             return self.entered(state, change);

@@ -3,7 +3,7 @@
 //! - Versions have no gap, and a version is written once.
 //! - An entry has the hash of the one before it, and names the epochs of the hundred versions before it.
 //! - An epoch enters once, with a commit record, and its entry says what that says.
-//! - Entries are removed in ascending order, and never the newest one.
+//! - Entries are removed in ascending order, never the newest one, and none of an epoch that is pending.
 //!
 //! An entry that is written where one was removed is false: no reader begins so low, and nothing is expected of it.
 //!
@@ -51,7 +51,8 @@ impl LogAudit {
         self.false_entries
     }
 
-    /// The object of a key below `_log/` may have changed. `record` reads a commit record.
+    /// The object of a key below `_log/` may have changed. `record` reads a commit record; `is_pending` finds an epoch in the
+    /// lease table.
     ///
     /// # Errors
     /// The rule that was violated.
@@ -60,9 +61,10 @@ impl LogAudit {
         key: &str,
         bytes: Option<&[u8]>,
         record: impl FnOnce(&str) -> Option<Value>,
+        is_pending: impl FnOnce(&str) -> bool,
     ) -> Result<(), String> {
         let Some(version) = version_of(key) else { return Ok(()) };
-        let Some(bytes) = bytes else { return self.check_removed(version) };
+        let Some(bytes) = bytes else { return self.check_removed(version, is_pending) };
         let hash = hex(bytes);
         if version <= self.trimmed {
             self.false_entries += 1;
@@ -103,7 +105,7 @@ impl LogAudit {
         Ok(())
     }
 
-    fn check_removed(&mut self, version: usize) -> Result<(), String> {
+    fn check_removed(&mut self, version: usize, is_pending: impl FnOnce(&str) -> bool) -> Result<(), String> {
         if version <= self.trimmed || version > self.entries.len() {
             return Ok(());
         }
@@ -112,6 +114,9 @@ impl LogAudit {
         }
         if version > self.trimmed + 1 {
             return Err(format!("version {version} of the log was removed before version {}", self.trimmed + 1));
+        }
+        if is_pending(&self.entries[version - 1].0) {
+            return Err(format!("version {version} of the log was removed, and its epoch is pending"));
         }
         self.trimmed = version;
         Ok(())

@@ -110,6 +110,7 @@ async fn run(workers: u32, interval: Duration) -> Measured {
         losses: Rng::new(2),
         is_replaced: false,
         interval: Some(interval),
+        trims: None,
         rng: Rng::new(1),
     };
     for _ in 0..workers {
