@@ -117,7 +117,7 @@ kinds! {
     Audited,
     /// the lake log is trimmed while workers run
     LogTrimmed,
-    /// the lake log is trimmed while a worker is paused
+    /// a worker is paused, and the lake log is trimmed before it resumes
     LogTrimmedBesideSleeper,
     /// a worker writes an entry where one was trimmed
     FalseEntry,

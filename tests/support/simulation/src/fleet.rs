@@ -416,22 +416,28 @@ impl Fleet {
         });
     }
 
-    /// Trims the lake log while the workers run, through any version. A trim may be killed on its way.
+    /// Trims the lake log while the workers run, through any version. A trim may be cut off on its way. Some trims run at the end of
+    /// a worker's sleep, in which others have moved the end of the log.
     fn trim_log(&mut self) {
         let Some(trims) = &mut self.trims else { return };
-        if !trims.chance(400) {
+        if !trims.chance(500) {
             return;
         }
-        let age = Duration::from_secs(trims.one_of(&[0, 0, 5, 60]));
-        let within = Duration::from_millis(trims.one_of(&[20, 200, 60_000]));
+        let age = Duration::from_secs(trims.one_of(&[0, 0, 0, 5]));
+        let within = Duration::from_millis(trims.one_of(&[20, 200, 60_000, 60_000]));
+        let mut after = Duration::ZERO;
+        if trims.chance(400) {
+            self.shared.tally.note(FaultKind::LogTrimmedBesideSleeper);
+            let sleep = Duration::from_millis(8_000 + trims.below(30_000));
+            after = sleep - Duration::from_millis(trims.below(3_000));
+            self.workers[trims.index(self.workers.len())].network.pause(sleep);
+        }
         let (rng, shared, retry_within) = (trims.fork(), Arc::clone(&self.shared), self.retry_within);
         let network = Network::new(OPERATOR, rng, self.rates, 0, false, retry_within, shared);
-        if self.workers.iter().any(|running| running.network.is_paused()) {
-            self.shared.tally.note(FaultKind::LogTrimmedBesideSleeper);
-        }
         let clock = self.clock(&network);
         let environment = Arc::clone(&self.environment);
         tokio::spawn(async move {
+            tokio::time::sleep(after).await;
             let Ok(connected) = environment.connect(&network, clock, false).await else { return };
             let _ = tokio::time::timeout(within, trim(&connected.stores, LogVersion(u64::MAX), age, false)).await;
         });

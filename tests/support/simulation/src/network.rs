@@ -249,11 +249,6 @@ impl Network {
         self.state().paused_until = Some(Instant::now() + time);
     }
 
-    /// Whether the worker is paused.
-    pub fn is_paused(&self) -> bool {
-        self.state().paused_until.is_some_and(|until| until > Instant::now())
-    }
-
     /// Makes a service unreachable for some time.
     pub fn partition(&self, service: Service, time: Duration) {
         self.shared.tally.note(service.partitioned());
