@@ -164,8 +164,12 @@ async fn is_first(stores: &Stores, before: Option<&KnownEntry>) -> Result<bool, 
     match before {
         _ if mutated!(EnterWithoutConfirming) => Ok(true),
         Some(before) => Ok(stores.lake.checksum(&before.version.key()).await? == Some(before.stored)),
-        // The first version of a lake: if another one is there, the log shows which of them are in it.
-        None => Ok(list_after(&*stores.lake, LogVersion::EMPTY).await?.len() == 1),
+        // The first version of a lake: if another one is there, the log shows which of them are in it. If only another one is there, this
+        // one was written where a version had been trimmed, and was trimmed again.
+        None => {
+            let listed = list_after(&*stores.lake, LogVersion::EMPTY).await?;
+            Ok(matches!(listed.as_slice(), [only] if only.version == LogVersion::EMPTY.next()))
+        }
     }
 }
 

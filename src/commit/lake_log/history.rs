@@ -121,7 +121,7 @@ pub async fn extent(lake: &dyn ObjectStore) -> Result<Extent, LakeError> {
     let snapshots: Vec<LogVersion> = heads.iter().filter_map(|head| Snapshot::version_of_key(&head.key)).collect();
     let begin = snapshots.last().copied().unwrap_or_default();
     // The entry of the snapshot may be trimmed only if there is a newer one.
-    let listed = lake.list_after(layout::LOG_ENTRIES, begin.key().as_str()).await?;
+    let listed = lake.list_after(layout::LAKE_LOG_ENTRIES, begin.key().as_str()).await?;
     let newest = listed.iter().rev().find_map(|object| LogVersion::of_key(&object.key)).unwrap_or(begin);
     Ok(Extent { newest, snapshots })
 }

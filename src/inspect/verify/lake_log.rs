@@ -147,7 +147,7 @@ pub(super) async fn scan(stores: &Stores) -> Result<LogScan, CommitError> {
     let is_required = declared == Declared::Log;
     let heads = lake.list(layout::LOG_SNAPSHOT_HEADS).await?;
     let snapshots: Vec<LogVersion> = heads.iter().filter_map(|head| Snapshot::version_of_key(&head.key)).collect();
-    let listed = lake.list(layout::LOG_ENTRIES).await?;
+    let listed = lake.list(layout::LAKE_LOG_ENTRIES).await?;
     let versions: Vec<u64> =
         listed.iter().filter_map(|object| LogVersion::of_key(&object.key)).map(|version| version.0).collect();
     drop(listed);

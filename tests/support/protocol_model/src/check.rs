@@ -183,12 +183,22 @@ pub struct Outcome {
 
 /// Searches all states.
 pub fn check(case: &Case, threads: usize) -> Outcome {
-    let checker = case.protocol.checker().threads(threads).spawn_bfs().join();
+    search_all(&case.protocol, case.never, threads)
+}
+
+/// Searches all states of a model. What `never` names by its number need not be reached.
+pub(crate) fn search_all<M>(model: &M, never: &[&str], threads: usize) -> Outcome
+where
+    M: Model + Clone + Send + Sync + 'static,
+    M::State: Clone + PartialEq + std::fmt::Debug + std::hash::Hash + Send + Sync + 'static,
+    M::Action: Clone + PartialEq + std::fmt::Debug + std::hash::Hash + Send + Sync + 'static,
+{
+    let checker = model.clone().checker().threads(threads).spawn_bfs().join();
     let found = checker.discoveries();
     let (mut failed, mut unreached, mut reached) = (Vec::new(), Vec::new(), 0);
-    for property in case.protocol.properties() {
+    for property in model.properties() {
         let is_found = found.contains_key(property.name);
-        let is_never = case.never.iter().any(|never| property.name.starts_with(&format!("{never}:")));
+        let is_never = never.iter().any(|never| property.name.starts_with(&format!("{never}:")));
         match property.expectation {
             Expectation::Sometimes if is_found => reached += 1,
             Expectation::Sometimes if !is_never => unreached.push(property.name),
@@ -253,6 +263,9 @@ pub fn mutated(mutation: Mutation) -> Protocol {
         | Mutation::DecideBeforeIntent
         | Mutation::AdvanceBeforePublish
         | Mutation::AdvanceBeforeRecord
+        | Mutation::AdvanceBeforeEnter
+        | Mutation::EnterBeforeRecord
+        | Mutation::RecordIsEntered
         | Mutation::GoneIsLost
         | Mutation::CompleteReplaces => SMALLEST,
     };
@@ -275,6 +288,8 @@ pub fn expected(mutation: Mutation) -> &'static str {
         Mutation::DecideBeforeIntent | Mutation::RemoveIntentOfRefused => "A5",
         Mutation::AdvanceBeforePublish => "A3",
         Mutation::AdvanceBeforeRecord => "R",
+        Mutation::AdvanceBeforeEnter | Mutation::RecordIsEntered => "G3",
+        Mutation::EnterBeforeRecord => "G1",
         Mutation::AdvanceOnOwnership => "C1.1",
         Mutation::PublishLost | Mutation::GoneIsLost => "A2",
         Mutation::RollBackWithoutAbort | Mutation::DeleteAfterRollBack | Mutation::SlowCompletion => "A6",

@@ -245,7 +245,8 @@ impl Protocol {
         for number in 0..state.epochs.len() {
             let epoch = state.epochs[number];
             let is_referred_to = |other: Option<u8>| other.map(at) == Some(number);
-            let is_done = epoch.record && epoch.owner == 0 && !epoch.intent && epoch.advanced == epoch.shards();
+            let is_done =
+                epoch.record && epoch.entered && epoch.owner == 0 && !epoch.intent && epoch.advanced == epoch.shards();
             let is_at_work = state.workers.iter().any(|worker| is_referred_to(worker.phase.epoch()))
                 || state.late.iter().flatten().any(|late| is_referred_to(late.epoch()))
                 || state.rows.iter().any(|row| is_referred_to(row.pending) || is_referred_to(row.last));
@@ -282,6 +283,7 @@ impl Protocol {
             }
             Request::Delete(epoch, number) => !matches!(object(epoch, number), None | Staged | Completing | Visible),
             Request::PutRecord(epoch) => state.epochs[at(epoch)].record,
+            Request::Enter(epoch) => state.epochs[at(epoch)].entered,
             Request::PutIntent(epoch) => {
                 let is_at_work = state.workers.iter().any(|worker| worker.phase.epoch() == Some(epoch));
                 state.epochs[at(epoch)].record && !is_at_work

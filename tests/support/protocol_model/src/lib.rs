@@ -78,6 +78,8 @@ pub mod liveness;
 
 pub mod narrative;
 
+pub mod lake_log;
+
 use stateright::{Model, Property};
 
 pub use crate::mutation::Mutation;

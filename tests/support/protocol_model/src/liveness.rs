@@ -17,7 +17,7 @@ use crate::{Action, Protocol};
 
 /// What the search found.
 #[derive(Debug)]
-pub struct Graph {
+pub struct Graph<S> {
     /// States.
     pub states: usize,
     /// States in which everything is committed.
@@ -25,16 +25,32 @@ pub struct Graph {
     /// States from which no path leads there although a process runs or may start.
     pub stuck: usize,
     /// One of them.
-    pub example: Option<Box<State>>,
+    pub example: Option<Box<S>>,
 }
 
-/// Searches the graph of all states.
-pub fn search(model: &Protocol) -> Graph {
+/// Searches the graph of all states of the commit protocol.
+pub fn search(model: &Protocol) -> Graph<State> {
+    // If all processes have died and no name is left, the bounds end the search here.
+    let is_over = |state: &State| state.workers.iter().all(|worker| worker.life == Life::Dead) || state.broken != 0;
+    search_graph(model, |state| state.all_committed(model.records), is_over, |action| is_fault(*action))
+}
+
+/// Searches the graph of all states of a model. States that are over need not lead anywhere, and faults count for nothing.
+pub(crate) fn search_graph<M: Model>(
+    model: &M,
+    is_goal: impl Fn(&M::State) -> bool,
+    is_over: impl Fn(&M::State) -> bool,
+    is_fault: impl Fn(&M::Action) -> bool,
+) -> Graph<M::State>
+where
+    M::State: Hash,
+    M::Action: Copy,
+{
     let mut numbers: HashMap<u128, u32> = HashMap::new();
     let mut from: Vec<(u32, u32)> = Vec::new();
     let mut goals: Vec<u32> = Vec::new();
     let mut over: Vec<bool> = Vec::new();
-    let mut open: Vec<(u32, State)> = Vec::new();
+    let mut open: Vec<(u32, M::State)> = Vec::new();
     let mut example_of: Vec<u32> = Vec::new();
     for state in model.init_states() {
         let number = numbers.len() as u32;
@@ -44,11 +60,10 @@ pub fn search(model: &Protocol) -> Graph {
     }
     let mut actions = Vec::new();
     while let Some((number, state)) = open.pop() {
-        if state.all_committed(model.records) {
+        if is_goal(&state) {
             goals.push(number);
         }
-        // If all processes have died and no name is left, the bounds end the search here.
-        over[number as usize] = state.workers.iter().all(|worker| worker.life == Life::Dead) || state.broken != 0;
+        over[number as usize] = is_over(&state);
         actions.clear();
         model.actions(&state, &mut actions);
         for action in &actions {
@@ -59,7 +74,7 @@ pub fn search(model: &Protocol) -> Graph {
                 over.push(false);
                 open.push((found, next));
             }
-            if !is_fault(*action) {
+            if !is_fault(action) {
                 from.push((to, number));
             }
         }
@@ -82,9 +97,12 @@ pub fn search(model: &Protocol) -> Graph {
 }
 
 /// Finds the state of this number by the same search.
-fn find(model: &Protocol, wanted: u32) -> Option<State> {
+fn find<M: Model>(model: &M, wanted: u32) -> Option<M::State>
+where
+    M::State: Hash,
+{
     let mut numbers: HashMap<u128, u32> = HashMap::new();
-    let mut open: Vec<(u32, State)> = Vec::new();
+    let mut open: Vec<(u32, M::State)> = Vec::new();
     for state in model.init_states() {
         let number = numbers.len() as u32;
         numbers.insert(fingerprint(&state), number);
@@ -122,7 +140,7 @@ fn is_fault(action: Action) -> bool {
     )
 }
 
-fn fingerprint(state: &State) -> u128 {
+fn fingerprint(state: &impl Hash) -> u128 {
     let hash = |salt: u64| {
         let mut hasher = DefaultHasher::new();
         (salt, state).hash(&mut hasher);

@@ -4,10 +4,12 @@
 
 use std::process::ExitCode;
 
-use protocol_model::check::{self, Case};
+use protocol_model::check::{self, Case, Outcome};
+use protocol_model::lake_log::{self, LakeLog, LogMutation};
 use protocol_model::liveness::{self, Graph};
 use protocol_model::properties::{ALWAYS, LIVENESS};
 use protocol_model::{Mutation, narrative};
+use stateright::Path;
 
 const USAGE: &str = "usage: check [NAME] | mutations | counterexample MUTATION";
 
@@ -18,9 +20,10 @@ fn main() -> ExitCode {
         ["check"] => check_all(None),
         ["check", name] => check_all(Some(name)),
         ["mutations"] => mutations(),
-        ["counterexample", name] => match Mutation::named(name) {
-            Some(mutation) => counterexample(mutation),
-            None => return usage(),
+        ["counterexample", name] => match (Mutation::named(name), LogMutation::named(name)) {
+            (Some(mutation), _) => counterexample(mutation),
+            (None, Some(mutation)) => counterexample_of_log(mutation),
+            (None, None) => return usage(),
         },
         _ => return usage(),
     };
@@ -36,30 +39,49 @@ fn usage() -> ExitCode {
 fn check_all(only: Option<&str>) -> bool {
     let cases: Vec<Case> =
         check::cases().into_iter().filter(|case| only.is_none_or(|name| name == case.name)).collect();
-    println!("{:<22} {:<66} {:>10} {:>6}  properties", "configuration", "bounds", "states", "depth");
-    let mut all = !cases.is_empty();
+    let of_log: Vec<lake_log::check::Case> =
+        lake_log::check::cases().into_iter().filter(|case| only.is_none_or(|name| name == case.name)).collect();
+    println!("{:<22} {:<92} {:>10} {:>6}  properties", "configuration", "bounds", "states", "depth");
+    let mut all = !(cases.is_empty() && of_log.is_empty());
     for case in cases {
-        let outcome = check::check(&case, threads());
-        let (failed, unreached) = (&outcome.failed, &outcome.unreached);
-        let holds = failed.is_empty() && unreached.is_empty();
-        let verdict = if holds {
-            format!("{} hold, {} reached", ALWAYS.len(), outcome.reached)
-        } else {
-            format!("FAILED: {failed:?}; NOT REACHED: {unreached:?}")
-        };
-        println!("{:<22} {:<66} {:>10} {:>6}  {verdict}", case.name, case.bounds(), outcome.unique, outcome.depth);
-        all &= holds;
+        all &= print_outcome(case.name, &case.bounds(), &check::check(&case, threads()), ALWAYS.len());
         if case.checks_liveness {
-            let Graph { states, stuck, goals, example } = liveness::search(&case.protocol);
-            let verdict = if stuck == 0 { "holds".to_owned() } else { format!("FAILED: {stuck} states are stuck") };
-            println!("{:<22} {LIVENESS}: {verdict} ({states} states, {goals} of them at the end)", "");
-            if let Some(state) = example {
-                println!("{}", narrative::describe_state(&state));
-            }
-            all &= stuck == 0;
+            all &= print_graph(LIVENESS, &liveness::search(&case.protocol), narrative::describe_state);
         }
     }
+    for case in of_log {
+        let outcome = lake_log::check::check(&case, threads());
+        if let Some(failed) = outcome.failed.first() {
+            let path = lake_log::check::counterexample(case.model, failed.split(':').next().unwrap_or_default());
+            path.into_iter().for_each(|(_, path)| print_path_of_log(&case.model, path));
+        }
+        all &= print_outcome(case.name, &case.bounds(), &outcome, lake_log::properties::ALWAYS.len());
+        let graph = lake_log::check::leads_to_the_end(&case.model);
+        all &= print_graph(lake_log::properties::LIVENESS, &graph, lake_log::narrative::describe_state);
+    }
     all
+}
+
+fn print_outcome(name: &str, bounds: &str, outcome: &Outcome, properties: usize) -> bool {
+    let (failed, unreached) = (&outcome.failed, &outcome.unreached);
+    let holds = failed.is_empty() && unreached.is_empty();
+    let verdict = if holds {
+        format!("{properties} hold, {} reached", outcome.reached)
+    } else {
+        format!("FAILED: {failed:?}; NOT REACHED: {unreached:?}")
+    };
+    println!("{name:<22} {bounds:<92} {:>10} {:>6}  {verdict}", outcome.unique, outcome.depth);
+    holds
+}
+
+fn print_graph<S>(property: &str, graph: &Graph<S>, describe: fn(&S) -> String) -> bool {
+    let Graph { states, stuck, goals, example } = graph;
+    let verdict = if *stuck == 0 { "holds".to_owned() } else { format!("FAILED: {stuck} states are stuck") };
+    println!("{:<22} {property}: {verdict} ({states} states, {goals} of them at the end)", "");
+    if let Some(state) = example {
+        println!("{}", describe(state));
+    }
+    *stuck == 0
 }
 
 /// Every mutation, and the property that fails under it.
@@ -73,6 +95,14 @@ fn mutations() -> bool {
         };
         println!("{:<26} {steps:>5}  {caught}", mutation.name());
         all &= caught.starts_with(&format!("{}:", check::expected(mutation)));
+    }
+    for mutation in LogMutation::ALL {
+        let (caught, steps) = match lake_log::check::caught(mutation) {
+            Some((property, steps)) => (property, steps.map(|steps| steps.to_string()).unwrap_or_default()),
+            None => ("NOTHING", String::new()),
+        };
+        println!("{:<26} {steps:>5}  {caught}", mutation.name());
+        all &= caught.starts_with(&format!("{}:", lake_log::check::expected(mutation)));
     }
     for mutation in Mutation::REDUNDANT {
         let caught = check::caught(mutation);
@@ -106,6 +136,27 @@ fn counterexample(mutation: Mutation) -> bool {
         }
     }
     true
+}
+
+/// The path to the state that exposes a mutation of the lake log.
+fn counterexample_of_log(mutation: LogMutation) -> bool {
+    let model = lake_log::check::mutated(mutation);
+    let Some((property, path)) = lake_log::check::counterexample(model, lake_log::check::expected(mutation)) else {
+        println!("{} breaks nothing", mutation.name());
+        return false;
+    };
+    println!("{} breaks: {property}\n", mutation.name());
+    print_path_of_log(&model, path);
+    true
+}
+
+fn print_path_of_log(model: &LakeLog, path: Path<lake_log::state::State, lake_log::Action>) {
+    for (number, (state, action)) in (1..).zip(path.into_vec()) {
+        match action {
+            Some(action) => println!("{number:>3}. {}", lake_log::narrative::sentence(model, &state, action)),
+            None => println!("\nThen:\n{}", lake_log::narrative::describe_state(&state)),
+        }
+    }
 }
 
 fn threads() -> usize {

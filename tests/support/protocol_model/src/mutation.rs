@@ -25,6 +25,12 @@ pub enum Mutation {
     AdvanceBeforePublish,
     /// Checkpoints move once the objects are complete, before the commit record is written.
     AdvanceBeforeRecord,
+    /// Checkpoints move once the commit record is written, before the epoch enters the lake log.
+    AdvanceBeforeEnter,
+    /// The epoch enters the lake log before its commit record is written.
+    EnterBeforeRecord,
+    /// Recovery does not enter an epoch whose commit record it finds.
+    RecordIsEntered,
     /// The holder of a lease can move its checkpoint, whatever is pending.
     AdvanceOnOwnership,
     /// An epoch is published although one of its uploads is gone.
@@ -61,7 +67,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 23] = [
+    pub const ALL: [Mutation; 26] = [
         Mutation::SkipHolder,
         Mutation::AskerDecides,
         Mutation::SkipCheckpoint,
@@ -72,6 +78,9 @@ impl Mutation {
         Mutation::RemoveIntentOfRefused,
         Mutation::AdvanceBeforePublish,
         Mutation::AdvanceBeforeRecord,
+        Mutation::AdvanceBeforeEnter,
+        Mutation::EnterBeforeRecord,
+        Mutation::RecordIsEntered,
         Mutation::AdvanceOnOwnership,
         Mutation::PublishLost,
         Mutation::RollBackWithoutAbort,
@@ -97,13 +106,18 @@ impl Mutation {
 
     /// Its name on the command line.
     pub fn name(self) -> String {
-        let mut name = String::new();
-        for letter in format!("{self:?}").chars() {
-            if letter.is_uppercase() && !name.is_empty() {
-                name.push('-');
-            }
-            name.push(letter.to_ascii_lowercase());
-        }
-        name
+        kebab_case(&format!("{self:?}"))
     }
+}
+
+/// `SkipHolder` as `skip-holder`.
+pub(crate) fn kebab_case(camel: &str) -> String {
+    let mut name = String::new();
+    for letter in camel.chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
 }

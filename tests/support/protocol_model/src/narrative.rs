@@ -117,6 +117,7 @@ fn request(request: Request) -> String {
         Request::Abort(number, object) => format!("abort the upload of object {object} of {}", epoch(number)),
         Request::Delete(number, object) => format!("delete object {object} of {}", epoch(number)),
         Request::PutRecord(number) => format!("write the commit record of {}", epoch(number)),
+        Request::Enter(number) => format!("enter {} into the lake log", epoch(number)),
         Request::Advance(number, shard, _) => format!("advance {} to the end of {}", lease(shard), epoch(number)),
         Request::RemoveIntent(number) => format!("remove the intent of {}", epoch(number)),
         Request::RollBack(number) => format!("roll {} back", epoch(number)),
@@ -183,13 +184,14 @@ pub fn describe_state(state: &State) -> String {
             .map(|shard| format!("{} ({}, {}]", lease(shard), of.ranges[at(shard)].after, of.ranges[at(shard)].through))
             .collect();
         text += &format!(
-            "  {}: {}; objects {:?}; {:?}{}{}\n",
+            "  {}: {}; objects {:?}; {:?}{}{}{}\n",
             epoch(number),
             ranges.join(", "),
             of.objects,
             of.status,
             if of.intent { "; intent" } else { "" },
             if of.record { "; commit record" } else { "" },
+            if of.entered { "; entered" } else { "" },
         );
     }
     for (name, of) in (0..).zip(&state.workers).filter(|(_, of)| of.life == crate::state::Life::Running) {

@@ -40,6 +40,10 @@ pub enum Broken {
     NotTorn = 1 << 12,
     /// `EpochLedger::read`'s assertion.
     NoGapInLedger = 1 << 13,
+    /// Only what is decided and has a commit record enters the lake log.
+    EnterAfterRecord = 1 << 14,
+    /// The lake log has what advances.
+    EnterFirst = 1 << 15,
 }
 
 impl State {
@@ -136,6 +140,10 @@ pub const ALWAYS: &[Always] = &[
     ("C4: only the holder decides (A4)", |_, state| state.holds(Broken::HolderDecides)),
     ("C5: during a hand-off the one who was asked is the holder", |_, state| state.holds(Broken::AskedWorkerHolds)),
     ("R: a checkpoint moves only once the commit record is written", |_, state| state.holds(Broken::RecordFirst)),
+    ("G1: only what is decided and has a commit record enters the lake log", |_, state| {
+        state.holds(Broken::EnterAfterRecord)
+    }),
+    ("G3: a checkpoint moves only once its epoch has entered", |_, state| state.holds(Broken::EnterFirst)),
     ("P: a child's range is decided only once its parent's end is committed", |_, state| {
         state.holds(Broken::ParentFirst)
     }),

@@ -125,6 +125,8 @@ pub struct Epoch {
     pub intent: bool,
     /// Whether the commit record is in the lake.
     pub record: bool,
+    /// Whether it is in the lake log.
+    pub entered: bool,
     /// What is true of it.
     pub status: Status,
     /// Whether it was ever rolled back.
@@ -242,6 +244,8 @@ pub enum Phase {
     Publish { epoch: u8, left: u8, look: u8, is_lost: bool, attempt: Attempt, then: Then },
     /// Step 4: write the commit record.
     Record { epoch: u8, then: Then },
+    /// The epoch enters the lake log.
+    Enter { epoch: u8, then: Then },
     /// Step 5, on these shards.
     Advance { epoch: u8, left: u8, then: Then },
     /// Step 5: remove the intent.
@@ -309,6 +313,7 @@ impl Phase {
             | Phase::AbortRefused { epoch, .. }
             | Phase::Publish { epoch, .. }
             | Phase::Record { epoch, .. }
+            | Phase::Enter { epoch, .. }
             | Phase::Advance { epoch, .. }
             | Phase::RemoveIntent { epoch, .. }
             | Phase::FindRecord { epoch, .. }
@@ -346,6 +351,8 @@ pub enum Request {
     Delete(u8, u8),
     /// Epoch.
     PutRecord(u8),
+    /// Epoch. The model of the lake log shows that it enters once, however often this is sent.
+    Enter(u8),
     /// Epoch, shard, and the worker that sends it, which only a mutation uses.
     Advance(u8, u8, u8),
     /// Epoch.
@@ -372,6 +379,7 @@ impl Request {
             | Request::Abort(epoch, _)
             | Request::Delete(epoch, _)
             | Request::PutRecord(epoch)
+            | Request::Enter(epoch)
             | Request::Advance(epoch, _, _)
             | Request::RemoveIntent(epoch)
             | Request::RollBack(epoch) => Some(epoch),

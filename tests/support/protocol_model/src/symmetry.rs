@@ -105,6 +105,7 @@ fn with_epochs_in_order(state: State) -> State {
             Request::Abort(epoch, object) => Request::Abort(of(epoch), object),
             Request::Delete(epoch, object) => Request::Delete(of(epoch), object),
             Request::PutRecord(epoch) => Request::PutRecord(of(epoch)),
+            Request::Enter(epoch) => Request::Enter(of(epoch)),
             Request::Advance(epoch, shard, who) => Request::Advance(of(epoch), shard, who),
             Request::RemoveIntent(epoch) => Request::RemoveIntent(of(epoch)),
             Request::RollBack(epoch) => Request::RollBack(of(epoch)),
@@ -126,6 +127,7 @@ fn with_epoch(mut phase: Phase, to: u8) -> Phase {
         | Phase::AbortRefused { epoch, .. }
         | Phase::Publish { epoch, .. }
         | Phase::Record { epoch, .. }
+        | Phase::Enter { epoch, .. }
         | Phase::Advance { epoch, .. }
         | Phase::RemoveIntent { epoch, .. }
         | Phase::FindRecord { epoch, .. }

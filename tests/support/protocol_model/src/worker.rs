@@ -44,6 +44,7 @@ impl Protocol {
             }
             Phase::Publish { epoch, left, .. } if left >> choice & 1 == 1 => Request::Complete(epoch, choice),
             Phase::Record { epoch, .. } => Request::PutRecord(epoch),
+            Phase::Enter { epoch, .. } => Request::Enter(epoch),
             Phase::Advance { epoch, .. } => Request::Advance(epoch, choice, name),
             Phase::RemoveIntent { epoch, .. } => Request::RemoveIntent(epoch),
             Phase::Delete { epoch, object, .. } => Request::Delete(epoch, object),
@@ -189,8 +190,18 @@ impl Protocol {
                 if self.is(Mutation::AdvanceBeforePublish) || self.is(Mutation::AdvanceBeforeRecord) {
                     return Phase::RemoveIntent { epoch, then };
                 }
-                self.advancing(state, epoch, then)
+                match self.mutation {
+                    Some(Mutation::AdvanceBeforeEnter | Mutation::EnterBeforeRecord) => {
+                        self.advancing(state, epoch, then)
+                    }
+                    _ => Phase::Enter { epoch, then },
+                }
             }
+            Phase::Enter { epoch, then } => match self.mutation {
+                Some(Mutation::EnterBeforeRecord) if !state.epochs[at(epoch)].record => Phase::Record { epoch, then },
+                Some(Mutation::AdvanceBeforeEnter) => Phase::RemoveIntent { epoch, then },
+                _ => self.advancing(state, epoch, then),
+            },
             Phase::Advance { epoch, left, then } => match left & !bit {
                 0 if self.is(Mutation::AdvanceBeforePublish) && !state.epochs[at(epoch)].record => {
                     self.publishing(epoch, Attempt::Own, then)
@@ -198,13 +209,14 @@ impl Protocol {
                 0 if self.is(Mutation::AdvanceBeforeRecord) && !state.epochs[at(epoch)].record => {
                     Phase::Record { epoch, then }
                 }
+                0 if self.is(Mutation::AdvanceBeforeEnter) => Phase::Enter { epoch, then },
                 0 => Phase::RemoveIntent { epoch, then },
                 left => Phase::Advance { epoch, left, then },
             },
             Phase::RemoveIntent { epoch, then } => self.committed(state, name, epoch, then),
             Phase::FindRecord { epoch, is_second, then } => {
                 if state.epochs[at(epoch)].record {
-                    return self.advancing(state, epoch, then);
+                    return self.entering(state, epoch, then);
                 }
                 if !is_second {
                     return Phase::FindIntent { epoch, then };
@@ -252,7 +264,7 @@ impl Protocol {
             Phase::RollBack { epoch, then } => self.rows(state, epoch, true, then),
             Phase::Settle { epoch, pending, advanced, then } => {
                 if state.epochs[at(epoch)].record {
-                    return self.advancing(state, epoch, then);
+                    return self.entering(state, epoch, then);
                 }
                 if advanced || (pending && self.is(Mutation::TornByPending)) {
                     state.check(false, Broken::NotTorn);
@@ -330,12 +342,21 @@ impl Protocol {
             _ if !is_lost || self.is(Mutation::PublishLost) => match self.mutation {
                 Some(Mutation::PublishBeforeDecide) if is_undecided => Phase::Decide { epoch },
                 Some(Mutation::AdvanceBeforeRecord) => self.advancing(state, epoch, then),
+                Some(Mutation::EnterBeforeRecord) => Phase::Enter { epoch, then },
                 _ => Phase::Record { epoch, then },
             },
             Attempt::Own => Phase::FindRecord { epoch, is_second: false, then },
             Attempt::Recover => self.publishing(epoch, Attempt::Again, then),
             Attempt::Again if self.is(Mutation::RollBackAnyway) => self.roll_back_from(epoch, then),
             Attempt::Again => self.rows(state, epoch, false, then),
+        }
+    }
+
+    /// The commit record was found: the epoch may have entered or not.
+    fn entering(&self, state: &State, epoch: u8, then: Then) -> Phase {
+        match self.mutation {
+            Some(Mutation::RecordIsEntered) => self.advancing(state, epoch, then),
+            _ => Phase::Enter { epoch, then },
         }
     }
 

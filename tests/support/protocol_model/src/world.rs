@@ -15,6 +15,11 @@ impl Protocol {
         match request {
             Request::PutIntent(epoch) => state.epochs[at(epoch)].intent = true,
             Request::PutRecord(epoch) => state.epochs[at(epoch)].record = true,
+            Request::Enter(epoch) => {
+                let entered = state.epochs[at(epoch)];
+                state.check(entered.status == Status::Decided && entered.record, Broken::EnterAfterRecord);
+                state.epochs[at(epoch)].entered = true;
+            }
             Request::RemoveIntent(epoch) => state.epochs[at(epoch)].intent = false,
             Request::Decide(epoch) => return self.decide(state, epoch, state.epochs[at(epoch)].shards()),
             Request::DecideOne(epoch, shard) => return self.decide(state, epoch, 1 << shard),
@@ -94,6 +99,7 @@ impl Protocol {
         state.check(range.through >= row.checkpoint, Broken::NeverBack);
         state.check(row.checkpoint == range.after || range.through < row.checkpoint, Broken::Chain);
         state.check(state.epochs[at(epoch)].record, Broken::RecordFirst);
+        state.check(state.epochs[at(epoch)].entered || !state.epochs[at(epoch)].record, Broken::EnterFirst);
         state.check(!state.epochs[at(epoch)].was_rolled_back, Broken::NeverBoth);
         let row = &mut state.rows[at(shard)];
         (row.checkpoint, row.pending, row.last) = (range.through, None, Some(epoch));

@@ -16,11 +16,22 @@
 //! 8. An epoch that was rolled back is not visible, and has no commit record.
 //! 9. When a worker ends because it has caught up, every record that existed when it started is visible.
 //! 10. A valid record is a row with its own values in its own partition. An invalid record is a dead letter with its own bytes.
+<<<<<<< HEAD
 //! 11. What a commit record says about times of arrival is true (`arrivals`).
+||||||| 13d480b
+=======
+//! 11. A checkpoint moves only once its epoch is in the lake log, which has what is committed, once, and in one order.
+>>>>>>> proof
 //!
-//! Owns: the rules, and the state that they need. Does not own: reading an object (`object_reader`).
+//! Owns: the rules, and the state that they need. Does not own: reading an object (`object_reader`), the rules of the lake log
+//! itself (`lake_log`).
 
+<<<<<<< HEAD
 mod arrivals;
+||||||| 13d480b
+=======
+mod lake_log;
+>>>>>>> proof
 mod object_reader;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -31,7 +42,12 @@ use checkpoints::{Position, ShardId, ShardKey, StreamName};
 use serde_json::Value;
 use tokio::time::Instant;
 
+<<<<<<< HEAD
 use crate::auditor::arrivals::check_arrivals;
+||||||| 13d480b
+=======
+use crate::auditor::lake_log::LogAudit;
+>>>>>>> proof
 use crate::auditor::object_reader::{Entry, as_line, read_object};
 use crate::environment::{Environment, RecordId, Row};
 use crate::network::Service;
@@ -70,6 +86,7 @@ struct AuditLedger {
     /// The records in each visible object.
     objects: HashMap<String, ObjectRecords>,
     commits: HashSet<String>,
+    log: LogAudit,
     rows: BTreeMap<ShardKey, Row>,
     /// Rows that were lost, as they were.
     lost: BTreeMap<ShardKey, Row>,
@@ -161,6 +178,29 @@ impl Auditor {
         self.ledger().commits.len() as u64
     }
 
+    /// Checks that every epoch with a commit record is in the lake log, unless it is still pending.
+    ///
+    /// # Errors
+    /// The first epoch that is not.
+    pub fn check_log_is_complete(&self) -> Result<(), String> {
+        let rows = self.environment.rows();
+        let ledger = self.ledger();
+        let is_pending = |epoch: &str| {
+            rows.iter().filter_map(|row| row.pending.as_ref()).any(|(name, _)| epoch_of_manifest(name) == epoch)
+        };
+        match ledger.commits.iter().filter(|epoch| !ledger.log.has(epoch) && !is_pending(epoch)).min() {
+            Some(epoch) => Err(format!("{epoch} is committed, and not in the lake log")),
+            None => Ok(()),
+        }
+    }
+
+    /// The newest version of the lake log, the number of versions that were removed, and the number of entries that were written
+    /// where one had been removed.
+    pub fn log(&self) -> (u64, u64, u64) {
+        let ledger = self.ledger();
+        (ledger.log.newest(), ledger.log.trimmed(), ledger.log.false_entries())
+    }
+
     /// The records that should be visible and are not.
     pub fn missing(&self) -> Vec<RecordId> {
         self.ledger().missing(Instant::now())
@@ -204,6 +244,21 @@ impl Auditor {
                     check_commit_record(&mut ledger, &*self.environment, key, &bytes);
                 }
                 _ => {}
+            }
+            return;
+        }
+        if key.starts_with("_log/") {
+            let record = |epoch: &str| {
+                let bytes = self.environment.object(&format!("_commits/{epoch}.json"))?;
+                serde_json::from_slice(&bytes).ok()
+            };
+            let AuditLedger { log, rows, lost, .. } = &mut *ledger;
+            let is_pending = |epoch: &str| {
+                let mut pending = rows.values().chain(lost.values()).filter_map(|row| row.pending.as_ref());
+                pending.any(|(name, _)| epoch_of_manifest(name) == epoch)
+            };
+            if let Err(what) = log.check(key, bytes.as_deref(), record, is_pending) {
+                ledger.violated(what);
             }
             return;
         }
@@ -295,6 +350,9 @@ impl Auditor {
                 Some((manifest, through)) if *through == row.checkpoint => {
                     if !ledger.commits.contains(epoch_of_manifest(manifest)) {
                         ledger.violated(format!("{shard} advances by {manifest}, which has no commit record"));
+                    }
+                    if !ledger.log.has(epoch_of_manifest(manifest)) {
+                        ledger.violated(format!("{shard} advances by {manifest}, which is not in the lake log"));
                     }
                 }
                 _ => ledger

@@ -154,6 +154,12 @@ impl InMemory {
         let (late_ms, torn) = (rng.one_of(&[0, 0, 400, 3_000]), rng.chance(400));
         InMemory { lake: MemoryStore::new(), leases, streams, late_ms, torn }
     }
+
+    /// An environment without faults, whose one stream has this many shards.
+    pub fn calm(shards: u64) -> Self {
+        let streams = vec![SimStream::new(STREAMS[0], shards)];
+        InMemory { lake: MemoryStore::new(), leases: MemoryLeases::new(), streams, late_ms: 0, torn: false }
+    }
 }
 
 #[async_trait]

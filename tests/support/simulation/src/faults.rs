@@ -115,6 +115,12 @@ kinds! {
     Swept,
     /// the lake is audited while workers run
     Audited,
+    /// the lake log is trimmed while workers run
+    LogTrimmed,
+    /// a worker is paused, and the lake log is trimmed before it resumes
+    LogTrimmedBesideSleeper,
+    /// a worker writes an entry where one was trimmed
+    FalseEntry,
     /// a worker can't reach the lake for seconds, minutes or an hour, and must go on afterwards
     LakeOut,
     /// a worker can't reach the lease store for seconds, minutes or an hour, and must go on afterwards

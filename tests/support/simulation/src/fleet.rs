@@ -5,6 +5,7 @@
 //! table are lost before that, or a stream is replaced, which ends the run. Does not own: what
 //! a violation is while the fleet runs (`auditor`), what happens to single requests (`network`).
 
+pub mod calm;
 mod outages;
 mod workers;
 
@@ -14,8 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use checkpoints::{Position, ShardKey};
+use shardlake::commit::lake_log::LogVersion;
 use shardlake::commit::lost_rows;
-use shardlake::maintenance::rebuild;
+use shardlake::maintenance::{rebuild, trim};
 use tokio::time::Instant;
 
 use self::workers::Running;
@@ -111,6 +113,10 @@ struct Fleet {
     losses: Rng,
     /// Whether a stream was replaced by another one.
     is_replaced: bool,
+    /// How often workers commit. None: each draws its own interval.
+    interval: Option<Duration>,
+    /// Draws when the lake log is trimmed, in fleets in which it is.
+    trims: Option<Rng>,
 }
 
 /// Runs a fleet from a seed.
@@ -176,6 +182,7 @@ impl Fleet {
         // An independent generator, so that these returns do not change what else a seed does.
         let mut returns = Rng::new(!seed);
         let mut outages = Rng::new(seed ^ 0x0117_a6e5);
+        let mut trims_log = Rng::new(seed ^ 0x7412_0f10_6a11_0c5e);
         let retry_within = Duration::from_secs(outages.one_of(&[20, 20, 300]));
         Fleet {
             begun,
@@ -197,6 +204,8 @@ impl Fleet {
             refused: false,
             losses,
             is_replaced: false,
+            interval: None,
+            trims: trims_log.chance(500).then_some(trims_log),
             rng,
         }
     }
@@ -222,6 +231,7 @@ impl Fleet {
             let wait = if self.rng.chance(15) { 300_000 + self.rng.below(900_000) } else { 50 + self.rng.below(3_000) };
             tokio::time::sleep(Duration::from_millis(wait)).await;
             self.disturb().await;
+            self.trim_log();
             if self.rng.chance(700) {
                 let records_max = if self.kinds > 100 { 120 } else { 40 };
                 self.put(records_max);
@@ -406,6 +416,33 @@ impl Fleet {
         });
     }
 
+    /// Trims the lake log while the workers run, through any version. A trim may be cut off on its way. Some trims run at the end of
+    /// a worker's sleep, in which others have moved the end of the log.
+    fn trim_log(&mut self) {
+        let Some(trims) = &mut self.trims else { return };
+        if !trims.chance(500) {
+            return;
+        }
+        let age = Duration::from_secs(trims.one_of(&[0, 0, 0, 5]));
+        let within = Duration::from_millis(trims.one_of(&[20, 200, 60_000, 60_000]));
+        let mut after = Duration::ZERO;
+        if trims.chance(400) {
+            self.shared.tally.note(FaultKind::LogTrimmedBesideSleeper);
+            let sleep = Duration::from_millis(8_000 + trims.below(30_000));
+            after = sleep - Duration::from_millis(trims.below(3_000));
+            self.workers[trims.index(self.workers.len())].network.pause(sleep);
+        }
+        let (rng, shared, retry_within) = (trims.fork(), Arc::clone(&self.shared), self.retry_within);
+        let network = Network::new(OPERATOR, rng, self.rates, 0, false, retry_within, shared);
+        let clock = self.clock(&network);
+        let environment = Arc::clone(&self.environment);
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let Ok(connected) = environment.connect(&network, clock, false).await else { return };
+            let _ = tokio::time::timeout(within, trim(&connected.stores, LogVersion(u64::MAX), age, false)).await;
+        });
+    }
+
     // --- losses of whole things ------------------------------------------------------------------------------------------
 
     /// If reading starts at the latest record: the first worker that connects has a clock that is ahead. What is put from then on
@@ -574,6 +611,7 @@ impl Fleet {
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
         self.check().await?;
+        self.auditor.check_log_is_complete()?;
         let stores = self.environment.stores();
         let audit =
             shardlake::inspect::verify(&stores, &|_| {}).await.map_err(|error| format!("verify fails: {error}"))?;
@@ -594,6 +632,12 @@ impl Fleet {
         }
         if trimmed > 0 {
             self.shared.tally.note(FaultKind::Trimmed);
+        }
+        let (_, log_trimmed, false_entries) = self.auditor.log();
+        for (count, kind) in [(log_trimmed, FaultKind::LogTrimmed), (false_entries, FaultKind::FalseEntry)] {
+            if count > 0 {
+                self.shared.tally.note(kind);
+            }
         }
         let mut summary = Summary {
             records,

@@ -13,7 +13,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `fleet` | a run: what happens when; `outages` has what happens at its end |
+//! | `fleet` | a run: what happens when; `outages` has what happens at its end; `calm` counts requests without faults |
 //! | `environment`, `cloud` | the two environments |
 //! | `stream`, `in_memory` | the stream, the lake and the leases of the environment in memory |
 //! | `network` | what happens to a worker's requests |

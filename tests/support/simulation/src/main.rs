@@ -3,6 +3,7 @@
 //!     shardlake-sim --seeds 1..10000             runs these seeds on all cores; shows which faults occurred
 //!     shardlake-sim --seeds 17 --trace           runs one seed, and shows its events if it fails
 //!     shardlake-sim --mutations --seeds 1..300   runs each mutation until a seed finds it
+//!     shardlake-sim --log-requests 1,10,100      counts the requests to the lake log, for fleets of these numbers of workers
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -16,6 +17,7 @@ use mutations::Mutation;
 use simulation::Violation;
 use simulation::faults::Tally;
 use simulation::fleet::Summary;
+use simulation::fleet::calm::measure;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -46,6 +48,12 @@ struct Args {
     /// Continue after a violation
     #[arg(long)]
     keep_going: bool,
+    /// Count the requests to the lake log in fleets of these numbers of workers, without faults
+    #[arg(long, value_delimiter = ',')]
+    log_requests: Vec<u32>,
+    /// How often these workers commit, in milliseconds
+    #[arg(long, default_value = "10000")]
+    interval_ms: u64,
 }
 
 fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
@@ -71,8 +79,21 @@ fn main() -> ExitCode {
         // A panic in a run is reported as a violation of its seed.
         std::panic::set_hook(Box::new(|_| {}));
     }
+    if !args.log_requests.is_empty() {
+        log_requests(&args);
+        return ExitCode::SUCCESS;
+    }
     let is_ok = if args.mutations { run_mutations(&args) } else { run_seeds(&args) };
     if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn log_requests(args: &Args) {
+    println!("{:>7} {:>8} {:>8} {:>8} {:>8} {:>9}", "workers", "epochs", "writes", "lists", "reads", "per epoch");
+    for workers in &args.log_requests {
+        let of = measure(*workers, Duration::from_millis(args.interval_ms));
+        let per_epoch = of.log_requests_per_epoch();
+        println!("{workers:>7} {:>8} {:>8} {:>8} {:>8} {per_epoch:>9.2}", of.epochs, of.puts, of.lists, of.reads);
+    }
 }
 
 /// Runs seeds concurrently until `each` returns true. Returns the seconds that it took.

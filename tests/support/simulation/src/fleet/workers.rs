@@ -139,7 +139,8 @@ impl Fleet {
         // With little memory a lane is full after every chunk, and encodes its rows in steps.
         let memory = if little { 128 << 10 } else { 64 << 20 };
         let file_bytes = self.rng.one_of(&[1_000, 1 << 20]);
-        let epoch_interval = Duration::from_millis(200 + self.rng.below(2_000));
+        let drawn = Duration::from_millis(200 + self.rng.below(2_000));
+        let epoch_interval = self.interval.unwrap_or(drawn);
         let drawn = self.rng.chance(500);
         let (until_caught_up, retry_within) = (until_caught_up.unwrap_or(drawn), self.retry_within);
         // With little time to stop, a commit is cut off where it is.
