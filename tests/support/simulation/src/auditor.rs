@@ -16,22 +16,14 @@
 //! 8. An epoch that was rolled back is not visible, and has no commit record.
 //! 9. When a worker ends because it has caught up, every record that existed when it started is visible.
 //! 10. A valid record is a row with its own values in its own partition. An invalid record is a dead letter with its own bytes.
-<<<<<<< HEAD
 //! 11. What a commit record says about times of arrival is true (`arrivals`).
-||||||| 13d480b
-=======
-//! 11. A checkpoint moves only once its epoch is in the lake log, which has what is committed, once, and in one order.
->>>>>>> proof
+//! 12. A checkpoint moves only once its epoch is in the lake log, which has what is committed, once, and in one order.
 //!
 //! Owns: the rules, and the state that they need. Does not own: reading an object (`object_reader`), the rules of the lake log
 //! itself (`lake_log`).
 
-<<<<<<< HEAD
 mod arrivals;
-||||||| 13d480b
-=======
 mod lake_log;
->>>>>>> proof
 mod object_reader;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -42,12 +34,8 @@ use checkpoints::{Position, ShardId, ShardKey, StreamName};
 use serde_json::Value;
 use tokio::time::Instant;
 
-<<<<<<< HEAD
 use crate::auditor::arrivals::check_arrivals;
-||||||| 13d480b
-=======
 use crate::auditor::lake_log::LogAudit;
->>>>>>> proof
 use crate::auditor::object_reader::{Entry, as_line, read_object};
 use crate::environment::{Environment, RecordId, Row};
 use crate::network::Service;
