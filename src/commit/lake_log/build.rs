@@ -54,8 +54,7 @@ pub(crate) async fn build(stores: &Stores) -> Result<u64, CommitError> {
         let record = record?;
         if !known.epochs.contains(&record.epoch) {
             let record = Manifest { head: known.through, ..record };
-            let entered_at = record.written_at.clone();
-            let version = enter_as(stores, &record, entered_at).await?;
+            let version = enter_as(stores, &record, &record.written_at).await?;
             if version == Some(known.through.next()) {
                 known.through = known.through.next();
                 known.epochs.insert(record.epoch);
