@@ -121,7 +121,8 @@ fn print_text(status: &Status) {
 
 fn print_watermarks(watermarks: &[Watermark]) {
     let mut table = Table::new(&["dataset", "complete up to", "held back by"]);
-    for watermark in watermarks {
+    // Of a dataset that is read from files only, nothing can be said.
+    for watermark in watermarks.iter().filter(|one| one.streams.iter().any(|stream| stream.has_times)) {
         let (through, shard) = match &watermark.complete {
             Complete::Through { complete_through, held_back_by } => {
                 (format_rfc3339(*complete_through), Some(held_back_by))

@@ -87,6 +87,8 @@ pub struct Watermark {
 pub struct StreamWatermark {
     /// The stream.
     pub stream: StreamName,
+    /// Whether its source says when records arrived. Files do not.
+    pub has_times: bool,
     /// How far.
     #[serde(flatten)]
     pub complete: Complete,
@@ -168,6 +170,11 @@ impl Arrivals {
         }
     }
 
+    /// Whether any record of a stream has a time of arrival.
+    fn has_times(&self, stream: &StreamName) -> bool {
+        self.shards.iter().any(|(key, shard)| key.stream == *stream && shard.through.is_some())
+    }
+
     /// The watermark of each dataset that has rows. `read` are the shards that have been read, with the ends of what was read; `rows`
     /// are the leases, for shards that nobody has read yet.
     pub fn watermarks<'a>(
@@ -226,6 +233,7 @@ impl Arrivals {
         let of_dataset = |(dataset, names): (&String, &BTreeSet<StreamName>)| {
             let of_stream = |stream: &StreamName| StreamWatermark {
                 stream: stream.clone(),
+                has_times: self.has_times(stream),
                 complete: streams.get(stream).cloned().unwrap_or(Complete::Ended),
             };
             let streams: Vec<StreamWatermark> = names.iter().map(of_stream).collect();
