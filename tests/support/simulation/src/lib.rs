@@ -50,6 +50,10 @@ use crate::fleet::Summary;
 /// What a seed does changes with the simulation. ARCHITECTURE.md says what these seeds have found.
 pub const REGRESSIONS: &[u64] = &[129, 154, 327, 395, 465, 757, 1047, 1167, 2376];
 
+/// Mutations that no seed must find. An epoch would have to be decided, enter and be followed by another one between two lists of a
+/// trim, and still be pending when its entry is removed. The model of the lake log finds it (`docs/model.md`).
+pub const FOUND_BY_THE_MODEL: &[Mutation] = &[Mutation::ListIntentsBeforeChoosing];
+
 /// A run that violated a rule.
 #[derive(Debug)]
 pub struct Violation {

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mutations::Mutation;
 use simulation::faults::{FaultKind, Tally};
-use simulation::{REGRESSIONS, run};
+use simulation::{FOUND_BY_THE_MODEL, REGRESSIONS, run};
 
 /// The seeds of a run without `SIMULATION_SEEDS`.
 const SEEDS: Range<u64> = 0..200;
 
 /// For some mutations a seed that finds it, so that no other seed must be tried. If the code changes and the seed does not find
 /// it any more, the test tries the seeds from 0 on.
-const FOUND_BY: [(Mutation, u64); 25] = [
+const FOUND_BY: [(Mutation, u64); 27] = [
     (Mutation::DecideWithoutHolding, 2),
     (Mutation::DecideAnywhere, 48),
     (Mutation::DecideInPart, 2),
@@ -43,6 +43,8 @@ const FOUND_BY: [(Mutation, u64); 25] = [
     (Mutation::TrustStreamName, 7),
     (Mutation::LatestByOwnClock, 19),
     (Mutation::EnterWithoutReading, 1),
+    (Mutation::EnterWithoutConfirming, 12),
+    (Mutation::TrimAboveIntent, 80),
 ];
 /// The number of seeds within which every mutation must be found.
 const WITHIN: u64 = 300;
@@ -85,8 +87,9 @@ fn fleets_commit_every_record_exactly_once_under_all_faults() {
     let tally = run_all(&all);
     eprintln!("{}", tally.table());
     if seeds() == SEEDS {
-        // This one is rare: records must be trimmed at the very moment at which they are read.
-        let rare = [FaultKind::Trimmed];
+        // These are rare: records must be trimmed at the very moment at which they are read; a worker must sleep while others commit and
+        // the lake log is trimmed, and then write the version after the last one that it knew.
+        let rare = [FaultKind::Trimmed, FaultKind::FalseEntry];
         let missing: Vec<FaultKind> = tally.missing().into_iter().filter(|kind| !rare.contains(kind)).collect();
         assert!(missing.is_empty(), "these faults never occurred: {missing:?}");
     }
@@ -108,7 +111,8 @@ fn every_mutation_of_the_protocol_is_found() {
         let known = FOUND_BY.iter().filter(|(of, _)| *of == mutation).map(|(_, seed)| *seed);
         known.chain(0..WITHIN).find(|seed| run(*seed, Some(mutation)).is_err())
     };
-    let found: Vec<_> = Mutation::ALL.iter().map(|mutation| (*mutation, finds(*mutation))).collect();
+    let all = Mutation::ALL.iter().filter(|mutation| !FOUND_BY_THE_MODEL.contains(mutation));
+    let found: Vec<_> = all.map(|mutation| (*mutation, finds(*mutation))).collect();
     let _ = std::panic::take_hook();
     let missed: Vec<_> = found.iter().filter(|(_, seed)| seed.is_none()).collect();
     eprintln!("{found:?}");
