@@ -38,8 +38,9 @@ pub use manifest::{
     UnreadableManifest,
 };
 pub use named_checkpoint::{
-    CheckpointError, CheckpointName, CheckpointSummary, InvalidCheckpointName, NamedCheckpoint, SavedShard,
-    UnreadableCheckpoint, delete_checkpoint, get_checkpoint, list_checkpoints, save_checkpoint,
+    CheckpointError, CheckpointName, CheckpointSummary, Cut, CutError, InvalidCheckpointName, NamedCheckpoint, SavedBy,
+    SavedShard, UnreadableCheckpoint, delete_checkpoint, get_checkpoint, list_checkpoints, read_cut, save_checkpoint,
+    scheduled_names,
 };
 pub use protocol::{CommitError, Committed, DecidedEpoch, Intended, Lost, Outcome, Published, Staged, abort_uploads};
 pub use recover::{Recovered, recover};

@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::commit::log::{Log, ObjectTotal};
 use crate::commit::{EdgeTotal, ObjectKind, Totals};
+use crate::named_checkpoints::EndingCheckpoint;
 use crate::retry::Retryable;
 use crate::source::losses::Loss;
 use crate::source::{Behind, ShardSource};
@@ -35,6 +36,9 @@ pub struct Status {
     /// Losses in sources that nobody has accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
+    /// Saved checkpoints that can soon not be used any more, or cannot be used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ending_checkpoints: Vec<EndingCheckpoint>,
     /// Why commit records could not be read. They are not in the counts.
     pub unreadable: Vec<String>,
 }
@@ -86,6 +90,7 @@ impl Status {
             objects: log.fold.objects,
             edges,
             losses: Vec::new(),
+            ending_checkpoints: Vec::new(),
             unreadable: log.unreadable.iter().map(ToString::to_string).collect(),
         }
     }

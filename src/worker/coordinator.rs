@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commit::log::RollUps;
 use crate::config::WorkerSettings;
+use crate::named_checkpoints::ScheduledCheckpoints;
 use crate::retry::{Retry, RetryPolicy};
 use crate::source::{ShardSource, SourceError};
 use crate::worker::catch_up::CatchUp;
@@ -92,6 +93,7 @@ struct Coordinator {
     epochs: OpenEpochs,
     catch_up: CatchUp,
     roll_ups: RollUps,
+    scheduled_checkpoints: ScheduledCheckpoints,
 }
 
 impl Coordinator {
@@ -138,6 +140,12 @@ impl Coordinator {
             epochs: OpenEpochs::new(epochs),
             catch_up: CatchUp::new(config.until_caught_up),
             roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_ups),
+            scheduled_checkpoints: ScheduledCheckpoints::new(
+                config.me.clone(),
+                config.stores.clone(),
+                config.sources.clone(),
+                config.settings.checkpoints.clone(),
+            ),
             config,
             progress,
             lease_commands,
@@ -207,6 +215,7 @@ impl Coordinator {
             self.release_shards().await?;
             self.consider_end().await?;
             if self.catch_up.is_caught_up() {
+                self.scheduled_checkpoints.finish().await;
                 return self.verdict();
             }
         }
@@ -349,6 +358,7 @@ impl Coordinator {
         };
         self.progress.add_epoch(&committed);
         self.roll_ups.maybe_roll_up();
+        self.scheduled_checkpoints.after_commit(&committed.epoch).await;
         self.shards.on_committed(&committed);
         Ok(())
     }
