@@ -98,6 +98,14 @@ mutations! {
     LatestByOwnClock,
     /// Readers of the commit log trust a roll-up and the names after its horizon, and do not check that nothing is missing.
     TrustRollUp,
+    /// Checkpoints move before the epoch is in the lake log.
+    AdvanceBeforeEntering,
+    /// An epoch enters the lake log before its objects are visible.
+    EnterBeforePublishing,
+    /// An epoch enters at the end of the lake log, whether or not it is in a version after its head.
+    EnterWithoutReading,
+    /// A version that is taken counts as the epoch's own, whoever wrote it.
+    TakeRefusalForEntered,
 }
 
 /// Whether a mutation is switched on: `if mutated!(SkipRecovery) { … }`.

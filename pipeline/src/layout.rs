@@ -12,11 +12,14 @@
 //! _intents/<epoch>.json          what an epoch intends to commit
 //! _commits/<epoch>.json          what an epoch has committed
 //! _rollups/<20 digits>.json.gz   what the commit records of many epochs add up to
+//! _log/<20 digits>.json          the lake log: what has changed in the lake, in order
 //! _sources/<stream>.json         where reading a Kinesis stream starts
 //! _sources/<hash>/<hash>/<number>.json   the files of a folder that is read as a stream, in their order
 //! _sources/<hash>/files/<number>.json    the files of lines of a folder that is read as a stream
 //! _losses/<hash>-<hash>.json     a loss in a source, or a file that somebody must decide about; `.accepted.json`: the decision
 //! _checkpoints/<name>.json       named checkpoints
+//! _operations.json               the lake's id, by which its operations are known in a lease table that several lakes share
+//! _trash/<operation>/<key>       an object that an operation has removed, until it is purged
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
 //! _definitions/<dataset>/<number>.json what the files of a dataset were written with
 //! _lake.json                     which lake this is, and its format
@@ -54,12 +57,21 @@ pub const INTENTS: &str = "_intents/";
 pub const COMMITS: &str = "_commits/";
 /// Prefix of roll-ups of commit records.
 pub const ROLL_UPS: &str = "_rollups/";
+/// Prefix of the lake log.
+pub const LAKE_LOG: &str = "_log/";
+/// What the keys of all entries of the lake log begin with: their versions have fewer than 20 digits. Nothing else below
+/// [`LAKE_LOG`] begins with it, so a list of entries has only entries.
+pub const LAKE_LOG_ENTRIES: &str = "_log/0";
 /// Prefix of what sources keep in the lake.
 pub const SOURCES: &str = "_sources/";
 /// Prefix of losses in sources.
 pub const LOSSES: &str = "_losses/";
 /// Prefix of named checkpoints.
 pub const CHECKPOINTS: &str = "_checkpoints/";
+/// Prefix of objects that operations have removed.
+pub const TRASH: &str = "_trash/";
+/// The object with the lake's id, by which its operations are known.
+pub const OPERATIONS: &str = "_operations.json";
 /// Prefix of recorded schemas.
 pub const SCHEMAS: &str = "_schemas/";
 /// Prefix of what the files of each dataset were written with.
@@ -289,6 +301,17 @@ pub fn number_of_roll_up(key: &str) -> Option<u64> {
     (roll_up(number) == key).then_some(number)
 }
 
+/// The key of the entry of the lake log that has this version. Keys of entries sort by their versions.
+pub fn log_entry(version: u64) -> String {
+    format!("{LAKE_LOG}{version:020}.json")
+}
+
+/// The version of an entry's key; the inverse of [`log_entry`].
+pub fn version_of_log_entry(key: &str) -> Option<u64> {
+    let version = name_of(LAKE_LOG, key)?.parse().ok()?;
+    (log_entry(version) == key).then_some(version)
+}
+
 /// The key of a named checkpoint.
 pub fn named_checkpoint(name: &str) -> String {
     format!("{CHECKPOINTS}{name}.json")
@@ -297,6 +320,11 @@ pub fn named_checkpoint(name: &str) -> String {
 /// The name of a named checkpoint's key; the inverse of [`named_checkpoint`].
 pub fn name_of_checkpoint(key: &str) -> Option<&str> {
     name_of(CHECKPOINTS, key)
+}
+
+/// The key of an object that an operation has removed.
+pub fn trashed(operation: &str, key: &str) -> String {
+    format!("{TRASH}{operation}/{key}")
 }
 
 /// The prefix of a dataset's recorded schemas.
@@ -459,6 +487,13 @@ mod tests {
         }
 
         #[test]
+        fn keys_of_log_entries_round_trip_and_sort_by_version(version in any::<u64>(), other in any::<u64>()) {
+            prop_assert_eq!(version_of_log_entry(&log_entry(version)), Some(version));
+            prop_assert_eq!(log_entry(version).cmp(&log_entry(other)), version.cmp(&other));
+            prop_assert!(log_entry(version / 2).starts_with(LAKE_LOG_ENTRIES));
+        }
+
+        #[test]
         fn two_streams_never_share_the_key_of_their_start(left in "\\PC{1,300}", right in "\\PC{1,300}") {
             prop_assert_eq!(stream_start(&left) == stream_start(&right), left == right);
             prop_assert!(stream_start(&left).len() < 320);
@@ -513,6 +548,9 @@ mod tests {
         for key in ["_rollups/7.json.gz", "_rollups/+0000000000000000007.json.gz", "_rollups/00000000000000000007.json"]
         {
             assert_eq!(number_of_roll_up(key), None, "{key}");
+        }
+        for key in ["_log/7.json", "_log/+0000000000000000007.json", "_log/snapshots/00000000000000000007.json"] {
+            assert_eq!(version_of_log_entry(key), None, "{key}");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::cli::{Usage, load};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{
     CheckpointName, CheckpointSummary, CommitError, NamedCheckpoint, SavedBy, SavedShard, Stores, delete_checkpoint,
-    get_checkpoint, list_checkpoints, save_checkpoint,
+    get_checkpoint, is_operations_stream, list_checkpoints, save_checkpoint,
 };
 use crate::config::Config;
 use crate::lake::{LakeError, ObjectStore, Retrying};
@@ -88,7 +88,7 @@ async fn list(config: &Config, lake: &Arc<dyn ObjectStore>, json: bool) -> anyho
             one.name.to_string(),
             format_rfc3339(one.saved_at_ms),
             show_saved_by(one.saved_by).to_owned(),
-            one.log_version.map_or_else(String::new, show_count),
+            one.log_version.map_or_else(String::new, |version| show_count(version.0)),
             show_count(one.shards as u64),
             show_usable(usable.as_ref(), usability),
         ]);
@@ -155,7 +155,7 @@ async fn show(
     let by = show_saved_by(found.saved_by);
     println!("{name}, saved by {by} at {}", format_rfc3339(found.saved_at_ms));
     if let Some(version) = found.log_version {
-        println!("log version: {}, and what was committed since", show_count(version));
+        println!("log version: {}, and what was committed since", show_count(version.0));
     }
     if let (Some(usable), usability) = usability(&summary, &retentions) {
         println!("usable until: {}", show_usable(Some(&usable), usability));
@@ -222,7 +222,10 @@ async fn leases(config: &Config, lake: &Arc<dyn ObjectStore>) -> Result<Vec<Leas
     let leases = open_existing_leases(config, aws.as_ref()).await?;
     let stores = Stores::new(Arc::clone(lake), leases, RetryPolicy::CALL);
     match stores.with_streams(stream_names(config)).own_leases().await {
-        Ok(leases) => Ok(leases),
+        Ok(mut leases) => {
+            leases.retain(|lease| !is_operations_stream(&lease.key.stream));
+            Ok(leases)
+        }
         Err(CommitError::Leases(error)) => Err(error.into()),
         Err(error) => Err(error.into()),
     }

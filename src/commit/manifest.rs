@@ -7,7 +7,7 @@
 //!
 //! ```json
 //! {"format":2,"kind":"epoch","epoch":"20250113T103000Z-3f2a91c07d5e4b10-000001","worker":"3f2a91c0-…",
-//!  "written_at":"2025-01-13T…Z",
+//!  "written_at":"2025-01-13T…Z","head":16,
 //!  "shards":[{"stream":"orders","shard":"shardId-1","parents":["shardId-0"],
 //!             "range":{"after":"TRIM_HORIZON","through":"4959"},"records":1000,"bytes":1398101}],
 //!  "objects":[{"key":"processed/events/year=2025/month=01/day=13/…parquet","kind":"processed","dataset":"events",
@@ -23,11 +23,12 @@
 //! | field | meaning |
 //! |---|---|
 //! | `format` | the format of the manifest. No other is read |
-//! | `kind` | what the manifest describes. Only `epoch` is known, and every other kind is refused |
+//! | `kind` | what the manifest describes: `epoch`, or an operation on the lake: `replace`, `compact`, `archive`, `erase`, `undo`. Every other kind is refused |
+//! | `head` | the newest version of the lake log that was known when the intent was written; 0 if absent |
 //! | `shards[].parents` | the shards that this one came from, on its first range |
 //! | `objects[].partition` | the values of the partition columns: numbers for parts of a date, text, or `null` |
 //! | `objects[].columns` | statistics of the columns: see `pipeline::encode::column_stats`. Personal columns have no bounds |
-//! | `removed` | keys of objects that are removed from the lake. An epoch removes none |
+//! | `removed` | keys of objects that are removed from the lake. An epoch removes none; an operation only what it holds (`operations`) |
 //! | `definitions` | by dataset: the hash of its definition, and the version of the lake's schema that its files have |
 //!
 //! What is read is checked before anybody acts on it. An object's key is in the area of its kind, since rolling back
@@ -46,6 +47,8 @@ use pipeline::layout::{self, Area, Folder};
 use serde::{Deserialize, Serialize};
 
 use crate::commit::epoch_id::EpochId;
+use crate::commit::lake_log::LogVersion;
+use crate::commit::operations;
 use crate::commit::totals::{EdgeTotal, Totals};
 use crate::lake::{Checksum, ObjectKey, Part, UploadId};
 
@@ -61,6 +64,33 @@ pub enum ManifestKind {
     /// Records that were read between two commits.
     #[default]
     Epoch,
+    /// Objects are replaced by others, as when a part of the past is processed again.
+    Replace,
+    /// Many small objects become few.
+    Compact,
+    /// Objects move to an archive.
+    Archive,
+    /// Records of a person are removed, permanently.
+    Erase,
+    /// Another operation is taken back.
+    Undo,
+}
+
+impl ManifestKind {
+    /// All kinds, as they are stored.
+    const ALL: [(&str, ManifestKind); 6] = [
+        ("epoch", ManifestKind::Epoch),
+        ("replace", ManifestKind::Replace),
+        ("compact", ManifestKind::Compact),
+        ("archive", ManifestKind::Archive),
+        ("erase", ManifestKind::Erase),
+        ("undo", ManifestKind::Undo),
+    ];
+
+    /// Whether it is an operation on the lake, and not what a worker has read.
+    pub fn is_operation(self) -> bool {
+        self != ManifestKind::Epoch
+    }
 }
 
 /// What an epoch read of one shard.
@@ -179,11 +209,14 @@ pub struct Manifest {
     pub worker: LeaseOwner,
     /// When it was written, RFC 3339.
     pub written_at: String,
+    /// The newest version of the lake log that was known when the intent was written. Whoever enters the epoch begins there.
+    #[serde(default)]
+    pub head: LogVersion,
     /// What was read. Never empty.
     pub shards: Vec<ShardOfEpoch>,
     /// The objects that were made.
     pub objects: Vec<ObjectOfEpoch>,
-    /// Keys of objects that it removes from the lake. Empty for an epoch.
+    /// Keys of objects that it removes from the lake. Empty for what a worker has read.
     pub removed: Vec<ObjectKey>,
     /// What the records became.
     pub totals: Totals,
@@ -266,7 +299,7 @@ impl Manifest {
         let unreadable = |problem: String| UnreadableManifest { name: key.to_string(), problem };
         let head: Head = serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?;
         let known = match (head.format, head.kind.as_deref()) {
-            (FORMAT, Some("epoch")) => Ok(()),
+            (FORMAT, Some(kind)) if ManifestKind::ALL.iter().any(|(known, _)| *known == kind) => Ok(()),
             (FORMAT, kind) => Err(format!(
                 "it is of kind '{}', which this version of shardlake does not know; use a newer version",
                 kind.unwrap_or_default()
@@ -288,8 +321,11 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Whether an epoch may have done this.
-    fn check(&self) -> Result<(), String> {
+    /// Whether an epoch, or an operation, may have done this.
+    ///
+    /// # Errors
+    /// What it may not have done.
+    pub fn check(&self) -> Result<(), String> {
         if self.shards.is_empty() {
             return Err("it has no shards".to_owned());
         }
@@ -301,9 +337,7 @@ impl Manifest {
                 return Err(format!("its object {} is in another partition than the manifest says", object.key));
             }
         }
-        if let Some(key) = self.removed.first() {
-            return Err(format!("it removes {key}, but an epoch removes nothing"));
-        }
+        operations::check(self)?;
         let Totals { records, rows, dead_letters, raw_lines, nulled_values, denied_keys } = &self.totals;
         let sum = |what: &str, counts: &mut dyn Iterator<Item = u64>| {
             let sum = counts.fold(0, u64::saturating_add);
@@ -323,8 +357,8 @@ impl Manifest {
     }
 }
 
-/// Column statistics as a part of the manifest.
-mod column_stats {
+/// Column statistics as a part of a manifest, and of an entry of the lake log.
+pub(super) mod column_stats {
     use pipeline::encode::FileStats;
     use serde::de::Error as _;
     use serde::ser::Error as _;
@@ -333,12 +367,12 @@ mod column_stats {
 
     type Columns = Vec<Vec<Value>>;
 
-    pub(super) fn serialize<S: Serializer>(stats: &FileStats, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(stats: &FileStats, serializer: S) -> Result<S::Ok, S::Error> {
         let columns: Columns = serde_json::from_str(stats.as_json()).map_err(S::Error::custom)?;
         columns.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FileStats, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FileStats, D::Error> {
         let columns = Columns::deserialize(deserializer)?;
         let json = serde_json::to_string(&columns).map_err(D::Error::custom)?;
         FileStats::from_json(&json).map_err(D::Error::custom)

@@ -44,6 +44,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::epoch_id::EpochId;
+use crate::commit::lake_log::LogVersion;
 use crate::commit::manifest::DefinitionOfEpoch;
 use crate::lake::{LakeError, ObjectKey, ObjectStore, Written};
 
@@ -89,7 +90,7 @@ pub struct NamedCheckpoint {
     /// Who saved it.
     pub saved_by: SavedBy,
     /// A version of the lake log whose epochs are all in the checkpoint.
-    pub log_version: Option<u64>,
+    pub log_version: Option<LogVersion>,
     /// For each stream that keeps records for a limited time, the age in milliseconds of the oldest record that was not read.
     pub behind_ms: BTreeMap<StreamName, u64>,
     /// By dataset, the definitions by which the last epoch of each shard made rows.
@@ -127,7 +128,7 @@ pub struct CheckpointSummary {
     /// Who saved it.
     pub saved_by: SavedBy,
     /// A version of the lake log whose epochs are all in the checkpoint.
-    pub log_version: Option<u64>,
+    pub log_version: Option<LogVersion>,
     /// As in [`NamedCheckpoint`].
     pub behind_ms: BTreeMap<StreamName, u64>,
     /// The streams of which something was left to read.
@@ -166,7 +167,7 @@ struct Stored<S> {
     #[serde(default)]
     saved_by: SavedBy,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    log_version: Option<u64>,
+    log_version: Option<LogVersion>,
     #[serde(default)]
     behind_ms: BTreeMap<StreamName, u64>,
     #[serde(default)]
@@ -504,7 +505,12 @@ mod tests {
         let definition = ("[0-9a-f]{8}", any::<u32>());
         let definition = definition.prop_map(|(hash, schema_version)| DefinitionOfEpoch { hash, schema_version });
         let definitions = prop::collection::btree_map("[a-z]{1,9}", prop::collection::vec(definition, 0..3), 0..3);
-        let header = ("[a-zA-Z0-9._-]{1,128}", 0_i64..253_402_300_800_000, by, prop::option::of(any::<u64>()));
+        let header = (
+            "[a-zA-Z0-9._-]{1,128}",
+            0_i64..253_402_300_800_000,
+            by,
+            prop::option::of(any::<u64>().prop_map(LogVersion)),
+        );
         (header, behind_ms, definitions, shards).prop_map(
             |((of, saved_at_ms, saved_by, log_version), behind_ms, definitions, shards)| {
                 let name = name(&of);
@@ -541,7 +547,7 @@ mod tests {
             vec![shard(0, "4959:3", &["shardId-1"], Some("_intents/7.json")), shard(2, "TRIM_HORIZON", &[], None)];
         let definition = DefinitionOfEpoch { hash: "9f86".to_owned(), schema_version: 1 };
         let checkpoint = NamedCheckpoint {
-            log_version: Some(17),
+            log_version: Some(LogVersion(17)),
             behind_ms: [(StreamName::new("orders").unwrap(), 1500)].into(),
             definitions: [("events".to_owned(), vec![definition])].into(),
             shards,

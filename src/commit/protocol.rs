@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use checkpoints::{Advance, AdvanceOutcome, Decided, Decision, Position, Refusal, ShardKey, StoreError};
+use checkpoints::{Advance, AdvanceOutcome, Decided, Decision, ManifestName, Position, Refusal, ShardKey, StoreError};
 use futures::{StreamExt, TryStreamExt, stream};
 use mutations::mutated;
 
 use crate::commit::epoch_id::EpochId;
+use crate::commit::lake_log::{self, LogVersion, UnreadableEntry};
 use crate::commit::manifest::{Manifest, ObjectOfEpoch, UnreadableManifest};
+use crate::commit::operations::remove_objects;
 use crate::commit::stores::Stores;
 use crate::lake::{Completion, LakeError, ObjectKey, Written};
 
@@ -32,6 +34,17 @@ pub enum CommitError {
     /// A stored manifest cannot be read.
     #[error(transparent)]
     Unreadable(#[from] UnreadableManifest),
+    /// An entry of the lake log cannot be read.
+    #[error(transparent)]
+    UnreadableEntry(#[from] UnreadableEntry),
+    /// Entries of the lake log are gone that were in it. The newest entry is never removed.
+    #[error("the lake log ends at version {newest}, but version {known} was in it; restore the objects below _log/")]
+    LogCut {
+        /// The newest version that was known.
+        known: LogVersion,
+        /// The newest version that is in the lake.
+        newest: LogVersion,
+    },
     /// Another object has the key of this epoch's object or record.
     #[error("{key} exists, but with other bytes than epoch {epoch} wrote")]
     Conflict {
@@ -102,7 +115,15 @@ pub struct DecidedEpoch {
 #[derive(Debug)]
 pub struct Published(Manifest);
 
-/// Step 5 is done: the checkpoints have moved.
+/// Step 5 is done: the lake log has the epoch.
+#[derive(Debug)]
+pub struct Entered {
+    manifest: Manifest,
+    /// The epoch's version; `None` if it entered so long ago that its entry was trimmed.
+    version: Option<LogVersion>,
+}
+
+/// Step 6 is done: the checkpoints have moved.
 #[derive(Debug)]
 pub struct Committed(pub Manifest);
 
@@ -130,9 +151,10 @@ impl Staged {
     /// # Errors
     /// The lake fails. Then nothing is decided, and nothing will be: the caller aborts the epoch.
     pub async fn write_intent(self, stores: &Stores) -> Result<Intended, (Manifest, CommitError)> {
-        let Staged(manifest) = self;
+        let Staged(mut manifest) = self;
         let written = async {
             stores.lake.flush().await?;
+            manifest.head = lake_log::head(stores).await?;
             write_once(stores, &manifest.epoch.intent_key(), &manifest, manifest.to_bytes()).await
         };
         match written.await {
@@ -186,7 +208,10 @@ impl DecidedEpoch {
     /// The lake fails, or another object has the key of one of the epoch.
     pub async fn publish(self, stores: &Stores) -> Result<Result<Published, (Self, Lost)>, CommitError> {
         if mutated!(AdvanceBeforePublishing) {
-            Published(self.manifest.clone()).advance(stores).await?;
+            Entered { manifest: self.manifest.clone(), version: None }.advance(stores).await?;
+        }
+        if mutated!(EnterBeforePublishing) {
+            lake_log::enter(stores, &self.manifest).await?;
         }
         if mutated!(IntentRemovedEarly) {
             stores.lake.delete(&self.manifest.epoch.intent_key()).await?;
@@ -209,6 +234,11 @@ impl DecidedEpoch {
         Ok(Ok(Published(self.manifest)))
     }
 
+    /// The name by which its rows know it.
+    pub fn name(&self) -> ManifestName {
+        self.manifest.epoch.manifest_name()
+    }
+
     /// Returns the manifest.
     pub(crate) fn into_manifest(self) -> Manifest {
         self.manifest
@@ -221,12 +251,34 @@ impl Published {
         Published(manifest)
     }
 
-    /// Step 5: moves every shard's checkpoint, then removes the intent. Whoever repeats it finds nothing pending.
+    /// Step 5: gives the epoch the next version of the lake log. Whoever repeats it finds the epoch in the log.
+    ///
+    /// # Errors
+    /// The lake fails, or the lake log is damaged. The epoch is committed all the same; the next holder of a shard rolls it forward.
+    pub async fn enter(self, stores: &Stores) -> Result<Entered, CommitError> {
+        let Published(manifest) = self;
+        if mutated!(AdvanceBeforeEntering) {
+            Entered { manifest: manifest.clone(), version: None }.advance(stores).await?;
+        }
+        let version = lake_log::enter(stores, &manifest).await?;
+        Ok(Entered { manifest, version })
+    }
+}
+
+impl Entered {
+    /// The epoch's version; `None` if it entered so long ago that its entry was trimmed.
+    pub fn version(&self) -> Option<LogVersion> {
+        self.version
+    }
+
+    /// Step 6: moves every shard's checkpoint, then removes the intent. Whoever repeats it finds nothing pending. The objects that an
+    /// operation removes go before: rows that are pending guarantee that somebody finishes this.
     ///
     /// # Errors
     /// The lease store fails. The epoch is committed all the same; the next holder of a shard rolls it forward.
     pub async fn advance(self, stores: &Stores) -> Result<Committed, CommitError> {
-        let Published(manifest) = self;
+        let Entered { manifest, .. } = self;
+        remove_objects(stores, &manifest).await?;
         let advances: Vec<Advance> = manifest
             .shards
             .iter()

@@ -40,27 +40,32 @@ pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, 
     let epoch =
         EpochId::of_manifest(name).map_err(|problem| UnreadableManifest { name: name.as_str().to_owned(), problem })?;
     if let Some((manifest, _)) = read(stores, &epoch.commit_key()).await? {
-        return Ok(Recovered::Forward(Box::new(Published::found(manifest).advance(stores).await?)));
+        return roll_forward(stores, Published::found(manifest)).await;
     }
     let Some((manifest, intent)) = read(stores, &epoch.intent_key()).await? else {
         // Another worker may have finished it between the two reads.
         return match read(stores, &epoch.commit_key()).await? {
-            Some((manifest, _)) => Ok(Recovered::Forward(Box::new(Published::found(manifest).advance(stores).await?))),
+            Some((manifest, _)) => roll_forward(stores, Published::found(manifest)).await,
             // Or another worker rolled it back, and its intent was swept, while this one slept.
             None if !is_pending(stores, name).await? => Ok(Recovered::Back),
             None => Err(CommitError::NoIntent { name: name.as_str().to_owned() }),
         };
     };
     let decided = match DecidedEpoch::found(manifest, intent).publish(stores).await? {
-        Ok(published) => return Ok(Recovered::Forward(Box::new(published.advance(stores).await?))),
+        Ok(published) => return roll_forward(stores, published).await,
         Err((decided, _)) => decided,
     };
     // A request of another worker, which timed out, may still be completing an upload that seems to be gone.
     tokio::time::sleep(RECHECK_AFTER).await;
     match decided.publish(stores).await? {
-        Ok(published) => Ok(Recovered::Forward(Box::new(published.advance(stores).await?))),
+        Ok(published) => roll_forward(stores, published).await,
         Err((decided, lost)) => roll_back(stores, decided.into_manifest(), lost).await,
     }
+}
+
+/// The steps after the commit record.
+async fn roll_forward(stores: &Stores, published: Published) -> Result<Recovered, CommitError> {
+    Ok(Recovered::Forward(Box::new(published.enter(stores).await?.advance(stores).await?)))
 }
 
 async fn roll_back(stores: &Stores, manifest: Manifest, lost: Lost) -> Result<Recovered, CommitError> {
@@ -97,7 +102,7 @@ async fn settled(
     lost: Lost,
 ) -> Result<Recovered, CommitError> {
     if read(stores, &manifest.epoch.commit_key()).await?.is_some() {
-        return Ok(Recovered::Forward(Box::new(Published::found(manifest).advance(stores).await?)));
+        return roll_forward(stores, Published::found(manifest)).await;
     }
     let name = manifest.epoch.manifest_name();
     if rows.iter().flatten().any(|lease| lease.was_advanced_by(&name)) {

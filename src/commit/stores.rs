@@ -1,7 +1,8 @@
 //! The two stores that a commit writes to, the lake and the lease store, with retries.
 //!
 //! Owns: wrapping both, so that calls that may be repeated are repeated, and the two calls of the lease store that need more
-//! than repetition. Also which rows of the table are this lake's. Does not own: which calls may be repeated (`lake::Retrying`, `RetryingLeases`).
+//! than repetition; which rows of the table are this lake's. All tasks of a process share its knowledge of the end of the lake log. Does
+//! not own: which calls may be repeated (`lake::Retrying`, `RetryingLeases`), that knowledge (`lake_log`).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,9 @@ use checkpoints::{
 };
 use pipeline::layout;
 
+use crate::clock::{SharedClock, SystemClock};
 use crate::commit::lake_guard::{has_one_of, newest_manifests};
+use crate::commit::lake_log::Tail;
 use crate::commit::protocol::CommitError;
 use crate::commit::retrying_leases::RetryingLeases;
 use crate::lake::{ObjectKey, ObjectStore, Retrying};
@@ -30,6 +33,10 @@ pub struct Stores {
     pub leases_once: Arc<dyn LeaseStore>,
     /// Streams that are known to be this lake's.
     own: Arc<Mutex<BTreeSet<StreamName>>>,
+    /// The end of the lake log, as this process knows it.
+    pub(in crate::commit) tail: Arc<Tail>,
+    /// The time of day, for entries of the lake log.
+    pub(in crate::commit) clock: SharedClock,
     /// For the calls of the lease store that are repeated here.
     retry: Retry,
 }
@@ -52,6 +59,8 @@ impl Stores {
             lake_once: lake,
             leases_once: leases,
             own: Arc::default(),
+            tail: Arc::default(),
+            clock: Arc::new(SystemClock),
             retry,
         }
     }
@@ -61,6 +70,12 @@ impl Stores {
     pub fn with_streams(self, streams: impl IntoIterator<Item = StreamName>) -> Self {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).extend(streams);
         self
+    }
+
+    /// The same stores with another clock than the machine's.
+    #[must_use]
+    pub fn with_clock(self, clock: SharedClock) -> Self {
+        Stores { clock, ..self }
     }
 
     /// All leases of this lake's streams. Several lakes may share one lease table; the rows of streams that this lake does not know

@@ -13,6 +13,7 @@ use checkpoints::{
 
 use pipeline::encode::FileStats;
 
+use crate::commit::lake_log::{Entry, EntryHash, LogVersion};
 use crate::commit::{
     CommitError, EpochId, FORMAT, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, Outcome, Recovered, ShardOfEpoch,
     Staged, Stores, Totals, lost_rows, recover,
@@ -112,6 +113,7 @@ impl World {
                 epoch,
                 worker: me.clone(),
                 written_at: "2025-01-13T10:30:00.000Z".to_owned(),
+                head: LogVersion::EMPTY,
                 totals: Totals { records, rows: BTreeMap::from([("orders".to_owned(), records)]), ..Totals::default() },
                 shards,
                 objects,
@@ -132,6 +134,25 @@ impl World {
         texts
     }
 
+    /// The lake log has every commit record once, in versions without a gap, each with the hash of the one before.
+    fn check_log(&self) {
+        let objects = self.lake.objects();
+        let mut records: Vec<&ObjectKey> = objects.keys().filter(|key| key.as_str().starts_with("_commits/")).collect();
+        let mut version = LogVersion::EMPTY;
+        let mut previous = EntryHash::NONE;
+        for (key, bytes) in objects.iter().filter(|(key, _)| key.as_str().starts_with("_log/")) {
+            let entry = Entry::from_bytes(key, bytes).unwrap();
+            assert_eq!((entry.version, entry.previous), (version.next(), previous));
+            let record = Manifest::from_bytes(&entry.record, &objects[&entry.record]).unwrap();
+            assert!(entry.is_of(&record), "{key} says what its record says");
+            let before = records.len();
+            records.retain(|record| **record != entry.record);
+            assert_eq!(records.len() + 1, before, "{} is in the log once", entry.record);
+            (version, previous) = (entry.version, EntryHash::of(bytes));
+        }
+        assert_eq!(records, Vec::<&ObjectKey>::new(), "these records are not in the log");
+    }
+
     /// The next worker finishes everything. Then each row must be visible once.
     async fn settle(&self, number: u8) {
         let me = worker(number);
@@ -141,12 +162,23 @@ impl World {
             let Outcome::Decided(decided) = intended.decide(&self.stores).await.unwrap() else {
                 panic!("nothing prevents it any more");
             };
-            decided.publish(&self.stores).await.unwrap().unwrap().advance(&self.stores).await.unwrap();
+            decided
+                .publish(&self.stores)
+                .await
+                .unwrap()
+                .unwrap()
+                .enter(&self.stores)
+                .await
+                .unwrap()
+                .advance(&self.stores)
+                .await
+                .unwrap();
         }
         assert_eq!(self.visible(), ["rows of shard a", "rows of shard b"], "each row is visible once");
         for row in self.leases.list().await.unwrap() {
             assert_eq!((row.checkpoint, row.pending), (Position::at(100_u64.into()), None));
         }
+        self.check_log();
         let audit = crate::inspect::verify(&self.stores, &|_| {}).await.unwrap();
         assert!(
             audit.faults.iter().all(|fault| matches!(fault, crate::inspect::Fault::Altered { .. })),
@@ -163,6 +195,7 @@ enum Until {
     Intended,
     Decided,
     Published,
+    Entered,
     Advanced,
 }
 
@@ -185,12 +218,16 @@ async fn commit_until(world: &World, me: &LeaseOwner, until: Until) -> Result<()
     if until == Until::Published {
         return Ok(());
     }
-    published.advance(&world.stores).await.map(drop)
+    let entered = published.enter(&world.stores).await?;
+    if until == Until::Entered {
+        return Ok(());
+    }
+    entered.advance(&world.stores).await.map(drop)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_after_any_step_loses_and_doubles_nothing() {
-    for until in [Until::Staged, Until::Intended, Until::Decided, Until::Published, Until::Advanced] {
+    for until in [Until::Staged, Until::Intended, Until::Decided, Until::Published, Until::Entered, Until::Advanced] {
         let world = World::new().await;
         commit_until(&world, &worker(1), until).await.unwrap();
         let expected = if until >= Until::Published { 2 } else { 0 };
@@ -219,7 +256,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_that_is_lost_after_any_step_is_rebuilt_without_loss_or_doubling() {
-    for until in [Until::Staged, Until::Intended, Until::Decided, Until::Published, Until::Advanced] {
+    for until in [Until::Staged, Until::Intended, Until::Decided, Until::Published, Until::Entered, Until::Advanced] {
         let world = World::new().await;
         commit_until(&world, &worker(1), until).await.unwrap();
         let world = world.without_table();
@@ -406,7 +443,8 @@ async fn the_commit_record_has_the_intents_bytes_whichever_version_wrote_them() 
 }
 
 /// Every request to the lake that a commit sends, with how often it is sent.
-const LAKE_CALLS: [(&str, usize); 4] = [("flush", 2), ("put_new", 2), ("complete_upload", 2), ("delete", 1)];
+const LAKE_CALLS: [(&str, usize); 5] =
+    [("flush", 2), ("put_new", 3), ("complete_upload", 2), ("list", 3), ("delete", 1)];
 
 #[tokio::test(start_paused = true)]
 async fn every_request_to_the_lake_may_be_lost_before_or_after_its_effect() {
@@ -497,7 +535,8 @@ async fn a_zombie_that_had_decided_publishes_late_and_does_no_harm() {
     let Outcome::Decided(decided) = intended.decide(&world.stores).await.unwrap() else { panic!("decided") };
     // It sleeps; another rolls the epoch forward; then it wakes up.
     world.settle(2).await;
-    decided.publish(&world.stores).await.unwrap().unwrap().advance(&world.stores).await.unwrap();
+    let published = decided.publish(&world.stores).await.unwrap().unwrap();
+    published.enter(&world.stores).await.unwrap().advance(&world.stores).await.unwrap();
     world.settle(3).await;
 }
 

@@ -11,7 +11,7 @@ use pipeline::graph::EdgeId;
 use serde::{Serialize, Serializer};
 
 use crate::commit::log::{Log, ObjectTotal};
-use crate::commit::{EdgeTotal, ObjectKind, Totals};
+use crate::commit::{EdgeTotal, ObjectKind, Totals, is_operations_stream};
 use crate::named_checkpoints::EndingCheckpoint;
 use crate::retry::Retryable;
 use crate::source::losses::Loss;
@@ -77,7 +77,8 @@ impl Status {
     /// The status of a lake whose log was read. `behind` says how far shards are behind, where that is known.
     pub fn new(log: Log, behind: &HashMap<ShardKey, Behind>) -> Self {
         let latest = log.latest().map(|latest| latest.written_at.clone());
-        let shards = log.leases.iter().map(|lease| ShardStatus::new(lease, behind.get(&lease.key))).collect();
+        let shards = log.leases.iter().filter(|lease| !is_operations_stream(&lease.key.stream));
+        let shards = shards.map(|lease| ShardStatus::new(lease, behind.get(&lease.key))).collect();
         let mut edges: Vec<EdgeStatus> =
             log.fold.edges.into_iter().map(|(id, total)| EdgeStatus { id, total }).collect();
         // Ids that only a later version knows are last.

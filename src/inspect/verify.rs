@@ -59,10 +59,15 @@ pub struct Audit {
 /// # Errors
 /// The stores fail.
 pub async fn verify(stores: &Stores, progress: &(dyn Fn(u64) + Sync)) -> Result<Audit, CommitError> {
-    let (mut audit, records) = scan_records(stores).await?;
+    let (mut audit, mut records) = scan_records(stores).await?;
     if !audit.faults.is_empty() {
         let (again, _) = scan_records(stores).await?;
         audit.keep_those_of(&again);
+    }
+    // What an operation has removed is not there any more.
+    let removed: BTreeSet<ObjectKey> = records.iter().flat_map(|record| record.removed.iter().cloned()).collect();
+    if !removed.is_empty() {
+        records.iter_mut().for_each(|record| record.objects.retain(|object| !removed.contains(&object.key)));
     }
     objects::compare_all(stores, &records, progress, &mut audit).await?;
     Ok(audit)
@@ -114,9 +119,13 @@ async fn scan_records(stores: &Stores) -> Result<(Audit, Vec<Manifest>), CommitE
     for record in &records {
         audit.check_sums(record);
     }
+    let removed: BTreeSet<&ObjectKey> = records.iter().flat_map(|record| &record.removed).collect();
     let mut known: BTreeSet<&ObjectKey> =
         records.iter().flat_map(|record| &record.objects).map(|object| &object.key).collect();
+    known.retain(|key| !removed.contains(*key));
     known.extend(in_flight.iter().flat_map(|intent| &intent.objects).map(|object| &object.key));
+    // The intent of an operation is there until everything that it removes is gone.
+    known.extend(in_flight.iter().flat_map(|intent| &intent.removed));
     audit.check_losses(stores).await?;
     audit.faults.extend(visible.into_keys().filter(|key| !known.contains(key)).map(|key| Fault::Unknown { key }));
     Ok((audit, records))
@@ -194,6 +203,10 @@ impl Audit {
 
     /// Adds up what a commit record says.
     fn check_sums(&mut self, record: &Manifest) {
+        if record.kind.is_operation() {
+            // It has no records. What it adds was counted when it was read.
+            return;
+        }
         let Totals { records, rows, dead_letters, raw_lines, .. } = &record.totals;
         let of_kind = |kind: ObjectKind| -> u64 {
             record.objects.iter().filter(|object| object.kind == kind).map(|object| object.rows).sum()

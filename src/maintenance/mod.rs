@@ -1,9 +1,10 @@
 //! Operations on a lake and its lease table beside the workers.
 //!
-//! Each removes what no reader needs, frees what a worker holds, or makes lost rows again. Only the last of them may change what a
-//! reader of the lake sees: it finishes or undoes an epoch that was left half-way.
+//! Each removes what no reader needs, frees what a worker holds, makes lost rows again, or replaces objects of the lake. Only the last two
+//! may change what a reader of the lake sees: making rows again finishes or undoes an epoch that was left half-way.
 
 pub mod leases;
+pub mod operation;
 mod rebuild;
 mod sweep;
 

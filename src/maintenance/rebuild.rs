@@ -6,6 +6,8 @@
 //! The ranges of a shard's commit records end where its checkpoint was. Rows are only created, never changed, so a repeated call
 //! does nothing, and a fleet whose rows exist is not disturbed.
 //!
+//! An intent with a commit record is of an epoch that was published. It enters the lake log here, unless it has entered.
+//!
 //! A commit record is written after the decision. An epoch that was decided in a lost row, and has no commit record yet, has an
 //! intent, as an epoch that was never decided. Only what is visible tells them apart:
 //!
@@ -27,7 +29,7 @@ use checkpoints::{HashRange, Lease, NewLease, Position, ShardId, ShardKey};
 use mutations::mutated;
 
 use crate::commit::log::{self, Everything};
-use crate::commit::{CommitError, DecidedEpoch, EpochId, Manifest, ShardOfEpoch, Stores, abort_uploads};
+use crate::commit::{CommitError, DecidedEpoch, EpochId, Manifest, Published, ShardOfEpoch, Stores, abort_uploads};
 
 /// How long a request of a worker may still be under way after its upload was aborted.
 const RECHECK_AFTER: Duration = Duration::from_secs(10);
@@ -133,7 +135,12 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
     for manifest in intents {
         let name = manifest.epoch.manifest_name();
         let is_lost = manifest.shards.iter().any(|shard| !rows.contains_key(&shard.key));
-        if !is_lost || stores.lake.get(&manifest.epoch.commit_key()).await?.is_some() {
+        if !is_lost {
+            continue;
+        }
+        if stores.lake.get(&manifest.epoch.commit_key()).await?.is_some() {
+            // Its rows are gone, so nobody else would enter it.
+            Published::found(manifest).enter(stores).await?;
             continue;
         }
         // Its bytes, since another version may have written fields that this one does not know.
@@ -162,6 +169,7 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
             stores.lake.abort_upload(&object.key, &object.upload).await?;
         }
         if stores.lake.get(&epoch.manifest.epoch.commit_key()).await?.is_some() {
+            Published::found(epoch.manifest).enter(stores).await?;
             continue;
         }
         if has_visible_object(stores, &epoch.manifest).await? {
@@ -194,7 +202,7 @@ async fn finish(stores: &Stores, epoch: Unsettled, rebuilt: &mut Rebuilt) -> Res
         }
         match decided.publish(stores).await? {
             Ok(published) => {
-                published.advance(stores).await?;
+                published.enter(stores).await?.advance(stores).await?;
                 rebuilt.finished.push(id);
                 return Ok(());
             }

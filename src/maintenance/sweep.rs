@@ -5,6 +5,8 @@
 //! - An intent, and the uploads that it names, stay while the epoch is pending on any shard.
 //! - They stay while their worker may still decide: it may have been stopped for a long time, alone, so that no other worker has
 //!   taken its leases.
+//! - Before the intent of a published epoch goes, the epoch enters the lake log, unless it has entered: its rows may be lost, and
+//!   then nobody else would enter it.
 //! - Otherwise they go when the process that made them is known to have ended, or when they are older than the given age. The
 //!   age must exceed the life of any request (see `decision.rs` of the checkpoints crate).
 //!
@@ -20,7 +22,7 @@ use mutations::mutated;
 use pipeline::time::parse_rfc3339;
 
 use crate::commit::log::intents;
-use crate::commit::{CommitError, EpochId, Manifest, ShardOfEpoch, Stores};
+use crate::commit::{CommitError, EpochId, Manifest, Published, ShardOfEpoch, Stores};
 use crate::lake::{ObjectKey, UploadId, UploadInfo};
 
 /// What a sweep removed, and what it kept.
@@ -56,14 +58,16 @@ pub async fn sweep(stores: &Stores, now_ms: i64, age: Duration, dry_run: bool) -
         let gone = stores.leases.owner_is_gone(&intent.worker).await?;
         let is_pending = pending.contains(intent.epoch.manifest_name().as_str()) && !mutated!(SweepWhatIsPending);
         let aged = parse_rfc3339(intent.written_at.as_bytes()).is_some_and(old) && !may_be_decided(&intent, &leases);
-        workers.insert(intent.epoch, intent.worker);
+        workers.insert(intent.epoch.clone(), intent.worker.clone());
         if is_pending || !(committed || gone || aged) {
             swept.kept += 1;
             needed.extend(intent.objects.into_iter().map(|object| object.upload));
             continue;
         }
         if !dry_run {
-            if !committed {
+            if committed {
+                Published::found(intent).enter(stores).await?;
+            } else {
                 for object in &intent.objects {
                     stores.lake.abort_upload(&object.key, &object.upload).await?;
                 }

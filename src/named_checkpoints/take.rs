@@ -11,6 +11,7 @@ use std::sync::Arc;
 use checkpoints::Position;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::commit::lake_log::newest_version;
 use crate::commit::{CheckpointName, Cut, CutError, NamedCheckpoint, SavedBy, SavedShard, Stores, read_cut};
 use crate::named_checkpoints::expiry::Retentions;
 use crate::source::{Behind, ShardSource, SourceError};
@@ -32,7 +33,7 @@ pub async fn take(
     saved_by: SavedBy,
     now_ms: i64,
 ) -> Result<NamedCheckpoint, CutError> {
-    let log_version = None;
+    let log_version = Some(newest_version(stores).await?).filter(|version| !version.is_empty());
     let Cut { shards, definitions } = read_cut(stores).await?;
     let mut behind_ms = BTreeMap::new();
     for source in sources.iter().filter(|source| retentions.of(source.stream()).is_some()) {

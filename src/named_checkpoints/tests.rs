@@ -1,7 +1,7 @@
 //! One checkpoint an interval in a whole fleet, whatever the clocks of machines say; what is removed; and until when one can be used.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -173,7 +173,7 @@ async fn what_people_saved_is_never_removed_whatever_its_name() {
 async fn a_failed_save_is_tried_again_after_a_minute_and_a_lost_reply_saves_once() {
     let mut fleet = Fleet::new().await;
     let mut worker = fleet.worker(1, 7);
-    fleet.lake.fail("list", 1, Fault::LoseBefore);
+    fleet.lake.fail("list", 1, Fault::Refuse);
     let epoch = fleet.commit(NOON_MS).await;
     worker.after_commit(&epoch).await;
     worker.finish().await;
@@ -281,4 +281,64 @@ async fn checkpoints_of_people_that_end_are_named_and_those_of_the_schedule_are_
     assert_eq!(ending(NOON_MS + 20 * HOUR_MS).await, [("mine".to_owned(), Usability::Expiring)]);
     assert_eq!(ending(NOON_MS + 25 * HOUR_MS).await, [("mine".to_owned(), Usability::Expired)]);
     assert_eq!(fleet.leases.list().await.unwrap().len(), 2);
+}
+
+/// Log lines of this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn take(&self) -> Vec<String> {
+        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+        text.lines().filter(|line| line.contains("a checkpoint can soon not be used")).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_fleet_one_worker_warns_once_a_day_of_a_checkpoint_that_ends_soon() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut fleet = Fleet::new().await;
+    fleet.lake.set_time(NOON_MS);
+    let sources = [source(Behind::Nothing)];
+    let name = CheckpointName::new("mine").unwrap();
+    let retentions = Retentions::ask(&sources).await;
+    let taken = take(&fleet.stores, &sources, &retentions, name, SavedBy::Command, NOON_MS).await.unwrap();
+    assert!(save_checkpoint(&fleet.lake, &taken).await.unwrap());
+    let me = [1, 2].map(|number| LeaseOwner::from_random([number; 16]));
+    for (owner, shard) in me.iter().zip(["b", "a"]) {
+        fleet.leases.take(owner, &key(shard), 0).await.unwrap().unwrap();
+    }
+    let never = CheckpointSchedule::default();
+    let mut workers = me.map(|me| ScheduledCheckpoints::new(me, fleet.stores.clone(), sources.to_vec(), never.clone()));
+    let mut warned = Vec::new();
+    // The hours since the checkpoint was saved, and the minutes that pass before.
+    for (hours, minutes) in [(1, 1), (19, 10), (20, 60), (23, 180), (43, 20 * 60)] {
+        tokio::time::advance(Duration::from_secs(60 * minutes)).await;
+        let epoch = fleet.commit(NOON_MS + hours * HOUR_MS).await;
+        for worker in &mut workers {
+            worker.after_commit(&epoch).await;
+            worker.finish().await;
+        }
+        warned.push(lines.take());
+    }
+    let counts: Vec<usize> = warned.iter().map(Vec::len).collect();
+    assert_eq!(counts, [0, 1, 0, 0, 0], "not at once, once a day, and not when nothing can be done: {warned:?}");
+    assert!(
+        warned[1][0].contains("name=mine") && warned[1][0].contains("raise the retention of stream orders"),
+        "{warned:?}"
+    );
 }

@@ -294,7 +294,7 @@ pub async fn open(
     let opening = || place.open(options, stream_ids(config, &opened), aws.as_ref());
     let leases = of_leases.run("opening the lease store", opening).await?;
     let sources: Vec<Arc<dyn ShardSource>> = opened.into_iter().map(|opened| opened.source).collect();
-    let stores = Stores::with_policies((lake, policy), (leases, of_leases));
+    let stores = Stores::with_policies((lake, policy), (leases, of_leases)).with_clock(Arc::clone(clock));
     let stores = stores.with_streams(sources.iter().map(|source| source.stream().clone()));
     number_fields(&*stores.lake, &mut config.datasets).await?;
     Ok(Components { stores, sources, aws })

@@ -14,6 +14,7 @@ use pipeline::layout::ROLL_UPS;
 use proptest::prelude::*;
 
 use super::*;
+use crate::commit::lake_log::LogVersion;
 use crate::commit::manifest::{FORMAT, ManifestKind, ObjectKind, ObjectOfEpoch, ShardOfEpoch};
 use crate::commit::totals::{EdgeTotal, Totals};
 use crate::lake::{Checksum, LocalStore, MemoryStore, ObjectStore, UploadId};
@@ -206,6 +207,7 @@ fn manifest(epoch: EpochId, worker: LeaseOwner, now_ms: i64, shards: Vec<ShardOf
         kind: ManifestKind::Epoch,
         worker,
         written_at: pipeline::time::format_rfc3339(now_ms),
+        head: LogVersion::EMPTY,
         shards,
         objects,
         removed: Vec::new(),

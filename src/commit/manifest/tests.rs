@@ -98,6 +98,7 @@ fn manifest() -> impl Strategy<Value = Manifest> {
                 epoch: EpochId::new(1_736_764_200_123, &worker(), u64::from(number)),
                 worker: worker(),
                 written_at: format_rfc3339(1_736_764_200_123),
+                head: LogVersion(u64::from(number)),
                 shards,
                 objects,
                 removed: Vec::new(),
@@ -144,8 +145,8 @@ fn another_format_is_refused() {
 #[test]
 fn another_kind_is_refused_by_its_name() {
     assert_eq!(
-        problem_of(b"{\"format\":2,\"kind\":\"compact\",\"inputs\":[]}"),
-        "it is of kind 'compact', which this version of shardlake does not know; use a newer version"
+        problem_of(b"{\"format\":2,\"kind\":\"shuffle\",\"inputs\":[]}"),
+        "it is of kind 'shuffle', which this version of shardlake does not know; use a newer version"
     );
     assert!(problem_of(b"{\"format\":2}").starts_with("it is of kind ''"));
 }
@@ -178,6 +179,7 @@ fn one_object() -> Manifest {
         epoch: EpochId::new(0, &worker(), 1),
         worker: worker(),
         written_at: format_rfc3339(0),
+        head: LogVersion::EMPTY,
         shards: vec![shard],
         objects: vec![object],
         removed: Vec::new(),

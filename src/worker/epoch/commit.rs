@@ -1,4 +1,4 @@
-//! The commit of a staged epoch: intent, decision, publication, advance.
+//! The commit of a staged epoch: intent, decision, publication, entry in the lake log, advance.
 //!
 //! Owns: the order of the steps for an epoch of this worker, and what each outcome is called. Does not own: the steps
 //! themselves (`crate::commit`), staging (`open`), what an outcome means for the shards (the coordinator).
@@ -62,7 +62,7 @@ pub(crate) async fn commit_epoch(
         }
     };
     let committed = match decided.publish(stores).await? {
-        Ok(published) => published.advance(stores).await?.0,
+        Ok(published) => published.enter(stores).await?.advance(stores).await?.0,
         Err((decided, lost)) => {
             let name = decided.into_manifest().epoch.manifest_name();
             tracing::warn!(manifest = %name, missing = %lost.0, "a staged upload is gone; recovering the epoch");

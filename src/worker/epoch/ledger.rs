@@ -17,6 +17,7 @@ use pipeline::time::format_rfc3339;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::commit::lake_log::LogVersion;
 use crate::commit::{
     DefinitionOfEpoch, EdgeTotal, EpochId, FORMAT, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, ShardOfEpoch,
     Totals,
@@ -188,6 +189,8 @@ impl EpochLedger {
             epoch: self.id,
             worker: worker.clone(),
             written_at: format_rfc3339(now_ms),
+            // Known only when the intent is written.
+            head: LogVersion::EMPTY,
             shards,
             objects,
             removed: Vec::new(),

@@ -10,6 +10,7 @@ use checkpoints::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::commit::lake_log::LogVersion;
 use crate::commit::{FORMAT, ManifestKind, Totals};
 use crate::lake::{MemoryStore, ObjectStore};
 use crate::retry::RetryPolicy;
@@ -80,6 +81,7 @@ impl Fleet {
             kind: ManifestKind::Epoch,
             epoch: EpochId::new(1_736_764_200_000, &self.me, self.number),
             worker: self.me.clone(),
+            head: LogVersion::EMPTY,
             written_at: "2025-01-13T10:30:00.000Z".to_owned(),
             shards,
             objects: Vec::new(),

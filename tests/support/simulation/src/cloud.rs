@@ -43,7 +43,7 @@ use shardlake::lake::{ObjectStore, S3Location, S3Options, S3Store};
 use shardlake::retry::RetryPolicy;
 use shardlake::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, ShardSource, Start};
 
-use crate::environment::{Connected, Environment, RecordId, Row, STREAMS};
+use crate::environment::{Connected, Environment, FixedClock, RecordId, Row, STREAMS};
 use crate::faults::FaultKind;
 use crate::network::{Network, NetworkError, Service};
 use crate::records::{Draft, RECORD_BYTES_MAX, aggregate};
@@ -117,6 +117,7 @@ impl Cloud {
         let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.expect("a model answers");
         let stores =
             Stores::new(lake(&aws), Arc::new(leases), RetryPolicy::default()).with_streams(streams.iter().cloned());
+        let stores = stores.with_clock(Arc::new(FixedClock));
         let fan_out = Mode::FanOut { consumer: "simulated".to_owned() };
         let mode = if rng.chance(300) { fan_out } else { Mode::Polling };
         Cloud { kinesis, dynamodb, s3, services, stores, streams, mode, trims, latest, quirks }
@@ -325,7 +326,8 @@ impl Environment for Cloud {
         }
         let ids = ids(&self.streams, named);
         let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.map_err(|error| error.to_string())?;
-        let stores = Stores::new(lake, Arc::new(leases), network.retry()).with_streams(self.streams());
+        let stores =
+            Stores::new(lake, Arc::new(leases), network.retry()).with_streams(self.streams()).with_clock(clock);
         Ok(Connected { sources, stores })
     }
 

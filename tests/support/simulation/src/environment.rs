@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use checkpoints::{LeaseOwner, MemoryStore as MemoryLeases, Position, ShardId, ShardKey, StreamName};
-use shardlake::clock::SharedClock;
+use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::Stores;
 use shardlake::lake::{MemoryStore, ObjectKey};
 use shardlake::retry::RetryPolicy;
@@ -114,6 +114,16 @@ pub trait Environment: Send + Sync {
 /// The streams of an environment: the first of these, or both.
 pub const STREAMS: [&str; 2] = ["simulated", "another"];
 
+/// The clock of commands beside the workers. Nothing depends on it but when an entry of the lake log says that it was made.
+#[derive(Debug)]
+pub struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now_ms(&self) -> i64 {
+        1_767_225_600_000
+    }
+}
+
 /// The environment in memory.
 #[derive(Debug)]
 pub struct InMemory {
@@ -145,7 +155,7 @@ impl Environment for InMemory {
         self.streams.iter().map(|stream| stream.name().clone()).collect()
     }
 
-    async fn connect(&self, network: &Arc<Network>, _: SharedClock, _: bool) -> Result<Connected, String> {
+    async fn connect(&self, network: &Arc<Network>, clock: SharedClock, _: bool) -> Result<Connected, String> {
         let connected = |stream: &SimStream| NetworkedStream { network: Arc::clone(network), stream: stream.clone() };
         let sources = self.streams.iter().map(|stream| Arc::new(connected(stream)) as Arc<dyn ShardSource>).collect();
         let stores = Stores::new(
@@ -153,13 +163,14 @@ impl Environment for InMemory {
             Arc::new(NetworkedLeases { network: Arc::clone(network), store: self.leases.clone(), torn: self.torn }),
             network.retry(),
         )
-        .with_streams(self.streams());
+        .with_streams(self.streams())
+        .with_clock(clock);
         Ok(Connected { sources, stores })
     }
 
     fn stores(&self) -> Stores {
         let stores = Stores::new(Arc::new(self.lake.clone()), Arc::new(self.leases.clone()), RetryPolicy::default());
-        stores.with_streams(self.streams())
+        stores.with_streams(self.streams()).with_clock(Arc::new(FixedClock))
     }
 
     fn object(&self, key: &str) -> Option<Bytes> {

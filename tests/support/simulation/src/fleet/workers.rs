@@ -208,13 +208,14 @@ impl Fleet {
 }
 
 /// Parts of the messages of errors that mean that lake or table are broken.
-const BROKEN: [&str; 6] = [
+const BROKEN: [&str; 7] = [
     "neither finished nor rolled back",
     "neither that intent",
     "with other bytes",
     "the commit log is ambiguous",
     "cannot be read:",
     "is malformed",
+    "the lake log ends at",
 ];
 
 /// A worker may end because a service does not answer or refuses. It must not end because of what it finds in the lake or the
@@ -240,6 +241,7 @@ fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
 mod tests {
     use super::*;
     use checkpoints::{ShardId, ShardKey, StoreError, StreamName};
+    use shardlake::commit::lake_log::LogVersion;
     use shardlake::commit::{CommitError, UnreadableManifest};
     use shardlake::lake::{LakeError, ObjectKey};
 
@@ -250,6 +252,7 @@ mod tests {
         let broken = [
             CommitError::Torn { epoch: text(), missing: key.clone() },
             CommitError::NoIntent { name: text() },
+            CommitError::LogCut { known: LogVersion(2), newest: LogVersion(1) },
             CommitError::Conflict { key, epoch: text() },
             CommitError::Overlap {
                 key: ShardKey::new(StreamName::new("s").expect("a plain name"), ShardId::new("x").expect("a plain id")),
