@@ -106,6 +106,12 @@ mutations! {
     EnterWithoutReading,
     /// A version that is taken counts as the epoch's own, whoever wrote it.
     TakeRefusalForEntered,
+    /// Entries of the lake log are trimmed whatever the heads of intents are.
+    TrimAboveIntent,
+    /// The intents are listed before the versions to be trimmed are chosen.
+    ListIntentsBeforeChoosing,
+    /// Whoever writes an entry does not confirm the one before it.
+    EnterWithoutConfirming,
 }
 
 /// Whether a mutation is switched on: `if mutated!(SkipRecovery) { … }`.

@@ -61,7 +61,7 @@ pub const ROLL_UPS: &str = "_rollups/";
 pub const LAKE_LOG: &str = "_log/";
 /// What the keys of all entries of the lake log begin with: their versions have fewer than 20 digits. Nothing else below
 /// [`LAKE_LOG`] begins with it, so a list of entries has only entries.
-pub const LAKE_LOG_ENTRIES: &str = "_log/0";
+pub const LOG_ENTRIES: &str = "_log/0";
 /// Prefix of what sources keep in the lake.
 pub const SOURCES: &str = "_sources/";
 /// Prefix of losses in sources.
@@ -490,7 +490,7 @@ mod tests {
         fn keys_of_log_entries_round_trip_and_sort_by_version(version in any::<u64>(), other in any::<u64>()) {
             prop_assert_eq!(version_of_log_entry(&log_entry(version)), Some(version));
             prop_assert_eq!(log_entry(version).cmp(&log_entry(other)), version.cmp(&other));
-            prop_assert!(log_entry(version / 2).starts_with(LAKE_LOG_ENTRIES));
+            prop_assert!(log_entry(version / 2).starts_with(LOG_ENTRIES));
         }
 
         #[test]

@@ -6,7 +6,7 @@
 //! (`epoch_id`), the sums (`totals`), reading many records (`log`).
 //!
 //! ```json
-//! {"format":2,"kind":"epoch","epoch":"20250113T103000Z-3f2a91c07d5e4b10-000001","worker":"3f2a91c0-…",
+//! {"format":3,"kind":"epoch","epoch":"20250113T103000Z-3f2a91c07d5e4b10-000001","worker":"3f2a91c0-…",
 //!  "written_at":"2025-01-13T…Z","head":16,
 //!  "shards":[{"stream":"orders","shard":"shardId-1","parents":["shardId-0"],
 //!             "range":{"after":"TRIM_HORIZON","through":"4959"},"records":1000,"bytes":1398101}],
@@ -22,7 +22,7 @@
 //!
 //! | field | meaning |
 //! |---|---|
-//! | `format` | the format of the manifest. No other is read |
+//! | `format` | the format of the manifest. This one and the one before are read |
 //! | `kind` | what the manifest describes: `epoch`, or an operation on the lake: `replace`, `compact`, `archive`, `erase`, `undo`. Every other kind is refused |
 //! | `head` | the newest version of the lake log that was known when the intent was written; 0 if absent |
 //! | `shards[].parents` | the shards that this one came from, on its first range |
@@ -52,8 +52,11 @@ use crate::commit::operations;
 use crate::commit::totals::{EdgeTotal, Totals};
 use crate::lake::{Checksum, ObjectKey, Part, UploadId};
 
-/// The format that this version writes. It reads no other.
-pub const FORMAT: u32 = 2;
+/// The format that this version writes.
+pub const FORMAT: u32 = 3;
+/// The format before, which it reads. It has no head. An earlier version of Shardlake does not read the newer one, so it cannot finish an
+/// epoch without entering it into the lake log.
+const FORMAT_BEFORE: u32 = 2;
 /// The most records, rows, lines or bytes of an epoch: 9 PB, and the largest number that all JSON readers know exactly.
 const COUNT_MAX: u64 = 1 << 53;
 
@@ -300,16 +303,18 @@ impl Manifest {
         let head: Head = serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?;
         let known = match (head.format, head.kind.as_deref()) {
             (FORMAT, Some(kind)) if ManifestKind::ALL.iter().any(|(known, _)| *known == kind) => Ok(()),
-            (FORMAT, kind) => Err(format!(
+            (FORMAT_BEFORE, Some("epoch")) => Ok(()),
+            (FORMAT | FORMAT_BEFORE, kind) => Err(format!(
                 "it is of kind '{}', which this version of shardlake does not know; use a newer version",
                 kind.unwrap_or_default()
             )),
             (format, _) if format < FORMAT => Err(format!(
-                "it has format {format}, which an older version of shardlake wrote; this version reads format {FORMAT} \
-                 only, and needs a new lake"
+                "it has format {format}, which an older version of shardlake wrote; this version reads formats \
+                 {FORMAT_BEFORE} and {FORMAT} only, and needs a new lake"
             )),
             (format, _) => Err(format!(
-                "it has format {format}, and this version of shardlake reads format {FORMAT} only; use a newer version"
+                "it has format {format}, and this version of shardlake reads formats {FORMAT_BEFORE} and {FORMAT} only; use \
+                 a newer version"
             )),
         };
         known.map_err(unreadable)?;

@@ -271,10 +271,15 @@ impl<'a> Bill<'a> {
             Item::S3Puts,
             requests.s3_puts,
             format!(
-                "{epochs} epochs: 2 for each of {objects:.1} objects, {parts:.1} parts, intent and commit record; roll-ups"
+                "{epochs} epochs: 2 for each of {objects:.1} objects, {parts:.1} parts, intent, commit record and log entry; roll-ups"
             ),
         );
-        self.add(Part::Requests, Item::S3Gets, requests.s3_gets, "roll-ups read each commit record once");
+        self.add(
+            Part::Requests,
+            Item::S3Gets,
+            requests.s3_gets,
+            "the end of the lake log; roll-ups read each commit record once",
+        );
         let shards = self.workload.shards;
         let why = "a renewal every 2.9 s for each worker, one a minute for each further shard; commits";
         self.add(Part::Leases, Item::DynamoWrites, requests.lease_writes, why);

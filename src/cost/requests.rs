@@ -12,7 +12,8 @@
 //! | shards of an epoch | `spread(shards of the group, records of the epoch)` |
 //! | objects of an epoch | `spread(partitions, records)` for rows, the same with 3 datasets for raw lines and with 4 codes for dead letters; one more for every 128 MiB |
 //! | S3, each object | 1 `CreateMultipartUpload`, 1 `UploadPart` for every 5 MiB begun, 1 `CompleteMultipartUpload` |
-//! | S3, each epoch | 2 `PutObject` (intent, commit record), 1 `DeleteObject`, which is free |
+//! | S3, each epoch | 3 `PutObject` (intent, commit record, entry of the lake log), 1 `HeadObject`, 1 `DeleteObject`, which is free |
+//! | S3, each epoch, where several workers commit | 1 list and 1 `GetObject`: the end of the lake log |
 //! | S3, every 256 epochs of a worker | 1 `PutObject`, 3 lists, 257 `GetObject`: a roll-up of the commit log |
 //! | DynamoDB, each worker that holds shards | a renewal and a scan in turn, one of them every 1.43 s |
 //! | DynamoDB, each shard but one of each worker | a renewal each minute |
@@ -50,7 +51,7 @@ pub(super) const DATASETS: f64 = 3.0;
 /// The part of the records that become dead letters, and the number of codes that they have.
 pub(super) const DEAD_LETTERS: f64 = 0.001;
 const CODES: f64 = 4.0;
-/// Bytes of a commit record: its head, and each object with the statistics of its columns.
+/// Bytes of a commit record, and of an entry of the lake log: its head, and each object with the statistics of its columns.
 const RECORD_HEAD_BYTES: f64 = 2500.0;
 const RECORD_OBJECT_BYTES: f64 = 1500.0;
 /// Bytes of a worker's log for each epoch.
@@ -69,7 +70,7 @@ pub struct WorkerRequests {
     pub error_objects: f64,
     /// Parts of all objects.
     pub parts: f64,
-    /// Requests to S3 at the price of a PUT: uploads, intents, commit records, roll-ups, lists.
+    /// Requests to S3 at the price of a PUT: uploads, intents, commit records, entries of the lake log, roll-ups, lists.
     pub s3_puts: f64,
     /// Requests to S3 at the price of a GET.
     pub s3_gets: f64,
@@ -77,7 +78,7 @@ pub struct WorkerRequests {
     pub lease_writes: f64,
     /// Read units of the lease table.
     pub lease_reads: f64,
-    /// Bytes of the commit records that are written.
+    /// Bytes of the commit records and of the entries of the lake log that are written.
     pub record_bytes: f64,
     /// Bytes of the workers' logs.
     pub log_bytes: f64,
@@ -112,6 +113,8 @@ impl WorkerRequests {
         let parts = processed_parts + raw_parts + error_parts;
 
         let roll_ups = epochs / ROLL_UP_EVERY;
+        // A worker that is alone knows the end of the lake log.
+        let ends_found = if busy_workers > 1.0 { epochs } else { 0.0 };
         let renewals = busy_workers * seconds / BEAT_S / 2.0 + (shards - busy_workers) * seconds / RENEW_ALL_S;
         // A worker without shards has nothing to renew, and scans at every beat.
         let idle_workers = f64::from(workload.workers) - busy_workers;
@@ -123,11 +126,11 @@ impl WorkerRequests {
             raw_objects,
             error_objects,
             parts,
-            s3_puts: 2.0 * objects + parts + 2.0 * epochs + 4.0 * roll_ups,
-            s3_gets: (ROLL_UP_EVERY + 1.0) * roll_ups,
+            s3_puts: 2.0 * objects + parts + 3.0 * epochs + ends_found + 4.0 * roll_ups,
+            s3_gets: epochs + ends_found + (ROLL_UP_EVERY + 1.0) * roll_ups,
             lease_writes: renewals + 3.0 * shards_of_epoch * epochs,
             lease_reads: scans * (shards * ROW_BYTES / READ_UNIT).ceil(),
-            record_bytes: RECORD_HEAD_BYTES * epochs + RECORD_OBJECT_BYTES * objects,
+            record_bytes: 2.0 * (RECORD_HEAD_BYTES * epochs + RECORD_OBJECT_BYTES * objects),
             log_bytes: LOG_BYTES * epochs,
         }
     }
@@ -159,9 +162,11 @@ mod tests {
         close(requests.error_objects, 4.0 * epochs);
         // 84 MB of raw lines in 3 objects: 28 MB are 6 parts each. All other objects have one part.
         close(requests.parts, (8.0 + 3.0 * 6.0 + 4.0) * epochs);
-        // 15 objects begun and completed, their parts, two small objects; 4 of 256 epochs for the roll-up.
-        close(requests.s3_puts, (2.0 * 15.0 + 30.0 + 2.0 + 4.0 / 256.0) * epochs);
-        close(requests.s3_gets, 257.0 / 256.0 * epochs);
+        // 15 objects begun and completed, their parts, three small objects; 4 of 256 epochs for the roll-up.
+        close(requests.s3_puts, (2.0 * 15.0 + 30.0 + 3.0 + 4.0 / 256.0) * epochs);
+        close(requests.s3_gets, (1.0 + 257.0 / 256.0) * epochs);
+        let two = WorkerRequests::of(&Workload { workers: 2, ..workload });
+        close(two.s3_gets, (2.0 + 257.0 / 256.0) * two.epochs);
         // 919,800 beats that renew; 3 leases each minute; 4 shards in each epoch.
         close(requests.lease_writes, 919_800.0 + 3.0 * 43_800.0 + 3.0 * 4.0 * epochs);
         close(requests.lease_reads, 919_800.0);

@@ -272,7 +272,7 @@ pub struct Sent {
     pub upload_part: u64,
     /// `CompleteMultipartUpload`
     pub complete_multipart_upload: u64,
-    /// `PutObject`: intents and commit records.
+    /// `PutObject`: intents, commit records and entries of the lake log.
     pub put_object: u64,
     /// `DeleteObject`: intents. It is free.
     pub delete_object: u64,
@@ -286,7 +286,7 @@ impl Sent {
         self.create_multipart_upload += objects;
         self.upload_part += record.objects.iter().map(|object| object.parts.len() as u64).sum::<u64>();
         self.complete_multipart_upload += objects;
-        self.put_object += 2;
+        self.put_object += 3;
         self.delete_object += 1;
     }
 

@@ -39,6 +39,7 @@ macro_rules! object_store_conformance {
             a_copy_never_replaces_an_object_and_may_be_aborted,
             nothing_is_staged_of_an_object_that_does_not_exist,
             a_new_object_is_written_once,
+            an_object_is_replaced_only_if_it_has_the_expected_bytes,
             lists_are_by_prefix_and_in_order,
             a_list_may_begin_after_any_text,
         );
@@ -247,6 +248,24 @@ pub async fn a_new_object_is_written_once(store: &dyn ObjectStore) {
     store.delete(&key).await.unwrap();
     assert_eq!(store.get(&key).await.unwrap(), None);
     assert_eq!(store.checksum(&key).await.unwrap(), None);
+}
+
+pub async fn an_object_is_replaced_only_if_it_has_the_expected_bytes(store: &dyn ObjectStore) {
+    let (key, [old, new, other]) =
+        (key("_lake.json"), ["{}", "[1]", "[2]"].map(|text: &'static str| Bytes::from_static(text.as_bytes())));
+    assert!(!store.replace(&key, &old, new.clone()).await.unwrap(), "there is none");
+    assert_eq!(store.get(&key).await.unwrap(), None);
+    store.put_new(&key, old.clone()).await.unwrap();
+    assert!(!store.replace(&key, &other, new.clone()).await.unwrap(), "it has other bytes");
+    assert_eq!(store.get(&key).await.unwrap(), Some(old.clone()));
+    // The answer to the first was lost.
+    for _ in 0..2 {
+        assert!(store.replace(&key, &old, new.clone()).await.unwrap());
+        assert_eq!(store.get(&key).await.unwrap(), Some(new.clone()));
+    }
+    assert!(!store.replace(&key, &old, other).await.unwrap(), "it has new bytes");
+    assert_eq!(store.checksum(&key).await.unwrap(), Some((3, Checksum::of(b"[1]"))));
+    assert_eq!(keys(store, "").await, ["_lake.json"], "nothing else is left");
 }
 
 pub async fn lists_are_by_prefix_and_in_order(store: &dyn ObjectStore) {

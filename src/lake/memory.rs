@@ -258,6 +258,17 @@ impl ObjectStore for MemoryStore {
         .await
     }
 
+    async fn replace(&self, key: &ObjectKey, from: &Bytes, to: Bytes) -> Result<bool, LakeError> {
+        self.call("replace", key.as_str(), |state| match state.objects.get_mut(key) {
+            Some(bytes) if bytes == from || *bytes == to => {
+                *bytes = to;
+                Ok(true)
+            }
+            _ => Ok(false),
+        })
+        .await
+    }
+
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
         self.call("get", key.as_str(), |state| Ok(state.objects.get(key).cloned())).await
     }

@@ -323,6 +323,11 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// Writes a small object, if its key is free. It is durable once this returns.
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError>;
 
+    /// Replaces a small object whose bytes are `from`. A reader sees the old bytes or the new ones, never something else. Returns
+    /// `false` if the object has other bytes, or does not exist; `true` also if it has the new bytes already. It is durable once this
+    /// returns. Stores other than S3 may lose one of two replacements by different processes at the same moment.
+    async fn replace(&self, key: &ObjectKey, from: &Bytes, to: Bytes) -> Result<bool, LakeError>;
+
     /// A whole object; `None` if there is none.
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError>;
 

@@ -76,6 +76,10 @@ impl ObjectStore for Retrying {
         self.retry.run(|| self.store.put_new(key, bytes.clone())).await
     }
 
+    async fn replace(&self, key: &ObjectKey, from: &Bytes, to: Bytes) -> Result<bool, LakeError> {
+        self.retry.run(|| self.store.replace(key, from, to.clone())).await
+    }
+
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
         self.retry.run(|| self.store.get(key)).await
     }

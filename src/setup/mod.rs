@@ -24,6 +24,7 @@ use crate::commit::{CommitError, LakeMatch, LostRows, Stores, lost_rows, match_l
 use crate::config::{Config, SourceConfig};
 use crate::lake::identity::{self, IdentityError};
 use crate::lake::{DefinitionError, LakeError, ObjectStore, Retrying, SchemaError, number_fields};
+use crate::maintenance::{MigrateError, migrate};
 use crate::raw::{RawError, RawSink};
 use crate::retry::{Retry, RetryPolicy, Retryable};
 use crate::source::backend::{OpenSource, OpenedSource};
@@ -59,6 +60,9 @@ pub enum OpenError {
     /// Lake or leases could not be read to compare them.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// A worker of an earlier version uses the lake, which must be migrated.
+    #[error(transparent)]
+    OldWorker(MigrateError),
     /// The pseudonym key.
     #[error("the pseudonym key: {0}")]
     Key(String),
@@ -125,6 +129,7 @@ impl OpenError {
             | OpenError::OtherLake { .. }
             | OpenError::LostRows { .. }
             | OpenError::SameStream(_)
+            | OpenError::OldWorker(_)
             | OpenError::Identity(_) => true,
             OpenError::Definitions(error) => error.is_usage(),
             OpenError::Lake(_)
@@ -157,6 +162,16 @@ impl From<IdentityError> for OpenError {
         match error {
             IdentityError::Lake(error) => OpenError::Lake(error),
             error => OpenError::Identity(error),
+        }
+    }
+}
+
+impl From<MigrateError> for OpenError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Commit(error) => OpenError::Commit(error),
+            MigrateError::Identity(error) => error.into(),
+            error @ MigrateError::OldWorker { .. } => OpenError::OldWorker(error),
         }
     }
 }
@@ -202,7 +217,7 @@ pub async fn check_lake(config: &Config, aws: Option<&Aws>, consents: Consents) 
     let lake = config.lake.backend();
     let existing = opening.run(|| lake.open_existing(&config.lake_options, aws)).await?;
     if let Some(lake) = &existing {
-        identity::check_format(&Retrying::new(Arc::clone(lake), policy)).await?;
+        identity::format_of(&Retrying::new(Arc::clone(lake), policy)).await?;
     }
     let leases = match of_leases.run("opening the lease store", || open_existing_leases(config, aws)).await {
         Ok(leases) => Some(leases),
@@ -267,7 +282,7 @@ pub async fn check_definitions(config: &Config, aws: Option<&Aws>, consent: bool
     // A lake that does not exist has no files.
     let Some(lake) = lake else { return Ok(()) };
     let lake = Retrying::new(lake, policy);
-    identity::check_format(&lake).await?;
+    identity::format_of(&lake).await?;
     Ok(crate::lake::check_definitions(&lake, &config.datasets, consent).await?)
 }
 
@@ -296,6 +311,7 @@ pub async fn open(
     let sources: Vec<Arc<dyn ShardSource>> = opened.into_iter().map(|opened| opened.source).collect();
     let stores = Stores::with_policies((lake, policy), (leases, of_leases)).with_clock(Arc::clone(clock));
     let stores = stores.with_streams(sources.iter().map(|source| source.stream().clone()));
+    migrate(&stores, config.worker.leases.failover).await?;
     number_fields(&*stores.lake, &mut config.datasets).await?;
     Ok(Components { stores, sources, aws })
 }
@@ -321,7 +337,8 @@ pub async fn open_for_rebuild(
     clock: &SharedClock,
 ) -> Result<(Stores, Vec<Arc<dyn ShardSource>>), OpenError> {
     let aws = load_aws(config).await?;
-    let lake = open_existing_lake(config, aws.as_ref()).await?;
+    let lake = open_lake_of_any_format(config, aws.as_ref()).await?;
+    identity::format_of(&Retrying::new(Arc::clone(&lake), RetryPolicy::CALL)).await?;
     let opened = match open_sources(config, &lake, clock, true, aws.as_ref()).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -332,6 +349,9 @@ pub async fn open_for_rebuild(
     let place = config.checkpoints().backend();
     let leases = place.open(&config.checkpoints_options, stream_ids(config, &opened), aws.as_ref()).await?;
     let stores = Stores::new(lake, leases, RetryPolicy::CALL).with_streams(stream_names(config));
+    let stores = stores.with_clock(Arc::clone(clock));
+    // A worker would not start without the rows, so it could not migrate the lake.
+    migrate(&stores, config.worker.leases.failover).await?;
     Ok((stores, opened.into_iter().map(|opened| opened.source).collect()))
 }
 
@@ -340,10 +360,14 @@ pub async fn open_for_rebuild(
 /// # Errors
 /// It does not exist, cannot be opened, or has another format.
 pub async fn open_existing_lake(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    let lake = config.lake.backend().open_existing(&config.lake_options, aws).await?;
-    let lake = lake.ok_or_else(|| OpenError::NoLake { lake: config.lake.to_string() })?;
+    let lake = open_lake_of_any_format(config, aws).await?;
     identity::check_format(&Retrying::new(Arc::clone(&lake), RetryPolicy::CALL)).await?;
     Ok(lake)
+}
+
+async fn open_lake_of_any_format(config: &Config, aws: Option<&Aws>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    let lake = config.lake.backend().open_existing(&config.lake_options, aws).await?;
+    lake.ok_or_else(|| OpenError::NoLake { lake: config.lake.to_string() })
 }
 
 /// Opens a lease store that must exist, for looking at it.

@@ -43,12 +43,13 @@ use bytes::Bytes;
 use mutations::mutated;
 use pipeline::time::format_rfc3339;
 
+use crate::commit::lake_log::end::{find_newest, list_after, read_known};
 use crate::commit::lake_log::entry::{Entry, EntryHash, LogVersion};
-use crate::commit::lake_log::read::{find_newest, list_after, read_known};
 use crate::commit::lake_log::tail::KnownEntry;
 use crate::commit::manifest::Manifest;
 use crate::commit::protocol::CommitError;
 use crate::commit::stores::Stores;
+use crate::lake::Written;
 
 /// The longest pause after a version was taken, for each time that this happened in a row.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -73,6 +74,15 @@ pub(crate) async fn head(stores: &Stores) -> Result<LogVersion, CommitError> {
 /// # Errors
 /// The lake fails, or the log is damaged. It is not known whether the epoch has entered; the same call may be repeated.
 pub(crate) async fn enter(stores: &Stores, manifest: &Manifest) -> Result<Option<LogVersion>, CommitError> {
+    enter_as(stores, manifest, format_rfc3339(stores.clock.now_ms())).await
+}
+
+/// The same with another time of entry, RFC 3339.
+pub(super) async fn enter_as(
+    stores: &Stores,
+    manifest: &Manifest,
+    entered_at: String,
+) -> Result<Option<LogVersion>, CommitError> {
     let head = manifest.head;
     let known = stores.tail.newest().filter(|known| known.version >= head && !stores.tail.is_shared());
     let mut newest = match known {
@@ -92,9 +102,9 @@ pub(crate) async fn enter(stores: &Stores, manifest: &Manifest) -> Result<Option
             }
         }
         let version = end.next();
-        let bytes = entry_bytes(stores, newest.as_deref(), manifest);
+        let bytes = entry_bytes(newest.as_deref(), manifest, entered_at.clone());
         let written = stores.lake.put_new(&version.key(), bytes.clone()).await?;
-        if written == crate::lake::Written::New && is_first(stores, newest.as_deref()).await? {
+        if written == Written::New && is_first(stores, newest.as_deref()).await? {
             stores.tail.note_written(KnownEntry::next(newest.as_deref(), manifest.epoch.clone(), &bytes));
             return Ok(Some(version));
         }
@@ -143,8 +153,7 @@ async fn search(stores: &Stores, newest: &Arc<KnownEntry>, manifest: &Manifest) 
 }
 
 /// The bytes of the epoch's entry after `before`.
-fn entry_bytes(stores: &Stores, before: Option<&KnownEntry>, manifest: &Manifest) -> Bytes {
-    let entered_at = format_rfc3339(stores.clock.now_ms());
+fn entry_bytes(before: Option<&KnownEntry>, manifest: &Manifest, entered_at: String) -> Bytes {
     let (version, previous) = before.map_or((LogVersion::EMPTY, EntryHash::NONE), |known| (known.version, known.hash));
     let recent = before.into_iter().flat_map(|before| before.epochs.iter().cloned());
     Entry::new(version.next(), previous, recent, manifest, entered_at).to_bytes()
@@ -153,6 +162,7 @@ fn entry_bytes(stores: &Stores, before: Option<&KnownEntry>, manifest: &Manifest
 /// Whether the entry that was just written after `before` is the first of its version.
 async fn is_first(stores: &Stores, before: Option<&KnownEntry>) -> Result<bool, CommitError> {
     match before {
+        _ if mutated!(EnterWithoutConfirming) => Ok(true),
         Some(before) => Ok(stores.lake.checksum(&before.version.key()).await? == Some(before.stored)),
         // The first version of a lake: if another one is there, the log shows which of them are in it.
         None => Ok(list_after(&*stores.lake, LogVersion::EMPTY).await?.len() == 1),
@@ -170,3 +180,6 @@ async fn pause(manifest: &Manifest, refused: u32) {
         tokio::time::sleep(longest * per_mille / 1000).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

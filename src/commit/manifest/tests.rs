@@ -134,12 +134,22 @@ fn problem_of(bytes: &[u8]) -> String {
 fn another_format_is_refused() {
     assert_eq!(
         problem_of(b"{\"format\":1,\"epoch\":\"x\"}"),
-        "it has format 1, which an older version of shardlake wrote; this version reads format 2 only, and needs a new lake"
+        "it has format 1, which an older version of shardlake wrote; this version reads formats 2 and 3 only, and needs a new lake"
     );
     assert_eq!(
-        problem_of(b"{\"format\":3,\"new\":true}"),
-        "it has format 3, and this version of shardlake reads format 2 only; use a newer version"
+        problem_of(b"{\"format\":4,\"new\":true}"),
+        "it has format 4, and this version of shardlake reads formats 2 and 3 only; use a newer version"
     );
+}
+
+#[test]
+fn a_manifest_of_the_format_before_has_no_head() {
+    let manifest = one_object();
+    let text = String::from_utf8(manifest.to_bytes().to_vec()).unwrap();
+    let before = text.replace("\"format\":3", "\"format\":2").replace("\"head\":0,", "");
+    assert_ne!(before.len(), text.len());
+    let read = Manifest::from_bytes(&manifest.epoch.intent_key(), before.as_bytes()).unwrap();
+    assert_eq!(read, Manifest { format: 2, ..manifest });
 }
 
 #[test]

@@ -174,10 +174,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes a whole file durably, if its name is free.
-    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<Written> {
-        self.is_there()?;
-        self.make_folders(path)?;
+    /// A durable file in the staging folder with these bytes.
+    fn write_temporary(&self, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("put-");
         // The mode of every other file of the lake: what the umask allows.
@@ -186,6 +184,14 @@ impl Inner {
         let mut temporary = builder.tempfile_in(self.root.join(STAGING))?;
         temporary.write_all(bytes)?;
         temporary.as_file().sync_all()?;
+        Ok(temporary)
+    }
+
+    /// Writes a whole file durably, if its name is free.
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<Written> {
+        self.is_there()?;
+        self.make_folders(path)?;
+        let temporary = self.write_temporary(bytes)?;
         let written = match fs::hard_link(temporary.path(), path) {
             Ok(()) => Written::New,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Written::KeyTaken,
@@ -195,6 +201,25 @@ impl Inner {
         // The name must be durable as well, and so must the folders that were created for it.
         self.sync()?;
         Ok(written)
+    }
+
+    /// Replaces a file durably, if it has these bytes.
+    fn replace(&self, path: &Path, from: &[u8], to: &[u8]) -> io::Result<bool> {
+        let found = match fs::read(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.none(false),
+            Err(error) => return Err(error),
+        };
+        if found == from {
+            self.write_temporary(to)?.persist(path).map_err(|error| error.error)?;
+        } else if found != to {
+            return Ok(false);
+        }
+        if let Some(folder) = path.parent() {
+            self.note_unsynced(folder.to_owned());
+        }
+        self.sync()?;
+        Ok(true)
     }
 
     fn complete(&self, key: &ObjectKey, id: &UploadId) -> io::Result<Completion> {
@@ -362,6 +387,11 @@ impl ObjectStore for LocalStore {
     async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<Written, LakeError> {
         let for_work = key.clone();
         self.run(format!("write {key}"), move |inner| inner.write_new(&inner.place(&for_work), &bytes)).await
+    }
+
+    async fn replace(&self, key: &ObjectKey, from: &Bytes, to: Bytes) -> Result<bool, LakeError> {
+        let (for_work, from) = (key.clone(), from.clone());
+        self.run(format!("replace {key}"), move |inner| inner.replace(&inner.place(&for_work), &from, &to)).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {

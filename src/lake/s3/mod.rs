@@ -342,6 +342,30 @@ impl ObjectStore for S3Store {
         }
     }
 
+    async fn replace(&self, key: &ObjectKey, from: &Bytes, to: Bytes) -> Result<bool, LakeError> {
+        let object = match self.get_request(key).customize().config_override(large_request(0)).send().await {
+            Ok(object) => object,
+            Err(error) if code(&error) == Some("NoSuchKey") => return Ok(false),
+            Err(error) => return Err(self.failed(format!("read {key}"), READ_ACTIONS, &error)),
+        };
+        let tag = object.e_tag.clone();
+        let found = object.body.collect().await.map_err(|error| cut_off(key, &error))?.into_bytes();
+        if found != *from {
+            return Ok(found == to);
+        }
+        let (time, checksum) = (large_request(to.len()), Checksum::of(&to));
+        let request = self.put_request(key, to, checksum).set_if_none_match(None).set_if_match(tag);
+        match request.customize().config_override(time).send().await {
+            Ok(_) => Ok(true),
+            // Another request was faster, perhaps this one before it was sent again.
+            Err(error) if is_taken(&error) => Err(LakeError::Unavailable {
+                operation: format!("replace {key}"),
+                problem: "another request has changed it meanwhile".to_owned(),
+            }),
+            Err(error) => Err(self.failed(format!("replace {key}"), self.write_actions(), &error)),
+        }
+    }
+
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
         let Some(body) = self.body(key).await? else { return Ok(None) };
         body.collect().await.map(|bytes| Some(bytes.into_bytes())).map_err(|error| cut_off(key, &error))

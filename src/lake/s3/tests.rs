@@ -494,6 +494,56 @@ mod stack {
         key
     }
 
+    /// Prints the figures of `docs/benchmarks.md`: what entering costs where a process is alone, and the entries a second of several.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs the local AWS stack: localstack/run"]
+    async fn several_processes_enter_the_lake_log_side_by_side() {
+        use crate::commit::lake_log::testing::{commit, process};
+        use tokio::time::Instant;
+
+        const ALONE: u32 = 100;
+        const EACH: u32 = 25;
+        let store = store_with(&S3Options::default()).await;
+        let alone = process(&store);
+        commit(&alone, 0, 0).await;
+        let began = Instant::now();
+        let mut intent_ms = 0.0;
+        for number in 1..=ALONE {
+            let before = Instant::now();
+            store.put_new(&key(&format!("_intents/x-{number}.json")), Bytes::from_static(b"{}")).await.unwrap();
+            intent_ms += before.elapsed().as_secs_f64() * 1000.0;
+            assert_eq!(commit(&alone, 0, u64::from(number)).await, u64::from(number) + 1);
+        }
+        let whole_ms = began.elapsed().as_secs_f64() * 1000.0;
+        // A commit here is an intent, the entry and the removal of the intent.
+        println!(
+            "alone: {:.1} ms for each commit without its data; a PUT alone takes {:.1} ms",
+            (whole_ms - intent_ms) / f64::from(ALONE),
+            intent_ms / f64::from(ALONE)
+        );
+        let mut expected = ALONE + 1;
+        for count in [2_u8, 4, 10] {
+            let began = Instant::now();
+            let entering = (1..=count).map(|me| {
+                let stores = process(&store);
+                tokio::spawn(async move {
+                    for number in 0..EACH {
+                        commit(&stores, me * 10 + count % 10, u64::from(number)).await;
+                    }
+                })
+            });
+            for done in entering.collect::<Vec<_>>() {
+                done.await.unwrap();
+            }
+            let entries = u32::from(count) * EACH;
+            let seconds = began.elapsed().as_secs_f64();
+            println!("{count} processes at full speed: {:.1} entries a second", f64::from(entries) / seconds);
+            expected += entries;
+            let listed = store.list(pipeline::layout::LOG_ENTRIES).await.unwrap();
+            assert_eq!(u32::try_from(listed.len()), Ok(expected), "each entered once");
+        }
+    }
+
     #[tokio::test]
     #[ignore = "needs the local AWS stack: localstack/run"]
     async fn stored_objects_have_the_options() {

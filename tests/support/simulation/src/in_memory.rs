@@ -124,6 +124,11 @@ impl ObjectStore for NetworkedLake {
         self.send("put_new", key.as_str(), async move { store.put_new(&at, bytes).await }).await
     }
 
+    async fn replace(&self, key: &ObjectKey, from: &Bytes, to: Bytes) -> Result<bool, LakeError> {
+        let (store, at, from) = (self.store.clone(), key.clone(), from.clone());
+        self.send("replace", key.as_str(), async move { store.replace(&at, &from, to).await }).await
+    }
+
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
         let (store, at) = (self.store.clone(), key.clone());
         let found = self.send("get", key.as_str(), async move { store.get(&at).await }).await?;

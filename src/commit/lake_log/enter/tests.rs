@@ -1,74 +1,14 @@
 //! Entering: lost answers, refusals, heads of any age, several at once, and trimmed versions. Whatever happens, each epoch is in the
 //! log once.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use bytes::Bytes;
-use checkpoints::{LeaseOwner, MemoryStore as MemoryLeases, Position, ShardId, ShardKey, ShardRange, StreamName};
 use futures::future::join_all;
 
 use super::*;
 use crate::commit::epoch_id::EpochId;
-use crate::commit::lake_log::tail::KnownEntry;
-use crate::commit::manifest::{FORMAT, Manifest, ManifestKind, ShardOfEpoch};
-use crate::commit::protocol::CommitError;
-use crate::commit::stores::Stores;
-use crate::commit::totals::Totals;
+use crate::commit::lake_log::end::{newest_version, run_of};
+use crate::commit::lake_log::testing::{commit, epoch, intend, process};
 use crate::lake::{Fault, MemoryStore, ObjectKey, ObjectStore};
-use crate::retry::RetryPolicy;
-
-fn worker(number: u8) -> LeaseOwner {
-    LeaseOwner::from_random([number; 16])
-}
-
-/// An epoch without objects; its intent is not written.
-fn epoch(me: u8, number: u64, head: LogVersion) -> Manifest {
-    let key = ShardKey::new(StreamName::new("orders").unwrap(), ShardId::new("a").unwrap());
-    let shard = ShardOfEpoch {
-        key,
-        parents: Vec::new(),
-        range: ShardRange::new(Position::Beginning, Position::at((number + 1).into())).unwrap(),
-        children: Vec::new(),
-        taken_over: false,
-        records: 1,
-        bytes: 10,
-    };
-    Manifest {
-        format: FORMAT,
-        kind: ManifestKind::Epoch,
-        epoch: EpochId::new(1_736_764_200_000, &worker(me), number),
-        worker: worker(me),
-        written_at: "2025-01-13T10:30:00.000Z".to_owned(),
-        head,
-        shards: vec![shard],
-        objects: Vec::new(),
-        removed: Vec::new(),
-        totals: Totals::default(),
-        edges: BTreeMap::new(),
-        definitions: BTreeMap::new(),
-        version: "0".to_owned(),
-    }
-}
-
-/// The stores of one process.
-fn process(lake: &MemoryStore) -> Stores {
-    Stores::new(Arc::new(lake.clone()), Arc::new(MemoryLeases::new()), RetryPolicy::default())
-}
-
-/// Writes the intent, enters, and removes the intent. Returns the version.
-async fn commit(stores: &Stores, me: u8, number: u64) -> u64 {
-    let manifest = intend(stores, me, number).await;
-    let version = enter(stores, &manifest).await.unwrap().unwrap();
-    stores.lake.delete(&manifest.epoch.intent_key()).await.unwrap();
-    version.0
-}
-
-async fn intend(stores: &Stores, me: u8, number: u64) -> Manifest {
-    let manifest = epoch(me, number, head(stores).await.unwrap());
-    stores.lake.put_new(&manifest.epoch.intent_key(), manifest.to_bytes()).await.unwrap();
-    manifest
-}
 
 /// The epochs of the log, in order. Checks the chain of hashes.
 async fn log(lake: &MemoryStore) -> Vec<EpochId> {
@@ -77,12 +17,11 @@ async fn log(lake: &MemoryStore) -> Vec<EpochId> {
 
 /// The same, after what was trimmed.
 async fn log_after(lake: &MemoryStore, version: u64) -> Vec<EpochId> {
-    let stores = process(lake);
     let mut epochs = Vec::new();
     let mut previous: Option<EntryHash> = None;
-    for stored in entries_after(lake, LogVersion(version)).await.unwrap() {
-        let entry = read_entry(&stores, stored.version).await.unwrap().unwrap();
+    for stored in run_of(&list_after(lake, LogVersion(version)).await.unwrap()) {
         let bytes = lake.object(&stored.version.key()).unwrap();
+        let entry = Entry::from_bytes(&stored.version.key(), &bytes).unwrap();
         assert!(previous.is_none_or(|hash| hash == entry.previous), "version {}", stored.version);
         let known = epochs.iter().rev().zip(&entry.recent).all(|(before, recent)| before == recent);
         assert!(known, "version {} names the versions before it", stored.version);
@@ -275,7 +214,7 @@ async fn an_entry_that_another_sleeper_wrote_into_a_trimmed_version_misleads_nob
     }
     assert_eq!(enter(&other, &lost).await.unwrap(), Some(LogVersion(204)));
     lake.tamper(&LogVersion(150).key(), None);
-    assert_eq!(entries_after(&lake, LogVersion::EMPTY).await.unwrap()[0].version, LogVersion(151));
+    assert_eq!(run_of(&list_after(&lake, LogVersion::EMPTY).await.unwrap())[0].version, LogVersion(151));
 }
 
 #[tokio::test(start_paused = true)]
