@@ -223,3 +223,89 @@ async fn copy_to_trash(stores: Stores, operation: EpochId, key: ObjectKey, id: S
     };
     Err(problem.unwrap_or_else(disturbed).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use checkpoints::{LeaseOwner, Position, ShardKey, ShardRange};
+
+    use super::*;
+    use crate::commit::lake_log::LogVersion;
+    use crate::commit::manifest::{self, ShardOfEpoch};
+    use crate::commit::totals::Totals;
+
+    fn key(path: &str) -> ObjectKey {
+        ObjectKey::new(path).unwrap()
+    }
+
+    fn shard(stream: &str, shard: &str) -> ShardOfEpoch {
+        ShardOfEpoch {
+            key: ShardKey::new(StreamName::new(stream).unwrap(), ShardId::new(shard).unwrap()),
+            parents: Vec::new(),
+            range: ShardRange::new(Position::Beginning, Position::at(1_u64.into())).unwrap(),
+            children: Vec::new(),
+            taken_over: false,
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    fn problem(kind: ManifestKind, shards: Vec<ShardOfEpoch>, removed: &[&str]) -> Option<String> {
+        let worker = LeaseOwner::from_random([1; 16]);
+        let manifest = Manifest {
+            format: manifest::FORMAT,
+            kind,
+            epoch: EpochId::new(1_736_764_200_000, &worker, 1),
+            worker,
+            head: LogVersion::EMPTY,
+            written_at: "2025-01-13T10:30:00.000Z".to_owned(),
+            shards,
+            objects: Vec::new(),
+            removed: removed.iter().map(|path| key(path)).collect(),
+            totals: Totals::default(),
+            edges: std::collections::BTreeMap::new(),
+            definitions: std::collections::BTreeMap::new(),
+            version: "0".to_owned(),
+        };
+        let read = Manifest::from_bytes(&manifest.epoch.intent_key(), &manifest.to_bytes());
+        assert_eq!(read.is_ok(), manifest.check().is_ok(), "what is read is checked");
+        manifest.check().err()
+    }
+
+    #[test]
+    fn an_operation_removes_only_what_it_holds_and_an_epoch_nothing() {
+        let rows = "processed/orders/year=2025/month=01/day=13/a-00001.parquet";
+        let (epoch, replace) = (ManifestKind::Epoch, ManifestKind::Replace);
+        let held = || shard("_lake:0123456789abcdef", "orders");
+        assert_eq!(problem(epoch, vec![shard("orders", "s")], &[]), None);
+        assert_eq!(problem(replace, vec![held()], &[rows]), None);
+        let raw = "raw/orders/year=2025/month=01/day=13/a-00001.json.gz";
+        let all = vec![held(), shard("_lake:0123456789abcdef", "_raw")];
+        assert_eq!(problem(replace, all, &[rows, raw]), None);
+        for (kind, shards, removed, expected) in [
+            (epoch, vec![shard("orders", "s")], vec![rows], "but an epoch removes nothing"),
+            (epoch, vec![held()], vec![], "an epoch of the stream of operations"),
+            (replace, vec![shard("orders", "orders")], vec![rows], "its shards are not parts of one lake"),
+            (replace, vec![held(), shard("orders", "s")], vec![rows], "its shards are not parts of one lake"),
+            (replace, vec![held(), shard("_lake:another", "_raw")], vec![rows], "its shards are not parts of one lake"),
+            (replace, vec![held()], vec![raw], "is not in a part of the lake that it holds"),
+            (replace, vec![held()], vec!["_commits/a.json"], "is not in a part of the lake that it holds"),
+            (replace, vec![held()], vec!["processed/orders.parquet"], "is not in a part of the lake that it holds"),
+        ] {
+            let problem = problem(kind, shards, &removed).expect(expected);
+            assert!(problem.contains(expected), "{problem}");
+        }
+    }
+
+    #[test]
+    fn every_object_of_data_is_in_one_part_of_the_lake() {
+        for (path, part) in [
+            ("processed/orders/year=2025/month=01/day=13/x.parquet", Some(LakePart::Dataset("orders".to_owned()))),
+            ("raw/unknown/year=2025/month=01/day=13/x.json.gz", Some(LakePart::Raw)),
+            ("error/reason=Decode.Truncated/year=2025/month=01/day=13/x.json.gz", Some(LakePart::Error)),
+            ("_trash/e-1/processed/orders/x.parquet", None),
+            ("_lake.json", None),
+        ] {
+            assert_eq!(LakePart::of(&key(path)), part, "{path}");
+        }
+    }
+}
