@@ -177,7 +177,7 @@ async fn delete(stores: Stores, key: ObjectKey) -> Result<(), CommitError> {
 
 /// The key of an object in the trash of the operation that has removed it.
 pub fn trash_key(operation: &EpochId, key: &ObjectKey) -> Result<ObjectKey, LakeError> {
-    let in_trash = layout::trashed(operation.as_str(), key.as_str());
+    let in_trash = layout::trash(operation.as_str(), key.as_str());
     ObjectKey::new(in_trash).map_err(|error| LakeError::Refused {
         operation: format!("keep {key} in the trash"),
         problem: error.to_string(),

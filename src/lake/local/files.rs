@@ -1,7 +1,7 @@
-//! Files and folders below a local lake: listing, what tells one from another, and what a failure means.
+//! What a file system says about files and folders.
 //!
-//! Owns: questions about the file system that need no state of the lake. Does not own: which files there are, and writing them (the parent
-//! module).
+//! Owns: walking folders, what tells a file from another one of the same name, and which errors are temporary. Does not own: which files
+//! are objects or uploads, writing them (`local`).
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use pipeline::layout::STAGING;
 
 use crate::lake::{LakeError, ObjectInfo, ObjectKey};
 
-/// Adds the objects in a folder and below it whose keys are wanted. Staged uploads are not objects.
+/// Adds the objects below a folder of the lake that are wanted by their keys.
 pub(super) fn list_below(
     root: &Path,
     folder: &Path,
@@ -81,7 +81,7 @@ pub(super) fn same_file(left: &Path, right: &Path) -> io::Result<bool> {
     Ok(cfg!(unix) && left.is_some() && left == identity(right)?)
 }
 
-/// A failure of the file system as one of the lake.
+/// The error of a call, by what the file system says.
 pub(super) fn lake_error(operation: String, error: &io::Error) -> LakeError {
     use io::ErrorKind as Kind;
     let problem = error.to_string();

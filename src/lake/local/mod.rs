@@ -27,11 +27,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pipeline::layout::STAGING;
 
-use crate::lake::local::files::{Identity, identity, lake_error, list_below, modified_ms, same_file};
 use crate::lake::{
     Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, StagedCopy,
     UploadId, UploadInfo, Written,
 };
+use files::{Identity, identity, lake_error, list_below, modified_ms, same_file};
 
 /// From this many written names on, the whole file system is synced at once.
 const SYNC_ALL_FROM: usize = 64;
