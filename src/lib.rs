@@ -19,6 +19,7 @@
 //! | [`catalog`] | what other services need to find a lake's data |
 //! | [`inspect`] | a lake and its leases as seen from outside: status, audits, dead letters |
 //! | [`maintenance`] | operations on a lake beside the workers |
+//! | [`named_checkpoints`] | saves the positions of all shards under a name, on request and by a schedule |
 //! | [`raw`] | sends records as received to another service |
 //! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
@@ -36,6 +37,7 @@ pub mod inspect;
 pub mod lake;
 pub mod lease_stores;
 pub mod maintenance;
+pub mod named_checkpoints;
 pub mod raw;
 pub mod retry;
 pub mod settings;

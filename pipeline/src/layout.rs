@@ -23,6 +23,7 @@
 //! _sources/<hash>/objects/<20 digits>.json.gz   the objects of a bucket that is read as a stream, in their order
 //! _losses/<hash>-<hash>.json     a loss in a source, or a file that somebody must decide about; `.accepted.json`: the decision
 //! _checkpoints/<name>.json       named checkpoints
+//! _operations.json               the lake's id, by which its operations are known in a lease table that several lakes share
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
 //! _definitions/<dataset>/<number>.json what the files of a dataset were written with
 //! _lake.json                     which lake this is, and its format
@@ -79,6 +80,8 @@ pub const SOURCES: &str = "_sources/";
 pub const LOSSES: &str = "_losses/";
 /// Prefix of named checkpoints.
 pub const CHECKPOINTS: &str = "_checkpoints/";
+/// The object with the lake's id, by which its operations are known.
+pub const OPERATIONS: &str = "_operations.json";
 /// Prefix of recorded schemas.
 pub const SCHEMAS: &str = "_schemas/";
 /// Prefix of what the files of each dataset were written with.

@@ -103,6 +103,14 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
             tracing::warn!(%error, "failed to remove what ended workers left behind; the next start tries again");
         }
     }
+    // Operations on the lake that an ended process has decided. The run does not depend on them.
+    match unless_stopped(&stop, maintenance::operation::finish_pending(&stores)).await {
+        None => return Ok(ExitCode::SUCCESS),
+        Some(Ok(_)) => {}
+        Some(Err(error)) => {
+            tracing::warn!(%error, "failed to finish an operation on the lake; the next start tries again");
+        }
+    }
     if unless_stopped(&stop, roll_up_if_due(&stores)).await.is_none() {
         return Ok(ExitCode::SUCCESS);
     }

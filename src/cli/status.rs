@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use checkpoints::Lease;
+use checkpoints::StreamName;
 use pipeline::time::format_rfc3339;
 
 use crate::cli::output::{Table, counted, shorten, show_bytes, show_count, show_holder, show_version};
 use crate::cli::show_args::StatusArgs;
 use crate::cli::{load, of_history, version_or_time};
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::commit::lake_log::{extent, lake_at, resolve};
 use crate::commit::log::{Complete, Watermark};
-use crate::commit::{EdgeTotal, Stores, log};
+use crate::commit::{EdgeTotal, log};
 use crate::config::Config;
 use crate::inspect::{EdgeStatus, ShardStatus, Status, how_far_behind};
+use crate::lake::ObjectStore;
+use crate::named_checkpoints::{EndingCheckpoint, Usability, ending_checkpoints};
 use crate::setup::{load_aws, open_by_name, open_existing, open_sources};
 use crate::source::{ShardSource, losses};
 
@@ -33,11 +35,13 @@ pub(crate) async fn status(args: &StatusArgs, json: bool) -> anyhow::Result<Exit
         return print(&status, json);
     }
     let log = log::read(&stores).await?;
-    let sources = sources(&config, &stores, &log.leases).await;
+    let streams = log.leases.iter().map(|lease| lease.key.stream.clone()).collect();
+    let sources = sources(&config, &stores.lake, &streams).await;
     let behind = how_far_behind(&sources, &log.leases).await;
     let mut status = Status::new(log, &behind);
     let losses = losses::list(&*stores.lake).await?;
     status.losses = losses.into_iter().filter(|(_, then)| then.is_none()).map(|(loss, _)| loss).collect();
+    status.ending_checkpoints = ending_checkpoints(&*stores.lake, &sources, SystemClock.now_ms()).await?;
     print(&status, json)
 }
 
@@ -50,24 +54,28 @@ fn print(status: &Status, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The sources of the configuration, and those that leases name by their URLs.
-async fn sources(config: &Config, stores: &Stores, leases: &[Lease]) -> Vec<Arc<dyn ShardSource>> {
+/// The sources of the configuration, and those of other streams whose names are their URLs. Those that cannot be opened are left out,
+/// and why is logged.
+pub(crate) async fn sources(
+    config: &Config,
+    lake: &Arc<dyn ObjectStore>,
+    streams: &BTreeSet<StreamName>,
+) -> Vec<Arc<dyn ShardSource>> {
     let clock: SharedClock = Arc::new(SystemClock);
     let opened = match load_aws(config).await {
-        Ok(aws) => open_sources(config, &stores.lake, &clock, true, aws.as_ref()).await,
+        Ok(aws) => open_sources(config, lake, &clock, true, aws.as_ref()).await,
         Err(error) => Err(error),
     };
     let mut sources: Vec<Arc<dyn ShardSource>> = match opened {
         Ok(opened) => opened.into_iter().map(|opened| opened.source).collect(),
         Err(error) => {
-            tracing::warn!(%error, "cannot open the configured sources; not showing how far they are behind");
+            tracing::warn!(%error, "cannot open the configured sources; not showing what only they know");
             Vec::new()
         }
     };
-    for lease in leases {
-        let stream = &lease.key.stream;
+    for stream in streams {
         if !sources.iter().any(|source| source.stream() == stream)
-            && let Some(source) = open_by_name(stream, &stores.lake, &clock).await
+            && let Some(source) = open_by_name(stream, lake, &clock).await
         {
             sources.push(source);
         }
@@ -102,6 +110,15 @@ fn print_text(status: &Status) {
     }
     if let Some(more @ 1..) = status.losses.len().checked_sub(PROBLEMS_SHOWN) {
         println!("{more} more losses; `shardlake losses list` shows them all");
+    }
+    for EndingCheckpoint { name, usable, usability } in status.ending_checkpoints.iter().take(PROBLEMS_SHOWN) {
+        match usability {
+            Usability::Expired => println!("checkpoint {name}: was usable until {}", usable.until()),
+            _ => println!("checkpoint {name}: usable until {}; {}", usable.until(), usable.advice()),
+        }
+    }
+    if let Some(more @ 1..) = status.ending_checkpoints.len().checked_sub(PROBLEMS_SHOWN) {
+        println!("{more} more checkpoints; `shardlake checkpoints list` shows them all");
     }
     for problem in status.unreadable.iter().take(PROBLEMS_SHOWN) {
         println!("{problem}");

@@ -23,14 +23,14 @@
 //! | field | meaning |
 //! |---|---|
 //! | `format` | the format of the manifest. This one and the one before are read |
-//! | `kind` | what the manifest describes. Only `epoch` is known, and every other kind is refused |
+//! | `kind` | what the manifest describes: `epoch`, or an operation on the lake: `replace`, `compact`, `archive`, `erase`, `undo`. Every other kind is refused |
 //! | `head` | the newest version of the lake log that was known when the intent was written; 0 if absent |
 //! | `shards[].parents` | the shards that this one came from, on its first range |
 //! | `shards[].arrived_through` | every record of the shard that arrived before this time is in this range or in one before it |
 //! | `idle` | shards that were at their tips without a record: everything that arrived before a time is at or before a position |
 //! | `objects[].partition` | the values of the partition columns: numbers for parts of a date, text, or `null` |
 //! | `objects[].columns` | statistics of the columns: see `pipeline::encode::column_stats`. Personal columns have no bounds |
-//! | `removed` | keys of objects that are removed from the lake. An epoch removes none |
+//! | `removed` | keys of objects that are removed from the lake. An epoch removes none; an operation only what it holds (`operations`) |
 //! | `definitions` | by dataset: the hash of its definition, and the version of the lake's schema that its files have |
 //!
 //! What is read is checked before anybody acts on it. An object's key is in the area of its kind, since rolling back
@@ -50,6 +50,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::epoch_id::EpochId;
 use crate::commit::lake_log::LogVersion;
+use crate::commit::operations;
 use crate::commit::totals::{EdgeTotal, Totals};
 use crate::lake::{Checksum, ObjectKey, Part, UploadId};
 
@@ -68,6 +69,33 @@ pub enum ManifestKind {
     /// Records that were read between two commits.
     #[default]
     Epoch,
+    /// Objects are replaced by others, as when a part of the past is processed again.
+    Replace,
+    /// Many small objects become few.
+    Compact,
+    /// Objects move to an archive.
+    Archive,
+    /// Records of a person are removed, permanently.
+    Erase,
+    /// Another operation is taken back.
+    Undo,
+}
+
+impl ManifestKind {
+    /// All kinds, as they are stored.
+    const ALL: [(&str, ManifestKind); 6] = [
+        ("epoch", ManifestKind::Epoch),
+        ("replace", ManifestKind::Replace),
+        ("compact", ManifestKind::Compact),
+        ("archive", ManifestKind::Archive),
+        ("erase", ManifestKind::Erase),
+        ("undo", ManifestKind::Undo),
+    ];
+
+    /// Whether it is an operation on the lake, and not what a worker has read.
+    pub fn is_operation(self) -> bool {
+        self != ManifestKind::Epoch
+    }
 }
 
 /// What an epoch read of one shard.
@@ -217,7 +245,7 @@ pub struct Manifest {
     pub idle: Vec<IdleShard>,
     /// The objects that were made.
     pub objects: Vec<ObjectOfEpoch>,
-    /// Keys of objects that it removes from the lake. Empty for an epoch.
+    /// Keys of objects that it removes from the lake. Empty for what a worker has read.
     pub removed: Vec<ObjectKey>,
     /// What the records became.
     pub totals: Totals,
@@ -300,7 +328,8 @@ impl Manifest {
         let unreadable = |problem: String| UnreadableManifest { name: key.to_string(), problem };
         let head: Head = serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?;
         let known = match (head.format, head.kind.as_deref()) {
-            (FORMAT | FORMAT_BEFORE, Some("epoch")) => Ok(()),
+            (FORMAT, Some(kind)) if ManifestKind::ALL.iter().any(|(known, _)| *known == kind) => Ok(()),
+            (FORMAT_BEFORE, Some("epoch")) => Ok(()),
             (FORMAT | FORMAT_BEFORE, kind) => Err(format!(
                 "it is of kind '{}', which this version of shardlake does not know; use a newer version",
                 kind.unwrap_or_default()
@@ -323,8 +352,11 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Whether an epoch may have done this.
-    fn check(&self) -> Result<(), String> {
+    /// Whether an epoch, or an operation, may have done this.
+    ///
+    /// # Errors
+    /// What it may not have done.
+    pub fn check(&self) -> Result<(), String> {
         if self.shards.is_empty() {
             return Err("it has no shards".to_owned());
         }
@@ -336,9 +368,7 @@ impl Manifest {
                 return Err(format!("its object {} is in another partition than the manifest says", object.key));
             }
         }
-        if let Some(key) = self.removed.first() {
-            return Err(format!("it removes {key}, but an epoch removes nothing"));
-        }
+        operations::check(self)?;
         let Totals { records, rows, dead_letters, raw_lines, nulled_values, denied_keys } = &self.totals;
         let sum = |what: &str, counts: &mut dyn Iterator<Item = u64>| {
             let sum = counts.fold(0, u64::saturating_add);

@@ -26,6 +26,7 @@ pub mod log;
 mod lost_rows;
 mod manifest;
 mod named_checkpoint;
+mod operations;
 mod protocol;
 mod recover;
 mod retrying_leases;
@@ -43,9 +44,11 @@ pub use manifest::{
     ShardOfEpoch, UnreadableManifest,
 };
 pub use named_checkpoint::{
-    CheckpointError, CheckpointName, CheckpointSummary, InvalidCheckpointName, NamedCheckpoint, SavedShard,
-    UnreadableCheckpoint, delete_checkpoint, get_checkpoint, list_checkpoints, save_checkpoint,
+    CheckpointError, CheckpointName, CheckpointSummary, Cut, CutError, InvalidCheckpointName, NamedCheckpoint, SavedBy,
+    SavedShard, UnreadableCheckpoint, delete_checkpoint, get_checkpoint, list_checkpoints, read_cut, save_checkpoint,
+    scheduled_names,
 };
+pub use operations::{LakePart, claim_operations_stream, is_operations_stream, operations_stream, trash_key};
 pub use protocol::{
     CommitError, Committed, DecidedEpoch, Entered, Intended, Lost, Outcome, Published, Staged, abort_uploads,
 };

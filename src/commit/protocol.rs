@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use checkpoints::{Advance, AdvanceOutcome, Decided, Decision, Position, Refusal, ShardKey, StoreError};
+use checkpoints::{Advance, AdvanceOutcome, Decided, Decision, ManifestName, Position, Refusal, ShardKey, StoreError};
 use futures::{StreamExt, TryStreamExt, stream};
 use mutations::mutated;
 
 use crate::commit::epoch_id::EpochId;
 use crate::commit::lake_log::{self, LogVersion, UnreadableEntry};
 use crate::commit::manifest::{Manifest, ObjectOfEpoch, UnreadableManifest};
+use crate::commit::operations::remove_objects;
 use crate::commit::stores::Stores;
 use crate::lake::{Completion, LakeError, ObjectKey, Written};
 
@@ -233,6 +234,11 @@ impl DecidedEpoch {
         Ok(Ok(Published(self.manifest)))
     }
 
+    /// The name by which its rows know it.
+    pub fn name(&self) -> ManifestName {
+        self.manifest.epoch.manifest_name()
+    }
+
     /// Returns the manifest.
     pub(crate) fn into_manifest(self) -> Manifest {
         self.manifest
@@ -265,12 +271,14 @@ impl Entered {
         self.version
     }
 
-    /// Step 6: moves every shard's checkpoint, then removes the intent. Whoever repeats it finds nothing pending.
+    /// Step 6: moves every shard's checkpoint, then removes the intent. Whoever repeats it finds nothing pending. The objects that an
+    /// operation removes go before: rows that are pending guarantee that somebody finishes this.
     ///
     /// # Errors
     /// The lease store fails. The epoch is committed all the same; the next holder of a shard rolls it forward.
     pub async fn advance(self, stores: &Stores) -> Result<Committed, CommitError> {
         let Entered { manifest, .. } = self;
+        remove_objects(stores, &manifest).await?;
         let advances: Vec<Advance> = manifest
             .shards
             .iter()

@@ -15,12 +15,17 @@ use checkpoints::StreamName;
 use pipeline::encode::Encodings;
 use pipeline::line_objects::LineCodec;
 
+use crate::commit::is_operations_stream;
 use crate::config::{KeySource, Settings, SourceSettings};
 use crate::lake::backends::{self as lakes, LakeUrl};
 use crate::lease_stores::{self, CheckpointsUrl};
 use crate::raw::RawTo;
+use crate::settings::units::{parse_duration, write_duration};
 use crate::settings::{Fallback, Key, Kind, Only, Setting, Within};
 use crate::source::backends::{self as sources, SourceUrl};
+
+/// The shortest interval between two scheduled checkpoints.
+const CHECKPOINTS_EVERY_MIN: Duration = Duration::from_secs(60);
 
 /// A section and its keys, in the order in which they are read and shown.
 pub(crate) struct Section<S: 'static> {
@@ -46,7 +51,11 @@ pub(crate) static SECTIONS: LazyLock<Vec<Section<Settings>>> = LazyLock::new(|| 
         let key = Within { key, part: |settings: &mut Settings| &mut settings.lake_options, only: Some(only) };
         Box::new(key) as Box<dyn Setting<Settings>>
     }));
-    let mut checkpoints = Section::new("checkpoints", "Where positions and leases are kept.", checkpoints_keys());
+    let mut checkpoints = Section::new(
+        "checkpoints",
+        "Where positions and leases are kept, and which positions workers save under names.",
+        checkpoints_keys(),
+    );
     checkpoints.keys.extend(lease_stores::keys().into_iter().map(|(backend, key)| {
         let only: Only<Settings> = (backend, |settings| settings.checkpoints.as_ref().map(|url| url.backend().name()));
         let key = Within { key, part: |settings: &mut Settings| &mut settings.checkpoints_options, only: Some(only) };
@@ -101,7 +110,10 @@ fn source_keys() -> Vec<Key<SourceSettings>> {
             kind: Kind::Text {
                 form: "name",
                 read: |source, text| {
-                    StreamName::new(text).map_err(|error| error.to_string())?;
+                    let stream = StreamName::new(text).map_err(|error| error.to_string())?;
+                    if is_operations_stream(&stream) {
+                        return Err(format!("name must not be '{text}': operations on the lake have such names"));
+                    }
                     source.name = Some(text.to_owned());
                     Ok(())
                 },
@@ -191,19 +203,47 @@ fn lake_keys() -> Vec<Key<Settings>> {
 }
 
 fn checkpoints_keys() -> Vec<Key<Settings>> {
-    vec![Key {
-        name: "url",
-        kind: Kind::Text {
-            form: CheckpointsUrl::FORM,
-            read: |settings, text| {
-                settings.checkpoints = Some(CheckpointsUrl::parse(text)?);
-                Ok(())
+    vec![
+        Key {
+            name: "url",
+            kind: Kind::Text {
+                form: CheckpointsUrl::FORM,
+                read: |settings, text| {
+                    settings.checkpoints = Some(CheckpointsUrl::parse(text)?);
+                    Ok(())
+                },
+                show: |settings| settings.checkpoints.as_ref().map(ToString::to_string),
             },
-            show: |settings| settings.checkpoints.as_ref().map(ToString::to_string),
+            default: Fallback::Required,
+            doc: "The lease store. Without this section it is `_checkpoints.db` in a local lake; a lake on S3 needs one.",
         },
-        default: Fallback::Required,
-        doc: "The lease store. Without this section it is `_checkpoints.db` in a local lake; a lake on S3 needs one.",
-    }]
+        Key {
+            name: "every",
+            kind: Kind::Text {
+                form: "`never` or a time",
+                read: |settings, text| {
+                    let every = if text == "never" { Duration::ZERO } else { parse_duration(text)? };
+                    if text != "never" && every < CHECKPOINTS_EVERY_MIN {
+                        return Err(format!("every must be at least 1m, or never, not '{text}'"));
+                    }
+                    settings.worker.checkpoints.every = every;
+                    Ok(())
+                },
+                show: |settings| {
+                    let every = settings.worker.checkpoints.every;
+                    Some(if every.is_zero() { "never".to_owned() } else { write_duration(every) })
+                },
+            },
+            default: Fallback::Is("never"),
+            doc: "How often the positions of all shards are saved under a name, `auto-` and the time. In a fleet, one worker saves.",
+        },
+        Key {
+            name: "keep",
+            kind: Kind::Count(|settings| &mut settings.worker.checkpoints.keep, 1..=10_000),
+            default: Fallback::Is("7"),
+            doc: "How many of these are kept. What `checkpoints save` saved stays until `checkpoints delete`.",
+        },
+    ]
 }
 
 fn anonymize_keys() -> Vec<Key<Settings>> {

@@ -130,6 +130,15 @@ pub struct RetryConfig {
     pub within: Duration,
 }
 
+/// Which checkpoints a worker saves by itself (`[checkpoints]`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckpointSchedule {
+    /// One each time this has passed; zero: none.
+    pub every: Duration,
+    /// How many of them are kept.
+    pub keep: usize,
+}
+
 /// What a worker runs by: the keys that do not say where something is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerSettings {
@@ -145,6 +154,8 @@ pub struct WorkerSettings {
     pub stop: StopConfig,
     /// How outages of services are waited for.
     pub retry: RetryConfig,
+    /// Which checkpoints it saves by itself.
+    pub checkpoints: CheckpointSchedule,
 }
 
 /// What the program runs on.

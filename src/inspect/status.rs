@@ -12,7 +12,8 @@ use serde::{Serialize, Serializer};
 
 use crate::commit::lake_log::LakeAt;
 use crate::commit::log::{Log, ObjectTotal, Watermark};
-use crate::commit::{EdgeTotal, ObjectKind, Totals};
+use crate::commit::{EdgeTotal, ObjectKind, Totals, is_operations_stream};
+use crate::named_checkpoints::EndingCheckpoint;
 use crate::retry::Retryable;
 use crate::source::losses::Loss;
 use crate::source::{Behind, ShardSource};
@@ -41,6 +42,9 @@ pub struct Status {
     /// Losses in sources that nobody has accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
+    /// Saved checkpoints that can soon not be used any more, or cannot be used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ending_checkpoints: Vec<EndingCheckpoint>,
     /// Why commit records could not be read. They are not in the counts.
     pub unreadable: Vec<String>,
 }
@@ -94,7 +98,8 @@ impl Status {
     /// The status of a lake whose log was read. `behind` says how far shards are behind, where that is known.
     pub fn new(log: Log, behind: &HashMap<ShardKey, Behind>) -> Self {
         let latest = log.latest().map(|latest| latest.written_at.clone());
-        let shards = log.leases.iter().map(|lease| ShardStatus::new(lease, behind.get(&lease.key))).collect();
+        let shards = log.leases.iter().filter(|lease| !is_operations_stream(&lease.key.stream));
+        let shards = shards.map(|lease| ShardStatus::new(lease, behind.get(&lease.key))).collect();
         Status {
             at: None,
             watermarks: log.fold.arrivals.watermarks(log.chains.ends(), &log.leases),
@@ -105,6 +110,7 @@ impl Status {
             objects: log.fold.objects,
             edges: EdgeStatus::in_order(log.fold.edges),
             losses: Vec::new(),
+            ending_checkpoints: Vec::new(),
             unreadable: log.unreadable.iter().map(ToString::to_string).collect(),
         }
     }
@@ -123,7 +129,7 @@ impl Status {
         };
         Status {
             at: Some(AtVersion::from(&at)),
-            shards: at.chains.ends().map(shard).collect(),
+            shards: at.chains.ends().filter(|(key, _)| !is_operations_stream(&key.stream)).map(shard).collect(),
             epochs: at.fold.epochs,
             last_commit: at.fold.latest.as_ref().map(|latest| latest.written_at.clone()),
             objects: at.live_by_kind(),
@@ -131,6 +137,7 @@ impl Status {
             totals: at.fold.totals,
             edges: EdgeStatus::in_order(at.fold.edges),
             losses: Vec::new(),
+            ending_checkpoints: Vec::new(),
             unreadable: Vec::new(),
         }
     }

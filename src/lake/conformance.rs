@@ -35,6 +35,9 @@ macro_rules! object_store_conformance {
             of_many_uploads_of_one_key_one_is_completed,
             completing_never_replaces_an_object,
             an_aborted_upload_cannot_be_completed,
+            a_copy_is_staged_like_any_upload_and_outlives_its_source,
+            a_copy_never_replaces_an_object_and_may_be_aborted,
+            nothing_is_staged_of_an_object_that_does_not_exist,
             a_new_object_is_written_once,
             an_object_is_replaced_only_if_it_has_the_expected_bytes,
             lists_are_by_prefix_and_in_order,
@@ -197,6 +200,43 @@ pub async fn an_aborted_upload_cannot_be_completed(store: &dyn ObjectStore) {
     assert_eq!(store.get(&key).await.unwrap(), None);
     let late = store.upload_part(&key, &id, NewPart { number: 2, offset: 1, bytes: Bytes::from_static(b"y") }).await;
     assert!(matches!(late, Err(LakeError::Refused { .. })), "{late:?}");
+}
+
+pub async fn a_copy_is_staged_like_any_upload_and_outlives_its_source(store: &dyn ObjectStore) {
+    let (from, to) = (key("processed/a b+c/ä.parquet"), key("_trash/e-1/processed/a b+c/ä.parquet"));
+    for (number, text) in [(1, "one,two"), (2, "")] {
+        let (from, to) = (key(&format!("{from}-{number}")), key(&format!("{to}-{number}")));
+        let (_, id, parts) = stage(store, from.as_str(), &format!("u-{number}"), &[text]).await;
+        assert_eq!(store.complete_upload(&from, &id, &parts).await.unwrap(), Completion::Completed);
+        let copy = store.stage_copy(&from, &to, &format!("c-{number}")).await.unwrap().unwrap();
+        let checksum = Checksum::of(text.as_bytes());
+        assert_eq!((copy.bytes, copy.crc64nvme), (text.len() as u64, checksum));
+        store.flush().await.unwrap();
+        assert_eq!(store.get(&to).await.unwrap(), None, "it is invisible");
+        assert_eq!(store.complete_upload(&to, &copy.upload, &copy.parts).await.unwrap(), Completion::Completed);
+        store.delete(&from).await.unwrap();
+        assert_eq!(store.get(&from).await.unwrap(), None);
+        assert_eq!(store.get(&to).await.unwrap().as_deref(), Some(text.as_bytes()));
+        assert_eq!(store.checksum(&to).await.unwrap(), Some((text.len() as u64, checksum)));
+    }
+    assert!(store.list_uploads().await.unwrap().is_empty());
+}
+
+pub async fn a_copy_never_replaces_an_object_and_may_be_aborted(store: &dyn ObjectStore) {
+    let (from, to) = (key("processed/x"), key("processed/y"));
+    assert_eq!(store.put_new(&from, Bytes::from_static(b"x")).await.unwrap(), Written::New);
+    assert_eq!(store.put_new(&to, Bytes::from_static(b"y")).await.unwrap(), Written::New);
+    let copy = store.stage_copy(&from, &to, "c-1").await.unwrap().unwrap();
+    assert_eq!(store.complete_upload(&to, &copy.upload, &copy.parts).await.unwrap(), Completion::KeyTaken);
+    store.abort_upload(&to, &copy.upload).await.unwrap();
+    assert_eq!(store.complete_upload(&to, &copy.upload, &copy.parts).await.unwrap(), Completion::NoSuchUpload);
+    assert_eq!(store.get(&from).await.unwrap().as_deref(), Some(b"x".as_slice()), "aborting leaves the source");
+    assert_eq!(store.get(&to).await.unwrap().as_deref(), Some(b"y".as_slice()));
+}
+
+pub async fn nothing_is_staged_of_an_object_that_does_not_exist(store: &dyn ObjectStore) {
+    assert_eq!(store.stage_copy(&key("processed/none"), &key("processed/y"), "c-1").await.unwrap(), None);
+    assert!(store.list_uploads().await.unwrap().is_empty());
 }
 
 pub async fn a_new_object_is_written_once(store: &dyn ObjectStore) {

@@ -35,12 +35,25 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<ObjectKey, Bytes>,
+    /// When objects were written that were not written at time 0.
+    written_ms: BTreeMap<ObjectKey, i64>,
+    /// The time, which only tests move.
+    now_ms: i64,
     uploads: BTreeMap<UploadId, Upload>,
     begun: BTreeSet<UploadId>,
     script: VecDeque<(&'static str, usize, Fault)>,
     /// An object that a list leaves out, and how many lists show it before that.
     hidden: Option<(ObjectKey, usize)>,
     calls: Vec<(&'static str, String)>,
+}
+
+impl State {
+    fn write(&mut self, key: &ObjectKey, bytes: Bytes) {
+        self.objects.insert(key.clone(), bytes);
+        if self.now_ms != 0 {
+            self.written_ms.insert(key.clone(), self.now_ms);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -57,6 +70,11 @@ impl MemoryStore {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the time at which objects are written from now on: milliseconds since 1970. It is 0 at first.
+    pub fn set_time(&self, now_ms: i64) {
+        self.state().now_ms = now_ms;
     }
 
     /// Scripts a fault: for the call of this operation that follows `skip` others of it.
@@ -199,7 +217,7 @@ impl ObjectStore for MemoryStore {
             }
             assert_eq!(upload.key, *key, "an upload is completed under its own key");
             state.uploads.remove(id);
-            state.objects.insert(key.clone(), Bytes::from(bytes));
+            state.write(key, Bytes::from(bytes));
             Ok(Completion::Completed)
         })
         .await
@@ -234,7 +252,7 @@ impl ObjectStore for MemoryStore {
             if state.objects.contains_key(key) {
                 return Ok(Written::KeyTaken);
             }
-            state.objects.insert(key.clone(), bytes);
+            state.write(key, bytes);
             Ok(Written::New)
         })
         .await
@@ -264,10 +282,11 @@ impl ObjectStore for MemoryStore {
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, LakeError> {
         self.call("list", prefix, |state| {
+            let written_ms = &state.written_ms;
             let info = |(key, bytes): (&ObjectKey, &Bytes)| ObjectInfo {
                 key: key.clone(),
                 bytes: bytes.len() as u64,
-                modified_ms: 0,
+                modified_ms: written_ms.get(key).copied().unwrap_or(0),
                 storage_class: None,
             };
             let hidden = match &mut state.hidden {

@@ -189,6 +189,19 @@ pub struct Part {
     pub tag: String,
 }
 
+/// A copy of an object that is staged: an upload that can be completed or aborted like any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedCopy {
+    /// Its upload.
+    pub upload: UploadId,
+    /// The upload's parts.
+    pub parts: Vec<Part>,
+    /// Its size.
+    pub bytes: u64,
+    /// Its checksum.
+    pub crc64nvme: Checksum,
+}
+
 /// What a store knows about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -279,6 +292,21 @@ pub trait ObjectStore: Send + Sync + 'static {
 
     /// Uploads a part. Parts are numbered from 1, without gaps. A part may be repeated.
     async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError>;
+
+    /// Stages a copy of the object `from` as an upload of `to`; `None` if there is no object. `id_hint` is as in
+    /// [`begin_upload`](Self::begin_upload). By default the bytes pass through this process; a store that copies by itself does.
+    async fn stage_copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        id_hint: &str,
+    ) -> Result<Option<StagedCopy>, LakeError> {
+        let Some(bytes) = self.get(from).await? else { return Ok(None) };
+        let (size, crc64nvme) = (bytes.len() as u64, Checksum::of(&bytes));
+        let upload = self.begin_upload(to, id_hint).await?;
+        let part = self.upload_part(to, &upload, NewPart { number: 1, offset: 0, bytes }).await?;
+        Ok(Some(StagedCopy { upload, parts: vec![part], bytes: size, crc64nvme }))
+    }
 
     /// Makes the object of an upload visible, if its key is free.
     async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError>;

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::lake::{
-    Checksum, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId, UploadInfo, Written,
+    Checksum, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, StagedCopy, UploadId,
+    UploadInfo, Written,
 };
 use crate::retry::{Retry, RetryPolicy, Retryable};
 
@@ -44,6 +45,15 @@ impl ObjectStore for Retrying {
 
     async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError> {
         self.retry.run(|| self.store.upload_part(key, id, part.clone())).await
+    }
+
+    async fn stage_copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        id_hint: &str,
+    ) -> Result<Option<StagedCopy>, LakeError> {
+        self.retry.run_long(|| self.store.stage_copy(from, to, id_hint)).await
     }
 
     async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError> {

@@ -1,11 +1,12 @@
 //! Operations on a lake and its lease table beside the workers.
 //!
-//! Each removes what no reader needs, frees what a worker holds, or makes lost rows again. Only the last of them may change what a
-//! reader of the lake sees: it finishes or undoes an epoch that was left half-way. A lake of the
+//! Each removes what no reader needs, frees what a worker holds, makes lost rows again, or replaces objects of the lake. Only the last two
+//! may change what a reader of the lake sees: making rows again finishes or undoes an epoch that was left half-way. A lake of the
 //! format before is migrated before anybody reads it.
 
 pub mod leases;
 mod migrate;
+pub mod operation;
 mod rebuild;
 mod sweep;
 mod trim;

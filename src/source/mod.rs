@@ -163,6 +163,14 @@ pub trait ShardSource: Send + Sync + 'static {
     /// at its opening, and its readers report the tip once they have passed it.
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError>;
 
+    /// How long the stream keeps a record after its arrival; `None` if it does not remove records by their age.
+    ///
+    /// # Errors
+    /// The stream cannot be asked, or it is another one than was opened.
+    async fn retention(&self) -> Result<Option<Duration>, SourceError> {
+        Ok(None)
+    }
+
     /// Checks that the stream is the one that was opened, so that what it returned before this call is of that one.
     ///
     /// # Errors

@@ -15,7 +15,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::Stores;
-use crate::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings};
+use crate::config::{
+    CheckpointSchedule, CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings,
+};
 use crate::inspect;
 use crate::lake::{DefinitionClaims, Fault, MemoryStore, ObjectKey, ObjectStore};
 use crate::retry::RetryPolicy;
@@ -92,6 +94,7 @@ impl Environment {
                 limits: Limits { memory: 16 << 20, threads: 1, open_objects: 4, ..Limits::default() },
                 stop: StopConfig { within: STOP_WITHIN },
                 retry: RetryConfig { within: Duration::from_secs(300) },
+                checkpoints: CheckpointSchedule::default(),
             },
             encoder: EncoderConfig::default(),
             roll_ups: crate::commit::log::RollUpConfig::default(),

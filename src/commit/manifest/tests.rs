@@ -158,8 +158,8 @@ fn a_manifest_of_the_format_before_has_no_head() {
 #[test]
 fn another_kind_is_refused_by_its_name() {
     assert_eq!(
-        problem_of(b"{\"format\":2,\"kind\":\"compact\",\"inputs\":[]}"),
-        "it is of kind 'compact', which this version of shardlake does not know; use a newer version"
+        problem_of(b"{\"format\":2,\"kind\":\"shuffle\",\"inputs\":[]}"),
+        "it is of kind 'shuffle', which this version of shardlake does not know; use a newer version"
     );
     assert!(problem_of(b"{\"format\":2}").starts_with("it is of kind ''"));
 }

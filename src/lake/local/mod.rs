@@ -2,7 +2,8 @@
 //!
 //! Owns: how the protocol's terms map to files. An upload is a file `_staging/<upload id>`. Completing it makes a hard link at
 //! the object's path, which is atomic and never replaces a file, and then removes the staged name. A crash between the two
-//! leaves both names; completing again finds the path taken by the same file.
+//! leaves both names; completing again finds the path taken by the same file. A staged copy of an object is a hard link to its file: no file
+//! is written after it was completed.
 //!
 //! [`flush`](crate::lake::ObjectStore::flush) syncs what was written since the last one: file by file, or the whole file system
 //! at once if there are many files. Does not own: the checkpoint database in the same folder.
@@ -27,8 +28,8 @@ use bytes::Bytes;
 use pipeline::layout::STAGING;
 
 use crate::lake::{
-    Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, UploadId,
-    UploadInfo, Written,
+    Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, StagedCopy,
+    UploadId, UploadInfo, Written,
 };
 use files::{Identity, identity, lake_error, list_below, modified_ms, same_file};
 
@@ -244,6 +245,21 @@ impl Inner {
         }
     }
 
+    /// Makes a staged name of an object's file. No file is written after it was completed, so both names have the same bytes for
+    /// ever. Returns false if there is no object.
+    fn stage_link(&self, from: &ObjectKey, id: &UploadId) -> io::Result<bool> {
+        self.is_there()?;
+        let (source, staged) = (self.place(from), self.staged(id)?);
+        match fs::hard_link(&source, &staged) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.none(false),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && same_file(&source, &staged)? => {}
+            Err(error) => return Err(error),
+        }
+        self.note_unsynced(self.root.join(STAGING));
+        Ok(true)
+    }
+
     /// Removes a file, if it exists.
     fn remove(&self, path: &Path) -> io::Result<()> {
         match fs::remove_file(path) {
@@ -316,6 +332,24 @@ impl ObjectStore for LocalStore {
             Ok(Part { number, tag: String::new() })
         })
         .await
+    }
+
+    async fn stage_copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        id_hint: &str,
+    ) -> Result<Option<StagedCopy>, LakeError> {
+        let (source, upload) = (from.clone(), UploadId(id_hint.to_owned()));
+        let id = upload.clone();
+        let is_there =
+            self.run(format!("stage a copy of {from} as {to}"), move |inner| inner.stage_link(&source, &id)).await?;
+        if !is_there {
+            return Ok(None);
+        }
+        let Some((bytes, crc64nvme)) = self.checksum(from).await? else { return Ok(None) };
+        let parts = vec![Part { number: 1, tag: String::new() }];
+        Ok(Some(StagedCopy { upload, parts, bytes, crc64nvme }))
     }
 
     async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, _: &[Part]) -> Result<Completion, LakeError> {

@@ -30,7 +30,13 @@ pub(crate) const PERMISSIONS: &[Permission] = &[
     Permission { action: "s3:GetObject", requests: &["S3.GetObject", "S3.HeadObject"] },
     Permission {
         action: "s3:PutObject",
-        requests: &["S3.PutObject", "S3.CreateMultipartUpload", "S3.UploadPart", "S3.CompleteMultipartUpload"],
+        requests: &[
+            "S3.PutObject",
+            "S3.CreateMultipartUpload",
+            "S3.UploadPart",
+            "S3.UploadPartCopy",
+            "S3.CompleteMultipartUpload",
+        ],
     },
     Permission { action: "s3:AbortMultipartUpload", requests: &["S3.AbortMultipartUpload"] },
     Permission { action: "s3:DeleteObject", requests: &["S3.DeleteObject"] },

@@ -42,8 +42,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::aws::large_request;
 use crate::lake::{
-    Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, StorageClass,
-    UploadId, UploadInfo, Written,
+    Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, StagedCopy,
+    StorageClass, UploadId, UploadInfo, Written,
 };
 use errors::{BUCKET_REGION, Call, WRITE_ADVICE, code, header, lake_error, status};
 use options::Checked;
@@ -54,6 +54,8 @@ pub use options::{Encryption, InvalidS3, S3Location, S3Options};
 const PART_BYTES_MIN: usize = 5 << 20;
 /// Parts of one object.
 const PARTS_MAX: u32 = 10_000;
+/// Bytes that one request copies. S3 accepts 5 GiB.
+const COPIED_PART_BYTES: u64 = 512 << 20;
 /// Keys in one answer to a list.
 const PAGE: i32 = 1000;
 
@@ -155,6 +157,33 @@ impl S3Store {
         lake_error(call, &self.location, error)
     }
 
+    /// Copies an object, or `range` (offset and length) of it, as a part of an upload; `None` if there is no object.
+    async fn copy_part(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        id: &UploadId,
+        number: u32,
+        range: Option<(u64, u64)>,
+    ) -> Result<Option<Part>, LakeError> {
+        let operation = || format!("copy {from} to part {number} of {to}");
+        let number_in_s3 = i32::try_from(number).unwrap_or(i32::MAX);
+        // S3 copies hundreds of MB a second, and answers at the end.
+        let time = large_request(usize::try_from(COPIED_PART_BYTES).unwrap_or(usize::MAX) / 8);
+        let request = self.copy_part_request(from, to, id, number_in_s3, range).customize().config_override(time);
+        let copied = match request.send().await {
+            Ok(copied) => copied,
+            Err(error) if code(&error) == Some("NoSuchKey") => return Ok(None),
+            Err(error) => {
+                let actions = format!("s3:GetObject and s3:PutObject{}", self.key_actions());
+                return Err(self.failed(operation(), actions, &error));
+            }
+        };
+        let no_tag = || LakeError::Unavailable { operation: operation(), problem: "S3 returned no ETag".to_owned() };
+        let tag = copied.copy_part_result.and_then(|result| result.e_tag).ok_or_else(no_tag)?;
+        Ok(Some(Part { number, tag }))
+    }
+
     /// Reads a whole object for its size and checksum; `None` if there is none. Holds one piece at a time.
     async fn read_checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
         let Some(mut body) = self.body(key).await? else { return Ok(None) };
@@ -214,6 +243,36 @@ impl ObjectStore for S3Store {
         let uploaded = request.send().await.map_err(|error| self.failed(operation(), actions(), &error))?;
         let no_tag = || LakeError::Unavailable { operation: operation(), problem: "S3 returned no ETag".to_owned() };
         uploaded.e_tag.map(|tag| Part { number, tag }).ok_or_else(no_tag)
+    }
+
+    async fn stage_copy(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        id_hint: &str,
+    ) -> Result<Option<StagedCopy>, LakeError> {
+        let Some((bytes, crc64nvme)) = self.checksum(from).await? else { return Ok(None) };
+        let upload = self.begin_upload(to, id_hint).await?;
+        let mut parts = Vec::new();
+        let mut offset = 0;
+        while offset < bytes {
+            let length = COPIED_PART_BYTES.min(bytes - offset);
+            let range = (length < bytes).then_some((offset, length));
+            let number = u32::try_from(parts.len() + 1).unwrap_or(u32::MAX);
+            match self.copy_part(from, to, &upload, number, range).await? {
+                Some(part) => parts.push(part),
+                None => {
+                    self.abort_upload(to, &upload).await?;
+                    return Ok(None);
+                }
+            }
+            offset += length;
+        }
+        if bytes == 0 {
+            // There is nothing to copy, and an object has a part.
+            parts.push(self.upload_part(to, &upload, NewPart { number: 1, offset: 0, bytes: Bytes::new() }).await?);
+        }
+        Ok(Some(StagedCopy { upload, parts, bytes, crc64nvme }))
     }
 
     async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError> {

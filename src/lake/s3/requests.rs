@@ -11,12 +11,17 @@ use aws_sdk_s3::operation::list_multipart_uploads::builders::ListMultipartUpload
 use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::operation::upload_part::builders::UploadPartFluentBuilder;
+use aws_sdk_s3::operation::upload_part_copy::builders::UploadPartCopyFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, ServerSideEncryption};
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::lake::s3::{Encryption, S3Store, content_type, to_base64};
 use crate::lake::{Checksum, ObjectKey, UploadId};
+
+/// What is encoded in the name of an object that is copied.
+const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 impl S3Store {
     /// Lists keys that begin with `prefix`.
@@ -68,6 +73,26 @@ impl S3Store {
             .checksum_crc64_nvme(to_base64(Checksum::of(&bytes)))
             .body(ByteStream::from(bytes))
             .set_expected_bucket_owner(self.owner())
+    }
+
+    /// Uploads a part that S3 copies from an object, or from `range` (offset and length) of it.
+    pub(super) fn copy_part_request(
+        &self,
+        from: &ObjectKey,
+        to: &ObjectKey,
+        id: &UploadId,
+        number: i32,
+        range: Option<(u64, u64)>,
+    ) -> UploadPartCopyFluentBuilder {
+        let source = format!("{}/{}", self.bucket(), self.full(from));
+        let range = range.map(|(offset, length)| format!("bytes={offset}-{}", offset + length - 1));
+        let request = self.client.upload_part_copy().bucket(self.bucket()).key(self.full(to)).upload_id(&id.0);
+        request
+            .part_number(number)
+            .copy_source(utf8_percent_encode(&source, KEY).to_string())
+            .set_copy_source_range(range)
+            .set_expected_bucket_owner(self.owner())
+            .set_expected_source_bucket_owner(self.owner())
     }
 
     /// Aborts an upload.

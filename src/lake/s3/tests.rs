@@ -170,6 +170,41 @@ async fn a_part_is_sent_with_its_checksum_and_returns_its_etag() {
     assert_eq!(message.to_string(), expected);
 }
 
+const COPIED: &str = "<CopyPartResult><ETag>\"c\"</ETag></CopyPartResult>";
+
+#[tokio::test]
+async fn s3_copies_an_object_by_itself_a_large_one_in_parts() {
+    let (from, to) = (key("processed/a b=é.parquet"), key("processed/y.parquet"));
+    // The check value of the algorithm's definition, ae8b14860a799888.
+    let head = |bytes: &'static str| ok(&[("content-length", bytes), ("x-amz-checksum-crc64nvme", "rosUhgp5mIg=")], "");
+    let (store, script) = scripted(vec![head("9"), ok(&[], BEGUN), ok(&[], COPIED)]);
+    let copy = store.stage_copy(&from, &to, "ignored").await.unwrap().unwrap();
+    assert_eq!((copy.upload, copy.bytes), (id(), 9));
+    assert_eq!(copy.crc64nvme.to_string(), "ae8b14860a799888");
+    assert_eq!(copy.parts, [Part { number: 1, tag: "\"c\"".to_owned() }]);
+    let sent = script.sent.lock().unwrap()[2].clone();
+    assert!(sent.0.contains("/p/processed/y.parquet?") && sent.0.contains("partNumber=1"), "{}", sent.0);
+    assert_eq!(header(&sent, "x-amz-copy-source"), Some("lake/p/processed/a%20b%3D%C3%A9.parquet"));
+    assert_eq!(header(&sent, "x-amz-copy-source-range"), None, "S3 refuses a range of a small object");
+
+    let (store, script) =
+        scripted(vec![head("1073741825"), ok(&[], BEGUN), ok(&[], COPIED), ok(&[], COPIED), ok(&[], COPIED)]);
+    let copy = store.stage_copy(&from, &to, "ignored").await.unwrap().unwrap();
+    assert_eq!(copy.parts.iter().map(|part| part.number).collect::<Vec<_>>(), [1, 2, 3]);
+    let ranges: Vec<String> = script.sent.lock().unwrap()[2..]
+        .iter()
+        .map(|sent| header(sent, "x-amz-copy-source-range").unwrap().to_owned())
+        .collect();
+    assert_eq!(ranges, ["bytes=0-536870911", "bytes=536870912-1073741823", "bytes=1073741824-1073741824"]);
+
+    // It was removed after its size was read.
+    let (store, _) = scripted(vec![head("9"), ok(&[], BEGUN), error(404, "NoSuchKey"), ok(&[], "")]);
+    assert_eq!(store.stage_copy(&from, &to, "ignored").await, Ok(None));
+    let (store, _) = scripted(vec![head("9"), ok(&[], BEGUN), error(403, "AccessDenied")]);
+    let message = store.stage_copy(&from, &to, "ignored").await.unwrap_err().to_string();
+    assert!(message.contains("s3:GetObject and s3:PutObject"), "{message}");
+}
+
 async fn completing(answers: Vec<Answer>, retry: RetryConfig) -> (Result<Completion, LakeError>, Vec<Sent>) {
     let (store, script) = scripted_with(answers, retry, &S3Options::default());
     let parts = [Part { number: 1, tag: "\"a\"".to_owned() }, Part { number: 2, tag: "\"b\"".to_owned() }];

@@ -78,6 +78,8 @@ impl Identity {
 pub(super) struct Described {
     pub(super) identity: Identity,
     pub(super) status: StreamStatus,
+    /// How long a record is kept after its arrival.
+    pub(super) retention: Duration,
 }
 
 /// Asks the service for a stream. `clock` takes the time of the response.
@@ -94,7 +96,8 @@ pub(super) async fn describe(
     };
     let StreamDescriptionSummary { stream_arn, stream_creation_timestamp, stream_status, .. } = summary;
     let identity = Identity { arn: stream_arn, created_ms: millis(&stream_creation_timestamp) };
-    Ok(Described { identity, status: stream_status })
+    let hours = u64::try_from(summary.retention_period_hours).unwrap_or_default();
+    Ok(Described { identity, status: stream_status, retention: Duration::from_secs(3600 * hours) })
 }
 
 /// The time of the service. Clones share it.

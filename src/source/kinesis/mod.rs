@@ -260,7 +260,7 @@ async fn describe(client: &aws_sdk_kinesis::Client, stream: &str, clock: &Servic
         }
         failure => failure,
     })?;
-    let Described { identity, status } = described;
+    let Described { identity, status, .. } = described;
     match status {
         StreamStatus::Creating => Err(Failure::InUse("the stream is still being created".to_owned())),
         StreamStatus::Deleting => Err(Failure::Refused("the stream is being deleted".to_owned())),
@@ -330,6 +330,18 @@ impl ShardSource for KinesisSource {
             None => Ok(Box::new(PollingReader::new(stream, shard, cursor))),
             Some(consumer) => Ok(Box::new(FanOutReader::new(stream, shard, consumer, cursor))),
         }
+    }
+
+    async fn retention(&self) -> Result<Option<Duration>, SourceError> {
+        let stream = &*self.stream;
+        let place = format!("stream {}", stream.name);
+        let asking = || identity::describe(&stream.retrying_client, &stream.config.stream, &stream.clock);
+        let described = RetryPolicy::CALL.run(&format!("describing {place}"), asking).await;
+        let Described { identity, retention, .. } = described.map_err(|failure| failure.at(&place))?;
+        if !stream.identity.is(&identity) {
+            return Err(stream.identity.replaced_by(&identity, &place));
+        }
+        Ok(Some(retention))
     }
 
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {

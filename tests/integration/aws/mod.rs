@@ -9,6 +9,7 @@
 
 mod account;
 mod audit;
+mod checkpoints;
 mod cloud;
 mod cost;
 mod lake;

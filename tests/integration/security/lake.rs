@@ -125,9 +125,10 @@ impl<'a> Search<'a> {
                     self.search(&format!("the key {name}"), name.as_bytes(), Self::may_be_in_a_key);
                     self.rows(name, bytes);
                 }
-                // Commit records and intents contain keys and bounds; nothing else here contains anything of a record.
+                // Commit records, intents and entries of the lake log contain keys and bounds; nothing else here contains anything of a
+                // record.
                 first => {
-                    if matches!(first, "_commits" | "_intents") {
+                    if matches!(first, "_commits" | "_intents" | "_log") {
                         self.manifest(name, bytes, objects);
                     } else {
                         self.nothing_in(name, bytes);
@@ -138,12 +139,13 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Searches an intent or a commit record. The bounds of each column are searched on their own.
+    /// Searches an intent, a commit record or an entry of the lake log. The bounds of each column are searched on their own.
     fn manifest(&mut self, name: &str, bytes: &[u8], objects: &Objects) {
         let end = bytes.iter().position(|byte| *byte == b'\n').unwrap();
         let (line, after) = bytes.split_at(end);
         let mut manifest: Value = serde_json::from_slice(line).unwrap();
-        for object in manifest["objects"].as_array_mut().unwrap() {
+        let objects_of = if manifest["added"].is_array() { "added" } else { "objects" };
+        for object in manifest[objects_of].as_array_mut().unwrap() {
             let Some(name_of_dataset) = object["dataset"].as_str() else { continue };
             let dataset = self.dataset(name_of_dataset).unwrap();
             let schema = format!("_schemas/{name_of_dataset}/");

@@ -157,7 +157,7 @@ impl Access {
             "ListObjectsV2" | "ListObjects" | "HeadBucket" => "ListBucket",
             "ListMultipartUploads" => "ListBucketMultipartUploads",
             "HeadObject" => "GetObject",
-            "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload" => "PutObject",
+            "CreateMultipartUpload" | "UploadPart" | "UploadPartCopy" | "CompleteMultipartUpload" => "PutObject",
             "PutBucketLifecycleConfiguration" => "PutLifecycleConfiguration",
             other => other,
         };
@@ -166,6 +166,9 @@ impl Access {
             first.context.insert("s3:prefix".to_owned(), prefix.clone());
         }
         let mut all = vec![first];
+        if let Some(source) = request.headers.get("x-amz-copy-source") {
+            all.push(asked(request, "s3:GetObject", format!("arn:aws:s3:::{}", source.trim_start_matches('/'))));
+        }
         if request.headers.contains_key("x-amz-tagging") {
             all.push(asked(request, "s3:PutObjectTagging", resource));
         }
@@ -173,7 +176,7 @@ impl Access {
             // A part, and the end of an upload, are encrypted under the data key of its beginning.
             let actions: &[&str] = match operation {
                 "PutObject" | "CreateMultipartUpload" => &["kms:GenerateDataKey"],
-                "UploadPart" | "CompleteMultipartUpload" => &["kms:GenerateDataKey", "kms:Decrypt"],
+                "UploadPart" | "UploadPartCopy" | "CompleteMultipartUpload" => &["kms:GenerateDataKey", "kms:Decrypt"],
                 "GetObject" => &["kms:Decrypt"],
                 // A checksum is stored encrypted, too.
                 "HeadObject" if request.headers.contains_key("x-amz-checksum-mode") => &["kms:Decrypt"],

@@ -191,7 +191,9 @@ impl S3 {
             };
         }
         match request.method.as_str() {
-            "PUT" if has("uploadId") && request.headers.contains_key("x-amz-copy-source") => Err(not_implemented()),
+            "PUT" if has("uploadId") && request.headers.contains_key("x-amz-copy-source") => {
+                multipart::copied_part(state, bucket, key, request)
+            }
             "PUT" if has("uploadId") => multipart::part(state, bucket, key, request),
             "PUT" if has("tagging") => objects::put_tags(state, bucket, key, request),
             "PUT" if request.headers.contains_key("x-amz-copy-source") => objects::copy(state, bucket, key, request),

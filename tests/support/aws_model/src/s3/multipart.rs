@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::checksum::{claimed, md5, verify};
 use super::error::{Refused, invalid_argument, invalid_request, malformed_xml, no_such_upload};
-use super::objects::{check_key, conditions, written};
-use super::state::{ChecksumType, Object, Part, Upload};
+use super::objects::{check_key, conditions, source, written};
+use super::state::{ChecksumType, Object, Part, Upload, iso8601};
 use super::xml::{Element, tag};
 use super::{State, answer, xml_answer};
 use crate::http::{Request, Response};
@@ -57,12 +57,45 @@ pub(super) fn upload<'a>(
     upload.ok_or_else(|| no_such_upload(id(request)))
 }
 
+fn part_number(request: &Request) -> Result<u32, Refused> {
+    let number: Option<u32> = request.query.get("partNumber").and_then(|number| number.parse().ok());
+    number
+        .filter(|number| (1..=10_000).contains(number))
+        .ok_or_else(|| invalid_argument("Part number must be an integer between 1 and 10000, inclusive"))
+}
+
+/// UploadPartCopy. Of a range, both ends are named, as in `bytes=0-9`; S3 refuses a range of an object of 5 MiB or less.
+pub(super) fn copied_part(state: &mut State, bucket: &str, key: &str, request: &Request) -> Result<Response, Refused> {
+    let number = part_number(request)?;
+    let (now_ms, source) = (state.now_ms, source(state, request)?.body.clone());
+    let body = match request.headers.get("x-amz-copy-source-range") {
+        None => source,
+        Some(range) => {
+            let ends = range.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
+            let ends = ends.and_then(|(first, last)| Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()?)));
+            let ends = ends.filter(|(first, last)| first <= last && *last < source.len());
+            let (first, last) = ends.filter(|_| source.len() > PART_BYTES_MIN).ok_or_else(|| {
+                invalid_argument("The x-amz-copy-source-range value must be of the form bytes=first-last")
+            })?;
+            source.slice(first..=last)
+        }
+    };
+    let upload = upload(state, bucket, key, request)?;
+    let sum = md5(&body);
+    let checksum = (upload.algorithm, upload.algorithm.text(&body));
+    let part = Part { etag: upload.settings.etag(&sum), sum, checksum, body, modified_ms: now_ms };
+    let body = format!(
+        "<CopyPartResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{}{}</CopyPartResult>",
+        tag("LastModified", &iso8601(now_ms)),
+        tag("ETag", &format!("\"{}\"", part.etag)),
+    );
+    upload.parts.insert(number, part);
+    Ok(xml_answer(&body))
+}
+
 /// UploadPart. It replaces an existing part.
 pub(super) fn part(state: &mut State, bucket: &str, key: &str, request: &Request) -> Result<Response, Refused> {
-    let number: Option<u32> = request.query.get("partNumber").and_then(|number| number.parse().ok());
-    let number = number
-        .filter(|number| (1..=10_000).contains(number))
-        .ok_or_else(|| invalid_argument("Part number must be an integer between 1 and 10000, inclusive"))?;
+    let number = part_number(request)?;
     let now_ms = state.now_ms;
     let upload = upload(state, bucket, key, request)?;
     let claim = verify(request)?;

@@ -202,15 +202,28 @@ pub(super) fn delete_many(state: &mut State, bucket: &str, request: &Request) ->
     Ok(xml_answer(&body))
 }
 
+/// The bucket and the key of the object that a request copies.
+fn source_name(request: &Request) -> Result<(String, String), Refused> {
+    let source = request.headers.get("x-amz-copy-source").map_or("", String::as_str);
+    let source = url_decode(source.trim_start_matches('/')).unwrap_or_default();
+    let (bucket, key) = source.split_once('/').ok_or_else(|| {
+        super::error::invalid_argument("Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
+    })?;
+    Ok((bucket.to_owned(), key.to_owned()))
+}
+
+/// The object that a request copies.
+pub(super) fn source<'s>(state: &'s State, request: &Request) -> Result<&'s Object, Refused> {
+    let (bucket, key) = source_name(request)?;
+    state.bucket(&bucket)?.objects.get(&key).ok_or_else(|| no_such_key(&key))
+}
+
 /// CopyObject.
 pub(super) fn copy(state: &mut State, bucket: &str, key: &str, request: &Request) -> Result<Response, Refused> {
     check_key(key)?;
-    let source = request.headers.get("x-amz-copy-source").map_or("", String::as_str);
-    let source = url_decode(source.trim_start_matches('/')).unwrap_or_default();
-    let (from_bucket, from_key) = source.split_once('/').ok_or_else(|| {
-        super::error::invalid_argument("Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
-    })?;
-    let object = state.bucket(from_bucket)?.objects.get(from_key).cloned().ok_or_else(|| no_such_key(from_key))?;
+    let (from_bucket, from_key) = source_name(request)?;
+    let (from_bucket, from_key) = (from_bucket.as_str(), from_key.as_str());
+    let object = source(state, request)?.clone();
     let etag = |header: &str| request.headers.get(header).map(|etag| etag.trim_matches('"') == object.etag);
     if etag("x-amz-copy-source-if-match") == Some(false) || etag("x-amz-copy-source-if-none-match") == Some(true) {
         return Err(precondition_failed("x-amz-copy-source-If-Match"));

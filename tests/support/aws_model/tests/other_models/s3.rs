@@ -9,6 +9,7 @@ use aws_model::s3::S3;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
 use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::operation::upload_part_copy::UploadPartCopyOutput;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, Delete, EncodingType,
     ObjectIdentifier, ServerSideEncryption, StorageClass,
@@ -230,6 +231,39 @@ async fn puts_are_conditional_and_store_their_metadata() {
     assert_eq!(owner.unwrap_err().code(), Some("AccessDenied"));
     let nowhere = client.list_objects_v2().bucket("nowhere").send().await;
     assert_eq!(nowhere.unwrap_err().code(), Some("NoSuchBucket"));
+}
+
+#[tokio::test]
+async fn a_part_may_be_copied_from_an_object_or_a_range_of_a_large_one() {
+    let (model, _) = model();
+    let client = client(&model);
+    let large: Vec<u8> = (0..6 << 20).map(|at: u32| u8::try_from(at % 251).unwrap()).collect();
+    for (key, body) in [("a b=é", b"small".to_vec()), ("large", large.clone())] {
+        client.put_object().bucket(BUCKET).key(key).body(body.into()).send().await.unwrap();
+    }
+    let begun =
+        client.create_multipart_upload().bucket(BUCKET).key("k").checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
+    let id = begun.send().await.unwrap().upload_id().unwrap().to_owned();
+    let copy = |number: i32, source: &str, range: Option<&str>| {
+        let request = client.upload_part_copy().bucket(BUCKET).key("k").upload_id(&id).part_number(number);
+        request.copy_source(format!("{BUCKET}/{source}")).set_copy_source_range(range.map(str::to_owned)).send()
+    };
+    let first = copy(1, "large", Some("bytes=0-5242879")).await.unwrap();
+    let last = copy(2, "a%20b%3D%C3%A9", None).await.unwrap();
+    for (source, range, code) in [
+        ("none", None, "NoSuchKey"),
+        ("large", Some("bytes=0-6291456"), "InvalidArgument"),
+        ("large", Some("5-9"), "InvalidArgument"),
+        ("a%20b%3D%C3%A9", Some("bytes=0-1"), "InvalidArgument"),
+    ] {
+        assert_eq!(copy(3, source, range).await.unwrap_err().code(), Some(code), "{source} {range:?}");
+    }
+    let part = |number: i32, tag: &str| CompletedPart::builder().part_number(number).e_tag(tag).build();
+    let tag = |copied: &UploadPartCopyOutput| copied.copy_part_result().unwrap().e_tag().unwrap().to_owned();
+    let parts = CompletedMultipartUpload::builder().parts(part(1, &tag(&first))).parts(part(2, &tag(&last))).build();
+    let done = client.complete_multipart_upload().bucket(BUCKET).key("k").upload_id(&id).multipart_upload(parts);
+    done.send().await.unwrap();
+    assert_eq!(model.object(BUCKET, "k").unwrap(), [&large[..5 << 20], b"small"].concat());
 }
 
 #[tokio::test]

@@ -14,7 +14,9 @@ use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::log::RollUpConfig;
-use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings};
+use shardlake::config::{
+    CheckpointSchedule, CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings,
+};
 use shardlake::retry::Retryable as _;
 use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
@@ -161,6 +163,7 @@ impl Fleet {
                 limits: Limits { memory, threads, open_objects: 16, ..Limits::default() },
                 stop: StopConfig { within: stop_within },
                 retry: RetryConfig { within: retry_within },
+                checkpoints: CheckpointSchedule::default(),
             };
             let config = WorkerConfig {
                 me: its_name.clone(),

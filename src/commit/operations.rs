@@ -1,0 +1,311 @@
+//! Operations on the lake, which are epochs of a kind: replacing, compacting, archiving, erasing, undoing.
+//!
+//! Owns: where the leases of operations are, what an operation may add and remove, and how the objects go that it removes. Does not
+//! own: planning one and running its steps (`maintenance::operation`), the steps themselves (`protocol`).
+//!
+//! An operation is committed by the same steps as what a worker has read, so a crash after any of them is rolled forward by whoever
+//! comes next. What its *shards* are is different: a shard is a part of the lake, and its positions are the numbers of operations.
+//! The `n`-th operation on a part has the range `(n-1, n]`.
+//!
+//! - The stream is named `_lake:<id>`. Several lakes may share one lease table, so each has an id of its own, in `_operations.json`, which
+//!   the first operation writes. No source has such a name: the configuration refuses it.
+//! - A part is a dataset, or `_raw`, or `_error`. An operation holds the leases of all parts that it touches. So two operations on one part
+//!   never run at once, and a decision of one that has slept is refused.
+//!
+//! **Removing.** Readers list the data folders, so objects that go must leave these. They go after the commit record was written, and
+//! before the rows advance: a row that is pending guarantees that somebody finishes it. Each is copied below `_trash/<operation>/`, where
+//! an undo finds it; all copies are made durable; then the objects are deleted. Only an erasure deletes at once. Between publishing and
+//! deleting, a reader who lists the folder sees the old and the new objects.
+
+use bytes::Bytes;
+use checkpoints::{ShardId, StreamName};
+use futures::{StreamExt, TryStreamExt, stream};
+use pipeline::layout::{self, Area, Folder};
+use serde::{Deserialize, Serialize};
+
+use crate::commit::epoch_id::EpochId;
+use crate::commit::manifest::{Manifest, ManifestKind, UnreadableManifest};
+use crate::commit::protocol::CommitError;
+use crate::commit::stores::Stores;
+use crate::lake::{Completion, LakeError, ObjectKey, ObjectStore, Written};
+
+/// Requests about objects that are in progress at once.
+const CONCURRENT: usize = 16;
+/// How often an object is copied before it goes, if its copy is disturbed: a sweep may abort it.
+const COPIES_MAX: usize = 3;
+/// The version of `_operations.json`.
+const FORMAT: u32 = 1;
+/// What the stream of operations is called, before the lake's id.
+const STREAM: &str = "_lake:";
+
+/// A part of the lake that operations change.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LakePart {
+    /// The rows of a dataset.
+    Dataset(String),
+    /// Records as received.
+    Raw,
+    /// Dead letters.
+    Error,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredId {
+    format: u32,
+    id: String,
+}
+
+impl LakePart {
+    /// The part that an object of data is in; `None` for every other key.
+    pub fn of(key: &ObjectKey) -> Option<Self> {
+        match Area::of(key.as_str())? {
+            Area::Raw => Some(LakePart::Raw),
+            Area::Error => Some(LakePart::Error),
+            Area::Processed => match Folder::parse(key.as_str().rsplit_once('/')?.0).ok()? {
+                Folder::Processed { dataset, .. } => Some(LakePart::Dataset(dataset.to_string())),
+                Folder::Raw { .. } | Folder::Error { .. } => None,
+            },
+        }
+    }
+
+    /// The shard whose lease protects it.
+    pub fn shard(&self) -> ShardId {
+        let name = match self {
+            LakePart::Dataset(name) => name,
+            LakePart::Raw => "_raw",
+            LakePart::Error => "_error",
+        };
+        ShardId::new(name).expect("the name of a dataset is a valid id")
+    }
+}
+
+/// Whether a stream is one of operations on a lake, and not a source.
+pub fn is_operations_stream(stream: &StreamName) -> bool {
+    stream.as_str().starts_with(STREAM)
+}
+
+/// The stream of the operations on this lake; `None` if there was none yet.
+///
+/// # Errors
+/// The lake fails, or its id cannot be read.
+pub async fn operations_stream(lake: &dyn ObjectStore) -> Result<Option<StreamName>, CommitError> {
+    let key = ObjectKey::new(layout::OPERATIONS).expect("a plain name");
+    let Some(bytes) = lake.get(&key).await? else { return Ok(None) };
+    let unreadable = |problem: String| UnreadableManifest { name: key.to_string(), problem };
+    let stored: StoredId = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    let is_plain = stored.id.len() == 16 && stored.id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if stored.format != FORMAT || !is_plain {
+        return Err(unreadable(format!("it has format {} and the id '{}'", stored.format, stored.id)).into());
+    }
+    let name = StreamName::new(format!("{STREAM}{}", stored.id)).map_err(|error| unreadable(error.to_string()))?;
+    Ok(Some(name))
+}
+
+/// The stream of the operations on this lake. Gives the lake an id, `random`, if it has none.
+///
+/// # Errors
+/// As [`operations_stream`].
+pub async fn claim_operations_stream(lake: &dyn ObjectStore, random: [u8; 8]) -> Result<StreamName, CommitError> {
+    let key = ObjectKey::new(layout::OPERATIONS).expect("a plain name");
+    if let Some(stream) = operations_stream(lake).await? {
+        return Ok(stream);
+    }
+    let id = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = serde_json::to_vec(&StoredId { format: FORMAT, id }).expect("two plain fields");
+    // If somebody else was faster, their id counts.
+    let (Written::New | Written::KeyTaken) = lake.put_new(&key, Bytes::from(bytes)).await?;
+    let absent = || LakeError::Unavailable { operation: format!("read {key}"), problem: "it is gone".to_owned() };
+    Ok(operations_stream(lake).await?.ok_or_else(absent)?)
+}
+
+/// Whether an operation may do what a manifest says: all its shards are parts of one lake, and it adds and removes only objects of
+/// these parts. An epoch has no such shard, and removes nothing.
+pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
+    let of_lake = manifest.shards.iter().filter(|shard| is_operations_stream(&shard.key.stream)).count();
+    if manifest.kind == ManifestKind::Epoch {
+        if let Some(key) = manifest.removed.first() {
+            return Err(format!("it removes {key}, but an epoch removes nothing"));
+        }
+        return if of_lake == 0 { Ok(()) } else { Err("it is an epoch of the stream of operations".to_owned()) };
+    }
+    let stream = manifest.shards.first().map(|shard| &shard.key.stream);
+    if of_lake != manifest.shards.len() || manifest.shards.iter().any(|shard| Some(&shard.key.stream) != stream) {
+        return Err("it is an operation, but its shards are not parts of one lake".to_owned());
+    }
+    let holds = |key: &ObjectKey| {
+        let shard = LakePart::of(key).map(|part| part.shard());
+        shard.is_some_and(|shard| manifest.shards.iter().any(|of| of.key.shard == shard))
+    };
+    let added = manifest.objects.iter().map(|object| &object.key);
+    if let Some(key) = added.clone().chain(&manifest.removed).find(|key| !holds(key)) {
+        return Err(format!("its object {key} is not in a part of the lake that it holds"));
+    }
+    if let Some(key) = added.into_iter().find(|key| manifest.removed.contains(key)) {
+        return Err(format!("it adds and removes {key}"));
+    }
+    Ok(())
+}
+
+/// Removes the objects that an operation removes. Whoever repeats it finds them gone.
+///
+/// # Errors
+/// The lake fails. The operation is committed all the same; whoever comes next continues.
+pub(super) async fn remove_objects(stores: &Stores, manifest: &Manifest) -> Result<(), CommitError> {
+    if manifest.removed.is_empty() {
+        return Ok(());
+    }
+    let removed = &manifest.removed;
+    if manifest.kind != ManifestKind::Erase {
+        let copies = stream::iter(0..removed.len()).map(|number| {
+            let (stores, epoch, key) = (stores.clone(), manifest.epoch.clone(), removed[number].clone());
+            let id = manifest.epoch.upload_id(&manifest.worker, (manifest.objects.len() + number + 1) as u64);
+            copy_to_trash(stores, epoch, key, id)
+        });
+        copies.buffer_unordered(CONCURRENT).try_collect::<Vec<()>>().await?;
+        // An object goes only once its copy survives a crash of the machine.
+        stores.lake.flush().await?;
+    }
+    let deletions = stream::iter(0..removed.len()).map(|number| delete(stores.clone(), removed[number].clone()));
+    deletions.buffer_unordered(CONCURRENT).try_collect::<Vec<()>>().await?;
+    stores.lake.flush().await?;
+    Ok(())
+}
+
+async fn delete(stores: Stores, key: ObjectKey) -> Result<(), CommitError> {
+    Ok(stores.lake.delete(&key).await?)
+}
+
+/// The key of an object in the trash of the operation that has removed it.
+pub fn trash_key(operation: &EpochId, key: &ObjectKey) -> Result<ObjectKey, LakeError> {
+    let in_trash = layout::trash(operation.as_str(), key.as_str());
+    ObjectKey::new(in_trash).map_err(|error| LakeError::Refused {
+        operation: format!("keep {key} in the trash"),
+        problem: error.to_string(),
+    })
+}
+
+/// Copies an object into the trash, unless it is there. Several processes may do it at once.
+async fn copy_to_trash(stores: Stores, operation: EpochId, key: ObjectKey, id: String) -> Result<(), CommitError> {
+    let (lake, to) = (&stores.lake, trash_key(&operation, &key)?);
+    let mut problem = None;
+    for _ in 0..COPIES_MAX {
+        // A copy that is there is whole, and no other operation has its name.
+        if lake.checksum(&to).await?.is_some() {
+            return Ok(());
+        }
+        let copy = match lake.stage_copy(&key, &to, &id).await {
+            Ok(Some(copy)) => copy,
+            // Somebody else has just moved it, or it was removed by hand.
+            Ok(None) if lake.checksum(&to).await?.is_some() => return Ok(()),
+            Ok(None) => {
+                tracing::warn!(%key, %operation, "an object that the operation removes is gone; it cannot be restored");
+                return Ok(());
+            }
+            // Somebody else has completed the copy while this one was staged.
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            Err(error) => {
+                problem = Some(error);
+                continue;
+            }
+        };
+        match lake.complete_upload(&to, &copy.upload, &copy.parts).await? {
+            Completion::Completed => return Ok(()),
+            Completion::KeyTaken => lake.abort_upload(&to, &copy.upload).await?,
+            Completion::NoSuchUpload => {}
+        }
+    }
+    if lake.checksum(&to).await?.is_some() {
+        return Ok(());
+    }
+    let disturbed = || LakeError::Unavailable {
+        operation: format!("copy {key} into the trash"),
+        problem: "its upload was aborted meanwhile".to_owned(),
+    };
+    Err(problem.unwrap_or_else(disturbed).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoints::{LeaseOwner, Position, ShardKey, ShardRange};
+
+    use super::*;
+    use crate::commit::lake_log::LogVersion;
+    use crate::commit::manifest::{self, ShardOfEpoch};
+    use crate::commit::totals::Totals;
+
+    fn key(path: &str) -> ObjectKey {
+        ObjectKey::new(path).unwrap()
+    }
+
+    fn shard(stream: &str, shard: &str) -> ShardOfEpoch {
+        ShardOfEpoch {
+            key: ShardKey::new(StreamName::new(stream).unwrap(), ShardId::new(shard).unwrap()),
+            parents: Vec::new(),
+            range: ShardRange::new(Position::Beginning, Position::at(1_u64.into())).unwrap(),
+            children: Vec::new(),
+            taken_over: false,
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    fn problem(kind: ManifestKind, shards: Vec<ShardOfEpoch>, removed: &[&str]) -> Option<String> {
+        let worker = LeaseOwner::from_random([1; 16]);
+        let manifest = Manifest {
+            format: manifest::FORMAT,
+            kind,
+            epoch: EpochId::new(1_736_764_200_000, &worker, 1),
+            worker,
+            head: LogVersion::EMPTY,
+            written_at: "2025-01-13T10:30:00.000Z".to_owned(),
+            shards,
+            objects: Vec::new(),
+            removed: removed.iter().map(|path| key(path)).collect(),
+            totals: Totals::default(),
+            edges: std::collections::BTreeMap::new(),
+            definitions: std::collections::BTreeMap::new(),
+            version: "0".to_owned(),
+        };
+        let read = Manifest::from_bytes(&manifest.epoch.intent_key(), &manifest.to_bytes());
+        assert_eq!(read.is_ok(), manifest.check().is_ok(), "what is read is checked");
+        manifest.check().err()
+    }
+
+    #[test]
+    fn an_operation_removes_only_what_it_holds_and_an_epoch_nothing() {
+        let rows = "processed/orders/year=2025/month=01/day=13/a-00001.parquet";
+        let (epoch, replace) = (ManifestKind::Epoch, ManifestKind::Replace);
+        let held = || shard("_lake:0123456789abcdef", "orders");
+        assert_eq!(problem(epoch, vec![shard("orders", "s")], &[]), None);
+        assert_eq!(problem(replace, vec![held()], &[rows]), None);
+        let raw = "raw/orders/year=2025/month=01/day=13/a-00001.json.gz";
+        let all = vec![held(), shard("_lake:0123456789abcdef", "_raw")];
+        assert_eq!(problem(replace, all, &[rows, raw]), None);
+        for (kind, shards, removed, expected) in [
+            (epoch, vec![shard("orders", "s")], vec![rows], "but an epoch removes nothing"),
+            (epoch, vec![held()], vec![], "an epoch of the stream of operations"),
+            (replace, vec![shard("orders", "orders")], vec![rows], "its shards are not parts of one lake"),
+            (replace, vec![held(), shard("orders", "s")], vec![rows], "its shards are not parts of one lake"),
+            (replace, vec![held(), shard("_lake:another", "_raw")], vec![rows], "its shards are not parts of one lake"),
+            (replace, vec![held()], vec![raw], "is not in a part of the lake that it holds"),
+            (replace, vec![held()], vec!["_commits/a.json"], "is not in a part of the lake that it holds"),
+            (replace, vec![held()], vec!["processed/orders.parquet"], "is not in a part of the lake that it holds"),
+        ] {
+            let problem = problem(kind, shards, &removed).expect(expected);
+            assert!(problem.contains(expected), "{problem}");
+        }
+    }
+
+    #[test]
+    fn every_object_of_data_is_in_one_part_of_the_lake() {
+        for (path, part) in [
+            ("processed/orders/year=2025/month=01/day=13/x.parquet", Some(LakePart::Dataset("orders".to_owned()))),
+            ("raw/unknown/year=2025/month=01/day=13/x.json.gz", Some(LakePart::Raw)),
+            ("error/reason=Decode.Truncated/year=2025/month=01/day=13/x.json.gz", Some(LakePart::Error)),
+            ("_trash/e-1/processed/orders/x.parquet", None),
+            ("_lake.json", None),
+        ] {
+            assert_eq!(LakePart::of(&key(path)), part, "{path}");
+        }
+    }
+}
