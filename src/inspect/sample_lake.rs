@@ -29,9 +29,12 @@ pub const STEP_MS: i64 = 60_000;
 /// Records of each shard in an epoch.
 const RECORDS: u64 = 10;
 
+/// Writes an object.
+type Put<'a> = Box<dyn FnMut(&ObjectKey, Bytes) + Send + 'a>;
+
 /// A lake that grows by whole epochs.
 pub struct SampleLake<'a> {
-    put: Box<dyn FnMut(&ObjectKey, Bytes) + Send + 'a>,
+    put: Put<'a>,
     worker: LeaseOwner,
     /// How far each shard was read.
     shards: Vec<u64>,

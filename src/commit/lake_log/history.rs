@@ -190,9 +190,8 @@ pub async fn read_backward(
     while let Some((version, found)) = reading.next().await {
         let HashedEntry { entry, hash } = match found {
             Ok(Some(found)) => found,
-            Ok(None) if version <= kept => return Ok(false),
+            Ok(None) | Err(HistoryError::Entry(_)) if version <= kept => return Ok(false),
             Ok(None) => return Err(HistoryError::Missing(version)),
-            Err(HistoryError::Entry(_)) if version <= kept => return Ok(false),
             Err(error) => return Err(error),
         };
         if expected.is_some_and(|expected| expected != hash) {
@@ -227,7 +226,7 @@ async fn lowest(lake: &dyn ObjectStore, newest: LogVersion, extent: &Extent) -> 
 /// The lake fails, or there is no such version.
 pub async fn resolve(lake: &dyn ObjectStore, extent: &Extent, at: VersionOrTime) -> Result<LogVersion, HistoryError> {
     let no_version = |asked: String, lowest: LogVersion| {
-        let known = (extent.newest > LogVersion::EMPTY).then(|| lowest..=extent.newest);
+        let known = (extent.newest > LogVersion::EMPTY).then_some(lowest..=extent.newest);
         HistoryError::NoVersion { asked, known }
     };
     match at {

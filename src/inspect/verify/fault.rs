@@ -169,10 +169,8 @@ impl Fault {
     /// same if it begins at the same position, wherever it ends.
     pub(crate) fn is_still(&self, later: &Fault) -> bool {
         match (self, later) {
-            (Fault::Gap { key, after, .. }, Fault::Gap { key: other, after: other_after, .. }) => {
-                key == other && after == other_after
-            }
-            (Fault::LogLacks { key, after, .. }, Fault::LogLacks { key: other, after: other_after, .. }) => {
+            (Fault::Gap { key, after, .. }, Fault::Gap { key: other, after: other_after, .. })
+            | (Fault::LogLacks { key, after, .. }, Fault::LogLacks { key: other, after: other_after, .. }) => {
                 key == other && after == other_after
             }
             (Fault::Log { .. }, Fault::Log { .. }) => true,

@@ -415,10 +415,9 @@ impl ShardReader for ObjectsReader {
                 }
             }
             match self.read_ahead().await {
-                Ok(_) => {}
                 Err(error) if (self.number, self.offset) == from && may_end => return Err(error),
                 Err(_) if may_end => break,
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
         let source_bytes = batch.source_bytes;
