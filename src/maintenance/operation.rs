@@ -281,7 +281,16 @@ impl Operator {
             let range = ShardRange::new(row.checkpoint.clone(), next(&row.checkpoint)).ok()?;
             let key = row.key.clone();
             let (parents, children, taken_over) = (Vec::new(), Vec::new(), false);
-            Some(ShardOfEpoch { key, parents, range, children, taken_over, records: 0, bytes: 0, arrived_through: None })
+            Some(ShardOfEpoch {
+                key,
+                parents,
+                range,
+                children,
+                taken_over,
+                records: 0,
+                bytes: 0,
+                arrived_through: None,
+            })
         };
         Manifest {
             format: FORMAT,
