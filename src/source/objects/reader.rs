@@ -414,10 +414,14 @@ impl ShardReader for ObjectsReader {
                     }
                 }
             }
-            match self.read_ahead().await {
-                Err(error) if (self.number, self.offset) == from && may_end => return Err(error),
-                Err(_) if may_end => break,
-                Ok(_) | Err(_) => {}
+            // In the middle of a record that is too long, its end comes first.
+            if let Err(error) = self.read_ahead().await
+                && may_end
+            {
+                if (self.number, self.offset) == from {
+                    return Err(error);
+                }
+                break;
             }
         }
         let source_bytes = batch.source_bytes;
