@@ -61,8 +61,8 @@ fn a_checkpoint_is_usable_as_long_as_the_stream_keeps_what_follows_it() {
 
 #[test]
 fn a_checkpoint_that_ends_soon_is_warned_of_by_every_command_that_shows_it() {
-    // The services' clock is 22 hours behind at first, so what is stored then is that old.
-    let old = Cloud::in_the_past(22, 1, &Options::default());
+    // The services' clock is 22 hours behind, so what is stored is that old.
+    let old = Cloud::behind_the_workers(22 * 3600, 1, &Options::default());
     old.put(20);
     old.catch_up();
     let text = old.folder.ok(&["checkpoints", "save", "old"]);
