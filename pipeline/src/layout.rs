@@ -13,6 +13,9 @@
 //! _commits/<epoch>.json          what an epoch has committed
 //! _rollups/<20 digits>.json.gz   what the commit records of many epochs add up to
 //! _log/<20 digits>.json          the lake log: what has changed in the lake, in order
+//! _log/snapshots/<20 digits>.json.gz     what the lake log adds up to at a version
+//! _log/snapshots/parts/<20 digits>-<writer>-<number>.jsonl.gz   live objects of snapshots
+//! _trash/<operation>/<key>       an object that an operation has removed
 //! _sources/<stream>.json         where reading a Kinesis stream starts
 //! _sources/<hash>/<hash>/<number>.json   the files of a folder that is read as a stream, in their order
 //! _sources/<hash>/files/<number>.json    the files of lines of a folder that is read as a stream
@@ -59,7 +62,15 @@ pub const ROLL_UPS: &str = "_rollups/";
 pub const LAKE_LOG: &str = "_log/";
 /// What the keys of all entries of the lake log begin with: their versions have fewer than 20 digits. Nothing else below
 /// [`LAKE_LOG`] begins with it, so a list of entries has only entries.
-pub const LOG_ENTRIES: &str = "_log/0";
+pub const LAKE_LOG_ENTRIES: &str = "_log/0";
+/// Prefix of the heads of the lake log's snapshots, and of nothing else, for the same reason.
+pub const LOG_SNAPSHOT_HEADS: &str = "_log/snapshots/0";
+/// Prefix of all that belongs to snapshots of the lake log.
+pub const LOG_SNAPSHOTS: &str = "_log/snapshots/";
+/// Prefix of the parts of the lake log's snapshots.
+pub const LOG_SNAPSHOT_PARTS: &str = "_log/snapshots/parts/";
+/// Prefix of what operations have removed.
+pub const TRASH: &str = "_trash/";
 /// Prefix of what sources keep in the lake.
 pub const SOURCES: &str = "_sources/";
 /// Prefix of losses in sources.
@@ -306,6 +317,27 @@ pub fn version_of_log_entry(key: &str) -> Option<u64> {
     (log_entry(version) == key).then_some(version)
 }
 
+/// The key of the snapshot of the lake log at this version. Keys of snapshots sort by their versions.
+pub fn log_snapshot(version: u64) -> String {
+    format!("{LOG_SNAPSHOTS}{version:020}.json.gz")
+}
+
+/// The version of a snapshot's key; the inverse of [`log_snapshot`].
+pub fn version_of_log_snapshot(key: &str) -> Option<u64> {
+    let version = key.strip_prefix(LOG_SNAPSHOTS)?.strip_suffix(".json.gz")?.parse().ok()?;
+    (log_snapshot(version) == key).then_some(version)
+}
+
+/// The key of the `number`-th part that `writer` makes of a snapshot at this version.
+pub fn log_snapshot_part(version: u64, writer: &str, number: u32) -> String {
+    format!("{LOG_SNAPSHOT_PARTS}{version:020}-{writer}-{number:05}.jsonl.gz")
+}
+
+/// The place of an object that an operation has removed.
+pub fn trash(operation: &str, key: &str) -> String {
+    format!("{TRASH}{operation}/{key}")
+}
+
 /// The key of a named checkpoint.
 pub fn named_checkpoint(name: &str) -> String {
     format!("{CHECKPOINTS}{name}.json")
@@ -479,7 +511,9 @@ mod tests {
         fn keys_of_log_entries_round_trip_and_sort_by_version(version in any::<u64>(), other in any::<u64>()) {
             prop_assert_eq!(version_of_log_entry(&log_entry(version)), Some(version));
             prop_assert_eq!(log_entry(version).cmp(&log_entry(other)), version.cmp(&other));
-            prop_assert!(log_entry(version / 2).starts_with(LOG_ENTRIES));
+            prop_assert_eq!(version_of_log_snapshot(&log_snapshot(version)), Some(version));
+            prop_assert_eq!(version_of_log_entry(&log_snapshot(version)), None);
+            prop_assert_eq!(version_of_log_snapshot(&log_snapshot_part(version, "w", 1)), None);
         }
 
         #[test]

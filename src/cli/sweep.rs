@@ -1,4 +1,4 @@
-//! `sweep`: removes what epochs that were never committed left behind.
+//! `sweep`: removes what epochs that were never committed left behind, and old entries of the lake log.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::cli::{Usage, load};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::Stores;
 use crate::commit::log::{RollUpConfig, RolledUp, roll_up};
-use crate::maintenance::{self, Swept};
+use crate::maintenance::{self, Swept, TRIM_AGE};
 use crate::settings::units::parse_duration;
 use crate::setup::open_existing;
 
@@ -26,11 +26,19 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
     let config = load(&args.lake.overrides())?;
     let stores = open_existing(&config).await?;
     let Swept { uploads, intents, kept } = maintenance::sweep(&stores, SystemClock.now_ms(), age, args.dry_run).await?;
+    let trimmed = maintenance::trim_what_snapshots_have(&stores, TRIM_AGE, args.dry_run).await?.entries;
     let number = if args.dry_run { None } else { roll_up_if_due(&stores).await };
     if json {
         println!(
             "{}",
-            json!({ "uploads": uploads, "intents": intents, "kept": kept, "dry_run": args.dry_run, "roll_up": number })
+            json!({
+                "uploads": uploads,
+                "intents": intents,
+                "kept": kept,
+                "log_entries": trimmed,
+                "dry_run": args.dry_run,
+                "roll_up": number
+            })
         );
         return Ok(ExitCode::SUCCESS);
     }
@@ -40,6 +48,9 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
         counted(uploads, "upload"),
         counted(intents, "intent")
     );
+    if trimmed > 0 {
+        println!("{verb} {} of the lake log, which snapshots have", counted(trimmed, "old version"));
+    }
     if let Some(number) = number {
         println!("wrote roll-up {number} of the commit log");
     }

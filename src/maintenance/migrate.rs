@@ -41,6 +41,25 @@ pub enum MigrateError {
     },
 }
 
+impl MigrateError {
+    /// Whether the user can fix it by calling otherwise, or later.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            MigrateError::Commit(_) | MigrateError::Identity(IdentityError::Lake(_)) => false,
+            MigrateError::Identity(_) | MigrateError::OldWorker { .. } => true,
+        }
+    }
+
+    /// Returns true if the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            MigrateError::Commit(error) => error.is_retryable(),
+            MigrateError::Identity(IdentityError::Lake(error)) => error.is_retryable(),
+            MigrateError::Identity(_) | MigrateError::OldWorker { .. } => false,
+        }
+    }
+}
+
 /// Migrates the lake, if it has the format before. Returns the number of commit records that entered the log. `failover`: how long a
 /// worker may take to renew its leases.
 ///

@@ -13,4 +13,4 @@ mod trim;
 pub use migrate::{MigrateError, migrate};
 pub use rebuild::{Rebuilt, rebuild};
 pub use sweep::{Swept, sweep};
-pub use trim::{TRIM_AGE, TrimPlan, trim};
+pub use trim::{TRIM_AGE, TrimPlan, trim, trim_what_snapshots_have};

@@ -35,6 +35,18 @@ pub struct TrimPlan {
     pub through: LogVersion,
 }
 
+/// Removes the entries of the lake log that are older than `age` and in a snapshot. With `dry_run` it only counts. The newest snapshot does
+/// not count: if it cannot be read, readers begin at the one before it.
+///
+/// # Errors
+/// As [`trim`].
+pub async fn trim_what_snapshots_have(stores: &Stores, age: Duration, dry_run: bool) -> Result<TrimPlan, CommitError> {
+    match lake_log::list_snapshots(&*stores.lake).await?.iter().rev().nth(1) {
+        Some(snapshot) => trim(stores, *snapshot, age, dry_run).await,
+        None => Ok(TrimPlan::default()),
+    }
+}
+
 /// Removes the entries of the lake log that are older than `age` and not above `snapshot`, the version of a durable snapshot. With
 /// `dry_run` it only counts. May run beside workers, and beside other trims.
 ///
@@ -91,13 +103,13 @@ async fn lowest_head(stores: &Stores) -> Result<Option<LogVersion>, CommitError>
 mod tests {
     use super::*;
     use std::path::Path;
-    use std::time::SystemTime;
+    use std::time::UNIX_EPOCH;
 
     use bytes::Bytes;
 
     use crate::commit::lake_log::testing::{commit, epoch, intend, process};
     use crate::commit::{CommitError, Published};
-    use crate::lake::{LocalStore, MemoryStore, ObjectStore};
+    use crate::lake::{LocalStore, MemoryStore, ObjectKey, ObjectStore};
 
     /// Every age counts as old.
     const ANY: Duration = Duration::ZERO;
@@ -133,6 +145,24 @@ mod tests {
         assert_eq!(commit(&process(&lake), 2, 1).await, 7);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn entries_go_through_the_snapshot_before_the_newest_one() {
+        let (lake, stores) = lake_of(9).await;
+        for (snapshot, through) in [(4, 0), (6, 4), (8, 6)] {
+            let key = ObjectKey::new(pipeline::layout::log_snapshot(snapshot)).unwrap();
+            lake.put_new(&key, Bytes::from_static(b"x")).await.unwrap();
+            let plan = trim_what_snapshots_have(&stores, ANY, false).await.unwrap();
+            assert_eq!(plan.through, LogVersion(through));
+        }
+        assert_eq!(versions(&lake).await, [7, 8, 9]);
+        // A process that starts finds the end from the newest snapshot on, also if that is the newest version.
+        assert_eq!(commit(&process(&lake), 2, 1).await, 10);
+        lake.put_new(&ObjectKey::new(pipeline::layout::log_snapshot(10)).unwrap(), Bytes::from_static(b"x"))
+            .await
+            .unwrap();
+        assert_eq!(commit(&process(&lake), 2, 2).await, 11);
+    }
+
     #[tokio::test]
     async fn an_entry_goes_when_it_is_older_than_the_newest_one_by_the_age() {
         let folder = tempfile::tempdir().unwrap();
@@ -141,7 +171,7 @@ mod tests {
         for number in 0..5 {
             commit(&stores, 1, number).await;
         }
-        let now = SystemTime::now();
+        let now = UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
         let set_age = |version: u64, days: u64| {
             let path = Path::new(lake.root()).join(LogVersion(version).key().as_str());
             let file = std::fs::File::options().write(true).open(path).unwrap();

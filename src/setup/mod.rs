@@ -60,9 +60,9 @@ pub enum OpenError {
     /// Lake or leases could not be read to compare them.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// A worker of an earlier version uses the lake, which must be migrated.
+    /// The lake has the format before, and could not be migrated.
     #[error(transparent)]
-    OldWorker(MigrateError),
+    Migrate(#[from] MigrateError),
     /// The pseudonym key.
     #[error("the pseudonym key: {0}")]
     Key(String),
@@ -129,9 +129,9 @@ impl OpenError {
             | OpenError::OtherLake { .. }
             | OpenError::LostRows { .. }
             | OpenError::SameStream(_)
-            | OpenError::OldWorker(_)
             | OpenError::Identity(_) => true,
             OpenError::Definitions(error) => error.is_usage(),
+            OpenError::Migrate(error) => error.is_usage(),
             OpenError::Lake(_)
             | OpenError::Leases(_)
             | OpenError::Source(_)
@@ -151,6 +151,7 @@ impl Retryable for OpenError {
             OpenError::Source(error) => error.is_retryable(),
             OpenError::Raw(error) => error.is_retryable(),
             OpenError::Commit(error) => error.is_retryable(),
+            OpenError::Migrate(error) => error.is_retryable(),
             OpenError::Unavailable(_) => true,
             _ => false,
         }
@@ -162,16 +163,6 @@ impl From<IdentityError> for OpenError {
         match error {
             IdentityError::Lake(error) => OpenError::Lake(error),
             error => OpenError::Identity(error),
-        }
-    }
-}
-
-impl From<MigrateError> for OpenError {
-    fn from(error: MigrateError) -> Self {
-        match error {
-            MigrateError::Commit(error) => OpenError::Commit(error),
-            MigrateError::Identity(error) => error.into(),
-            error @ MigrateError::OldWorker { .. } => OpenError::OldWorker(error),
         }
     }
 }

@@ -10,10 +10,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::time::Duration;
 
 use checkpoints::{Position, ShardKey};
 use futures::{StreamExt, TryStreamExt, stream};
 use pipeline::layout::COMMITS;
+use tokio::time::Instant;
 
 use crate::commit::epoch_id::EpochId;
 use crate::commit::lake_log::end::{find_newest, read_known};
@@ -27,8 +29,8 @@ use crate::commit::stores::Stores;
 const CONCURRENT: usize = 16;
 /// Records that are held at once while they enter. One of ten thousand objects takes megabytes.
 const HELD: usize = 4;
-/// The number of entries between two messages.
-const REPORT_EVERY: usize = 1000;
+/// The time between two messages.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Enters all commit records that have not entered. Returns how many those were.
 ///
@@ -47,13 +49,12 @@ pub(crate) async fn build(stores: &Stores) -> Result<u64, CommitError> {
         .await?;
     let mut records =
         stream::iter(order(links)).map(|epoch| async move { read_record(stores, &epoch).await }).buffered(HELD);
-    let mut done = 0;
+    let (mut done, mut reported) = (0_u64, Instant::now());
     while let Some(record) = records.next().await {
         let record = record?;
         if !known.epochs.contains(&record.epoch) {
             let record = Manifest { head: known.through, ..record };
-            let entered_at = record.written_at.clone();
-            let version = enter_as(stores, &record, entered_at).await?;
+            let version = enter_as(stores, &record, &record.written_at).await?;
             if version == Some(known.through.next()) {
                 known.through = known.through.next();
                 known.epochs.insert(record.epoch);
@@ -63,7 +64,8 @@ pub(crate) async fn build(stores: &Stores) -> Result<u64, CommitError> {
             }
         }
         done += 1;
-        if done % REPORT_EVERY == 0 {
+        if reported.elapsed() >= REPORT_EVERY {
+            reported = Instant::now();
             tracing::info!(done, of = count, "building the lake log from the commit records");
         }
     }

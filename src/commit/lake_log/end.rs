@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use pipeline::layout::LOG_ENTRIES;
+use pipeline::layout::{LAKE_LOG_ENTRIES, LOG_SNAPSHOT_HEADS, version_of_log_snapshot};
 
 use crate::commit::lake_log::entry::{EntryHead, LogVersion};
 use crate::commit::lake_log::tail::KnownEntry;
@@ -25,9 +25,15 @@ pub(crate) struct ListedEntry {
 
 /// All entries after a version in the order of their versions, also those that do not count as the log.
 pub(crate) async fn list_after(lake: &dyn ObjectStore, version: LogVersion) -> Result<Vec<ListedEntry>, LakeError> {
-    let listed = lake.list_after(LOG_ENTRIES, version.key().as_str()).await?.into_iter();
+    let listed = lake.list_after(LAKE_LOG_ENTRIES, version.key().as_str()).await?.into_iter();
     let entry = listed.filter_map(|info| LogVersion::of_key(&info.key).map(|version| (version, info.modified_ms)));
     Ok(entry.map(|(version, modified_ms)| ListedEntry { version, modified_ms }).collect())
+}
+
+/// The versions of all snapshots, in their order. The head of a snapshot is written last, so a snapshot that is listed is whole.
+pub(crate) async fn list_snapshots(lake: &dyn ObjectStore) -> Result<Vec<LogVersion>, LakeError> {
+    let listed = lake.list(LOG_SNAPSHOT_HEADS).await?.into_iter();
+    Ok(listed.filter_map(|info| version_of_log_snapshot(info.key.as_str()).map(LogVersion)).collect())
 }
 
 /// Of entries in the order of their versions, those that count as the log.
@@ -45,11 +51,15 @@ pub async fn newest_version(stores: &Stores) -> Result<LogVersion, CommitError> 
     Ok(find_newest(stores).await?.map_or(LogVersion::EMPTY, |entry| entry.version))
 }
 
-/// Finds the newest entry, beginning at the newest one that is known; `None` if the log is empty.
+/// Finds the newest entry, beginning at the newest one that is known, or else at the newest snapshot; `None` if the log is empty.
 pub(super) async fn find_newest(stores: &Stores) -> Result<Option<Arc<KnownEntry>>, CommitError> {
     let known = stores.tail.newest();
-    // The list also shows the entry that is known, unless it was trimmed: then there is a newer one.
-    let after = known.as_ref().map_or(LogVersion::EMPTY, |known| known.version.before());
+    let begin = match &known {
+        Some(known) => known.version,
+        None => list_snapshots(&*stores.lake).await?.last().copied().unwrap_or(LogVersion::EMPTY),
+    };
+    // The list also shows the entry at which it begins, unless that was trimmed: then there is a newer one.
+    let after = begin.before();
     loop {
         let newest = list_after(&*stores.lake, after).await?.pop().map(|entry| entry.version);
         let newest = match (newest, &known) {

@@ -74,14 +74,14 @@ pub(crate) async fn head(stores: &Stores) -> Result<LogVersion, CommitError> {
 /// # Errors
 /// The lake fails, or the log is damaged. It is not known whether the epoch has entered; the same call may be repeated.
 pub(crate) async fn enter(stores: &Stores, manifest: &Manifest) -> Result<Option<LogVersion>, CommitError> {
-    enter_as(stores, manifest, format_rfc3339(stores.clock.now_ms())).await
+    enter_as(stores, manifest, &format_rfc3339(stores.clock.now_ms())).await
 }
 
 /// The same with another time of entry, RFC 3339.
 pub(super) async fn enter_as(
     stores: &Stores,
     manifest: &Manifest,
-    entered_at: String,
+    entered_at: &str,
 ) -> Result<Option<LogVersion>, CommitError> {
     let head = manifest.head;
     let known = stores.tail.newest().filter(|known| known.version >= head && !stores.tail.is_shared());
@@ -102,7 +102,7 @@ pub(super) async fn enter_as(
             }
         }
         let version = end.next();
-        let bytes = entry_bytes(newest.as_deref(), manifest, entered_at.clone());
+        let bytes = entry_bytes(newest.as_deref(), manifest, entered_at);
         let written = stores.lake.put_new(&version.key(), bytes.clone()).await?;
         if written == Written::New && is_first(stores, newest.as_deref()).await? {
             stores.tail.note_written(KnownEntry::next(newest.as_deref(), manifest.epoch.clone(), &bytes));
@@ -153,10 +153,10 @@ async fn search(stores: &Stores, newest: &Arc<KnownEntry>, manifest: &Manifest) 
 }
 
 /// The bytes of the epoch's entry after `before`.
-fn entry_bytes(before: Option<&KnownEntry>, manifest: &Manifest, entered_at: String) -> Bytes {
+fn entry_bytes(before: Option<&KnownEntry>, manifest: &Manifest, entered_at: &str) -> Bytes {
     let (version, previous) = before.map_or((LogVersion::EMPTY, EntryHash::NONE), |known| (known.version, known.hash));
     let recent = before.into_iter().flat_map(|before| before.epochs.iter().cloned());
-    Entry::new(version.next(), previous, recent, manifest, entered_at).to_bytes()
+    Entry::new(version.next(), previous, recent, manifest, entered_at.to_owned()).to_bytes()
 }
 
 /// Whether the entry that was just written after `before` is the first of its version.

@@ -17,7 +17,7 @@ pub(crate) mod testing;
 
 pub(crate) use build::build;
 pub use end::newest_version;
-pub(crate) use end::{ListedEntry, list_after, run_of};
+pub(crate) use end::{ListedEntry, list_after, list_snapshots, run_of};
 pub(in crate::commit) use enter::{enter, head};
 pub use entry::{AddedObject, Entry, EntryHash, EntryHead, LogVersion, RECENT_MAX, UnreadableEntry};
 pub(in crate::commit) use tail::Tail;

@@ -504,7 +504,7 @@ mod stack {
             let seconds = began.elapsed().as_secs_f64();
             println!("{count} processes at full speed: {:.1} entries a second", f64::from(entries) / seconds);
             expected += entries;
-            let listed = store.list(pipeline::layout::LOG_ENTRIES).await.unwrap();
+            let listed = store.list(pipeline::layout::LAKE_LOG_ENTRIES).await.unwrap();
             assert_eq!(u32::try_from(listed.len()), Ok(expected), "each entered once");
         }
     }

@@ -197,18 +197,34 @@ impl Cloud {
         }
     }
 
-    /// Leaves the newest epoch as it was before it entered the lake log, and its rows as they are.
-    fn take_newest_out_of_the_log(&self) {
-        let keys = self.s3.keys(BUCKET);
-        let newest = keys.iter().rfind(|key| key.starts_with(&format!("{PREFIX}_log/0"))).unwrap();
+    /// A sweep that must remove an old entry of the lake log, and enter the newest epoch, whose entry is gone.
+    fn must_keep_the_log(&self) -> Result<(), Failed> {
+        self.put(40);
+        self.catch_up();
+        let entries = || {
+            let keys = self.s3.keys(BUCKET).into_iter();
+            keys.filter(|key| key.starts_with(&format!("{PREFIX}_log/0"))).collect::<Vec<String>>()
+        };
+        let [oldest, .., newest] = &entries()[..] else { panic!("the log has two entries: {:?}", entries()) };
         let entry: Value = serde_json::from_slice(&self.s3.object(BUCKET, newest).unwrap()).unwrap();
         let record = entry["record"].as_str().unwrap();
         let text = self.s3.object(BUCKET, &format!("{PREFIX}{record}")).unwrap();
-        let intent = record.replace("_commits/", "_intents/");
-        self.put_object(&format!("{PREFIX}{intent}"), String::from_utf8(text.to_vec()).unwrap());
-        let (method, path) = ("DELETE".to_owned(), format!("/{BUCKET}/{newest}"));
-        let request = Request { method, path, query: BTreeMap::new(), headers: BTreeMap::new(), body: "".into() };
-        self.services().answer(&request);
+        let intent = format!("{PREFIX}{}", record.replace("_commits/", "_intents/"));
+        self.put_object(&intent, String::from_utf8(text.to_vec()).unwrap());
+        self.s3.remove_object(BUCKET, newest);
+        let entered = self.must(&["sweep", "--older-than", "1h"]);
+        if entered.is_ok() {
+            assert!(entries().contains(newest), "the epoch entered again");
+        }
+        self.s3.set_modified_ms(BUCKET, oldest, 0);
+        let snapshots = [1, 2].map(|version| format!("{PREFIX}_log/snapshots/{version:020}.json.gz"));
+        snapshots.iter().for_each(|key| self.put_object(key, "head".to_owned()));
+        let trimmed = entered.and_then(|()| self.must(&["sweep", "--older-than", "1h"]));
+        if trimmed.is_ok() {
+            assert!(!entries().contains(oldest), "the old entry is gone");
+        }
+        assert!(snapshots.iter().all(|key| self.s3.remove_object(BUCKET, key)));
+        trimmed
     }
 
     /// Leaves a file that was cut after it was read: somebody must decide what it is now.
@@ -280,9 +296,7 @@ fn maintain(case: &Case, roles: Roles, gone: Option<&Grant>) -> (Cloud, Vec<Fail
     if concerns(&["s3:AbortMultipartUpload", "s3:ListBucketMultipartUploads", "_intents", "dynamodb:UpdateItem"]) {
         cloud.kill_before_decision();
     }
-    if concerns(&["_log"]) {
-        cloud.take_newest_out_of_the_log();
-    }
+    let swept = if concerns(&["_log"]) { cloud.must_keep_the_log().err() } else { None };
     cloud.put_damaged_roll_ups();
     let shard = "shardId-000000000000";
     let commands: [&[&str]; 18] = [
@@ -307,7 +321,7 @@ fn maintain(case: &Case, roles: Roles, gone: Option<&Grant>) -> (Cloud, Vec<Fail
     ];
     // The killed worker is still a holder, and does not answer: its lease is evicted.
     let commands = commands.iter().filter(|command| has_losses || !command.starts_with(&["losses", "accept"]));
-    let failed = commands.filter_map(|command| cloud.must(command).err());
+    let failed = swept.into_iter().chain(commands.filter_map(|command| cloud.must(command).err()));
     let releases = concerns(&["dynamodb:BatchGetItem"]).then_some(&cloud);
     let failed = failed.chain(releases.into_iter().filter_map(|cloud| cloud.must_release().err()));
     let failures: Vec<Failed> = match gone {

@@ -116,6 +116,13 @@ impl S3 {
         state.buckets.get_mut(bucket).is_some_and(|bucket| bucket.objects.remove(key).is_some())
     }
 
+    /// Says that an object was written at another time. Returns whether there is one.
+    pub fn set_modified_ms(&self, bucket: &str, key: &str, ms: u64) -> bool {
+        let mut state = self.lock();
+        let object = state.buckets.get_mut(bucket).and_then(|bucket| bucket.objects.get_mut(key));
+        object.map(|object| object.modified_ms = ms).is_some()
+    }
+
     /// The bytes of an object.
     pub fn object(&self, bucket: &str, key: &str) -> Option<Bytes> {
         Some(self.lock().buckets.get(bucket)?.objects.get(key)?.body.clone())
