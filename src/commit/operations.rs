@@ -246,6 +246,7 @@ mod tests {
             taken_over: false,
             records: 0,
             bytes: 0,
+            arrived_through: None,
         }
     }
 
@@ -259,6 +260,7 @@ mod tests {
             head: LogVersion::EMPTY,
             written_at: "2025-01-13T10:30:00.000Z".to_owned(),
             shards,
+            idle: Vec::new(),
             objects: Vec::new(),
             removed: removed.iter().map(|path| key(path)).collect(),
             totals: Totals::default(),

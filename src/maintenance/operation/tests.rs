@@ -112,7 +112,7 @@ impl World {
             });
         }
         let range = ShardRange::new(Position::Beginning, Position::at(3_u64.into())).unwrap();
-        let (parents, children, taken_over) = (Vec::new(), Vec::new(), false);
+        let (parents, children, taken_over, arrived_through) = (Vec::new(), Vec::new(), false, None);
         let manifest = Manifest {
             format: FORMAT,
             kind: ManifestKind::Epoch,
@@ -120,7 +120,17 @@ impl World {
             worker: me,
             head: LogVersion::EMPTY,
             written_at: "2025-01-13T10:30:00.000Z".to_owned(),
-            shards: vec![ShardOfEpoch { key, parents, range, children, taken_over, records: 3, bytes: 30 }],
+            shards: vec![ShardOfEpoch {
+                key,
+                parents,
+                range,
+                children,
+                taken_over,
+                records: 3,
+                bytes: 30,
+                arrived_through,
+            }],
+            idle: Vec::new(),
             objects,
             removed: Vec::new(),
             totals: Totals {

@@ -70,6 +70,7 @@ impl Fleet {
             taken_over: false,
             records: 1,
             bytes: 1,
+            arrived_through: None,
         };
         let shards: Vec<ShardOfEpoch> = rows.map(of).collect();
         if shards.is_empty() {
@@ -84,6 +85,7 @@ impl Fleet {
             head: LogVersion::EMPTY,
             written_at: "2025-01-13T10:30:00.000Z".to_owned(),
             shards,
+            idle: Vec::new(),
             objects: Vec::new(),
             removed: Vec::new(),
             totals: Totals { records: 1, ..Totals::default() },
