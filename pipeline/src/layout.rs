@@ -133,6 +133,12 @@ impl Area {
     }
 }
 
+/// Whether a key, or a prefix that ends with `/`, belongs to a lake: to an area of data, or to what readers do not see. Other
+/// things may be beside a lake, such as what Data Firehose delivers to `landing/`. The empty prefix contains the lake.
+pub fn is_of_lake(key: &str) -> bool {
+    key.is_empty() || key.starts_with('_') || key.starts_with(ARCHIVE) || Area::of(key).is_some()
+}
+
 /// A folder of data objects. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Folder {

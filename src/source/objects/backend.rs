@@ -1,12 +1,13 @@
 //! Objects as a kind of source: URL, keys of the configuration, permissions, checks and opening.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::StreamName;
+use pipeline::layout::is_of_lake;
 
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Aws, access};
@@ -141,9 +142,17 @@ impl fmt::Display for ObjectsUrl {
     }
 }
 
-/// Whether one of two prefixes is at or below the other. Each is empty or ends with `/`.
-fn overlap(a: &S3Location, b: &S3Location) -> bool {
-    a.bucket() == b.bucket() && (a.prefix().starts_with(b.prefix()) || b.prefix().starts_with(a.prefix()))
+/// Whether a source has objects of a lake. Each prefix is empty or ends with `/`.
+fn overlap(source: &S3Location, lake: &S3Location) -> bool {
+    let below = |a: &str, b: &str| a.strip_prefix(b).map(is_of_lake);
+    source.bucket() == lake.bucket()
+        && (lake.prefix().starts_with(source.prefix()) || below(source.prefix(), lake.prefix()) == Some(true))
+}
+
+/// The same of folders, whose paths have no links.
+fn overlap_of_folders(source: &Path, lake: &Path) -> bool {
+    let below = |below: &Path| below.to_str().is_none_or(|below| is_of_lake(&format!("{below}/")));
+    lake.starts_with(source) || source.strip_prefix(lake).is_ok_and(below)
 }
 
 #[async_trait]
@@ -176,10 +185,9 @@ impl<Options: AsRef<ObjectsOptions> + Sync> SourceBackend<Options> for ObjectsUr
             (Location::Folder(folder), _) if !folder.is_dir() => {
                 return Err(format!("source {self}: there is no such folder"));
             }
-            (Location::Folder(folder), lake) => lake.backend().folder().is_some_and(|lake| {
-                let (lake, folder) = (resolved(lake), resolved(folder));
-                lake.starts_with(&folder) || folder.starts_with(&lake)
-            }),
+            (Location::Folder(folder), lake) => {
+                lake.backend().folder().is_some_and(|lake| overlap_of_folders(&resolved(folder), &resolved(lake)))
+            }
             (Location::S3(_), LakeUrl::Local(_)) => false,
         };
         if is_inside {
@@ -231,6 +239,35 @@ impl<Options: AsRef<ObjectsOptions> + Sync> SourceBackend<Options> for ObjectsUr
     async fn try_permissions(&self, aws: &Aws, options: &Options, trials: &mut Trials) {
         if let Location::S3(location) = &self.location {
             S3Store::try_reading(location, &options.as_ref().s3, aws, trials).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(url: &str) -> S3Location {
+        S3Location::parse(&Url::new(url)).unwrap()
+    }
+
+    #[test]
+    fn a_source_may_be_beside_the_areas_of_the_lake_in_its_bucket_but_not_in_them() {
+        for (source, lake, expected) in [
+            ("s3://b/landing", "s3://b", false),
+            ("s3://b/prod/landing/2025", "s3://b/prod", false),
+            ("s3://b/old", "s3://b/prod", false),
+            ("s3://other/raw", "s3://b", false),
+            ("s3://b/raw", "s3://b", true),
+            ("s3://b/prod/raw/events", "s3://b/prod", true),
+            ("s3://b/prod/_log", "s3://b/prod", true),
+            ("s3://b/prod", "s3://b/prod", true),
+            ("s3://b", "s3://b/prod", true),
+            ("s3://b", "s3://b", true),
+        ] {
+            assert_eq!(overlap(&location(source), &location(lake)), expected, "{source} {lake}");
+            let [source_folder, lake_folder] = [source, lake].map(|url| PathBuf::from(url.replace("s3:/", "")));
+            assert_eq!(overlap_of_folders(&source_folder, &lake_folder), expected, "{source} {lake} as folders");
         }
     }
 }

@@ -131,8 +131,8 @@ fn objects_that_appear_while_a_worker_runs_are_read_whatever_their_keys_are() {
 fn a_source_that_holds_the_lake_and_one_that_does_not_exist_are_refused() {
     let folder = Folder::new();
     folder.write("old/a.json", assessment(0));
-    for (source, lake) in [("objects://old", "old/lake"), ("objects://old/in", "old"), ("objects://none", "lake")] {
-        fs::create_dir_all(folder.path("old/in")).unwrap();
+    for (source, lake) in [("objects://old", "old/lake"), ("objects://old/raw", "old"), ("objects://none", "lake")] {
+        fs::create_dir_all(folder.path("old/raw")).unwrap();
         let message = folder.exits(2, &["run", "--source", source, "--lake", lake, "--until-caught-up"]);
         assert!(message.contains("overlap") || message.contains("no such folder"), "{message}");
     }
