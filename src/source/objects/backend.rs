@@ -254,16 +254,16 @@ mod tests {
     #[test]
     fn a_source_may_be_beside_the_areas_of_the_lake_in_its_bucket_but_not_in_them() {
         for (source, lake, expected) in [
-            ("s3://b/landing", "s3://b", false),
-            ("s3://b/prod/landing/2025", "s3://b/prod", false),
-            ("s3://b/old", "s3://b/prod", false),
-            ("s3://other/raw", "s3://b", false),
-            ("s3://b/raw", "s3://b", true),
-            ("s3://b/prod/raw/events", "s3://b/prod", true),
-            ("s3://b/prod/_log", "s3://b/prod", true),
-            ("s3://b/prod", "s3://b/prod", true),
-            ("s3://b", "s3://b/prod", true),
-            ("s3://b", "s3://b", true),
+            ("s3://bucket/landing", "s3://bucket", false),
+            ("s3://bucket/prod/landing/2025", "s3://bucket/prod", false),
+            ("s3://bucket/old", "s3://bucket/prod", false),
+            ("s3://other-bucket/raw", "s3://bucket", false),
+            ("s3://bucket/raw", "s3://bucket", true),
+            ("s3://bucket/prod/raw/events", "s3://bucket/prod", true),
+            ("s3://bucket/prod/_log", "s3://bucket/prod", true),
+            ("s3://bucket/prod", "s3://bucket/prod", true),
+            ("s3://bucket", "s3://bucket/prod", true),
+            ("s3://bucket", "s3://bucket", true),
         ] {
             assert_eq!(overlap(&location(source), &location(lake)), expected, "{source} {lake}");
             let [source_folder, lake_folder] = [source, lake].map(|url| PathBuf::from(url.replace("s3:/", "")));

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use checkpoints::{Position, ShardKey};
-use shardlake::commit::lake_log::LogVersion;
+use shardlake::commit::lake_log::{extent, write_snapshot};
 use shardlake::commit::lost_rows;
 use shardlake::maintenance::{rebuild, trim};
 use tokio::time::Instant;
@@ -416,8 +416,8 @@ impl Fleet {
         });
     }
 
-    /// Trims the lake log while the workers run, through any version. A trim may be cut off on its way. Some trims run at the end of
-    /// a worker's sleep, in which others have moved the end of the log.
+    /// Trims the lake log while the workers run, through the newest snapshot, which may be written for it. A trim may be cut off on its
+    /// way. Some trims run at the end of a worker's sleep, in which others have moved the end of the log.
     fn trim_log(&mut self) {
         let Some(trims) = &mut self.trims else { return };
         if !trims.chance(500) {
@@ -432,6 +432,8 @@ impl Fleet {
             after = sleep - Duration::from_millis(trims.below(3_000));
             self.workers[trims.index(self.workers.len())].network.pause(sleep);
         }
+        // Each writer has a name of its own.
+        let writer = trims.chance(700).then(|| format!("operator-{:016x}", trims.below(u64::MAX)));
         let (rng, shared, retry_within) = (trims.fork(), Arc::clone(&self.shared), self.retry_within);
         let network = Network::new(OPERATOR, rng, self.rates, 0, false, retry_within, shared);
         let clock = self.clock(&network);
@@ -439,7 +441,15 @@ impl Fleet {
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
             let Ok(connected) = environment.connect(&network, clock, false).await else { return };
-            let _ = tokio::time::timeout(within, trim(&connected.stores, LogVersion(u64::MAX), age, false)).await;
+            let stores = &connected.stores;
+            if let Some(writer) = writer
+                && write_snapshot(stores, &writer, 1).await.is_err()
+            {
+                return;
+            }
+            let Ok(extent) = extent(&*stores.lake).await else { return };
+            let through = extent.snapshots.last().copied().unwrap_or_default();
+            let _ = tokio::time::timeout(within, trim(stores, through, age, false)).await;
         });
     }
 

@@ -13,6 +13,7 @@ use pipeline::graph::Graph;
 use pipeline::lane::LaneConfig;
 use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
+use shardlake::commit::lake_log;
 use shardlake::commit::log::RollUpConfig;
 use shardlake::config::{
     CheckpointSchedule, CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings,
@@ -176,7 +177,8 @@ impl Fleet {
                 settings,
                 encoder: EncoderConfig::default(),
                 roll_ups: ROLL_UPS,
-                snapshot_every: SNAPSHOT_EVERY,
+                // A fleet that is measured writes as many as a real one.
+                snapshot_every: if self.interval.is_some() { lake_log::SNAPSHOT_EVERY } else { SNAPSHOT_EVERY },
                 definitions: None,
                 until_caught_up,
             };
