@@ -235,7 +235,7 @@ impl Cloud {
         if trimmed.is_ok() {
             assert!(!entries().contains(oldest), "the old entry is gone");
         }
-        // These were no snapshots, so that readers need the entry.
+        // They were not real snapshots, so readers need the entry.
         assert!(snapshots.iter().all(|key| self.s3.remove_object(BUCKET, key)));
         self.put_object(oldest, String::from_utf8(bytes.to_vec()).unwrap());
         trimmed
