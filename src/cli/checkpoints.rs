@@ -155,7 +155,7 @@ async fn show(
     let by = show_saved_by(found.saved_by);
     println!("{name}, saved by {by} at {}", format_rfc3339(found.saved_at_ms));
     if let Some(version) = found.log_version {
-        println!("log version: {}, and what was committed since", show_count(version.0));
+        println!("log version: {}, or one that was entered during the save", show_count(version.0));
     }
     if let (Some(usable), usability) = usability(&summary, &retentions) {
         println!("usable until: {}", show_usable(Some(&usable), usability));

@@ -68,6 +68,11 @@ pub(crate) async fn sources(
     };
     let mut sources: Vec<Arc<dyn ShardSource>> = match opened {
         Ok(opened) => opened.into_iter().map(|opened| opened.source).collect(),
+        // Nobody has configured the source of the demonstration, and most commands run where there is none.
+        Err(error) if config.demo => {
+            tracing::debug!(%error, "there is no demonstration here");
+            Vec::new()
+        }
         Err(error) => {
             tracing::warn!(%error, "cannot open the configured sources; not showing what only they know");
             Vec::new()

@@ -152,6 +152,8 @@ impl Fleet {
         let (counters, stopped, environment) = (Arc::clone(&progress), stop.clone(), Arc::clone(&self.environment));
         let (its_network, its_name) = (Arc::clone(&network), me.clone());
         let (auditor, began) = (Arc::clone(&self.auditor), Instant::now());
+        // A fleet that is measured writes as many as a real one.
+        let snapshot_every = if self.interval.is_some() { lake_log::SNAPSHOT_EVERY } else { SNAPSHOT_EVERY };
         let task = tokio::spawn(async move {
             let connected = environment
                 .connect(&its_network, Arc::clone(&clock), until_caught_up)
@@ -177,8 +179,7 @@ impl Fleet {
                 settings,
                 encoder: EncoderConfig::default(),
                 roll_ups: ROLL_UPS,
-                // A fleet that is measured writes as many as a real one.
-                snapshot_every: if self.interval.is_some() { lake_log::SNAPSHOT_EVERY } else { SNAPSHOT_EVERY },
+                snapshot_every,
                 definitions: None,
                 until_caught_up,
             };
