@@ -125,7 +125,7 @@ impl ObjectsUrl {
     }
 
     /// The stream of a folder, whose name is its URL by default, and its path without links.
-    fn stream_of(folder: &std::path::Path, name: Option<&str>) -> Result<(StreamName, PathBuf), SourceError> {
+    fn stream_of(folder: &Path, name: Option<&str>) -> Result<(StreamName, PathBuf), SourceError> {
         let place = folder.display().to_string();
         let unreadable = |problem: String| SourceError::Unreadable { place: place.clone(), problem };
         let root = folder.canonicalize().map_err(|error| unreadable(error.to_string()))?;
