@@ -4,7 +4,7 @@
 //! "the lake at version n" is what the first n entries add up to.
 //!
 //! Owns: the format of entries ([`Entry`]) and of snapshots ([`Snapshot`]), the end of the log ([`newest_version`]), and the step that
-//! gives a published epoch its version (`enter`). Also building the log of a lake that has none ([`build`]), reading the log
+//! gives a published epoch its version (`enter`). Also building the log of a lake that has none (`build`), reading the log
 //! ([`read_backward`]), and the lake at a version ([`lake_at`]). Does not own: the order of the steps of a commit (`commit::protocol`), what
 //! commit records add up to (`commit::log`), removing old entries (`maintenance::trim`).
 
