@@ -38,13 +38,11 @@
 //! | a record is missing or damaged | the check fails, so everything is read, and no roll-up is written |
 //! | a record appears late | the check fails for those who miss it; the next roll-up covers it |
 //!
-//! # What comes later
+//! # Beside the lake log
 //!
-//! A log of the whole lake with a total order will replace steps 3 to 6. Then a roll-up is a snapshot at a number of that
-//! log, its horizon is this number, and a reader reads the entries after it. [`Fold`], the roll-ups' names and their
-//! create-only sequence stay; the chains become a check that `verify` makes.
+//! The lake log (`commit::lake_log`) has a total order of all changes, and says what the lake was at a version. This module does not depend on
+//! it: it answers what there is now from commit records and leases, so `verify` can compare two results that were derived in two ways.
 
-mod arrivals;
 mod chains;
 mod fold;
 mod roll_up;

@@ -293,7 +293,7 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// Uploads a part. Parts are numbered from 1, without gaps. A part may be repeated.
     async fn upload_part(&self, key: &ObjectKey, id: &UploadId, part: NewPart) -> Result<Part, LakeError>;
 
-    /// Stages a copy of the object `from` as an upload of `to`; `None` if there is no object. `id_hint` is as in
+    /// Stages a copy of the object `from` as an upload of `to`; `None` if the object does not exist. `id_hint` is as in
     /// [`begin_upload`](Self::begin_upload). By default the bytes pass through this process; a store that copies by itself does.
     async fn stage_copy(
         &self,

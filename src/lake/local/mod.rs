@@ -246,7 +246,7 @@ impl Inner {
     }
 
     /// Makes a staged name of an object's file. No file is written after it was completed, so both names have the same bytes for
-    /// ever. Returns false if there is no object.
+    /// ever. Returns false if the object does not exist.
     fn stage_link(&self, from: &ObjectKey, id: &UploadId) -> io::Result<bool> {
         self.is_there()?;
         let (source, staged) = (self.place(from), self.staged(id)?);

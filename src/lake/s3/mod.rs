@@ -157,7 +157,7 @@ impl S3Store {
         lake_error(call, &self.location, error)
     }
 
-    /// Copies an object, or `range` (offset and length) of it, as a part of an upload; `None` if there is no object.
+    /// Copies an object, or `range` (offset and length) of it, as a part of an upload; `None` if the object does not exist.
     async fn copy_part(
         &self,
         from: &ObjectKey,
@@ -197,7 +197,7 @@ impl S3Store {
         Ok(Some((bytes, checksummer.finish())))
     }
 
-    /// The stream of an object's bytes; `None` if there is no object.
+    /// The stream of an object's bytes; `None` if the object does not exist.
     async fn body(&self, key: &ObjectKey) -> Result<Option<ByteStream>, LakeError> {
         match self.get_request(key).customize().config_override(large_request(0)).send().await {
             Ok(object) => Ok(Some(object.body)),

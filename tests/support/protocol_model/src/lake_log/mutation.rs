@@ -35,7 +35,7 @@ pub enum LogMutation {
     TrimAboveHeads,
     /// A trim lists the intents before it chooses the version.
     IntentsBeforeVersion,
-    /// A trim may delete young entries, of which there is no snapshot.
+    /// A trim may delete young entries that no snapshot has.
     TrimYoung,
     /// A trim may delete the newest entry.
     TrimNewest,
