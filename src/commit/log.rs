@@ -43,6 +43,7 @@
 //! The lake log (`commit::lake_log`) has a total order of all changes, and says what the lake was at a version. This module does not depend on
 //! it: it answers what there is now from commit records and leases, so `verify` can compare two results that were derived in two ways.
 
+mod arrivals;
 mod chains;
 mod fold;
 mod roll_up;
