@@ -8,7 +8,7 @@ WORKDIR /src
 ARG SHARDLAKE_BUILD
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked && cp target/release/shardlake /usr/local/bin/shardlake
+    cargo build --profile dist --locked && cp target/dist/shardlake /usr/local/bin/shardlake
 
 FROM python:3.13-slim-bookworm AS fill
 COPY localstack/pins-tools.txt /fill/

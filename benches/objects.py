@@ -1,6 +1,7 @@
 """A million small objects: Shardlake reads them as a source, DuckDB reads them with `read_json`, on the same files.
 
     target/venv/bin/python benches/objects.py [--objects 1000000] [--bytes 700] [--binary target/release/shardlake] [--folder FOLDER]
+    target/venv/bin/python benches/objects.py --s3 target/release/aws_server [--objects 1000000] [--bytes 700] [--binary …]
 
 It writes small JSON documents into folders by day (unless FOLDER has them), and runs each program once on one core: first
 `shardlake run --source objects://… --until-caught-up`, the whole process; then DuckDB, which reads the same columns and writes one Parquet
@@ -8,6 +9,9 @@ file. It prints one line of JSON for each: objects and megabytes a second of CPU
 
 DuckDB does far less: it validates nothing, has no pseudonyms, no partitions, no provenance and no commit, and it expands the list of all
 files before it reads. Linux only.
+
+With `--s3` the same objects are in a bucket of `benches/aws_server`, which has a processor core of its own, and so are lake and leases.
+DuckDB is not measured then.
 """
 
 import argparse
@@ -44,16 +48,40 @@ def write_objects(folder, count, size):
     return total
 
 
-def measure(name, command, objects, total):
+def measure(name, command, objects, total, environment=None):
     """Runs a program on one core: what it took."""
     begun = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, {0}))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, {0}))
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.monotonic() - begun
     assert os.waitstatus_to_exitcode(status) == 0, f"{name} ended with {os.waitstatus_to_exitcode(status)}"
     cpu = usage.ru_utime + usage.ru_stime
     print(json.dumps({"program": name, "objects_per_cpu_second": round(objects / cpu), "mb_per_cpu_second": round(total / cpu / 1e6, 1),
                       "cpu_seconds": round(cpu, 1), "wall_seconds": round(wall, 1), "peak_mb": usage.ru_maxrss // 1024}), flush=True)
+
+
+def measure_s3(args):
+    """The same objects in a bucket."""
+    command = [str(args.s3), "--objects", str(args.objects), "--object-bytes", str(args.bytes)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, {1})) as server:
+        try:
+            served = json.loads(server.stdout.readline())
+            environment = dict(
+                os.environ, AWS_ENDPOINT_URL=served["url"], AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID="none", AWS_SECRET_ACCESS_KEY="none",
+                AWS_EC2_METADATA_DISABLED="true", SHARDLAKE_BENCH_KEY="07" * 32,
+            )
+            lake = ["--lake", "s3://lake", "--checkpoints", "dynamodb://leases"]
+            args.folder.mkdir(parents=True, exist_ok=True)
+            settings = args.folder / "s3.toml"
+            settings.write_text('[anonymize]\nkey = "env:SHARDLAKE_BENCH_KEY"\n')
+            lake += ["--config", str(settings)]
+            run = ["run", "--source", "s3://source", *lake, "--until-caught-up", "--threads", "1", "--json"]
+            measure("shardlake on S3", [str(args.binary), *run], args.objects, served["bytes"], environment)
+            verify = subprocess.run([str(args.binary), "verify", *lake, "--json"], check=True, capture_output=True, env=environment)
+            report = json.loads(verify.stdout)
+            assert report["clean"] and report["records"] == args.objects, report
+        finally:
+            server.stdin.close()
 
 
 def main():
@@ -63,7 +91,11 @@ def main():
     parser.add_argument("--binary", type=Path, default=Path("target/release/shardlake"))
     parser.add_argument("--folder", type=Path, default=Path("target/objects-bench"))
     parser.add_argument("--keep", action="store_true", help="keep the objects for the next run")
+    parser.add_argument("--s3", type=Path, metavar="AWS_SERVER", help="the objects are in a bucket that this program serves")
     args = parser.parse_args()
+    if args.s3:
+        measure_s3(args)
+        return
     source = args.folder / "in"
     known = args.folder / "bytes"
     if not known.exists():
