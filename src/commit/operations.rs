@@ -37,6 +37,8 @@ const COPIES_MAX: usize = 3;
 const FORMAT: u32 = 1;
 /// What the stream of operations is called, before the lake's id.
 const STREAM: &str = "_lake:";
+/// What the stream of a replay is called, before the replay's id.
+const REPLAY_STREAM: &str = "_replay:";
 
 /// A part of the lake that operations change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +84,17 @@ impl LakePart {
 /// Whether a stream is one of operations on a lake, and not a source.
 pub fn is_operations_stream(stream: &StreamName) -> bool {
     stream.as_str().starts_with(STREAM)
+}
+
+/// The stream whose shards are the parts of a replay, in the lease table. `id` is the replay's name, a plain one.
+pub fn replay_stream(id: &str) -> StreamName {
+    StreamName::new(format!("{REPLAY_STREAM}{id}")).expect("a plain name")
+}
+
+/// Whether a stream is Shardlake's own, and not a source: the one of operations on a lake, or the one of a replay. Live workers read
+/// neither.
+pub fn is_internal_stream(stream: &StreamName) -> bool {
+    is_operations_stream(stream) || stream.as_str().starts_with(REPLAY_STREAM)
 }
 
 /// The stream of the operations on this lake; `None` if there was none yet.

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::commit::lake_log::LakeAt;
 use crate::commit::log::{Log, ObjectTotal, Watermark};
-use crate::commit::{EdgeTotal, ObjectKind, Totals, is_operations_stream};
+use crate::commit::{EdgeTotal, ObjectKind, Totals, is_internal_stream};
 use crate::named_checkpoints::EndingCheckpoint;
 use crate::retry::Retryable;
 use crate::source::losses::Loss;
@@ -98,7 +98,7 @@ impl Status {
     /// The status of a lake whose log was read. `behind` says how far shards are behind, where that is known.
     pub fn new(log: Log, behind: &HashMap<ShardKey, Behind>) -> Self {
         let latest = log.latest().map(|latest| latest.written_at.clone());
-        let shards = log.leases.iter().filter(|lease| !is_operations_stream(&lease.key.stream));
+        let shards = log.leases.iter().filter(|lease| !is_internal_stream(&lease.key.stream));
         let shards = shards.map(|lease| ShardStatus::new(lease, behind.get(&lease.key))).collect();
         Status {
             at: None,
@@ -129,7 +129,7 @@ impl Status {
         };
         Status {
             at: Some(AtVersion::from(&at)),
-            shards: at.chains.ends().filter(|(key, _)| !is_operations_stream(&key.stream)).map(shard).collect(),
+            shards: at.chains.ends().filter(|(key, _)| !is_internal_stream(&key.stream)).map(shard).collect(),
             epochs: at.fold.epochs,
             last_commit: at.fold.latest.as_ref().map(|latest| latest.written_at.clone()),
             objects: at.live_by_kind(),
