@@ -22,7 +22,7 @@
 //! | `totals` | what the epochs had become |
 //! | `definitions`, `made_by` | today's definitions by dataset; those by which the replaced rows were made |
 //! | `warnings` | sentences for whoever starts it |
-//! | `estimate` | how long it takes and what it costs, as far as that is known |
+//! | `estimate` | how long it takes and what it costs, where that is known |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
