@@ -48,7 +48,10 @@ pub use named_checkpoint::{
     SavedShard, UnreadableCheckpoint, delete_checkpoint, get_checkpoint, list_checkpoints, read_cut, save_checkpoint,
     scheduled_names,
 };
-pub use operations::{LakePart, claim_operations_stream, is_internal_stream, operations_stream, trash_key};
+pub use operations::{
+    LakePart, claim_operations_stream, is_internal_stream, is_operations_stream, operations_stream, replay_stream,
+    trash_key,
+};
 pub use protocol::{
     CommitError, Committed, DecidedEpoch, Entered, Intended, Lost, Outcome, Published, Staged, abort_uploads,
 };

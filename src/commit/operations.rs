@@ -85,15 +85,20 @@ impl LakePart {
     }
 }
 
-/// Whether a stream is not a source that anybody has configured: it has the leases of operations on a lake, or those of a replay. Only
-/// whoever runs these uses its rows. Workers, saved checkpoints and figures about sources leave them out.
-pub fn is_internal_stream(stream: &StreamName) -> bool {
-    is_operations_stream(stream) || stream.as_str().starts_with(REPLAY_STREAM)
+/// Whether a stream is one of operations on a lake, and not a source.
+pub fn is_operations_stream(stream: &StreamName) -> bool {
+    stream.as_str().starts_with(STREAM)
 }
 
-/// Whether a stream is one of operations on a lake.
-fn is_operations_stream(stream: &StreamName) -> bool {
-    stream.as_str().starts_with(STREAM)
+/// The stream whose shards are the parts of a replay, in the lease table. `id` is the replay's name, a plain one.
+pub fn replay_stream(id: &str) -> StreamName {
+    StreamName::new(format!("{REPLAY_STREAM}{id}")).expect("a plain name")
+}
+
+/// Whether a stream is Shardlake's own, and not a source: the one of operations on a lake, or the one of a replay. Live workers read
+/// neither.
+pub fn is_internal_stream(stream: &StreamName) -> bool {
+    is_operations_stream(stream) || stream.as_str().starts_with(REPLAY_STREAM)
 }
 
 /// The stream of the operations on this lake; `None` if there was none yet.

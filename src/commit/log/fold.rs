@@ -320,11 +320,11 @@ mod tests {
     /// An epoch with 7 rows and 3 dead letters, and an operation that makes 9 rows and 1 dead letter of them.
     fn history() -> [Manifest; 2] {
         let rows = "processed/orders/year=2025/month=01/day=13";
-        let letters = "error/reason=Validate.MissingField/year=2025/month=01/day=13";
+        let dead = "error/reason=Validate.MissingField/year=2025/month=01/day=13";
         let mut first = epoch(1, 0, LogVersion::EMPTY);
         first.objects = vec![
             object(&format!("{rows}/a-00001.parquet"), ObjectKind::Processed, Some("orders"), 7),
-            object(&format!("{letters}/a-00002.json.gz"), ObjectKind::Error, None, 3),
+            object(&format!("{dead}/a-00002.json.gz"), ObjectKind::Error, None, 3),
         ];
         first.totals = Totals {
             records: 10,
@@ -335,7 +335,7 @@ mod tests {
         let mut second = Manifest { kind: ManifestKind::Replace, format: FORMAT, ..epoch(2, 0, LogVersion::EMPTY) };
         second.objects = vec![
             object(&format!("{rows}/b-00001.parquet"), ObjectKind::Processed, Some("orders"), 9),
-            object(&letters.replace("Validate.MissingField", "Decode.Truncated"), ObjectKind::Error, None, 1),
+            object(&dead.replace("Validate.MissingField", "Decode.Truncated"), ObjectKind::Error, None, 1),
         ];
         second.objects[1].key = ObjectKey::new(format!("{}/b-00002.json.gz", second.objects[1].key)).unwrap();
         second.removed = first.objects.iter().map(RemovedObject::from).collect();
@@ -357,8 +357,8 @@ mod tests {
         let objects = fold.objects();
         let processed = ObjectTotal { count: 1, rows: 9, bytes: 90 };
         assert_eq!((objects[&ObjectKind::Processed], objects[&ObjectKind::Error].rows), (processed, 1));
-        let letters = fold.dead_letters();
-        assert_eq!(letters.keys().collect::<Vec<_>>(), ["Decode.Truncated"]);
+        let dead = fold.dead_letters();
+        assert_eq!(dead.keys().collect::<Vec<_>>(), ["Decode.Truncated"]);
         // The stored form says the same.
         let json = serde_json::to_string(&fold).unwrap();
         assert_eq!(serde_json::from_str::<Fold>(&json).unwrap(), fold);
