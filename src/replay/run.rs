@@ -291,7 +291,8 @@ pub async fn gone(lake: &dyn ObjectStore, plan: &Plan) -> Result<Option<ObjectKe
     let mut gone = None;
     let read = read_forward(lake, plan.version, extent.newest, None, &mut |entry| {
         if gone.is_none() {
-            gone = entry.removed.into_iter().find(|key| superseded.contains(key));
+            let keys = entry.removed.into_iter().map(|object| object.key);
+            gone = keys.into_iter().find(|key| superseded.contains(key));
         }
     })
     .await;

@@ -174,7 +174,11 @@ mod tests {
         let (mut full, mb) = (None, 1 << 20);
         let (fine, behind) = (Lag { ms: 140_000, bytes: 0 }, Lag { ms: 151_000, bytes: 0 });
         throttle.adjust(fine, 16 * mb, &mut full);
-        assert_eq!((throttle.pace.limit(), throttle.state.is_slowed()), (None, false), "a commit interval does not count");
+        assert_eq!(
+            (throttle.pace.limit(), throttle.state.is_slowed()),
+            (None, false),
+            "a commit interval does not count"
+        );
         for expected in [8 * mb, 4 * mb, 2 * mb] {
             throttle.adjust(behind, throttle.pace.limit().unwrap_or(16 * mb), &mut full);
             assert_eq!((throttle.pace.limit(), throttle.state.is_slowed()), (Some(expected), true));

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use checkpoints::LeaseStore;
 use pipeline::anonymize::PseudonymKey;
@@ -202,7 +201,6 @@ async fn job(
 fn settings_of(settings: &WorkerSettings, workers: usize) -> WorkerSettings {
     let mut settings = settings.clone();
     settings.output.raw = None;
-    settings.checkpoints.every = Duration::ZERO;
     let count = u64::try_from(workers.max(1)).unwrap_or(u64::MAX);
     settings.limits.memory = (settings.limits.memory / count).max(WORKER_MEMORY_MIN.min(settings.limits.memory));
     settings.limits.threads = (settings.limits.threads / workers.max(1)).max(1);
