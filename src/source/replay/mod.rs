@@ -46,7 +46,7 @@ pub struct ReplaySource {
     slices: BTreeMap<ShardId, Slice>,
     /// The streams of the records.
     origins: Vec<StreamName>,
-    /// The configured streams, by name.
+    /// The streams that slices read, by name.
     streams: BTreeMap<StreamName, Arc<dyn ShardSource>>,
     /// The lake that has the replay, and the objects that are read again.
     lake: Arc<dyn ObjectStore>,
@@ -58,7 +58,7 @@ pub struct ReplaySource {
 }
 
 impl ReplaySource {
-    /// The slices of a plan. `streams`: the configured streams. `lake`: where the objects of slices are. Trouble of a slice is waited
+    /// The slices of a plan. `streams`: the configured streams, of which those are kept that a slice reads. `lake`: where the objects of slices are. Trouble of a slice is waited
     /// for, for `retry_within`.
     pub fn new(
         plan: &Plan,
@@ -67,12 +67,14 @@ impl ReplaySource {
         pace: Arc<Pace>,
         retry_within: Duration,
     ) -> Self {
+        let is_read = |source: &Arc<dyn ShardSource>| plan.reads_stream(source.stream());
+        let streams = streams.into_iter().filter(is_read).map(|source| (source.stream().clone(), source));
         ReplaySource {
             id: plan.id.clone(),
             stream: plan.id.stream(),
             slices: plan.slices.iter().map(|slice| (slice.id.clone(), slice.clone())).collect(),
             origins: plan.streams.clone(),
-            streams: streams.into_iter().map(|source| (source.stream().clone(), source)).collect(),
+            streams: streams.collect(),
             lake,
             pace,
             object_slices: Arc::new(Semaphore::new(OBJECT_SLICES_MAX)),
