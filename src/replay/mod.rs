@@ -9,7 +9,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `plan` | the plan, as it is stored; names |
+//! | `diff` | comparing what a replay has made with what it would replace |
 
+pub mod diff;
 pub mod plan;
 
 pub use plan::{
