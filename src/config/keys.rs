@@ -112,7 +112,9 @@ fn source_keys() -> Vec<Key<SourceSettings>> {
                 read: |source, text| {
                     let stream = StreamName::new(text).map_err(|error| error.to_string())?;
                     if is_internal_stream(&stream) {
-                        return Err(format!("name must not be '{text}': operations on the lake and replays have such names"));
+                        return Err(format!(
+                            "name must not be '{text}': operations on the lake and replays have such names"
+                        ));
                     }
                     source.name = Some(text.to_owned());
                     Ok(())

@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::commit::ObjectKind;
-use crate::commit::lake_log::{AddedObject, LakeAt, ObjectFilter};
+use crate::commit::lake_log::{AddedObject, LakeAt, ObjectFilter, extent, lake_at};
 use crate::lake::{ObjectKey, ObjectStore};
-use crate::replay::SupersededObject;
 use crate::replay::diff::DiffError;
+use crate::replay::{Plan, SupersededObject};
 
 /// One side: objects of a lake.
 #[derive(Clone)]
@@ -53,6 +53,22 @@ impl From<&AddedObject> for SideObject {
 }
 
 impl Side {
+    /// Both sides of a replay: what it would replace, and what is in its aside lake now.
+    ///
+    /// # Errors
+    /// A lake fails, its log is damaged, or an object that the plan replaces was not live when it was made.
+    pub async fn of_replay(
+        lake: Arc<dyn ObjectStore>,
+        aside: Arc<dyn ObjectStore>,
+        plan: &Plan,
+    ) -> Result<(Side, Side), DiffError> {
+        let at = lake_at(&*lake, &extent(&*lake).await?, plan.version).await?;
+        let old = Side::superseded(lake, &at, &plan.superseded).await?;
+        let extent = extent(&*aside).await?;
+        let at = lake_at(&*aside, &extent, extent.newest).await?;
+        Ok((old, Side::live(aside, &at).await?))
+    }
+
     /// All rows and dead letters that are live in a lake at a version.
     ///
     /// # Errors

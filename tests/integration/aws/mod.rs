@@ -18,9 +18,11 @@ mod objects;
 mod outages;
 mod permissions;
 mod records;
+mod replay;
 
 mod failing;
 mod fleet;
 mod identities;
 mod least_privilege;
 mod streams;
+mod whatif;

@@ -9,8 +9,10 @@ mod history;
 mod leases;
 mod objects;
 mod refusals;
+mod replay;
 mod runs;
 mod statistics;
+mod whatif;
 
 use std::collections::BTreeMap;
 use std::fs;
