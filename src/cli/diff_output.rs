@@ -156,13 +156,20 @@ fn show_sample(sample: &Sample) -> String {
         (Some(dataset), None) => format!(" {dataset}"),
         _ => String::new(),
     };
-    let values = match (values, kind) {
-        (Some([Value::Null, value] | [value, Value::Null]), kind) if *kind != SampleKind::Changed => {
+    let values = match (kind, values) {
+        (SampleKind::Changed, None) => ": not shown".to_owned(),
+        (_, None) => String::new(),
+        (SampleKind::BecameRow, Some([value, _])) | (SampleKind::BecameDeadLetter, Some([_, value])) => {
             format!(": {}", show_value(value))
         }
-        (Some([old, new]), _) => format!(": {} → {}", show_value(old), show_value(new)),
-        (None, SampleKind::Changed) => ": not shown".to_owned(),
-        (None, _) => String::new(),
+        (SampleKind::Changed | SampleKind::OtherDataset | SampleKind::OtherCode, Some([old, new])) => {
+            format!(": {} → {}", show_value(old), show_value(new))
+        }
+        // The code of a dead letter. Of a row the dataset is named already.
+        (_, Some(values)) => {
+            let code = values.iter().find(|value| !value.is_null() && value.as_str() != dataset.as_deref());
+            code.map_or_else(String::new, |code| format!(": {}", show_value(code)))
+        }
     };
     let sub = if *subsequence == 0 { String::new() } else { format!(":{subsequence}") };
     format!("{what}{name}{values}   {stream} {shard} {sequence}{sub}")
@@ -207,6 +214,9 @@ mod tests {
             sample(SampleKind::Changed, Some("user_id"), None),
             sample(SampleKind::OnlyOld, None, None),
             sample(SampleKind::OtherCode, None, Some([json!("a"), json!("b")])),
+            sample(SampleKind::BecameDeadLetter, None, Some([json!("quiz"), json!("b")])),
+            sample(SampleKind::DoubledNew, None, Some([Value::Null, json!("quiz")])),
+            sample(SampleKind::DeadLetterOnlyOld, None, Some([json!("a"), Value::Null])),
         ];
         let diff = Diff { same: false, datasets: [("quiz".to_owned(), quiz)].into(), dead_letters, samples, passes: 1 };
         assert_eq!(
@@ -223,7 +233,10 @@ mod tests {
                changed quiz.score: 0.5 → null   orders shard-1 17:2\n  \
                changed quiz.user_id: not shown   orders shard-1 17:2\n  \
                row only on the old side quiz   orders shard-1 17:2\n  \
-               other code quiz: a → b   orders shard-1 17:2\n\n\
+               other code quiz: a → b   orders shard-1 17:2\n  \
+               became a dead letter quiz: b   orders shard-1 17:2\n  \
+               doubled on the new side quiz   orders shard-1 17:2\n  \
+               dead letter only on the old side quiz: a   orders shard-1 17:2\n\n\
              rows 1,200 → 1,201 (-0 +1), 12 with changed values (1.00 %); dead letters 1 → 0\n"
         );
         assert_eq!(text(&Diff { same: true, ..Diff::default() }), "the same: 0 rows and 0 dead letters\n");

@@ -99,8 +99,8 @@ fn what_a_definition_would_change_is_counted_and_decides_the_exit_code() {
     let args = [&["whatif", "--lake", "lake", "--source", "in", "--fail-on", "dead-letters=+0"][..], &flags].concat();
     let text = folder.exits(1, &args);
     for part in [
-        "rows           old  new  same  changed  missing  added",
-        "assessments    202  102   102        0      100      0",
+        "rows         old  new  same  changed  missing  added",
+        "assessments  202  102   102        0      100      0",
         "rows that became dead letters    100",
         "rows 202 → 102 (-100 +0), 0 with changed values (0.00 %); dead letters 0 → 100",
         "shardlake: 100 of 202 records became dead letters (--fail-on dead-letters=+0)",
@@ -148,7 +148,7 @@ fn nothing_is_written_outside_of_the_scratch_folder() {
         fs::read_dir(folder.root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     places.sort();
     assert_eq!(places, ["in", "kept", "lake", "lake.pseudonym.key", "new.toml"]);
-    assert!(folder.files("kept/processed/assessments").len() > 1 && !folder.files("kept/error").is_empty());
+    assert!(!folder.files("kept/processed/assessments").is_empty() && !folder.files("kept/error").is_empty());
     assert!(folder.files("kept/raw").is_empty());
     folder.assert_verified(RECORDS as u64);
 }
