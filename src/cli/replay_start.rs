@@ -22,16 +22,20 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Overrides;
 use crate::lake::ObjectStore;
 use crate::replay::progress::AsideProgress;
-use crate::replay::run::{Ended, Job, RunOptions, RunWatch};
+use crate::replay::run::{Ended, Job, RunOptions, RunWatch, check_plan};
 use crate::replay::{Plan, find_plan};
 use crate::setup::replay::{open_lake, open_replay};
 use crate::setup::{OpenedKey, load_aws, open_key};
 use crate::source::replay::Pace;
 
 /// How often the log of the aside lake is read for the bar.
-const READ_EVERY: Duration = Duration::from_secs(2);
+const READ_EVERY: Duration = Duration::from_millis(1_000);
+/// Commits from which the rate is measured.
+const COMMITS_MEASURED: u64 = 2;
 /// How often the bar is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
+/// The shortest run whose estimate says something.
+const MEASURED_MIN: Duration = Duration::from_secs(10);
 /// The most workers of a process.
 const WORKERS_MAX: usize = 64;
 
@@ -45,6 +49,7 @@ pub(crate) async fn start(args: &StartArgs, json: bool) -> anyhow::Result<ExitCo
         let aws = load_aws(&config).await?;
         let lake = open_lake(&config, aws.as_ref()).await?;
         let plan = find_plan(&*lake, &args.id).await.map_err(of_plan)?;
+        check_plan(&*lake, &plan).await.map_err(of_run)?;
         let key = if config.datasets.need_key() {
             let OpenedKey { key, .. } = open_key(&config.key, aws.as_ref(), config.worker.retry.within).await?;
             Some(key)
@@ -59,7 +64,6 @@ pub(crate) async fn start(args: &StartArgs, json: bool) -> anyhow::Result<ExitCo
     let opening = open_replay(config, plan, key, &clock, aws.as_ref(), options.workers, None);
     let Some(job) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let job = job?;
-    job.check().await.map_err(of_run)?;
 
     let watched = Arc::new(RunWatch::default());
     let begun = Instant::now();
@@ -110,6 +114,8 @@ fn options_of(args: &StartArgs) -> anyhow::Result<RunOptions> {
 struct Halfway {
     /// The whole time of this run, as it was estimated then.
     estimated: Duration,
+    /// It is from commits, and not from what was read.
+    is_measured: bool,
 }
 
 /// Watches a run until it is dropped: draws the bar, and estimates.
@@ -134,6 +140,8 @@ impl Meter {
             bar: bar.clone(),
             halfway: Arc::clone(&halfway),
             at_start: before.bytes,
+            version_at_start: before.version.0,
+            last_commit: None,
             progress: before,
         };
         Meter { task: tokio::spawn(meter.run()), bar, halfway }
@@ -153,9 +161,19 @@ struct MeterTask {
     watched: Arc<RunWatch>,
     bar: ProgressBar,
     halfway: Arc<Mutex<Option<Halfway>>>,
-    /// Bytes that were committed when this run began.
+    /// Bytes that were committed when this run began, and the version of the log.
     at_start: u64,
+    version_at_start: u64,
+    /// When the last commit was seen.
+    last_commit: Option<Instant>,
     progress: AsideProgress,
+}
+
+/// Work that was done in this run, and the time that it took.
+struct Measured {
+    elapsed: Duration,
+    bytes: u64,
+    is_measured: bool,
 }
 
 impl MeterTask {
@@ -166,21 +184,51 @@ impl MeterTask {
             ticks.tick().await;
             if read_at.elapsed() >= READ_EVERY {
                 read_at = Instant::now();
-                if let Err(error) = self.progress.advance(&*self.aside, &self.plan).await {
-                    tracing::debug!(%error, "cannot tell how far the replay is");
-                }
+                self.read_log().await;
             }
             let whole = self.plan.totals.bytes;
             // What this process has read and not committed counts as well.
             let done = self.progress.bytes.max(self.at_start.saturating_add(self.pace.spent())).min(whole);
             self.bar.set_position(done);
-            let (left, here) = (whole - done, done.saturating_sub(self.at_start));
-            let rest = rest_of(begun.elapsed(), here, left);
-            if here >= (whole - self.at_start) / 2 && here > 0 {
+            let left_at_start = whole.saturating_sub(self.at_start);
+            let Measured { elapsed, bytes, is_measured } = self.measured(begun, done);
+            let rest = rest_of(elapsed, bytes, left_at_start.saturating_sub(bytes));
+            if bytes >= left_at_start / 2 && bytes > 0 {
+                let estimated = elapsed + rest.unwrap_or_default();
                 let mut halfway = self.halfway.lock().unwrap_or_else(PoisonError::into_inner);
-                halfway.get_or_insert(Halfway { estimated: begun.elapsed() + rest.unwrap_or_default() });
+                if halfway.is_none_or(|halfway| is_measured && !halfway.is_measured) {
+                    *halfway = Some(Halfway { estimated, is_measured });
+                }
             }
+            // Time has passed since the last commit.
+            let rest = rest.map(|rest| (elapsed + rest).saturating_sub(begun.elapsed()));
             self.bar.set_message(self.message(rest));
+        }
+    }
+
+    async fn read_log(&mut self) {
+        let before = self.progress.version;
+        if let Err(error) = self.progress.advance(&*self.aside, &self.plan).await {
+            tracing::debug!(%error, "cannot tell how far the replay is");
+        }
+        if self.progress.version > before {
+            self.last_commit = Some(Instant::now());
+        }
+    }
+
+    /// Work that was done in this run, and the time that it took. What was committed counts: reading runs ahead of encoding. Before there
+    /// are enough commits, what was read has to do.
+    fn measured(&self, begun: Instant, done: u64) -> Measured {
+        match self.last_commit {
+            Some(at) if self.progress.version.0 >= self.version_at_start + COMMITS_MEASURED => Measured {
+                elapsed: at.duration_since(begun),
+                bytes: self.progress.bytes.saturating_sub(self.at_start),
+                is_measured: true,
+            },
+            _ => {
+                let bytes = done.saturating_sub(self.at_start);
+                Measured { elapsed: begun.elapsed(), bytes, is_measured: false }
+            }
         }
     }
 
@@ -233,7 +281,8 @@ impl Summary<'_> {
             show_bytes(progress.bytes),
             self.took.as_secs_f64()
         );
-        if let (Ended::Complete, Some(halfway), Some(off)) = (ended, self.halfway, self.off_percent()) {
+        let is_long = self.took >= MEASURED_MIN;
+        if let (Ended::Complete, true, Some(halfway), Some(off)) = (ended, is_long, self.halfway, self.off_percent()) {
             text.push_str(&format!(
                 "when half was done, {:.1} s were estimated for this run: {off} % off\n",
                 halfway.estimated.as_secs_f64()

@@ -23,6 +23,7 @@ use crate::config::{Config, Overrides};
 use crate::lake::DefinitionClaims;
 use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
+use crate::named_checkpoints::ScheduledCheckpoints;
 use crate::setup::worker::{WorkerParts, lane_config, worker_config};
 use crate::setup::{
     Components, Consents, OpenError, OpenedKey, check_definitions, check_lake, load_aws, open, open_key, open_raw_sink,
@@ -128,6 +129,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let raw = if raw_sink.is_some() { None } else { config.worker.output.raw };
     let origins: Vec<StreamName> = sources.iter().flat_map(|source| source.origins()).collect();
     let settings = config.worker.clone();
+    let (schedule, scheduled) = (settings.checkpoints.clone(), sources.clone());
     let lanes = lane_config(config, &origins, key, raw, args.show_denied_keys)?;
     let parts = WorkerParts {
         stores: stores.clone(),
@@ -138,6 +140,8 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     };
     let mut worker = worker_config(settings, Arc::new(lanes), parts)?;
     worker.definitions = Some(definitions);
+    let saved = ScheduledCheckpoints::new(worker.me.clone(), stores.clone(), scheduled, schedule);
+    worker.after_commit = vec![Box::new(saved)];
     let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
     progress.bytes_total.store(ahead, Ordering::Relaxed);
     let begun = Instant::now();

@@ -41,7 +41,7 @@ pub use lake_guard::{LakeMatch, match_lake};
 pub use lost_rows::{LostRows, lost_rows};
 pub use manifest::{
     DefinitionOfEpoch, FORMAT, IdleShard, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue,
-    ShardOfEpoch, UnreadableManifest,
+    RemovedObject, ShardOfEpoch, UnreadableManifest,
 };
 pub use named_checkpoint::{
     CheckpointError, CheckpointName, CheckpointSummary, Cut, CutError, InvalidCheckpointName, NamedCheckpoint, SavedBy,

@@ -106,8 +106,8 @@ impl Status {
             shards,
             epochs: log.fold.epochs,
             last_commit: latest,
-            totals: log.fold.totals,
-            objects: log.fold.objects,
+            totals: log.fold.totals(),
+            objects: log.fold.objects(),
             edges: EdgeStatus::in_order(log.fold.edges),
             losses: Vec::new(),
             ending_checkpoints: Vec::new(),
@@ -134,7 +134,7 @@ impl Status {
             last_commit: at.fold.latest.as_ref().map(|latest| latest.written_at.clone()),
             objects: at.live_by_kind(),
             watermarks: at.fold.arrivals.watermarks(at.chains.ends(), &[]),
-            totals: at.fold.totals,
+            totals: at.fold.totals(),
             edges: EdgeStatus::in_order(at.fold.edges),
             losses: Vec::new(),
             ending_checkpoints: Vec::new(),
@@ -225,17 +225,15 @@ mod tests {
         let pending = Some(Pending { through: Position::End, manifest });
         let leases = vec![Lease { holder: handing_over, ..a.clone() }, Lease { pending, ..b }];
         let edge = |records| EdgeTotal(records, 10 * records);
-        let fold = Fold {
-            epochs: 2,
-            latest: Some(Latest {
-                written_at: "2025-01-13T10:30:00.000Z".to_owned(),
-                epoch: "e".to_owned().try_into().unwrap(),
-            }),
-            edges: [("batch/x/out", 2), ("decode/x/out", 3), ("archive/out", 1)]
-                .map(|(id, records)| (id.to_owned(), edge(records)))
-                .into(),
-            ..Fold::default()
-        };
+        let mut fold = Fold::default();
+        fold.epochs = 2;
+        fold.latest = Some(Latest {
+            written_at: "2025-01-13T10:30:00.000Z".to_owned(),
+            epoch: "e".to_owned().try_into().unwrap(),
+        });
+        fold.edges = [("batch/x/out", 2), ("decode/x/out", 3), ("archive/out", 1)]
+            .map(|(id, records)| (id.to_owned(), edge(records)))
+            .into();
         let log = Log {
             fold,
             chains: Chains::default(),

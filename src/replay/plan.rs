@@ -318,6 +318,11 @@ impl Plan {
         self.into.clone().unwrap_or_else(|| layout::replay_lake(self.id.as_str()))
     }
 
+    /// Whether a slice reads this stream.
+    pub fn reads_stream(&self, name: &StreamName) -> bool {
+        self.slices.iter().any(|slice| matches!(&slice.from, SliceOf::Stream { stream, .. } if stream == name))
+    }
+
     /// The records of all slices.
     pub fn records(&self) -> u64 {
         self.slices.iter().map(|slice| slice.records).sum()

@@ -24,6 +24,7 @@ use crate::maintenance;
 use crate::replay::control::{ControlError, Wanted, wanted};
 use crate::replay::plan::{Plan, Purpose};
 use crate::replay::progress::{AsideProgress, Short};
+use crate::replay::status::has_marker;
 use crate::replay::throttle::{Throttle, ThrottleState};
 use crate::source::ShardSource;
 use crate::source::replay::Pace;
@@ -108,6 +109,14 @@ pub enum RunError {
         /// The object.
         key: ObjectKey,
     },
+    /// The replay has done its work before this start.
+    #[error("replay {plan} was {what} already; plan another one")]
+    Over {
+        /// The replay.
+        plan: String,
+        /// What was done with it last.
+        what: &'static str,
+    },
     /// The replay was cancelled before this start.
     #[error("replay {0} was cancelled, which is final; plan another one")]
     Cancelled(String),
@@ -122,7 +131,7 @@ pub enum RunError {
 impl RunError {
     /// Whether the user can fix it by calling otherwise. Nothing was touched then.
     pub fn is_usage(&self) -> bool {
-        matches!(self, RunError::Outdated { .. } | RunError::Cancelled(_))
+        matches!(self, RunError::Outdated { .. } | RunError::Cancelled(_) | RunError::Over { .. })
     }
 }
 
@@ -159,21 +168,12 @@ impl RunWatch {
 }
 
 impl Job {
-    /// Checks that the replay may run: it was not cancelled, and all that it replaces is live.
+    /// Checks that the replay may run: see [`check_plan`].
     ///
     /// # Errors
     /// It may not, or the lake fails.
     pub async fn check(&self) -> Result<(), RunError> {
-        if wanted(&*self.lake, &self.plan.id).await? == Wanted::Cancelled {
-            return Err(RunError::Cancelled(self.plan.id.to_string()));
-        }
-        if self.plan.purpose == Purpose::WhatIf {
-            return Ok(());
-        }
-        match gone(&*self.lake, &self.plan).await? {
-            Some(key) => Err(RunError::Outdated { plan: self.plan.id.to_string(), key }),
-            None => Ok(()),
-        }
+        check_plan(&*self.lake, &self.plan).await
     }
 
     /// Runs the replay until it is complete, or cancelled, or `stop` is cancelled.
@@ -207,6 +207,7 @@ impl Job {
             let ended = match wanted_now {
                 Wanted::Cancelled => return Ok(Ended::Cancelled),
                 Wanted::Paused => {
+                    tracing::warn!(replay = %self.plan.id, "the replay is paused; waiting until somebody resumes it");
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return Ok(Ended::Stopped),
@@ -281,6 +282,28 @@ impl Job {
     }
 }
 
+/// Checks that a replay may run: it was neither cancelled nor promoted, and all that it replaces is live. Changes nothing.
+///
+/// # Errors
+/// It may not, or the lake fails.
+pub async fn check_plan(lake: &dyn ObjectStore, plan: &Plan) -> Result<(), RunError> {
+    if wanted(lake, &plan.id).await? == Wanted::Cancelled {
+        return Err(RunError::Cancelled(plan.id.to_string()));
+    }
+    for what in ["purged", "undone", "promoted"] {
+        if has_marker(lake, &plan.id, what).await? {
+            return Err(RunError::Over { plan: plan.id.to_string(), what });
+        }
+    }
+    if plan.purpose == Purpose::WhatIf {
+        return Ok(());
+    }
+    match gone(lake, plan).await? {
+        Some(key) => Err(RunError::Outdated { plan: plan.id.to_string(), key }),
+        None => Ok(()),
+    }
+}
+
 /// An object that a plan replaces and that is not live any more.
 ///
 /// # Errors
@@ -291,7 +314,8 @@ pub async fn gone(lake: &dyn ObjectStore, plan: &Plan) -> Result<Option<ObjectKe
     let mut gone = None;
     let read = read_forward(lake, plan.version, extent.newest, None, &mut |entry| {
         if gone.is_none() {
-            gone = entry.removed.into_iter().find(|key| superseded.contains(key));
+            let keys = entry.removed.into_iter().map(|object| object.key);
+            gone = keys.into_iter().find(|key| superseded.contains(key));
         }
     })
     .await;

@@ -160,7 +160,7 @@ pub async fn status_of(
 }
 
 /// Whether a marker of a replay is there.
-async fn has_marker(lake: &dyn ObjectStore, id: &ReplayId, what: &str) -> Result<bool, LakeError> {
+pub(super) async fn has_marker(lake: &dyn ObjectStore, id: &ReplayId, what: &str) -> Result<bool, LakeError> {
     let key = ObjectKey::new(layout::replay_marker(id.as_str(), what)).expect("a plain name");
     Ok(lake.get(&key).await?.is_some())
 }

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use checkpoints::LeaseStore;
 use pipeline::anonymize::PseudonymKey;
@@ -155,7 +154,15 @@ pub async fn open_replay(
         number_fields(&*lake, &mut config.datasets).await?;
     }
     read_beside(&mut config);
-    let opened = open_sources(&config, &lake, clock, true, aws).await?;
+    let opened = match open_sources(&config, &lake, clock, true, aws).await {
+        Ok(opened) => opened,
+        // Without them, nobody knows how far the live workers are behind.
+        Err(error) if plan.streams.iter().all(|stream| !plan.reads_stream(stream)) => {
+            tracing::warn!(%error, "cannot open the configured sources; the replay reads raw/ only, and does not give way to live workers");
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
     let aside = match aside {
         Some(aside) => aside,
         None => open_aside(&config, &plan, &opened, aws).await?,
@@ -234,7 +241,6 @@ async fn job(
 fn settings_of(settings: &WorkerSettings, workers: usize) -> WorkerSettings {
     let mut settings = settings.clone();
     settings.output.raw = None;
-    settings.checkpoints.every = Duration::ZERO;
     let count = u64::try_from(workers.max(1)).unwrap_or(u64::MAX);
     settings.limits.memory = (settings.limits.memory / count).max(WORKER_MEMORY_MIN.min(settings.limits.memory));
     settings.limits.threads = (settings.limits.threads / workers.max(1)).max(1);

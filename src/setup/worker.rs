@@ -100,5 +100,6 @@ pub fn worker_config(
         snapshot_every: SNAPSHOT_EVERY,
         definitions: None,
         until_caught_up,
+        after_commit: Vec::new(),
     })
 }

@@ -12,7 +12,6 @@ use checkpoints::{Position, ShardKey};
 use futures::{StreamExt, stream};
 use pipeline::layout::COMMITS;
 use pipeline::time::parse_rfc3339;
-use serde::Deserialize;
 
 use crate::commit::lake_log::{Entry, Extent, LogVersion, read_backward};
 use crate::commit::{DefinitionOfEpoch, EpochId, Manifest, ShardOfEpoch, UnreadableManifest, is_internal_stream};
@@ -51,13 +50,6 @@ pub(super) struct ReadOnce {
     pub(super) bytes: u64,
     /// All its records, and all before it, arrived before this time: milliseconds since 1970.
     pub(super) arrived_through: Option<i64>,
-}
-
-/// The part of an operation's commit record that names the epochs whose records it has.
-#[derive(Deserialize)]
-struct SourcesOf {
-    #[serde(default)]
-    sources: Vec<EpochId>,
 }
 
 impl Outline {
@@ -135,12 +127,12 @@ pub(super) async fn read_outlines(
         trimmed.append(&mut outlines);
         outlines = trimmed;
     }
+    // An entry does not name the epochs whose records an operation has.
     for outline in outlines.iter_mut().filter(|outline| outline.is_operation) {
         let key = outline.epoch.commit_key();
-        let missing = |problem: String| UnreadableManifest { name: key.to_string(), problem };
-        let bytes = lake.get(&key).await?.ok_or_else(|| missing("it is not there".to_owned()))?;
-        let found: SourcesOf = serde_json::from_slice(&bytes).map_err(|error| missing(error.to_string()))?;
-        outline.sources = found.sources;
+        let missing = || UnreadableManifest { name: key.to_string(), problem: "it is not there".to_owned() };
+        let bytes = lake.get(&key).await?.ok_or_else(missing)?;
+        outline.sources = Manifest::from_bytes(&key, &bytes)?.sources;
     }
     Ok(outlines)
 }

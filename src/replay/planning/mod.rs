@@ -16,7 +16,10 @@ mod estimate;
 mod reach;
 mod selection;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use checkpoints::{ShardId, StreamName};
@@ -431,15 +434,7 @@ fn warnings(
 
 /// Whether a slice reads a stream that keeps its records for a limited time: its shards have a limited rate.
 async fn shares_shards(around: &Surroundings<'_>, plan: &Plan) -> bool {
-    let read: HashSet<&StreamName> = plan
-        .slices
-        .iter()
-        .filter_map(|slice| match &slice.from {
-            SliceOf::Stream { stream, .. } => Some(stream),
-            SliceOf::Raw { .. } | SliceOf::DeadLetters { .. } => None,
-        })
-        .collect();
-    for source in around.sources.iter().filter(|source| read.contains(source.stream())) {
+    for source in around.sources.iter().filter(|source| plan.reads_stream(source.stream())) {
         if matches!(source.retention().await, Ok(Some(_))) {
             return true;
         }

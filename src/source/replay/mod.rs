@@ -46,7 +46,7 @@ pub struct ReplaySource {
     slices: BTreeMap<ShardId, Slice>,
     /// The streams of the records.
     origins: Vec<StreamName>,
-    /// The configured streams, by name.
+    /// The streams that slices read, by name.
     streams: BTreeMap<StreamName, Arc<dyn ShardSource>>,
     /// The lake that has the replay, and the objects that are read again.
     lake: Arc<dyn ObjectStore>,
@@ -58,7 +58,7 @@ pub struct ReplaySource {
 }
 
 impl ReplaySource {
-    /// The slices of a plan. `streams`: the configured streams. `lake`: where the objects of slices are. Trouble of a slice is waited
+    /// The slices of a plan. `streams`: the configured streams, of which those are kept that a slice reads. `lake`: where the objects of slices are. Trouble of a slice is waited
     /// for, for `retry_within`.
     pub fn new(
         plan: &Plan,
@@ -67,12 +67,14 @@ impl ReplaySource {
         pace: Arc<Pace>,
         retry_within: Duration,
     ) -> Self {
+        let is_read = |source: &Arc<dyn ShardSource>| plan.reads_stream(source.stream());
+        let streams = streams.into_iter().filter(is_read).map(|source| (source.stream().clone(), source));
         ReplaySource {
             id: plan.id.clone(),
             stream: plan.id.stream(),
             slices: plan.slices.iter().map(|slice| (slice.id.clone(), slice.clone())).collect(),
             origins: plan.streams.clone(),
-            streams: streams.into_iter().map(|source| (source.stream().clone(), source)).collect(),
+            streams: streams.collect(),
             lake,
             pace,
             object_slices: Arc::new(Semaphore::new(OBJECT_SLICES_MAX)),
@@ -106,7 +108,9 @@ impl ReplaySource {
                 Ok(Box::new(StreamSlice::new(inner, place, from.clone(), through.clone())))
             }
             SliceOf::Raw { .. } => Err(self.unreadable(&slice.id, "slices of raw objects are not supported")),
-            SliceOf::DeadLetters { .. } => Err(self.unreadable(&slice.id, "slices of dead letters are not supported")),
+            SliceOf::DeadLetters { .. } => {
+                Err(self.unreadable(&slice.id, "dead letters are read by `deadletters redrive`, not by a replay"))
+            }
         }
     }
 }
@@ -207,7 +211,7 @@ impl ShardReader for PacedReader {
     }
 
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
-        let read = self.inner.read(bytes, buffer).await?;
+        let read = self.inner.read(self.pace.piece(bytes), buffer).await?;
         if let Read::Chunk { chunk, .. } = &read {
             self.pace.spend(chunk.bytes().len() as u64);
         }
