@@ -11,6 +11,8 @@
 //! 7. [`dead_letter`], [`line_objects`]: records that failed, and records as received.
 //! 8. [`lane`]: all of it for one core.
 //!
+//! [`rows`] reads the files back, to compare them.
+//!
 //! Beside the path: [`stage`] lists the stages, [`graph`] shows and counts them, [`layout`] has every key of the lake,
 //! [`time`] is the calendar, and [`toml_reader`] reads what people write.
 
@@ -26,6 +28,7 @@ pub mod anonymize;
 mod columns;
 
 pub mod encode;
+pub mod rows;
 
 pub mod dead_letter;
 pub mod line_objects;

@@ -7,3 +7,4 @@ mod datasets;
 pub mod fuzz_corpus;
 mod limits;
 mod properties;
+mod rows;

@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use crate::cli::cost_args::CostArgs;
 use crate::cli::replay_args::ReplayArgs;
 use crate::cli::show_args::{DeadLettersArgs, LogArgs, StatusArgs, VerifyArgs};
+use crate::cli::whatif::WhatIfArgs;
 use crate::config::Overrides;
 
 /// What `--version` prints.
@@ -57,6 +58,9 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Process a part of the past again, with today's definitions, beside the live workers
     Replay(Box<ReplayArgs>),
+    /// Try a definition: make the past again by it in a folder of this machine, and compare that with the lake; changes nothing
+    #[command(name = "whatif")]
+    WhatIf(Box<WhatIfArgs>),
     /// Remove uploads and intents of epochs that were never committed
     Sweep(SweepArgs),
     /// List and show dead letters: records that failed

@@ -12,6 +12,7 @@ mod cost;
 mod cost_args;
 mod cost_review;
 mod dead_letters;
+mod diff_output;
 mod graph;
 mod init;
 mod leases;
@@ -26,6 +27,7 @@ mod produce_stream;
 mod progress_bar;
 mod replay;
 mod replay_args;
+mod replay_diff;
 mod replay_plan;
 mod replay_start;
 mod run;
@@ -34,6 +36,7 @@ mod show_args;
 mod status;
 mod sweep;
 mod verify;
+mod whatif;
 
 use std::process::ExitCode;
 
@@ -110,6 +113,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Verify(verify) => verify::verify(&verify, args.json).await,
         Command::Status(status) => status::status(&status, args.json).await,
         Command::Replay(command) => replay::replay(*command, args.json).await,
+        Command::WhatIf(whatif) => whatif::whatif(*whatif, args.json).await,
         Command::Log(log) => log::log(&log, args.json).await,
         Command::Sweep(sweep) => sweep::sweep(&sweep, args.json).await,
         Command::DeadLetters(command) => dead_letters::dead_letters(&command, args.json).await,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::output::{counted, show_count};
+use crate::replay::diff::DiffProgress;
 use crate::worker::Progress;
 
 /// How often the bar of a run is redrawn.
@@ -51,5 +52,29 @@ impl Drop for RunBar {
     fn drop(&mut self) {
         self.task.abort();
         self.bar.finish_and_clear();
+    }
+}
+
+/// Draws the progress of a comparison until it is dropped.
+pub(crate) struct DiffBar(ProgressBar);
+
+impl DiffBar {
+    pub(crate) fn start() -> Self {
+        let bar = bar(0, "comparing {bar:30} {percent:>3}%  {binary_bytes_per_sec}  {eta} left");
+        bar.enable_steady_tick(REDRAW_EVERY);
+        DiffBar(bar)
+    }
+
+    pub(crate) fn add(&self, step: DiffProgress) {
+        match step {
+            DiffProgress::Planned(bytes) => self.0.inc_length(bytes),
+            DiffProgress::Read(bytes) => self.0.inc(bytes),
+        }
+    }
+}
+
+impl Drop for DiffBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }

@@ -13,7 +13,7 @@ use crate::aws::Aws;
 use crate::cli::args::LakeArgs;
 use crate::cli::output::{Table, counted, show_bytes, show_count};
 use crate::cli::replay_args::{ReplayArgs, ReplayCommand};
-use crate::cli::{Usage, load, replay_plan, replay_start};
+use crate::cli::{Usage, load, replay_diff, replay_plan, replay_start};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::Config;
 use crate::lake::{ObjectStore, Retrying};
@@ -31,6 +31,7 @@ pub(crate) async fn replay(args: ReplayArgs, json: bool) -> anyhow::Result<ExitC
     match args.command {
         ReplayCommand::Plan(args) => replay_plan::plan(&args, json).await,
         ReplayCommand::Start(args) => replay_start::start(&args, json).await,
+        ReplayCommand::Diff(args) => replay_diff::replay_diff(&args, json).await,
         ReplayCommand::List { lake } => list(&lake, json).await,
         ReplayCommand::Status { id, lake } => status(&lake, &id, json).await,
         ReplayCommand::Pause { id, lake } => request(&lake, &id, Control::Pause, json).await,

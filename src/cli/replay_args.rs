@@ -3,6 +3,7 @@
 use clap::{Args as ClapArgs, Subcommand};
 
 use crate::cli::args::LakeArgs;
+use crate::cli::replay_diff::ReplayDiffArgs;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ReplayArgs {
@@ -16,6 +17,8 @@ pub(crate) enum ReplayCommand {
     Plan(PlanArgs),
     /// Run a planned replay beside the live workers; the same command on more machines makes it faster
     Start(StartArgs),
+    /// Compare what a replay has made with what it would replace, row by row
+    Diff(ReplayDiffArgs),
     /// Show all replays and their states
     List {
         #[command(flatten)]

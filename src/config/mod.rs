@@ -200,6 +200,8 @@ pub struct Overrides {
     pub threads: Option<usize>,
     /// The interval of commits, as a time.
     pub commit_interval: Option<String>,
+    /// Definitions that replace those of the same datasets, or are added. Relative to the working directory.
+    pub definitions: Vec<PathBuf>,
     /// Whether a worker is configured, which runs the demonstration if there is no source. Commands that look at a lake use
     /// the one that exists.
     pub run: bool,

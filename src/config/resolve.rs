@@ -58,7 +58,7 @@ pub(super) fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Pr
     let (lake, checkpoints, key) = resolve_stores(&settings, demo, overrides, problems);
     check_together(&settings, &lake, checkpoints.as_ref(), problems);
     check_sources(&sources, problems);
-    let datasets = compile(&datasets, &folder, problems)?;
+    let datasets = compile(&datasets, &folder, &overrides.definitions, problems)?;
     for source in &sources {
         if let Some(name) = source.dataset.as_deref().filter(|name| datasets.find(name).is_none()) {
             let known: Vec<&str> = datasets.names().collect();
@@ -209,17 +209,27 @@ fn check_sources(sources: &[SourceConfig], problems: &mut Problems) {
 
 /// Compiles the shipped definitions and the user's. A user's definition replaces a shipped one of the same name; the user's come
 /// first.
-fn compile(files: &[PathBuf], folder: &Path, problems: &mut Problems) -> Option<Datasets> {
-    let mut texts = Vec::new();
+fn compile(files: &[PathBuf], folder: &Path, overriding: &[PathBuf], problems: &mut Problems) -> Option<Datasets> {
     let mut folders = Vec::new();
-    for path in files {
-        let path = folder.join(path);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                folders.push(path.parent().map(Path::to_owned).unwrap_or_default());
-                texts.push(DefinitionText { file: path.display().to_string(), text });
-            }
-            Err(error) => report(problems, &path.display().to_string(), format!("failed to read the file: {error}")),
+    let mut read = |path: PathBuf| match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            folders.push(path.parent().map(Path::to_owned).unwrap_or_default());
+            Some(DefinitionText { file: path.display().to_string(), text })
+        }
+        Err(error) => {
+            report(problems, &path.display().to_string(), format!("failed to read the file: {error}"));
+            None
+        }
+    };
+    let overriding: Vec<DefinitionText> = overriding.iter().filter_map(|path| read(path.clone())).collect();
+    let mut texts: Vec<DefinitionText> = files.iter().filter_map(|path| read(folder.join(path))).collect();
+    let name_of = |text: &DefinitionText| Datasets::name_of(&text.file, &text.text);
+    for text in overriding.into_iter().rev() {
+        let name = name_of(&text);
+        // One that replaces another keeps its place, since the first that recognizes a record gets it.
+        match texts.iter().position(|other| name.is_some() && name_of(other) == name) {
+            Some(place) => texts[place] = text,
+            None => texts.insert(0, text),
         }
     }
     let own: Vec<String> = texts.iter().filter_map(|text| Datasets::name_of(&text.file, &text.text)).collect();

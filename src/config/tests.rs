@@ -177,6 +177,7 @@ threads = 3
         memory: Some("128 MiB".into()),
         threads: Some(1),
         commit_interval: Some("1s".into()),
+        definitions: Vec::new(),
         run: true,
         without_leases: false,
     };
@@ -187,6 +188,37 @@ threads = 3
     assert_eq!(config.worker.output.raw, Some(LineCodec::Zstd(1)));
     assert_eq!((config.worker.limits.memory, config.worker.limits.threads), (128 << 20, 1));
     assert_eq!(config.worker.commit.interval, Duration::from_secs(1));
+}
+
+#[test]
+fn a_definition_of_the_command_line_replaces_the_one_of_its_dataset_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |file: &str, name: &str, column: &str| {
+        let path = folder.path().join(file);
+        let text = format!(
+            "name = \"{name}\"\n[[recognize]]\npresent = [\"/{name}\"]\n[event_time]\npointer = \"/at\"\n\
+             [[column]]\nname = \"{column}\"\npointer = \"/{column}\"\ntype = \"int64\"\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    write("a.toml", "a", "one");
+    write("b.toml", "b", "one");
+    let config = folder.path().join("c.toml");
+    std::fs::write(&config, "[[dataset]]\nfile = \"a.toml\"\n[[dataset]]\nfile = \"b.toml\"\n").unwrap();
+    let load = |definitions: Vec<PathBuf>| {
+        Config::load(&Overrides { config: Some(config.clone()), definitions, ..Overrides::default() })
+    };
+    let names = |config: &Config| config.datasets.names().take(3).map(str::to_owned).collect::<Vec<_>>();
+    let before = load(Vec::new()).unwrap();
+    assert_eq!(names(&before)[..2], ["a", "b"]);
+    let after = load(vec![write("new_b.toml", "b", "two"), write("c_new.toml", "c", "one")]).unwrap();
+    assert_eq!(names(&after), ["c", "a", "b"]);
+    let version = |config: &Config, name: &str| config.datasets.version(config.datasets.find(name).unwrap()).to_owned();
+    assert_eq!(version(&before, "a"), version(&after, "a"));
+    assert_ne!(version(&before, "b"), version(&after, "b"));
+    let missing = load(vec![folder.path().join("none.toml")]).unwrap_err().to_string();
+    assert!(missing.contains("none.toml: failed to read the file"), "{missing}");
 }
 
 #[test]

@@ -211,6 +211,24 @@ pub async fn claim(lake: &dyn ObjectStore, fingerprint: Option<&str>) -> Result<
     if found == fingerprint { Ok(()) } else { Err(IdentityError::OtherKey) }
 }
 
+/// Checks that a key is the lake's, if the lake has one. Changes nothing.
+///
+/// # Errors
+/// The lake has another key or another format, or it cannot be read.
+pub async fn check_key(lake: &dyn ObjectStore, fingerprint: &str) -> Result<(), IdentityError> {
+    let found = match read(lake).await?.and_then(|(identity, _)| identity.key_fingerprint) {
+        Some(found) => Some(found),
+        None => match lake.get(&key(LAKE_KEY)).await? {
+            Some(bytes) => {
+                let later: LaterKey = serde_json::from_slice(&bytes).map_err(damaged(LAKE_KEY))?;
+                Some(later.key_fingerprint)
+            }
+            None => None,
+        },
+    };
+    if found.is_none_or(|found| found == fingerprint) { Ok(()) } else { Err(IdentityError::OtherKey) }
+}
+
 /// The fingerprint of the first key of a lake that was begun without one. It is this one unless there is one already.
 async fn claim_later_key(lake: &dyn ObjectStore, fingerprint: &str) -> Result<String, IdentityError> {
     let first = LaterKey { key_fingerprint: fingerprint.to_owned() };

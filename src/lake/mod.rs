@@ -16,6 +16,7 @@
 mod inside;
 mod local;
 mod memory;
+mod read_only;
 mod retrying;
 pub(crate) mod s3;
 mod storage_class;
@@ -44,6 +45,7 @@ pub use definitions::{DefinitionClaims, DefinitionError, Refusal, check_definiti
 pub use inside::InsideLake;
 pub use local::LocalStore;
 pub use memory::{Fault, MemoryStore};
+pub use read_only::ReadOnly;
 pub use retrying::Retrying;
 pub use s3::{Encryption, InvalidS3, S3Location, S3Options, S3Store};
 pub use schemas::{SchemaError, number_fields, preview_fields};

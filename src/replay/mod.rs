@@ -16,12 +16,15 @@
 //! | `progress` | how far it is |
 //! | `status` | which state it is in |
 //! | `end` | removing what is left of it |
+//! | `diff` | comparing what a replay has made with what it would replace |
+//! | `whatif` | a replay into a folder of this machine, to be compared and nothing else |
 
 use std::sync::Arc;
 
 use crate::lake::{InsideLake, ObjectStore};
 
 pub mod control;
+pub mod diff;
 pub mod end;
 pub mod plan;
 pub mod planning;
@@ -29,6 +32,7 @@ pub mod progress;
 pub mod run;
 pub mod status;
 pub mod throttle;
+pub mod whatif;
 
 pub use plan::{
     Estimate, Plan, PlanError, Purpose, ReplayId, SavedPlan, Slice, SliceOf, SupersededObject, Totals, Widened,

@@ -16,10 +16,12 @@ use crate::aws::Aws;
 use crate::clock::SharedClock;
 use crate::commit::{DefinitionOfEpoch, Stores};
 use crate::config::{Config, WorkerSettings};
-use crate::lake::{DefinitionClaims, InsideLake, ObjectStore, Retrying, identity, number_fields, preview_fields};
+use crate::lake::{
+    DefinitionClaims, InsideLake, ObjectStore, ReadOnly, Retrying, identity, number_fields, preview_fields,
+};
 use crate::maintenance::migrate;
-use crate::replay::Plan;
 use crate::replay::run::{Job, MakeWorker};
+use crate::replay::{Plan, Purpose};
 use crate::setup::worker::{WorkerParts, lane_config, worker_config};
 use crate::setup::{OpenError, key, open_lake_of_any_format, open_sources, policies, stream_ids};
 use crate::source::ShardSource;
@@ -61,6 +63,28 @@ pub async fn open_for_planning(
     aws: Option<&Aws>,
 ) -> Result<PlanningParts, OpenError> {
     let lake = open_lake(config, aws).await?;
+    planning_parts(config, lake, clock, aws).await
+}
+
+/// The same for a what-if. Every change of the lake is refused, whoever requests it.
+///
+/// # Errors
+/// As of [`open_for_planning`].
+pub async fn open_for_what_if(
+    config: &mut Config,
+    clock: &SharedClock,
+    aws: Option<&Aws>,
+) -> Result<PlanningParts, OpenError> {
+    let lake: Arc<dyn ObjectStore> = Arc::new(ReadOnly::new(open_lake(config, aws).await?));
+    planning_parts(config, lake, clock, aws).await
+}
+
+async fn planning_parts(
+    config: &mut Config,
+    lake: Arc<dyn ObjectStore>,
+    clock: &SharedClock,
+    aws: Option<&Aws>,
+) -> Result<PlanningParts, OpenError> {
     preview_fields(&*lake, &mut config.datasets).await?;
     read_beside(config);
     let sources = match open_sources(config, &lake, clock, true, aws).await {
@@ -111,9 +135,17 @@ pub async fn open_replay(
     workers: usize,
     aside: Option<Aside>,
 ) -> Result<Job, OpenError> {
-    let lake = open_lake(&config, aws).await?;
+    let mut lake = open_lake(&config, aws).await?;
     let fingerprint = pseudonym_key.as_ref().map(key::fingerprint);
-    crate::lake::check_definitions(&*lake, &config.datasets, false).await?;
+    let is_what_if = plan.purpose == Purpose::WhatIf;
+    if is_what_if {
+        lake = Arc::new(ReadOnly::new(lake));
+        if let Some(fingerprint) = &fingerprint {
+            identity::check_key(&*lake, fingerprint).await?;
+        }
+    }
+    // Trying a definition needs no consent, because nothing is written by it into the lake.
+    crate::lake::check_definitions(&*lake, &config.datasets, is_what_if).await?;
     let is_scratch = aside.is_some();
     if is_scratch {
         preview_fields(&*lake, &mut config.datasets).await?;

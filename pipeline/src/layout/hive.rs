@@ -106,6 +106,15 @@ pub(crate) enum PathValue<'a> {
 }
 
 impl PartitionValue {
+    /// The value as a text; `None` if there is no value.
+    pub fn into_text(self) -> Option<String> {
+        match self {
+            PartitionValue::Number(number) => Some(number.to_string()),
+            PartitionValue::Text(text) => Some(text),
+            PartitionValue::Null => None,
+        }
+    }
+
     fn as_path_value(&self) -> PathValue<'_> {
         match self {
             PartitionValue::Number(number) => PathValue::Number(*number),

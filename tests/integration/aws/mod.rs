@@ -25,3 +25,4 @@ mod fleet;
 mod identities;
 mod least_privilege;
 mod streams;
+mod whatif;

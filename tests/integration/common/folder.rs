@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use serde_json::Value;
 
-use crate::common::roles::{DEVELOPER, MAINTENANCE, WORKER};
+use crate::common::roles::{DEVELOPER, MAINTENANCE, READER, WORKER};
 
 /// A temporary folder.
 pub(crate) struct Folder {
@@ -30,6 +30,9 @@ fn role_of(args: &[&str]) -> &'static str {
         Some(&("run" | "config")) => WORKER,
         // Workers run in them.
         Some(&"replay") if matches!(args.get(1), Some(&("start" | "cancel"))) => WORKER,
+        // They change nothing.
+        Some(&"whatif") => READER,
+        Some(&"replay") if args.get(1) == Some(&"diff") => READER,
         // It finishes epochs, as a worker does.
         Some(&"leases") if args.get(1) == Some(&"rebuild") => WORKER,
         Some(&("init" | "produce")) => DEVELOPER,

@@ -13,6 +13,8 @@ use aws_model::access::{Access, Asked, Keys};
 pub(crate) const WORKER: &str = "worker";
 /// The access key of the role for maintenance.
 pub(crate) const MAINTENANCE: &str = "maintenance";
+/// The access key of somebody who may only read.
+pub(crate) const READER: &str = "reader";
 /// The access key of a developer, who may do everything.
 pub(crate) const DEVELOPER: &str = "developer";
 /// The keys of KMS, if there are any.
@@ -54,6 +56,9 @@ impl Roles {
 
     /// A request must be allowed by its role, and by the endpoint that it passes.
     pub(crate) fn allow(&self, asked: &Asked) -> bool {
+        if asked.principal == READER {
+            return is_read(&asked.action);
+        }
         let request = request(asked);
         self.policy(&asked.principal).is_none_or(|policy| {
             let mut endpoints = self.endpoints.iter().filter(|(service, _)| asked.action.starts_with(service));
@@ -70,6 +75,20 @@ impl Roles {
     pub(crate) fn into_access(self, keys: Keys) -> Access {
         Access::new(keys, move |asked| self.allow(asked))
     }
+}
+
+/// Whether a request reads the bucket, the stream or the pseudonym key, and changes nothing. The lease table is not among them.
+fn is_read(action: &str) -> bool {
+    const READ: [&str; 7] = [
+        "s3:GetObject",
+        "s3:ListBucket",
+        "kinesis:DescribeStreamSummary",
+        "kinesis:ListShards",
+        "kinesis:GetShardIterator",
+        "kinesis:GetRecords",
+        "secretsmanager:GetSecretValue",
+    ];
+    READ.contains(&action)
 }
 
 fn request(asked: &Asked) -> Request {

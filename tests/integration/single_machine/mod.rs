@@ -12,6 +12,7 @@ mod refusals;
 mod replay;
 mod runs;
 mod statistics;
+mod whatif;
 
 use std::collections::BTreeMap;
 use std::fs;
