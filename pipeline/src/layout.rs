@@ -23,6 +23,7 @@
 //! _sources/<hash>/objects/<20 digits>.json.gz   the objects of a bucket that is read as a stream, in their order
 //! _losses/<hash>-<hash>.json     a loss in a source, or a file that somebody must decide about; `.accepted.json`: the decision
 //! _checkpoints/<name>.json       named checkpoints
+//! _replays/redrive-<process>/<number>/lake/…   what a batch of a redrive has made, until it is in the lake
 //! _operations.json               the lake's id, by which its operations are known in a lease table that several lakes share
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
 //! _definitions/<dataset>/<number>.json what the files of a dataset were written with
@@ -80,6 +81,8 @@ pub const SOURCES: &str = "_sources/";
 pub const LOSSES: &str = "_losses/";
 /// Prefix of named checkpoints.
 pub const CHECKPOINTS: &str = "_checkpoints/";
+/// Prefix of what redrives have made aside.
+pub const REDRIVES: &str = "_replays/redrive-";
 /// The object with the lake's id, by which its operations are known.
 pub const OPERATIONS: &str = "_operations.json";
 /// Prefix of recorded schemas.
@@ -359,6 +362,21 @@ pub fn name_of_checkpoint(key: &str) -> Option<&str> {
     name_of(CHECKPOINTS, key)
 }
 
+/// The prefix of what the redrive of a process has made aside.
+pub fn redrive(process: &str) -> String {
+    format!("{REDRIVES}{process}/")
+}
+
+/// The prefix of the lake that the `number`-th batch of a redrive writes.
+pub fn redrive_lake(process: &str, number: u64) -> String {
+    format!("{REDRIVES}{process}/{number:05}/lake/")
+}
+
+/// The process whose redrive has made an object aside.
+pub fn owner_of_redrive(key: &str) -> Option<&str> {
+    key.strip_prefix(REDRIVES)?.split_once('/').map(|(process, _)| process).filter(|process| !process.is_empty())
+}
+
 /// The prefix of a dataset's recorded schemas.
 pub fn schemas_of(dataset: &str) -> String {
     format!("{SCHEMAS}{dataset}/")
@@ -546,6 +564,13 @@ mod tests {
             prop_assert_eq!(version_of_log_snapshot(&log_snapshot(version)), Some(version));
             prop_assert_eq!(version_of_log_entry(&log_snapshot(version)), None);
             prop_assert_eq!(version_of_log_snapshot(&log_snapshot_part(version, "w", 1)), None);
+        }
+
+        #[test]
+        fn keys_of_redrives_round_trip(process in "[0-9a-f-]{1,36}", number in any::<u64>()) {
+            let lake = redrive_lake(&process, number);
+            prop_assert!(lake.starts_with(&redrive(&process)) && redrive(&process).starts_with(REDRIVES));
+            prop_assert_eq!(owner_of_redrive(&lake), Some(process.as_str()));
         }
 
         #[test]
