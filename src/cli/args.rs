@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::cli::cost_args::CostArgs;
+use crate::cli::dead_letter_args::DeadLettersArgs;
 use crate::cli::replay_args::ReplayArgs;
-use crate::cli::show_args::{DeadLettersArgs, LogArgs, StatusArgs, VerifyArgs};
+use crate::cli::show_args::{LogArgs, StatusArgs, VerifyArgs};
 use crate::config::Overrides;
 
 /// What `--version` prints.
@@ -59,7 +60,7 @@ pub(crate) enum Command {
     Replay(Box<ReplayArgs>),
     /// Remove uploads and intents of epochs that were never committed
     Sweep(SweepArgs),
-    /// List and show dead letters: records that failed
+    /// List, show, redrive and discard dead letters: records that failed
     #[command(name = "deadletters")]
     DeadLetters(DeadLettersArgs),
     /// List the positions of all shards, and save them under names

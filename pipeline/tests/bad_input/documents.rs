@@ -621,9 +621,9 @@ fn a_document_that_is_too_large_and_broken_ends_before_the_next_one() {
 }
 
 /// Dead letters that are processed again, with how often they were processed before.
-fn again<const N: usize>(letters: [(TestFrame<'_>, u64); N], documents: Documents) -> Outcome {
-    let attempts = letters.iter().map(|(_, attempts)| *attempts).collect();
-    let frames = letters.map(|(letter, _)| letter);
+fn again<const N: usize>(dead_letters: [(TestFrame<'_>, u64); N], documents: Documents) -> Outcome {
+    let attempts = dead_letters.iter().map(|(_, attempts)| *attempts).collect();
+    let frames = dead_letters.map(|(letter, _)| letter);
     run_of(chunk_of(&frames).with_documents(documents).with_attempts(attempts)).1
 }
 
@@ -638,13 +638,13 @@ fn a_dead_letter_that_is_processed_again_keeps_its_identity_and_counts_its_attem
         ..TestFrame::new(text, "7")
     };
     let good = TestFrame { bytes: good.as_bytes(), ..letter(b"", 3) };
-    // Letters of one record are neighbours, as records of an aggregate are.
+    // Dead letters of one record are neighbours, as records of an aggregate are.
     let outcome = again([(good, 1), (letter(bad.as_bytes(), 4), 1), (letter(bad.as_bytes(), 5), 8)], Documents::MANY);
     assert_eq!(found(&outcome), [("e1".to_owned(), 7, 3)]);
-    let mut letters: Vec<_> =
+    let mut dead_letters: Vec<_> =
         outcome.dead_letters.iter().map(|letter| (letter.sub_sequence, letter.attempts)).collect();
-    letters.sort_unstable();
-    assert_eq!(letters, [(4, 2), (5, 9)]);
+    dead_letters.sort_unstable();
+    assert_eq!(dead_letters, [(4, 2), (5, 9)]);
     for letter in &outcome.dead_letters {
         assert_eq!(letter.partition_key.as_deref(), pseudonym, "it is a pseudonym already");
         assert_eq!((&*letter.sequence, letter.arrival_ms), ("7", ARRIVAL_MS - 5));
@@ -664,9 +664,10 @@ fn documents_of_a_dead_letter_have_numbers_that_no_other_record_has() {
         for frames in [vec![frame(0)], vec![frame(sub_sequence), next]] {
             let first = run_of(chunk_of(&frames).with_documents(Documents::MANY)).1;
             used.extend(found(&first).iter().map(|(.., sub)| *sub));
-            let letters: Vec<_> = first.dead_letters.iter().filter(|letter| letter.code == Code::NotAnObject).collect();
-            assert_eq!(letters.len(), 2);
-            for letter in letters {
+            let dead_letters: Vec<_> =
+                first.dead_letters.iter().filter(|letter| letter.code == Code::NotAnObject).collect();
+            assert_eq!(dead_letters.len(), 2);
+            for letter in dead_letters {
                 let frame = TestFrame { sub_sequence: letter.sub_sequence, ..TestFrame::new(&letter.raw, "7") };
                 let outcome = again([(frame, 1)], ARRAYS);
                 if letter.sub_sequence >= 1 << 31 {

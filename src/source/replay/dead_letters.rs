@@ -177,7 +177,7 @@ struct OpenObject {
 struct Group {
     stream: Arc<str>,
     shard: Arc<str>,
-    letters: Vec<DeadLetter<'static>>,
+    dead_letters: Vec<DeadLetter<'static>>,
 }
 
 impl DeadLetterReader {
@@ -240,7 +240,7 @@ impl DeadLetterReader {
                 tokio::task::yield_now().await;
             }
         }
-        let groups = groups.into_iter().map(|((stream, shard), letters)| Group { stream, shard, letters });
+        let groups = groups.into_iter().map(|((stream, shard), dead_letters)| Group { stream, shard, dead_letters });
         self.window = groups.skip(usize::try_from(self.place.groups).unwrap_or(usize::MAX)).collect();
         Ok(open)
     }
@@ -288,11 +288,11 @@ impl ShardReader for DeadLetterReader {
 
 /// The dead letters of a group as a chunk.
 fn chunk_of(group: Group, mut bytes: Vec<u8>) -> Chunk {
-    let Group { stream, shard, letters } = group;
+    let Group { stream, shard, dead_letters } = group;
     let place = |bytes: &Vec<u8>| u32::try_from(bytes.len()).expect("a window is far below 2 GiB");
-    let (mut frames, mut attempts) = (Vec::with_capacity(letters.len()), Vec::with_capacity(letters.len()));
+    let (mut frames, mut attempts) = (Vec::with_capacity(dead_letters.len()), Vec::with_capacity(dead_letters.len()));
     let mut last_arrival_ms = 0;
-    for letter in letters {
+    for letter in dead_letters {
         let begin = place(&bytes);
         bytes.extend_from_slice(&letter.raw);
         let end = place(&bytes);
