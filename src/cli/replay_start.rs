@@ -32,6 +32,8 @@ use crate::source::replay::Pace;
 const READ_EVERY: Duration = Duration::from_secs(2);
 /// How often the bar is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
+/// The shortest run whose estimate says something.
+const MEASURED_MIN: Duration = Duration::from_secs(10);
 /// The most workers of a process.
 const WORKERS_MAX: usize = 64;
 
@@ -233,7 +235,8 @@ impl Summary<'_> {
             show_bytes(progress.bytes),
             self.took.as_secs_f64()
         );
-        if let (Ended::Complete, Some(halfway), Some(off)) = (ended, self.halfway, self.off_percent()) {
+        let is_long = self.took >= MEASURED_MIN;
+        if let (Ended::Complete, true, Some(halfway), Some(off)) = (ended, is_long, self.halfway, self.off_percent()) {
             text.push_str(&format!(
                 "when half was done, {:.1} s were estimated for this run: {off} % off\n",
                 halfway.estimated.as_secs_f64()

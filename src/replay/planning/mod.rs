@@ -16,6 +16,9 @@ mod estimate;
 mod reach;
 mod selection;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 

@@ -108,7 +108,9 @@ impl ReplaySource {
                 Ok(Box::new(StreamSlice::new(inner, place, from.clone(), through.clone())))
             }
             SliceOf::Raw { .. } => Err(self.unreadable(&slice.id, "slices of raw objects are not supported")),
-            SliceOf::DeadLetters { .. } => Err(self.unreadable(&slice.id, "slices of dead letters are not supported")),
+            SliceOf::DeadLetters { .. } => {
+                Err(self.unreadable(&slice.id, "dead letters are read by `deadletters redrive`, not by a replay"))
+            }
         }
     }
 }
@@ -209,7 +211,7 @@ impl ShardReader for PacedReader {
     }
 
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
-        let read = self.inner.read(bytes, buffer).await?;
+        let read = self.inner.read(self.pace.piece(bytes), buffer).await?;
         if let Read::Chunk { chunk, .. } = &read {
             self.pace.spend(chunk.bytes().len() as u64);
         }

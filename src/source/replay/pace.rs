@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 /// The longest wait after which a reader asks for the rate again, which may have changed.
 const WAIT_MAX: Duration = Duration::from_millis(250);
+/// The least bytes of one read.
+const PIECE_MIN: u64 = 16 << 10;
 /// The longest time for which one read is paid. A rate that is raised then takes effect soon.
 const DEBT_MAX: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,12 @@ impl Pace {
         self.spent.load(Ordering::Relaxed)
     }
 
+    /// How much one read should return at most, if it could return `bytes`: what the rate allows in a quarter of a second.
+    pub(super) fn piece(&self, bytes: usize) -> usize {
+        let Some(rate) = self.limit() else { return bytes };
+        bytes.min(usize::try_from((rate / 4).max(PIECE_MIN)).unwrap_or(usize::MAX))
+    }
+
     /// Waits until something may be read.
     pub(super) async fn admitted(&self) {
         loop {
@@ -90,7 +98,10 @@ mod tests {
         let seconds = begun.elapsed().as_secs_f64();
         assert!((9.0..=10.5).contains(&seconds), "10,000 bytes at 1,000 a second took {seconds} s");
         assert_eq!(pace.spent(), 10_000);
+        pace.set(Some(1_000_000));
+        assert_eq!([pace.piece(4_000_000), pace.piece(100)], [250_000, 100]);
         pace.set(None);
+        assert_eq!(pace.piece(4_000_000), 4_000_000);
         let begun = Instant::now();
         pace.admitted().await;
         pace.spend(1 << 40);

@@ -136,13 +136,14 @@ fn a_replay_that_is_killed_again_and_again_makes_every_row_once_beside_a_live_wo
     let expected = identities(&folder, "lake/processed");
     let plan = folder.plan("trim-horizon");
     let id = id_of(&plan);
+    folder.write("in/live.ndjson", assessment(90_100));
     let live = folder.start(&["--source", "in", "--lake", "lake"]);
-    let mut written = 18_000;
+    let (mut written, mut killed_at) = (18_001, 0);
     for kill in 0..20 {
         // Two processes at once, every other time.
-        let mut processes = vec![folder.start_replay(&id, &["--rate", "0.4", "--workers", "2"])];
+        let mut processes = vec![folder.start_replay(&id, &["--rate", "0.15", "--workers", "2"])];
         if kill % 2 == 1 {
-            processes.push(folder.start_replay(&id, &["--rate", "0.4"]));
+            processes.push(folder.start_replay(&id, &["--rate", "0.15"]));
         }
         folder.append("in/live.ndjson", &assessment(90_000 + kill));
         written += 1;
@@ -151,11 +152,14 @@ fn a_replay_that_is_killed_again_and_again_makes_every_row_once_beside_a_live_wo
             process.kill().unwrap();
             process.wait().unwrap();
         }
+        let done = folder.replay("status", &id)["records_done"].as_u64().unwrap();
+        killed_at += u64::from((1..18_000).contains(&done));
     }
     let summary = folder.complete(&id);
     assert_eq!(summary["records_done"], 18_000, "{summary}");
     assert_eq!(identities(&folder, &folder.aside(&id)), expected);
     assert!(expected.values().all(|count| *count == 1) && expected.len() == 18_000);
+    assert!(killed_at > 0, "a kill hit the replay while it had committed some of it");
     wait_for("the rows of the live worker", 60, || folder.rows() >= written);
     live.stop();
     folder.assert_verified(written);
@@ -199,6 +203,39 @@ fn a_replay_is_paused_resumed_and_cancelled_from_elsewhere() {
     let refused = folder.exits(2, &["replay", "start", &id, "--source", "in", "--lake", "lake"]);
     assert!(refused.contains("was cancelled"), "{refused}");
     folder.assert_verified(16_000);
+}
+
+#[test]
+fn of_two_streams_each_record_keeps_its_stream_and_the_dataset_of_its_source() {
+    let folder = Folder::new();
+    let source = |name: &str| format!("[[source]]\nurl = \"{name}\"\nname = \"{name}\"\ndataset = \"assessments\"\n");
+    folder.write("shardlake.toml", format!("{}{}[lake]\nurl = \"lake\"\n", source("first"), source("second")));
+    for epoch in 0..3 {
+        for (number, name) in ["first", "second"].iter().enumerate() {
+            let from = 1_000 * number + 100 * epoch;
+            folder.write(&format!("{name}/{epoch}.ndjson"), (from..from + 30).map(assessment).collect::<String>());
+        }
+        folder.ok(&["run", "--until-caught-up"]);
+    }
+    let plan = folder.json(&["replay", "plan", "--from", "trim-horizon", "--stream", "second"]);
+    let id = id_of(&plan);
+    assert_eq!((&plan["totals"]["records"], &plan["streams"]), (&180.into(), &serde_json::json!(["first", "second"])));
+    let widened = plan["widened"].as_array().unwrap();
+    assert!(widened.len() == 3 && widened.iter().all(|one| one["because"] == "other_shards"), "{plan}");
+    let summary = folder.json(&["replay", "start", &id, "--workers", "3"]);
+    assert_eq!((&summary["ended"], &summary["records_done"]), (&"complete".into(), &180.into()), "{summary}");
+    let made = identities(&folder, &folder.aside(&id));
+    assert_eq!(made, identities(&folder, "lake/processed"));
+    let streams: BTreeSet<&str> = made.keys().map(|(stream, ..)| stream.as_str()).collect();
+    assert_eq!(streams, BTreeSet::from(["first", "second"]));
+
+    // By time: the last epoch only. Files have no times of arrival, so those of the epochs count.
+    let commits = folder.files("lake/_commits");
+    let last: Value = serde_json::from_slice(&std::fs::read(commits.last().unwrap()).unwrap()).unwrap();
+    let plan = folder.json(&["replay", "plan", "--from", last["written_at"].as_str().unwrap()]);
+    assert_eq!((epochs_of(&plan), &plan["totals"]["records"]), (1, &60.into()), "{plan}");
+    let plan = folder.json(&["replay", "plan", "--from", "trim-horizon", "--to", last["written_at"].as_str().unwrap()]);
+    assert!(epochs_of(&plan) >= 2, "{plan}");
 }
 
 #[test]
