@@ -43,6 +43,7 @@
 
 mod escape;
 mod hive;
+mod redrives;
 
 use std::fmt;
 use std::str::FromStr;
@@ -55,6 +56,7 @@ use crate::time::Day;
 
 pub(crate) use hive::{DATE_PARTS, PathValue};
 pub use hive::{PartitionPath, PartitionValue};
+pub use redrives::{REDRIVES, owner_of_redrive, redrive, redrive_lake};
 
 /// Prefix of summaries for people and tools that read CSV.
 pub const ANALYTICS: &str = "processed/analytics/";
@@ -89,8 +91,6 @@ pub const CHECKPOINTS: &str = "_checkpoints/";
 pub const REPLAYS: &str = "_replays/";
 /// Prefix of the plans of replays, and of nothing else.
 pub const REPLAY_PLANS: &str = "_replays/plans/";
-/// Prefix of what redrives have made aside.
-pub const REDRIVES: &str = "_replays/redrive-";
 /// The object with the lake's id, by which its operations are known.
 pub const OPERATIONS: &str = "_operations.json";
 /// Prefix of recorded schemas.
@@ -411,21 +411,6 @@ pub fn replay_marker(id: &str, what: &str) -> String {
     format!("{REPLAYS}{id}/{what}.json")
 }
 
-/// The prefix of what the redrive of a process has made aside.
-pub fn redrive(process: &str) -> String {
-    format!("{REDRIVES}{process}/")
-}
-
-/// The prefix of the lake that the `number`-th batch of a redrive writes.
-pub fn redrive_lake(process: &str, number: u64) -> String {
-    format!("{REDRIVES}{process}/{number:05}/lake/")
-}
-
-/// The process whose redrive has made an object aside.
-pub fn owner_of_redrive(key: &str) -> Option<&str> {
-    key.strip_prefix(REDRIVES)?.split_once('/').map(|(process, _)| process).filter(|process| !process.is_empty())
-}
-
 /// The prefix of a dataset's recorded schemas.
 pub fn schemas_of(dataset: &str) -> String {
     format!("{SCHEMAS}{dataset}/")
@@ -624,13 +609,6 @@ mod tests {
             for key in [replay_lake(&id), replay_control(&id, number), replay_marker(&id, "promoted")] {
                 prop_assert!(key.starts_with(&replay(&id)) && id_of_replay_plan(&key).is_none());
             }
-        }
-
-        #[test]
-        fn keys_of_redrives_round_trip(process in "[0-9a-f-]{1,36}", number in any::<u64>()) {
-            let lake = redrive_lake(&process, number);
-            prop_assert!(lake.starts_with(&redrive(&process)) && redrive(&process).starts_with(REDRIVES));
-            prop_assert_eq!(owner_of_redrive(&lake), Some(process.as_str()));
         }
 
         #[test]

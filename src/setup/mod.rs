@@ -9,6 +9,7 @@
 pub mod allocator;
 mod key;
 pub mod permissions;
+mod redrive;
 pub mod replay;
 pub mod worker;
 
@@ -34,6 +35,7 @@ use crate::source::backends::{SourceOptions, SourceUrl};
 use crate::source::{ShardSource, SourceError};
 
 pub use key::{OpenedKey, open_key};
+pub use redrive::open_for_redrive;
 
 /// What opening can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -318,31 +320,6 @@ pub async fn open_existing(config: &Config) -> Result<Stores, OpenError> {
     let lake = open_existing_lake(config, aws.as_ref()).await?;
     let leases = open_existing_leases(config, aws.as_ref()).await?;
     Ok(Stores::new(lake, leases, RetryPolicy::CALL).with_streams(stream_names(config)))
-}
-
-/// Opens a lake and a lease store that must exist, and the pseudonym key, for making rows of what the lake has. The fields of the
-/// configuration's datasets get their ids in this lake.
-///
-/// # Errors
-/// One does not exist or cannot be opened; the lake has another format or key; or a definition does not fit what it has.
-pub async fn open_for_redrive(
-    config: &mut Config,
-    clock: &SharedClock,
-) -> Result<(Stores, Option<PseudonymKey>), OpenError> {
-    let aws = load_aws(config).await?;
-    let lake = open_existing_lake(config, aws.as_ref()).await?;
-    let leases = open_existing_leases(config, aws.as_ref()).await?;
-    let (policy, of_leases) = policies(config);
-    let stores = Stores::with_policies((lake, policy), (leases, of_leases)).with_clock(Arc::clone(clock));
-    let stores = stores.with_streams(stream_names(config));
-    crate::lake::check_definitions(&*stores.lake, &config.datasets, false).await?;
-    let key = match config.datasets.need_key() {
-        true => Some(open_key(&config.key, aws.as_ref(), config.worker.retry.within).await?.key),
-        false => None,
-    };
-    identity::claim(&*stores.lake, key.as_ref().map(key::fingerprint).as_deref()).await?;
-    number_fields(&*stores.lake, &mut config.datasets).await?;
-    Ok((stores, key))
 }
 
 /// Opens a lake that must exist, and a lease store, which is made if it does not exist: for making its rows again. Also returns the

@@ -242,6 +242,35 @@ fn what_is_not_a_record_is_not_redriven() {
 }
 
 #[test]
+fn arrays_that_are_opened_since_become_rows_with_identities_of_their_own() {
+    let folder = Folder::new();
+    let line = |number: usize| record(number).trim_end().to_owned();
+    folder.write("in/a.ndjson", format!("[{},{},{}]\n{}\n", line(1), line(2), line(4), line(5)));
+    folder.write("flows.toml", flows(FIXED));
+    let config = |arrays: bool| {
+        format!(
+            "[[source]]\nurl = \"in\"\narrays = {arrays}\n[lake]\nurl = \"lake\"\n[[dataset]]\nfile = \"flows.toml\"\n"
+        )
+    };
+    folder.write("shardlake.toml", config(false));
+    folder.ok(&["run", "--until-caught-up"]);
+    assert_eq!(folder.dead_letters_by_code(), BTreeMap::from([("Decode.NotAnObject".to_owned(), 1)]));
+    folder.write("shardlake.toml", config(true));
+    let done = folder.redrive(&["--code", "Decode.NotAnObject"]);
+    assert_eq!((&done["taken"], &done["rows"]["flows"]), (&1.into(), &3.into()), "{done}");
+    let rows = folder.all_rows("lake");
+    assert_eq!((rows.len(), folder.rows()), (4, 4), "{rows:?}");
+    let subs = |number: u64| if number == 0 { 0 } else { (1 << 31) + (number << 32) };
+    for sub in [subs(0), subs(1), subs(2)] {
+        let with = rows.keys().filter(|row| row.contains(&format!("ingest_subsequence: {sub},"))).count();
+        assert_eq!(with, if sub == 0 { 2 } else { 1 }, "{sub}: {rows:?}");
+    }
+    assert_eq!(folder.dead_letters_by_code(), BTreeMap::new());
+    let report = folder.json(&["verify", "--lake", "lake"]);
+    assert_eq!(report["clean"], true, "{report}");
+}
+
+#[test]
 fn error_objects_of_firehose_are_redriven_once() {
     let folder = Folder::new();
     folder.write("shardlake.toml", "[[dataset]]\nfile = \"flows.toml\"\n");
