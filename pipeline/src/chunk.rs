@@ -91,6 +91,8 @@ pub struct Chunk {
     /// Set if arrival times are times of files, which may be wrong: the time of reading, in milliseconds since 1970. It counts for a
     /// record whose event is later than the file.
     pub read_ms: Option<i64>,
+    /// Set if the records are dead letters: how often each frame was processed before ([`Chunk::with_attempts`]).
+    attempts: Option<Vec<u64>>,
     framing: Framing,
     /// The bytes, then [`PADDING`] zeros.
     padded: Vec<u8>,
@@ -114,12 +116,25 @@ impl Chunk {
         );
         bytes.reserve_exact(PADDING);
         bytes.resize(bytes.len() + PADDING, 0);
-        Chunk { stream, shard, arrival_ms, read_ms: None, documents: Documents::ONE, framing, padded: bytes }
+        let (read_ms, attempts, documents) = (None, None, Documents::ONE);
+        Chunk { stream, shard, arrival_ms, read_ms, attempts, documents, framing, padded: bytes }
     }
 
     /// The same chunk, whose records may have this many documents.
     pub fn with_documents(self, documents: Documents) -> Self {
         Chunk { documents, ..self }
+    }
+
+    /// The same chunk, whose records are dead letters that are processed again. `attempts`: for each frame, how often it was processed
+    /// before. The partition keys of the frames are pseudonyms, as dead letters have them.
+    ///
+    /// # Panics
+    /// If it has not as many frames. That is a bug of the source.
+    #[must_use]
+    pub fn with_attempts(self, attempts: Vec<u64>) -> Self {
+        let frames = if let Framing::Records(frames) = &self.framing { frames.len() } else { 0 };
+        assert_eq!(frames, attempts.len(), "each dead letter has a number of attempts");
+        Chunk { attempts: Some(attempts), ..self }
     }
 
     /// The same chunk without the records after a position: those with a higher sequence number, or with this one and a higher number
@@ -243,8 +258,8 @@ impl Chunk {
     }
 
     pub(crate) fn into_parts(self) -> (Source, Framing, Vec<u8>) {
-        let Chunk { stream, shard, arrival_ms, read_ms, documents, framing, padded } = self;
-        (Source { stream, shard, arrival_ms, read_ms, documents }, framing, padded)
+        let Chunk { stream, shard, arrival_ms, read_ms, attempts, documents, framing, padded } = self;
+        (Source { stream, shard, arrival_ms, read_ms, attempts, documents }, framing, padded)
     }
 }
 
@@ -256,6 +271,8 @@ pub(crate) struct Source {
     pub(crate) arrival_ms: i64,
     pub(crate) documents: Documents,
     pub(crate) read_ms: Option<i64>,
+    /// How often each frame was processed before, if they are dead letters.
+    pub(crate) attempts: Option<Vec<u64>>,
 }
 
 #[cfg(test)]

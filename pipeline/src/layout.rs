@@ -27,6 +27,7 @@
 //! _replays/<id>/control/<20 digits>.json   what somebody has asked of a replay: to pause, to resume, to cancel
 //! _replays/<id>/promoted.json    that a replay was promoted; also `undone.json` and `purged.json`
 //! _replays/<id>/lake/…           what a replay has made: a lake of its own
+//! _replays/redrive-<process>/<number>/lake/…   what a batch of a redrive has made, until it is in the lake
 //! _operations.json               the lake's id, by which its operations are known in a lease table that several lakes share
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
 //! _definitions/<dataset>/<number>.json what the files of a dataset were written with
@@ -42,6 +43,7 @@
 
 mod escape;
 mod hive;
+mod redrives;
 
 use std::fmt;
 use std::str::FromStr;
@@ -54,6 +56,7 @@ use crate::time::Day;
 
 pub(crate) use hive::{DATE_PARTS, PathValue};
 pub use hive::{PartitionPath, PartitionValue};
+pub use redrives::{REDRIVES, owner_of_redrive, redrive, redrive_lake};
 
 /// Prefix of summaries for people and tools that read CSV.
 pub const ANALYTICS: &str = "processed/analytics/";

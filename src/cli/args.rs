@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::cli::cost_args::CostArgs;
+use crate::cli::dead_letter_args::DeadLettersArgs;
 use crate::cli::replay_args::ReplayArgs;
-use crate::cli::show_args::{DeadLettersArgs, LogArgs, StatusArgs, VerifyArgs};
+use crate::cli::show_args::{LogArgs, StatusArgs, VerifyArgs};
 use crate::cli::whatif::WhatIfArgs;
 use crate::config::Overrides;
 
@@ -63,7 +64,7 @@ pub(crate) enum Command {
     WhatIf(Box<WhatIfArgs>),
     /// Remove uploads and intents of epochs that were never committed
     Sweep(SweepArgs),
-    /// List and show dead letters: records that failed
+    /// List, show, redrive and discard dead letters: records that failed
     #[command(name = "deadletters")]
     DeadLetters(DeadLettersArgs),
     /// List the positions of all shards, and save them under names

@@ -11,6 +11,7 @@ mod config;
 mod cost;
 mod cost_args;
 mod cost_review;
+mod dead_letter_args;
 mod dead_letters;
 mod diff_output;
 mod graph;
@@ -25,6 +26,7 @@ mod output;
 mod produce;
 mod produce_stream;
 mod progress_bar;
+mod redrive;
 mod replay;
 mod replay_args;
 mod replay_diff;
@@ -116,7 +118,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::WhatIf(whatif) => whatif::whatif(*whatif, args.json).await,
         Command::Log(log) => log::log(&log, args.json).await,
         Command::Sweep(sweep) => sweep::sweep(&sweep, args.json).await,
-        Command::DeadLetters(command) => dead_letters::dead_letters(&command, args.json).await,
+        Command::DeadLetters(command) => dead_letters::dead_letters(command, args.json).await,
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Losses(command) => losses::losses(&command, args.json).await,

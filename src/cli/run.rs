@@ -249,6 +249,7 @@ async fn bytes_ahead(sources: &[Arc<dyn ShardSource>], stores: &Stores) -> u64 {
     total
 }
 
+/// Cancels `stop` once the process is asked to end.
 pub(crate) async fn stop_on_signal(stop: CancellationToken) {
     #[cfg(unix)]
     {

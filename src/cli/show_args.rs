@@ -1,4 +1,4 @@
-//! The arguments of the commands that show a lake: `status`, `log`, `verify` and `deadletters`. Their documentation is the text of
+//! The arguments of the commands that show a lake: `status`, `log` and `verify`. Their documentation is the text of
 //! `--help`.
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -70,38 +70,4 @@ pub(crate) struct VerifyArgs {
 
     #[command(flatten)]
     pub(crate) at: AtArgs,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DeadLettersArgs {
-    #[command(subcommand)]
-    pub(crate) command: DeadLettersCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeadLettersCommand {
-    /// Count dead letters by code and day of arrival
-    List {
-        #[command(flatten)]
-        lake: LakeArgs,
-        /// Only dead letters with this code
-        #[arg(long)]
-        code: Option<String>,
-        #[command(flatten)]
-        at: AtArgs,
-    },
-    /// Print dead letters as JSON lines
-    Show {
-        #[command(flatten)]
-        lake: LakeArgs,
-        /// Only dead letters with this code
-        #[arg(long)]
-        code: Option<String>,
-        /// Maximum number of dead letters
-        #[arg(long, default_value_t = 10)]
-        limit: usize,
-        /// Include the bytes of the records (base64), which may contain personal data
-        #[arg(long)]
-        raw: bool,
-    },
 }

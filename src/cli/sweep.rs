@@ -12,6 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::commit::Stores;
 use crate::commit::log::{RollUpConfig, RolledUp, roll_up};
 use crate::maintenance::{self, Swept, TRIM_AGE};
+use crate::redrive::remove_leftovers;
 use crate::settings::units::parse_duration;
 use crate::setup::open_existing;
 
@@ -27,6 +28,7 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
     let stores = open_existing(&config).await?;
     let Swept { uploads, intents, kept } = maintenance::sweep(&stores, SystemClock.now_ms(), age, args.dry_run).await?;
     let trimmed = maintenance::trim_what_snapshots_have(&stores, TRIM_AGE, args.dry_run).await?.entries;
+    let redrives = remove_leftovers(&stores, SystemClock.now_ms(), age, args.dry_run).await?;
     let number = if args.dry_run { None } else { roll_up_if_due(&stores).await };
     if json {
         println!(
@@ -36,6 +38,7 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
                 "intents": intents,
                 "kept": kept,
                 "log_entries": trimmed,
+                "redrives": redrives,
                 "dry_run": args.dry_run,
                 "roll_up": number
             })
@@ -50,6 +53,9 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
     );
     if trimmed > 0 {
         println!("{verb} {} of the lake log, which snapshots have", counted(trimmed, "old version"));
+    }
+    if redrives > 0 {
+        println!("{verb} what {} left aside that had ended", counted(redrives, "redrive"));
     }
     if let Some(number) = number {
         println!("wrote roll-up {number} of the commit log");

@@ -1,14 +1,13 @@
-//! Dead letters in the lake: how many there are, from the commit log, and single ones, from the objects in `error/`.
+//! Dead letters in the lake: how many there are, from the commit log, and single ones, from the live objects in `error/`.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-
+use pipeline::dead_letter::stored::{DeadLetterFilter, StoredLines};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::commit::lake_log::HistoryError;
 use crate::commit::log::Fold;
-use crate::commit::{CommitError, EpochId, ObjectKind, Stores};
-use crate::lake::{LakeError, ObjectKey};
+use crate::inspect::error_objects::{ErrorObject, live_error_objects};
+use crate::lake::{LakeError, ObjectStore};
 
 /// Dead letters of one code that arrived on one day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,76 +44,42 @@ pub fn dead_letter_groups(fold: &Fold, code: Option<&str>) -> Vec<DeadLetterGrou
         .collect()
 }
 
-/// The first `limit` dead letters in the order of their objects' keys; of one code if it is given. Without `raw` the bytes of
-/// the records, which may hold anything, are left out.
+/// The first `limit` live dead letters that are wanted, in the order of their objects' keys. Without `raw` the bytes of the records, which
+/// may hold anything, are left out. A line that this version cannot parse is shown if everything is wanted.
 ///
 /// # Errors
-/// The stores fail, or an object cannot be read.
+/// The log cannot be read, the lake fails, or an object is damaged.
 pub async fn show_dead_letters(
-    stores: &Stores,
-    code: Option<&str>,
+    lake: &dyn ObjectStore,
+    filter: &DeadLetterFilter,
     limit: usize,
     raw: bool,
-) -> Result<Vec<StoredDeadLetter>, CommitError> {
-    let area = ObjectKind::Error.prefix();
-    let prefix = code.map_or_else(|| area.to_owned(), |code| format!("{area}reason={code}/"));
-    let mut committed: HashMap<EpochId, bool> = HashMap::new();
+) -> Result<Vec<StoredDeadLetter>, HistoryError> {
+    let wants_all = *filter == DeadLetterFilter::default();
     let mut shown = Vec::new();
-    for object in stores.lake.list(&prefix).await? {
+    for ErrorObject { key, .. } in live_error_objects(lake, filter).await? {
         if shown.len() >= limit {
             break;
         }
-        // What no epoch of ours wrote is not shown, nor what may still be rolled back.
-        let Some(epoch) = EpochId::of_object(&object.key) else { continue };
-        let is_committed = match committed.get(&epoch) {
-            Some(is_committed) => *is_committed,
-            None => {
-                let is_committed = stores.lake.get(&epoch.commit_key()).await?.is_some();
-                committed.insert(epoch, is_committed);
-                is_committed
-            }
+        let Some(bytes) = lake.get(&key).await? else { continue };
+        let damaged = |error: std::io::Error| LakeError::Refused {
+            operation: format!("read {key}"),
+            problem: format!("it is damaged: {error}"),
         };
-        if !is_committed {
-            continue;
+        // Line by line: records that repeat themselves are compressed a thousandfold.
+        let mut lines = StoredLines::new(key.as_str(), bytes).map_err(damaged)?;
+        while shown.len() < limit {
+            let Some(line) = lines.next().map_err(damaged)? else { break };
+            if !line.dead_letter.as_ref().map_or(wants_all, |letter| filter.wants(letter)) {
+                continue;
+            }
+            if let Ok(mut letter) = serde_json::from_slice::<Value>(line.bytes) {
+                if let (false, Some(fields)) = (raw, letter.as_object_mut()) {
+                    fields.remove("rawData");
+                }
+                shown.push(StoredDeadLetter(letter));
+            }
         }
-        let Some(bytes) = stores.lake.get(&object.key).await? else { continue };
-        read_letters(&object.key, &bytes, limit, raw, &mut shown).map_err(|error| LakeError::Refused {
-            operation: format!("read {}", object.key),
-            problem: error.to_string(),
-        })?;
     }
     Ok(shown)
-}
-
-/// Adds the dead letters of an object, up to `limit` in all.
-fn read_letters(
-    key: &ObjectKey,
-    bytes: &[u8],
-    limit: usize,
-    raw: bool,
-    shown: &mut Vec<StoredDeadLetter>,
-) -> std::io::Result<()> {
-    // Line by line: records that repeat themselves are compressed a thousandfold.
-    let mut lines = decompressed(key, bytes)?;
-    let mut line = Vec::new();
-    while shown.len() < limit {
-        line.clear();
-        if lines.read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        if let Ok(mut letter) = serde_json::from_slice::<Value>(&line) {
-            if let (false, Some(fields)) = (raw, letter.as_object_mut()) {
-                fields.remove("rawData");
-            }
-            shown.push(StoredDeadLetter(letter));
-        }
-    }
-    Ok(())
-}
-
-fn decompressed<'a>(key: &ObjectKey, bytes: &'a [u8]) -> std::io::Result<Box<dyn BufRead + 'a>> {
-    if key.as_str().ends_with(".zst") {
-        return Ok(Box::new(BufReader::new(zstd::stream::read::Decoder::new(bytes)?)));
-    }
-    Ok(Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(bytes))))
 }

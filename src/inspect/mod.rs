@@ -5,6 +5,7 @@
 //! anything (`maintenance`).
 
 mod dead_letters;
+mod error_objects;
 pub mod leases;
 mod log;
 #[cfg(any(test, feature = "conformance"))]
@@ -16,6 +17,7 @@ mod verify;
 const CONCURRENT: usize = 16;
 
 pub use dead_letters::{DeadLetterGroup, StoredDeadLetter, dead_letter_groups, show_dead_letters};
+pub use error_objects::{ErrorObject, live_error_objects};
 pub use log::{EntryDetails, LogLine, LogQuery, PartitionChange, log_entry, log_lines};
 pub use status::{AtVersion, EdgeStatus, ShardStatus, Status, how_far_behind};
 pub use verify::{Audit, AuditError, Fault, VerifyProgress, check_log, verify, verify_at};

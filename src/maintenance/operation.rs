@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::{
-    Lease, LeaseOwner, ManifestName, NewLease, Position, Renewal, RenewalOutcome, SequenceNumber, ShardKey, ShardRange,
-    StoreError, StreamName, ThroughputKbps,
+    Lease, LeaseOwner, ManifestName, NewLease, Position, Renewal, RenewalOutcome, SequenceNumber, ShardId, ShardKey,
+    ShardRange, StoreError, StreamName, ThroughputKbps,
 };
 use pipeline::encode::FileStats;
 use pipeline::layout::DataObject;
@@ -137,8 +137,8 @@ pub struct Operator {
     number: u64,
 }
 
-/// The leases of an operation, which are renewed until this is dropped.
-struct Held {
+/// Leases of an operation, which are renewed until this is dropped.
+pub struct Held {
     rows: Vec<Lease>,
     renewing: JoinHandle<()>,
 }
@@ -158,6 +158,20 @@ impl Plan {
     /// The id hint of the next upload.
     pub fn next_upload_id(&self) -> String {
         self.epoch.upload_id(&self.me, (self.objects.len() + 1) as u64)
+    }
+
+    /// The key of a new object in the folder of another one, and the id hint of its upload.
+    ///
+    /// # Errors
+    /// The other object is not one of data.
+    pub fn next_like(&self, like: &ObjectKey) -> Result<(ObjectKey, String), OperationError> {
+        let invalid = |problem: String| OperationError::Invalid { problem };
+        let mut name: DataObject =
+            like.as_str().parse().map_err(|_| invalid(format!("{like} is not an object of data")))?;
+        self.epoch.as_str().clone_into(&mut name.epoch);
+        name.number = (self.objects.len() + 1) as u64;
+        let key = ObjectKey::new(name.to_string()).map_err(|error| invalid(error.to_string()))?;
+        Ok((key, self.next_upload_id()))
     }
 
     /// Adds an object whose upload is acknowledged.
@@ -192,13 +206,9 @@ impl Plan {
     pub async fn copy(&mut self, stores: &Stores, copied: Copied<'_>) -> Result<(), OperationError> {
         let Copied { from, source, rows, columns } = copied;
         let invalid = |problem: String| OperationError::Invalid { problem };
-        let mut name: DataObject =
-            from.as_str().parse().map_err(|_| invalid(format!("{from} is not an object of data")))?;
-        self.epoch.as_str().clone_into(&mut name.epoch);
-        name.number = (self.objects.len() + 1) as u64;
-        let key = ObjectKey::new(name.to_string()).map_err(|error| invalid(error.to_string()))?;
+        let (key, id_hint) = self.next_like(from)?;
         let part = LakePart::of(&key).ok_or_else(|| invalid(format!("{from} is not an object of data")))?;
-        let staged = stores.lake.stage_copy(source, &key, &self.next_upload_id()).await?;
+        let staged = stores.lake.stage_copy(source, &key, &id_hint).await?;
         let no_object = || OperationError::NoObject { key: source.clone() };
         let StagedCopy { upload, parts, bytes, crc64nvme } = staged.ok_or_else(no_object)?;
         let (kind, dataset) = match part {
@@ -239,15 +249,45 @@ impl Operator {
         parts: &BTreeSet<LakePart>,
         work: &dyn Work,
     ) -> Result<Option<Manifest>, OperationError> {
-        let held = self.take(parts).await?;
+        let keys = parts.iter().map(|part| ShardKey::new(self.stream.clone(), part.shard())).collect();
+        let held = self.take(keys).await?;
         let result = self.run_holding(kind, &held, work).await;
-        for row in &held.rows {
+        self.release_rows(&held.rows).await;
+        result
+    }
+
+    /// The name of this process.
+    pub fn me(&self) -> &LeaseOwner {
+        &self.me
+    }
+
+    /// The time of day: milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    /// Takes a lease that no operation takes, and holds it over several of them, so that two processes do not do the same work. An
+    /// operation does not depend on it: who has slept may have lost it. Its name begins with `_`, as no dataset's does.
+    ///
+    /// # Errors
+    /// Another process has it ([`OperationError::Busy`]), or the stores fail.
+    pub async fn hold(&self, name: &str) -> Result<Held, OperationError> {
+        let shard = ShardId::new(name).map_err(|error| OperationError::Invalid { problem: error.to_string() })?;
+        self.take(vec![ShardKey::new(self.stream.clone(), shard)]).await
+    }
+
+    /// Releases what [`hold`](Self::hold) has taken.
+    pub async fn release(&self, held: Held) {
+        self.release_rows(&held.rows).await;
+    }
+
+    async fn release_rows(&self, rows: &[Lease]) {
+        for row in rows {
             // A lease that stays is taken by the next operation after the failover time.
             if let Err(error) = self.stores.leases_once.release(&self.me, &row.key).await {
                 tracing::debug!(%error, key = %row.key, "failed to release the lease of an operation");
             }
         }
-        result
     }
 
     /// Deregisters the process.
@@ -339,9 +379,8 @@ impl Operator {
         }
     }
 
-    /// Takes the leases of these parts, in their order, and finishes what is pending on them.
-    async fn take(&self, parts: &BTreeSet<LakePart>) -> Result<Held, OperationError> {
-        let keys: Vec<ShardKey> = parts.iter().map(|part| ShardKey::new(self.stream.clone(), part.shard())).collect();
+    /// Takes these leases, in their order, and finishes what is pending on them.
+    async fn take(&self, keys: Vec<ShardKey>) -> Result<Held, OperationError> {
         let new: Vec<NewLease> = keys.iter().map(|key| NewLease::new(key.clone(), Position::Beginning)).collect();
         self.stores.leases.create(&new).await?;
         let mut rows = Vec::new();

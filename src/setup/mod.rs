@@ -9,6 +9,7 @@
 pub mod allocator;
 mod key;
 pub mod permissions;
+mod redrive;
 pub mod replay;
 pub mod worker;
 
@@ -34,6 +35,7 @@ use crate::source::backends::{SourceOptions, SourceUrl};
 use crate::source::{ShardSource, SourceError};
 
 pub use key::{OpenedKey, open_key};
+pub use redrive::open_for_redrive;
 
 /// What opening can fail with.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! A record that was rejected, as it is stored: one JSON line under `error/reason=<code>/`.
 //!
-//! Owns: the line's format, in both directions. Does not own: which object the line goes to (`lane`, `layout`).
+//! Owns: the line's format, in both directions. Does not own: which object the line goes to (`lane`, `layout`), reading objects of such
+//! lines (`stored`).
 //!
 //! The fields keep Firehose's names (`attemptsMade`, `arrivalTimestamp`, `rawData`, `sequenceNumber`, `subSequenceNumber`)
 //! where they have its meaning. Only `rawData` holds the record. The partition key is often somebody's id, so its pseudonym
@@ -13,6 +14,7 @@
 //! ```
 
 pub mod code;
+pub mod stored;
 pub mod syntax;
 
 use std::borrow::Cow;

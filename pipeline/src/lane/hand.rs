@@ -14,6 +14,11 @@
 //!
 //! Numbers begin at 0. So a record of one document has the identity that it has if every record is one document.
 //!
+//! A dead letter that is processed again keeps its identity. It may have several documents now, as an array has if arrays are opened. Its
+//! first document has the identity of the dead letter. To the subsequence number of document *n* are added 2³¹ and 2³² times *n*. No
+//! record has such a number otherwise: a record has fewer than 2³¹ documents, and an aggregate fewer than 2³¹ records. What has a number
+//! from 2³¹ on is not divided again, and neither is what begins with a broken document.
+//!
 //! The fast path decodes a line, or a record of a stream, as one document. Only one that is not is divided and unpacked.
 
 use std::ops::Range;
@@ -35,6 +40,9 @@ use crate::lane::{Lane, Pushed, Seen};
 const UNPACKED_BYTES: usize = 4 << 20;
 /// What the number of a document is multiplied with, if its record is one of an aggregate.
 const DOCUMENT: u64 = 1 << 32;
+
+/// What is added to the number of a document of a dead letter, except for the first one.
+const OF_DEAD_LETTER: u64 = 1 << 31;
 
 /// The chunk in hand.
 pub(super) struct InHand<'c> {
@@ -61,17 +69,23 @@ struct Origin<'c> {
     document: u64,
     /// What the number is multiplied with.
     step: u64,
+    /// What is added to the number of every document but the first.
+    extra: u64,
     /// Whether the record is a part of what the source has as one, so that its bytes may have line ends.
     is_divided: bool,
 }
 
 impl<'c> Origin<'c> {
     fn of_text(sequence: u64, arrival_ms: Option<i64>) -> Self {
-        Origin { frame: None, sequence, arrival_ms, document: 0, step: 1, is_divided: false }
+        Origin { frame: None, sequence, arrival_ms, document: 0, step: 1, extra: 0, is_divided: false }
     }
 
     fn sub_sequence(&self) -> u64 {
-        self.frame.map_or(0, |(_, frame)| frame.sub_sequence).saturating_add(self.document.saturating_mul(self.step))
+        let first = self.frame.map_or(0, |(_, frame)| frame.sub_sequence);
+        if self.document == 0 {
+            return first;
+        }
+        first.saturating_add(self.extra).saturating_add(self.document.saturating_mul(self.step))
     }
 
     fn record(&self) -> Record {
@@ -112,11 +126,11 @@ impl Lane {
                     // Records of an aggregate have its sequence number.
                     let next = frames.get(number as usize + 1);
                     let is_part = frame.sub_sequence > 0 || next.is_some_and(|next| next.sequence == frame.sequence);
-                    let step = if is_part { DOCUMENT } else { 1 };
-                    let arrival_ms = frame.arrival_ms;
+                    let is_letter = hand.source.attempts.is_some();
+                    let step = if is_part || is_letter { DOCUMENT } else { 1 };
+                    let extra = if is_letter { OF_DEAD_LETTER } else { 0 };
                     let frame_of = Some((number, frame));
-                    let origin =
-                        Origin { frame: frame_of, sequence: 0, arrival_ms, document: 0, step, is_divided: false };
+                    let origin = Origin { frame: frame_of, step, extra, ..Origin::of_text(0, frame.arrival_ms) };
                     self.frame(hand, origin, frame);
                     self.bound(hand);
                 }
@@ -201,14 +215,19 @@ impl Lane {
         if !hand.source.documents.many {
             return self.one(hand, &origin, bytes);
         }
+        let is_letter = hand.source.attempts.is_some();
         if bytes.len() <= self.config.record_bytes_max {
             let decoded = self.decode_one(hand, bytes.clone());
-            if !may_be_many(hand, &bytes, &decoded) {
+            if !may_be_many(hand, &bytes, &decoded) || (is_letter && frame.sub_sequence >= OF_DEAD_LETTER) {
                 return self.note(hand, &origin, bytes, &decoded);
             }
         }
         let origin = Origin { is_divided: true, ..origin };
-        match unpack(&mut hand.buffer, bytes.clone(), self.config.record_bytes_max) {
+        let unpacked = unpack(&mut hand.buffer, bytes.clone(), self.config.record_bytes_max);
+        if is_letter && !may_be_divided(hand, &unpacked, &bytes) {
+            return self.one(hand, &origin, bytes);
+        }
+        match unpacked {
             Unpacked::Plain => self.documents(hand, origin, bytes, None),
             Unpacked::Unwrapped(text) => self.documents(hand, origin, text, Some(&bytes)),
             Unpacked::Unzipped(text) => self.documents(hand, origin, text, None),
@@ -348,6 +367,17 @@ fn may_be_many(hand: &InHand<'_>, bytes: &Range<usize>, decoded: &Decoded) -> bo
     decoded.broken.is_some()
         || decoded.rejection.is_some_and(is_other)
             && (hand.source.documents.arrays || is_gzip_text(&hand.buffer[bytes.clone()]))
+}
+
+/// Whether a dead letter may be divided. One that has no document stays a dead letter. So does the rest of an array whose element is
+/// broken: the whole documents of its record have landed already.
+fn may_be_divided(hand: &InHand<'_>, unpacked: &Unpacked, bytes: &Range<usize>) -> bool {
+    let first = |text: &Range<usize>| next_item(hand, text, text.start, false, &mut OpenArrays::default()).0;
+    match unpacked {
+        Unpacked::Plain => first(bytes).is_some_and(|item| item.whole),
+        Unpacked::Unwrapped(text) | Unpacked::Unzipped(text) => first(text).is_some(),
+        Unpacked::Rejected(_) => true,
+    }
 }
 
 /// The next item of a text of the buffer, and where the one after it is searched from. `lines`: it is the text of a file.

@@ -36,9 +36,17 @@ impl Landing<'_> {
             frame.map_or_else(|| seen.sequence.to_string().into(), |frame| (&*frame.sequence).into());
         let plan = seen.dataset.map(|dataset| config.datasets.plan(dataset));
         let field = plan.zip(seen.rejection).and_then(|(plan, rejection)| plan.pointer_of(rejection.spot));
-        // A partition key is often somebody's id or address. Its pseudonym finds the same records, and reveals nothing.
-        let partition_key = frame.and_then(|frame| frame.partition_key.as_deref()).zip(config.key.as_ref());
-        let partition_key = partition_key.map(|(partition_key, key)| key.pseudonym(partition_key.as_bytes()));
+        let attempts_before = source.attempts.as_ref().map(|attempts| attempts[seen.frame as usize]);
+        // A partition key is often somebody's id or address. Its pseudonym finds the same records, and reveals nothing. A dead letter that
+        // is processed again has a pseudonym already.
+        let partition_key = frame.and_then(|frame| frame.partition_key.as_deref());
+        let partition_key: Option<Cow<'_, str>> = match (attempts_before, &config.key) {
+            (Some(_), _) => partition_key.map(Cow::Borrowed),
+            (None, Some(key)) => partition_key.map(|partition_key| {
+                String::from_utf8_lossy(&key.pseudonym(partition_key.as_bytes())).into_owned().into()
+            }),
+            (None, None) => None,
+        };
         let dead_letter = DeadLetter {
             code,
             reason: seen.rejection.filter(|_| seen.damage.is_none()).and_then(|rejection| rejection.reason),
@@ -49,12 +57,9 @@ impl Landing<'_> {
             shard: (&*source.shard).into(),
             sequence,
             sub_sequence: seen.sub_sequence,
-            partition_key: partition_key
-                .as_ref()
-                .and_then(|pseudonym| std::str::from_utf8(pseudonym).ok())
-                .map(Into::into),
+            partition_key,
             arrival_ms: seen.arrival_ms,
-            attempts: 1,
+            attempts: attempts_before.unwrap_or(0).saturating_add(1),
             raw: buffer[seen.bytes.clone()].into(),
         };
         dead_letters.add(&Folder::Error { code, day: day_of_ms(seen.arrival_ms) }, |out| {

@@ -619,3 +619,81 @@ fn a_document_that_is_too_large_and_broken_ends_before_the_next_one() {
     assert_eq!(rest_of("a line of a log\n{\"b\":1}\n", 4), Some("\n{\"b\":1}\n"));
     assert_eq!(rest_of("{\"a\":\"}\\\"}\"}{\"b\":1}\n", 4), Some("}{\"b\":1}\n"));
 }
+
+/// Dead letters that are processed again, with how often they were processed before.
+fn again<const N: usize>(dead_letters: [(TestFrame<'_>, u64); N], documents: Documents) -> Outcome {
+    let attempts = dead_letters.iter().map(|(_, attempts)| *attempts).collect();
+    let frames = dead_letters.map(|(letter, _)| letter);
+    run_of(chunk_of(&frames).with_documents(documents).with_attempts(attempts)).1
+}
+
+#[test]
+fn a_dead_letter_that_is_processed_again_keeps_its_identity_and_counts_its_attempts() {
+    let (good, bad) = (event(1), "{\"event_type\":\"e2\"}");
+    let pseudonym = Some("0123456789abcdef0123456789abcdef");
+    let letter = |text: &'static [u8], sub_sequence| TestFrame {
+        sub_sequence,
+        arrival_ms: Some(ARRIVAL_MS - 5),
+        partition_key: pseudonym,
+        ..TestFrame::new(text, "7")
+    };
+    let good = TestFrame { bytes: good.as_bytes(), ..letter(b"", 3) };
+    // Dead letters of one record are neighbours, as records of an aggregate are.
+    let outcome = again([(good, 1), (letter(bad.as_bytes(), 4), 1), (letter(bad.as_bytes(), 5), 8)], Documents::MANY);
+    assert_eq!(found(&outcome), [("e1".to_owned(), 7, 3)]);
+    let mut dead_letters: Vec<_> =
+        outcome.dead_letters.iter().map(|letter| (letter.sub_sequence, letter.attempts)).collect();
+    dead_letters.sort_unstable();
+    assert_eq!(dead_letters, [(4, 2), (5, 9)]);
+    for letter in &outcome.dead_letters {
+        assert_eq!(letter.partition_key.as_deref(), pseudonym, "it is a pseudonym already");
+        assert_eq!((&*letter.sequence, letter.arrival_ms), ("7", ARRIVAL_MS - 5));
+    }
+}
+
+#[test]
+fn documents_of_a_dead_letter_have_numbers_that_no_other_record_has() {
+    // A record of three documents, each an array. Then arrays are opened.
+    let array = |first: usize| format!("[{},{},{}]", event(first), event(first + 1), event(first + 2));
+    let text = [array(1), event(9), array(4)].join("\n");
+    let mut used: Vec<u64> = Vec::new();
+    for sub_sequence in [0, 1, 2] {
+        let frame = |sub_sequence| TestFrame { sub_sequence, ..TestFrame::new(text.as_bytes(), "7") };
+        let next = TestFrame { sub_sequence: 3, ..TestFrame::new(b"{}", "7") };
+        // Plain records, and records of an aggregate.
+        for frames in [vec![frame(0)], vec![frame(sub_sequence), next]] {
+            let first = run_of(chunk_of(&frames).with_documents(Documents::MANY)).1;
+            used.extend(found(&first).iter().map(|(.., sub)| *sub));
+            let dead_letters: Vec<_> =
+                first.dead_letters.iter().filter(|letter| letter.code == Code::NotAnObject).collect();
+            assert_eq!(dead_letters.len(), 2);
+            for letter in dead_letters {
+                let frame = TestFrame { sub_sequence: letter.sub_sequence, ..TestFrame::new(&letter.raw, "7") };
+                let outcome = again([(frame, 1)], ARRAYS);
+                if letter.sub_sequence >= 1 << 31 {
+                    assert_eq!(codes_and_raw(&outcome)[0].0, Code::NotAnObject, "it is not divided");
+                    continue;
+                }
+                let subs: Vec<u64> = found(&outcome).iter().map(|(.., sub)| *sub).collect();
+                let numbers = |number: u64| letter.sub_sequence + (1 << 31) + number * (1 << 32);
+                assert_eq!(subs, [letter.sub_sequence, numbers(1), numbers(2)]);
+                assert!(subs[1..].iter().all(|sub| !used.contains(sub)), "{subs:?} {used:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dead_letter_is_divided_only_if_it_begins_with_a_whole_document() {
+    let letter = |text: &str, documents: Documents| again([(TestFrame::new(text.as_bytes(), "7"), 1)], documents);
+    let rest = format!("{{\"a\":}}, {}]", event(3));
+    for documents in [Documents::ONE, Documents::MANY, ARRAYS] {
+        let outcome = letter(&rest, documents);
+        assert_eq!((outcome.dead_letters.len(), found(&outcome).len()), (1, 0), "{documents:?}");
+    }
+    let two = [event(1), event(2)].join(" ");
+    assert_eq!(types(&letter(&two, Documents::MANY)), ["e1", "e2"]);
+    assert_eq!(codes_and_raw(&letter(&two, Documents::ONE))[0].0, Code::MultipleDocuments);
+    let packed = base64(&gzip(two.as_bytes()));
+    assert_eq!(types(&letter(&packed, Documents::MANY)), ["e1", "e2"]);
+}

@@ -9,7 +9,9 @@
 //! | file | reads |
 //! |---|---|
 //! | `stream_slice` | a range of a shard of a configured stream |
+//! | `dead_letters` | dead letters of the lake |
 
+pub mod dead_letters;
 mod identities;
 mod pace;
 mod stream_slice;

@@ -274,6 +274,18 @@ impl Cloud {
         self.must(&["replay", "resume", id])
     }
 
+    /// A sweep that must remove what a redrive has left aside.
+    fn must_remove_what_a_redrive_left(&self) -> Result<(), Failed> {
+        let key = format!("{PREFIX}_replays/redrive-0a1b2c3d/00001/lake/_log/00000000000000000001.json");
+        self.put_object(&key, "{}".to_owned());
+        self.s3.set_modified_ms(BUCKET, &key, 0);
+        let swept = self.must(&["sweep", "--older-than", "1h"]);
+        if swept.is_ok() {
+            assert!(!self.s3.keys(BUCKET).contains(&key), "it is gone");
+        }
+        swept
+    }
+
     /// Leaves a decided epoch that can only be rolled back.
     fn kill_before_rollback(&self) {
         let worker = abort_between_decide_and_publish(self, Fault::Hang, "/raw/");
@@ -358,6 +370,7 @@ fn maintain(case: &Case, roles: Roles, gone: Option<&Grant>) -> (Cloud, Vec<Fail
     let failed = swept.into_iter().chain(commands.filter_map(|command| cloud.must(command).err()));
     let replays = concerns(&["_replays"]).then_some(&cloud);
     let failed = failed.chain(replays.into_iter().filter_map(|cloud| cloud.must_ask_of_a_replay().err()));
+    let failed = failed.chain(replays.into_iter().filter_map(|cloud| cloud.must_remove_what_a_redrive_left().err()));
     let releases = concerns(&["dynamodb:BatchGetItem"]).then_some(&cloud);
     let failed = failed.chain(releases.into_iter().filter_map(|cloud| cloud.must_release().err()));
     let failures: Vec<Failed> = match gone {

@@ -12,6 +12,7 @@ mod audit;
 mod checkpoints;
 mod cloud;
 mod cost;
+mod dead_letters;
 mod lake;
 mod network;
 mod objects;

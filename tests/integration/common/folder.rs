@@ -29,6 +29,8 @@ fn role_of(args: &[&str]) -> &'static str {
         Some(&"run") if args.contains(&"--source") => DEVELOPER,
         Some(&("run" | "config")) => WORKER,
         // Workers run in them.
+        // They add and remove rows and dead letters.
+        Some(&"deadletters") if matches!(args.get(1), Some(&("redrive" | "discard"))) => WORKER,
         Some(&"replay") if matches!(args.get(1), Some(&("start" | "cancel"))) => WORKER,
         // They change nothing.
         Some(&"whatif") => READER,

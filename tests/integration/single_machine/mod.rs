@@ -2,6 +2,7 @@
 
 mod commands;
 mod cost;
+mod dead_letters;
 mod definitions;
 mod documents;
 mod files;
