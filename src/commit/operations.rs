@@ -20,6 +20,7 @@
 use bytes::Bytes;
 use checkpoints::{ShardId, StreamName};
 use futures::{StreamExt, TryStreamExt, stream};
+use mutations::mutated;
 use pipeline::layout::{self, Area, Folder};
 use serde::{Deserialize, Serialize};
 
@@ -134,7 +135,8 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
     }
     let holds = |key: &ObjectKey| {
         let shard = LakePart::of(key).map(|part| part.shard());
-        shard.is_some_and(|shard| manifest.shards.iter().any(|of| of.key.shard == shard))
+        let is_held = shard.is_some_and(|shard| manifest.shards.iter().any(|of| of.key.shard == shard));
+        is_held || mutated!(OperateOutsideParts)
     };
     let added = manifest.objects.iter().map(|object| &object.key);
     if let Some(key) = added.clone().chain(&manifest.removed).find(|key| !holds(key)) {
@@ -151,8 +153,13 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
 /// # Errors
 /// The lake fails. The operation is committed all the same; whoever comes next continues.
 pub(super) async fn remove_objects(stores: &Stores, manifest: &Manifest) -> Result<(), CommitError> {
-    if manifest.removed.is_empty() {
+    if manifest.removed.is_empty() || mutated!(KeepWhatIsReplaced) {
         return Ok(());
+    }
+    if mutated!(DeleteBeforeKeeping) {
+        for key in &manifest.removed {
+            stores.lake.delete(key).await?;
+        }
     }
     let removed = &manifest.removed;
     if manifest.kind != ManifestKind::Erase {

@@ -15,15 +15,15 @@ use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::lake_log;
 use shardlake::commit::log::RollUpConfig;
-use shardlake::config::{
-    CheckpointSchedule, CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings,
-};
+use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings};
 use shardlake::retry::Retryable as _;
 use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::operations::finish_at_start;
+use super::saves::Saves;
 use super::{FAILOVER, Fleet, SKEW_MS};
 use crate::faults::FaultKind;
 use crate::network::{CrashPoint, Network, Rates, Service};
@@ -154,11 +154,16 @@ impl Fleet {
         let (auditor, began) = (Arc::clone(&self.auditor), Instant::now());
         // A fleet that is measured writes as many as a real one.
         let snapshot_every = if self.interval.is_some() { lake_log::SNAPSHOT_EVERY } else { SNAPSHOT_EVERY };
+        let finishes = self.operations.is_some();
+        let checkpoints = self.saves.as_ref().map(Saves::schedule).unwrap_or_default();
         let task = tokio::spawn(async move {
             let connected = environment
                 .connect(&its_network, Arc::clone(&clock), until_caught_up)
                 .await
                 .map_err(|_| Failed::Connecting)?;
+            if finishes && let Err(what) = finish_at_start(&connected.stores).await {
+                auditor.violated(what);
+            }
             let settings = WorkerSettings {
                 output: OutputConfig { file_bytes, ..OutputConfig::default() },
                 commit: CommitConfig { interval: epoch_interval, input_bytes: 1 << 30 },
@@ -166,7 +171,7 @@ impl Fleet {
                 limits: Limits { memory, threads, open_objects: 16, ..Limits::default() },
                 stop: StopConfig { within: stop_within },
                 retry: RetryConfig { within: retry_within },
-                checkpoints: CheckpointSchedule::default(),
+                checkpoints,
             };
             let config = WorkerConfig {
                 me: its_name.clone(),
@@ -195,6 +200,9 @@ impl Fleet {
     /// Fails if a worker ended as it must not, or the auditor has found a violation.
     pub(super) async fn check(&mut self) -> Result<(), String> {
         let (refused, replaced) = (self.refused, self.is_replaced);
+        if let Some(operations) = &mut self.operations {
+            operations.check(refused).await?;
+        }
         for running in &mut self.workers {
             let Some(task) = running.task.take_if(|task| task.is_finished()) else { continue };
             match task.await {
@@ -225,12 +233,17 @@ const BROKEN: [&str; 7] = [
     "the lake log ends at",
 ];
 
+/// Whether the message of an error means that lake or table are broken.
+pub(super) fn is_broken(text: &str) -> bool {
+    BROKEN.iter().any(|broken| text.contains(broken))
+}
+
 /// A worker may end because a service does not answer or refuses. It must not end because of what it finds in the lake or the
 /// table.
 fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
     let text = error.to_string();
     // Problems of shards are reported as text.
-    let is_broken = BROKEN.iter().any(|broken| text.contains(broken));
+    let is_broken = is_broken(&text);
     let may_happen = match error {
         WorkerError::Commit(error) => error.is_retryable() || refused,
         WorkerError::Leases(error) => error.is_retryable() || refused,
