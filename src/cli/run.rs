@@ -29,6 +29,7 @@ use crate::config::{Config, Overrides};
 use crate::lake::DefinitionClaims;
 use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
+use crate::named_checkpoints::ScheduledCheckpoints;
 use crate::raw::RawSink;
 use crate::setup::{
     Components, Consents, OpenError, OpenedKey, check_definitions, check_lake, load_aws, open, open_key, open_raw_sink,
@@ -252,8 +253,11 @@ fn configure(
         denied_names: args.show_denied_keys,
         datasets: config.datasets,
     };
+    let me = LeaseOwner::from_random(random_bytes()?);
+    let schedule = config.worker.checkpoints.clone();
+    let saved = ScheduledCheckpoints::new(me.clone(), stores.clone(), sources.clone(), schedule);
     let worker = WorkerConfig {
-        me: LeaseOwner::from_random(random_bytes()?),
+        me,
         sources,
         stores: stores.clone(),
         raw_sink,
@@ -269,6 +273,7 @@ fn configure(
         roll_ups: RollUpConfig::default(),
         snapshot_every: SNAPSHOT_EVERY,
         definitions: None,
+        after_commit: vec![Box::new(saved)],
         until_caught_up: args.until_caught_up,
     };
     Ok((worker, lake))

@@ -18,7 +18,7 @@
 //! Workers leave the rows of operations alone: they read the streams of their configuration only. Every start of a worker finishes
 //! operations that are pending ([`finish_pending`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +26,7 @@ use checkpoints::{
     Lease, LeaseOwner, ManifestName, NewLease, Position, Renewal, RenewalOutcome, SequenceNumber, ShardKey, ShardRange,
     StoreError, StreamName, ThroughputKbps,
 };
+use mutations::mutated;
 use pipeline::encode::FileStats;
 use pipeline::layout::DataObject;
 use pipeline::time::format_rfc3339;
@@ -34,9 +35,11 @@ use tokio::time::Instant;
 
 use crate::clock::SharedClock;
 use crate::commit::lake_log::LogVersion;
+use crate::commit::log;
 use crate::commit::{
-    CommitError, EpochId, FORMAT, LakePart, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, Outcome, ShardOfEpoch,
-    Staged, Stores, Totals, abort_uploads, claim_operations_stream, operations_stream, recover,
+    CommitError, DefinitionOfEpoch, EpochId, FORMAT, LakePart, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch,
+    Outcome, RemovedObject, ShardOfEpoch, Staged, Stores, Totals, abort_uploads, claim_operations_stream,
+    operations_stream, recover,
 };
 use crate::lake::{ObjectKey, StagedCopy};
 
@@ -64,6 +67,15 @@ pub enum OperationError {
         "the operation was not done: it lost its lease to another process, which may happen to one that was stopped; run it again"
     )]
     LostLease,
+    /// The lease table lacks a row that operations have moved.
+    #[error(
+        "the operation was not done: the lease table has no row for operations on {part}, although there were some. Restore the table, \
+         or stop all workers and make the rows again: shardlake leases rebuild"
+    )]
+    RowLost {
+        /// The part, as the shard of its lease.
+        part: String,
+    },
     /// An object that it needs is not there.
     #[error("the operation was not done: {key} is not in the lake")]
     NoObject {
@@ -106,7 +118,10 @@ pub struct Plan {
     epoch: EpochId,
     me: LeaseOwner,
     objects: Vec<ObjectOfEpoch>,
-    removed: Vec<ObjectKey>,
+    removed: Vec<RemovedObject>,
+    of: Option<String>,
+    sources: BTreeSet<EpochId>,
+    definitions: BTreeMap<String, DefinitionOfEpoch>,
 }
 
 /// A copy of an object, under a new name in the same folder.
@@ -162,8 +177,23 @@ impl Plan {
     }
 
     /// Removes an object from the lake.
-    pub fn remove(&mut self, key: ObjectKey) {
-        self.removed.push(key);
+    pub fn remove(&mut self, object: RemovedObject) {
+        self.removed.push(object);
+    }
+
+    /// Says what the operation belongs to, such as `replay:1f2e3d4c`.
+    pub fn belongs_to(&mut self, of: String) {
+        self.of = Some(of);
+    }
+
+    /// Names epochs whose records the added objects have, or whose dead letters are removed.
+    pub fn add_sources(&mut self, sources: impl IntoIterator<Item = EpochId>) {
+        self.sources.extend(sources);
+    }
+
+    /// Says by which definition the rows of a dataset were made.
+    pub fn define(&mut self, dataset: String, definition: DefinitionOfEpoch) {
+        self.definitions.insert(dataset, definition);
     }
 
     /// Adds a copy of an object, byte for byte, under a new name in the same folder.
@@ -220,8 +250,13 @@ impl Operator {
         parts: &BTreeSet<LakePart>,
         work: &dyn Work,
     ) -> Result<Option<Manifest>, OperationError> {
+        let early = if mutated!(PlanBeforeLeases) { Some(self.planned(work).await) } else { None };
         let held = self.take(parts).await?;
-        let result = self.run_holding(kind, &held, work).await;
+        let planned = match early {
+            Some(early) => early,
+            None => self.planned(work).await,
+        };
+        let result = self.run_holding(kind, &held, planned).await;
         for row in &held.rows {
             // A lease that stays is taken by the next operation after the failover time.
             if let Err(error) = self.stores.leases_once.release(&self.me, &row.key).await {
@@ -238,16 +273,29 @@ impl Operator {
         }
     }
 
-    async fn run_holding(
-        &mut self,
-        kind: ManifestKind,
-        held: &Held,
-        work: &dyn Work,
-    ) -> Result<Option<Manifest>, OperationError> {
+    /// The plan of the next operation, and whether it could be made.
+    async fn planned(&mut self, work: &dyn Work) -> (Plan, Result<(), OperationError>) {
         self.number += 1;
         let epoch = EpochId::new(self.clock.now_ms(), &self.me, self.number);
-        let mut plan = Plan { epoch, me: self.me.clone(), objects: Vec::new(), removed: Vec::new() };
+        let mut plan = Plan {
+            epoch,
+            me: self.me.clone(),
+            objects: Vec::new(),
+            removed: Vec::new(),
+            of: None,
+            sources: BTreeSet::new(),
+            definitions: BTreeMap::new(),
+        };
         let planned = work.plan(&self.stores, &mut plan).await;
+        (plan, planned)
+    }
+
+    async fn run_holding(
+        &self,
+        kind: ManifestKind,
+        held: &Held,
+        (plan, planned): (Plan, Result<(), OperationError>),
+    ) -> Result<Option<Manifest>, OperationError> {
         let manifest = self.manifest(kind, &held.rows, plan);
         let checked = planned.and_then(|()| manifest.check().map_err(|problem| OperationError::Invalid { problem }));
         if let Err(error) = checked {
@@ -303,9 +351,11 @@ impl Operator {
             idle: Vec::new(),
             objects: plan.objects,
             removed: plan.removed,
+            of: plan.of,
+            sources: plan.sources.into_iter().collect(),
             totals: Totals::default(),
-            edges: std::collections::BTreeMap::new(),
-            definitions: std::collections::BTreeMap::new(),
+            edges: BTreeMap::new(),
+            definitions: plan.definitions,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -313,6 +363,7 @@ impl Operator {
     /// Takes the leases of these parts, in their order, and finishes what is pending on them.
     async fn take(&self, parts: &BTreeSet<LakePart>) -> Result<Held, OperationError> {
         let keys: Vec<ShardKey> = parts.iter().map(|part| ShardKey::new(self.stream.clone(), part.shard())).collect();
+        self.check_no_row_is_lost(&keys).await?;
         let new: Vec<NewLease> = keys.iter().map(|key| NewLease::new(key.clone(), Position::Beginning)).collect();
         self.stores.leases.create(&new).await?;
         let mut rows = Vec::new();
@@ -331,11 +382,29 @@ impl Operator {
         let mut held = Held { rows, renewing };
         let pending: BTreeSet<ManifestName> =
             held.rows.iter().filter_map(|row| row.pending.as_ref()).map(|pending| pending.manifest.clone()).collect();
-        for name in pending {
-            recover(&self.stores, &name).await?;
+        for name in pending.iter().filter(|_| !mutated!(LeaveOperationsPending)) {
+            recover(&self.stores, name).await?;
         }
         held.rows = self.stores.leases_of(keys).await?;
         Ok(held)
+    }
+
+    /// A row that is missing although the part had operations was lost. Made at the first number again, it would count them twice.
+    async fn check_no_row_is_lost(&self, keys: &[ShardKey]) -> Result<(), OperationError> {
+        let rows = self.stores.leases.get(keys).await?;
+        let missing: Vec<&ShardKey> =
+            keys.iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(key, _)| key).collect();
+        if missing.is_empty() || mutated!(NumberOperationsAgain) {
+            return Ok(());
+        }
+        let log = log::read(&self.stores).await?;
+        for key in missing.into_iter().filter(|key| log.chains.end_of(key).is_some()) {
+            // Another process may have made it, and committed, since the rows were read.
+            if self.stores.leases_of(vec![key.clone()]).await?.is_empty() {
+                return Err(OperationError::RowLost { part: key.shard.to_string() });
+            }
+        }
+        Ok(())
     }
 
     /// Takes one lease: a free one, one whose holder is gone, or one whose counter does not move for the failover time.
@@ -433,7 +502,7 @@ pub async fn finish_pending(stores: &Stores) -> Result<u64, CommitError> {
     let Some(stream) = operations_stream(&*stores.lake).await? else { return Ok(0) };
     let rows = stores.leases.list().await?.into_iter().filter(|row| row.key.stream == stream);
     let pending: BTreeSet<ManifestName> = rows.filter_map(|row| row.pending).map(|pending| pending.manifest).collect();
-    for name in &pending {
+    for name in pending.iter().filter(|_| !mutated!(StartWithoutFinishing)) {
         recover(stores, name).await?;
         tracing::info!(manifest = %name, "finished an operation that was left half-way");
     }

@@ -52,7 +52,11 @@ impl Work for Rewrite {
                 if object.key.as_str().contains("-e0e0") {
                     let columns = FileStats::default();
                     plan.copy(stores, Copied { from: &object.key, source: &object.key, rows: 1, columns }).await?;
-                    plan.remove(object.key);
+                    let (kind, dataset) = match LakePart::of(&object.key) {
+                        Some(LakePart::Dataset(name)) => (ObjectKind::Processed, Some(name)),
+                        _ => (ObjectKind::Raw, None),
+                    };
+                    plan.remove(RemovedObject { key: object.key, kind, dataset, rows: 1, bytes: object.bytes });
                 }
             }
         }
@@ -133,6 +137,8 @@ impl World {
             idle: Vec::new(),
             objects,
             removed: Vec::new(),
+            of: None,
+            sources: Vec::new(),
             totals: Totals {
                 records: 3,
                 rows: [("orders".to_owned(), 2), ("users".to_owned(), 1)].into(),
@@ -238,7 +244,7 @@ async fn killed_if_it_hangs(mut operator: Operator) -> Option<Result<Option<Mani
 }
 
 fn trash_of(done: &Manifest) -> Vec<ObjectKey> {
-    done.removed.iter().map(|key| crate::commit::trash_key(&done.epoch, key).unwrap()).collect()
+    done.removed.iter().map(|object| crate::commit::trash_key(&done.epoch, &object.key).unwrap()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -387,4 +393,19 @@ async fn the_ids_of_two_lakes_that_share_a_table_differ_and_one_lake_has_one() {
     assert_ne!(first, other);
     one.tamper(&ObjectKey::new("_operations.json").unwrap(), Some(Bytes::from_static(b"{\"format\":1,\"id\":\"x\"}")));
     assert!(operations_stream(&one).await.unwrap_err().to_string().contains("_operations.json cannot be read"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_on_a_part_whose_row_is_lost_is_refused_until_the_row_is_made_again() {
+    let world = World::new().await;
+    world.operator(1).await.run(ManifestKind::Replace, &parts(), &Rewrite).await.unwrap().unwrap();
+    let lost = world.leases.rows().into_iter().find(|row| row.key.shard.as_str() == "_raw").unwrap();
+    world.leases.lose(&lost.key);
+    let mut operator = world.operator(2).await;
+    let error = operator.run(ManifestKind::Replace, &parts(), &Rewrite).await.unwrap_err();
+    assert_eq!(error, OperationError::RowLost { part: "_raw".to_owned() });
+    let rebuilt = crate::maintenance::rebuild(&world.stores, &std::collections::HashMap::new()).await.unwrap();
+    assert_eq!(rebuilt.created, [(lost.key, lost.checkpoint)]);
+    assert_eq!(operator.run(ManifestKind::Replace, &parts(), &Rewrite).await.unwrap(), None);
+    world.check_rewritten("after its row was made again").await;
 }

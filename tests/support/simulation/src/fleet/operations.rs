@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use checkpoints::LeaseOwner;
 use shardlake::commit::lake_log::{AddedObject, LakeAt, ObjectFilter, extent, lake_at};
-use shardlake::commit::{LakePart, Manifest, ManifestKind, Stores, trash_key};
+use shardlake::commit::{LakePart, Manifest, ManifestKind, RemovedObject, Stores, trash_key};
 use shardlake::lake::ObjectKey;
 use shardlake::maintenance::operation::{Copied, OperationError, Operator, Plan, Work, finish_pending};
 use tokio::task::JoinHandle;
@@ -153,8 +153,9 @@ async fn live(stores: &Stores, parts: &BTreeSet<LakePart>) -> Option<Vec<AddedOb
     Some(objects)
 }
 
-fn removed(object: &AddedObject) -> ObjectKey {
-    object.key.clone()
+fn removed(object: &AddedObject) -> RemovedObject {
+    let AddedObject { key, kind, dataset, rows, bytes, .. } = object.clone();
+    RemovedObject { key, kind, dataset, rows, bytes }
 }
 
 impl Planned {
@@ -197,6 +198,7 @@ impl Planned {
             copy(stores, plan, object, &trash_key(&of.manifest.epoch, &object.key)?).await?;
         }
         objects.iter().for_each(|object| plan.remove(removed(object)));
+        plan.belongs_to(format!("undo:{}", of.manifest.epoch));
         *self.objects.lock().unwrap_or_else(PoisonError::into_inner) = objects;
         Ok(())
     }
