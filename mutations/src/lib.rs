@@ -134,6 +134,8 @@ mutations! {
     OperateOutsideParts,
     /// Rows of operations that are lost are made at the first number again.
     NumberOperationsAgain,
+    /// Lost rows are made again without removing what operations in them remove.
+    ForgetRemovalsOfLostRows,
     /// A checkpoint is one scan of the lease table.
     CutOfOneScan,
     /// A checkpoint has the shards of an epoch that have advanced, and not those on which it is pending.

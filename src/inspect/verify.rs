@@ -183,7 +183,7 @@ async fn scan_records(stores: &Stores, progress: &(dyn Fn(VerifyProgress) + Sync
             if !known.insert(Name::of(object.key.as_str())) {
                 let (key, epoch) = (object.key.clone(), record.epoch.to_string());
                 faults.push(Fault::Claimed { key, epoch });
-            } else if lake_log.removed(&object.key).is_none() {
+            } else if !lake_log.is_removed(&record, &object.key) {
                 live = (live.0 + 1, live.1.saturating_add(object.bytes));
             }
         }

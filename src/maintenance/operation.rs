@@ -250,6 +250,12 @@ impl Operator {
         parts: &BTreeSet<LakePart>,
         work: &dyn Work,
     ) -> Result<Option<Manifest>, OperationError> {
+        let (count, most) = (parts.len(), self.stores.leases.decision_shards_max());
+        if count > most {
+            let problem =
+                format!("it touches {count} parts of the lake, and the lease table decides at most {most} at once");
+            return Err(OperationError::Invalid { problem });
+        }
         let early = if mutated!(PlanBeforeLeases) { Some(self.planned(work).await) } else { None };
         let held = self.take(parts).await?;
         let planned = match early {

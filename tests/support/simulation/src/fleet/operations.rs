@@ -282,6 +282,10 @@ impl Fleet {
         if parts.is_empty() {
             parts.insert(all_parts()[0].clone());
         }
+        let most = self.environment.stores().leases.decision_shards_max();
+        while parts.len() > most {
+            parts.pop_last();
+        }
         parts
     }
 
@@ -323,7 +327,8 @@ impl Fleet {
                 None => (0..1 + rng.below(3)).map(|_| some_task(&mut rng, &done)).collect(),
             };
             for task in tasks {
-                let parts = match &task {
+                let parts: BTreeSet<LakePart> = match &task {
+                    // As many parts as it had.
                     Task::Undo(of) => of.objects.iter().filter_map(|object| LakePart::of(&object.key)).collect(),
                     _ => parts.clone(),
                 };
@@ -355,8 +360,11 @@ impl Fleet {
                 return Err(format!("a worker has started, and an operation is still pending: {row:?}"));
             }
         }
-        self.start_operator(all_parts().into_iter().collect(), Some(Task::Last));
-        self.until_operators_end().await?;
+        // One after the other, since a lease table may decide on few parts at once.
+        for part in all_parts() {
+            self.start_operator(BTreeSet::from([part]), Some(Task::Last));
+            self.until_operators_end().await?;
+        }
         let rows = self.environment.rows();
         if let Some(row) = rows.iter().find(|row| is_internal(&row.key.stream) && row.pending.is_some()) {
             return Err(format!("an operation has ended, and one is still pending: {row:?}"));
