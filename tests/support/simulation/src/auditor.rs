@@ -41,10 +41,10 @@ use tokio::time::Instant;
 
 use crate::auditor::arrivals::check_arrivals;
 use crate::auditor::lake_log::LogAudit;
-use crate::auditor::live::LiveAudit;
+use crate::auditor::live::{Gone, LiveAudit};
 use crate::auditor::named::NamedAudit;
 use crate::auditor::object_reader::{Entry, as_line, read_object};
-use crate::environment::{Environment, RecordId, Row, is_internal};
+use crate::environment::{Environment, RecordId, Row, is_internal, is_replay};
 use crate::network::Service;
 use crate::objects::SimObjects;
 use crate::records::{Becomes, Draft};
@@ -83,6 +83,8 @@ struct AuditLedger {
     seen_raw: HashMap<RecordId, u32>,
     /// The records in each visible object.
     objects: HashMap<String, ObjectRecords>,
+    /// Objects that a decided operation has moved to the trash, and that are live until it enters the log. Their records count as visible.
+    swapped: HashMap<String, ObjectRecords>,
     commits: HashSet<String>,
     log: LogAudit,
     live: LiveAudit,
@@ -117,6 +119,22 @@ impl AuditLedger {
         let RecordId { key, position } = id;
         let record = Expected { position, line, becomes: draft.becomes, put_at, trimmed_at };
         self.expected.entry(key).or_default().push(record);
+    }
+
+    /// An object is not visible any more.
+    fn hide(&mut self, key: &str, object: ObjectRecords) {
+        for id in object.ids {
+            let seen = self.seen_of(object.is_raw);
+            let Some(count) = seen.get_mut(&id) else { continue };
+            *count -= 1;
+            if *count > 0 {
+                continue;
+            }
+            seen.remove(&id);
+            if self.rows.get(&id.key).is_some_and(|row| id.position <= row.checkpoint) {
+                self.violated(format!("{key} is gone, and with it the committed record {id:?}"));
+            }
+        }
     }
 
     /// The records that were put until then, and are neither visible nor trimmed.
@@ -284,6 +302,11 @@ impl Auditor {
         }
     }
 
+    /// The lease table, without the rows of replays: these have a lake of their own.
+    fn rows(&self) -> Vec<Row> {
+        self.environment.rows().into_iter().filter(|row| !is_replay(&row.key.stream)).collect()
+    }
+
     /// An object may have appeared or disappeared.
     fn check_object(&self, key: &str) {
         let bytes = self.environment.object(key);
@@ -304,15 +327,24 @@ impl Auditor {
                 let bytes = self.environment.object(&format!("_commits/{epoch}.json"))?;
                 serde_json::from_slice(&bytes).ok()
             };
-            let AuditLedger { log, rows, lost, live, objects, .. } = &mut *ledger;
+            let AuditLedger { log, rows, lost, live, objects, swapped, .. } = &mut *ledger;
             let is_pending = |epoch: &str| {
                 let mut pending = rows.values().chain(lost.values()).filter_map(|row| row.pending.as_ref());
                 pending.any(|(name, _)| epoch_of_manifest(name) == epoch)
             };
             let entered = log.check(key, bytes.as_deref(), record, is_pending);
-            let checked = entered.and_then(|entered| entered.map_or(Ok(()), |record| live.enter(&record, objects)));
-            if let Err(what) = checked {
-                ledger.violated(what);
+            let entered = entered.and_then(|entered| match entered {
+                Some(record) => live.enter(&record, objects, swapped),
+                None => Ok(Vec::new()),
+            });
+            match entered {
+                Ok(removed) => {
+                    for key in removed {
+                        let object = ledger.swapped.remove(&key).unwrap_or_default();
+                        ledger.hide(&key, object);
+                    }
+                }
+                Err(what) => ledger.violated(what),
             }
             return;
         }
@@ -350,20 +382,15 @@ impl Auditor {
             (true, None) => {
                 let object = ledger.objects.remove(key).unwrap_or_default();
                 let is_committed = epoch_of_object(key).is_some_and(|epoch| ledger.commits.contains(epoch));
-                if let Err(what) = ledger.live.deleted(&*self.environment, key, is_committed) {
-                    ledger.violated(what);
-                }
-                for id in object.ids {
-                    let seen = ledger.seen_of(object.is_raw);
-                    let Some(count) = seen.get_mut(&id) else { continue };
-                    *count -= 1;
-                    if *count > 0 {
-                        continue;
-                    }
-                    seen.remove(&id);
-                    if ledger.rows.get(&id.key).is_some_and(|row| id.position <= row.checkpoint) {
-                        ledger.violated(format!("{key} is gone, and with it the committed record {id:?}"));
-                    }
+                let rows = ledger.rows.values().chain(ledger.lost.values());
+                let pending: BTreeSet<String> = rows
+                    .filter(|row| is_internal(&row.key.stream))
+                    .filter_map(|row| row.pending.as_ref().map(|(manifest, _)| epoch_of_manifest(manifest).to_owned()))
+                    .collect();
+                match ledger.live.deleted(&*self.environment, key, &object.bytes, is_committed, &pending) {
+                    Ok(Gone::Removed) => ledger.hide(key, object),
+                    Ok(Gone::Swapped) => drop(ledger.swapped.insert(key.to_owned(), object)),
+                    Err(what) => ledger.violated(what),
                 }
             }
             _ => {}
@@ -372,8 +399,7 @@ impl Auditor {
 
     /// Rows were lost. Returns whether one of them was of a shard that is committed in part, so that it must be missed.
     pub fn rows_lost(&self) -> bool {
-        let now: BTreeMap<ShardKey, Row> =
-            self.environment.rows().into_iter().map(|row| (row.key.clone(), row)).collect();
+        let now: BTreeMap<ShardKey, Row> = self.rows().into_iter().map(|row| (row.key.clone(), row)).collect();
         let mut ledger = self.ledger();
         let before = std::mem::replace(&mut ledger.rows, now);
         ledger.lost = before.into_iter().filter(|(key, _)| !ledger.rows.contains_key(key)).collect();
@@ -391,7 +417,7 @@ impl Auditor {
     pub fn rows_made_again(&self) {
         let mut ledger = self.ledger();
         let lost = std::mem::take(&mut ledger.lost);
-        for row in self.environment.rows().into_iter().filter(|row| lost.contains_key(&row.key)) {
+        for row in self.rows().into_iter().filter(|row| lost.contains_key(&row.key)) {
             self.check_coverage(&mut ledger, &row.key, &Position::Beginning, &row.checkpoint);
             let after = ledger.seen.keys().find(|id| id.key == row.key && id.position > row.checkpoint).cloned();
             if let Some(after) = after {
@@ -402,7 +428,7 @@ impl Auditor {
 
     /// Rows may have changed.
     fn check_leases(&self) {
-        let rows = self.environment.rows();
+        let rows = self.rows();
         let mut ledger = self.ledger();
         let now: BTreeMap<&ShardKey, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
         for row in &rows {
@@ -574,8 +600,8 @@ impl Auditor {
             *count += 1;
             let count = *count;
             let is_strange = count > 1 || !in_range && !ledger.commits.contains(&epoch);
-            let AuditLedger { live, objects, .. } = &mut *ledger;
-            let is_copy = is_strange && live.replaces(&*self.environment, objects, &epoch, &id);
+            let AuditLedger { live, objects, swapped, .. } = &mut *ledger;
+            let is_copy = is_strange && live.replaces(&*self.environment, (objects, swapped), &epoch, &id);
             if is_strange && !is_copy && count > 1 || count > 2 {
                 ledger.violated(format!("{id:?} is visible twice, now in {key}"));
             } else if is_strange && !is_copy {

@@ -337,9 +337,14 @@ impl Environment for InMemory {
     }
 }
 
-/// Whether a stream has the leases of operations on the lake, and no records.
+/// Whether a stream has the leases of operations on the lake, or of a replay, and no records of its own.
 pub fn is_internal(stream: &StreamName) -> bool {
     stream.as_str().starts_with('_')
+}
+
+/// Whether a stream has the leases of a replay, whose commits are in a lake of its own.
+pub fn is_replay(stream: &StreamName) -> bool {
+    stream.as_str().starts_with("_replay:")
 }
 
 /// Takes a lease from whoever holds it.

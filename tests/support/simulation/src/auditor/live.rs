@@ -3,7 +3,8 @@
 //! - What a version removes was live in the version before.
 //! - Every record is in one live object at every version: an operation removes no record that it does not add, and adds none that it does
 //!   not remove.
-//! - An object that is live is in the lake. One that is committed goes only if a version has removed it.
+//! - An object that is live is in the lake, or a decided operation that swaps objects has moved it to the trash. One that is committed goes
+//!   only if a version has removed it.
 //! - What is removed is in the trash before it goes, byte for byte, and stays there.
 //! - When the row of an operation advances, nothing that it removes is visible any more.
 //!
@@ -18,6 +19,17 @@ use serde_json::Value;
 use crate::auditor::ObjectRecords;
 use crate::environment::{Environment, RecordId};
 
+/// The records in objects, by their keys.
+type Objects = HashMap<String, ObjectRecords>;
+
+/// What became of an object that is gone.
+pub(super) enum Gone {
+    /// A version has removed it, or its epoch was rolled back.
+    Removed,
+    /// A decided operation has moved it to the trash, and has not entered the log.
+    Swapped,
+}
+
 /// What is live, and what was.
 #[derive(Default)]
 pub(super) struct LiveAudit {
@@ -25,8 +37,8 @@ pub(super) struct LiveAudit {
     live: BTreeSet<String>,
     /// In how many live objects each record is: as a row or dead letter, and as a raw line.
     counts: [HashMap<RecordId, u32>; 2],
-    /// What versions have removed, with the operation and the bytes.
-    removed: HashMap<String, (String, Bytes)>,
+    /// What versions have removed, with the operation.
+    removed: HashMap<String, String>,
     /// What each version adds and removes, from 1.
     versions: Vec<(Vec<String>, Vec<String>)>,
     /// By operation, the records in the objects that it removes, while its own become visible.
@@ -54,22 +66,29 @@ impl LiveAudit {
     pub(super) fn replaces(
         &mut self,
         environment: &dyn Environment,
-        objects: &HashMap<String, ObjectRecords>,
+        (objects, swapped): (&Objects, &Objects),
         epoch: &str,
         id: &RecordId,
     ) -> bool {
         let replaced = self.replaced.entry(epoch.to_owned()).or_insert_with(|| {
             let removed = operation(environment, epoch).map(|manifest| keys(&manifest["removed"])).unwrap_or_default();
-            removed.iter().filter_map(|key| objects.get(key)).flat_map(|object| object.ids.iter().cloned()).collect()
+            let found = removed.iter().filter_map(|key| objects.get(key).or_else(|| swapped.get(key)));
+            found.flat_map(|object| object.ids.iter().cloned()).collect()
         });
         replaced.contains(id)
     }
 
-    /// An epoch or operation has entered as the next version. `record`: its commit record.
+    /// An epoch or operation has entered as the next version. `record`: its commit record. `swapped`: what is in the trash already. Returns
+    /// what it removes.
     ///
     /// # Errors
     /// The rule that was violated.
-    pub(super) fn enter(&mut self, record: &Value, objects: &HashMap<String, ObjectRecords>) -> Result<(), String> {
+    pub(super) fn enter(
+        &mut self,
+        record: &Value,
+        objects: &Objects,
+        swapped: &Objects,
+    ) -> Result<Vec<String>, String> {
         let version = self.versions.len() + 1;
         let epoch = record["epoch"].as_str().unwrap_or_default();
         let (added, removed) = (keys(&record["objects"]), keys(&record["removed"]));
@@ -78,10 +97,10 @@ impl LiveAudit {
             if !self.live.remove(key) {
                 return Err(format!("version {version} removes {key}, which was not live"));
             }
-            let Some(object) = objects.get(key) else {
+            let Some(object) = objects.get(key).or_else(|| swapped.get(key)) else {
                 return Err(format!("version {version} removes {key}, which was gone before"));
             };
-            self.removed.insert(key.clone(), (epoch.to_owned(), object.bytes.clone()));
+            self.removed.insert(key.clone(), epoch.to_owned());
             for id in &object.ids {
                 self.counts[usize::from(object.is_raw)].remove(id);
                 gone.insert((object.is_raw, id.clone()));
@@ -100,29 +119,44 @@ impl LiveAudit {
                 }
             }
         }
-        self.versions.push((added, removed));
+        self.versions.push((added, removed.clone()));
         let lost = gone.iter().find(|(is_raw, id)| !self.counts[usize::from(*is_raw)].contains_key(id));
-        lost.map_or(Ok(()), |(_, id)| Err(format!("version {version} removes {id:?}, and does not add it")))
+        lost.map_or(Ok(removed), |(_, id)| Err(format!("version {version} removes {id:?}, and does not add it")))
     }
 
-    /// An object of data is gone.
+    /// An object of data is gone, which had these bytes. `pending`: the operations that are decided and not finished.
     ///
     /// # Errors
     /// The rule that was violated.
-    pub(super) fn deleted(&self, environment: &dyn Environment, key: &str, is_committed: bool) -> Result<(), String> {
+    pub(super) fn deleted(
+        &self,
+        environment: &dyn Environment,
+        key: &str,
+        bytes: &Bytes,
+        is_committed: bool,
+        pending: &BTreeSet<String>,
+    ) -> Result<Gone, String> {
+        let is_kept = |operation: &str| match environment.object(&format!("_trash/{operation}/{key}")) {
+            Some(kept) if kept == *bytes => Ok(()),
+            Some(_) => Err(format!("{key} is gone, and is in the trash of {operation} with other bytes")),
+            None => Err(format!("{key} is gone, and is not in the trash of {operation}")),
+        };
         if self.live.contains(key) {
-            return Err(format!("{key} is gone, and is live"));
+            let swaps = |name: &&String| {
+                let manifest = operation(environment, name);
+                manifest.is_some_and(|manifest| {
+                    !manifest["swap"].is_null() && keys(&manifest["removed"]).iter().any(|of| of == key)
+                })
+            };
+            let Some(operation) = pending.iter().find(swaps) else { return Err(format!("{key} is gone, and is live")) };
+            return is_kept(operation).map(|()| Gone::Swapped);
         }
         match self.removed.get(key) {
-            Some((operation, bytes)) => match environment.object(&format!("_trash/{operation}/{key}")) {
-                Some(kept) if kept == *bytes => Ok(()),
-                Some(_) => Err(format!("{key} is gone, and is in the trash of {operation} with other bytes")),
-                None => Err(format!("{key} is gone, and is not in the trash of {operation}")),
-            },
+            Some(operation) => is_kept(operation).map(|()| Gone::Removed),
             None if is_committed => {
                 Err(format!("{key} is gone, its epoch is committed, and no version has removed it"))
             }
-            None => Ok(()),
+            None => Ok(Gone::Removed),
         }
     }
 
@@ -142,8 +176,8 @@ impl LiveAudit {
     ///
     /// # Errors
     /// The rule that was violated.
-    pub(super) fn advanced(&self, epoch: &str, objects: &HashMap<String, ObjectRecords>) -> Result<(), String> {
-        let left = self.removed.iter().filter(|(_, (operation, _))| operation == epoch).map(|(key, _)| key);
+    pub(super) fn advanced(&self, epoch: &str, objects: &Objects) -> Result<(), String> {
+        let left = self.removed.iter().filter(|(_, operation)| *operation == epoch).map(|(key, _)| key);
         match left.filter(|key| objects.contains_key(*key)).min() {
             Some(key) => Err(format!("operation {epoch} has advanced, and {key}, which it removes, is visible")),
             None => Ok(()),
@@ -154,7 +188,7 @@ impl LiveAudit {
     ///
     /// # Errors
     /// The first object that is not.
-    pub(super) fn check_visible(&self, objects: &HashMap<String, ObjectRecords>) -> Result<(), String> {
+    pub(super) fn check_visible(&self, objects: &Objects) -> Result<(), String> {
         let visible: BTreeSet<&String> = objects.keys().collect();
         let live: BTreeSet<&String> = self.live.iter().collect();
         match live.symmetric_difference(&visible).next() {

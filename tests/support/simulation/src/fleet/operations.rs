@@ -4,7 +4,7 @@
 //! operation (`maintenance::operation`), what is live at each version (`auditor`).
 //!
 //! - Two processes may begin on one part of the lake at once, beside workers that add to it.
-//! - Any of them crashes or pauses at a request. Who is paused for longer than its leases last has lost them when it goes on.
+//! - Any of them crashes or pauses at a request. Who is paused for longer than its leases last has lost them when it continues.
 //! - What is left half-way is finished by the start of a worker, or by the next operation on the part.
 //! - A plan may want what its operation does not hold. It must be refused.
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use checkpoints::LeaseOwner;
 use shardlake::commit::lake_log::{AddedObject, LakeAt, ObjectFilter, extent, lake_at};
-use shardlake::commit::{LakePart, Manifest, ManifestKind, RemovedObject, Stores, trash_key};
+use shardlake::commit::{CommitError, EpochId, LakePart, Manifest, ManifestKind, RemovedObject, Stores, trash_key};
 use shardlake::lake::ObjectKey;
 use shardlake::maintenance::operation::{Copied, OperationError, Operator, Plan, Work, finish_pending};
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::workers::is_broken;
 use super::{BOUND, FAILOVER, Fleet};
-use crate::environment::is_internal;
+use crate::environment::{Row, is_internal, is_replay};
 use crate::faults::FaultKind;
 use crate::network::{CrashPoint, Network, Rates, Service};
 use crate::rng::Rng;
@@ -49,7 +49,18 @@ type Done = Arc<Mutex<Vec<Replaced>>>;
 /// A process that runs operations.
 struct Process {
     network: Arc<Network>,
-    task: JoinHandle<Result<(), OperationError>>,
+    task: JoinHandle<Result<(), Failed>>,
+}
+
+/// Why a process ended.
+enum Failed {
+    Operation(OperationError),
+}
+
+impl From<OperationError> for Failed {
+    fn from(error: OperationError) -> Self {
+        Failed::Operation(error)
+    }
 }
 
 /// An operation, and the objects that it has removed as they were.
@@ -111,7 +122,7 @@ impl Operations {
             }
             match process.task.await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => judge(&error, refused)?,
+                Ok(Err(Failed::Operation(error))) => judge(&error, refused)?,
                 Err(error) => return Err(format!("a process of operations panicked: {error}")),
             }
         }
@@ -181,6 +192,7 @@ impl Planned {
         for object in &objects {
             copy(stores, plan, object, &object.key).await?;
             plan.remove(removed(object));
+            plan.add_sources(sources_of(stores, object).await?);
         }
         *self.objects.lock().unwrap_or_else(PoisonError::into_inner) = objects;
         Ok(())
@@ -199,6 +211,7 @@ impl Planned {
         }
         objects.iter().for_each(|object| plan.remove(removed(object)));
         plan.belongs_to(format!("undo:{}", of.manifest.epoch));
+        plan.add_sources(of.manifest.sources.iter().cloned());
         *self.objects.lock().unwrap_or_else(PoisonError::into_inner) = objects;
         Ok(())
     }
@@ -269,10 +282,10 @@ impl Fleet {
         }
         let at_once = operations.rng.chance(400);
         let parts = self.some_parts();
-        self.start_operator(parts.clone(), None);
+        self.start_operator(parts.clone(), None, None);
         if at_once {
             self.shared.tally.note(FaultKind::OperationsAtOnce);
-            self.start_operator(parts, None);
+            self.start_operator(parts, None, None);
         }
     }
 
@@ -289,26 +302,35 @@ impl Fleet {
         parts
     }
 
-    /// Starts a process that runs operations: this one, or some.
-    fn start_operator(&mut self, parts: BTreeSet<LakePart>, task: Option<Task>) {
-        let Some(operations) = &mut self.operations else { return };
-        let is_calm = task.is_some();
+    /// The network of a new process, and what it draws from. None: a crash point of its own, or none. `calm`: without faults.
+    fn new_process(&mut self, crash: Option<CrashPoint>, calm: bool) -> (Arc<Network>, u32, Rng) {
+        let rates = if calm { Rates::default() } else { self.rates };
+        let (shared, within) = (Arc::clone(&self.shared), self.retry_within);
+        let operations = operations_of(self);
         let number = FIRST + operations.started;
         operations.started += 1;
         let mut rng = operations.rng.fork();
-        let rates = if is_calm { Rates::default() } else { self.rates };
-        let (shared, within) = (Arc::clone(&self.shared), self.retry_within);
         let network = Network::new(number, rng.fork(), rates, 0, false, within, shared);
-        if !is_calm && rng.chance(600) {
+        let crashes = !calm && rng.chance(600);
+        let drawn = crashes.then(|| {
             let is_pause = rng.chance(500);
-            network.crash_at(CrashPoint {
+            CrashPoint {
                 service: rng.one_of(&[Service::Lake, Service::Lake, Service::Lake, Service::Leases]),
                 steps_only: rng.chance(700),
                 after: rng.below(30),
                 after_effect: rng.chance(500),
                 pause: is_pause.then(|| Duration::from_millis(1_000 + rng.below(40_000))),
-            });
+            }
+        });
+        if let Some(crash) = crash.or(drawn) {
+            network.crash_at(crash);
         }
+        (network, number, rng)
+    }
+
+    /// Starts a process that runs operations: this one, or some. `crash`: where it crashes for certain.
+    fn start_operator(&mut self, parts: BTreeSet<LakePart>, task: Option<Task>, crash: Option<CrashPoint>) {
+        let (network, number, mut rng) = self.new_process(crash, task.is_some());
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&rng.draw().to_le_bytes());
         bytes[8..12].copy_from_slice(&number.to_le_bytes());
@@ -350,27 +372,37 @@ impl Fleet {
         self.until_operators_end().await?;
         // A request of a process that was killed may be under way.
         tokio::time::sleep(Duration::from_secs(90)).await;
+        self.leave_one_half_way().await?;
         if operations_of(self).rng.chance(500) {
             self.start_for(Rates::default(), Some(false));
             tokio::time::sleep(Duration::from_secs(60)).await;
             self.check().await?;
-            let pending =
-                self.environment.rows().into_iter().find(|row| is_internal(&row.key.stream) && row.pending.is_some());
+            let pending = self.environment.rows().into_iter().find(|row| is_pending(row));
             if let Some(row) = pending {
                 return Err(format!("a worker has started, and an operation is still pending: {row:?}"));
             }
         }
         // One after the other, since a lease table may decide on few parts at once.
         for part in all_parts() {
-            self.start_operator(BTreeSet::from([part]), Some(Task::Last));
+            self.start_operator(BTreeSet::from([part]), Some(Task::Last), None);
             self.until_operators_end().await?;
         }
         let rows = self.environment.rows();
-        if let Some(row) = rows.iter().find(|row| is_internal(&row.key.stream) && row.pending.is_some()) {
+        if let Some(row) = rows.iter().find(|row| is_pending(row)) {
             return Err(format!("an operation has ended, and one is still pending: {row:?}"));
         }
         self.check().await?;
         self.auditor.check_visible_is_live()
+    }
+
+    /// Kills a process in the middle of an operation.
+    async fn leave_one_half_way(&mut self) -> Result<(), String> {
+        let rng = &mut operations_of(self).rng;
+        let (after, after_effect) = (8 + rng.below(20), rng.chance(500));
+        let crash = CrashPoint { service: Service::Lake, steps_only: true, after, after_effect, pause: None };
+        let parts = self.some_parts();
+        self.start_operator(parts, Some(Task::Rewrite), Some(crash));
+        self.until_operators_end().await
     }
 
     async fn until_operators_end(&mut self) -> Result<(), String> {
@@ -423,6 +455,11 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Whether an operation on the lake is pending. What a replay has left in its own lake may be.
+fn is_pending(row: &Row) -> bool {
+    is_internal(&row.key.stream) && !is_replay(&row.key.stream) && row.pending.is_some()
 }
 
 fn operations_of(fleet: &mut Fleet) -> &mut Operations {

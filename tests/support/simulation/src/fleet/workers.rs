@@ -16,8 +16,9 @@ use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::lake_log;
 use shardlake::commit::log::RollUpConfig;
 use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings};
+use shardlake::named_checkpoints::ScheduledCheckpoints;
 use shardlake::retry::Retryable as _;
-use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
+use shardlake::worker::{self, AfterCommit, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +31,9 @@ use crate::network::{CrashPoint, Network, Rates, Service};
 use crate::records::{DEFINITION, FURTHER_COLUMN, RECORD_BYTES_MAX};
 
 /// The few commits of a run are in several roll-ups, and those of a clock that is behind are late.
-const ROLL_UPS: RollUpConfig = RollUpConfig { every: 3, margin: Duration::ZERO };
+pub(super) const ROLL_UPS: RollUpConfig = RollUpConfig { every: 3, margin: Duration::ZERO };
 /// Likewise of snapshots of the lake log.
-const SNAPSHOT_EVERY: u64 = 4;
+pub(super) const SNAPSHOT_EVERY: u64 = 4;
 /// The time within which a record that was put can be read.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -82,21 +83,8 @@ impl Fleet {
     }
 
     fn lanes(&self, changed: bool) -> Arc<LaneConfig> {
-        let text = [DEFINITION, if changed { FURTHER_COLUMN } else { "" }].concat();
-        let text = DefinitionText { file: "orders.toml".to_owned(), text };
-        let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).expect("a good definition");
         let streams: Vec<String> = self.environment.streams().iter().map(ToString::to_string).collect();
-        Arc::new(LaneConfig {
-            graph: Graph::new(&streams, &datasets, self.raw),
-            key: None,
-            assigned: vec![Some(0); streams.len()],
-            raw: self.raw.then_some(LineCodec::Gzip(1)),
-            dead_letters: LineCodec::Gzip(1),
-            record_bytes_max: RECORD_BYTES_MAX,
-            hash_seed: 1,
-            denied_names: false,
-            datasets,
-        })
+        lanes(&streams, changed, self.raw)
     }
 
     pub(super) fn start(&mut self, rates: Rates) {
@@ -173,6 +161,11 @@ impl Fleet {
                 retry: RetryConfig { within: retry_within },
                 checkpoints,
             };
+            let schedule = (!checkpoints.every.is_zero()).then(|| {
+                let (stores, sources) = (connected.stores.clone(), connected.sources.clone());
+                let saving = ScheduledCheckpoints::new(its_name.clone(), stores, sources, checkpoints.clone());
+                Box::new(saving) as Box<dyn AfterCommit>
+            });
             let config = WorkerConfig {
                 me: its_name.clone(),
                 sources: connected.sources,
@@ -186,7 +179,7 @@ impl Fleet {
                 roll_ups: ROLL_UPS,
                 snapshot_every,
                 definitions: None,
-                after_commit: Vec::new(),
+                after_commit: schedule.into_iter().collect(),
                 until_caught_up,
             };
             worker::run(config, counters, stopped.clone()).await.map_err(Failed::Run)?;
@@ -221,6 +214,24 @@ impl Fleet {
         }
         self.auditor.violation().map_or(Ok(()), Err)
     }
+}
+
+/// What the lanes of a worker make of the records of these streams. `raw`: these land in `raw/`, too.
+pub(super) fn lanes(streams: &[String], changed: bool, raw: bool) -> Arc<LaneConfig> {
+    let text = [DEFINITION, if changed { FURTHER_COLUMN } else { "" }].concat();
+    let text = DefinitionText { file: "orders.toml".to_owned(), text };
+    let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).expect("a good definition");
+    Arc::new(LaneConfig {
+        graph: Graph::new(streams, &datasets, raw),
+        key: None,
+        assigned: vec![Some(0); streams.len()],
+        raw: raw.then_some(LineCodec::Gzip(1)),
+        dead_letters: LineCodec::Gzip(1),
+        record_bytes_max: RECORD_BYTES_MAX,
+        hash_seed: 1,
+        denied_names: false,
+        datasets,
+    })
 }
 
 /// Parts of the messages of errors that mean that lake or table are broken.
