@@ -599,7 +599,8 @@ mod tests {
 
         #[test]
         fn keys_of_replays_round_trip(id in "[0-9a-f]{8}", number in any::<u64>(), other in any::<u64>()) {
-            prop_assert_eq!(id_of_replay_plan(&replay_plan(&id)), Some(id.as_str()));
+            let plan = replay_plan(&id);
+            prop_assert_eq!(id_of_replay_plan(&plan), Some(id.as_str()));
             prop_assert_eq!(number_of_replay_control(&id, &replay_control(&id, number)), Some(number));
             prop_assert_eq!(replay_control(&id, number).cmp(&replay_control(&id, other)), number.cmp(&other));
             for key in [replay_lake(&id), replay_control(&id, number), replay_marker(&id, "promoted")] {

@@ -24,7 +24,7 @@
 //! | `warnings` | sentences for whoever starts it |
 //! | `estimate` | how long it takes and what it costs, where that is known |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -33,9 +33,10 @@ use futures::{StreamExt, stream};
 use pipeline::layout;
 use serde::{Deserialize, Serialize};
 
-use crate::commit::lake_log::{HistoryError, LogVersion, extent, read_forward};
+use crate::commit::lake_log::{HistoryError, LogVersion};
 use crate::commit::{DefinitionOfEpoch, EpochId, ObjectKind, replay_stream};
 use crate::lake::{LakeError, ObjectKey, ObjectStore, Written};
+use crate::replay::progress::AsideProgress;
 
 /// The version of the stored form.
 const FORMAT: u32 = 1;
@@ -463,24 +464,15 @@ fn id_of_plan(key: &ObjectKey) -> Option<ReplayId> {
     ReplayId::try_from(layout::id_of_replay_plan(key.as_str())?.to_owned()).ok()
 }
 
-/// Whether all slices of a plan were read to their ends, and all that came of them is in the log of the aside lake. `aside` is that
-/// lake. The lease table is not asked: its rows go once a replay has ended.
+/// Whether a replay is complete: all slices of the plan were read to their ends, with all the records that the epochs had, and all that
+/// came of them is in the log of the aside lake. `aside` is that lake. The lease table is not asked: its rows go once a replay has ended.
 ///
 /// # Errors
 /// The lake fails, or its log is damaged.
 pub async fn is_complete(aside: &dyn ObjectStore, plan: &Plan) -> Result<bool, HistoryError> {
-    let stream = plan.id.stream();
-    let mut open: BTreeSet<&ShardId> = plan.slices.iter().map(|slice| &slice.id).collect();
-    let newest = extent(aside).await?.newest;
-    read_forward(aside, LogVersion::EMPTY, newest, None, &mut |entry| {
-        for shard in entry.shards.iter().filter(|shard| shard.key.stream == stream) {
-            if *shard.range.through() == Position::End {
-                open.remove(&shard.key.shard);
-            }
-        }
-    })
-    .await?;
-    Ok(open.is_empty())
+    let mut progress = AsideProgress::default();
+    progress.advance(aside, plan).await?;
+    Ok(progress.has_ended(plan) && progress.short(plan).is_empty())
 }
 
 #[cfg(test)]

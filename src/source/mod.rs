@@ -16,6 +16,7 @@ mod files;
 mod kinesis;
 pub mod losses;
 pub mod objects;
+pub mod replay;
 mod text;
 
 use std::collections::BTreeMap;
@@ -143,6 +144,11 @@ impl crate::retry::Retryable for SourceError {
 pub trait ShardSource: Send + Sync + 'static {
     /// The stream's name in the lake.
     fn stream(&self) -> &StreamName;
+
+    /// The streams whose records it gives: its own, unless it reads records of others again. Each is a source of the stage graph.
+    fn origins(&self) -> Vec<StreamName> {
+        vec![self.stream().clone()]
+    }
 
     /// How long a shard may fail without progress before the worker stops reading it and releases its lease.
     fn retry(&self) -> RetryPolicy {
