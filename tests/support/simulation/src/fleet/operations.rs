@@ -217,6 +217,15 @@ impl Planned {
     }
 }
 
+/// The epochs whose records an object has.
+async fn sources_of(stores: &Stores, object: &AddedObject) -> Result<Vec<EpochId>, OperationError> {
+    let Some(owner) = EpochId::of_object(&object.key) else { return Ok(Vec::new()) };
+    let key = owner.commit_key();
+    let Some(bytes) = stores.lake.get(&key).await? else { return Err(OperationError::NoObject { key }) };
+    let manifest = Manifest::from_bytes(&key, &bytes).map_err(CommitError::from)?;
+    Ok(if manifest.kind.is_operation() { manifest.sources } else { vec![owner] })
+}
+
 async fn copy(
     stores: &Stores,
     plan: &mut Plan,

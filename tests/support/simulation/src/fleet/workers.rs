@@ -159,7 +159,7 @@ impl Fleet {
                 limits: Limits { memory, threads, open_objects: 16, ..Limits::default() },
                 stop: StopConfig { within: stop_within },
                 retry: RetryConfig { within: retry_within },
-                checkpoints,
+                checkpoints: checkpoints.clone(),
             };
             let schedule = (!checkpoints.every.is_zero()).then(|| {
                 let (stores, sources) = (connected.stores.clone(), connected.sources.clone());
