@@ -114,6 +114,40 @@ mutations! {
     EnterWithoutConfirming,
     /// The tip of one shard says of all shards of the worker what had arrived.
     TipOfAnotherShard,
+    /// An operation removes objects before it is decided.
+    RemoveBeforeDeciding,
+    /// An operation removes objects before it is in the lake log.
+    RemoveBeforeEntering,
+    /// An operation removes objects after its rows have advanced, when nobody must finish it any more.
+    RemoveAfterAdvancing,
+    /// The objects that an operation replaces stay.
+    KeepWhatIsReplaced,
+    /// Objects are deleted before their copies are in the trash.
+    DeleteBeforeKeeping,
+    /// An operation is planned before its leases are held.
+    PlanBeforeLeases,
+    /// An operation does not finish what is pending on its parts of the lake.
+    LeaveOperationsPending,
+    /// The start of a worker does not finish the operations that are pending.
+    StartWithoutFinishing,
+    /// An operation adds and removes objects in parts of the lake that it does not hold.
+    OperateOutsideParts,
+    /// Rows of operations that are lost are made at the first number again.
+    NumberOperationsAgain,
+    /// Lost rows are made again without removing what operations in them remove.
+    ForgetRemovalsOfLostRows,
+    /// A checkpoint is one scan of the lease table.
+    CutOfOneScan,
+    /// A checkpoint has the shards of an epoch that have advanced, and not those on which it is pending.
+    CutWithoutPending,
+    /// A checkpoint names a version of the lake log that is read after its positions.
+    VersionAfterCut,
+    /// The schedule removes the newest checkpoints, and keeps the oldest.
+    RemoveNewestCheckpoints,
+    /// A worker believes its own list of objects where another one has given their numbers.
+    BelieveOwnList,
+    /// A run that ends when it has caught up does not wait for its list of objects.
+    EndBeforeListed,
 }
 
 /// Whether a mutation is switched on: `if mutated!(SkipRecovery) { … }`.

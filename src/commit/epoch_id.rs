@@ -109,7 +109,7 @@ impl EpochId {
 
     /// The epoch that wrote an object of data, by the object's name, as in
     /// `…/20250113T103000Z-3f2a91c07d5e4b10-000001-00001.parquet`. `None` if no epoch writes such a name.
-    pub(crate) fn of_object(key: &ObjectKey) -> Option<Self> {
+    pub fn of_object(key: &ObjectKey) -> Option<Self> {
         let epoch = EpochId::try_from(layout::epoch_of_object(key.as_str())?.to_owned()).ok()?;
         let (worker, number) = epoch.0.get(TIME_LENGTH + 1..)?.split_once('-')?;
         let is_ours = epoch.begun_ms().is_some()

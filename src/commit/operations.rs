@@ -22,6 +22,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use checkpoints::{ShardId, StreamName};
 use futures::{StreamExt, TryStreamExt, stream};
+use mutations::mutated;
 use pipeline::layout::{self, Area, Folder};
 use serde::{Deserialize, Serialize};
 
@@ -154,7 +155,8 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
     }
     let holds = |key: &ObjectKey| {
         let shard = LakePart::of(key).map(|part| part.shard());
-        shard.is_some_and(|shard| manifest.shards.iter().any(|of| of.key.shard == shard))
+        let is_held = shard.is_some_and(|shard| manifest.shards.iter().any(|of| of.key.shard == shard));
+        is_held || mutated!(OperateOutsideParts)
     };
     let added = manifest.objects.iter().map(|object| &object.key);
     let removed = manifest.removed.iter().map(|object| &object.key);
@@ -190,10 +192,15 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
 /// # Errors
 /// The lake fails. The operation is committed all the same; whoever comes next continues.
 pub(super) async fn remove_objects(stores: &Stores, manifest: &Manifest) -> Result<(), CommitError> {
-    if manifest.removed.is_empty() {
+    if manifest.removed.is_empty() || mutated!(KeepWhatIsReplaced) {
         return Ok(());
     }
     let removed: Vec<&ObjectKey> = manifest.removed.iter().map(|object| &object.key).collect();
+    if mutated!(DeleteBeforeKeeping) {
+        for key in &removed {
+            stores.lake.delete(key).await?;
+        }
+    }
     if manifest.kind != ManifestKind::Erase {
         let copies = stream::iter(0..removed.len()).map(|number| {
             let (stores, epoch, key) = (stores.clone(), manifest.epoch.clone(), removed[number].clone());

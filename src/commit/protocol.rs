@@ -177,6 +177,9 @@ impl Intended {
                 publish_object(stores.clone(), manifest.epoch.clone(), object.clone()).await?;
             }
         }
+        if mutated!(RemoveBeforeDeciding) {
+            remove_objects(stores, &manifest).await?;
+        }
         let shards = manifest.shards.iter().map(|shard| (shard.key.clone(), shard.range.clone())).collect();
         let decision = Decision::new(manifest.worker.clone(), manifest.epoch.manifest_name(), shards)
             .map_err(|error| StoreError::Invalid { operation: "decide".to_owned(), problem: error.to_string() })?;
@@ -260,6 +263,9 @@ impl Published {
         if mutated!(AdvanceBeforeEntering) {
             Entered { manifest: manifest.clone(), version: None }.advance(stores).await?;
         }
+        if mutated!(RemoveBeforeEntering) {
+            remove_objects(stores, &manifest).await?;
+        }
         let version = lake_log::enter(stores, &manifest).await?;
         Ok(Entered { manifest, version })
     }
@@ -278,7 +284,9 @@ impl Entered {
     /// The lease store fails. The epoch is committed all the same; the next holder of a shard rolls it forward.
     pub async fn advance(self, stores: &Stores) -> Result<Committed, CommitError> {
         let Entered { manifest, .. } = self;
-        remove_objects(stores, &manifest).await?;
+        if !mutated!(RemoveAfterAdvancing) {
+            remove_objects(stores, &manifest).await?;
+        }
         let advances: Vec<Advance> = manifest
             .shards
             .iter()
@@ -291,6 +299,9 @@ impl Entered {
         let outcomes = stores.leases.advance(&name, &advances).await?;
         if outcomes.contains(&AdvanceOutcome::NotPending) {
             tracing::debug!(epoch = %manifest.epoch, "some shards had already advanced");
+        }
+        if mutated!(RemoveAfterAdvancing) {
+            remove_objects(stores, &manifest).await?;
         }
         // The commit record says all that the intent said. If this fails, a sweep removes the intent.
         let intent = manifest.epoch.intent_key();

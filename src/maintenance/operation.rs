@@ -26,6 +26,7 @@ use checkpoints::{
     Lease, LeaseOwner, ManifestName, NewLease, Position, Renewal, RenewalOutcome, SequenceNumber, ShardId, ShardKey,
     ShardRange, StoreError, StreamName, ThroughputKbps,
 };
+use mutations::mutated;
 use pipeline::encode::FileStats;
 use pipeline::layout::DataObject;
 use pipeline::time::format_rfc3339;
@@ -34,6 +35,7 @@ use tokio::time::Instant;
 
 use crate::clock::SharedClock;
 use crate::commit::lake_log::LogVersion;
+use crate::commit::log;
 use crate::commit::{
     CommitError, DefinitionOfEpoch, EpochId, FORMAT, LakePart, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch,
     Outcome, RemovedObject, ShardOfEpoch, Staged, Stores, Totals, abort_uploads, claim_operations_stream,
@@ -65,6 +67,15 @@ pub enum OperationError {
         "the operation was not done: it lost its lease to another process, which may happen to one that was stopped; run it again"
     )]
     LostLease,
+    /// The lease table lacks a row that operations have moved.
+    #[error(
+        "the operation was not done: the lease table has no row for operations on {part}, although there were some. Restore the table, \
+         or stop all workers and make the rows again: shardlake leases rebuild"
+    )]
+    RowLost {
+        /// The part, as the shard of its lease.
+        part: String,
+    },
     /// An object that it needs is not there.
     #[error("the operation was not done: {key} is not in the lake")]
     NoObject {
@@ -249,9 +260,20 @@ impl Operator {
         parts: &BTreeSet<LakePart>,
         work: &dyn Work,
     ) -> Result<Option<Manifest>, OperationError> {
+        let (count, most) = (parts.len(), self.stores.leases.decision_shards_max());
+        if count > most {
+            let problem =
+                format!("it touches {count} parts of the lake, and the lease table decides at most {most} at once");
+            return Err(OperationError::Invalid { problem });
+        }
+        let early = if mutated!(PlanBeforeLeases) { Some(self.planned(work).await) } else { None };
         let keys = parts.iter().map(|part| ShardKey::new(self.stream.clone(), part.shard())).collect();
         let held = self.take(keys).await?;
-        let result = self.run_holding(kind, &held, work).await;
+        let planned = match early {
+            Some(early) => early,
+            None => self.planned(work).await,
+        };
+        let result = self.run_holding(kind, &held, planned).await;
         self.release_rows(&held.rows).await;
         result
     }
@@ -297,12 +319,8 @@ impl Operator {
         }
     }
 
-    async fn run_holding(
-        &mut self,
-        kind: ManifestKind,
-        held: &Held,
-        work: &dyn Work,
-    ) -> Result<Option<Manifest>, OperationError> {
+    /// The plan of the next operation, and whether it could be made.
+    async fn planned(&mut self, work: &dyn Work) -> (Plan, Result<(), OperationError>) {
         self.number += 1;
         let epoch = EpochId::new(self.clock.now_ms(), &self.me, self.number);
         let mut plan = Plan {
@@ -315,6 +333,15 @@ impl Operator {
             definitions: BTreeMap::new(),
         };
         let planned = work.plan(&self.stores, &mut plan).await;
+        (plan, planned)
+    }
+
+    async fn run_holding(
+        &self,
+        kind: ManifestKind,
+        held: &Held,
+        (plan, planned): (Plan, Result<(), OperationError>),
+    ) -> Result<Option<Manifest>, OperationError> {
         let manifest = self.manifest(kind, &held.rows, plan);
         let checked = planned.and_then(|()| manifest.check().map_err(|problem| OperationError::Invalid { problem }));
         if let Err(error) = checked {
@@ -381,6 +408,7 @@ impl Operator {
 
     /// Takes these leases, in their order, and finishes what is pending on them.
     async fn take(&self, keys: Vec<ShardKey>) -> Result<Held, OperationError> {
+        self.check_no_row_is_lost(&keys).await?;
         let new: Vec<NewLease> = keys.iter().map(|key| NewLease::new(key.clone(), Position::Beginning)).collect();
         self.stores.leases.create(&new).await?;
         let mut rows = Vec::new();
@@ -399,11 +427,29 @@ impl Operator {
         let mut held = Held { rows, renewing };
         let pending: BTreeSet<ManifestName> =
             held.rows.iter().filter_map(|row| row.pending.as_ref()).map(|pending| pending.manifest.clone()).collect();
-        for name in pending {
-            recover(&self.stores, &name).await?;
+        for name in pending.iter().filter(|_| !mutated!(LeaveOperationsPending)) {
+            recover(&self.stores, name).await?;
         }
         held.rows = self.stores.leases_of(keys).await?;
         Ok(held)
+    }
+
+    /// A row that is missing although the part had operations was lost. Made at the first number again, it would count them twice.
+    async fn check_no_row_is_lost(&self, keys: &[ShardKey]) -> Result<(), OperationError> {
+        let rows = self.stores.leases.get(keys).await?;
+        let missing: Vec<&ShardKey> =
+            keys.iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(key, _)| key).collect();
+        if missing.is_empty() || mutated!(NumberOperationsAgain) {
+            return Ok(());
+        }
+        let log = log::read(&self.stores).await?;
+        for key in missing.into_iter().filter(|key| log.chains.end_of(key).is_some()) {
+            // Another process may have made it, and committed, since the rows were read.
+            if self.stores.leases_of(vec![key.clone()]).await?.is_empty() {
+                return Err(OperationError::RowLost { part: key.shard.to_string() });
+            }
+        }
+        Ok(())
     }
 
     /// Takes one lease: a free one, one whose holder is gone, or one whose counter does not move for the failover time.
@@ -501,7 +547,7 @@ pub async fn finish_pending(stores: &Stores) -> Result<u64, CommitError> {
     let Some(stream) = operations_stream(&*stores.lake).await? else { return Ok(0) };
     let rows = stores.leases.list().await?.into_iter().filter(|row| row.key.stream == stream);
     let pending: BTreeSet<ManifestName> = rows.filter_map(|row| row.pending).map(|pending| pending.manifest).collect();
-    for name in &pending {
+    for name in pending.iter().filter(|_| !mutated!(StartWithoutFinishing)) {
         recover(stores, name).await?;
         tracing::info!(manifest = %name, "finished an operation that was left half-way");
     }

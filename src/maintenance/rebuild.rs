@@ -6,7 +6,8 @@
 //! The ranges of a shard's commit records end where its checkpoint was. Rows are only created, never changed, so a repeated call
 //! does nothing, and a fleet whose rows exist is not disturbed.
 //!
-//! An intent with a commit record is of an epoch that was published. It enters the lake log here, unless it has entered.
+//! An intent with a commit record is of an epoch that was published. It enters the lake log here, unless it has entered. If it is an
+//! operation, the objects that it removes go.
 //!
 //! A commit record is written after the decision. An epoch that was decided in a lost row, and has no commit record yet, has an
 //! intent, as an epoch that was never decided. Only what is visible tells them apart:
@@ -140,7 +141,7 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
         }
         if stores.lake.get(&manifest.epoch.commit_key()).await?.is_some() {
             // Its rows are gone, so nobody else would enter it.
-            Published::found(manifest).enter(stores).await?;
+            finish_published(stores, manifest).await?;
             continue;
         }
         // Its bytes, since another version may have written fields that this one does not know.
@@ -169,7 +170,7 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
             stores.lake.abort_upload(&object.key, &object.upload).await?;
         }
         if stores.lake.get(&epoch.manifest.epoch.commit_key()).await?.is_some() {
-            Published::found(epoch.manifest).enter(stores).await?;
+            finish_published(stores, epoch.manifest).await?;
             continue;
         }
         if has_visible_object(stores, &epoch.manifest).await? {
@@ -177,6 +178,16 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
         } else {
             rebuilt.undone.push(epoch.manifest.epoch);
         }
+    }
+    Ok(())
+}
+
+/// Enters an epoch whose commit record is there. The objects that an operation removes go, too: only a pending row tells others of them.
+pub(super) async fn finish_published(stores: &Stores, manifest: Manifest) -> Result<(), CommitError> {
+    let is_operation = manifest.kind.is_operation();
+    let entered = Published::found(manifest).enter(stores).await?;
+    if is_operation && !mutated!(ForgetRemovalsOfLostRows) {
+        entered.advance(stores).await?;
     }
     Ok(())
 }

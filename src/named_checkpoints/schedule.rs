@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::LeaseOwner;
+use mutations::mutated;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
@@ -219,7 +220,8 @@ impl Work {
     async fn remove_old(&self) -> Result<(), LakeError> {
         let names = scheduled_names(&*self.stores.lake).await?;
         let old = names.len().saturating_sub(self.schedule.keep);
-        for name in &names[..old] {
+        let old = if mutated!(RemoveNewestCheckpoints) { &names[names.len() - old..] } else { &names[..old] };
+        for name in old {
             // Somebody may have saved it with an earlier version, under such a name.
             let is_scheduled = match get_checkpoint(&*self.stores.lake, name).await {
                 Ok(found) => found.is_some_and(|found| found.saved_by == SavedBy::Schedule),

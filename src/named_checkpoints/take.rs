@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use checkpoints::Position;
 use futures::{StreamExt, TryStreamExt, stream};
+use mutations::mutated;
 
 use crate::commit::lake_log::newest_version;
 use crate::commit::{CheckpointName, Cut, CutError, NamedCheckpoint, SavedBy, SavedShard, Stores, read_cut};
@@ -33,8 +34,10 @@ pub async fn take(
     saved_by: SavedBy,
     now_ms: i64,
 ) -> Result<NamedCheckpoint, CutError> {
-    let log_version = Some(newest_version(stores).await?).filter(|version| !version.is_empty());
+    let before = newest_version(stores).await?;
     let Cut { shards, definitions } = read_cut(stores).await?;
+    let version = if mutated!(VersionAfterCut) { newest_version(stores).await? } else { before };
+    let log_version = Some(version).filter(|version| !version.is_empty());
     let mut behind_ms = BTreeMap::new();
     for source in sources.iter().filter(|source| retentions.of(source.stream()).is_some()) {
         match oldest_unread(source, &shards).await {

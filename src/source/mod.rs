@@ -15,7 +15,7 @@ pub mod backends;
 mod files;
 mod kinesis;
 pub mod losses;
-mod objects;
+pub mod objects;
 pub mod replay;
 mod text;
 
@@ -33,6 +33,7 @@ pub use files::{Arrival, FileSource, FilesConfig};
 #[cfg(feature = "fuzzing")]
 pub(crate) use kinesis::fuzzing;
 pub use kinesis::{Decode, KinesisConfig, KinesisSource, Limits, Mode, Start};
+pub use text::complete::TextConfig;
 
 /// One shard of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]

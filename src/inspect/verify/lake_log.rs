@@ -23,7 +23,7 @@ use crate::commit::log::{Chains, Coverage, Fold};
 use crate::commit::{CommitError, EpochId, Manifest, Stores};
 use crate::inspect::CONCURRENT;
 use crate::inspect::verify::Fault;
-use crate::inspect::verify::names::{ByName, Name};
+use crate::inspect::verify::names::{ByName, Name, Names};
 use crate::lake::identity::FORMAT_BEFORE;
 use crate::lake::{ObjectKey, ObjectStore};
 
@@ -48,6 +48,8 @@ pub(super) struct LogScan {
     entered: ByName<Entered>,
     /// The ranges up to the snapshot that the pass began at.
     begun_at: Chains,
+    /// What was live in that snapshot; `None` if the pass began at the first version.
+    live_at_begin: Option<Names>,
     /// Objects that entries have removed, with the version, and the epoch or operation of it.
     removed: ByName<(LogVersion, EpochId)>,
 }
@@ -261,9 +263,13 @@ impl LogScan {
             }
         };
         let mut objects = at.live_objects(lake, ObjectFilter::default());
+        let mut live = Names::new();
         loop {
             match objects.next().await {
-                Ok(Some(object)) => state.add_object(&object),
+                Ok(Some(object)) => {
+                    live.insert(Name::of(object.key.as_str()));
+                    state.add_object(&object);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.snapshot_fault(version, error)?;
@@ -275,6 +281,7 @@ impl LogScan {
         drop(objects);
         (state.fold, state.chains) = (snapshot.fold, snapshot.chains);
         self.begun_at = state.chains.clone();
+        self.live_at_begin = Some(live).filter(|_| state.is_known);
         self.snapshots += 1;
         Ok(state)
     }
@@ -397,6 +404,14 @@ impl LogScan {
     /// Whether any entry has removed an object.
     pub(super) fn has_removed(&self) -> bool {
         !self.removed.is_empty()
+    }
+
+    /// Whether an object of a record was removed. The entry that did so may be trimmed: then the snapshot that the pass began at has the
+    /// record's epoch, and not the object.
+    pub(super) fn is_removed(&self, record: &Manifest, key: &ObjectKey) -> bool {
+        let is_gone =
+            |live: &Names| !live.contains(&Name::of(key.as_str())) && self.begun_at.coverage(record) == Coverage::Whole;
+        self.removed(key).is_some() || self.live_at_begin.as_ref().is_some_and(is_gone)
     }
 
     /// The version that removed an object, and its epoch or operation.

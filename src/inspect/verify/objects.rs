@@ -39,7 +39,7 @@ pub(super) async fn compare_all(
         let record = records.next().await.transpose()?;
         let is_end = record.is_none();
         if let Some(record) = record.flatten() {
-            let live = record.objects.iter().filter(|object| log.removed(&object.key).is_none());
+            let live = record.objects.iter().filter(|object| !log.is_removed(&record, &object.key));
             let new = live.filter(|object| claimed.insert(Name::of(object.key.as_str())));
             let writer = Writer { epoch: record.epoch.to_string(), is_operation: Some(record.kind.is_operation()) };
             wanted.extend(new.map(|object| (writer.clone(), AddedObject::from(object))));

@@ -394,3 +394,18 @@ async fn the_ids_of_two_lakes_that_share_a_table_differ_and_one_lake_has_one() {
     one.tamper(&ObjectKey::new("_operations.json").unwrap(), Some(Bytes::from_static(b"{\"format\":1,\"id\":\"x\"}")));
     assert!(operations_stream(&one).await.unwrap_err().to_string().contains("_operations.json cannot be read"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_on_a_part_whose_row_is_lost_is_refused_until_the_row_is_made_again() {
+    let world = World::new().await;
+    world.operator(1).await.run(ManifestKind::Replace, &parts(), &Rewrite).await.unwrap().unwrap();
+    let lost = world.leases.rows().into_iter().find(|row| row.key.shard.as_str() == "_raw").unwrap();
+    world.leases.lose(&lost.key);
+    let mut operator = world.operator(2).await;
+    let error = operator.run(ManifestKind::Replace, &parts(), &Rewrite).await.unwrap_err();
+    assert_eq!(error, OperationError::RowLost { part: "_raw".to_owned() });
+    let rebuilt = crate::maintenance::rebuild(&world.stores, &std::collections::HashMap::new()).await.unwrap();
+    assert_eq!(rebuilt.created, [(lost.key, lost.checkpoint)]);
+    assert_eq!(operator.run(ManifestKind::Replace, &parts(), &Rewrite).await.unwrap(), None);
+    world.check_rewritten("after its row was made again").await;
+}

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::{Position, ShardId, StreamName};
+use mutations::mutated;
 use pipeline::time::format_rfc3339;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -44,9 +45,10 @@ use crate::source::objects::catalog::{Catalog, Entry, index_of, shard_id};
 use crate::source::objects::lister::{Lister, id_of};
 use crate::source::objects::reader::ObjectsReader;
 use crate::source::objects::report::Report;
-use crate::source::objects::store::{Object, Place};
 use crate::source::text::complete::{TextConfig, next_of};
 use crate::source::{Behind, ShardReader, ShardSource, SourceError, SourceReport, SourceShard};
+
+pub use store::{Object, Pages, Part, Place};
 
 /// How often a worker that does not list looks for entries of the one that does, while it has nothing to read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -56,21 +58,23 @@ const LOGGED_LOSSES: u64 = 10;
 
 /// How objects are read.
 #[derive(Clone)]
-struct ObjectsConfig {
+pub struct ObjectsConfig {
     /// Whether reading ends after what is there now.
-    complete: bool,
+    pub complete: bool,
     /// The number of shards, if no worker has decided it before.
-    shards: u32,
+    pub shards: u32,
     /// The time between two lists.
-    list_every: Duration,
-    text: TextConfig,
+    pub list_every: Duration,
+    /// How the texts of objects are cut into records.
+    pub text: TextConfig,
     /// For how long trouble of the place is waited for, and how often a list that failed is repeated.
-    retry: RetryPolicy,
-    clock: SharedClock,
+    pub retry: RetryPolicy,
+    /// The time of day.
+    pub clock: SharedClock,
 }
 
 /// Objects as a stream.
-struct ObjectsSource {
+pub struct ObjectsSource {
     shared: Arc<Shared>,
     /// Ends with the source.
     listing: Mutex<Option<AbortOnDrop>>,
@@ -134,7 +138,8 @@ impl Drop for Leading {
 }
 
 impl ObjectsSource {
-    fn new(stream: StreamName, place: Arc<dyn Place>, lake: Arc<dyn ObjectStore>, config: ObjectsConfig) -> Self {
+    /// The objects of a place as the stream of this name. Must be called in a runtime.
+    pub fn new(stream: StreamName, place: Arc<dyn Place>, lake: Arc<dyn ObjectStore>, config: ObjectsConfig) -> Self {
         let shared = Shared {
             catalog: Catalog::new(Arc::clone(&lake), stream.clone()),
             report: Report::new(stream.clone()),
@@ -330,7 +335,7 @@ impl ShardSource for ObjectsSource {
         // As long as the list has not ended, nobody knows that nothing is left.
         let is_open = is_listing && self.shared.config.complete && known.last.is_none();
         Ok(match bytes {
-            0 if is_open => Behind::Bytes(1),
+            0 if is_open && !mutated!(EndBeforeListed) => Behind::Bytes(1),
             0 => Behind::Nothing,
             bytes => Behind::Bytes(bytes),
         })

@@ -12,20 +12,20 @@ use crate::source::SourceError;
 
 /// An object as it was listed. Its ETag says which content the key has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Object {
+pub struct Object {
     /// Its key below the source's prefix.
-    pub(super) key: String,
+    pub key: String,
     /// What changes whenever its content changes.
-    pub(super) etag: String,
+    pub etag: String,
     /// Its size.
-    pub(super) bytes: u64,
+    pub bytes: u64,
     /// When it was written, in milliseconds since 1970.
-    pub(super) modified_ms: i64,
+    pub modified_ms: i64,
 }
 
 /// What reading an object came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub enum Part {
     /// The bytes that were requested.
     Bytes(Bytes),
     /// There is no such object any more.
@@ -36,7 +36,7 @@ pub(super) enum Part {
 
 /// A place of objects.
 #[async_trait]
-pub(super) trait Place: Send + Sync + 'static {
+pub trait Place: Send + Sync + 'static {
     /// Lists all objects once.
     fn list(&self) -> Box<dyn Pages>;
 
@@ -46,7 +46,7 @@ pub(super) trait Place: Send + Sync + 'static {
 
 /// A list of objects in pages, none of which is held for long.
 #[async_trait]
-pub(super) trait Pages: Send {
+pub trait Pages: Send {
     /// The next page; `None` after the last one. After an error the list must be begun again.
     async fn next(&mut self) -> Result<Option<Vec<Object>>, SourceError>;
 }

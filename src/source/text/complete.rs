@@ -29,11 +29,11 @@ const DONE: u64 = OBJECT - 1;
 
 /// How texts are cut.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::source) struct TextConfig {
+pub struct TextConfig {
     /// Bytes that a record may have. Of a longer one, this many are kept.
-    pub(in crate::source) record_bytes_max: usize,
+    pub record_bytes_max: usize,
     /// How many documents a line, or a text, may have.
-    pub(in crate::source) documents: Documents,
+    pub documents: Documents,
 }
 
 /// Text number and offset of the next byte after a position; `None` if the shard has none.

@@ -5,7 +5,7 @@
 //! It keeps the first violation, and the fleet asks for it.
 //!
 //! 1. No record is visible twice, and nothing is visible that was never put. This holds for rows and dead letters together,
-//!    and for raw lines.
+//!    and for raw lines. Only an operation that replaces an object shows its records twice, until the object goes.
 //! 2. An object is visible only while its epoch is pending or has a commit record. A commit record exists only if all its
 //!    objects are visible, and is never removed.
 //! 3. A visible record is at or before its shard's checkpoint, or in the pending range of its own epoch.
@@ -18,15 +18,20 @@
 //! 10. A valid record is a row with its own values in its own partition. An invalid record is a dead letter with its own bytes.
 //! 11. What a commit record says about times of arrival is true (`arrivals`).
 //! 12. A checkpoint moves only once its epoch is in the lake log, which has what is committed, once, and in one order.
+//! 13. Each record is in one live object at every version of the lake log. What is live is in the lake; what was removed is in the trash
+//!     (`live`).
+//! 14. A named checkpoint is of one moment, and everything up to its positions is visible (`named`).
 //!
 //! Owns: the rules, and the state that they need. Does not own: reading an object (`object_reader`), the rules of the lake log
 //! itself (`lake_log`).
 
 mod arrivals;
 mod lake_log;
+mod live;
+mod named;
 mod object_reader;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -36,10 +41,15 @@ use tokio::time::Instant;
 
 use crate::auditor::arrivals::check_arrivals;
 use crate::auditor::lake_log::LogAudit;
+use crate::auditor::live::{Gone, LiveAudit};
+use crate::auditor::named::NamedAudit;
 use crate::auditor::object_reader::{Entry, as_line, read_object};
-use crate::environment::{Environment, RecordId, Row};
+use crate::environment::{Environment, RecordId, Row, is_internal, is_replay};
 use crate::network::Service;
+use crate::objects::SimObjects;
 use crate::records::{Becomes, Draft};
+
+pub use crate::auditor::named::KEPT;
 
 /// A record that must become visible.
 #[derive(Debug, Clone)]
@@ -73,8 +83,12 @@ struct AuditLedger {
     seen_raw: HashMap<RecordId, u32>,
     /// The records in each visible object.
     objects: HashMap<String, ObjectRecords>,
+    /// Objects that a decided operation has moved to the trash, and that are live until it enters the log. Their records count as visible.
+    swapped: HashMap<String, ObjectRecords>,
     commits: HashSet<String>,
     log: LogAudit,
+    live: LiveAudit,
+    named: NamedAudit,
     rows: BTreeMap<ShardKey, Row>,
     /// Rows that were lost, as they were.
     lost: BTreeMap<ShardKey, Row>,
@@ -86,6 +100,7 @@ struct AuditLedger {
 struct ObjectRecords {
     ids: Vec<RecordId>,
     is_raw: bool,
+    bytes: Bytes,
 }
 
 impl AuditLedger {
@@ -95,6 +110,31 @@ impl AuditLedger {
 
     fn seen_of(&mut self, is_raw: bool) -> &mut HashMap<RecordId, u32> {
         if is_raw { &mut self.seen_raw } else { &mut self.seen }
+    }
+
+    /// A record was put.
+    fn expect(&mut self, id: RecordId, draft: Draft, put_at: Instant, trimmed_at: Option<Instant>) {
+        let line = as_line(draft.bytes);
+        self.lines.insert(line.clone(), id.clone());
+        let RecordId { key, position } = id;
+        let record = Expected { position, line, becomes: draft.becomes, put_at, trimmed_at };
+        self.expected.entry(key).or_default().push(record);
+    }
+
+    /// An object is not visible any more.
+    fn hide(&mut self, key: &str, object: ObjectRecords) {
+        for id in object.ids {
+            let seen = self.seen_of(object.is_raw);
+            let Some(count) = seen.get_mut(&id) else { continue };
+            *count -= 1;
+            if *count > 0 {
+                continue;
+            }
+            seen.remove(&id);
+            if self.rows.get(&id.key).is_some_and(|row| id.position <= row.checkpoint) {
+                self.violated(format!("{key} is gone, and with it the committed record {id:?}"));
+            }
+        }
     }
 
     /// The records that were put until then, and are neither visible nor trimmed.
@@ -128,18 +168,14 @@ impl Auditor {
 
     /// A record was put.
     pub fn expect(&self, id: RecordId, draft: Draft, trimmed_at: Option<Instant>) {
-        let mut ledger = self.ledger();
-        let line = as_line(draft.bytes);
-        ledger.lines.insert(line.clone(), id.clone());
-        let RecordId { key, position } = id;
-        let record = Expected { position, line, becomes: draft.becomes, put_at: Instant::now(), trimmed_at };
-        ledger.expected.entry(key).or_default().push(record);
+        self.ledger().expect(id, draft, Instant::now(), trimmed_at);
     }
 
     /// A worker has ended because it has caught up. Everything that was put before `at` must be visible.
     pub fn caught_up(&self, worker: &str, at: Instant) {
         let mut ledger = self.ledger();
-        let missing = ledger.missing(at);
+        let mut missing = ledger.missing(at);
+        missing.extend(self.unlisted(at));
         if let Some(first) = missing.first() {
             let count = missing.len();
             ledger.violated(format!("{worker} has caught up, but {count} records are missing, first {first:?}"));
@@ -189,9 +225,55 @@ impl Auditor {
         (ledger.log.newest(), ledger.log.trimmed(), ledger.log.false_entries())
     }
 
+    /// Checks that what is visible is what is live, once nothing is half-way.
+    ///
+    /// # Errors
+    /// The first object that is not.
+    pub fn check_visible_is_live(&self) -> Result<(), String> {
+        let ledger = self.ledger();
+        ledger.live.check_visible(&ledger.objects)
+    }
+
+    /// Checks what the product reads of a version of the lake log: the keys of the live objects.
+    ///
+    /// # Errors
+    /// The first object that it has or lacks.
+    pub fn check_live_at(&self, version: u64, keys: &BTreeSet<String>) -> Result<(), String> {
+        self.ledger().live.check_at(version, keys)
+    }
+
     /// The records that should be visible and are not.
     pub fn missing(&self) -> Vec<RecordId> {
-        self.ledger().missing(Instant::now())
+        let now = Instant::now();
+        let mut missing = self.ledger().missing(now);
+        missing.extend(self.unlisted(now));
+        missing
+    }
+
+    /// The records of objects that no worker has listed, and that were put until then. They have no identity yet.
+    fn unlisted(&self, until: Instant) -> Vec<RecordId> {
+        let put = self.environment.unlisted().into_iter().filter(|put_at| *put_at <= until);
+        let shard = || ShardId::new("not-listed").expect("a plain name");
+        put.map(|_| RecordId { key: ShardKey::new(SimObjects::name(), shard()), position: Position::Beginning })
+            .collect()
+    }
+
+    /// How many checkpoints were saved by a command, and how many by the schedule.
+    pub fn saved(&self) -> [u64; 2] {
+        self.ledger().named.counts()
+    }
+
+    /// The epochs that are committed now.
+    pub fn committed_epochs(&self) -> BTreeSet<String> {
+        self.ledger().named.epochs()
+    }
+
+    /// A checkpoint was saved by a command that began when these epochs were committed.
+    pub fn check_checkpoint_has(&self, key: &str, epochs: &BTreeSet<String>) {
+        let mut ledger = self.ledger();
+        if let Err(what) = ledger.named.check_begun_after(key, epochs) {
+            ledger.violated(what);
+        }
     }
 
     /// The number of records that were trimmed before anybody read them.
@@ -220,6 +302,11 @@ impl Auditor {
         }
     }
 
+    /// The lease table, without the rows of replays: these have a lake of their own.
+    fn rows(&self) -> Vec<Row> {
+        self.environment.rows().into_iter().filter(|row| !is_replay(&row.key.stream)).collect()
+    }
+
     /// An object may have appeared or disappeared.
     fn check_object(&self, key: &str) {
         let bytes = self.environment.object(key);
@@ -240,12 +327,48 @@ impl Auditor {
                 let bytes = self.environment.object(&format!("_commits/{epoch}.json"))?;
                 serde_json::from_slice(&bytes).ok()
             };
-            let AuditLedger { log, rows, lost, .. } = &mut *ledger;
+            let AuditLedger { log, rows, lost, live, objects, swapped, .. } = &mut *ledger;
             let is_pending = |epoch: &str| {
                 let mut pending = rows.values().chain(lost.values()).filter_map(|row| row.pending.as_ref());
                 pending.any(|(name, _)| epoch_of_manifest(name) == epoch)
             };
-            if let Err(what) = log.check(key, bytes.as_deref(), record, is_pending) {
+            let entered = log.check(key, bytes.as_deref(), record, is_pending);
+            let entered = entered.and_then(|entered| match entered {
+                Some(record) => live.enter(&record, objects, swapped),
+                None => Ok(Vec::new()),
+            });
+            match entered {
+                Ok(removed) => {
+                    for key in removed {
+                        let object = ledger.swapped.remove(&key).unwrap_or_default();
+                        ledger.hide(&key, object);
+                    }
+                }
+                Err(what) => ledger.violated(what),
+            }
+            return;
+        }
+        if key.starts_with("_sources/") {
+            for (id, draft, put_at) in bytes.map(|bytes| self.environment.listed(key, &bytes)).unwrap_or_default() {
+                ledger.expect(id, draft, put_at, None);
+            }
+            return;
+        }
+        if key.starts_with("_checkpoints/") {
+            let AuditLedger { named, log, rows, lost, .. } = &mut *ledger;
+            let has_row = |shard: &ShardKey| rows.contains_key(shard) || lost.contains_key(shard);
+            match named.check(key, bytes.as_ref(), has_row, |version| log.epochs_through(version)) {
+                Ok(cut) => {
+                    for (shard, position) in cut.unwrap_or_default() {
+                        self.check_coverage(&mut ledger, &shard, &Position::Beginning, &position);
+                    }
+                }
+                Err(what) => ledger.violated(what),
+            }
+            return;
+        }
+        if key.starts_with("_trash/") {
+            if let Err(what) = ledger.live.check_trash(key, bytes.is_some()) {
                 ledger.violated(what);
             }
             return;
@@ -258,18 +381,16 @@ impl Auditor {
             (false, Some(bytes)) => self.check_new_object(&mut ledger, key, &bytes),
             (true, None) => {
                 let object = ledger.objects.remove(key).unwrap_or_default();
-                for id in object.ids {
-                    let is_committed = ledger.rows.get(&id.key).is_some_and(|row| id.position <= row.checkpoint);
-                    if is_committed {
-                        ledger.violated(format!("{key} is gone, and with it the committed record {id:?}"));
-                    }
-                    let seen = ledger.seen_of(object.is_raw);
-                    if let Some(count) = seen.get_mut(&id) {
-                        *count -= 1;
-                        if *count == 0 {
-                            seen.remove(&id);
-                        }
-                    }
+                let is_committed = epoch_of_object(key).is_some_and(|epoch| ledger.commits.contains(epoch));
+                let rows = ledger.rows.values().chain(ledger.lost.values());
+                let pending: BTreeSet<String> = rows
+                    .filter(|row| is_internal(&row.key.stream))
+                    .filter_map(|row| row.pending.as_ref().map(|(manifest, _)| epoch_of_manifest(manifest).to_owned()))
+                    .collect();
+                match ledger.live.deleted(&*self.environment, key, &object.bytes, is_committed, &pending) {
+                    Ok(Gone::Removed) => ledger.hide(key, object),
+                    Ok(Gone::Swapped) => drop(ledger.swapped.insert(key.to_owned(), object)),
+                    Err(what) => ledger.violated(what),
                 }
             }
             _ => {}
@@ -278,8 +399,7 @@ impl Auditor {
 
     /// Rows were lost. Returns whether one of them was of a shard that is committed in part, so that it must be missed.
     pub fn rows_lost(&self) -> bool {
-        let now: BTreeMap<ShardKey, Row> =
-            self.environment.rows().into_iter().map(|row| (row.key.clone(), row)).collect();
+        let now: BTreeMap<ShardKey, Row> = self.rows().into_iter().map(|row| (row.key.clone(), row)).collect();
         let mut ledger = self.ledger();
         let before = std::mem::replace(&mut ledger.rows, now);
         ledger.lost = before.into_iter().filter(|(key, _)| !ledger.rows.contains_key(key)).collect();
@@ -288,14 +408,16 @@ impl Auditor {
             let all = ledger.rows.values().chain(ledger.lost.values());
             all.filter(|row| row.key.stream == key.stream).any(|row| row.parents.contains(&key.shard))
         };
-        ledger.lost.values().any(|row| !row.checkpoint.is_start() && !is_parent(&row.key))
+        // The rows of operations on the lake are missed by the next operation, not by a worker.
+        let is_read = |row: &&Row| !is_internal(&row.key.stream);
+        ledger.lost.values().filter(is_read).any(|row| !row.checkpoint.is_start() && !is_parent(&row.key))
     }
 
     /// The lost rows were made again. Everything up to their positions must be visible, and nothing after them.
     pub fn rows_made_again(&self) {
         let mut ledger = self.ledger();
         let lost = std::mem::take(&mut ledger.lost);
-        for row in self.environment.rows().into_iter().filter(|row| lost.contains_key(&row.key)) {
+        for row in self.rows().into_iter().filter(|row| lost.contains_key(&row.key)) {
             self.check_coverage(&mut ledger, &row.key, &Position::Beginning, &row.checkpoint);
             let after = ledger.seen.keys().find(|id| id.key == row.key && id.position > row.checkpoint).cloned();
             if let Some(after) = after {
@@ -306,7 +428,7 @@ impl Auditor {
 
     /// Rows may have changed.
     fn check_leases(&self) {
-        let rows = self.environment.rows();
+        let rows = self.rows();
         let mut ledger = self.ledger();
         let now: BTreeMap<&ShardKey, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
         for row in &rows {
@@ -341,6 +463,9 @@ impl Auditor {
                     }
                     if !ledger.log.has(epoch_of_manifest(manifest)) {
                         ledger.violated(format!("{shard} advances by {manifest}, which is not in the lake log"));
+                    }
+                    if let Err(what) = ledger.live.advanced(epoch_of_manifest(manifest), &ledger.objects) {
+                        ledger.violated(what);
                     }
                 }
                 _ => ledger
@@ -448,7 +573,7 @@ impl Auditor {
         if !is_pending(ledger) && !ledger.commits.contains(&epoch) {
             ledger.violated(format!("{key} is visible, but its epoch is not decided"));
         }
-        let mut object = ObjectRecords { ids: Vec::new(), is_raw };
+        let mut object = ObjectRecords { ids: Vec::new(), is_raw, bytes: bytes.clone() };
         for entry in read_object(key, bytes) {
             let id = match entry {
                 Entry::Line(line) => match ledger.lines.get(&line) {
@@ -471,13 +596,16 @@ impl Auditor {
                 };
                 row.pending.as_ref().is_some_and(own)
             });
-            if !in_range && !ledger.commits.contains(&epoch) {
-                ledger.violated(format!("{key} has {id:?}, which is not in the decided range of its epoch"));
-            }
             let count = ledger.seen_of(is_raw).entry(id.clone()).or_default();
             *count += 1;
-            if *count > 1 {
+            let count = *count;
+            let is_strange = count > 1 || !in_range && !ledger.commits.contains(&epoch);
+            let AuditLedger { live, objects, swapped, .. } = &mut *ledger;
+            let is_copy = is_strange && live.replaces(&*self.environment, (objects, swapped), &epoch, &id);
+            if is_strange && !is_copy && count > 1 || count > 2 {
                 ledger.violated(format!("{id:?} is visible twice, now in {key}"));
+            } else if is_strange && !is_copy {
+                ledger.violated(format!("{key} has {id:?}, which is not in the decided range of its epoch"));
             }
             object.ids.push(id);
         }
@@ -509,6 +637,7 @@ fn check_commit_record(ledger: &mut AuditLedger, environment: &dyn Environment, 
     let Ok(record) = serde_json::from_slice::<Value>(bytes) else {
         return ledger.violated(format!("the commit record {key} is not valid JSON"));
     };
+    ledger.named.committed(&record);
     check_arrivals(ledger, environment, key, &record);
     for object in record["objects"].as_array().into_iter().flatten() {
         let object = object["key"].as_str().unwrap_or_default();

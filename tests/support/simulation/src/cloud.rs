@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -30,6 +31,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_types::sdk_config::TimeSource;
 use bytes::Bytes;
 use checkpoints::{DynamoStore, Position, SequenceNumber, ShardId, ShardKey, StreamIds, StreamName};
 use http_body_util::{BodyExt, StreamBody};
@@ -55,11 +57,15 @@ const TABLE: &str = "leases";
 /// The retention of the streams: 24 hours.
 const RETENTION_MS: u64 = 24 * 3_600_000;
 
+/// The time at which a run begins: milliseconds since 1970.
+const BEGUN_MS: i64 = 1_767_225_600_000;
+
 /// Clients that were made so far, so that each has a new region.
 static CLIENTS: AtomicU64 = AtomicU64::new(0);
 
 /// An environment of models.
 pub struct Cloud {
+    clock: ModelClock,
     kinesis: Kinesis,
     dynamodb: DynamoDb,
     s3: S3,
@@ -77,7 +83,7 @@ impl Cloud {
     /// An environment that follows from `rng`. `trims`: some of its records are so old that they are trimmed while they are
     /// read. `latest`: reading starts at the latest record.
     pub async fn new(rng: &mut Rng, trims: bool, latest: bool) -> Self {
-        let clock = ModelClock::tokio(1_767_225_600_000);
+        let clock = ModelClock::tokio(BEGUN_MS);
         let torn = rng.chance(400);
         let page = 1 + rng.index(4);
         let settings = Settings {
@@ -112,7 +118,7 @@ impl Cloud {
         }
         s3.create_bucket(BUCKET);
         s3.set_conflicts_end_uploads(rng.chance(300));
-        let aws = aws(services.clone(), None);
+        let aws = aws(services.clone(), clock.clone(), None);
         let ids = ids(&streams, BTreeMap::new());
         let leases = DynamoStore::open(aws.dynamodb(), TABLE, ids).await.expect("a model answers");
         let stores =
@@ -120,7 +126,7 @@ impl Cloud {
         let stores = stores.with_clock(Arc::new(FixedClock));
         let fan_out = Mode::FanOut { consumer: "simulated".to_owned() };
         let mode = if rng.chance(300) { fan_out } else { Mode::Polling };
-        Cloud { kinesis, dynamodb, s3, services, stores, streams, mode, trims, latest, quirks }
+        Cloud { clock, kinesis, dynamodb, s3, services, stores, streams, mode, trims, latest, quirks }
     }
 
     fn open_shards(&self, stream: &StreamName) -> Vec<aws_model::kinesis::ShardInfo> {
@@ -149,7 +155,7 @@ fn lake(aws: &Aws) -> Arc<dyn ObjectStore> {
 }
 
 /// Clients whose requests are answered by the models.
-fn aws(services: Services, network: Option<Arc<Network>>) -> Aws {
+fn aws(services: Services, clock: ModelClock, network: Option<Arc<Network>>) -> Aws {
     let client = CLIENTS.fetch_add(1, Ordering::Relaxed);
     let credentials = Credentials::new("simulated", "simulated", None, None, "the simulation");
     let config = SdkConfig::builder()
@@ -158,8 +164,19 @@ fn aws(services: Services, network: Option<Arc<Network>>) -> Aws {
         .endpoint_url("http://models.invalid")
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .http_client(http_client(Connector { services, network }))
+        .time_source(RunTime(clock))
         .build();
     Aws::with(config)
+}
+
+/// The SDK's time of day is that of the run. It measures the speed of bodies by it, so with the machine's clock no two runs would be equal.
+#[derive(Debug)]
+struct RunTime(ModelClock);
+
+impl TimeSource for RunTime {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.now_ms().unsigned_abs())
+    }
 }
 
 fn http_client(connector: Connector) -> SharedHttpClient {
@@ -301,7 +318,7 @@ impl Environment for Cloud {
     }
 
     async fn connect(&self, network: &Arc<Network>, clock: SharedClock, bounded: bool) -> Result<Connected, String> {
-        let aws = aws(self.services.clone(), Some(Arc::clone(network)));
+        let aws = aws(self.services.clone(), self.clock.clone(), Some(Arc::clone(network)));
         let lake = lake(&aws);
         let mut sources: Vec<Arc<dyn ShardSource>> = Vec::new();
         let mut named = BTreeMap::new();

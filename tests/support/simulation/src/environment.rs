@@ -16,7 +16,7 @@ use bytes::Bytes;
 use checkpoints::{LeaseOwner, MemoryStore as MemoryLeases, Position, ShardId, ShardKey, StreamName};
 use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::Stores;
-use shardlake::lake::{MemoryStore, ObjectKey};
+use shardlake::lake::{MemoryStore, ObjectKey, ObjectStore};
 use shardlake::retry::RetryPolicy;
 use shardlake::source::ShardSource;
 use tokio::time::Instant;
@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::faults::FaultKind;
 use crate::in_memory::{NetworkedLake, NetworkedLeases};
 use crate::network::Network;
+use crate::objects::SimObjects;
 use crate::records::Draft;
 use crate::rng::Rng;
 use crate::stream::{NetworkedStream, SimStream};
@@ -116,6 +117,16 @@ pub trait Environment: Send + Sync {
     fn arrived_ms(&self, _put_at: Instant) -> Option<i64> {
         None
     }
+
+    /// The records that get their identities by an object that a source has written into the lake, each once, and when each was put.
+    fn listed(&self, _key: &str, _bytes: &Bytes) -> Vec<(RecordId, Draft, Instant)> {
+        Vec::new()
+    }
+
+    /// When each record was put that has no identity yet.
+    fn unlisted(&self) -> Vec<Instant> {
+        Vec::new()
+    }
 }
 
 /// The streams of an environment: the first of these, or both.
@@ -141,38 +152,51 @@ pub struct InMemory {
     late_ms: u64,
     /// Whether a scan shows rows as of several times.
     torn: bool,
+    /// Objects of another program, as a further source.
+    objects: Option<SimObjects>,
+    begun: Instant,
 }
 
 impl InMemory {
-    /// An environment that follows from `rng`: one shard for each decision, two, or any number; metered or not.
-    pub fn new(rng: &mut Rng) -> Self {
+    /// An environment that follows from `rng`: one shard for each decision, two, or any number; metered or not. `objects`: it also has
+    /// objects of another program, which follow from that.
+    pub fn new(rng: &mut Rng, objects: Option<Rng>) -> Self {
         let most = rng.one_of(&[1, 2, usize::MAX]);
         let leases = MemoryLeases::new().with_decision_shards_max(most);
         let leases = if rng.chance(500) { leases.with_metering() } else { leases };
         let count = if rng.chance(250) { 2 } else { 1 };
         let streams = STREAMS[..count].iter().map(|name| SimStream::new(name, 1 + rng.below(5))).collect();
         let (late_ms, torn) = (rng.one_of(&[0, 0, 400, 3_000]), rng.chance(400));
-        InMemory { lake: MemoryStore::new(), leases, streams, late_ms, torn }
+        let (objects, begun) = (objects.map(SimObjects::new), Instant::now());
+        InMemory { lake: MemoryStore::new(), leases, streams, late_ms, torn, objects, begun }
     }
 
     /// An environment without faults, whose one stream has this many shards.
     pub fn calm(shards: u64) -> Self {
         let streams = vec![SimStream::new(STREAMS[0], shards)];
-        InMemory { lake: MemoryStore::new(), leases: MemoryLeases::new(), streams, late_ms: 0, torn: false }
+        let (lake, leases, begun) = (MemoryStore::new(), MemoryLeases::new(), Instant::now());
+        InMemory { lake, leases, streams, late_ms: 0, torn: false, objects: None, begun }
     }
 }
 
 #[async_trait]
 impl Environment for InMemory {
     fn streams(&self) -> Vec<StreamName> {
-        self.streams.iter().map(|stream| stream.name().clone()).collect()
+        let objects = self.objects.iter().map(|_| SimObjects::name());
+        self.streams.iter().map(|stream| stream.name().clone()).chain(objects).collect()
     }
 
-    async fn connect(&self, network: &Arc<Network>, clock: SharedClock, _: bool) -> Result<Connected, String> {
+    async fn connect(&self, network: &Arc<Network>, clock: SharedClock, bounded: bool) -> Result<Connected, String> {
         let connected = |stream: &SimStream| NetworkedStream { network: Arc::clone(network), stream: stream.clone() };
-        let sources = self.streams.iter().map(|stream| Arc::new(connected(stream)) as Arc<dyn ShardSource>).collect();
+        let mut sources: Vec<Arc<dyn ShardSource>> =
+            self.streams.iter().map(|stream| Arc::new(connected(stream)) as Arc<dyn ShardSource>).collect();
+        let (to_lake, store, begun) = (Arc::clone(network), self.lake.clone(), self.begun);
+        let lake: Arc<dyn ObjectStore> = Arc::new(NetworkedLake { network: to_lake, store, begun });
+        if let Some(objects) = &self.objects {
+            sources.push(Arc::new(objects.source(network, Arc::clone(&lake), Arc::clone(&clock), bounded)));
+        }
         let stores = Stores::new(
-            Arc::new(NetworkedLake { network: Arc::clone(network), store: self.lake.clone() }),
+            lake,
             Arc::new(NetworkedLeases { network: Arc::clone(network), store: self.leases.clone(), torn: self.torn }),
             network.retry(),
         )
@@ -206,7 +230,10 @@ impl Environment for InMemory {
         self.streams.first().map(|stream| stream.arrived_ms(put_at))
     }
 
-    fn put(&self, drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)> {
+    fn put(&self, mut drafts: Vec<Draft>, rng: &mut Rng) -> Vec<(RecordId, Draft)> {
+        if let Some(objects) = &self.objects {
+            objects.put(&mut drafts);
+        }
         let open = |stream: &SimStream| {
             let shards = stream.open_shards().into_iter();
             shards.map(|shard| (stream.clone(), shard)).collect::<Vec<_>>()
@@ -270,7 +297,11 @@ impl Environment for InMemory {
     }
 
     fn quirks(&self) -> Vec<FaultKind> {
-        let quirks = [(self.late_ms > 0, FaultKind::VisibleLate), (self.torn, FaultKind::TornScans)];
+        let quirks = [
+            (self.late_ms > 0, FaultKind::VisibleLate),
+            (self.torn, FaultKind::TornScans),
+            (self.objects.is_some(), FaultKind::ObjectsBeside),
+        ];
         quirks.into_iter().filter_map(|(is_so, kind)| is_so.then_some(kind)).collect()
     }
 
@@ -296,6 +327,24 @@ impl Environment for InMemory {
     fn retention_ms(&self) -> Option<u64> {
         None
     }
+
+    fn listed(&self, key: &str, bytes: &Bytes) -> Vec<(RecordId, Draft, Instant)> {
+        self.objects.as_ref().map(|objects| objects.listed(key, bytes)).unwrap_or_default()
+    }
+
+    fn unlisted(&self) -> Vec<Instant> {
+        self.objects.as_ref().map(SimObjects::unlisted).unwrap_or_default()
+    }
+}
+
+/// Whether a stream has the leases of operations on the lake, or of a replay, and no records of its own.
+pub fn is_internal(stream: &StreamName) -> bool {
+    stream.as_str().starts_with('_')
+}
+
+/// Whether a stream has the leases of a replay, whose commits are in a lake of its own.
+pub fn is_replay(stream: &StreamName) -> bool {
+    stream.as_str().starts_with("_replay:")
 }
 
 /// Takes a lease from whoever holds it.

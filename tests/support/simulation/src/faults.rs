@@ -121,6 +121,20 @@ kinds! {
     LogTrimmedBesideSleeper,
     /// a worker writes an entry where one was trimmed
     FalseEntry,
+    /// objects of another program are read beside the streams
+    ObjectsBeside,
+    /// a checkpoint is saved by a command while workers run
+    CheckpointSaved,
+    /// a checkpoint is saved by the schedule of the workers
+    CheckpointScheduled,
+    /// objects of the lake are replaced by copies while workers run
+    LakeRewritten,
+    /// what was replaced is undone while workers run
+    OperationUndone,
+    /// two processes begin to replace objects of one part of the lake at once
+    OperationsAtOnce,
+    /// a process that replaces objects has lost its leases, and is refused
+    OperationRefused,
     /// a worker can't reach the lake for seconds, minutes or an hour, and must go on afterwards
     LakeOut,
     /// a worker can't reach the lease store for seconds, minutes or an hour, and must go on afterwards

@@ -6,7 +6,9 @@
 //! a violation is while the fleet runs (`auditor`), what happens to single requests (`network`).
 
 pub mod calm;
+mod operations;
 mod outages;
+mod saves;
 mod workers;
 
 use std::collections::HashMap;
@@ -20,10 +22,12 @@ use shardlake::commit::lost_rows;
 use shardlake::maintenance::{rebuild, trim};
 use tokio::time::Instant;
 
+use self::operations::Operations;
+use self::saves::Saves;
 use self::workers::Running;
 use crate::auditor::Auditor;
 use crate::cloud::Cloud;
-use crate::environment::{Environment, InMemory, steal};
+use crate::environment::{Environment, InMemory, Row, is_internal, steal};
 use crate::faults::{FaultKind, Tally};
 use crate::network::{Network, Rates, Service, Shared};
 use crate::records::Draft;
@@ -117,6 +121,12 @@ struct Fleet {
     interval: Option<Duration>,
     /// Draws when the lake log is trimmed, in fleets in which it is.
     trims: Option<Rng>,
+    /// Operations on the lake, in fleets that have them.
+    operations: Option<Operations>,
+    /// Named checkpoints, in fleets that have them.
+    saves: Option<Saves>,
+    /// Who saves checkpoints beside the workers.
+    savers: Vec<Arc<Network>>,
 }
 
 /// Runs a fleet from a seed.
@@ -134,6 +144,7 @@ pub async fn run(seed: u64, last: &LastTrace) -> Result<Summary, String> {
     }
     fleet.recovered().await?;
     fleet.outages().await?;
+    fleet.settle_operations().await?;
     fleet.finish().await
 }
 
@@ -148,7 +159,8 @@ impl Fleet {
         let environment: Arc<dyn Environment> = if in_cloud {
             Arc::new(Cloud::new(&mut rng, trims, latest).await)
         } else {
-            Arc::new(InMemory::new(&mut rng))
+            let mut objects = Rng::new(seed ^ 0x0b1e_c750_5a11_c0de);
+            Arc::new(InMemory::new(&mut rng, objects.chance(300).then_some(objects)))
         };
         let raw = rng.chance(400);
         let auditor = Arc::new(Auditor::new(Arc::clone(&environment), raw));
@@ -183,6 +195,8 @@ impl Fleet {
         let mut returns = Rng::new(!seed);
         let mut outages = Rng::new(seed ^ 0x0117_a6e5);
         let mut trims_log = Rng::new(seed ^ 0x7412_0f10_6a11_0c5e);
+        let mut saves = Rng::new(seed ^ 0x5a7e_dc4e_c290_1175);
+        let mut operations = Rng::new(seed ^ 0x09e2_a710_4157_0f1a);
         let retry_within = Duration::from_secs(outages.one_of(&[20, 20, 300]));
         Fleet {
             begun,
@@ -206,6 +220,9 @@ impl Fleet {
             is_replaced: false,
             interval: None,
             trims: trims_log.chance(500).then_some(trims_log),
+            saves: saves.chance(400).then(|| Saves::new(saves)),
+            savers: Vec::new(),
+            operations: operations.chance(400).then(|| Operations::new(operations)),
             rng,
         }
     }
@@ -232,6 +249,8 @@ impl Fleet {
             tokio::time::sleep(Duration::from_millis(wait)).await;
             self.disturb().await;
             self.trim_log();
+            self.operate();
+            self.save();
             if self.rng.chance(700) {
                 let records_max = if self.kinds > 100 { 120 } else { 40 };
                 self.put(records_max);
@@ -335,9 +354,16 @@ impl Fleet {
         }
     }
 
+    /// The rows of shards of streams, without those of operations on the lake.
+    fn rows_of_streams(&self) -> Vec<Row> {
+        let mut rows = self.environment.rows();
+        rows.retain(|row| !is_internal(&row.key.stream));
+        rows
+    }
+
     /// A worker gets a lease that it did not ask for.
     async fn steal(&mut self, thief: usize) {
-        let rows = self.environment.rows();
+        let rows = self.rows_of_streams();
         if rows.is_empty() {
             return;
         }
@@ -352,8 +378,9 @@ impl Fleet {
     /// Leases move to another worker and return, as if a request of their holders had arrived late. This may happen between two
     /// scans of a lease manager.
     fn take_and_give_back(&mut self, thief: usize) {
+        let rows = self.rows_of_streams();
         let Some(rng) = &mut self.returns else { return };
-        for row in self.environment.rows() {
+        for row in rows {
             let of = |running: &&Running| row.holder.as_deref() == Some(running.me.as_str());
             let (key, Some(holder)) = (row.key, self.workers.iter().find(of).map(|running| running.me.clone())) else {
                 continue;
@@ -485,6 +512,10 @@ impl Fleet {
         for running in &self.workers {
             running.network.kill();
         }
+        if let Some(operations) = &self.operations {
+            operations.kill();
+        }
+        self.savers.iter().for_each(|network| network.kill());
         // The command is for a fleet that was stopped: no worker is about to create a row. A request that is never answered has no effect.
         for _ in 0..600 {
             if self.shared.creating.load(Ordering::Relaxed) == 0 {
@@ -541,6 +572,9 @@ impl Fleet {
         }
         self.shared.tally.note(FaultKind::StreamReplaced);
         self.is_replaced = true;
+        if let Some(operations) = &self.operations {
+            operations.kill();
+        }
         for running in &self.workers {
             running.network.heal();
         }
@@ -565,6 +599,9 @@ impl Fleet {
         // Living workers continue. One more is started, so that there is at least one.
         for running in &self.workers {
             running.network.heal();
+        }
+        if let Some(operations) = &self.operations {
+            operations.heal();
         }
         self.start(Rates::default());
         if self.returns.is_some() {
@@ -602,7 +639,7 @@ impl Fleet {
     /// Whether everything is visible and committed.
     fn is_done(&self) -> bool {
         let missing = self.auditor.missing();
-        let rows = self.environment.rows();
+        let rows = self.rows_of_streams();
         let closed = self.environment.closed_shards();
         let ended = |key: &ShardKey| {
             let row = rows.iter().find(|row| row.key == *key);
@@ -622,6 +659,7 @@ impl Fleet {
         tokio::time::sleep(Duration::from_secs(60)).await;
         self.check().await?;
         self.auditor.check_log_is_complete()?;
+        self.check_versions().await?;
         let stores = self.environment.stores();
         let audit =
             shardlake::inspect::verify(&stores, &|_| {}).await.map_err(|error| format!("verify fails: {error}"))?;
@@ -643,8 +681,13 @@ impl Fleet {
         if trimmed > 0 {
             self.shared.tally.note(FaultKind::Trimmed);
         }
-        let (_, log_trimmed, false_entries) = self.auditor.log();
-        for (count, kind) in [(log_trimmed, FaultKind::LogTrimmed), (false_entries, FaultKind::FalseEntry)] {
+        let ((_, log_trimmed, false_entries), [saved, scheduled]) = (self.auditor.log(), self.auditor.saved());
+        for (count, kind) in [
+            (log_trimmed, FaultKind::LogTrimmed),
+            (false_entries, FaultKind::FalseEntry),
+            (saved, FaultKind::CheckpointSaved),
+            (scheduled, FaultKind::CheckpointScheduled),
+        ] {
             if count > 0 {
                 self.shared.tally.note(kind);
             }

@@ -17,6 +17,8 @@ use shardlake::lake::{
     UploadInfo, Written,
 };
 
+use tokio::time::Instant;
+
 use crate::network::{Network, NetworkError, Service};
 
 /// Rows of a page, if scans take several requests.
@@ -37,6 +39,17 @@ const LATER: &[u8] = b"{\"of_a_later_version\":[1,{\"x\":null}],";
 pub struct NetworkedLake {
     pub(crate) network: Arc<Network>,
     pub(crate) store: MemoryStore,
+    /// When the run began: the store's clock follows from it.
+    pub(crate) begun: Instant,
+}
+
+/// The time at which the store's clock begins: milliseconds since 1970.
+const BEGUN_MS: i64 = 1_767_225_600_000;
+
+/// Sets the store's clock before it writes.
+fn set_time(store: &MemoryStore, begun: Instant) {
+    let passed = i64::try_from(begun.elapsed().as_millis()).expect("a run lasts hours");
+    store.set_time(BEGUN_MS + passed);
 }
 
 impl NetworkedLake {
@@ -97,7 +110,12 @@ impl ObjectStore for NetworkedLake {
 
     async fn complete_upload(&self, key: &ObjectKey, id: &UploadId, parts: &[Part]) -> Result<Completion, LakeError> {
         let (store, at, id, parts) = (self.store.clone(), key.clone(), id.clone(), parts.to_vec());
-        self.send("complete_upload", key.as_str(), async move { store.complete_upload(&at, &id, &parts).await }).await
+        let begun = self.begun;
+        let completed = async move {
+            set_time(&store, begun);
+            store.complete_upload(&at, &id, &parts).await
+        };
+        self.send("complete_upload", key.as_str(), completed).await
     }
 
     async fn abort_upload(&self, key: &ObjectKey, id: &UploadId) -> Result<(), LakeError> {
@@ -121,7 +139,12 @@ impl ObjectStore for NetworkedLake {
             _ => bytes,
         };
         let (store, at) = (self.store.clone(), key.clone());
-        self.send("put_new", key.as_str(), async move { store.put_new(&at, bytes).await }).await
+        let begun = self.begun;
+        let put = async move {
+            set_time(&store, begun);
+            store.put_new(&at, bytes).await
+        };
+        self.send("put_new", key.as_str(), put).await
     }
 
     async fn replace(&self, key: &ObjectKey, from: &Bytes, to: Bytes) -> Result<bool, LakeError> {

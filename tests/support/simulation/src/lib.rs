@@ -13,9 +13,9 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `fleet` | a run: what happens when; `outages` has what happens at its end; `calm` counts requests without faults |
+//! | `fleet` | a run: what happens when; `operations` on the lake; `saves` of checkpoints; `outages` at its end; `calm` counts requests |
 //! | `environment`, `cloud` | the two environments |
-//! | `stream`, `in_memory` | the stream, the lake and the leases of the environment in memory |
+//! | `stream`, `objects`, `in_memory` | the streams, the objects of another program, the lake and the leases of the environment in memory |
 //! | `network` | what happens to a worker's requests |
 //! | `auditor` | what must hold at every moment |
 //! | `records` | what is put |
@@ -34,6 +34,7 @@ pub mod faults;
 pub mod fleet;
 pub mod in_memory;
 pub mod network;
+pub mod objects;
 pub mod records;
 pub mod rng;
 pub mod stream;

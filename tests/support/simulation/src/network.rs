@@ -400,7 +400,8 @@ impl Network {
 
     fn delays(&self, operation: &str) -> (Duration, Duration) {
         let mut state = self.state();
-        let is_page = ["list", "Scan", "ListShards", "ListObjectsV2", "ListMultipartUploads"].contains(&operation);
+        let is_page =
+            ["list", "Scan", "ListShards", "ListObjectsV2", "ListMultipartUploads", "ListObjects"].contains(&operation);
         let slow = state.rates.slow + if is_page { state.rates.slow_pages } else { 0 };
         if state.rng.chance(slow) {
             self.shared.tally.note(FaultKind::Slow);

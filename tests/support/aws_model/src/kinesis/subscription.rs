@@ -94,6 +94,8 @@ impl Subscription {
                 Ok(Next::Over) => self.over = true,
                 Ok(Next::Wait(until_ms)) => {
                     tokio::select! {
+                        // The order is fixed, so that a simulation can be repeated.
+                        biased;
                         // The model lives as long as this session, so waiting for a change can't fail.
                         _ = changes.changed() => {}
                         () = self.kinesis.clock.wait_until(until_ms) => {}

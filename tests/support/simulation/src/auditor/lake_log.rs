@@ -10,7 +10,7 @@
 //! Owns: these rules, and what is known of the log. Does not own: that a checkpoint moves only once its epoch has entered
 //! (`auditor`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -41,6 +41,12 @@ impl LogAudit {
         self.entries.len() as u64
     }
 
+    /// The epochs and operations up to a version.
+    pub(super) fn epochs_through(&self, version: u64) -> HashSet<String> {
+        let count = usize::try_from(version).unwrap_or(usize::MAX);
+        self.entries.iter().take(count).map(|(epoch, _)| epoch.clone()).collect()
+    }
+
     /// How many versions were removed.
     pub(super) fn trimmed(&self) -> u64 {
         self.trimmed as u64
@@ -52,7 +58,7 @@ impl LogAudit {
     }
 
     /// The object of a key below `_log/` may have changed. `record` reads a commit record; `is_pending` finds an epoch in the
-    /// lease table.
+    /// lease table. Returns the commit record of an epoch or operation that has entered now.
     ///
     /// # Errors
     /// The rule that was violated.
@@ -62,16 +68,16 @@ impl LogAudit {
         bytes: Option<&[u8]>,
         record: impl FnOnce(&str) -> Option<Value>,
         is_pending: impl FnOnce(&str) -> bool,
-    ) -> Result<(), String> {
-        let Some(version) = version_of(key) else { return Ok(()) };
-        let Some(bytes) = bytes else { return self.check_removed(version, is_pending) };
+    ) -> Result<Option<Value>, String> {
+        let Some(version) = version_of(key) else { return Ok(None) };
+        let Some(bytes) = bytes else { return self.check_removed(version, is_pending).map(|()| None) };
         let hash = hex(bytes);
         if version <= self.trimmed {
             self.false_entries += 1;
-            return Ok(());
+            return Ok(None);
         }
         if let Some((_, known)) = self.entries.get(version - 1) {
-            return if *known == hash { Ok(()) } else { Err(format!("{key} was written again with other bytes")) };
+            return if *known == hash { Ok(None) } else { Err(format!("{key} was written again with other bytes")) };
         }
         if version != self.entries.len() + 1 {
             return Err(format!("{key} is written, but the log ends at version {}", self.entries.len()));
@@ -102,7 +108,7 @@ impl LogAudit {
         }
         self.versions.insert(epoch.clone(), version);
         self.entries.push((epoch, hash));
-        Ok(())
+        Ok(Some(record))
     }
 
     fn check_removed(&mut self, version: usize, is_pending: impl FnOnce(&str) -> bool) -> Result<(), String> {
@@ -125,7 +131,8 @@ impl LogAudit {
 
 /// The first field of which the entry says something else than the commit record.
 fn difference(entry: &Value, record: &Value) -> Option<&'static str> {
-    const SAME: [&str; 8] = ["kind", "epoch", "written_at", "shards", "removed", "totals", "edges", "definitions"];
+    const SAME: [&str; 9] =
+        ["kind", "epoch", "written_at", "shards", "removed", "of", "totals", "edges", "definitions"];
     let mut added = record["objects"].as_array().cloned().unwrap_or_default();
     for object in added.iter_mut().filter_map(Value::as_object_mut) {
         object.retain(|field, _| field != "upload" && field != "parts");

@@ -111,6 +111,9 @@ async fn run(workers: u32, interval: Duration) -> Measured {
         is_replaced: false,
         interval: Some(interval),
         trims: None,
+        operations: None,
+        saves: None,
+        savers: Vec::new(),
         rng: Rng::new(1),
     };
     for _ in 0..workers {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{BOUND, Fleet};
 use crate::faults::FaultKind;
 use crate::network::{Rates, Service};
+use crate::objects;
 use crate::rng::Rng;
 
 /// How long workers wait for a service.
@@ -77,7 +78,7 @@ impl Fleet {
             if running.progress.committed().aborted > aborted {
                 return Err(format!("an epoch was abandoned after {what}"));
             }
-            let lost = self.environment.rows().into_iter().find(|row| {
+            let lost = self.rows_of_streams().into_iter().find(|row| {
                 row.checkpoint != Position::End && row.holder.as_deref() != Some(self.workers[worker].me.as_str())
             });
             return lost.map_or(Ok(()), |row| Err(format!("a lease was lost after {what}: {row:?}")));
@@ -91,7 +92,8 @@ impl Fleet {
 
     async fn stuck_shard(&mut self, worker: usize, rng: &mut Rng) -> Result<(), String> {
         self.shared.tally.note(FaultKind::ShardStuck);
-        let open = self.environment.rows().into_iter().filter(|row| row.checkpoint != Position::End);
+        let open = self.rows_of_streams().into_iter().filter(|row| row.checkpoint != Position::End);
+        let open = open.filter(|row| !row.key.shard.as_str().starts_with(objects::SHARDS));
         let keys: Vec<_> = open.map(|row| row.key).collect();
         let network = &self.workers[worker].network;
         if self.in_cloud {

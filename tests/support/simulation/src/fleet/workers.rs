@@ -15,24 +15,25 @@ use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::lake_log;
 use shardlake::commit::log::RollUpConfig;
-use shardlake::config::{
-    CheckpointSchedule, CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings,
-};
+use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings};
+use shardlake::named_checkpoints::ScheduledCheckpoints;
 use shardlake::retry::Retryable as _;
-use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
+use shardlake::worker::{self, AfterCommit, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::operations::finish_at_start;
+use super::saves::Saves;
 use super::{FAILOVER, Fleet, SKEW_MS};
 use crate::faults::FaultKind;
 use crate::network::{CrashPoint, Network, Rates, Service};
 use crate::records::{DEFINITION, FURTHER_COLUMN, RECORD_BYTES_MAX};
 
 /// The few commits of a run are in several roll-ups, and those of a clock that is behind are late.
-const ROLL_UPS: RollUpConfig = RollUpConfig { every: 3, margin: Duration::ZERO };
+pub(super) const ROLL_UPS: RollUpConfig = RollUpConfig { every: 3, margin: Duration::ZERO };
 /// Likewise of snapshots of the lake log.
-const SNAPSHOT_EVERY: u64 = 4;
+pub(super) const SNAPSHOT_EVERY: u64 = 4;
 /// The time within which a record that was put can be read.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -82,21 +83,8 @@ impl Fleet {
     }
 
     fn lanes(&self, changed: bool) -> Arc<LaneConfig> {
-        let text = [DEFINITION, if changed { FURTHER_COLUMN } else { "" }].concat();
-        let text = DefinitionText { file: "orders.toml".to_owned(), text };
-        let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).expect("a good definition");
         let streams: Vec<String> = self.environment.streams().iter().map(ToString::to_string).collect();
-        Arc::new(LaneConfig {
-            graph: Graph::new(&streams, &datasets, self.raw),
-            key: None,
-            assigned: vec![Some(0); streams.len()],
-            raw: self.raw.then_some(LineCodec::Gzip(1)),
-            dead_letters: LineCodec::Gzip(1),
-            record_bytes_max: RECORD_BYTES_MAX,
-            hash_seed: 1,
-            denied_names: false,
-            datasets,
-        })
+        lanes(&streams, changed, self.raw)
     }
 
     pub(super) fn start(&mut self, rates: Rates) {
@@ -154,11 +142,16 @@ impl Fleet {
         let (auditor, began) = (Arc::clone(&self.auditor), Instant::now());
         // A fleet that is measured writes as many as a real one.
         let snapshot_every = if self.interval.is_some() { lake_log::SNAPSHOT_EVERY } else { SNAPSHOT_EVERY };
+        let finishes = self.operations.is_some();
+        let checkpoints = self.saves.as_ref().map(Saves::schedule).unwrap_or_default();
         let task = tokio::spawn(async move {
             let connected = environment
                 .connect(&its_network, Arc::clone(&clock), until_caught_up)
                 .await
                 .map_err(|_| Failed::Connecting)?;
+            if finishes && let Err(what) = finish_at_start(&connected.stores).await {
+                auditor.violated(what);
+            }
             let settings = WorkerSettings {
                 output: OutputConfig { file_bytes, ..OutputConfig::default() },
                 commit: CommitConfig { interval: epoch_interval, input_bytes: 1 << 30 },
@@ -166,8 +159,13 @@ impl Fleet {
                 limits: Limits { memory, threads, open_objects: 16, ..Limits::default() },
                 stop: StopConfig { within: stop_within },
                 retry: RetryConfig { within: retry_within },
-                checkpoints: CheckpointSchedule::default(),
+                checkpoints: checkpoints.clone(),
             };
+            let schedule = (!checkpoints.every.is_zero()).then(|| {
+                let (stores, sources) = (connected.stores.clone(), connected.sources.clone());
+                let saving = ScheduledCheckpoints::new(its_name.clone(), stores, sources, checkpoints.clone());
+                Box::new(saving) as Box<dyn AfterCommit>
+            });
             let config = WorkerConfig {
                 me: its_name.clone(),
                 sources: connected.sources,
@@ -181,7 +179,7 @@ impl Fleet {
                 roll_ups: ROLL_UPS,
                 snapshot_every,
                 definitions: None,
-                after_commit: Vec::new(),
+                after_commit: schedule.into_iter().collect(),
                 until_caught_up,
             };
             worker::run(config, counters, stopped.clone()).await.map_err(Failed::Run)?;
@@ -196,6 +194,9 @@ impl Fleet {
     /// Fails if a worker ended as it must not, or the auditor has found a violation.
     pub(super) async fn check(&mut self) -> Result<(), String> {
         let (refused, replaced) = (self.refused, self.is_replaced);
+        if let Some(operations) = &mut self.operations {
+            operations.check(refused).await?;
+        }
         for running in &mut self.workers {
             let Some(task) = running.task.take_if(|task| task.is_finished()) else { continue };
             match task.await {
@@ -215,6 +216,24 @@ impl Fleet {
     }
 }
 
+/// What the lanes of a worker make of the records of these streams. `raw`: these land in `raw/`, too.
+pub(super) fn lanes(streams: &[String], changed: bool, raw: bool) -> Arc<LaneConfig> {
+    let text = [DEFINITION, if changed { FURTHER_COLUMN } else { "" }].concat();
+    let text = DefinitionText { file: "orders.toml".to_owned(), text };
+    let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).expect("a good definition");
+    Arc::new(LaneConfig {
+        graph: Graph::new(streams, &datasets, raw),
+        key: None,
+        assigned: vec![Some(0); streams.len()],
+        raw: raw.then_some(LineCodec::Gzip(1)),
+        dead_letters: LineCodec::Gzip(1),
+        record_bytes_max: RECORD_BYTES_MAX,
+        hash_seed: 1,
+        denied_names: false,
+        datasets,
+    })
+}
+
 /// Parts of the messages of errors that mean that lake or table are broken.
 const BROKEN: [&str; 7] = [
     "neither finished nor rolled back",
@@ -226,12 +245,17 @@ const BROKEN: [&str; 7] = [
     "the lake log ends at",
 ];
 
+/// Whether the message of an error means that lake or table are broken.
+pub(super) fn is_broken(text: &str) -> bool {
+    BROKEN.iter().any(|broken| text.contains(broken))
+}
+
 /// A worker may end because a service does not answer or refuses. It must not end because of what it finds in the lake or the
 /// table.
 fn judge(error: &WorkerError, refused: bool) -> Result<(), String> {
     let text = error.to_string();
     // Problems of shards are reported as text.
-    let is_broken = BROKEN.iter().any(|broken| text.contains(broken));
+    let is_broken = is_broken(&text);
     let may_happen = match error {
         WorkerError::Commit(error) => error.is_retryable() || refused,
         WorkerError::Leases(error) => error.is_retryable() || refused,
