@@ -69,7 +69,7 @@ pub async fn show_dead_letters(
         // Line by line: records that repeat themselves are compressed a thousandfold.
         let mut lines = StoredLines::new(key.as_str(), bytes).map_err(damaged)?;
         while shown.len() < limit {
-            let Some(line) = lines.next().map_err(damaged)? else { break };
+            let Some(line) = lines.next_line().map_err(damaged)? else { break };
             if !line.dead_letter.as_ref().map_or(wants_all, |letter| filter.wants(letter)) {
                 continue;
             }

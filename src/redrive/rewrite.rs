@@ -121,7 +121,7 @@ async fn copy_lines(
     let mut lines = StoredLines::new(from.as_str(), bytes).map_err(damaged)?;
     let mut writer = StoredWriter::new(from.as_str());
     let (mut kept, mut dropped) = (0_u64, 0_u64);
-    while let Some(line) = lines.next().map_err(damaged)? {
+    while let Some(line) = lines.next_line().map_err(damaged)? {
         if line.dead_letter.as_ref().is_none_or(keep) {
             kept += 1;
             if let Some(piece) = writer.add(line.bytes).map_err(damaged)? {

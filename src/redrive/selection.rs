@@ -72,7 +72,7 @@ pub(super) async fn count(
     let mut lines = StoredLines::new(object.key.as_str(), bytes).map_err(damaged)?;
     let (mut wanted, mut others) = (0_u64, 0_u64);
     let (mut by_code, mut by_dataset) = (BTreeMap::new(), BTreeMap::new());
-    while let Some(line) = lines.next().map_err(damaged)? {
+    while let Some(line) = lines.next_line().map_err(damaged)? {
         match line.dead_letter.filter(|letter| filter.wants(letter)) {
             Some(letter) => {
                 wanted += 1;

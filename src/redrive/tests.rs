@@ -173,7 +173,7 @@ impl RunAside for StandIn {
         for (key, _) in &batch.objects {
             let bytes = batch.lake.get(key).await?.ok_or(RedriveError::Stopped)?;
             let mut lines = StoredLines::new(key.as_str(), bytes).unwrap();
-            while let Some(line) = lines.next().unwrap() {
+            while let Some(line) = lines.next_line().unwrap() {
                 let Some(letter) = line.dead_letter.filter(|letter| batch.filter.wants(letter)) else { continue };
                 if &*letter.raw == b"good" {
                     rows.push(letter.sequence.into_owned());
@@ -271,7 +271,7 @@ impl World {
                 }
             } else if key.as_str().starts_with("error/") {
                 let mut lines = StoredLines::new(key.as_str(), bytes).unwrap();
-                while let Some(line) = lines.next().unwrap() {
+                while let Some(line) = lines.next_line().unwrap() {
                     let letter = line.dead_letter.unwrap();
                     fates.entry(letter.sequence.parse().unwrap()).or_default().push(letter.attempts);
                 }
@@ -348,7 +348,7 @@ async fn dead_letters_that_are_not_wanted_stay_as_they_are_also_in_an_object_wit
     let mut lines = Vec::new();
     for key in keys.iter().filter(|key| key.as_str().starts_with("error/")) {
         let mut stored = StoredLines::new(key.as_str(), world.lake.object(key).unwrap()).unwrap();
-        while let Some(line) = stored.next().unwrap() {
+        while let Some(line) = stored.next_line().unwrap() {
             lines.push(line.bytes.to_vec());
         }
     }

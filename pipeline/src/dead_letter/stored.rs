@@ -93,7 +93,7 @@ impl StoredLines {
     ///
     /// # Errors
     /// The object is damaged.
-    pub fn next(&mut self) -> io::Result<Option<StoredLine<'_>>> {
+    pub fn next_line(&mut self) -> io::Result<Option<StoredLine<'_>>> {
         self.line.clear();
         if self.text.read_until(b'\n', &mut self.line)? == 0 {
             return Ok(None);
@@ -184,15 +184,15 @@ mod tests {
             assert_eq!(writer.finish().unwrap(), None);
             let mut read = StoredLines::new(name, Bytes::from(object.clone())).unwrap();
             for (number, expected) in lines.iter().enumerate() {
-                let line = read.next().unwrap().unwrap();
+                let line = read.next_line().unwrap().unwrap();
                 assert_eq!(line.bytes, expected);
                 let is_parsed = (number % 100 != 7).then(|| dead_letter(number));
                 assert_eq!(line.dead_letter, is_parsed);
             }
-            assert!(read.next().unwrap().is_none());
+            assert!(read.next_line().unwrap().is_none());
             let mut cut = StoredLines::new(name, Bytes::from(object).slice(..1000)).unwrap();
             let end = loop {
-                match cut.next() {
+                match cut.next_line() {
                     Ok(Some(_)) => {}
                     Ok(None) => break Ok(()),
                     Err(error) => break Err(error),

@@ -210,7 +210,7 @@ impl DeadLetterReader {
         let bytes = bytes.ok_or_else(|| unreadable("it is not in the lake any more".to_owned()))?;
         let mut lines = StoredLines::new(key.as_str(), bytes).map_err(|error| unreadable(error.to_string()))?;
         for line in 0..self.place.line {
-            if lines.next().map_err(|error| unreadable(error.to_string()))?.is_none() {
+            if lines.next_line().map_err(|error| unreadable(error.to_string()))?.is_none() {
                 return Err(unreadable(format!("it has only {line} lines")));
             }
         }
@@ -222,7 +222,7 @@ impl DeadLetterReader {
         let mut groups: BTreeMap<(Arc<str>, Arc<str>), Vec<DeadLetter<'static>>> = BTreeMap::new();
         let (mut bytes, mut records) = (0, 0);
         while bytes < WINDOW_BYTES && records < WINDOW_RECORDS {
-            let line = open.lines.next().map_err(|error| {
+            let line = open.lines.next_line().map_err(|error| {
                 let key = &self.slice.objects[usize::try_from(self.place.object - 1).unwrap_or(usize::MAX)].0;
                 SourceError::Unreadable { place: key.to_string(), problem: error.to_string() }
             })?;
