@@ -197,7 +197,7 @@ fn same(left: &[u8], right: &[u8]) -> bool {
 
 /// A seeded hash of a byte string by folded multiplication (the idea of wyhash and foldhash): 16 bytes a step.
 #[inline]
-pub(crate) fn hash(value: &[u8], seed: u64) -> u64 {
+fn hash(value: &[u8], seed: u64) -> u64 {
     let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
     let half = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
     let mut state = seed ^ value.len() as u64;
