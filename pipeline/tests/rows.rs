@@ -109,20 +109,20 @@ fn files(definition: &str, records: &[String]) -> Vec<File> {
 type Hashes = BTreeMap<u128, (u64, BTreeMap<String, u64>, Map<String, Value>)>;
 
 fn read(file: &File, bytes: &Bytes) -> Hashes {
-    let path = PartitionPath::parse(&file.path).unwrap();
-    let opened = RowFile::open(bytes.clone(), Some(&path)).unwrap();
+    let path = PartitionPath::parse(&file.path).expect("a file has a valid path");
+    let opened = RowFile::open(bytes.clone(), Some(&path)).expect("the file is readable");
     assert_eq!(opened.rows(), file.rows.len() as u64);
     let mut found = Hashes::new();
     let all = |batch: &pipeline::rows::RowBatch<'_>| {
         for row in 0..batch.identities.len() {
             let hashes = opened.columns().iter().zip(batch.columns);
             let hashes = hashes.map(|(name, hashes)| (name.clone(), hashes[row])).collect();
-            let json = file.rows[usize::try_from(batch.first_row).unwrap() + row].clone();
+            let json = file.rows[usize::try_from(batch.first_row).expect("rows in memory") + row].clone();
             let before = found.insert(batch.identities[row], (batch.rows[row], hashes, json));
             assert!(before.is_none(), "identities differ");
         }
     };
-    opened.read(|_, _| true, all).unwrap();
+    opened.read(|_, _| true, all).expect("the rows are readable");
     found
 }
 
@@ -208,7 +208,7 @@ fn only_columns_with_bounds_are_shown_and_nulls() {
         r#"{"at":"2025-01-13T10:30:00Z","kind":"k","amount":3}"#.to_owned(),
     ];
     let file = &files(&definition(), &records)[0];
-    let path = PartitionPath::parse(&file.path).unwrap();
+    let path = PartitionPath::parse(&file.path).expect("a file has a valid path");
     let opened = RowFile::open(file.bytes.clone(), Some(&path)).unwrap();
     // Fields get their ids in the order of the definition: `kind` is 1, `amount` 2, `price` 3.
     let rows = opened.show(&BTreeSet::from([0, 2]), &BTreeSet::from([2])).unwrap();

@@ -173,7 +173,7 @@ impl Batch {
 
 /// What became of a batch.
 enum End {
-    Done(Manifest, Made),
+    Done(Box<Manifest>, Made),
     /// An object of it is not live any more. Nothing was changed.
     Changed,
 }
@@ -279,7 +279,7 @@ async fn one_batch(
     let Some(aside) = aside else {
         let of = format!("discard:{}", redrive.id);
         let manifest = replace(redrive, batch, None, of).await?;
-        return Ok(manifest.map_or(End::Changed, |manifest| End::Done(manifest, Made::default())));
+        return Ok(manifest.map_or(End::Changed, |manifest| End::Done(Box::new(manifest), Made::default())));
     };
     let prefix = layout::redrive_lake(redrive.operator.me().as_str(), number);
     let inside = InsideLake::new(Arc::clone(&redrive.stores.lake), &prefix);
@@ -327,7 +327,7 @@ async fn process(
     aside.claim(&*lake, &datasets).await?;
     let of = format!("redrive:{}", redrive.id);
     let manifest = replace(redrive, batch, Some((&made, inside)), of).await?;
-    Ok(manifest.map_or(End::Changed, |manifest| End::Done(manifest, made)))
+    Ok(manifest.map_or(End::Changed, |manifest| End::Done(Box::new(manifest), made)))
 }
 
 /// Runs the operation of a batch, and waits for others that work on the same parts; `None` if an object is not live any more.

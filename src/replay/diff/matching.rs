@@ -198,7 +198,6 @@ impl Matching<'_> {
     fn compare(&mut self, old: Fate, new: Fate) {
         use Fate::{DeadLetter, Nothing, Row};
         match (old, new) {
-            (Nothing, Nothing) => {}
             (Row(old), Row(new)) => self.compare_rows(&old, &new),
             (Row(old), Nothing) => self.only(0, &old),
             (Nothing, Row(new)) => self.only(1, &new),
@@ -227,7 +226,7 @@ impl Matching<'_> {
             }
             (DeadLetter(old), Nothing) if code_of(old.hash).1 => self.only_dead_letter(0, &old),
             (Nothing, DeadLetter(new)) if code_of(new.hash).1 => self.only_dead_letter(1, &new),
-            (DeadLetter(_), Nothing) | (Nothing, DeadLetter(_)) => {}
+            (Nothing | DeadLetter(_), Nothing) | (Nothing, DeadLetter(_)) => {}
         }
     }
 
