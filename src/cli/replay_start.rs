@@ -78,7 +78,8 @@ pub(crate) async fn start(args: &StartArgs, json: bool) -> anyhow::Result<ExitCo
     let summary =
         Summary { plan: &job.plan, progress, took: begun.elapsed(), halfway, slowed_ms: watched.throttle.slowed_ms() };
     if json {
-        println!("{}", summary.json(result.as_ref().ok().copied(), result.as_ref().err().map(ToString::to_string)));
+        let error = result.as_ref().err().map(ToString::to_string);
+        println!("{}", summary.json(result.as_ref().ok().copied(), error.as_deref()));
     } else if let Ok(ended) = &result {
         print!("{}", summary.text(*ended));
     }
@@ -315,7 +316,7 @@ impl Summary<'_> {
         text
     }
 
-    fn json(&self, ended: Option<Ended>, error: Option<String>) -> serde_json::Value {
+    fn json(&self, ended: Option<Ended>, error: Option<&str>) -> serde_json::Value {
         let (plan, progress) = (self.plan, &self.progress);
         json!({
             "id": plan.id,

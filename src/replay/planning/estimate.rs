@@ -2,7 +2,7 @@
 //!
 //! Owns: both estimates and what they are made from. Does not own: prices (`cost`), the estimate while it runs (`replay::progress`).
 //!
-//! The rate is that of earlier replays of the same lake, by what their logs say. Without one it is assumed. A range of a stream is
+//! The rate is that of the fastest of the last replays of the same lake, by what their logs say. Without one it is assumed. A range of a stream is
 //! read at half of what a shard gives, because the live workers read the other half.
 
 use crate::cost::{Item, Prices};
@@ -19,7 +19,7 @@ const SHARD_BYTES_PER_SECOND: u64 = 1_000_000;
 const START_SECONDS: u64 = 5;
 /// The least bytes from which a rate is measured.
 const MEASURED_BYTES_MIN: u64 = 10_000_000;
-/// Earlier replays whose logs are read.
+/// Replays whose logs are read, the newest ones.
 const PLANS_READ: usize = 3;
 /// Requests at the price of a PUT for each object: begin, one part, complete; and again when it is promoted.
 const PUTS_PER_OBJECT: u64 = 6;
@@ -53,19 +53,19 @@ pub(super) async fn estimate(
     }
 }
 
-/// Bytes of records a second that earlier replays have processed in all their workers; `None` if there is none that shows it.
+/// Bytes of records a second that earlier replays have processed in all their workers; `None` if there is none that shows it. The fastest
+/// counts: others had a limit, or gave way to live workers.
 async fn measured_rate(lake: &std::sync::Arc<dyn ObjectStore>) -> Option<u64> {
     let (plans, _) = list_plans(&**lake).await.ok()?;
+    let mut rates = Vec::new();
     for saved in plans.iter().rev().take(PLANS_READ) {
         let mut progress = AsideProgress::default();
-        if progress.advance(&replay_lake_of(lake, &saved.plan), &saved.plan).await.is_err() {
-            continue;
-        }
-        if let Some(rate) = progress.bytes_per_second().filter(|_| progress.bytes >= MEASURED_BYTES_MIN) {
-            return Some(rate);
+        let read = progress.advance(&replay_lake_of(lake, &saved.plan), &saved.plan).await;
+        if read.is_ok() && progress.bytes >= MEASURED_BYTES_MIN {
+            rates.extend(progress.bytes_per_second());
         }
     }
-    None
+    rates.into_iter().max()
 }
 
 /// US dollars for the requests, and for keeping new and old objects for a week.

@@ -150,7 +150,7 @@ impl ShardSource for ReplaySource {
             }
         };
         let inner = self.open_slice(slice, after).await?;
-        Ok(Box::new(PacedReader { inner, pace: Arc::clone(&self.pace), _permit: permit }))
+        Ok(Box::new(PacedReader { inner, pace: Arc::clone(&self.pace), reserved: 0, _permit: permit }))
     }
 
     async fn behind(&self, shard: &ShardId, position: &Position) -> Result<Behind, SourceError> {
@@ -200,21 +200,26 @@ impl ShardReader for EndedSlice {
 struct PacedReader {
     inner: Box<dyn ShardReader>,
     pace: Arc<Pace>,
+    /// Bytes that were reserved for the next read.
+    reserved: u64,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 #[async_trait]
 impl ShardReader for PacedReader {
     async fn ready(&mut self, idle: Duration) {
-        self.pace.admitted().await;
         self.inner.ready(idle).await;
+        self.reserved = self.pace.admitted().await;
     }
 
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
-        let read = self.inner.read(self.pace.piece(bytes), buffer).await?;
-        if let Read::Chunk { chunk, .. } = &read {
-            self.pace.spend(chunk.bytes().len() as u64);
-        }
-        Ok(read)
+        let reserved = std::mem::take(&mut self.reserved);
+        let read = self.inner.read(self.pace.piece(bytes), buffer).await;
+        let bytes = match &read {
+            Ok(Read::Chunk { chunk, .. }) => chunk.bytes().len() as u64,
+            _ => 0,
+        };
+        self.pace.settle(reserved, bytes);
+        read
     }
 }
