@@ -29,6 +29,7 @@ mod redrive;
 mod replay;
 mod replay_args;
 mod replay_plan;
+mod replay_promote;
 mod replay_start;
 mod run;
 mod schema;
