@@ -70,12 +70,12 @@ pub enum OperationError {
         "the operation was not done: it lost its lease to another process, which may happen to one that was stopped; run it again"
     )]
     LostLease,
-    /// The lease of a part was lost, and the lake has operations on it.
+    /// The lease table lacks a row that operations have moved.
     #[error(
-        "the operation was not done: the lease table has no row of {part}, but the lake has operations on it. Make the row again with \
-         `shardlake leases rebuild`"
+        "the operation was not done: the lease table has no row for operations on {part}, although there were some. Restore the table, \
+         or stop all workers and make the rows again: shardlake leases rebuild"
     )]
-    LostRow {
+    RowLost {
         /// The part, as the shard of its lease.
         part: String,
     },
@@ -331,7 +331,7 @@ impl Operator {
         let rows = self.stores.leases_of(keys.to_vec()).await?;
         let lost = missing.iter().find(|key| chains.end_of(key).is_some() && is_missing(&rows, key));
         match lost {
-            Some(key) => Err(OperationError::LostRow { part: key.shard.to_string() }),
+            Some(key) => Err(OperationError::RowLost { part: key.shard.to_string() }),
             None => Ok(missing),
         }
     }

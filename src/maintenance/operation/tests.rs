@@ -437,7 +437,7 @@ async fn an_operation_is_refused_where_the_row_of_a_part_is_lost_and_works_once_
     sweep(&world.stores, i64::MAX, Duration::ZERO, false).await.unwrap();
     let mut operator = world.operator(2).await;
     let refused = operator.run(ManifestKind::Replace, &parts(), &Rewrite).await.unwrap_err();
-    assert!(matches!(&refused, OperationError::LostRow { .. }), "{refused}");
+    assert!(matches!(&refused, OperationError::RowLost { .. }), "{refused}");
     assert!(!world.leases.rows().iter().any(|row| row.key.stream.as_str().starts_with("_lake:")), "nothing is created");
     crate::maintenance::rebuild(&world.stores, &std::collections::HashMap::new()).await.unwrap();
     assert_eq!(operator.run(ManifestKind::Replace, &parts(), &Rewrite).await, Ok(None), "there is nothing left to do");

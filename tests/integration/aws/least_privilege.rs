@@ -298,7 +298,7 @@ impl Cloud {
             self.s3.keys(BUCKET).into_iter().filter(|key| key.starts_with(&prefix)).collect::<Vec<String>>()
         };
         assert!(!below("_trash/").is_empty());
-        below("_trash/").iter().for_each(|key| self.s3.set_modified_ms(BUCKET, key, 0));
+        assert!(below("_trash/").iter().all(|key| self.s3.set_modified_ms(BUCKET, key, 0)));
         self.must(&["sweep", "--older-than", "1h"])?;
         assert_eq!((below("_trash/").len(), below(&format!("_replays/{id}/lake/")).len()), (0, 0));
         Ok(())
