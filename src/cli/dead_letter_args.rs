@@ -76,7 +76,7 @@ pub(crate) enum DeadLettersCommand {
         #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
         fail_on: Vec<FailOn>,
     },
-    /// Remove dead letters from the lake; they stay in the trash until it is purged
+    /// Remove dead letters from the lake; they stay in the trash until a sweep purges it
     Discard {
         #[command(flatten)]
         lake: LakeArgs,

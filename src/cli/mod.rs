@@ -31,6 +31,7 @@ mod replay;
 mod replay_args;
 mod replay_diff;
 mod replay_plan;
+mod replay_promote;
 mod replay_start;
 mod run;
 mod schema;

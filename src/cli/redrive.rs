@@ -22,7 +22,7 @@ use crate::redrive::{
     redrive as redrive_letters, select,
 };
 use crate::settings::url::Url;
-use crate::setup::{open_existing, open_for_redrive};
+use crate::setup::{Consents, check_lake, load_aws, open_existing, open_for_redrive};
 
 /// The bar of a redrive or a discard.
 const BAR: &str = "{bar:30} {percent:>3}%  {human_pos} of {human_len} dead letters  {eta}";
@@ -136,6 +136,7 @@ pub(crate) async fn discard(
     let config = load(&lake.overrides())?;
     let clock: SharedClock = Arc::new(SystemClock);
     let stores = open_existing(&config).await?.with_clock(Arc::clone(&clock));
+    check_lake(&config, load_aws(&config).await?.as_ref(), Consents::default()).await?;
     if dry_run {
         print_selected(&select(&*stores.lake, &filter).await?, "discard", json);
         return Ok(ExitCode::SUCCESS);

@@ -143,6 +143,7 @@ async fn commit(stores: &Stores, me: &LeaseOwner, number: u64, objects: &[(Strin
         removed: Vec::new(),
         of: None,
         sources: Vec::new(),
+        swap: None,
         totals,
         edges: BTreeMap::new(),
         definitions: BTreeMap::new(),

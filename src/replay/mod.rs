@@ -18,6 +18,7 @@
 //! | `end` | removing what is left of it |
 //! | `diff` | comparing what a replay has made with what it would replace |
 //! | `whatif` | a replay into a folder of this machine, to be compared and nothing else |
+//! | `promote` | promoting, undoing and purging a replay |
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ pub mod end;
 pub mod plan;
 pub mod planning;
 pub mod progress;
+pub mod promote;
 pub mod run;
 pub mod status;
 pub mod throttle;

@@ -11,7 +11,9 @@ use crate::commit::Stores;
 use crate::config::Config;
 use crate::lake::{check_definitions, identity, number_fields};
 use crate::setup::key::{fingerprint, open_key};
-use crate::setup::{OpenError, load_aws, open_existing_lake, open_existing_leases, policies, stream_names};
+use crate::setup::{
+    Consents, OpenError, check_lake, load_aws, open_existing_lake, open_existing_leases, policies, stream_names,
+};
 
 /// Opens a lake and a lease store that must exist, and the pseudonym key, for making rows of what the lake has. The fields of the
 /// configuration's datasets get their ids in this lake.
@@ -23,6 +25,8 @@ pub async fn open_for_redrive(
     clock: &SharedClock,
 ) -> Result<(Stores, Option<PseudonymKey>), OpenError> {
     let aws = load_aws(config).await?;
+    // With the leases of another lake, nothing would keep two operations apart.
+    check_lake(config, aws.as_ref(), Consents::default()).await?;
     let lake = open_existing_lake(config, aws.as_ref()).await?;
     let leases = open_existing_leases(config, aws.as_ref()).await?;
     let (policy, of_leases) = policies(config);

@@ -28,10 +28,9 @@ fn role_of(args: &[&str]) -> &'static str {
         // The workers of deploy/ read no files.
         Some(&"run") if args.contains(&"--source") => DEVELOPER,
         Some(&("run" | "config")) => WORKER,
-        // Workers run in them.
-        // They add and remove rows and dead letters.
+        // Workers run in them, or they add and remove rows and dead letters.
         Some(&"deadletters") if matches!(args.get(1), Some(&("redrive" | "discard"))) => WORKER,
-        Some(&"replay") if matches!(args.get(1), Some(&("start" | "cancel"))) => WORKER,
+        Some(&"replay") if matches!(args.get(1), Some(&("start" | "cancel" | "promote" | "undo" | "purge"))) => WORKER,
         // They change nothing.
         Some(&"whatif") => READER,
         Some(&"replay") if args.get(1) == Some(&"diff") => READER,
