@@ -266,7 +266,7 @@ impl Cloud {
 
     /// A replay that is planned and asked for something, and never read.
     fn must_ask_of_a_replay(&self) -> Result<(), Failed> {
-        self.must(&["replay", "plan", "--from", "trim-horizon"])?;
+        self.must(&["replay", "plan", "--from", "trim-horizon", "--stream", STREAM])?;
         let list = self.folder.json(&["replay", "list"]);
         let id = list["replays"][0]["id"].as_str().unwrap();
         self.must(&["replay", "pause", id])?;
@@ -276,7 +276,7 @@ impl Cloud {
 
     /// A sweep that purges what a promoted replay has replaced.
     fn must_purge(&self) -> Result<(), Failed> {
-        self.must(&["replay", "plan", "--from", "trim-horizon", "--prefer", "stream"])?;
+        self.must(&["replay", "plan", "--from", "trim-horizon", "--prefer", "stream", "--stream", STREAM])?;
         let list = self.folder.json(&["replay", "list"]);
         let id = list["replays"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
         self.must(&["replay", "start", &id])?;
