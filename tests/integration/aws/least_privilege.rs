@@ -289,7 +289,7 @@ impl Cloud {
 
     /// A sweep that purges what a promoted replay has replaced.
     fn must_purge(&self) -> Result<(), Failed> {
-        self.must(&["replay", "plan", "--from", "trim-horizon", "--prefer", "stream"])?;
+        self.must(&["replay", "plan", "--from", "trim-horizon", "--prefer", "stream", "--stream", STREAM])?;
         let list = self.folder.json(&["replay", "list"]);
         let id = list["replays"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
         self.must(&["replay", "start", &id])?;
