@@ -246,6 +246,7 @@ fn configure(
         key,
         assigned,
         raw,
+        raw_identities: config.worker.output.raw_identities,
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: usize::try_from(config.worker.limits.record_bytes)?,
         hash_seed: u64::from_le_bytes(random_bytes()?),

@@ -91,6 +91,7 @@ impl Fleet {
             key: None,
             assigned: vec![Some(0); streams.len()],
             raw: self.raw.then_some(LineCodec::Gzip(1)),
+            raw_identities: true,
             dead_letters: LineCodec::Gzip(1),
             record_bytes_max: RECORD_BYTES_MAX,
             hash_seed: 1,
