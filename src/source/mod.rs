@@ -16,6 +16,7 @@ mod files;
 mod kinesis;
 pub mod losses;
 mod objects;
+pub mod replay;
 mod text;
 
 use std::collections::BTreeMap;
