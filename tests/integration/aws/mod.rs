@@ -23,4 +23,5 @@ mod failing;
 mod fleet;
 mod identities;
 mod least_privilege;
+mod raw;
 mod streams;
