@@ -20,6 +20,7 @@
 //! | [`inspect`] | a lake and its leases as seen from outside: status, audits, dead letters |
 //! | [`maintenance`] | operations on a lake beside the workers |
 //! | [`named_checkpoints`] | saves the positions of all shards under a name, on request and by a schedule |
+//! | [`replay`] | processes a part of the past again, beside the live data |
 //! | [`raw`] | sends records as received to another service |
 //! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
@@ -39,6 +40,7 @@ pub mod lease_stores;
 pub mod maintenance;
 pub mod named_checkpoints;
 pub mod raw;
+pub mod replay;
 pub mod retry;
 pub mod settings;
 pub mod setup;

@@ -136,6 +136,48 @@ impl Chunk {
         Chunk { documents, ..self }
     }
 
+    /// The same chunk without the records after a position: those with a higher sequence number, or with this one and a higher number
+    /// in its aggregate. `sequence` has decimal digits without leading zeros. The position must be the end of a record.
+    #[must_use]
+    pub fn through(self, sequence: &str, sub_sequence: u64) -> Self {
+        let Chunk { framing, mut padded, .. } = self;
+        let bytes = padded.len() - PADDING;
+        // Offsets have fewer digits than numbers that no offset reaches.
+        let last: u64 = sequence.parse().unwrap_or(u64::MAX);
+        // Of the bytes whose first one has the number `base`, those up to the position.
+        let kept = |base: u64, length: u64| length.min(last.saturating_add(1).saturating_sub(base));
+        let (framing, end) = match framing {
+            Framing::Lines { base } => (Framing::Lines { base }, kept(base, bytes as u64)),
+            Framing::Texts(texts) => {
+                let keep = |mut text: Text| {
+                    let length = u64::from(text.bytes.end - text.bytes.start);
+                    let left = kept(text.base, length);
+                    if left < length && !text.is_record && text.damage.is_none() {
+                        text.bytes.end = text.bytes.start + u32::try_from(left).expect("it is shorter than it was");
+                        text.is_end = false;
+                    }
+                    (text.base <= last).then_some(text)
+                };
+                let texts: Vec<Text> = texts.into_iter().filter_map(keep).collect();
+                let end = texts.last().map_or(0, |text| u64::from(text.bytes.end));
+                (Framing::Texts(texts), end)
+            }
+            Framing::Records(mut frames) => {
+                let is_kept = |frame: &Frame| {
+                    let own = (frame.sequence.len(), &*frame.sequence, frame.sub_sequence);
+                    own <= (sequence.len(), sequence, sub_sequence)
+                };
+                frames.retain(is_kept);
+                let end = frames.last().map_or(0, |frame| u64::from(frame.bytes.end));
+                (Framing::Records(frames), end)
+            }
+        };
+        let end = usize::try_from(end).expect("a chunk is smaller than 2 GiB");
+        padded.truncate(end);
+        padded.resize(end + PADDING, 0);
+        Chunk { framing, padded, ..self }
+    }
+
     /// The bytes as received, without the padding.
     pub fn bytes(&self) -> &[u8] {
         &self.padded[..self.padded.len() - PADDING]
@@ -228,4 +270,66 @@ pub(crate) struct Source {
     pub(crate) arrival_ms: i64,
     pub(crate) documents: Documents,
     pub(crate) read_ms: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(bytes: &str, framing: Framing) -> Chunk {
+        Chunk::new("s".into(), "a".into(), 0, bytes.as_bytes().to_vec(), framing)
+    }
+
+    fn records(chunk: &Chunk) -> Vec<String> {
+        chunk.records_received().map(|record| String::from_utf8(record.into_owned()).unwrap()).collect()
+    }
+
+    #[test]
+    fn lines_are_cut_after_the_last_byte_of_a_position() {
+        let lines = || chunk("{1}\n{22}\n{3}\n", Framing::Lines { base: 100 });
+        assert_eq!(records(&lines().through("103", 0)), ["{1}"]);
+        assert_eq!(records(&lines().through("108", 0)), ["{1}", "{22}"]);
+        assert_eq!(records(&lines().through("112", 0)), ["{1}", "{22}", "{3}"]);
+        assert_eq!(records(&lines().through("9000", 7)), ["{1}", "{22}", "{3}"]);
+        assert_eq!(records(&lines().through("99", 0)).len(), 0);
+    }
+
+    #[test]
+    fn texts_of_several_files_are_cut_between_and_inside_them() {
+        let text = |bytes: Range<u32>, base: u64| Text {
+            bytes,
+            base,
+            arrival_ms: 0,
+            is_record: false,
+            is_end: true,
+            damage: None,
+        };
+        let texts = || chunk("{1}\n{2}\n\n{3}\n", Framing::Texts(vec![text(0..8, 1_000), text(9..13, 2_000)]));
+        assert_eq!(records(&texts().through("1003", 0)), ["{1}"]);
+        assert_eq!(records(&texts().through("1007", 0)), ["{1}", "{2}"]);
+        assert_eq!(records(&texts().through("2003", 0)), ["{1}", "{2}", "{3}"]);
+        let Framing::Texts(cut) = texts().through("1003", 0).framing().clone() else { panic!() };
+        assert_eq!(cut.iter().map(|text| text.is_end).collect::<Vec<_>>(), [false], "the rest of the text follows");
+    }
+
+    #[test]
+    fn records_are_cut_by_their_numbers_also_inside_an_aggregate() {
+        let frame = |bytes: Range<u32>, sequence: &str, sub_sequence: u64| Frame {
+            bytes,
+            sequence: sequence.into(),
+            sub_sequence,
+            arrival_ms: None,
+            partition_key: None,
+            damage: None,
+        };
+        let frames = vec![frame(0..3, "9", 0), frame(4..7, "10", 0), frame(8..11, "10", 1), frame(12..15, "11", 0)];
+        let all = || chunk("{1}\n{2}\n{3}\n{4}\n", Framing::Records(frames.clone()));
+        assert_eq!(records(&all().through("9", 0)), ["{1}"]);
+        assert_eq!(records(&all().through("10", 0)), ["{1}", "{2}"]);
+        assert_eq!(records(&all().through("10", 1)), ["{1}", "{2}", "{3}"]);
+        let cut = all().through("10", 1);
+        assert_eq!(cut.bytes(), b"{1}\n{2}\n{3}");
+        assert_eq!(records(&all().through("49590338271490256608559692538361571095921575989136588898", 0)).len(), 4);
+        assert_eq!(records(&all().through("8", 0)).len(), 0);
+    }
 }

@@ -23,6 +23,10 @@
 //! _sources/<hash>/objects/<20 digits>.json.gz   the objects of a bucket that is read as a stream, in their order
 //! _losses/<hash>-<hash>.json     a loss in a source, or a file that somebody must decide about; `.accepted.json`: the decision
 //! _checkpoints/<name>.json       named checkpoints
+//! _replays/plans/<id>.json       the plan of a replay
+//! _replays/<id>/control/<20 digits>.json   what somebody has asked of a replay: to pause, to resume, to cancel
+//! _replays/<id>/promoted.json    that a replay was promoted; also `undone.json` and `purged.json`
+//! _replays/<id>/lake/…           what a replay has made: a lake of its own
 //! _operations.json               the lake's id, by which its operations are known in a lease table that several lakes share
 //! _schemas/<dataset>/<version>.json the field ids of a dataset, as recorded
 //! _definitions/<dataset>/<number>.json what the files of a dataset were written with
@@ -80,6 +84,10 @@ pub const SOURCES: &str = "_sources/";
 pub const LOSSES: &str = "_losses/";
 /// Prefix of named checkpoints.
 pub const CHECKPOINTS: &str = "_checkpoints/";
+/// Prefix of all that belongs to replays.
+pub const REPLAYS: &str = "_replays/";
+/// Prefix of the plans of replays, and of nothing else.
+pub const REPLAY_PLANS: &str = "_replays/plans/";
 /// The object with the lake's id, by which its operations are known.
 pub const OPERATIONS: &str = "_operations.json";
 /// Prefix of recorded schemas.
@@ -359,6 +367,47 @@ pub fn name_of_checkpoint(key: &str) -> Option<&str> {
     name_of(CHECKPOINTS, key)
 }
 
+/// The key of a replay's plan.
+pub fn replay_plan(id: &str) -> String {
+    format!("{REPLAY_PLANS}{id}.json")
+}
+
+/// The replay of a plan's key; the inverse of [`replay_plan`].
+pub fn id_of_replay_plan(key: &str) -> Option<&str> {
+    name_of(REPLAY_PLANS, key)
+}
+
+/// The prefix of all that a replay has written, except for its plan.
+pub fn replay(id: &str) -> String {
+    format!("{REPLAYS}{id}/")
+}
+
+/// The prefix of the lake that a replay writes.
+pub fn replay_lake(id: &str) -> String {
+    format!("{REPLAYS}{id}/lake/")
+}
+
+/// The prefix of what was asked of a replay.
+pub fn replay_controls(id: &str) -> String {
+    format!("{REPLAYS}{id}/control/")
+}
+
+/// The key of the `number`-th thing, from 1, that was asked of a replay. Keys sort by their numbers.
+pub fn replay_control(id: &str, number: u64) -> String {
+    format!("{}{number:020}.json", replay_controls(id))
+}
+
+/// The number of such a key; the inverse of [`replay_control`].
+pub fn number_of_replay_control(id: &str, key: &str) -> Option<u64> {
+    let number = key.strip_prefix(&replay_controls(id))?.strip_suffix(".json")?.parse().ok()?;
+    (replay_control(id, number) == key).then_some(number)
+}
+
+/// The key of a marker of a replay: that it was `promoted`, `undone` or `purged`.
+pub fn replay_marker(id: &str, what: &str) -> String {
+    format!("{REPLAYS}{id}/{what}.json")
+}
+
 /// The prefix of a dataset's recorded schemas.
 pub fn schemas_of(dataset: &str) -> String {
     format!("{SCHEMAS}{dataset}/")
@@ -546,6 +595,17 @@ mod tests {
             prop_assert_eq!(version_of_log_snapshot(&log_snapshot(version)), Some(version));
             prop_assert_eq!(version_of_log_entry(&log_snapshot(version)), None);
             prop_assert_eq!(version_of_log_snapshot(&log_snapshot_part(version, "w", 1)), None);
+        }
+
+        #[test]
+        fn keys_of_replays_round_trip(id in "[0-9a-f]{8}", number in any::<u64>(), other in any::<u64>()) {
+            let plan = replay_plan(&id);
+            prop_assert_eq!(id_of_replay_plan(&plan), Some(id.as_str()));
+            prop_assert_eq!(number_of_replay_control(&id, &replay_control(&id, number)), Some(number));
+            prop_assert_eq!(replay_control(&id, number).cmp(&replay_control(&id, other)), number.cmp(&other));
+            for key in [replay_lake(&id), replay_control(&id, number), replay_marker(&id, "promoted")] {
+                prop_assert!(key.starts_with(&replay(&id)) && id_of_replay_plan(&key).is_none());
+            }
         }
 
         #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::cli::cost_args::CostArgs;
+use crate::cli::replay_args::ReplayArgs;
 use crate::cli::show_args::{DeadLettersArgs, LogArgs, StatusArgs, VerifyArgs};
 use crate::config::Overrides;
 
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show the versions of the lake: what changed it, when, and what was added and removed
     Log(LogArgs),
+    /// Process a part of the past again, with today's definitions, beside the live workers
+    Replay(Box<ReplayArgs>),
     /// Remove uploads and intents of epochs that were never committed
     Sweep(SweepArgs),
     /// List and show dead letters: records that failed

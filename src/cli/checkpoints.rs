@@ -19,7 +19,7 @@ use crate::cli::{Usage, load};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{
     CheckpointName, CheckpointSummary, CommitError, NamedCheckpoint, SavedBy, SavedShard, Stores, delete_checkpoint,
-    get_checkpoint, is_operations_stream, list_checkpoints, save_checkpoint,
+    get_checkpoint, is_internal_stream, list_checkpoints, save_checkpoint,
 };
 use crate::config::Config;
 use crate::lake::{LakeError, ObjectStore, Retrying};
@@ -223,7 +223,7 @@ async fn leases(config: &Config, lake: &Arc<dyn ObjectStore>) -> Result<Vec<Leas
     let stores = Stores::new(Arc::clone(lake), leases, RetryPolicy::CALL);
     match stores.with_streams(stream_names(config)).own_leases().await {
         Ok(mut leases) => {
-            leases.retain(|lease| !is_operations_stream(&lease.key.stream));
+            leases.retain(|lease| !is_internal_stream(&lease.key.stream));
             Ok(leases)
         }
         Err(CommitError::Leases(error)) => Err(error.into()),

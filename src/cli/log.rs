@@ -52,7 +52,7 @@ async fn list(lake: &dyn ObjectStore, query: &LogQuery, json: bool) -> anyhow::R
         return Ok(ExitCode::SUCCESS);
     }
     let mut table =
-        Table::new(&[">version", "entered", "kind", "worker", ">rows", ">dead letters", ">objects", ">size"]);
+        Table::new(&[">version", "entered", "kind", "worker", ">rows", ">dead letters", ">objects", ">size", "of"]);
     for line in &lines {
         table.row([
             line.version.to_string(),
@@ -60,10 +60,11 @@ async fn list(lake: &dyn ObjectStore, query: &LogQuery, json: bool) -> anyhow::R
             line.entered_at.get(..19).map_or_else(|| line.entered_at.clone(), |seconds| seconds.replace('T', " ")),
             kind_name(line),
             line.worker.as_deref().map_or_else(String::new, |worker| worker.chars().take(8).collect()),
-            show_count(line.rows.values().sum()),
-            show_count(line.dead_letters),
+            show_change(line.rows.values().sum(), line.rows_removed.values().sum()),
+            show_change(line.dead_letters, line.dead_letters_removed),
             show_objects(line.objects_added, line.objects_removed),
             show_bytes(line.bytes_added),
+            line.of.clone().unwrap_or_default(),
         ]);
     }
     print!("{}", table.render(""));
@@ -72,6 +73,11 @@ async fn list(lake: &dyn ObjectStore, query: &LogQuery, json: bool) -> anyhow::R
 
 fn kind_name(line: &LogLine) -> String {
     serde_json::to_value(line.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// What was added; beside it what was removed, if anything was.
+fn show_change(added: u64, removed: u64) -> String {
+    if removed == 0 { show_count(added) } else { show_objects(added, removed) }
 }
 
 fn show_objects(added: u64, removed: u64) -> String {
@@ -94,6 +100,9 @@ async fn show(lake: &dyn ObjectStore, version: LogVersion, json: bool) -> anyhow
     let line = &details.line;
     println!("version {}, entered at {}", line.version, line.entered_at);
     println!("{} {}", kind_name(line), line.epoch);
+    if let Some(of) = &line.of {
+        println!("of {of}");
+    }
     println!("commit record {}", details.record);
     println!("hash {}", details.hash);
     println!("hash of the version before {}", details.previous);
@@ -122,7 +131,7 @@ async fn show(lake: &dyn ObjectStore, version: LogVersion, json: bool) -> anyhow
         folders.row([
             shorten(&change.folder, 72),
             show_objects(change.added, change.removed),
-            show_count(change.rows),
+            show_change(change.rows, change.rows_removed),
             show_bytes(change.bytes),
         ]);
     }

@@ -24,6 +24,10 @@ mod output;
 mod produce;
 mod produce_stream;
 mod progress_bar;
+mod replay;
+mod replay_args;
+mod replay_plan;
+mod replay_start;
 mod run;
 mod schema;
 mod show_args;
@@ -105,6 +109,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Cost(cost) => cost::cost(&cost, args.json).await,
         Command::Verify(verify) => verify::verify(&verify, args.json).await,
         Command::Status(status) => status::status(&status, args.json).await,
+        Command::Replay(command) => replay::replay(*command, args.json).await,
         Command::Log(log) => log::log(&log, args.json).await,
         Command::Sweep(sweep) => sweep::sweep(&sweep, args.json).await,
         Command::DeadLetters(command) => dead_letters::dead_letters(&command, args.json).await,

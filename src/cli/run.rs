@@ -6,11 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use checkpoints::LeaseOwner;
-use pipeline::encode::{EncoderConfig, ProducerVersion};
-use pipeline::graph::Graph;
-use pipeline::lane::LaneConfig;
-use pipeline::line_objects::LineCodec;
+use checkpoints::StreamName;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,20 +17,19 @@ use crate::cli::produce::make_sample;
 use crate::cli::progress_bar::RunBar;
 use crate::cli::sweep::roll_up_if_due;
 use crate::cli::{Usage, is_usage, load};
-use crate::clock::{SharedClock, SystemClock, random_bytes};
+use crate::clock::{SharedClock, SystemClock};
 use crate::commit::Stores;
-use crate::commit::lake_log::SNAPSHOT_EVERY;
-use crate::commit::log::RollUpConfig;
 use crate::config::{Config, Overrides};
 use crate::lake::DefinitionClaims;
 use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
-use crate::raw::RawSink;
+use crate::named_checkpoints::ScheduledCheckpoints;
+use crate::setup::worker::{WorkerParts, lane_config, worker_config};
 use crate::setup::{
     Components, Consents, OpenError, OpenedKey, check_definitions, check_lake, load_aws, open, open_key, open_raw_sink,
 };
 use crate::source::{Behind, ShardSource, SourceReport, names_sentence};
-use crate::worker::{self, Committed, Compute, Progress, WorkerConfig};
+use crate::worker::{self, Committed, Progress};
 
 /// Files with unread content that the text shows.
 const UNREAD_SHOWN: usize = 10;
@@ -130,8 +125,23 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let measured: Vec<Arc<dyn ShardSource>> = measured.map(|(source, _)| Arc::clone(source)).collect();
     let datasets: Vec<String> = config.datasets.names().map(str::to_owned).collect();
     let watched = sources.clone();
-    let (mut worker, lake) = configure(config, &args, key, &stores, &clock, sources, raw_sink)?;
+    let lake = config.lake.to_string();
+    let raw = if raw_sink.is_some() { None } else { config.worker.output.raw };
+    let origins: Vec<StreamName> = sources.iter().flat_map(|source| source.origins()).collect();
+    let settings = config.worker.clone();
+    let (schedule, scheduled) = (settings.checkpoints.clone(), sources.clone());
+    let lanes = lane_config(config, &origins, key, raw, args.show_denied_keys)?;
+    let parts = WorkerParts {
+        stores: stores.clone(),
+        sources,
+        raw_sink,
+        clock: Arc::clone(&clock),
+        until_caught_up: args.until_caught_up,
+    };
+    let mut worker = worker_config(settings, Arc::new(lanes), parts)?;
     worker.definitions = Some(definitions);
+    let saved = ScheduledCheckpoints::new(worker.me.clone(), stores.clone(), scheduled, schedule);
+    worker.after_commit = vec![Box::new(saved)];
     let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
     progress.bytes_total.store(ahead, Ordering::Relaxed);
     let begun = Instant::now();
@@ -214,65 +224,13 @@ fn make_demo() -> anyhow::Result<()> {
 }
 
 /// Refuses locations that cannot work, before anything is touched.
-fn check_places(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn check_places(config: &Config) -> anyhow::Result<()> {
     let lake = config.lake.backend();
     let folder = lake.folder();
     let sources = config.sources.iter().map(|source| source.url.backend().check(&config.lake));
     let checks = sources.chain([lake.check(), config.checkpoints().backend().check(folder)]);
     let problems: Vec<String> = checks.filter_map(Result::err).collect();
     if problems.is_empty() { Ok(()) } else { Err(Usage(problems.join("\n")).into()) }
-}
-
-fn configure(
-    config: Config,
-    args: &RunArgs,
-    key: Option<pipeline::anonymize::PseudonymKey>,
-    stores: &Stores,
-    clock: &SharedClock,
-    sources: Vec<Arc<dyn ShardSource>>,
-    raw_sink: Option<Arc<dyn RawSink>>,
-) -> anyhow::Result<(WorkerConfig, String)> {
-    let names: Vec<String> = sources.iter().map(|source| source.stream().to_string()).collect();
-    let raw = if raw_sink.is_some() { None } else { config.worker.output.raw };
-    let graph = Graph::new(&names, &config.datasets, raw.is_some());
-    let assigned = config
-        .sources
-        .iter()
-        .map(|source| source.dataset.as_deref().and_then(|name| config.datasets.find(name)))
-        .collect();
-    let lake = config.lake.to_string();
-    let lanes = LaneConfig {
-        graph,
-        key,
-        assigned,
-        raw,
-        raw_identities: config.worker.output.raw_identities,
-        dead_letters: LineCodec::Gzip(1),
-        record_bytes_max: usize::try_from(config.worker.limits.record_bytes)?,
-        hash_seed: u64::from_le_bytes(random_bytes()?),
-        denied_names: args.show_denied_keys,
-        datasets: config.datasets,
-    };
-    let worker = WorkerConfig {
-        me: LeaseOwner::from_random(random_bytes()?),
-        sources,
-        stores: stores.clone(),
-        raw_sink,
-        clock: Arc::clone(clock),
-        compute: Compute::on_threads(config.worker.limits.threads)?,
-        lanes: Arc::new(lanes),
-        settings: config.worker.clone(),
-        encoder: EncoderConfig {
-            encodings: config.worker.output.encodings,
-            zstd_level: config.worker.output.zstd_level,
-            producer: ProducerVersion::of_build(crate::BUILD),
-        },
-        roll_ups: RollUpConfig::default(),
-        snapshot_every: SNAPSHOT_EVERY,
-        definitions: None,
-        until_caught_up: args.until_caught_up,
-    };
-    Ok((worker, lake))
 }
 
 /// Bytes after the checkpoints, for the progress bar.
@@ -291,7 +249,7 @@ async fn bytes_ahead(sources: &[Arc<dyn ShardSource>], stores: &Stores) -> u64 {
     total
 }
 
-async fn stop_on_signal(stop: CancellationToken) {
+pub(crate) async fn stop_on_signal(stop: CancellationToken) {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -311,7 +269,7 @@ async fn stop_on_signal(stop: CancellationToken) {
 }
 
 /// Work before the worker runs. `None` if a stop was requested in the meantime: then no lease is held, and nothing is lost.
-async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         () = stop.cancelled() => None,

@@ -30,7 +30,9 @@
 //! | `idle` | shards that were at their tips without a record: everything that arrived before a time is at or before a position |
 //! | `objects[].partition` | the values of the partition columns: numbers for parts of a date, text, or `null` |
 //! | `objects[].columns` | statistics of the columns: see `pipeline::encode::column_stats`. Personal columns have no bounds |
-//! | `removed` | keys of objects that are removed from the lake. An epoch removes none; an operation only what it holds (`operations`) |
+//! | `removed` | the objects that are removed from the lake. An epoch removes none; an operation only what it holds (`operations`) |
+//! | `of` | what an operation belongs to: `replay:<id>`, `redrive:<id>`, `discard:<id>`, `undo:<operation>`. An epoch has none |
+//! | `sources` | the epochs whose records the added objects of an operation have, or whose dead letters it removes. An epoch has none |
 //! | `definitions` | by dataset: the hash of its definition, and the version of the lake's schema that its files have |
 //!
 //! What is read is checked before anybody acts on it. An object's key is in the area of its kind, since rolling back
@@ -201,6 +203,22 @@ pub struct ObjectOfEpoch {
     pub parts: Vec<Part>,
 }
 
+/// An object that an operation removes from the lake: what is needed to subtract it from all sums.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RemovedObject {
+    /// Its key.
+    pub key: ObjectKey,
+    /// What it holds.
+    pub kind: ObjectKind,
+    /// The dataset of its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
+    /// Rows or lines in it.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
 /// The value of a partition column, as JSON has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -245,8 +263,14 @@ pub struct Manifest {
     pub idle: Vec<IdleShard>,
     /// The objects that were made.
     pub objects: Vec<ObjectOfEpoch>,
-    /// Keys of objects that it removes from the lake. Empty for what a worker has read.
-    pub removed: Vec<ObjectKey>,
+    /// The objects that it removes from the lake. Empty for what a worker has read.
+    pub removed: Vec<RemovedObject>,
+    /// What an operation belongs to, such as `replay:1f2e3d4c`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// The epochs whose records the added objects of an operation have, or whose dead letters it removes, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<EpochId>,
     /// What the records became.
     pub totals: Totals,
     /// What passed along the stage graph's edges, by their ids.
@@ -265,6 +289,13 @@ pub struct UnreadableManifest {
     pub name: String,
     /// What is wrong with it.
     pub problem: String,
+}
+
+impl From<&ObjectOfEpoch> for RemovedObject {
+    fn from(object: &ObjectOfEpoch) -> Self {
+        let ObjectOfEpoch { key, kind, dataset, rows, bytes, .. } = object;
+        RemovedObject { key: key.clone(), kind: *kind, dataset: dataset.clone(), rows: *rows, bytes: *bytes }
+    }
 }
 
 impl ObjectOfEpoch {
@@ -308,7 +339,12 @@ impl Manifest {
     pub fn to_bytes(&self) -> Bytes {
         // A buffer of the right size, since one that doubles would take three times the size of a large manifest.
         let of_object = |object: &ObjectOfEpoch| object.columns.as_json().len() + 3 * object.key.as_str().len() + 256;
-        let expected = 4096 + 256 * self.shards.len() + self.objects.iter().map(of_object).sum::<usize>();
+        let of_removed = |object: &RemovedObject| object.key.as_str().len() + 128;
+        let expected = 4096
+            + 256 * self.shards.len()
+            + self.objects.iter().map(of_object).sum::<usize>()
+            + self.removed.iter().map(of_removed).sum::<usize>()
+            + 64 * self.sources.len();
         let mut bytes = Vec::with_capacity(expected);
         serde_json::to_writer(&mut bytes, self).expect("a manifest has only text keys and finite numbers");
         bytes.push(b'\n');
@@ -383,6 +419,8 @@ impl Manifest {
         sum("bytes in its shards", &mut self.shards.iter().map(|shard| shard.bytes))?;
         sum("rows in its objects", &mut self.objects.iter().map(|object| object.rows))?;
         sum("bytes in its objects", &mut self.objects.iter().map(|object| object.bytes))?;
+        sum("rows in the objects that it removes", &mut self.removed.iter().map(|object| object.rows))?;
+        sum("bytes in the objects that it removes", &mut self.removed.iter().map(|object| object.bytes))?;
         sum("records along its edges", &mut self.edges.values().map(|edge| edge.0))?;
         sum("bytes along its edges", &mut self.edges.values().map(|edge| edge.1))
     }

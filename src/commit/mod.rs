@@ -41,14 +41,17 @@ pub use lake_guard::{LakeMatch, match_lake};
 pub use lost_rows::{LostRows, lost_rows};
 pub use manifest::{
     DefinitionOfEpoch, FORMAT, IdleShard, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue,
-    ShardOfEpoch, UnreadableManifest,
+    RemovedObject, ShardOfEpoch, UnreadableManifest,
 };
 pub use named_checkpoint::{
     CheckpointError, CheckpointName, CheckpointSummary, Cut, CutError, InvalidCheckpointName, NamedCheckpoint, SavedBy,
     SavedShard, UnreadableCheckpoint, delete_checkpoint, get_checkpoint, list_checkpoints, read_cut, save_checkpoint,
     scheduled_names,
 };
-pub use operations::{LakePart, claim_operations_stream, is_operations_stream, operations_stream, trash_key};
+pub use operations::{
+    LakePart, claim_operations_stream, is_internal_stream, is_operations_stream, operations_stream, replay_stream,
+    trash_key,
+};
 pub use protocol::{
     CommitError, Committed, DecidedEpoch, Entered, Intended, Lost, Outcome, Published, Staged, abort_uploads,
 };

@@ -17,6 +17,8 @@
 //! an undo finds it; all copies are made durable; then the objects are deleted. Only an erasure deletes at once. Between publishing and
 //! deleting, a reader who lists the folder sees the old and the new objects.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use checkpoints::{ShardId, StreamName};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -24,7 +26,7 @@ use pipeline::layout::{self, Area, Folder};
 use serde::{Deserialize, Serialize};
 
 use crate::commit::epoch_id::EpochId;
-use crate::commit::manifest::{Manifest, ManifestKind, UnreadableManifest};
+use crate::commit::manifest::{Manifest, ManifestKind, RemovedObject, UnreadableManifest};
 use crate::commit::protocol::CommitError;
 use crate::commit::stores::Stores;
 use crate::lake::{Completion, LakeError, ObjectKey, ObjectStore, Written};
@@ -37,6 +39,10 @@ const COPIES_MAX: usize = 3;
 const FORMAT: u32 = 1;
 /// What the stream of operations is called, before the lake's id.
 const STREAM: &str = "_lake:";
+/// What the stream of a replay is called, before the replay's id.
+const REPLAY_STREAM: &str = "_replay:";
+/// The longest text that says what an operation belongs to.
+const OF_MAX: usize = 200;
 
 /// A part of the lake that operations change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +90,17 @@ pub fn is_operations_stream(stream: &StreamName) -> bool {
     stream.as_str().starts_with(STREAM)
 }
 
+/// The stream whose shards are the parts of a replay, in the lease table. `id` is the replay's name, a plain one.
+pub fn replay_stream(id: &str) -> StreamName {
+    StreamName::new(format!("{REPLAY_STREAM}{id}")).expect("a plain name")
+}
+
+/// Whether a stream is Shardlake's own, and not a source: the one of operations on a lake, or the one of a replay. Live workers read
+/// neither.
+pub fn is_internal_stream(stream: &StreamName) -> bool {
+    is_operations_stream(stream) || stream.as_str().starts_with(REPLAY_STREAM)
+}
+
 /// The stream of the operations on this lake; `None` if there was none yet.
 ///
 /// # Errors
@@ -123,8 +140,11 @@ pub async fn claim_operations_stream(lake: &dyn ObjectStore, random: [u8; 8]) ->
 pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
     let of_lake = manifest.shards.iter().filter(|shard| is_operations_stream(&shard.key.stream)).count();
     if manifest.kind == ManifestKind::Epoch {
-        if let Some(key) = manifest.removed.first() {
-            return Err(format!("it removes {key}, but an epoch removes nothing"));
+        if let Some(object) = manifest.removed.first() {
+            return Err(format!("it removes {}, but an epoch removes nothing", object.key));
+        }
+        if manifest.of.is_some() || !manifest.sources.is_empty() {
+            return Err("it is an epoch, and says of which operation it is".to_owned());
         }
         return if of_lake == 0 { Ok(()) } else { Err("it is an epoch of the stream of operations".to_owned()) };
     }
@@ -137,11 +157,30 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
         shard.is_some_and(|shard| manifest.shards.iter().any(|of| of.key.shard == shard))
     };
     let added = manifest.objects.iter().map(|object| &object.key);
-    if let Some(key) = added.clone().chain(&manifest.removed).find(|key| !holds(key)) {
+    let removed = manifest.removed.iter().map(|object| &object.key);
+    if let Some(key) = added.clone().chain(removed.clone()).find(|key| !holds(key)) {
         return Err(format!("its object {key} is not in a part of the lake that it holds"));
     }
-    if let Some(key) = added.into_iter().find(|key| manifest.removed.contains(key)) {
-        return Err(format!("it adds and removes {key}"));
+    let mut seen: HashSet<&ObjectKey> = HashSet::new();
+    if let Some(key) = removed.chain(added).find(|key| !seen.insert(key)) {
+        return Err(format!("it names {key} twice"));
+    }
+    let of_part = |object: &RemovedObject| {
+        let is_of_dataset = match LakePart::of(&object.key)? {
+            LakePart::Dataset(name) => object.dataset.as_ref() == Some(&name),
+            LakePart::Raw | LakePart::Error => true,
+        };
+        Some(Area::of(object.key.as_str())? == object.kind.area() && is_of_dataset)
+    };
+    if let Some(object) = manifest.removed.iter().find(|object| of_part(object) != Some(true)) {
+        return Err(format!("it removes {}, and says that it is of another kind or dataset", object.key));
+    }
+    let is_plain = |text: &String| text.len() <= OF_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if let Some(of) = manifest.of.as_ref().filter(|of| !is_plain(of)) {
+        return Err(format!("it belongs to '{}', which is not a valid name", of.escape_default()));
+    }
+    if !manifest.sources.is_sorted_by(|one, other| one < other) {
+        return Err("its sources are not in order".to_owned());
     }
     Ok(())
 }
@@ -154,7 +193,7 @@ pub(super) async fn remove_objects(stores: &Stores, manifest: &Manifest) -> Resu
     if manifest.removed.is_empty() {
         return Ok(());
     }
-    let removed = &manifest.removed;
+    let removed: Vec<&ObjectKey> = manifest.removed.iter().map(|object| &object.key).collect();
     if manifest.kind != ManifestKind::Erase {
         let copies = stream::iter(0..removed.len()).map(|number| {
             let (stores, epoch, key) = (stores.clone(), manifest.epoch.clone(), removed[number].clone());
@@ -230,11 +269,20 @@ mod tests {
 
     use super::*;
     use crate::commit::lake_log::LogVersion;
-    use crate::commit::manifest::{self, ShardOfEpoch};
+    use crate::commit::manifest::{self, ObjectKind, ShardOfEpoch};
     use crate::commit::totals::Totals;
 
     fn key(path: &str) -> ObjectKey {
         ObjectKey::new(path).unwrap()
+    }
+
+    fn removed_object(path: &str) -> RemovedObject {
+        let (kind, dataset) = match LakePart::of(&key(path)) {
+            Some(LakePart::Dataset(name)) => (ObjectKind::Processed, Some(name)),
+            Some(LakePart::Raw) => (ObjectKind::Raw, None),
+            Some(LakePart::Error) | None => (ObjectKind::Error, None),
+        };
+        RemovedObject { key: key(path), kind, dataset, rows: 1, bytes: 1 }
     }
 
     fn shard(stream: &str, shard: &str) -> ShardOfEpoch {
@@ -262,7 +310,9 @@ mod tests {
             shards,
             idle: Vec::new(),
             objects: Vec::new(),
-            removed: removed.iter().map(|path| key(path)).collect(),
+            removed: removed.iter().map(|path| removed_object(path)).collect(),
+            of: None,
+            sources: Vec::new(),
             totals: Totals::default(),
             edges: std::collections::BTreeMap::new(),
             definitions: std::collections::BTreeMap::new(),

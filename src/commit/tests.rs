@@ -120,6 +120,8 @@ impl World {
                 objects,
                 idle: Vec::new(),
                 removed: Vec::new(),
+                of: None,
+                sources: Vec::new(),
                 edges: BTreeMap::new(),
                 definitions: BTreeMap::new(),
                 version: "0".to_owned(),

@@ -15,7 +15,7 @@ use checkpoints::StreamName;
 use pipeline::encode::Encodings;
 use pipeline::line_objects::LineCodec;
 
-use crate::commit::is_operations_stream;
+use crate::commit::is_internal_stream;
 use crate::config::{KeySource, Settings, SourceSettings};
 use crate::lake::backends::{self as lakes, LakeUrl};
 use crate::lease_stores::{self, CheckpointsUrl};
@@ -111,8 +111,10 @@ fn source_keys() -> Vec<Key<SourceSettings>> {
                 form: "name",
                 read: |source, text| {
                     let stream = StreamName::new(text).map_err(|error| error.to_string())?;
-                    if is_operations_stream(&stream) {
-                        return Err(format!("name must not be '{text}': operations on the lake have such names"));
+                    if is_internal_stream(&stream) {
+                        return Err(format!(
+                            "name must not be '{text}': operations on the lake and replays have such names"
+                        ));
                     }
                     source.name = Some(text.to_owned());
                     Ok(())

@@ -31,12 +31,12 @@ pub struct StoredDeadLetter(pub Value);
 
 /// All committed dead letters by code and day; of one code if it is given.
 pub fn dead_letter_groups(fold: &Fold, code: Option<&str>) -> Vec<DeadLetterGroup> {
-    let wanted = fold.dead_letters.iter().filter(|(found, _)| code.is_none_or(|code| code == *found));
+    let wanted = fold.dead_letters().into_iter().filter(|(found, _)| code.is_none_or(|code| code == *found));
     wanted
         .flat_map(|(code, days)| {
-            days.iter().map(|(day, total)| DeadLetterGroup {
+            days.into_iter().map(move |(day, total)| DeadLetterGroup {
                 code: code.clone(),
-                day: day.clone(),
+                day,
                 records: total.records,
                 files: total.files,
                 bytes: total.bytes,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::commit::lake_log::{
     AddedObject, Entry, HashedEntry, HistoryError, LogVersion, VersionOrTime, extent, get_entry, read_backward, resolve,
 };
-use crate::commit::{ManifestKind, ShardOfEpoch};
+use crate::commit::{ManifestKind, ObjectKind, RemovedObject, ShardOfEpoch};
 use crate::lake::{ObjectKey, ObjectStore};
 
 /// One version.
@@ -36,8 +36,17 @@ pub struct LogLine {
     pub objects_added: u64,
     /// Their size.
     pub bytes_added: u64,
-    /// Objects that were removed. An entry has their keys, not their sizes.
+    /// Objects that were removed.
     pub objects_removed: u64,
+    /// Rows that were removed, by dataset.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rows_removed: BTreeMap<String, u64>,
+    /// Dead letters that were removed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dead_letters_removed: u64,
+    /// What an operation belongs to, such as `replay:1f2e3d4c`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
 }
 
 /// Which versions are wanted.
@@ -100,6 +109,26 @@ pub async fn log_entry(lake: &dyn ObjectStore, version: LogVersion) -> Result<Op
     get_entry(lake, version).await
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Rows by dataset, and dead letters, in objects of these kinds and datasets.
+fn rows_in<'o>(objects: impl Iterator<Item = (ObjectKind, Option<&'o String>, u64)>) -> (BTreeMap<String, u64>, u64) {
+    let (mut by_dataset, mut dead_letters): (BTreeMap<String, u64>, u64) = (BTreeMap::new(), 0);
+    for (kind, dataset, rows) in objects {
+        match (kind, dataset) {
+            (ObjectKind::Processed, Some(dataset)) => {
+                let sum = by_dataset.entry(dataset.clone()).or_default();
+                *sum = sum.saturating_add(rows);
+            }
+            (ObjectKind::Error, _) => dead_letters = dead_letters.saturating_add(rows),
+            _ => {}
+        }
+    }
+    (by_dataset, dead_letters)
+}
+
 /// Whether an object's key is of this dataset.
 fn is_of(key: &ObjectKey, dataset: &str) -> bool {
     let in_area = |area: Area| {
@@ -113,11 +142,19 @@ impl LogLine {
     fn of(entry: &Entry, dataset: Option<&str>) -> Option<Self> {
         let added: Vec<&AddedObject> =
             entry.added.iter().filter(|object| dataset.is_none_or(|dataset| is_of(&object.key, dataset))).collect();
-        let removed = entry.removed.iter().filter(|key| dataset.is_none_or(|dataset| is_of(key, dataset))).count();
-        if dataset.is_some() && added.is_empty() && removed == 0 {
+        let removed: Vec<&RemovedObject> =
+            entry.removed.iter().filter(|object| dataset.is_none_or(|dataset| is_of(&object.key, dataset))).collect();
+        if dataset.is_some() && added.is_empty() && removed.is_empty() {
             return None;
         }
-        let rows = entry.totals.rows.iter().filter(|(name, _)| dataset.is_none_or(|dataset| dataset == *name));
+        let (rows, dead_letters) = if entry.kind.is_operation() {
+            rows_in(added.iter().map(|object| (object.kind, object.dataset.as_ref(), object.rows)))
+        } else {
+            let rows = entry.totals.rows.iter().filter(|(name, _)| dataset.is_none_or(|dataset| dataset == *name));
+            (rows.map(|(name, count)| (name.clone(), *count)).collect(), entry.totals.dead_letters.values().sum())
+        };
+        let (rows_removed, dead_letters_removed) =
+            rows_in(removed.iter().map(|object| (object.kind, object.dataset.as_ref(), object.rows)));
         Some(LogLine {
             version: entry.version.0,
             entered_at: entry.entered_at.clone(),
@@ -125,17 +162,20 @@ impl LogLine {
             epoch: entry.epoch.to_string(),
             worker: entry.epoch.worker().map(str::to_owned),
             records: entry.totals.records,
-            rows: rows.map(|(name, count)| (name.clone(), *count)).collect(),
-            dead_letters: entry.totals.dead_letters.values().sum(),
+            rows,
+            dead_letters,
             objects_added: added.len() as u64,
             bytes_added: added.iter().map(|object| object.bytes).sum(),
-            objects_removed: removed as u64,
+            objects_removed: removed.len() as u64,
+            rows_removed,
+            dead_letters_removed,
+            of: entry.of.clone(),
         })
     }
 }
 
 /// The objects of one partition in an entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PartitionChange {
     /// The folder.
     pub folder: String,
@@ -147,6 +187,10 @@ pub struct PartitionChange {
     pub bytes: u64,
     /// Objects that were removed.
     pub removed: u64,
+    /// Rows or lines in them.
+    pub rows_removed: u64,
+    /// Their size.
+    pub bytes_removed: u64,
 }
 
 /// What an entry says, summed up by folder.
@@ -172,7 +216,7 @@ pub struct EntryDetails {
     /// The objects that it added.
     pub added: Vec<AddedObject>,
     /// The objects that it removed.
-    pub removed: Vec<ObjectKey>,
+    pub removed: Vec<RemovedObject>,
 }
 
 impl EntryDetails {
@@ -184,8 +228,8 @@ impl EntryDetails {
         let folder_of = |key: &ObjectKey| key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
         let mut of_folder = |key: &ObjectKey, change: &dyn Fn(&mut PartitionChange)| {
             let folder = folder_of(key);
-            let new = PartitionChange { folder: folder.clone(), added: 0, rows: 0, bytes: 0, removed: 0 };
-            change(partitions.entry(folder).or_insert(new));
+            let new = || PartitionChange { folder: folder.clone(), ..PartitionChange::default() };
+            change(partitions.entry(folder.clone()).or_insert_with(new));
         };
         for object in &entry.added {
             of_folder(&object.key, &|change| {
@@ -194,8 +238,12 @@ impl EntryDetails {
                 change.bytes = change.bytes.saturating_add(object.bytes);
             });
         }
-        for key in &entry.removed {
-            of_folder(key, &|change| change.removed += 1);
+        for object in &entry.removed {
+            of_folder(&object.key, &|change| {
+                change.removed += 1;
+                change.rows_removed = change.rows_removed.saturating_add(object.rows);
+                change.bytes_removed = change.bytes_removed.saturating_add(object.bytes);
+            });
         }
         Some(EntryDetails {
             line,

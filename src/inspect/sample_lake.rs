@@ -135,6 +135,8 @@ impl<'a> SampleLake<'a> {
             objects,
             idle: Vec::new(),
             removed: Vec::new(),
+            of: None,
+            sources: Vec::new(),
             totals: Totals {
                 records,
                 rows,

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::commit::lake_log::LakeAt;
 use crate::commit::log::{Log, ObjectTotal, Watermark};
-use crate::commit::{EdgeTotal, ObjectKind, Totals, is_operations_stream};
+use crate::commit::{EdgeTotal, ObjectKind, Totals, is_internal_stream};
 use crate::named_checkpoints::EndingCheckpoint;
 use crate::retry::Retryable;
 use crate::source::losses::Loss;
@@ -98,7 +98,7 @@ impl Status {
     /// The status of a lake whose log was read. `behind` says how far shards are behind, where that is known.
     pub fn new(log: Log, behind: &HashMap<ShardKey, Behind>) -> Self {
         let latest = log.latest().map(|latest| latest.written_at.clone());
-        let shards = log.leases.iter().filter(|lease| !is_operations_stream(&lease.key.stream));
+        let shards = log.leases.iter().filter(|lease| !is_internal_stream(&lease.key.stream));
         let shards = shards.map(|lease| ShardStatus::new(lease, behind.get(&lease.key))).collect();
         Status {
             at: None,
@@ -106,8 +106,8 @@ impl Status {
             shards,
             epochs: log.fold.epochs,
             last_commit: latest,
-            totals: log.fold.totals,
-            objects: log.fold.objects,
+            totals: log.fold.totals(),
+            objects: log.fold.objects(),
             edges: EdgeStatus::in_order(log.fold.edges),
             losses: Vec::new(),
             ending_checkpoints: Vec::new(),
@@ -129,12 +129,12 @@ impl Status {
         };
         Status {
             at: Some(AtVersion::from(&at)),
-            shards: at.chains.ends().filter(|(key, _)| !is_operations_stream(&key.stream)).map(shard).collect(),
+            shards: at.chains.ends().filter(|(key, _)| !is_internal_stream(&key.stream)).map(shard).collect(),
             epochs: at.fold.epochs,
             last_commit: at.fold.latest.as_ref().map(|latest| latest.written_at.clone()),
             objects: at.live_by_kind(),
             watermarks: at.fold.arrivals.watermarks(at.chains.ends(), &[]),
-            totals: at.fold.totals,
+            totals: at.fold.totals(),
             edges: EdgeStatus::in_order(at.fold.edges),
             losses: Vec::new(),
             ending_checkpoints: Vec::new(),
@@ -225,17 +225,15 @@ mod tests {
         let pending = Some(Pending { through: Position::End, manifest });
         let leases = vec![Lease { holder: handing_over, ..a.clone() }, Lease { pending, ..b }];
         let edge = |records| EdgeTotal(records, 10 * records);
-        let fold = Fold {
-            epochs: 2,
-            latest: Some(Latest {
-                written_at: "2025-01-13T10:30:00.000Z".to_owned(),
-                epoch: "e".to_owned().try_into().unwrap(),
-            }),
-            edges: [("batch/x/out", 2), ("decode/x/out", 3), ("archive/out", 1)]
-                .map(|(id, records)| (id.to_owned(), edge(records)))
-                .into(),
-            ..Fold::default()
-        };
+        let mut fold = Fold::default();
+        fold.epochs = 2;
+        fold.latest = Some(Latest {
+            written_at: "2025-01-13T10:30:00.000Z".to_owned(),
+            epoch: "e".to_owned().try_into().unwrap(),
+        });
+        fold.edges = [("batch/x/out", 2), ("decode/x/out", 3), ("archive/out", 1)]
+            .map(|(id, records)| (id.to_owned(), edge(records)))
+            .into();
         let log = Log {
             fold,
             chains: Chains::default(),

@@ -54,6 +54,8 @@ pub use fault::Fault;
 pub struct Audit {
     /// Committed epochs.
     pub epochs: u64,
+    /// Operations on the lake, such as a promoted replay.
+    pub operations: u64,
     /// The newest version of the lake log, or the one that was audited; `None` if the lake has no log.
     pub log_version: Option<u64>,
     /// Snapshots of the lake log that were compared.
@@ -129,8 +131,8 @@ pub async fn check_log(stores: &Stores) -> Result<Audit, CommitError> {
 async fn scan_log(stores: &Stores) -> Result<Audit, CommitError> {
     let log = log::read(stores).await?;
     let mut audit = Audit::new(&log.fold, &log.leases);
-    audit.objects = log.fold.objects.values().map(|total| total.count).sum();
-    audit.bytes = log.fold.objects.values().map(|total| total.bytes).sum();
+    audit.objects = log.fold.objects().values().map(|total| total.count).sum();
+    audit.bytes = log.fold.objects().values().map(|total| total.bytes).sum();
     audit.check_chains(&log.chains, &log.leases, log.overlaps, log.unreadable);
     let extent = extent(&*stores.lake).await?;
     if extent.newest > LogVersion::EMPTY {
@@ -198,7 +200,10 @@ async fn scan_records(stores: &Stores, progress: &(dyn Fn(VerifyProgress) + Sync
     if are_records_whole && of_roll_up != log.fold {
         let problem = format!(
             "the commit log has {} epochs with {} records, and their commit records say {} and {}, or differ in other sums",
-            log.fold.epochs, log.fold.totals.records, of_roll_up.epochs, of_roll_up.totals.records
+            log.fold.epochs,
+            log.fold.totals().records,
+            of_roll_up.epochs,
+            of_roll_up.totals().records
         );
         audit.faults.push(Fault::Log { problem });
     }
@@ -266,7 +271,13 @@ impl Audit {
     fn new(fold: &Fold, leases: &[Lease]) -> Self {
         let pending: BTreeSet<&str> =
             leases.iter().filter_map(|lease| lease.pending.as_ref()).map(|pending| pending.manifest.as_str()).collect();
-        Audit { epochs: fold.epochs, totals: fold.totals.clone(), pending: pending.len() as u64, ..Audit::default() }
+        Audit {
+            epochs: fold.epochs,
+            operations: fold.operations(),
+            totals: fold.totals(),
+            pending: pending.len() as u64,
+            ..Audit::default()
+        }
     }
 
     /// Adds the losses of sources.

@@ -13,6 +13,7 @@
 //!
 //! Limits: keys of 1,024 bytes, as in S3.
 
+mod inside;
 mod local;
 mod memory;
 mod retrying;
@@ -41,11 +42,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use definitions::{DefinitionClaims, DefinitionError, Refusal, check_definitions, read_history};
+pub use inside::InsideLake;
 pub use local::LocalStore;
 pub use memory::{Fault, MemoryStore};
 pub use retrying::Retrying;
 pub use s3::{Encryption, InvalidS3, S3Location, S3Options, S3Store};
-pub use schemas::{SchemaError, number_fields};
+pub use schemas::{SchemaError, number_fields, preview_fields};
 pub use storage_class::StorageClass;
 
 /// The key of an object: a relative path of `/`-separated segments, none of them empty, `.` or `..`.

@@ -63,6 +63,22 @@ pub async fn number_fields(lake: &dyn ObjectStore, datasets: &mut Datasets) -> R
     Ok(())
 }
 
+/// Gives every field of every dataset the id that [`number_fields`] would give it now, and writes nothing.
+///
+/// # Errors
+/// The lake fails, or its ids cannot be read.
+pub async fn preview_fields(lake: &dyn ObjectStore, datasets: &mut Datasets) -> Result<(), SchemaError> {
+    let names: Vec<String> = datasets.names().map(str::to_owned).collect();
+    for (dataset, name) in names.iter().enumerate() {
+        let Newest { version, mut ids } = newest(lake, name, 0).await?;
+        let known = ids.count();
+        datasets.number_fields(dataset, &mut ids);
+        let is_new = version == 0 || ids.count() > known;
+        datasets.set_schema_version(dataset, version + u32::from(is_new));
+    }
+    Ok(())
+}
+
 /// The ids of every field that a dataset has had in this lake; `None` if it has had none.
 ///
 /// # Errors

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 
 use super::{
-    Checksum, Completion, LakeError, LocalStore, MemoryStore, NewPart, ObjectKey, ObjectStore, Part, UploadId,
+    Checksum, Completion, InsideLake, LakeError, LocalStore, MemoryStore, NewPart, ObjectKey, ObjectStore, Part,
+    UploadId,
 };
 
 mod memory {
@@ -20,6 +21,15 @@ mod local {
         let folder = tempfile::tempdir().unwrap();
         (LocalStore::open(folder.path().join("lake")).unwrap(), folder)
     });
+}
+
+/// A lake inside another one keeps all promises.
+mod inside {
+    use std::sync::Arc;
+
+    use super::*;
+
+    crate::object_store_conformance!((InsideLake::new(Arc::new(MemoryStore::new()), "_replays/01ab0000/lake/"), ()));
 }
 
 mod s3 {

@@ -18,7 +18,7 @@
 //! Workers leave the rows of operations alone: they read the streams of their configuration only. Every start of a worker finishes
 //! operations that are pending ([`finish_pending`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,8 +35,9 @@ use tokio::time::Instant;
 use crate::clock::SharedClock;
 use crate::commit::lake_log::LogVersion;
 use crate::commit::{
-    CommitError, EpochId, FORMAT, LakePart, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, Outcome, ShardOfEpoch,
-    Staged, Stores, Totals, abort_uploads, claim_operations_stream, operations_stream, recover,
+    CommitError, DefinitionOfEpoch, EpochId, FORMAT, LakePart, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch,
+    Outcome, RemovedObject, ShardOfEpoch, Staged, Stores, Totals, abort_uploads, claim_operations_stream,
+    operations_stream, recover,
 };
 use crate::lake::{ObjectKey, StagedCopy};
 
@@ -106,7 +107,10 @@ pub struct Plan {
     epoch: EpochId,
     me: LeaseOwner,
     objects: Vec<ObjectOfEpoch>,
-    removed: Vec<ObjectKey>,
+    removed: Vec<RemovedObject>,
+    of: Option<String>,
+    sources: BTreeSet<EpochId>,
+    definitions: BTreeMap<String, DefinitionOfEpoch>,
 }
 
 /// A copy of an object, under a new name in the same folder.
@@ -162,8 +166,23 @@ impl Plan {
     }
 
     /// Removes an object from the lake.
-    pub fn remove(&mut self, key: ObjectKey) {
-        self.removed.push(key);
+    pub fn remove(&mut self, object: RemovedObject) {
+        self.removed.push(object);
+    }
+
+    /// Says what the operation belongs to, such as `replay:1f2e3d4c`.
+    pub fn belongs_to(&mut self, of: String) {
+        self.of = Some(of);
+    }
+
+    /// Names epochs whose records the added objects have, or whose dead letters are removed.
+    pub fn add_sources(&mut self, sources: impl IntoIterator<Item = EpochId>) {
+        self.sources.extend(sources);
+    }
+
+    /// Says by which definition the rows of a dataset were made.
+    pub fn define(&mut self, dataset: String, definition: DefinitionOfEpoch) {
+        self.definitions.insert(dataset, definition);
     }
 
     /// Adds a copy of an object, byte for byte, under a new name in the same folder.
@@ -246,7 +265,15 @@ impl Operator {
     ) -> Result<Option<Manifest>, OperationError> {
         self.number += 1;
         let epoch = EpochId::new(self.clock.now_ms(), &self.me, self.number);
-        let mut plan = Plan { epoch, me: self.me.clone(), objects: Vec::new(), removed: Vec::new() };
+        let mut plan = Plan {
+            epoch,
+            me: self.me.clone(),
+            objects: Vec::new(),
+            removed: Vec::new(),
+            of: None,
+            sources: BTreeSet::new(),
+            definitions: BTreeMap::new(),
+        };
         let planned = work.plan(&self.stores, &mut plan).await;
         let manifest = self.manifest(kind, &held.rows, plan);
         let checked = planned.and_then(|()| manifest.check().map_err(|problem| OperationError::Invalid { problem }));
@@ -303,9 +330,11 @@ impl Operator {
             idle: Vec::new(),
             objects: plan.objects,
             removed: plan.removed,
+            of: plan.of,
+            sources: plan.sources.into_iter().collect(),
             totals: Totals::default(),
-            edges: std::collections::BTreeMap::new(),
-            definitions: std::collections::BTreeMap::new(),
+            edges: BTreeMap::new(),
+            definitions: plan.definitions,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -12,13 +12,14 @@
 //!
 //! How the owner of an upload is found: on a file system, the upload's id contains it. S3 chooses the ids, so there the last
 //! segment of the key contains the epoch. If the store knows the key, and no epoch writes such a key, then the upload
-//! is not ours: it is neither removed nor counted.
+//! is not ours: it is neither removed nor counted. Uploads of replays are swept by the replay, which knows their intents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use checkpoints::{Lease, LeaseOwner};
 use mutations::mutated;
+use pipeline::layout;
 use pipeline::time::parse_rfc3339;
 
 use crate::commit::log::intents;
@@ -121,6 +122,7 @@ impl Owner {
     /// `None` if the upload is not ours.
     fn of(upload: &UploadInfo) -> Option<Self> {
         match &upload.key {
+            Some(key) if key.as_str().starts_with(layout::REPLAYS) => None,
             Some(key) => EpochId::of_object(key).map(Owner::Epoch),
             None => Some(Self::by_id(&upload.id).unwrap_or(Owner::Unknown)),
         }
@@ -192,6 +194,7 @@ mod tests {
             format!("x{epoch}-00001.parquet"),
             "20250113T103000Z-abc-x-00001.parquet".to_owned(),
             "2025-01-13-logs.gz".to_owned(),
+            format!("_replays/01ab0000/lake/processed/a/{epoch}-00001.parquet"),
         ];
         for path in others {
             assert_eq!(Owner::of(&upload(Some(key(path.clone())), "opaque")), None, "{path}");

@@ -23,19 +23,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use checkpoints::LeaseOwner;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use crate::commit::{
     CheckpointError, CheckpointName, CutError, EpochId, SavedBy, Stores, UnreadableCheckpoint, get_checkpoint,
-    save_checkpoint, scheduled_names,
+    is_internal_stream, save_checkpoint, scheduled_names,
 };
 use crate::config::CheckpointSchedule;
 use crate::lake::LakeError;
 use crate::named_checkpoints::expiry::{EndingCheckpoint, Retentions, Usability, ending_checkpoints};
 use crate::named_checkpoints::take::take;
 use crate::source::ShardSource;
+use crate::worker::AfterCommit;
 
 /// How long after a failure it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -109,8 +111,17 @@ impl ScheduledCheckpoints {
         ScheduledCheckpoints { work, save_at: None, warn_at: Instant::now() + FIRST_WARNING_AFTER, running: None }
     }
 
-    /// Notes a commit of this worker. Saves a checkpoint in the background if its interval has none, and warns of those that end soon.
-    pub async fn after_commit(&mut self, epoch: &EpochId) {
+    /// Notes when a task that has ended is due again. One that panicked is like one that failed.
+    fn note(&mut self, done: Result<Next, JoinError>) {
+        let Next { save_after } = done.unwrap_or(Next { save_after: Some(RETRY_AFTER) });
+        self.save_at = save_after.map(|after| Instant::now() + after).or(self.save_at);
+    }
+}
+
+#[async_trait]
+impl AfterCommit for ScheduledCheckpoints {
+    /// Saves a checkpoint in the background if its interval has none, and warns of those that end soon.
+    async fn after_commit(&mut self, epoch: &EpochId) {
         if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
             return;
         }
@@ -129,8 +140,7 @@ impl ScheduledCheckpoints {
         }
     }
 
-    /// Waits for a checkpoint that is being saved, because the run ends, but not for long.
-    pub async fn finish(&mut self) {
+    async fn finish(&mut self) {
         let Some(mut running) = self.running.take() else { return };
         match tokio::time::timeout(FINISH_WITHIN, &mut running).await {
             Ok(done) => self.note(done),
@@ -139,12 +149,6 @@ impl ScheduledCheckpoints {
                 tracing::warn!("a scheduled checkpoint was not saved before the end of the run; a later run saves it");
             }
         }
-    }
-
-    /// Notes when a task that has ended is due again. One that panicked is like one that failed.
-    fn note(&mut self, done: Result<Next, JoinError>) {
-        let Next { save_after } = done.unwrap_or(Next { save_after: Some(RETRY_AFTER) });
-        self.save_at = save_after.map(|after| Instant::now() + after).or(self.save_at);
     }
 }
 
@@ -251,6 +255,8 @@ impl Work {
     /// Whether this worker holds the first of all leases of the lake that somebody holds.
     async fn is_first(&self) -> Result<bool, ScheduleError> {
         let mut leases = self.stores.own_leases().await.map_err(CutError::from)?;
+        // The process of an operation, or of a replay, does not warn.
+        leases.retain(|lease| !is_internal_stream(&lease.key.stream));
         leases.sort_by(|one, other| one.key.cmp(&other.key));
         let first = leases.iter().find_map(|lease| lease.holder.committer());
         Ok(first == Some(&self.me))

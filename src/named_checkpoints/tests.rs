@@ -19,6 +19,7 @@ use crate::lake::{Fault, MemoryStore, ObjectStore};
 use crate::named_checkpoints::{Retentions, ScheduledCheckpoints, Usability, Usable, ending_checkpoints, take};
 use crate::retry::RetryPolicy;
 use crate::source::{Behind, ShardReader, ShardSource, SourceError, SourceShard};
+use crate::worker::AfterCommit;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY: Duration = Duration::from_secs(86_400);

@@ -9,6 +9,8 @@
 pub mod allocator;
 mod key;
 pub mod permissions;
+pub mod replay;
+pub mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -56,6 +56,9 @@ pub trait SourceBackend<Options>: fmt::Display + Send + Sync {
     /// Sets the options whose defaults depend on the application: on a name that all its workers share, and no other application.
     fn fill(&self, _: &mut Options, _application: &str) {}
 
+    /// Sets the options for reading beside the live workers, so that nothing is taken from them.
+    fn read_beside(&self, _: &mut Options) {}
+
     /// Checks the options of this kind of source.
     ///
     /// # Errors

@@ -144,6 +144,11 @@ pub trait ShardSource: Send + Sync + 'static {
     /// The stream's name in the lake.
     fn stream(&self) -> &StreamName;
 
+    /// The streams whose records it gives: its own, unless it reads records of others again. Each is a source of the stage graph.
+    fn origins(&self) -> Vec<StreamName> {
+        vec![self.stream().clone()]
+    }
+
     /// How long a shard may fail without progress before the worker stops reading it and releases its lease.
     fn retry(&self) -> RetryPolicy {
         RetryPolicy::CALL

@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use crate::commit::lake_log::Snapshots;
 use crate::commit::log::RollUps;
 use crate::config::WorkerSettings;
-use crate::named_checkpoints::ScheduledCheckpoints;
 use crate::retry::{Retry, RetryPolicy};
 use crate::source::{ShardSource, SourceError};
 use crate::worker::catch_up::CatchUp;
@@ -95,7 +94,6 @@ struct Coordinator {
     catch_up: CatchUp,
     roll_ups: RollUps,
     snapshots: Snapshots,
-    scheduled_checkpoints: ScheduledCheckpoints,
 }
 
 impl Coordinator {
@@ -143,12 +141,6 @@ impl Coordinator {
             catch_up: CatchUp::new(config.until_caught_up),
             roll_ups: RollUps::new(config.stores.clone(), &config.me, config.roll_ups),
             snapshots: Snapshots::new(config.stores.clone(), &config.me, config.snapshot_every),
-            scheduled_checkpoints: ScheduledCheckpoints::new(
-                config.me.clone(),
-                config.stores.clone(),
-                config.sources.clone(),
-                config.settings.checkpoints.clone(),
-            ),
             config,
             progress,
             lease_commands,
@@ -218,7 +210,9 @@ impl Coordinator {
             self.release_shards().await?;
             self.consider_end().await?;
             if self.catch_up.is_caught_up() {
-                self.scheduled_checkpoints.finish().await;
+                for work in &mut self.config.after_commit {
+                    work.finish().await;
+                }
                 return self.verdict();
             }
         }
@@ -363,7 +357,9 @@ impl Coordinator {
         self.progress.add_epoch(&committed);
         self.roll_ups.maybe_roll_up();
         self.snapshots.maybe_write();
-        self.scheduled_checkpoints.after_commit(&committed.epoch).await;
+        for work in &mut self.config.after_commit {
+            work.after_commit(&committed.epoch).await;
+        }
         self.shards.on_committed(&committed);
         Ok(())
     }

@@ -55,13 +55,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use checkpoints::LeaseOwner;
 use pipeline::encode::{EncodeError, EncoderConfig};
 use pipeline::lane::LaneConfig;
 
 use crate::clock::SharedClock;
 use crate::commit::log::RollUpConfig;
-use crate::commit::{CommitError, Stores};
+use crate::commit::{CommitError, EpochId, Stores};
 use crate::config::WorkerSettings;
 use crate::lake::{DefinitionClaims, DefinitionError, LakeError};
 use crate::raw::{RawError, RawSink};
@@ -98,8 +99,21 @@ pub struct WorkerConfig {
     pub snapshot_every: u64,
     /// Where the lake learns what its files are written with. `None`: it does not.
     pub definitions: Option<DefinitionClaims>,
+    /// What is done beside the loop, after commits. None of it is needed to read or to commit.
+    pub after_commit: Vec<Box<dyn AfterCommit>>,
     /// Whether to end once every shard has been read to its tip and committed.
     pub until_caught_up: bool,
+}
+
+/// Work beside the loop of a worker, such as saving checkpoints by a schedule. It builds on what is committed, so the worker does
+/// not know it.
+#[async_trait]
+pub trait AfterCommit: Send + Sync {
+    /// Notes a commit of this worker. What takes time is done in a task of its own.
+    async fn after_commit(&mut self, epoch: &EpochId);
+
+    /// Waits, because the run has ended, for what was begun; but not for long.
+    async fn finish(&mut self);
 }
 
 /// Why a run failed. Everything that was committed before stays.

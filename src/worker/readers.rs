@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use checkpoints::{Lease, Position, ShardId, ShardKey};
+use checkpoints::{Lease, Position, ShardId, ShardKey, StreamName};
 use mutations::mutated;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -66,7 +66,7 @@ pub(super) enum ReaderUpdate {
 pub(super) struct ReadRange {
     pub(super) key: ShardKey,
     pub(super) group: usize,
-    /// The number of its stream among the sources.
+    /// The number of the stream of its records among the sources of the graph.
     pub(super) source: usize,
     /// The position before it.
     pub(super) from: Position,
@@ -89,6 +89,8 @@ pub(super) struct Readers {
     settings: ReaderSettings,
     /// Where failures of a stream's shards are logged, in the order of the sources.
     troubles: Vec<Arc<Trouble>>,
+    /// The streams of each source's records, and the number of the first one among the sources of the graph.
+    origins: Vec<(usize, Vec<StreamName>)>,
     handles: BTreeMap<ShardKey, ReaderHandle>,
     tasks: JoinSet<()>,
     started: u64,
@@ -98,7 +100,14 @@ impl Readers {
     pub(super) fn new(settings: ReaderSettings) -> Self {
         let trouble = |source: &Arc<dyn ShardSource>| Trouble::new(format!("reading stream {}", source.stream()));
         let troubles = settings.sources.iter().map(trouble).collect();
-        Readers { settings, troubles, handles: BTreeMap::new(), tasks: JoinSet::new(), started: 0 }
+        let mut count = 0;
+        let origins_of = |source: &Arc<dyn ShardSource>| {
+            let (first, origins) = (count, source.origins());
+            count += origins.len();
+            (first, origins)
+        };
+        let origins = settings.sources.iter().map(origins_of).collect();
+        Readers { settings, troubles, origins, handles: BTreeMap::new(), tasks: JoinSet::new(), started: 0 }
     }
 
     /// Reads a shard from its checkpoint on, and stops the reader that it had.
@@ -186,9 +195,16 @@ impl Readers {
         // What was known of the tip was about another position. It stays true there, but says nothing of the new one.
         handle.tip_as_of_ms = None;
         let source = self.settings.sources.iter().position(|source| *source.stream() == key.stream);
+        let source = source.and_then(|source| self.origins.get(source)).map_or(0, |(first, origins)| {
+            let of_records = match &what {
+                ReadWhat::Chunk(chunk) if origins.len() > 1 => &*chunk.chunk.stream,
+                _ => key.stream.as_str(),
+            };
+            first + origins.iter().position(|origin| origin.as_str() == of_records).unwrap_or(0)
+        });
         ReaderUpdate::Read(ReadRange {
             group: handle.group,
-            source: source.unwrap_or(0),
+            source,
             from: std::mem::replace(&mut handle.read, through),
             is_taken_over: handle.is_taken_over,
             key,

@@ -100,6 +100,7 @@ impl Environment {
             roll_ups: crate::commit::log::RollUpConfig::default(),
             snapshot_every: crate::commit::lake_log::SNAPSHOT_EVERY,
             definitions: Some(DefinitionClaims::default()),
+            after_commit: Vec::new(),
             until_caught_up,
         };
         let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));

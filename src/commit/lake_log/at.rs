@@ -29,7 +29,7 @@ pub struct LakeAt {
     pub entered_at: Option<String>,
     /// The hash of its entry; `None` for the empty lake.
     pub hash: Option<EntryHash>,
-    /// What all entries up to it add up to, also what was removed later.
+    /// What all entries up to it add up to.
     pub fold: Fold,
     /// The ranges that they cover.
     pub chains: Chains,
@@ -83,30 +83,16 @@ impl LakeAt {
         self.fold.add_entry(&entry);
         self.chains.insert_shards(&entry.epoch, &entry.shards);
         for object in &entry.added {
-            let total = self.live.entry(ObjectGroup::of(object)).or_default();
-            total.count += 1;
-            total.rows = total.rows.saturating_add(object.rows);
-            total.bytes = total.bytes.saturating_add(object.bytes);
+            self.live.entry(ObjectGroup::of(object)).or_default().add(object.rows, object.bytes);
         }
-        self.removed.extend(entry.removed);
+        for object in entry.removed {
+            let group = ObjectGroup { kind: object.kind, dataset: object.dataset };
+            if let Some(total) = self.live.get_mut(&group) {
+                total.subtract(object.rows, object.bytes);
+            }
+            self.removed.insert(object.key);
+        }
         (self.version, self.entered_at) = (entry.version, Some(entry.entered_at));
-    }
-
-    /// Takes what was removed out of the totals. Entries name only the keys of what they remove.
-    async fn subtract_removed(&mut self, lake: &dyn ObjectStore) -> Result<(), HistoryError> {
-        if self.removed.is_empty() {
-            return Ok(());
-        }
-        let mut live: BTreeMap<ObjectGroup, ObjectTotal> = BTreeMap::new();
-        let mut objects = self.live_objects(lake, ObjectFilter::default());
-        while let Some(object) = objects.next().await? {
-            let total = live.entry(ObjectGroup::of(&object)).or_default();
-            total.count += 1;
-            total.rows = total.rows.saturating_add(object.rows);
-            total.bytes = total.bytes.saturating_add(object.bytes);
-        }
-        self.live = live;
-        Ok(())
     }
 
     /// The live objects by kind.
@@ -262,6 +248,5 @@ pub async fn lake_at(lake: &dyn ObjectStore, extent: &Extent, version: LogVersio
     if at.version > LogVersion::EMPTY {
         at.hash = hash;
     }
-    at.subtract_removed(lake).await?;
     Ok(at)
 }

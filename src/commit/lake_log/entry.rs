@@ -21,7 +21,8 @@
 //! | `previous` | SHA-256 of the bytes of the entry before; zeros in version 1 |
 //! | `recent` | the epochs of the versions before, the nearest first, at most [`RECENT_MAX`] |
 //! | `added` | the objects of the commit record, without what is needed to complete their uploads |
-//! | the others | as in the commit record |
+//! | `of` | what an operation belongs to, such as `replay:1f2e3d4c` |
+//! | the others | as in the commit record. An entry has no `sources` |
 //!
 //! What is read is checked: the version is that of the key, and `recent` has as many names as there are versions before, up to the
 //! limit. Unknown fields are ignored: they belong to a later version of Shardlake.
@@ -38,8 +39,8 @@ use sha2::{Digest, Sha256};
 
 use crate::commit::epoch_id::EpochId;
 use crate::commit::manifest::{
-    DefinitionOfEpoch, IdleShard, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue, ShardOfEpoch,
-    column_stats,
+    DefinitionOfEpoch, IdleShard, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch, PartitionValue, RemovedObject,
+    ShardOfEpoch, column_stats,
 };
 use crate::commit::totals::{EdgeTotal, Totals};
 use crate::lake::{Checksum, ObjectKey};
@@ -191,6 +192,13 @@ impl From<&ObjectOfEpoch> for AddedObject {
     }
 }
 
+impl From<&AddedObject> for RemovedObject {
+    fn from(object: &AddedObject) -> Self {
+        let AddedObject { key, kind, dataset, rows, bytes, .. } = object;
+        RemovedObject { key: key.clone(), kind: *kind, dataset: dataset.clone(), rows: *rows, bytes: *bytes }
+    }
+}
+
 /// One change of the lake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -219,7 +227,10 @@ pub struct Entry {
     /// The objects that come into the lake with this version.
     pub added: Vec<AddedObject>,
     /// The objects that leave the lake with this version.
-    pub removed: Vec<ObjectKey>,
+    pub removed: Vec<RemovedObject>,
+    /// What an operation belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
     /// What the records became.
     pub totals: Totals,
     /// What passed along the stage graph's edges, by their ids.
@@ -275,6 +286,7 @@ impl Entry {
             idle: manifest.idle.clone(),
             added: manifest.objects.iter().map(AddedObject::from).collect(),
             removed: manifest.removed.clone(),
+            of: manifest.of.clone(),
             totals: manifest.totals.clone(),
             edges: manifest.edges.clone(),
             definitions: manifest.definitions.clone(),
@@ -304,7 +316,11 @@ impl Entry {
     pub fn to_bytes(&self) -> Bytes {
         // A buffer of the right size, since one that doubles would take three times the size of a large entry.
         let of_object = |object: &AddedObject| object.columns.as_json().len() + object.key.as_str().len() + 256;
-        let expected = 8192 + 256 * self.shards.len() + self.added.iter().map(of_object).sum::<usize>();
+        let of_removed = |object: &RemovedObject| object.key.as_str().len() + 128;
+        let expected = 8192
+            + 256 * self.shards.len()
+            + self.added.iter().map(of_object).sum::<usize>()
+            + self.removed.iter().map(of_removed).sum::<usize>();
         let mut bytes = Vec::with_capacity(expected);
         serde_json::to_writer(&mut bytes, self).expect("an entry has only text keys and finite numbers");
         bytes.push(b'\n');

@@ -45,6 +45,8 @@ pub(crate) fn epoch(me: u8, number: u64, head: LogVersion) -> Manifest {
         objects: Vec::new(),
         idle: Vec::new(),
         removed: Vec::new(),
+        of: None,
+        sources: Vec::new(),
         totals: Totals::default(),
         edges: BTreeMap::new(),
         definitions: BTreeMap::new(),

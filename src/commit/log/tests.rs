@@ -213,6 +213,8 @@ fn manifest(epoch: EpochId, worker: LeaseOwner, now_ms: i64, shards: Vec<ShardOf
         objects,
         idle: Vec::new(),
         removed: Vec::new(),
+        of: None,
+        sources: Vec::new(),
         totals: Totals {
             records,
             rows: BTreeMap::from([("orders".to_owned(), records - 1)]),

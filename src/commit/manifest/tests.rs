@@ -105,6 +105,8 @@ fn manifest() -> impl Strategy<Value = Manifest> {
                 objects,
                 idle: Vec::new(),
                 removed: Vec::new(),
+                of: None,
+                sources: Vec::new(),
                 totals: Totals { records, rows, dead_letters, raw_lines, nulled_values, denied_keys },
                 edges: BTreeMap::from([("decode/events/out".to_owned(), EdgeTotal(records, 7))]),
                 definitions,
@@ -198,6 +200,8 @@ fn one_object() -> Manifest {
         objects: vec![object],
         idle: Vec::new(),
         removed: Vec::new(),
+        of: None,
+        sources: Vec::new(),
         totals: Totals { records: 17, rows: [("events".to_owned(), 17)].into(), ..Totals::default() },
         edges: BTreeMap::new(),
         definitions: BTreeMap::new(),
@@ -236,9 +240,16 @@ fn a_manifest_that_names_what_no_epoch_makes_is_refused_before_anything_is_delet
 
 #[test]
 fn an_epoch_that_removes_objects_is_refused_since_nobody_would_remove_them() {
-    let problem = message_of("\"removed\":[]", "\"removed\":[\"processed/events/b.parquet\"]").unwrap_err();
+    let removing = |key: &str| {
+        let removed =
+            format!(r#""removed":[{{"key":"{key}","kind":"processed","dataset":"events","rows":1,"bytes":1}}]"#);
+        message_of("\"removed\":[]", &removed).unwrap_err()
+    };
+    let problem = removing("processed/events/b.parquet");
     assert_eq!(problem, "it removes processed/events/b.parquet, but an epoch removes nothing");
-    assert!(message_of("\"removed\":[]", "\"removed\":[\"../b\"]").unwrap_err().contains("'../b'"));
+    assert!(removing("../b").contains("'../b'"));
+    let of = message_of("\"removed\":[]", "\"removed\":[],\"of\":\"replay:1\"").unwrap_err();
+    assert_eq!(of, "it is an epoch, and says of which operation it is");
     assert!(message_of("\"removed\":[],", "").unwrap_err().contains("missing field `removed`"));
 }
 

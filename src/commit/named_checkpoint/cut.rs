@@ -25,7 +25,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::commit::epoch_id::EpochId;
 use crate::commit::manifest::{DefinitionOfEpoch, Manifest, ShardOfEpoch, UnreadableManifest};
 use crate::commit::named_checkpoint::SavedShard;
-use crate::commit::operations::is_operations_stream;
+use crate::commit::operations::is_internal_stream;
 use crate::commit::protocol::CommitError;
 use crate::commit::stores::Stores;
 
@@ -100,7 +100,7 @@ pub async fn read_cut(stores: &Stores) -> Result<Cut, CutError> {
 
 async fn rows(stores: &Stores) -> Result<BTreeMap<ShardKey, Lease>, CommitError> {
     let mut leases = stores.own_leases().await?;
-    leases.retain(|lease| !is_operations_stream(&lease.key.stream));
+    leases.retain(|lease| !is_internal_stream(&lease.key.stream));
     Ok(leases.into_iter().map(|lease| (lease.key.clone(), lease)).collect())
 }
 

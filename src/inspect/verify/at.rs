@@ -6,7 +6,7 @@ use crate::commit::lake_log::{Extent, HistoryError, LakeAt, LogVersion, ObjectFi
 use crate::commit::{CommitError, EpochId, Stores};
 use crate::inspect::CONCURRENT;
 use crate::inspect::verify::names::{Name, Names};
-use crate::inspect::verify::objects::compare_some;
+use crate::inspect::verify::objects::{Writer, compare_some};
 use crate::inspect::verify::{Audit, VerifyProgress};
 
 /// An audit at a version could not be made.
@@ -34,17 +34,18 @@ pub async fn verify_at(
     let at = lake_at(lake, extent, version).await?;
     let mut removed_since = Names::new();
     read_forward(lake, version, extent.newest, at.hash, &mut |entry| {
-        removed_since.extend(entry.removed.iter().map(|key| Name::of(key.as_str())));
+        removed_since.extend(entry.removed.iter().map(|object| Name::of(object.key.as_str())));
     })
     .await?;
     let live = at.live_by_kind();
     let mut audit = Audit {
         epochs: at.fold.epochs,
+        operations: at.fold.operations(),
         log_version: Some(version.0),
         objects: live.values().map(|total| total.count).sum(),
         bytes: live.values().map(|total| total.bytes).sum(),
         shards: at.chains.shards() as u64,
-        totals: at.fold.totals.clone(),
+        totals: at.fold.totals(),
         ..Audit::default()
     };
     progress(VerifyProgress::Total(audit.bytes));
@@ -59,7 +60,7 @@ pub async fn verify_at(
                 progress(VerifyProgress::Compared(object.bytes));
             } else {
                 let epoch = EpochId::of_object(&object.key).map_or_else(String::new, |epoch| epoch.to_string());
-                wanted.push((epoch, object));
+                wanted.push((Writer { epoch, is_operation: None }, object));
             }
         }
         if wanted.len() >= CONCURRENT || is_end {

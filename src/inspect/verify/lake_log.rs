@@ -298,7 +298,7 @@ impl LogScan {
         for object in &entry.added {
             state.add_object(object);
         }
-        for key in &entry.removed {
+        for key in entry.removed.iter().map(|object| &object.key) {
             if !state.remove_object(key) && state.is_known {
                 self.faults.push(Fault::RemovesUnknown { version: entry.version.0, key: key.clone() });
             }

@@ -34,14 +34,15 @@ pub(super) async fn compare_all(
         .collect();
     let mut claimed = Names::new();
     let mut records = stream::iter(keys).map(|key| read_record(stores, key)).buffered(COMPARED_AT_ONCE);
-    let mut wanted: Vec<(String, AddedObject)> = Vec::new();
+    let mut wanted: Vec<(Writer, AddedObject)> = Vec::new();
     loop {
         let record = records.next().await.transpose()?;
         let is_end = record.is_none();
         if let Some(record) = record.flatten() {
             let live = record.objects.iter().filter(|object| log.removed(&object.key).is_none());
             let new = live.filter(|object| claimed.insert(Name::of(object.key.as_str())));
-            wanted.extend(new.map(|object| (record.epoch.to_string(), AddedObject::from(object))));
+            let writer = Writer { epoch: record.epoch.to_string(), is_operation: Some(record.kind.is_operation()) };
+            wanted.extend(new.map(|object| (writer.clone(), AddedObject::from(object))));
         }
         if wanted.len() >= CONCURRENT || is_end {
             compare_some(stores, std::mem::take(&mut wanted), progress, audit).await?;
@@ -57,15 +58,35 @@ async fn read_record(stores: &Stores, key: ObjectKey) -> Result<Option<Manifest>
     Ok(stores.lake.get(&key).await?.and_then(|bytes| Manifest::from_bytes(&key, &bytes).ok()))
 }
 
-/// Compares some objects, each with the name of its epoch.
+/// What an object's name begins with.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    /// The name of the epoch, or of the operation.
+    pub(super) epoch: String,
+    /// Whether it is an operation. Those copy objects, whose footers name the epochs that wrote them. `None` if it is not known.
+    pub(super) is_operation: Option<bool>,
+}
+
+impl Writer {
+    async fn is_operation(&self, stores: &Stores) -> Result<bool, CommitError> {
+        if let Some(known) = self.is_operation {
+            return Ok(known);
+        }
+        let Ok(epoch) = EpochId::try_from(self.epoch.clone()) else { return Ok(false) };
+        let record = read_record(stores, epoch.commit_key()).await?;
+        Ok(record.is_some_and(|record| record.kind.is_operation()))
+    }
+}
+
+/// Compares some objects, each with its writer.
 pub(super) async fn compare_some(
     stores: &Stores,
-    objects: Vec<(String, AddedObject)>,
+    objects: Vec<(Writer, AddedObject)>,
     progress: &(dyn Fn(VerifyProgress) + Sync),
     audit: &mut Audit,
 ) -> Result<(), CommitError> {
-    let comparisons = objects.into_iter().map(|(epoch, object)| async move {
-        let fault = compare(stores, &epoch, &object).await;
+    let comparisons = objects.into_iter().map(|(writer, object)| async move {
+        let fault = compare(stores, &writer, &object).await;
         progress(VerifyProgress::Compared(object.bytes));
         fault
     });
@@ -76,7 +97,8 @@ pub(super) async fn compare_some(
     Ok(())
 }
 
-async fn compare(stores: &Stores, epoch: &str, object: &AddedObject) -> Result<Option<Fault>, CommitError> {
+async fn compare(stores: &Stores, writer: &Writer, object: &AddedObject) -> Result<Option<Fault>, CommitError> {
+    let epoch = writer.epoch.as_str();
     let altered = |problem: String| Some(Fault::Altered { key: object.key.clone(), epoch: epoch.to_owned(), problem });
     let missing = || Some(Fault::Missing { key: object.key.clone(), epoch: epoch.to_owned() });
     let (found, footer) = if object.kind == ObjectKind::Processed {
@@ -94,22 +116,46 @@ async fn compare(stores: &Stores, epoch: &str, object: &AddedObject) -> Result<O
     if found.1 != object.crc64nvme {
         return Ok(altered(format!("its checksum is {}, not {}", found.1, object.crc64nvme)));
     }
-    Ok(footer.and_then(|bytes| footer_problem(&bytes, epoch, object.rows)).and_then(altered))
+    let Some(bytes) = footer else { return Ok(None) };
+    Ok(match footer_problem(&bytes, epoch, object.rows) {
+        Some(FooterProblem::OtherEpoch(Some(_))) if writer.is_operation(stores).await? => None,
+        Some(problem) => altered(problem.to_string()),
+        None => None,
+    })
 }
 
 /// What is wrong with a Parquet file's footer.
-fn footer_problem(bytes: &Bytes, epoch: &str, rows: u64) -> Option<String> {
+enum FooterProblem {
+    Unreadable(String),
+    /// It has this many rows, and should have as many.
+    Rows(i64, u64),
+    /// It names this epoch; `None`: none, or what is not an epoch.
+    OtherEpoch(Option<String>),
+}
+
+impl std::fmt::Display for FooterProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FooterProblem::Unreadable(error) => write!(f, "its footer cannot be read: {error}"),
+            FooterProblem::Rows(found, expected) => write!(f, "its footer says {found} rows, not {expected}"),
+            FooterProblem::OtherEpoch(Some(found)) => write!(f, "its footer names epoch {found}"),
+            FooterProblem::OtherEpoch(None) => f.write_str("its footer names no epoch"),
+        }
+    }
+}
+
+fn footer_problem(bytes: &Bytes, epoch: &str, rows: u64) -> Option<FooterProblem> {
     let metadata = match ParquetMetaDataReader::new().parse_and_finish(bytes) {
         Ok(metadata) => metadata,
-        Err(error) => return Some(format!("its footer cannot be read: {error}")),
+        Err(error) => return Some(FooterProblem::Unreadable(error.to_string())),
     };
     let file = metadata.file_metadata();
     if u64::try_from(file.num_rows()) != Ok(rows) {
-        return Some(format!("its footer says {} rows, not {rows}", file.num_rows()));
+        return Some(FooterProblem::Rows(file.num_rows(), rows));
     }
     let named = file.key_value_metadata().into_iter().flatten().find(|pair| pair.key == "shardlake.epoch");
-    match named.and_then(|pair| pair.value.as_deref()) {
+    match named.and_then(|pair| pair.value.clone()) {
         Some(found) if found == epoch => None,
-        found => Some(format!("its footer names epoch {}, not {epoch}", found.unwrap_or("none"))),
+        found => Some(FooterProblem::OtherEpoch(found.filter(|name| EpochId::try_from(name.clone()).is_ok()))),
     }
 }

@@ -9,6 +9,7 @@ use checkpoints::{
 use pipeline::layout;
 
 use super::*;
+use crate::commit::RemovedObject;
 use crate::commit::lake_log::{Snapshot, VersionOrTime, get_snapshot, resolve, write_snapshot};
 use crate::inspect::sample_lake::SampleLake;
 use crate::lake::{MemoryStore, ObjectKey, ObjectStore};
@@ -221,7 +222,9 @@ async fn what_entries_removed_must_not_be_visible_and_must_have_been_live() {
     let (gone, unknown) = (first.objects[0].key.clone(), ObjectKey::new("processed/events/x-1-1.parquet").unwrap());
     let second = sample.publish(1);
     sample.record(&second);
-    sample.enter(&second, |entry| entry.removed = vec![gone.clone(), unknown.clone()]);
+    let removed = RemovedObject::from(&first.objects[0]);
+    let removed = vec![removed.clone(), RemovedObject { key: unknown.clone(), ..removed }];
+    sample.enter(&second, |entry| entry.removed = removed);
     let mut found = audit(&lake, &sample).await.faults;
     // An epoch's commit record removes nothing, so its entry differs.
     found.retain(|fault| !matches!(fault, Fault::EntryDiffers { .. }));

@@ -52,7 +52,11 @@ impl Work for Rewrite {
                 if object.key.as_str().contains("-e0e0") {
                     let columns = FileStats::default();
                     plan.copy(stores, Copied { from: &object.key, source: &object.key, rows: 1, columns }).await?;
-                    plan.remove(object.key);
+                    let (kind, dataset) = match LakePart::of(&object.key) {
+                        Some(LakePart::Dataset(name)) => (ObjectKind::Processed, Some(name)),
+                        _ => (ObjectKind::Raw, None),
+                    };
+                    plan.remove(RemovedObject { key: object.key, kind, dataset, rows: 1, bytes: object.bytes });
                 }
             }
         }
@@ -133,6 +137,8 @@ impl World {
             idle: Vec::new(),
             objects,
             removed: Vec::new(),
+            of: None,
+            sources: Vec::new(),
             totals: Totals {
                 records: 3,
                 rows: [("orders".to_owned(), 2), ("users".to_owned(), 1)].into(),
@@ -238,7 +244,7 @@ async fn killed_if_it_hangs(mut operator: Operator) -> Option<Result<Option<Mani
 }
 
 fn trash_of(done: &Manifest) -> Vec<ObjectKey> {
-    done.removed.iter().map(|key| crate::commit::trash_key(&done.epoch, key).unwrap()).collect()
+    done.removed.iter().map(|object| crate::commit::trash_key(&done.epoch, &object.key).unwrap()).collect()
 }
 
 #[tokio::test(start_paused = true)]

@@ -223,6 +223,11 @@ impl<Options: AsRef<KinesisOptions> + AsMut<KinesisOptions> + Sync> SourceBacken
         true
     }
 
+    /// A consumer has one subscription of a shard, and the live workers have it.
+    fn read_beside(&self, options: &mut Options) {
+        options.as_mut().fan_out = false;
+    }
+
     fn fill(&self, options: &mut Options, application: &str) {
         let options = options.as_mut();
         if options.fan_out && options.consumer.is_none() {

@@ -232,6 +232,8 @@ impl EpochLedger {
             objects,
             idle: self.idle,
             removed: Vec::new(),
+            of: None,
+            sources: Vec::new(),
             totals,
             edges,
             definitions: names

@@ -179,9 +179,11 @@ impl LeaseManager {
                 }
                 Some(LeaseCommand::Disown(key)) => drop(self.held.remove(&key)),
                 Some(LeaseCommand::Stop) | None => {
-                    let LeaseManagerSettings { me, store, failover, .. } = &self.settings;
+                    let LeaseManagerSettings { me, store, sources, failover, .. } = &self.settings;
                     let held = self.held.into_keys().collect();
-                    Shutdown { me, store: &**store, failover: *failover, peers: &self.peers }.run(held).await;
+                    let streams = sources.iter().map(|source| source.stream().clone()).collect();
+                    let (store, peers) = (&**store, &self.peers);
+                    Shutdown { me, store, failover: *failover, peers, streams }.run(held).await;
                     return;
                 }
             }

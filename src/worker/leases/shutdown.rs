@@ -6,15 +6,15 @@
 //! 1. Release the leases that are held.
 //! 2. Return the leases that this worker asked others for: a hand-over would go to a worker that has ended. Release those
 //!    that were handed over meanwhile.
-//! 3. Where requests cost money, so that nobody scans often, wake the peers: renew the first lease of every other worker in
-//!    that worker's name. The peer finds a counter that it did not write, and scans at once. So another worker takes the
-//!    released leases within a beat.
+//! 3. Where requests cost money, so that nobody scans often, wake the peers: renew the first lease of every other worker of the
+//!    same streams in that worker's name. The peer finds a counter that it did not write, and scans at once. So another worker
+//!    takes the released leases within a beat. Rows of other streams are left alone: their holders have nothing to take.
 //! 4. Deregister the worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, Renewal, RenewalOutcome, ShardKey, StoreError};
+use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, Renewal, RenewalOutcome, ShardKey, StoreError, StreamName};
 use futures::StreamExt;
 
 use crate::worker::leases::peers::Peers;
@@ -30,6 +30,8 @@ pub(super) struct Shutdown<'m> {
     pub(super) store: &'m dyn LeaseStore,
     pub(super) failover: Duration,
     pub(super) peers: &'m Peers,
+    /// The streams that this worker reads.
+    pub(super) streams: HashSet<StreamName>,
 }
 
 impl Shutdown<'_> {
@@ -91,6 +93,9 @@ impl Shutdown<'_> {
         let leases = self.store.list().await?;
         let mut first: BTreeMap<LeaseOwner, Renewal> = BTreeMap::new();
         for Lease { key, holder, counter, throughput, .. } in leases {
+            if !self.streams.contains(&key.stream) {
+                continue;
+            }
             let Some(owner) = holder.committer().filter(|owner| *owner != self.me) else { continue };
             first.entry(owner.clone()).or_insert(Renewal { key, counter, throughput });
         }

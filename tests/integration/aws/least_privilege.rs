@@ -264,6 +264,16 @@ impl Cloud {
         released
     }
 
+    /// A replay that is planned and asked for something, and never read.
+    fn must_ask_of_a_replay(&self) -> Result<(), Failed> {
+        self.must(&["replay", "plan", "--from", "trim-horizon"])?;
+        let list = self.folder.json(&["replay", "list"]);
+        let id = list["replays"][0]["id"].as_str().unwrap();
+        self.must(&["replay", "pause", id])?;
+        self.must(&["replay", "status", id])?;
+        self.must(&["replay", "resume", id])
+    }
+
     /// Leaves a decided epoch that can only be rolled back.
     fn kill_before_rollback(&self) {
         let worker = abort_between_decide_and_publish(self, Fault::Hang, "/raw/");
@@ -283,6 +293,14 @@ fn work(case: &Case, roles: Roles, gone: Option<&Grant>) -> (Cloud, Vec<Failed>)
     let action = gone.map(|grant| grant.action.as_str());
     if gone.is_none_or(|grant| !grant.resource.ends_with(PROBE)) {
         failures.extend(cloud.must_catch_up(action).err());
+    }
+    // A replay is planned with the other role.
+    let replays = gone.is_none_or(|grant| grant.resource.contains("_replays"));
+    if case.name == "plain" && replays && failures.is_empty() {
+        let plan = cloud.folder.json(&["replay", "plan", "--from", "trim-horizon"]);
+        let id = plan["id"].as_str().unwrap();
+        failures.extend(cloud.must(&["replay", "start", id]).err());
+        failures.extend(cloud.must(&["replay", "cancel", id]).err());
     }
     // Only a rollback deletes data.
     let deletes_data =
@@ -338,6 +356,8 @@ fn maintain(case: &Case, roles: Roles, gone: Option<&Grant>) -> (Cloud, Vec<Fail
     // The killed worker is still a holder, and does not answer: its lease is evicted.
     let commands = commands.iter().filter(|command| has_losses || !command.starts_with(&["losses", "accept"]));
     let failed = swept.into_iter().chain(commands.filter_map(|command| cloud.must(command).err()));
+    let replays = concerns(&["_replays"]).then_some(&cloud);
+    let failed = failed.chain(replays.into_iter().filter_map(|cloud| cloud.must_ask_of_a_replay().err()));
     let releases = concerns(&["dynamodb:BatchGetItem"]).then_some(&cloud);
     let failed = failed.chain(releases.into_iter().filter_map(|cloud| cloud.must_release().err()));
     let failures: Vec<Failed> = match gone {

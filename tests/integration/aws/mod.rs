@@ -18,6 +18,7 @@ mod objects;
 mod outages;
 mod permissions;
 mod records;
+mod replay;
 
 mod failing;
 mod fleet;

@@ -9,6 +9,7 @@ mod history;
 mod leases;
 mod objects;
 mod refusals;
+mod replay;
 mod runs;
 mod statistics;
 

@@ -88,6 +88,8 @@ impl Fleet {
             idle: Vec::new(),
             objects: Vec::new(),
             removed: Vec::new(),
+            of: None,
+            sources: Vec::new(),
             totals: Totals { records: 1, ..Totals::default() },
             edges: BTreeMap::new(),
             definitions: [("orders".to_owned(), definition)].into(),

@@ -182,6 +182,7 @@ impl Fleet {
                 roll_ups: ROLL_UPS,
                 snapshot_every,
                 definitions: None,
+                after_commit: Vec::new(),
                 until_caught_up,
             };
             worker::run(config, counters, stopped.clone()).await.map_err(Failed::Run)?;
