@@ -9,6 +9,7 @@
 //! - A dead letter has no partition key, since raw lines have none.
 //! - Line ends inside a document are spaces in its raw line. `rawData` of its dead letter has spaces, and so does a text that was refused because of a
 //!   line end in it.
+//! - The same is true of a packed record: gzip data that has a byte like a line end is damaged in its raw line.
 //! - A document that was packed inside another packed record is unpacked.
 //!
 //! A position is the number of an object in the slice, from 1, · 10¹² + an offset in its text, and the number of groups of the piece there: see
