@@ -2,6 +2,7 @@
 //!
 //! - `push/<dataset>`: decode, validate, enrich, anonymize, batch, by bytes of JSON. Dictionaries are warm, as in a running
 //!   worker. `push_gzip/…` and `push_zstd/…` are the same with raw landing: the difference is its cost.
+//! - `push_records/…`, `push_records_plain/…`: records of a stream with raw landing, with their identities and without.
 //! - `encode/<dataset>`: all row groups of 40,000 records, by bytes of their JSON.
 //! - `pseudonym/<bytes>`: HMAC-SHA256 under a prepared key. The pipeline computes it once for each distinct value.
 //!
@@ -10,12 +11,14 @@
 #[expect(dead_code, reason = "each bench is a program of its own, and uses a part of it")]
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use pipeline::anonymize::PseudonymKey;
+use pipeline::chunk::Chunk;
 use pipeline::encode::{Encoder, EncoderConfig};
-use pipeline::lane::Lane;
+use pipeline::lane::{Lane, LaneConfig};
 use pipeline::line_objects::LineCodec;
 use samples::RecordKind;
 
@@ -29,9 +32,16 @@ fn main() {
         .measurement_time(Duration::from_secs(4))
         .configure_from_args();
     for kind in RecordKind::ALL {
-        push(&mut criterion, kind, "push", None);
-        push(&mut criterion, kind, "push_gzip", Some(LineCodec::Gzip(1)));
-        push(&mut criterion, kind, "push_zstd", Some(LineCodec::Zstd(1)));
+        let lines = common::sample(kind, RECORDS);
+        let (chunks, records) = (common::chunks(&lines), common::record_chunks(&lines));
+        push(&mut criterion, kind, "push", &chunks, &common::lane_config(None));
+        for (name, codec) in [("push_gzip", LineCodec::Gzip(1)), ("push_zstd", LineCodec::Zstd(1))] {
+            push(&mut criterion, kind, name, &chunks, &common::lane_config(Some(codec)));
+        }
+        for (name, identities) in [("push_records", true), ("push_records_plain", false)] {
+            let config = common::lane_config_with(Some(LineCodec::Gzip(1)), identities);
+            push(&mut criterion, kind, name, &records, &config);
+        }
         encode(&mut criterion, kind);
     }
     pseudonym(&mut criterion);
@@ -39,9 +49,8 @@ fn main() {
 }
 
 /// Pushes one chunk of 2 MiB into a warm lane. Rows are discarded as often as a worker would encode them.
-fn push(criterion: &mut Criterion, kind: RecordKind, name: &str, raw: Option<LineCodec>) {
-    let mut lane = Lane::new(common::lane_config(raw));
-    let chunks = common::chunks(&common::sample(kind, RECORDS));
+fn push(criterion: &mut Criterion, kind: RecordKind, name: &str, chunks: &[Chunk], config: &Arc<LaneConfig>) {
+    let mut lane = Lane::new(Arc::clone(config));
     let mut next = chunks.iter().cycle();
     let bytes = chunks[0].bytes().len() as u64;
     let mut group = criterion.benchmark_group(name);

@@ -67,7 +67,7 @@ pub struct Frame {
 }
 
 /// What a source found wrong with a record before decoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Damage {
     /// It has more bytes than a record may have; the chunk holds its first ones.
     TooLarge,
@@ -75,6 +75,8 @@ pub enum Damage {
     DamagedFile,
     /// It is marked as an aggregate of records, and cannot be opened; the chunk holds all of it.
     BrokenAggregate,
+    /// It ended inside an array when it was first read; the chunk holds what represents the rest.
+    Truncated,
 }
 
 /// What one read of one shard returned.
@@ -93,6 +95,9 @@ pub struct Chunk {
     pub read_ms: Option<i64>,
     /// Set if the records are dead letters: how often each frame was processed before ([`Chunk::with_attempts`]).
     attempts: Option<Vec<u64>>,
+    /// Set if its records were read by another source before: then nothing follows from their times of arrival about what has not
+    /// been read.
+    pub is_past: bool,
     framing: Framing,
     /// The bytes, then [`PADDING`] zeros.
     padded: Vec<u8>,
@@ -116,8 +121,8 @@ impl Chunk {
         );
         bytes.reserve_exact(PADDING);
         bytes.resize(bytes.len() + PADDING, 0);
-        let (read_ms, attempts, documents) = (None, None, Documents::ONE);
-        Chunk { stream, shard, arrival_ms, read_ms, attempts, documents, framing, padded: bytes }
+        let (read_ms, is_past, attempts, documents) = (None, false, None, Documents::ONE);
+        Chunk { stream, shard, arrival_ms, read_ms, is_past, attempts, documents, framing, padded: bytes }
     }
 
     /// The same chunk, whose records may have this many documents.
@@ -193,8 +198,8 @@ impl Chunk {
     /// Times of files are not times of arrival: a file may be changed later, and another one may appear with an older time.
     pub fn last_arrival_ms(&self) -> Option<i64> {
         match &self.framing {
-            Framing::Records(frames) => frames.last().and_then(|frame| frame.arrival_ms),
-            Framing::Lines { .. } | Framing::Texts(_) => None,
+            Framing::Records(frames) if !self.is_past => frames.last().and_then(|frame| frame.arrival_ms),
+            _ => None,
         }
     }
 
@@ -258,7 +263,7 @@ impl Chunk {
     }
 
     pub(crate) fn into_parts(self) -> (Source, Framing, Vec<u8>) {
-        let Chunk { stream, shard, arrival_ms, read_ms, attempts, documents, framing, padded } = self;
+        let Chunk { stream, shard, arrival_ms, read_ms, is_past: _, attempts, documents, framing, padded } = self;
         (Source { stream, shard, arrival_ms, read_ms, attempts, documents }, framing, padded)
     }
 }

@@ -1,7 +1,8 @@
 //! Compressed line objects: raw records and dead letters.
 //!
 //! Owns: collecting lines by folder, and compressing them into members. Members (gzip members, zstd frames) can be
-//! concatenated, so a large object is written piece by piece. Does not own: naming and storing objects.
+//! concatenated, so a large object is written piece by piece. Does not own: naming and storing objects, the identities of raw lines
+//! (`identities`).
 //!
 //! Limits: 1 MiB of lines wait for each folder, and 4 MiB for all folders. Each day of arrival has its own folder, and a
 //! source may have records of years.
@@ -16,6 +17,9 @@ use std::fmt;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 use crate::layout::Folder;
+use crate::line_objects::identities::{Identities, NewLines, SKIPPABLE_MAGIC, SUBFIELD};
+
+pub mod identities;
 
 /// Bytes of lines that are compressed together.
 const MEMBER_BYTES: usize = 1 << 20;
@@ -67,8 +71,41 @@ impl Compressor {
         Compressor { kind, packed: Vec::new() }
     }
 
-    /// One gzip member or zstd frame.
-    fn member(&mut self, lines: &[u8]) -> Vec<u8> {
+    /// One gzip member or zstd frame, with the identities of its lines.
+    fn member(&mut self, lines: &[u8], identities: Option<&[u8]>) -> Vec<u8> {
+        let packed = self.compress(lines);
+        let Some(field) = identities else { return packed.into() };
+        let length = |bytes: usize| u16::try_from(bytes).expect("a field is smaller than 64 KiB").to_le_bytes();
+        let frame = |bytes: usize| u32::try_from(bytes).expect("a field is smaller than 64 KiB").to_le_bytes();
+        // Room for a header, so that a member waits for its upload without spare memory.
+        let mut member = Vec::with_capacity(packed.len() + field.len() + 10);
+        match packed {
+            // RFC 1952: ten bytes of header, the fourth of which has the flags.
+            [0x1f, 0x8b, 8, 0, head @ ..] if head.len() > 6 => {
+                const EXTRA: u8 = 4;
+                let (rest_of_header, data) = head.split_at(6);
+                member.extend_from_slice(&[0x1f, 0x8b, 8, EXTRA]);
+                member.extend_from_slice(rest_of_header);
+                member.extend_from_slice(&length(field.len() + 4));
+                member.extend_from_slice(&SUBFIELD);
+                member.extend_from_slice(&length(field.len()));
+                member.extend_from_slice(field);
+                member.extend_from_slice(data);
+            }
+            _ => {
+                member.extend_from_slice(&SKIPPABLE_MAGIC);
+                member.extend_from_slice(&frame(field.len() + SUBFIELD.len()));
+                member.extend_from_slice(&SUBFIELD);
+                member.extend_from_slice(field);
+                member.extend_from_slice(packed);
+            }
+        }
+        member.shrink_to_fit();
+        member
+    }
+
+    /// Compresses lines into the buffer.
+    fn compress(&mut self, lines: &[u8]) -> &[u8] {
         let Compressor { kind, packed } = self;
         packed.clear();
         match kind {
@@ -91,7 +128,7 @@ impl Compressor {
                 compressor.compress_to_buffer(lines, packed).expect("compressing in memory does not fail");
             }
         }
-        packed.as_slice().into()
+        packed
     }
 }
 
@@ -127,6 +164,15 @@ pub(crate) struct Lines {
 struct Waiting {
     lines: u64,
     text: Vec<u8>,
+    /// Of raw lines, if they are kept.
+    identities: Option<Box<Identities>>,
+}
+
+impl Waiting {
+    /// About how many bytes of memory it has in use.
+    fn bytes(&self) -> usize {
+        self.text.len() + self.identities.as_ref().map_or(0, |identities| identities.bytes())
+    }
 }
 
 impl Lines {
@@ -142,14 +188,37 @@ impl Lines {
 
     /// Adds lines to a folder's object. `write` appends them, each with its line end, and returns how many there are.
     pub(crate) fn add(&mut self, folder: &Folder, write: impl FnOnce(&mut Vec<u8>) -> u64) {
+        self.add_lines(folder, None, write);
+    }
+
+    /// Adds lines to a folder's object, with their identities. `write` appends them.
+    pub(crate) fn add_identified(
+        &mut self,
+        folder: &Folder,
+        lines: &NewLines<'_>,
+        write: impl FnOnce(&mut Vec<u8>) -> u64,
+    ) {
+        let is_full = |identities: &Identities| !identities.has_room(lines.stream, lines.shard);
+        let waiting = self.waiting.get(folder);
+        if waiting.and_then(|waiting| waiting.identities.as_deref()).is_some_and(is_full) {
+            self.compress(folder);
+        }
+        self.add_lines(folder, Some(lines), write);
+    }
+
+    fn add_lines(&mut self, folder: &Folder, lines: Option<&NewLines<'_>>, write: impl FnOnce(&mut Vec<u8>) -> u64) {
         if !self.waiting.contains_key(folder) {
             let text = self.spare.pop().unwrap_or_default();
-            self.waiting.insert(folder.clone(), Waiting { lines: 0, text });
+            let identities = lines.map(|_| Box::default());
+            self.waiting.insert(folder.clone(), Waiting { lines: 0, text, identities });
         }
         let Some(waiting) = self.waiting.get_mut(folder) else { return };
-        let before = waiting.text.len();
+        let before = waiting.bytes();
         waiting.lines += write(&mut waiting.text);
-        self.waiting_bytes += waiting.text.len() - before;
+        if let (Some(identities), Some(lines)) = (&mut waiting.identities, lines) {
+            identities.add(lines);
+        }
+        self.waiting_bytes += waiting.bytes() - before;
         if waiting.text.len() >= MEMBER_BYTES {
             self.compress(folder);
         }
@@ -161,7 +230,7 @@ impl Lines {
     /// Compresses the lines of the fullest folders, until at most half of the limit waits.
     fn compress_largest(&mut self) {
         let mut folders: Vec<(usize, Folder)> =
-            self.waiting.iter().map(|(folder, waiting)| (waiting.text.len(), folder.clone())).collect();
+            self.waiting.iter().map(|(folder, waiting)| (waiting.bytes(), folder.clone())).collect();
         folders.sort_unstable_by(|left, right| right.cmp(left));
         for (_, folder) in folders {
             if self.waiting_bytes <= WAITING_BYTES_MAX / 2 {
@@ -172,10 +241,13 @@ impl Lines {
     }
 
     fn compress(&mut self, folder: &Folder) {
-        let Some((folder, Waiting { lines, mut text })) = self.waiting.remove_entry(folder) else { return };
+        let Some((folder, waiting)) = self.waiting.remove_entry(folder) else { return };
+        self.waiting_bytes -= waiting.bytes();
+        let Waiting { lines, mut text, identities } = waiting;
         if lines > 0 {
-            self.waiting_bytes -= text.len();
-            self.members.push(LineMember { folder, lines, bytes: self.compressor.member(&text) });
+            let field = identities.and_then(|identities| identities.finish());
+            let bytes = self.compressor.member(&text, field.as_deref());
+            self.members.push(LineMember { folder, lines, bytes });
         }
         if self.spare.len() < SPARE_BUFFERS && text.capacity() <= SPARE_BYTES_MAX {
             text.clear();
@@ -259,7 +331,22 @@ mod tests {
         for codec in (1..=9).map(LineCodec::Gzip).chain([1, 3, 19].map(LineCodec::Zstd)) {
             let mut compressor = Compressor::new(codec);
             for lines in [&random[..], b"\n", &[b'x'; 100_000], &random[..1 << 20], b"{}\n"] {
-                let member = compressor.member(lines);
+                let member = compressor.member(lines, None);
+                let field: Vec<u8> = lines.iter().copied().take(identities::FIELD_BYTES_MAX).collect();
+                let identified = compressor.member(lines, Some(&field));
+                assert!(decompress(codec, &identified) == lines, "{codec:?}, {} bytes", lines.len());
+                let found = match codec {
+                    LineCodec::Gzip(_) => {
+                        let decoder = flate2::bufread::GzDecoder::new(&identified[..]);
+                        let extra = decoder.header().unwrap().extra().unwrap().to_vec();
+                        identities::field_of_extra(&extra).unwrap().to_vec()
+                    }
+                    LineCodec::Zstd(_) => {
+                        identities::field_of_frame(&identified[8..field.len() + 10]).unwrap().to_vec()
+                    }
+                };
+                assert!(found == field, "{codec:?}");
+                assert_eq!(identified.capacity(), identified.len());
                 assert!(decompress(codec, &member) == lines, "{codec:?}, {} bytes", lines.len());
                 assert_eq!(member.capacity(), member.len(), "it waits for its upload without spare memory");
             }

@@ -34,6 +34,11 @@ fn any_definition_is_refused_or_works() {
 }
 
 #[test]
+fn any_identities_are_refused_or_survive_the_codec() {
+    run("identities", checks::identities, 20_000);
+}
+
+#[test]
 fn the_fuzzers_fast_checks_pass_as_well() {
     run("record", checks::fast::record, 2_000);
     run("records", checks::fast::records, 2_000);

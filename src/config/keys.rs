@@ -335,6 +335,16 @@ fn raw_keys() -> Vec<Key<Settings>> {
             doc: "Whether records are kept as they were received.",
         },
         Key {
+            name: "identities",
+            kind: Kind::Flag {
+                read: |settings, identities| settings.worker.output.raw_identities = identities,
+                show: |settings| Some(settings.worker.output.raw_identities),
+            },
+            default: Fallback::Is("true"),
+            doc: "Whether raw files keep of each line which record it is, so that a replay can read them \
+              ([formats.md](formats.md#identities-of-raw-lines)). Without it, a replay needs the stream.",
+        },
+        Key {
             name: "to",
             kind: Kind::Text {
                 form: "`lake`, `firehose:NAME` or `firehose:ARN`",

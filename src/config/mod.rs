@@ -103,6 +103,8 @@ pub struct OutputConfig {
     pub zstd_level: i32,
     /// The codec of the raw landing; `None`: there is none.
     pub raw: Option<LineCodec>,
+    /// Whether raw objects have the identities of their lines.
+    pub raw_identities: bool,
     /// Where the raw landing goes.
     pub raw_to: RawTo,
 }

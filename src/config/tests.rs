@@ -35,6 +35,7 @@ fn every_key_has_a_default() {
             encodings: Encodings::Compatible,
             zstd_level: 1,
             raw: Some(LineCodec::Gzip(1)),
+            raw_identities: true,
             raw_to: RawTo::Lake
         }
     );
@@ -160,6 +161,7 @@ threads = 3
             encodings: Encodings::Compact,
             zstd_level: 3,
             raw: None,
+            raw_identities: true,
             raw_to: RawTo::Lake
         }
     );

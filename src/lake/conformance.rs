@@ -40,6 +40,7 @@ macro_rules! object_store_conformance {
             nothing_is_staged_of_an_object_that_does_not_exist,
             a_new_object_is_written_once,
             an_object_is_replaced_only_if_it_has_the_expected_bytes,
+            a_part_of_an_object_is_read_up_to_its_end,
             lists_are_by_prefix_and_in_order,
             a_list_may_begin_after_any_text,
         );
@@ -266,6 +267,20 @@ pub async fn an_object_is_replaced_only_if_it_has_the_expected_bytes(store: &dyn
     assert!(!store.replace(&key, &old, other).await.unwrap(), "it has new bytes");
     assert_eq!(store.checksum(&key).await.unwrap(), Some((3, Checksum::of(b"[1]"))));
     assert_eq!(keys(store, "").await, ["_lake.json"], "nothing else is left");
+}
+
+pub async fn a_part_of_an_object_is_read_up_to_its_end(store: &dyn ObjectStore) {
+    let (some, empty, none) = (key("raw/a/x.json.gz"), key("raw/a/empty.json.gz"), key("raw/a/none.json.gz"));
+    store.put_new(&some, Bytes::from_static(b"0123456789")).await.unwrap();
+    store.put_new(&empty, Bytes::new()).await.unwrap();
+    for (range, expected) in
+        [(0..4, "0123"), (3..8, "34567"), (7..100, "789"), (10..20, ""), (500..600, ""), (4..4, "")]
+    {
+        let part = store.get_range(&some, range.clone()).await.unwrap();
+        assert_eq!(part.as_deref(), Some(expected.as_bytes()), "{range:?}");
+    }
+    assert_eq!(store.get_range(&empty, 0..10).await.unwrap(), Some(Bytes::new()));
+    assert_eq!(store.get_range(&none, 0..10).await.unwrap(), None);
 }
 
 pub async fn lists_are_by_prefix_and_in_order(store: &dyn ObjectStore) {

@@ -5,6 +5,7 @@
 //! Some stores do not know the keys of uploads (a local lake does not). Such uploads belong to the whole lake, whose own sweep removes
 //! them. So they are not listed here: a sweep of the inner lake would remove uploads of workers that it knows nothing of.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -109,6 +110,10 @@ impl ObjectStore for InsideLake {
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
         self.inner.get(&self.outer_key(key)?).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Option<Bytes>, LakeError> {
+        self.inner.get_range(&self.outer_key(key)?, range).await
     }
 
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {

@@ -35,6 +35,7 @@ pub mod conformance;
 mod tests;
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use async_trait::async_trait;
@@ -334,6 +335,16 @@ pub trait ObjectStore: Send + Sync + 'static {
 
     /// A whole object; `None` if there is none.
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError>;
+
+    /// Bytes of an object, from the start of the range on: fewer where the object ends before, none where it ends before the start.
+    /// `None` if there is no such object. By default all of it is read; a store that can read a part does.
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Option<Bytes>, LakeError> {
+        let part = |bytes: Bytes| {
+            let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            bytes.slice(at(range.start)..at(range.end.max(range.start)))
+        };
+        Ok(self.get(key).await?.map(part))
+    }
 
     /// An object's size and checksum; `None` if there is none. S3 knows both; other stores read the object.
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError>;

@@ -2,6 +2,7 @@
 //!
 //! Owns: refusing every call that changes something, so that what must change nothing cannot, whatever it calls. Does not own: the lake.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -73,6 +74,10 @@ impl ObjectStore for ReadOnly {
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
         self.0.get(key).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Option<Bytes>, LakeError> {
+        self.0.get_range(key, range).await
     }
 
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {

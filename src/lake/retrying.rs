@@ -3,6 +3,7 @@
 //! Owns: that every call is retried. Promise 4 of the [lake](crate::lake) says that repeating a failed call does no harm. Does not
 //! own: the policy ([`Retry`]).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -82,6 +83,10 @@ impl ObjectStore for Retrying {
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
         self.retry.run(|| self.store.get(key)).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Option<Bytes>, LakeError> {
+        self.retry.run(|| self.store.get_range(key, range.clone())).await
     }
 
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {

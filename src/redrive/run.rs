@@ -84,6 +84,7 @@ impl WorkerAside {
             key,
             assigned,
             raw: None,
+            raw_identities: false,
             dead_letters: LineCodec::Gzip(1),
             record_bytes_max: usize::try_from(worker.limits.record_bytes).unwrap_or(usize::MAX),
             hash_seed: u64::from_le_bytes(random_bytes()?),

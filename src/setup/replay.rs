@@ -171,7 +171,9 @@ pub async fn open_replay(
     let live: Vec<Arc<dyn ShardSource>> = opened.into_iter().map(|opened| opened.source).collect();
     let pace = Arc::new(Pace::default());
     let within = config.worker.retry.within;
-    let source = ReplaySource::new(&plan, live.clone(), Arc::clone(&lake), Arc::clone(&pace), within);
+    let record_bytes_max = usize::try_from(config.worker.limits.record_bytes).unwrap_or(usize::MAX);
+    let (objects, paced) = (Arc::clone(&lake), Arc::clone(&pace));
+    let source = ReplaySource::new(&plan, live.clone(), objects, paced, within, record_bytes_max);
     let live = if is_scratch { Vec::new() } else { live };
     job(config, plan, pseudonym_key, clock, workers, Opened { lake, aside, live, pace, source }).await
 }

@@ -56,6 +56,7 @@ pub fn lane_config(
         key,
         assigned,
         raw,
+        raw_identities: worker.output.raw_identities,
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: usize::try_from(worker.limits.record_bytes).unwrap_or(usize::MAX),
         hash_seed: u64::from_le_bytes(random_bytes()?),

@@ -177,6 +177,7 @@ pub(super) fn lane_config() -> LaneConfig {
         key: None,
         assigned: vec![Some(0)],
         raw: None,
+        raw_identities: true,
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: 1000,
         hash_seed: 1,

@@ -7,6 +7,8 @@ look like numbers. Spark reads it twice: with its own vectorized reader, and wit
 The same records are also written with `[parquet] encodings = "compact"`, for the readers that read those encodings right.
 Spark 3.5.6 does not: that it misreads them shows that these values would find such a fault.
 
+Raw lines are read as well, by these readers and some more (`raw_readers`).
+
     python -m e2e.engines [--without-spark]
 """
 
@@ -36,6 +38,7 @@ import polars
 import pyarrow
 import pyarrow.dataset
 
+from e2e import raw_readers
 from e2e.common.binary import shardlake
 from e2e.common.lake import connect, source_lines
 
@@ -369,15 +372,16 @@ def main():
             done.append(check("chdb", lambda: by_chdb(lake), expected, columns, empty_for_null=True))
             print(f"{encodings or 'default'} encodings, {len(expected):,} rows: {', '.join(done)}", flush=True)
         print(check(f"fastparquet {fastparquet.__version__}", lambda: by_fastparquet(lakes[""]), expected, flat_columns()), flush=True)
+        raw = raw_readers.python_readers(folder)
         missing = "it was left out" if args.without_spark else missing_for_spark()
         if missing:
             print(f"NOT CHECKED: Spark and parquet-java: {missing}.")
         else:
-            spark_reads(folder, lakes, expected)
+            spark_reads(folder, lakes, expected, raw)
     print("OK")
 
 
-def spark_reads(folder, lakes, expected):
+def spark_reads(folder, lakes, expected, raw):
     started = time.monotonic()
     spark = start_spark(folder)
     try:
@@ -385,6 +389,7 @@ def spark_reads(folder, lakes, expected):
         for vectorized in (True, False):
             reader = "vectorized reader" if vectorized else "parquet-java"
             print(check(f"Spark's {reader}", lambda: by_spark(spark, lakes[""], vectorized), expected), flush=True)
+        raw_readers.spark_readers(spark, raw)
         # The reason for the default: without it this version of Spark returns other texts, and no error.
         wrong = misread_by_spark(spark, lakes["compact"], expected)
         assert wrong, f"Spark {spark.version} reads compact encodings: these values would not show that it misreads them"

@@ -16,6 +16,7 @@ use pipeline::encode::{Encoder, Provenance};
 use pipeline::graph::Graph;
 use pipeline::lane::{Lane, LaneConfig};
 use pipeline::layout::Area;
+use pipeline::line_objects::identities::{IdentityReader, field_of_extra};
 use pipeline::line_objects::{LineCodec, LineMember};
 use serde_json::Value;
 
@@ -69,6 +70,7 @@ pub(crate) fn config(datasets: Datasets, assigned: Option<usize>, record_bytes_m
         key: Some(PseudonymKey::new(&[7; 32]).expect("32 bytes make a key")),
         assigned: vec![assigned],
         raw: Some(LineCodec::Gzip(1)),
+        raw_identities: true,
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max,
         hash_seed: 42,
@@ -131,11 +133,13 @@ pub(crate) fn run(config: &Arc<LaneConfig>, encoder: &mut Encoder, chunks: Vec<C
     }
     members.extend(lane.take_lines());
     let rows = rows(config, encoder, &mut lane);
-    let (mut dead_letters, mut raw) = (BTreeMap::new(), Vec::new());
+    let (mut dead_letters, mut raw, mut identities) = (BTreeMap::new(), Vec::new(), Vec::new());
     for member in members {
         let is_raw = member.folder.area() == Area::Raw;
+        let mut reader = is_raw.then(|| identities_of(&member)).flatten();
         for line in lines_of(&member) {
             if is_raw {
+                identities.extend(reader.as_mut().map(|reader| key_of(reader, &line)));
                 raw.push(line);
             } else {
                 let (key, dead) = dead_letter(&line);
@@ -144,6 +148,13 @@ pub(crate) fn run(config: &Arc<LaneConfig>, encoder: &mut Encoder, chunks: Vec<C
         }
     }
     assert_eq!(rejected, dead_letters.len() as u64, "the number of counted dead letters differs from those written");
+    // Each raw line is one row or one dead letter.
+    if identities.len() == raw.len() {
+        let mut expected: Vec<&Key> = rows.keys().chain(dead_letters.keys()).collect();
+        expected.sort();
+        identities.sort();
+        assert!(identities.iter().eq(expected), "raw lines have other identities than what became of them");
+    }
     raw.sort();
     Out { records, rows, dead_letters, raw }
 }
@@ -189,6 +200,18 @@ fn lines_of(member: &LineMember) -> Vec<Vec<u8>> {
     let lines: Vec<Vec<u8>> = text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     assert_eq!(lines.len() as u64, member.lines, "a member has another number of lines than it says");
     lines
+}
+
+/// A reader of a raw member's identities; `None` if a sequence number cannot be stored.
+fn identities_of(member: &LineMember) -> Option<IdentityReader> {
+    let decoder = flate2::bufread::GzDecoder::new(member.bytes.as_slice());
+    let field = field_of_extra(decoder.header().expect("a member has a header").extra()?)?.to_vec();
+    Some(IdentityReader::new(field).expect("what was written can be read"))
+}
+
+fn key_of(reader: &mut IdentityReader, line: &[u8]) -> Key {
+    let identity = reader.next(line.len()).expect("each line has an identity");
+    Key { sequence: identity.sequence.into(), sub_sequence: identity.sub_sequence }
 }
 
 fn dead_letter(line: &[u8]) -> (Key, DeadLetter) {

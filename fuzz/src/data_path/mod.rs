@@ -8,6 +8,7 @@
 //! ([`fast`]), which reads files back for one input of many, and checks only the lane's counts for the others.
 
 pub mod fast;
+mod identities;
 mod judge;
 mod lane;
 
@@ -21,6 +22,8 @@ use pipeline::dead_letter::code::Code;
 use pipeline::documents::{Documents, cut};
 use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::LaneConfig;
+
+pub use identities::identities;
 
 use judge::Verdict;
 use lane::{Key, Sent};
@@ -207,6 +210,7 @@ fn judge_one(bytes: &[u8], damage: Option<Damage>, code: Option<Code>, is_assign
         Damage::TooLarge => Code::TooLarge,
         Damage::DamagedFile => Code::DamagedFile,
         Damage::BrokenAggregate => Code::BrokenAggregate,
+        Damage::Truncated => Code::Truncated,
     });
     if damaged.is_some() {
         return assert_eq!(code, damaged, "a damaged record must be a dead letter of its code");

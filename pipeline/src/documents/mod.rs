@@ -23,7 +23,7 @@ pub use skipper::Skipper;
 pub(crate) use split::{Item, Next, OpenArrays, Rules, Split, end_of_text};
 
 /// How many documents a record of a source may have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Documents {
     /// A record, or a file's text, may have many documents. Otherwise a line of a file, and a record, is one document.
     pub many: bool,

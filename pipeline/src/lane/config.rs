@@ -21,6 +21,8 @@ pub struct LaneConfig {
     pub assigned: Vec<Option<usize>>,
     /// How raw records are compressed; `None`: the raw landing is off.
     pub raw: Option<LineCodec>,
+    /// Whether raw objects have the identities of their lines.
+    pub raw_identities: bool,
     /// How dead letters are compressed.
     pub dead_letters: LineCodec,
     /// Bytes that a record may have.

@@ -35,6 +35,7 @@ use crate::decode::unpack::{Unpacked, is_gzip_text, unpack};
 use crate::decode::{BrokenAt, Decoded};
 use crate::documents::{Item, Next, OpenArrays, Rules, Split, end_of_text};
 use crate::lane::{Lane, Pushed, Seen};
+use crate::line_objects::identities::Line;
 
 /// Bytes of unpacked records that may wait in the buffer before what was decoded is settled.
 const UNPACKED_BYTES: usize = 4 << 20;
@@ -73,11 +74,14 @@ struct Origin<'c> {
     extra: u64,
     /// Whether the record is a part of what the source has as one, so that its bytes may have line ends.
     is_divided: bool,
+    /// What its raw line is.
+    line: Line,
 }
 
 impl<'c> Origin<'c> {
     fn of_text(sequence: u64, arrival_ms: Option<i64>) -> Self {
-        Origin { frame: None, sequence, arrival_ms, document: 0, step: 1, extra: 0, is_divided: false }
+        let (step, extra, is_divided, line) = (1, 0, false, Line::Document);
+        Origin { frame: None, sequence, arrival_ms, document: 0, step, extra, is_divided, line }
     }
 
     fn sub_sequence(&self) -> u64 {
@@ -115,7 +119,7 @@ impl Lane {
                     let bytes = bytes.start as usize..bytes.end as usize;
                     let record = Origin { is_divided: true, ..Origin::of_text(*base, Some(*arrival_ms)) };
                     match damage {
-                        Some(damage) => self.rejected(hand, &record, bytes, code_of(*damage)),
+                        Some(damage) => self.damaged(hand, &record, bytes, *damage),
                         None if *is_record => self.one(hand, &record, bytes),
                         None => self.text(hand, bytes, *base, Some(*arrival_ms), *is_end),
                     }
@@ -202,7 +206,7 @@ impl Lane {
         if is_end && open.depth > 0 {
             // The file ends inside an array. Its bracket represents what is missing.
             let begin = bytes.start + open.begin;
-            self.rejected(hand, &origin_at(begin), begin..begin + 1, Code::Truncated);
+            self.damaged(hand, &origin_at(begin), begin..begin + 1, Damage::Truncated);
         }
     }
 
@@ -210,7 +214,7 @@ impl Lane {
     fn frame(&mut self, hand: &mut InHand<'_>, origin: Origin<'_>, frame: &Frame) {
         let bytes = frame.bytes.start as usize..frame.bytes.end as usize;
         if let Some(damage) = frame.damage {
-            return self.rejected(hand, &origin, bytes, code_of(damage));
+            return self.damaged(hand, &origin, bytes, damage);
         }
         if !hand.source.documents.many {
             return self.one(hand, &origin, bytes);
@@ -273,14 +277,15 @@ impl Lane {
                     if next.is_none() && origin.document == 0 && range.len() <= self.config.record_bytes_max =>
                 {
                     let decoded = self.decode_one(hand, range);
-                    self.note(hand, &origin, received.clone(), &decoded);
+                    let line = Line::Packed(hand.source.documents);
+                    self.note(hand, &Origin { line, ..origin }, received.clone(), &decoded);
                 }
                 _ => self.one(hand, &origin, range),
             }
             origin.document += 1;
             if next.is_none() && open.depth > 0 {
                 // The record ends inside an array. What there is of it after the last document represents the rest.
-                self.rejected(hand, &origin, end..bytes.end, Code::Truncated);
+                self.damaged(hand, &origin, end..bytes.end, Damage::Truncated);
             }
             item = next;
         }
@@ -315,6 +320,12 @@ impl Lane {
         self.decoder.record(&self.config.datasets, hand.assigned, &mut hand.buffer, bytes)
     }
 
+    /// A record that cannot be decoded, because of what its source has of it.
+    fn damaged(&mut self, hand: &mut InHand<'_>, origin: &Origin<'_>, bytes: Range<usize>, damage: Damage) {
+        let origin = Origin { line: Line::Damaged(damage), ..*origin };
+        self.rejected(hand, &origin, bytes, code_of(damage));
+    }
+
     /// A record that is not decoded.
     fn rejected(&mut self, hand: &mut InHand<'_>, origin: &Origin<'_>, bytes: Range<usize>, code: Code) {
         let seen = Seen { dataset: hand.assigned, damage: Some(code), ..Seen::default() };
@@ -339,13 +350,16 @@ impl Lane {
     fn see(&mut self, hand: &mut InHand<'_>, origin: &Origin<'_>, bytes: Range<usize>, seen: &Seen) {
         let good = seen.rejection.is_none() && seen.damage.is_none();
         let number = u32::try_from(self.seen.len()).expect("a chunk is under 2 GiB, and so are its records");
+        let arrival_ms = origin.arrival_ms.unwrap_or(hand.source.arrival_ms);
         self.seen.push(Seen {
             bytes,
             frame: origin.frame.map_or(0, |(number, _)| number),
             sequence: origin.sequence,
             sub_sequence: origin.sub_sequence(),
             spans_lines: origin.is_divided,
-            arrival_ms: origin.arrival_ms.unwrap_or(hand.source.arrival_ms),
+            arrival_ms,
+            source_ms: arrival_ms,
+            line: origin.line,
             dataset: seen.dataset,
             rejection: seen.rejection,
             damage: seen.damage,
@@ -407,5 +421,6 @@ fn code_of(damage: Damage) -> Code {
         Damage::TooLarge => Code::TooLarge,
         Damage::DamagedFile => Code::DamagedFile,
         Damage::BrokenAggregate => Code::BrokenAggregate,
+        Damage::Truncated => Code::Truncated,
     }
 }

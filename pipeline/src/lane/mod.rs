@@ -31,6 +31,7 @@ use crate::decode::slots::Nulled;
 use crate::encode::Rows;
 use crate::lane::hand::InHand;
 use crate::lane::land::Landing;
+use crate::line_objects::identities::Line;
 use crate::line_objects::{LineMember, Lines};
 use crate::time::{DAY_MS, Day, MS_US, day_of};
 
@@ -49,6 +50,10 @@ struct Seen {
     spans_lines: bool,
     dataset: Option<usize>,
     arrival_ms: i64,
+    /// When it arrived according to its source.
+    source_ms: i64,
+    /// What its raw line is.
+    line: Line,
     rejection: Option<Rejection>,
     damage: Option<Code>,
     syntax: Option<SyntaxError>,

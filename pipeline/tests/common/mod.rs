@@ -9,6 +9,8 @@
     reason = "each test binary uses its own part of this; an expectation would fail in those that use all of it"
 )]
 
+mod replay;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -160,6 +162,7 @@ impl Setup {
             key: Some(key()),
             assigned: vec![assigned],
             raw: self.raw.then_some(LineCodec::Gzip(1)),
+            raw_identities: true,
             dead_letters: LineCodec::Gzip(1),
             record_bytes_max: self.record_bytes_max,
             hash_seed: 42,
@@ -232,9 +235,15 @@ impl Run {
     pub(crate) fn take(&mut self) -> Outcome {
         self.members.extend(self.lane.take_lines());
         let files = encode_all(&self.config, &mut self.lane);
-        let lines: Vec<Line> = std::mem::take(&mut self.members).iter().flat_map(lines_of).collect();
+        let members = std::mem::take(&mut self.members);
+        let lines: Vec<Line> = members.iter().flat_map(lines_of).collect();
         let (errors, raw): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.folder.area() == Area::Error);
-        Outcome { files, raw, dead_letters: errors.into_iter().map(|line| StoredDeadLetter::read(&line)).collect() }
+        let dead_letters = errors.into_iter().map(|line| StoredDeadLetter::read(&line)).collect();
+        let outcome = Outcome { files, raw, dead_letters };
+        if self.config.raw.is_some() {
+            replay::assert_same_again(&self.config, &members, &outcome);
+        }
+        outcome
     }
 
     /// How many records have passed along an edge.

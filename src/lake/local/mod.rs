@@ -20,6 +20,7 @@ mod files;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -402,6 +403,22 @@ impl ObjectStore for LocalStore {
             Ok(bytes) => Ok(Some(Bytes::from(bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => inner.none(None),
             Err(error) => Err(error),
+        })
+        .await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Option<Bytes>, LakeError> {
+        let for_work = key.clone();
+        self.run(format!("read {key}"), move |inner| {
+            let mut file = match File::open(inner.place(&for_work)) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return inner.none(None),
+                Err(error) => return Err(error),
+            };
+            file.seek(SeekFrom::Start(range.start))?;
+            let mut bytes = Vec::new();
+            file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
+            Ok(Some(Bytes::from(bytes)))
         })
         .await
     }

@@ -29,6 +29,8 @@ mod trials;
 #[cfg(test)]
 pub(in crate::lake) mod tests;
 
+use std::ops::Range;
+
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -370,6 +372,24 @@ impl ObjectStore for S3Store {
     async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, LakeError> {
         let Some(body) = self.body(key).await? else { return Ok(None) };
         body.collect().await.map(|bytes| Some(bytes.into_bytes())).map_err(|error| cut_off(key, &error))
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Option<Bytes>, LakeError> {
+        if range.is_empty() {
+            return Ok(Some(Bytes::new()));
+        }
+        let time = large_request(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+        let request = self.get_request(key).range(format!("bytes={}-{}", range.start, range.end - 1));
+        match request.customize().config_override(time).send().await {
+            Ok(object) => {
+                let body = object.body.collect().await;
+                body.map(|bytes| Some(bytes.into_bytes())).map_err(|error| cut_off(key, &error))
+            }
+            Err(error) if code(&error) == Some("NoSuchKey") => Ok(None),
+            // The object ends before the range.
+            Err(error) if code(&error) == Some("InvalidRange") || status(&error) == Some(416) => Ok(Some(Bytes::new())),
+            Err(error) => Err(self.failed(format!("read {key}"), READ_ACTIONS, &error)),
+        }
     }
 
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {

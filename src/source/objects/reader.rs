@@ -1,10 +1,11 @@
 //! Reading the objects of one shard, one after the other in the order of their numbers.
 //!
 //! Owns: which object is next, reading small objects ahead, and large ones in parts. Does not own: which objects there are (`lister`),
-//! cutting their texts (`text::complete`).
+//! cutting their texts (`text::complete`, and `text::identified`
+//! where lines have identities).
 //!
-//! Memory beside the chunk: at most 2 MiB of small objects that were read ahead, and 4 MiB of a large one, and the keys of one entry that
-//! belong to the shard.
+//! Memory beside the chunk: at most 2 MiB of small objects that were read ahead, 4 MiB of a large one, and the keys of one entry that
+//! belong to the shard. Of a large object whose lines have identities it is twice as much.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,6 +28,8 @@ use crate::source::objects::{Known, Leading, Shared};
 use crate::source::text::arrival_of;
 use crate::source::text::complete::{Batch, CompleteText, Step, next_of, position_before};
 use crate::source::text::decompress::{Codec, TextReader, codec_by_content};
+use crate::source::text::identified::{Groups, IdentifiedText, Step as RawStep, groups_of};
+use crate::source::text::members::has_identities;
 use crate::source::{Read, ShardReader, SourceError};
 
 /// Objects that are read at the same time.
@@ -61,6 +64,10 @@ pub(super) struct ObjectsReader {
     ahead_bytes: u64,
     /// An object that is not read to its end.
     open: Option<OpenObject>,
+    /// How many groups of the piece at `offset` were read, if the object has identities.
+    groups_read: u64,
+    /// Such an object that is not read to its end.
+    raw: Option<RawObject>,
     known: watch::Receiver<Known>,
     _leading: Option<Leading>,
 }
@@ -87,6 +94,19 @@ struct OpenObject {
     text: Box<CompleteText>,
     is_inline: bool,
     failure: Arc<Mutex<Option<Failure>>>,
+}
+
+/// An object of `raw/`, whose lines have identities.
+struct RawObject {
+    object: Object,
+    /// Its first bytes, in case it must be read as a text.
+    first: Bytes,
+    text: IdentifiedText,
+    /// Offset of the next part.
+    at: u64,
+    groups: Option<Groups>,
+    /// Bytes of it that were read and not reported.
+    source_bytes: u64,
 }
 
 /// Why a part of an object could not be read.
@@ -132,6 +152,8 @@ impl ObjectsReader {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             open: None,
+            groups_read: groups_of(after),
+            raw: None,
             known: shared.known.subscribe(),
             _leading: (index == 0).then(|| Leading::new(&shared)),
             shared,
@@ -166,7 +188,7 @@ impl ObjectsReader {
             self.ahead.push_back(ahead);
         }
         Ok(match self.known.borrow().clone() {
-            _ if self.open.is_some() || !self.ahead.is_empty() => Next::Object,
+            _ if self.open.is_some() || self.raw.is_some() || !self.ahead.is_empty() => Next::Object,
             // What failed is repeated, and may find more.
             Known { error: Some(error), .. } => return Err(error),
             Known { last: Some(last), .. } if self.entry >= last => Next::Tip,
@@ -228,6 +250,16 @@ impl ObjectsReader {
             Part::Gone => return self.lose(&object, GONE).await.map(|()| false),
             Part::Changed => return self.lose(&object, CHANGED).await.map(|()| false),
         };
+        if has_identities(&first) {
+            let record_bytes_max = self.shared.config.text.record_bytes_max;
+            self.raw = Some(RawObject::new(object, first, self.offset, record_bytes_max));
+            return Ok(true);
+        }
+        self.open_text(object, first).await
+    }
+
+    /// Opens an object as a text. Returns false if it was lost.
+    async fn open_text(&mut self, object: Object, first: Bytes) -> Result<bool, SourceError> {
         match OpenObject::new(&self.shared, object.clone(), first, (self.number, self.offset)).await {
             Ok(open) => self.open = Some(open),
             Err(Failure::Lost(problem)) => return self.lose(&object, problem).await.map(|()| false),
@@ -239,8 +271,66 @@ impl ObjectsReader {
     /// Notes that an object is lost, and continues after it.
     async fn lose(&mut self, object: &Object, problem: &'static str) -> Result<(), SourceError> {
         self.shared.lose(object, problem).await?;
-        (self.number, self.offset) = (self.number + 1, 0);
+        self.begin_next();
         Ok(())
+    }
+
+    /// Continues at the beginning of the next object.
+    fn begin_next(&mut self) {
+        (self.number, self.offset, self.groups_read) = (self.number + 1, 0, 0);
+    }
+
+    /// The next chunk of the open object with identities, which has records of one shard. `None` if the object gives none now: it has
+    /// ended, was lost, or is read as a text from here on.
+    async fn read_raw(&mut self) -> Result<Option<Read>, SourceError> {
+        while let Some(raw) = &mut self.raw {
+            if let Some(groups) = &mut raw.groups {
+                if let Some((chunk, through)) = groups.next() {
+                    (self.offset, self.groups_read) = groups.at();
+                    let source_bytes = std::mem::take(&mut raw.source_bytes);
+                    return Ok(Some(Read::Chunk { chunk, through, source_bytes }));
+                }
+                raw.groups = None;
+            }
+            match raw.text.step() {
+                RawStep::Busy => tokio::task::yield_now().await,
+                RawStep::NeedsBytes => {
+                    let range = raw.at..(raw.at + PART_BYTES).min(raw.object.bytes);
+                    match self.shared.place.get(&raw.object, Some(range)).await? {
+                        Part::Bytes(bytes) => raw.give(bytes),
+                        Part::Gone => return self.lose_raw(GONE).await.map(|()| None),
+                        Part::Changed => return self.lose_raw(CHANGED).await.map(|()| None),
+                    }
+                }
+                RawStep::Piece(piece) => {
+                    let groups_read = std::mem::take(&mut self.groups_read);
+                    raw.groups = Some(piece.into_groups(self.number, groups_read));
+                }
+                RawStep::Ended => {
+                    self.raw = None;
+                    self.begin_next();
+                }
+                RawStep::Stopped { offset, problem } => {
+                    let stream = &self.shared.stream;
+                    // A key may hold personal data: the number says which object it is.
+                    tracing::warn!(%stream, shard = %self.shard, number = self.number, offset, %problem, "a raw object has no identities");
+                    self.shared.report.problem(format!(
+                        "stream {stream}: a raw object has no identities from some byte on: the records there have the identity of the object"
+                    ));
+                    (self.offset, self.groups_read) = (self.offset.max(offset), 0);
+                    let Some(RawObject { object, first, .. }) = self.raw.take() else { break };
+                    self.open_text(object, first).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn lose_raw(&mut self, problem: &'static str) -> Result<(), SourceError> {
+        match self.raw.take() {
+            Some(raw) => self.lose(&raw.object, problem).await,
+            None => Ok(()),
+        }
     }
 
     /// Reads the open object into a batch. Returns false in the middle of a record that is too long, where a chunk cannot end.
@@ -273,7 +363,7 @@ impl ObjectsReader {
         };
         match step {
             Step::Done => {
-                (self.number, self.offset) = (self.number + 1, 0);
+                self.begin_next();
                 return Ok((batch, true));
             }
             Step::More(offset) => self.offset = offset,
@@ -281,6 +371,25 @@ impl ObjectsReader {
         }
         self.open = Some(OpenObject { object, text, is_inline, failure });
         Ok((batch, !matches!(step, Step::Skipping)))
+    }
+}
+
+impl RawObject {
+    /// An object whose first bytes were read, of which the lines before `offset` were read before.
+    fn new(object: Object, first: Bytes, offset: u64, record_bytes_max: usize) -> Self {
+        let text = IdentifiedText::new(offset, record_bytes_max);
+        let mut raw = RawObject { object, first: first.clone(), text, at: 0, groups: None, source_bytes: 0 };
+        raw.give(first);
+        raw
+    }
+
+    fn give(&mut self, bytes: Bytes) {
+        self.at += bytes.len() as u64;
+        self.source_bytes += bytes.len() as u64;
+        self.text.give(bytes);
+        if self.at >= self.object.bytes {
+            self.text.end();
+        }
     }
 }
 
@@ -373,7 +482,7 @@ impl io::Read for Parts {
 #[async_trait]
 impl ShardReader for ObjectsReader {
     async fn ready(&mut self, idle: Duration) {
-        let is_waiting = self.open.is_none() && self.ahead.is_empty() && self.queue.is_empty();
+        let is_waiting = self.open.is_none() && self.raw.is_none() && self.ahead.is_empty() && self.queue.is_empty();
         if idle.is_zero() || !is_waiting {
             return;
         }
@@ -393,7 +502,9 @@ impl ShardReader for ObjectsReader {
         let begun = Instant::now();
         let (from, mut batch) = ((self.number, self.offset), Batch::new(buffer));
         let mut may_end = true;
-        while !may_end || (batch.buffer.len() < bytes && !batch.is_full && begun.elapsed() < COLLECT_FOR) {
+        while self.raw.is_none()
+            && (!may_end || (batch.buffer.len() < bytes && !batch.is_full && begun.elapsed() < COLLECT_FOR))
+        {
             let has_more = match (&self.open, self.ahead.front()) {
                 (Some(_), _) => true,
                 (None, Some(_)) => match self.open_next().await {
@@ -404,7 +515,7 @@ impl ShardReader for ObjectsReader {
                 },
                 (None, None) => break,
             };
-            if has_more {
+            if has_more && self.raw.is_none() {
                 let before = (self.number, self.offset);
                 match self.read_open(batch, bytes).await {
                     Ok(read) => (batch, may_end) = read,
@@ -423,6 +534,15 @@ impl ShardReader for ObjectsReader {
                     return Err(error);
                 }
                 break;
+            }
+        }
+        // An object with identities has chunks of its own. What was collected before it is returned first.
+        if self.raw.is_some() && (self.number, self.offset) == from {
+            if let Some(read) = self.read_raw().await? {
+                return Ok(read);
+            }
+            if (self.number, self.offset) == from {
+                return Ok(Read::Empty { moved: false });
             }
         }
         let source_bytes = batch.source_bytes;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use checkpoints::{Position, SequenceNumber, ShardId, ShardKey, StreamName};
 use pipeline::chunk::{Damage, Framing, Text};
 use pipeline::documents::Documents;
+use pipeline::line_objects::LineCodec;
 use pipeline::time::parse_rfc3339;
 
 use super::store::{Object, Pages, Part, Place};
@@ -22,6 +23,7 @@ use crate::lake::{Fault, MemoryStore, ObjectStore};
 use crate::retry::RetryPolicy;
 use crate::source::losses::{self, LossKind, Then};
 use crate::source::text::complete::TextConfig;
+use crate::source::text::testing::{Record, chunks, lane, object_of, records_of};
 use crate::source::{Behind, Read, ShardSource, SourceError};
 
 const SHARDS: u32 = 3;
@@ -408,6 +410,126 @@ async fn deliveries_of_firehose_are_read_as_the_records_that_were_sent() {
         pieces,
         [("{\"n\":1}{\"n\":2}\n{\"n\":3}".to_owned(), delivered), ("{\"n\":4}".to_owned(), 1_736_764_200_123)]
     );
+}
+
+#[tokio::test]
+async fn deliveries_of_a_channel_are_read_as_the_records_that_were_sent() {
+    // The delivery of a Kinesis channel to S3: the template of its keys has the channel's name and times, its objects are plain, gzip or
+    // zstd, and their records are JSON, or bytes as the producer sent them. No record has an identity or a time of its own.
+    let (place, lake) = (Arc::new(MemoryPlace::default()), Arc::new(MemoryStore::new()));
+    let at = |hour: u32, name: &str| format!("orders-to-s3/year=2025/month=01/day=13/hour={hour:02}/{name}");
+    place.put(&at(8, "orders-to-s3-6d0c9b52-1d1a"), "{\"n\":1}\n{\"n\":2}\n");
+    place.put(&at(8, "orders-to-s3-6d0c9b52-1d1b.gz"), gzip(b"{\"n\":3}\n{\"n\":4}"));
+    let zstd = zstd::bulk::compress(b"{\"n\":5}{\"n\":6}", 3).unwrap();
+    place.put(&at(11, "orders-to-s3-6d0c9b52-1d1c.zst"), zstd);
+    let many = read_all(&source(&place, &lake, true), 1 << 20).await;
+    let mut pieces: Vec<(String, i64)> =
+        many.into_iter().flat_map(|(_, got)| got.pieces).map(|(_, text, arrival, _)| (text, arrival)).collect();
+    pieces.sort_unstable();
+    // The object's own time is not in the hour of its key: the hour counts.
+    let hour = |hour: u32| parse_rfc3339(format!("2025-01-13T{hour:02}:00:00Z").as_bytes()).unwrap();
+    assert_eq!(
+        pieces,
+        [
+            ("{\"n\":1}\n{\"n\":2}\n".to_owned(), hour(8)),
+            ("{\"n\":3}\n{\"n\":4}".to_owned(), hour(8)),
+            ("{\"n\":5}{\"n\":6}".to_owned(), hour(11)),
+        ]
+    );
+}
+
+/// Reads a shard of raw objects until its tip, and opens it again after every `stop`-th chunk. Returns the records, those that were read
+/// as texts, and the last position.
+async fn read_raw(source: &ObjectsSource, shard: &ShardId, stop: usize) -> (Vec<Record>, Vec<String>, Position) {
+    let (mut records, mut texts, mut at) = (Vec::new(), Vec::new(), Position::Beginning);
+    let mut reader = source.open(shard, &at).await.unwrap();
+    let mut chunks = 0;
+    for _ in 0..20_000 {
+        match reader.read(1 << 20, Vec::new()).await.unwrap() {
+            Read::AtTip => return (records, texts, at),
+            Read::Empty { .. } => {}
+            Read::Chunk { chunk, through, .. } => {
+                assert!(through > at, "{through} is not after {at}");
+                at = through;
+                match chunk.framing() {
+                    Framing::Texts(pieces) => {
+                        let text = |text: &Text| &chunk.bytes()[text.bytes.start as usize..text.bytes.end as usize];
+                        texts.extend(pieces.iter().map(|piece| String::from_utf8_lossy(text(piece)).into_owned()));
+                        assert!(pieces.is_empty() || &*chunk.shard == shard.as_str());
+                    }
+                    _ => records.extend(records_of(&chunk)),
+                }
+                chunks += 1;
+                if chunks % stop == 0 {
+                    reader = source.open(shard, &at).await.unwrap();
+                }
+            }
+            other => panic!("objects have no such read: {other:?}"),
+        }
+    }
+    panic!("the shard never comes to its tip");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_of_the_raw_objects_of_another_lake_keep_their_first_identities() {
+    for codec in [LineCodec::Gzip(1), LineCodec::Zstd(1)] {
+        let (place, lake) = (Arc::new(MemoryPlace::default()), Arc::new(MemoryStore::new()));
+        let (mut first, mut expected) = (lane(codec, true), Vec::new());
+        let folder = "raw/sales/year=2025/month=01/day=13";
+        for (number, count) in [3, 1, 700, 40, 2].into_iter().enumerate() {
+            let (chunks, records) = chunks(count, number * 1_000);
+            let object = object_of(&mut first, chunks);
+            // The largest is read in parts.
+            assert!(count < 500 || object.len() > 2 << 20, "{}", object.len());
+            place.put(&format!("{folder}/20250113T093000Z-3f2a91c0-000001-{number:05}.{}", codec.extension()), object);
+            expected.extend(records);
+        }
+        // Objects of others are between them.
+        place.put(&format!("{folder}/other.json"), "{\"other\":1}\n");
+        expected.sort_unstable();
+        for stop in [usize::MAX, 17] {
+            let source = source(&place, &lake, true);
+            let (mut records, mut texts) = (Vec::new(), Vec::new());
+            for shard in source.shards().await.unwrap() {
+                let (more, other, at) = read_raw(&source, &shard.id, stop).await;
+                records.extend(more);
+                texts.extend(other);
+                assert_eq!(source.behind(&shard.id, &at).await, Ok(Behind::Nothing));
+            }
+            records.sort_unstable();
+            assert!(records == expected, "{codec:?} {stop}: {} of {}", records.len(), expected.len());
+            assert_eq!(texts, ["{\"other\":1}\n"]);
+            assert_eq!(source.report().problems, Vec::<String>::new());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_raw_object_has_no_identities_its_lines_are_read_as_those_of_any_object() {
+    let (place, lake) = (Arc::new(MemoryPlace::default()), Arc::new(MemoryStore::new()));
+    let (with, mut expected) = chunks(4, 0);
+    let (without, others) = chunks(1, 1);
+    let object = [
+        object_of(&mut lane(LineCodec::Gzip(1), true), with),
+        object_of(&mut lane(LineCodec::Gzip(1), false), without),
+        object_of(&mut lane(LineCodec::Gzip(1), true), chunks(1, 3).0),
+    ];
+    place.put("raw/unknown/year=2025/month=01/day=13/a.json.gz", object.concat());
+    expected.sort_unstable();
+    for stop in [usize::MAX, 1] {
+        let source = source(&place, &lake, true);
+        let (mut records, mut texts) = (Vec::new(), Vec::new());
+        for shard in source.shards().await.unwrap() {
+            let (more, other, _) = read_raw(&source, &shard.id, stop).await;
+            records.extend(more);
+            texts.extend(other);
+        }
+        records.sort_unstable();
+        assert!(records == expected, "{} of {}", records.len(), expected.len());
+        assert_eq!(texts.concat().lines().count(), others.len() + chunks(1, 3).1.len(), "from there on");
+        let problems = source.report().problems;
+        assert!(problems.len() == 1 && problems[0].contains("has no identities from some byte on"), "{problems:?}");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::lake::{LakeError, ObjectKey, ObjectStore};
 use crate::replay::planning::Identities;
+use crate::source::replay::raw_slice::has_identities;
 
 /// The raw objects of a lake.
 pub struct RawIdentities {
@@ -23,8 +24,7 @@ impl RawIdentities {
 
 #[async_trait]
 impl Identities for RawIdentities {
-    async fn has(&self, _key: &ObjectKey) -> Result<bool, LakeError> {
-        let _ = &self.lake;
-        Ok(false)
+    async fn has(&self, key: &ObjectKey) -> Result<bool, LakeError> {
+        Ok(has_identities(&*self.lake, key).await?.unwrap_or(false))
     }
 }

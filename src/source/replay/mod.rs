@@ -10,10 +10,12 @@
 //! |---|---|
 //! | `stream_slice` | a range of a shard of a configured stream |
 //! | `dead_letters` | dead letters of the lake |
+//! | `raw_slice` | raw objects of the lake, whose lines carry the identities of their records |
 
 pub mod dead_letters;
 mod identities;
 mod pace;
+pub mod raw_slice;
 mod stream_slice;
 
 use std::collections::BTreeMap;
@@ -34,6 +36,7 @@ use crate::source::{Behind, Read, ShardReader, ShardSource, SourceError, SourceS
 pub use identities::RawIdentities;
 pub use pace::Pace;
 
+use raw_slice::RawSliceReader;
 use stream_slice::StreamSlice;
 
 /// How often the list of slices is confirmed, and with it that the replay was not cancelled.
@@ -55,19 +58,22 @@ pub struct ReplaySource {
     pace: Arc<Pace>,
     object_slices: Arc<Semaphore>,
     retry: RetryPolicy,
+    /// Bytes that a record may have.
+    record_bytes_max: usize,
     /// Every slice ends at once, without a record.
     is_ending: bool,
 }
 
 impl ReplaySource {
     /// The slices of a plan. `streams`: the configured streams, of which those are kept that a slice reads. `lake`: where the objects of slices are. Trouble of a slice is waited
-    /// for, for `retry_within`.
+    /// for, for `retry_within`. `record_bytes_max`: bytes that a record may have.
     pub fn new(
         plan: &Plan,
         streams: Vec<Arc<dyn ShardSource>>,
         lake: Arc<dyn ObjectStore>,
         pace: Arc<Pace>,
         retry_within: Duration,
+        record_bytes_max: usize,
     ) -> Self {
         let is_read = |source: &Arc<dyn ShardSource>| plan.reads_stream(source.stream());
         let streams = streams.into_iter().filter(is_read).map(|source| (source.stream().clone(), source));
@@ -81,6 +87,7 @@ impl ReplaySource {
             pace,
             object_slices: Arc::new(Semaphore::new(OBJECT_SLICES_MAX)),
             retry: RetryPolicy::shard(retry_within),
+            record_bytes_max,
             is_ending: false,
         }
     }
@@ -88,7 +95,7 @@ impl ReplaySource {
     /// The same slices, each of which ends at once. A worker that reads them takes all leases, finishes what is pending, and leaves
     /// nothing that a worker that has slept could still commit.
     pub fn ending(plan: &Plan, lake: Arc<dyn ObjectStore>) -> Self {
-        let source = ReplaySource::new(plan, Vec::new(), lake, Arc::new(Pace::default()), Duration::ZERO);
+        let source = ReplaySource::new(plan, Vec::new(), lake, Arc::new(Pace::default()), Duration::ZERO, 0);
         ReplaySource { is_ending: true, ..source }
     }
 
@@ -109,7 +116,10 @@ impl ReplaySource {
                 let place = format!("shard {shard} of stream {stream}");
                 Ok(Box::new(StreamSlice::new(inner, place, from.clone(), through.clone())))
             }
-            SliceOf::Raw { .. } => Err(self.unreadable(&slice.id, "slices of raw objects are not supported")),
+            SliceOf::Raw { objects } => {
+                let (lake, id) = (Arc::clone(&self.lake), slice.id.clone());
+                Ok(Box::new(RawSliceReader::open(lake, id, objects.clone(), after, self.record_bytes_max)?))
+            }
             SliceOf::DeadLetters { .. } => {
                 Err(self.unreadable(&slice.id, "dead letters are read by `deadletters redrive`, not by a replay"))
             }

@@ -1,11 +1,16 @@
 //! Texts of files and objects, whatever keeps them.
 //!
-//! Owns: decompressing a text (`decompress`), cutting the text of a complete file or object into records (`complete`), records that a
-//! delivery stream could not process (`failures`), and whether a text is a complete document. Does not own: which files and objects there are, or reading their bytes (`files`, `objects`).
+//! Owns: decompressing a text (`decompress`), and cutting the text of a complete file or object into records (`complete`). Raw objects whose
+//! lines have identities (`members`, `identified`). Records that a delivery stream could not process (`failures`). Whether a text is a
+//! complete document. Does not own: which files and objects there are, or reading their bytes (`files`, `objects`, `replay`).
 
 pub(in crate::source) mod complete;
 pub(in crate::source) mod decompress;
 mod failures;
+pub(in crate::source) mod identified;
+pub(in crate::source) mod members;
+#[cfg(test)]
+pub(in crate::source) mod testing;
 
 /// The arrival time of records of a text that was modified at this time, in milliseconds since 1970. A modification time in the future,
 /// or at the beginning of a calendar (of Unix, or of DOS in 1980), is not a time of arrival: then it is the time of reading, `now_ms`.

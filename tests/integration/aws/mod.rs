@@ -25,5 +25,6 @@ mod failing;
 mod fleet;
 mod identities;
 mod least_privilege;
+mod raw;
 mod streams;
 mod whatif;

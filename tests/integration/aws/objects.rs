@@ -16,6 +16,8 @@ use crate::common::{gzip, now_ms, pause, wait_for};
 const BUCKET: &str = "old-events";
 const WORKER: [&str; 4] = ["--commit-interval", "300ms", "--threads", "1"];
 const KILLS: usize = 20;
+/// Records of the raw objects of another lake.
+const MADE: usize = 40_000;
 const CATCH_UP: [&str; 6] = ["run", "--until-caught-up", "--commit-interval", "300ms", "--threads", "1"];
 
 /// A bucket with an account of its own, and a folder with a worker's configuration.
@@ -86,6 +88,14 @@ fn objects_are_read_once_through_kills_and_failing_requests() {
         [gzip(&large.replace("\"a1", "\"b1").into_bytes()), gzip(assessment(7_000_000).as_bytes())].concat(),
     );
     services.s3.put_object(BUCKET, "elsewhere/a.json", assessment(9_000_000));
+    // Raw objects of another lake, whose records keep their identities.
+    let made = format!("[[source]]\nurl = \"made.ndjson\"\n[lake]\nurl = \"made\"\n[anonymize]\nkey = \"env:{KEY}\"\n");
+    folder.write("made.toml", made);
+    folder.write("made.ndjson", (8_000_000..8_000_000 + MADE).map(assessment).collect::<String>());
+    folder.ok(&["run", "--config", "made.toml", "--until-caught-up"]);
+    for (number, path) in folder.files("made/raw").iter().enumerate() {
+        services.s3.put_object(BUCKET, &format!("in/raw/{number}.json.gz"), std::fs::read(path).unwrap());
+    }
     let faults = [
         ("GetObject", Fault::Refuse(Refusal::slow_down())),
         ("GetObject", Fault::CutBody),
@@ -120,7 +130,7 @@ fn objects_are_read_once_through_kills_and_failing_requests() {
     }
     assert!(services.faults.count(FaultKind::CutBody) > 0 && services.faults.count(FaultKind::Refuse) > 0);
     let ids = ids(&folder);
-    assert_eq!(ids.len(), written + 2 * 60_000 + 1);
+    assert_eq!(ids.len(), written + 2 * 60_000 + 1 + MADE);
     assert!(ids.values().all(|times| *times == 1), "each is there once");
     let report = folder.json(&["verify", "--lake", "lake"]);
     assert_eq!((&report["clean"], &report["records"]), (&true.into(), &(ids.len() as u64).into()), "{report}");

@@ -1,6 +1,7 @@
 //! Replays of files: planned, run aside beside live workers, killed, paused, cancelled.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -265,5 +266,67 @@ fn a_range_that_is_nowhere_is_refused_and_named() {
         let args = [&["replay", "plan", "--source", "in", flag, value][..], from, &LAKE].concat();
         let refused = folder.exits(2, &args);
         assert!(refused.contains(problem), "{problem}: {refused}");
+    }
+}
+
+/// Every row below a folder with its partition and all its values, and every dead letter, whose line ends are spaces in raw lines.
+fn outcome(folder: &Folder, lake: &str) -> (Vec<String>, Vec<String>) {
+    let place = |path: &Path| path.parent().unwrap().strip_prefix(folder.path(lake)).unwrap().display().to_string();
+    let (mut rows, mut dead) = (Vec::new(), Vec::new());
+    for path in folder.files(&format!("{lake}/processed")) {
+        let file = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
+        rows.extend(file.get_row_iter(None).unwrap().map(|row| format!("{} {}", place(&path), row.unwrap())));
+    }
+    for path in folder.files(&format!("{lake}/error")) {
+        let mut text = String::new();
+        let file = std::fs::File::open(&path).unwrap();
+        flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).unwrap();
+        for line in text.lines() {
+            let mut letter: Value = serde_json::from_str(line).unwrap();
+            let raw = base64_simd::STANDARD.decode_to_vec(letter["rawData"].take().as_str().unwrap()).unwrap();
+            dead.push(format!("{} {letter} {}", place(&path), String::from_utf8_lossy(&raw).replace('\n', " ")));
+        }
+    }
+    rows.sort();
+    dead.sort();
+    (rows, dead)
+}
+
+#[test]
+fn records_whose_files_are_gone_are_made_again_from_raw_objects() {
+    for codec in ["gzip", "zstd"] {
+        let folder = Folder::new();
+        folder.write("shardlake.toml", format!("[raw]\ncodec = \"{codec}\"\n[limits]\nrecord_bytes = \"20 KB\"\n"));
+        let lines = |from: usize| (from..from + 400).map(assessment).collect::<String>();
+        let broken = format!("{{\"id\":\n{{\"id\":\"{}\"}}\n[1]\n", "x".repeat(40_000));
+        folder.write("in/a.ndjson", lines(0) + &broken + &lines(1_000));
+        folder.write("in/b.ndjson.gz", crate::common::gzip(lines(2_000).replace(',', ",\n").as_bytes()));
+        for n in 0..30 {
+            folder.write(
+                &format!("in/small/{n}.json"),
+                assessment(3_000 + n).trim_end().to_owned() + &assessment(4_000 + n),
+            );
+        }
+        folder.ok(&CATCH_UP);
+        folder.append("in/a.ndjson", &lines(5_000));
+        folder.ok(&CATCH_UP);
+        let expected = outcome(&folder, "lake");
+        assert_eq!((expected.0.len(), expected.1.len()), (1_660, 3), "{:?}", expected.1);
+        std::fs::remove_dir_all(folder.path("in")).unwrap();
+        std::fs::create_dir(folder.path("in")).unwrap();
+
+        let plan = folder.plan("trim-horizon");
+        let id = id_of(&plan);
+        let is_raw = |slice: &Value| slice["from"]["kind"] == "raw";
+        assert!(plan["slices"].as_array().unwrap().iter().all(is_raw), "{plan}");
+        // Killed after it has begun, and started again.
+        let mut first = folder.start_replay(&id, &[]);
+        pause(300);
+        first.kill().unwrap();
+        first.wait().unwrap();
+        let summary = folder.complete(&id);
+        assert_eq!(summary["records_done"], 1_663, "{summary}");
+        let made = outcome(&folder, &format!("lake/_replays/{id}/lake"));
+        assert!(made == expected, "{codec}: {} of {} rows, {:?}", made.0.len(), expected.0.len(), made.1);
     }
 }

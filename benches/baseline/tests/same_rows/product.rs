@@ -62,6 +62,7 @@ pub(crate) fn run(ndjson: &[u8], feed: &Feed) -> Landed {
         key: Some(PseudonymKey::new(&KEY).unwrap()),
         assigned: vec![None],
         raw: Some(LineCodec::Gzip(1)),
+        raw_identities: true,
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: baseline::RECORD_BYTES_MAX,
         hash_seed: 42,

@@ -226,6 +226,7 @@ pub(super) fn lanes(streams: &[String], changed: bool, raw: bool) -> Arc<LaneCon
         key: None,
         assigned: vec![Some(0); streams.len()],
         raw: raw.then_some(LineCodec::Gzip(1)),
+        raw_identities: true,
         dead_letters: LineCodec::Gzip(1),
         record_bytes_max: RECORD_BYTES_MAX,
         hash_seed: 1,
