@@ -218,7 +218,7 @@ async fn delete_if_removed(stores: &Stores, operation: &EpochId, key: ObjectKey)
         Err(HistoryError::Lake(error)) => return Err(error.into()),
         Err(HistoryError::Entry(error)) => return Err(error.into()),
         Err(error) => {
-            tracing::warn!(%error, %key, "the lake log cannot be read; `shardlake verify` shows what is damaged")
+            tracing::warn!(%error, %key, "the lake log cannot be read; `shardlake verify` shows what is damaged");
         }
     }
     if is_removed { delete(stores.clone(), key).await } else { Ok(()) }

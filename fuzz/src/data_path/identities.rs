@@ -37,7 +37,7 @@ fn length_of(number: usize) -> usize {
 fn write(identities: &mut Identities, identity: &Identity, bytes: u64) {
     let Identity { stream, shard, sequence, sub_sequence, arrival_ms, read_ms, line } = identity;
     let (sub_sequence, arrival_ms, read_ms, line) = (*sub_sequence, *arrival_ms, *read_ms, *line);
-    let number = sequence.parse().ok().filter(|number: &u64| number % 2 == 0);
+    let number = sequence.parse().ok().filter(|number: &u64| number.is_multiple_of(2));
     let sequence = number.map_or(Sequence::Digits(sequence), Sequence::Number);
     identities.add(&NewLines {
         stream,

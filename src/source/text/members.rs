@@ -153,7 +153,8 @@ fn step(state: &mut State, text: &mut Vec<u8>) -> io::Result<(Option<State>, Dec
         State::Member { decoder, is_begun } => {
             if !*is_begun {
                 // Reads the header only.
-                decoder.read(&mut [])?;
+                let nothing = decoder.read(&mut [])?;
+                debug_assert_eq!(nothing, 0, "no byte was asked for");
                 let header = decoder.header().ok_or(io::ErrorKind::InvalidData)?;
                 let field = header.extra().and_then(field_of_extra).map(<[u8]>::to_vec);
                 *is_begun = true;
