@@ -357,6 +357,17 @@ pub fn trash(operation: &str, key: &str) -> String {
     format!("{TRASH}{operation}/{key}")
 }
 
+/// The prefix of what an operation has removed.
+pub fn trash_of(operation: &str) -> String {
+    format!("{TRASH}{operation}/")
+}
+
+/// The operation of a key in the trash.
+pub fn operation_of_trash(key: &str) -> Option<&str> {
+    let (operation, rest) = key.strip_prefix(TRASH)?.split_once('/')?;
+    (!operation.is_empty() && !rest.is_empty()).then_some(operation)
+}
+
 /// The key of a named checkpoint.
 pub fn named_checkpoint(name: &str) -> String {
     format!("{CHECKPOINTS}{name}.json")
@@ -663,6 +674,11 @@ mod tests {
         for key in ["_rollups/7.json.gz", "_rollups/+0000000000000000007.json.gz", "_rollups/00000000000000000007.json"]
         {
             assert_eq!(number_of_roll_up(key), None, "{key}");
+        }
+        assert_eq!(operation_of_trash(&trash("e-1", "raw/x/a.json.gz")), Some("e-1"));
+        assert!(trash("e-1", "raw/x/a.json.gz").starts_with(&trash_of("e-1")));
+        for key in ["_trash/e-1", "_trash/e-1/", "_trash//raw/x", "_trash2/e-1/raw/x"] {
+            assert_eq!(operation_of_trash(key), None, "{key}");
         }
         for key in ["_log/7.json", "_log/+0000000000000000007.json", "_log/snapshots/00000000000000000007.json"] {
             assert_eq!(version_of_log_entry(key), None, "{key}");

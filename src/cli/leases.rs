@@ -182,6 +182,21 @@ fn print_table(table: &LeaseTable, watch: Duration) {
         ]);
     }
     print!("{}", rows.render(""));
+    let mut internal = Table::new(&["operation or replay", "part", "owner", "state", ">checkpoint", "pending"]);
+    for LeaseStatus { lease, state } in &table.internal {
+        internal.row([
+            shorten(lease.key.stream.as_str(), 24),
+            shorten(lease.key.shard.as_str(), 40),
+            show_holder(lease.holder.committer(), None),
+            state.as_str().to_owned(),
+            shorten(&lease.checkpoint.to_string(), 24),
+            lease.pending.as_ref().map_or_else(String::new, |pending| shorten(pending.manifest.as_str(), 32)),
+        ]);
+    }
+    if !internal.is_empty() {
+        println!();
+        print!("{}", internal.render(""));
+    }
     let mut workers = Table::new(&["worker", ">shards", "counters"]);
     for (owner, shards) in &table.workers {
         let changed = if table.alive.contains(owner) { "changed" } else { "did not change" };

@@ -27,6 +27,7 @@ mod progress_bar;
 mod replay;
 mod replay_args;
 mod replay_plan;
+mod replay_promote;
 mod replay_start;
 mod run;
 mod schema;

@@ -13,7 +13,7 @@ use crate::aws::Aws;
 use crate::cli::args::LakeArgs;
 use crate::cli::output::{Table, counted, show_bytes, show_count};
 use crate::cli::replay_args::{ReplayArgs, ReplayCommand};
-use crate::cli::{Usage, load, replay_plan, replay_start};
+use crate::cli::{Usage, load, replay_plan, replay_promote, replay_start};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::Config;
 use crate::lake::{ObjectStore, Retrying};
@@ -35,6 +35,9 @@ pub(crate) async fn replay(args: ReplayArgs, json: bool) -> anyhow::Result<ExitC
         ReplayCommand::Status { id, lake } => status(&lake, &id, json).await,
         ReplayCommand::Pause { id, lake } => request(&lake, &id, Control::Pause, json).await,
         ReplayCommand::Resume { id, lake } => request(&lake, &id, Control::Resume, json).await,
+        ReplayCommand::Promote(args) => replay_promote::promote(&args, json).await,
+        ReplayCommand::Undo(args) => replay_promote::undo(&args, json).await,
+        ReplayCommand::Purge(args) => replay_promote::purge(&args, json).await,
         ReplayCommand::Cancel { id, dry_run, lake } => cancel(&lake, &id, dry_run, json).await,
     }
 }

@@ -42,6 +42,12 @@ pub(crate) enum ReplayCommand {
         #[command(flatten)]
         lake: LakeArgs,
     },
+    /// Put what a complete replay has made in the place of what it replaces, as one change of the lake
+    Promote(PromoteArgs),
+    /// Take a promoted replay back, as one change of the lake; possible until it is purged
+    Undo(UndoArgs),
+    /// Remove what a replay has made aside and what it has replaced; then it cannot be undone
+    Purge(PurgeArgs),
     /// End a replay permanently, and remove its leases and what it has written
     Cancel {
         /// The replay, or the beginning of its id
@@ -52,6 +58,55 @@ pub(crate) enum ReplayCommand {
         #[command(flatten)]
         lake: LakeArgs,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PromoteArgs {
+    /// The replay, or the beginning of its id
+    pub(crate) id: String,
+
+    /// What readers who list folders see while a folder is swapped: rows twice (add-first), or not at all (remove-first)
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = OrderArg::AddFirst)]
+    pub(crate) order: OrderArg,
+
+    /// Promote although the replay has read another number of records than the epochs had
+    #[arg(long)]
+    pub(crate) accept_difference: bool,
+
+    #[command(flatten)]
+    pub(crate) lake: LakeArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct UndoArgs {
+    /// The replay, or the beginning of its id
+    pub(crate) id: String,
+
+    /// What readers who list folders see while a folder is swapped: rows twice (add-first), or not at all (remove-first)
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = OrderArg::AddFirst)]
+    pub(crate) order: OrderArg,
+
+    #[command(flatten)]
+    pub(crate) lake: LakeArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OrderArg {
+    AddFirst,
+    RemoveFirst,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PurgeArgs {
+    /// The replay, or the beginning of its id
+    pub(crate) id: String,
+
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    #[command(flatten)]
+    pub(crate) lake: LakeArgs,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,17 +1,23 @@
 //! `sweep`: removes what epochs that were never committed left behind, and old entries of the lake log.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::cli::args::SweepArgs;
-use crate::cli::output::counted;
+use crate::cli::output::{counted, show_bytes};
+use crate::cli::replay_promote::new_operator;
 use crate::cli::{Usage, load};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::commit::Stores;
 use crate::commit::log::{RollUpConfig, RolledUp, roll_up};
+use crate::config::Config;
+use crate::maintenance::purge::{Kept, old_trash, purge};
 use crate::maintenance::{self, Swept, TRIM_AGE};
+use crate::replay::promote::Aside;
+use crate::replay::{find_plan, promote, replay_lake_of};
 use crate::settings::units::parse_duration;
 use crate::setup::open_existing;
 
@@ -26,6 +32,7 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
     let config = load(&args.lake.overrides())?;
     let stores = open_existing(&config).await?;
     let Swept { uploads, intents, kept } = maintenance::sweep(&stores, SystemClock.now_ms(), age, args.dry_run).await?;
+    let (purged, trash) = purge_old(&config, &stores, args.dry_run).await?;
     let trimmed = maintenance::trim_what_snapshots_have(&stores, TRIM_AGE, args.dry_run).await?.entries;
     let number = if args.dry_run { None } else { roll_up_if_due(&stores).await };
     if json {
@@ -36,6 +43,8 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
                 "intents": intents,
                 "kept": kept,
                 "log_entries": trimmed,
+                "purged_objects": purged,
+                "purged_bytes": trash,
                 "dry_run": args.dry_run,
                 "roll_up": number
             })
@@ -48,6 +57,9 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
         counted(uploads, "upload"),
         counted(intents, "intent")
     );
+    if purged > 0 {
+        println!("{verb} {} ({}) that operations had replaced", counted(purged, "object"), show_bytes(trash));
+    }
     if trimmed > 0 {
         println!("{verb} {} of the lake log, which snapshots have", counted(trimmed, "old version"));
     }
@@ -55,6 +67,37 @@ pub(crate) async fn sweep(args: &SweepArgs, json: bool) -> anyhow::Result<ExitCo
         println!("wrote roll-up {number} of the commit log");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes what operations have replaced, once it is older than the configuration keeps it; also what their replays had made aside. Returns
+/// the number of objects, and their size.
+async fn purge_old(config: &Config, stores: &Stores, dry_run: bool) -> anyhow::Result<(u64, u64)> {
+    let (old, _) = old_trash(&*stores.lake, config.undo_within).await?;
+    let count = |old: &[Kept]| {
+        let bytes = old.iter().map(|kept| kept.bytes).sum::<u64>();
+        (old.iter().map(|kept| kept.objects).sum::<u64>(), bytes)
+    };
+    if old.is_empty() || dry_run {
+        return Ok(count(&old));
+    }
+    let clock: SharedClock = Arc::new(SystemClock);
+    let mut operator = new_operator(config, stores, &clock).await?;
+    let purged = purge(&mut operator, stores, old).await?;
+    let (mut objects, mut bytes) = (purged.objects, purged.bytes);
+    for id in purged.operations.iter().filter_map(|(_, of)| of.as_deref()?.strip_prefix("replay:")) {
+        let Ok(plan) = find_plan(&*stores.lake, id).await else { continue };
+        let (aside, prefix) = (replay_lake_of(&stores.lake, &plan), plan.aside_prefix());
+        let aside = Aside { lake: &aside, prefix: &prefix };
+        match promote::purge(&mut operator, stores, &*clock, &plan, aside).await {
+            Ok(done) => {
+                objects += done.aside_objects + done.kept_objects;
+                bytes += done.aside_bytes + done.kept_bytes;
+            }
+            Err(error) => tracing::warn!(replay = id, %error, "failed to purge a replay; run shardlake replay purge"),
+        }
+    }
+    operator.close().await;
+    Ok((objects, bytes))
 }
 
 /// Writes a roll-up if many commits have none, as where no worker runs for long: its number.

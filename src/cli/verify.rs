@@ -54,13 +54,13 @@ pub(crate) async fn verify(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit
 
 fn print_json(audit: &Audit, at: Option<&AtVersion>) {
     let Audit { epochs, objects, bytes, shards, totals, pending, accepted_losses, faults, .. } = audit;
-    let Audit { log_version, snapshots, removed_since, .. } = audit;
+    let Audit { log_version, snapshots, removed_since, operations, .. } = audit;
     let entered_at = at.map(|at| &at.entered_at);
     let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
     println!(
         "{}",
         json!({
-            "clean": faults.is_empty(), "epochs": epochs, "shards": shards, "objects": objects, "bytes": bytes,
+            "clean": faults.is_empty(), "epochs": epochs, "operations": operations, "shards": shards, "objects": objects, "bytes": bytes,
             "pending": pending, "records": totals.records, "rows": totals.rows, "dead_letters": totals.dead_letters,
             "log_version": log_version, "entered_at": entered_at, "snapshots": snapshots, "removed_since": removed_since,
             "raw_lines": totals.raw_lines, "accepted_losses": accepted_losses, "faults": sentences, "details": faults,
@@ -88,6 +88,9 @@ fn print_text(audit: &Audit, quick: bool) {
     match audit.log_version {
         Some(version) => println!("lake log: version {version}, {} compared", counted(audit.snapshots, "snapshot")),
         None => println!("the lake has no log"),
+    }
+    if audit.operations > 0 {
+        println!("{} on the lake", counted(audit.operations, "operation"));
     }
     if audit.removed_since > 0 {
         println!("{} removed in later versions, not compared", counted(audit.removed_since, "object"));

@@ -33,6 +33,7 @@
 //! | `removed` | the objects that are removed from the lake. An epoch removes none; an operation only what it holds (`operations`) |
 //! | `of` | what an operation belongs to: `replay:<id>`, `redrive:<id>`, `discard:<id>`, `undo:<operation>`. An epoch has none |
 //! | `sources` | the epochs whose records the added objects of an operation have, or whose dead letters it removes. An epoch has none |
+//! | `swap` | how an operation swaps objects for readers who list folders, and of which objects the added ones are copies (`swap`) |
 //! | `definitions` | by dataset: the hash of its definition, and the version of the lake's schema that its files have |
 //!
 //! What is read is checked before anybody acts on it. An object's key is in the area of its kind, since rolling back
@@ -53,6 +54,7 @@ use serde::{Deserialize, Serialize};
 use crate::commit::epoch_id::EpochId;
 use crate::commit::lake_log::LogVersion;
 use crate::commit::operations;
+use crate::commit::swap::Swap;
 use crate::commit::totals::{EdgeTotal, Totals};
 use crate::lake::{Checksum, ObjectKey, Part, UploadId};
 
@@ -271,6 +273,9 @@ pub struct Manifest {
     /// The epochs whose records the added objects of an operation have, or whose dead letters it removes, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<EpochId>,
+    /// How an operation swaps objects for readers who list folders. `None`: it adds all, enters the log, and then removes all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<Swap>,
     /// What the records became.
     pub totals: Totals,
     /// What passed along the stage graph's edges, by their ids.
@@ -344,7 +349,13 @@ impl Manifest {
             + 256 * self.shards.len()
             + self.objects.iter().map(of_object).sum::<usize>()
             + self.removed.iter().map(of_removed).sum::<usize>()
-            + 64 * self.sources.len();
+            + 64 * self.sources.len()
+            + self
+                .swap
+                .iter()
+                .flat_map(|swap| &swap.copies)
+                .map(|(to, from)| 16 + to.as_str().len() + from.as_str().len())
+                .sum::<usize>();
         let mut bytes = Vec::with_capacity(expected);
         serde_json::to_writer(&mut bytes, self).expect("a manifest has only text keys and finite numbers");
         bytes.push(b'\n');

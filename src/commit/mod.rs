@@ -31,6 +31,7 @@ mod protocol;
 mod recover;
 mod retrying_leases;
 mod stores;
+mod swap;
 mod totals;
 
 #[cfg(test)]
@@ -55,6 +56,7 @@ pub use operations::{
 pub use protocol::{
     CommitError, Committed, DecidedEpoch, Entered, Intended, Lost, Outcome, Published, Staged, abort_uploads,
 };
-pub use recover::{Recovered, recover};
+pub use recover::{Recovered, finish_published, recover};
 pub use stores::Stores;
+pub use swap::{Swap, SwapOrder};
 pub use totals::{EdgeTotal, Totals};

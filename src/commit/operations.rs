@@ -15,7 +15,8 @@
 //! **Removing.** Readers list the data folders, so objects that go must leave these. They go after the commit record was written, and
 //! before the rows advance: a row that is pending guarantees that somebody finishes it. Each is copied below `_trash/<operation>/`, where
 //! an undo finds it; all copies are made durable; then the objects are deleted. Only an erasure deletes at once. Between publishing and
-//! deleting, a reader who lists the folder sees the old and the new objects.
+//! deleting, a reader who lists the folder sees the old and the new objects. An operation that replaces many objects shortens that for
+//! each folder, or lets the old objects go first (`swap`).
 
 use std::collections::HashSet;
 
@@ -144,7 +145,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
         if let Some(object) = manifest.removed.first() {
             return Err(format!("it removes {}, but an epoch removes nothing", object.key));
         }
-        if manifest.of.is_some() || !manifest.sources.is_empty() {
+        if manifest.of.is_some() || !manifest.sources.is_empty() || manifest.swap.is_some() {
             return Err("it is an epoch, and says of which operation it is".to_owned());
         }
         return if of_lake == 0 { Ok(()) } else { Err("it is an epoch of the stream of operations".to_owned()) };
@@ -184,15 +185,22 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
     if !manifest.sources.is_sorted_by(|one, other| one < other) {
         return Err("its sources are not in order".to_owned());
     }
+    if let Some(swap) = &manifest.swap {
+        let added: HashSet<&ObjectKey> = manifest.objects.iter().map(|object| &object.key).collect();
+        if let Some(key) = swap.copies.keys().find(|key| !added.contains(key)) {
+            return Err(format!("it says of which object {key} is a copy, but does not add it"));
+        }
+    }
     Ok(())
 }
 
-/// Removes the objects that an operation removes. Whoever repeats it finds them gone.
+/// Removes the objects that an operation removes. Whoever repeats it finds them gone. An operation that swaps objects has removed them
+/// before its commit record was written.
 ///
 /// # Errors
 /// The lake fails. The operation is committed all the same; whoever comes next continues.
 pub(super) async fn remove_objects(stores: &Stores, manifest: &Manifest) -> Result<(), CommitError> {
-    if manifest.removed.is_empty() || mutated!(KeepWhatIsReplaced) {
+    if manifest.removed.is_empty() || manifest.swap.is_some() || mutated!(KeepWhatIsReplaced) {
         return Ok(());
     }
     let removed: Vec<&ObjectKey> = manifest.removed.iter().map(|object| &object.key).collect();
@@ -201,23 +209,35 @@ pub(super) async fn remove_objects(stores: &Stores, manifest: &Manifest) -> Resu
             stores.lake.delete(key).await?;
         }
     }
-    if manifest.kind != ManifestKind::Erase {
-        let copies = stream::iter(0..removed.len()).map(|number| {
-            let (stores, epoch, key) = (stores.clone(), manifest.epoch.clone(), removed[number].clone());
-            let id = manifest.epoch.upload_id(&manifest.worker, (manifest.objects.len() + number + 1) as u64);
-            copy_to_trash(stores, epoch, key, id)
-        });
-        copies.buffer_unordered(CONCURRENT).try_collect::<Vec<()>>().await?;
-        // An object goes only once its copy survives a crash of the machine.
-        stores.lake.flush().await?;
-    }
+    keep_in_trash(stores, manifest).await?;
     let deletions = stream::iter(0..removed.len()).map(|number| delete(stores.clone(), removed[number].clone()));
     deletions.buffer_unordered(CONCURRENT).try_collect::<Vec<()>>().await?;
     stores.lake.flush().await?;
     Ok(())
 }
 
-async fn delete(stores: Stores, key: ObjectKey) -> Result<(), CommitError> {
+/// Copies everything that an operation removes into the trash, unless it is an erasure, and makes the copies durable. An object goes only
+/// once its copy survives a crash of the machine.
+pub(super) async fn keep_in_trash(stores: &Stores, manifest: &Manifest) -> Result<(), CommitError> {
+    if manifest.removed.is_empty() || manifest.kind == ManifestKind::Erase {
+        return Ok(());
+    }
+    let copies = stream::iter(0..manifest.removed.len()).map(|number| {
+        let (stores, epoch, key) = (stores.clone(), manifest.epoch.clone(), manifest.removed[number].key.clone());
+        let id = manifest.epoch.upload_id(&manifest.worker, (manifest.objects.len() + number + 1) as u64);
+        copy_to_trash(stores, epoch, key, id)
+    });
+    let kept: Vec<bool> = copies.buffer_unordered(CONCURRENT).try_collect().await?;
+    let gone = kept.iter().filter(|kept| !**kept).count();
+    if gone > 0 {
+        // They were removed by hand; or the operation was purged, and a process that has slept finishes it again.
+        tracing::warn!(operation = %manifest.epoch, objects = gone, "objects that an operation removes are gone; they cannot be restored");
+    }
+    stores.lake.flush().await?;
+    Ok(())
+}
+
+pub(super) async fn delete(stores: Stores, key: ObjectKey) -> Result<(), CommitError> {
     Ok(stores.lake.delete(&key).await?)
 }
 
@@ -230,23 +250,19 @@ pub fn trash_key(operation: &EpochId, key: &ObjectKey) -> Result<ObjectKey, Lake
     })
 }
 
-/// Copies an object into the trash, unless it is there. Several processes may do it at once.
-async fn copy_to_trash(stores: Stores, operation: EpochId, key: ObjectKey, id: String) -> Result<(), CommitError> {
+/// Copies an object into the trash, unless it is there. Several processes may do it at once. Returns false if the object is gone.
+async fn copy_to_trash(stores: Stores, operation: EpochId, key: ObjectKey, id: String) -> Result<bool, CommitError> {
     let (lake, to) = (&stores.lake, trash_key(&operation, &key)?);
     let mut problem = None;
     for _ in 0..COPIES_MAX {
         // A copy that is there is whole, and no other operation has its name.
         if lake.checksum(&to).await?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
         let copy = match lake.stage_copy(&key, &to, &id).await {
             Ok(Some(copy)) => copy,
             // Somebody else has just moved it, or it was removed by hand.
-            Ok(None) if lake.checksum(&to).await?.is_some() => return Ok(()),
-            Ok(None) => {
-                tracing::warn!(%key, %operation, "an object that the operation removes is gone; it cannot be restored");
-                return Ok(());
-            }
+            Ok(None) => return Ok(lake.checksum(&to).await?.is_some()),
             // Somebody else has completed the copy while this one was staged.
             Err(error) if error.is_retryable() => return Err(error.into()),
             Err(error) => {
@@ -255,13 +271,13 @@ async fn copy_to_trash(stores: Stores, operation: EpochId, key: ObjectKey, id: S
             }
         };
         match lake.complete_upload(&to, &copy.upload, &copy.parts).await? {
-            Completion::Completed => return Ok(()),
+            Completion::Completed => return Ok(true),
             Completion::KeyTaken => lake.abort_upload(&to, &copy.upload).await?,
             Completion::NoSuchUpload => {}
         }
     }
     if lake.checksum(&to).await?.is_some() {
-        return Ok(());
+        return Ok(true);
     }
     let disturbed = || LakeError::Unavailable {
         operation: format!("copy {key} into the trash"),
@@ -320,6 +336,7 @@ mod tests {
             removed: removed.iter().map(|path| removed_object(path)).collect(),
             of: None,
             sources: Vec::new(),
+            swap: None,
             totals: Totals::default(),
             edges: std::collections::BTreeMap::new(),
             definitions: std::collections::BTreeMap::new(),

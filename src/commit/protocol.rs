@@ -15,6 +15,7 @@ use crate::commit::lake_log::{self, LogVersion, UnreadableEntry};
 use crate::commit::manifest::{Manifest, ObjectOfEpoch, UnreadableManifest};
 use crate::commit::operations::remove_objects;
 use crate::commit::stores::Stores;
+use crate::commit::swap::swap_objects;
 use crate::lake::{Completion, LakeError, ObjectKey, Written};
 
 /// Requests about objects that are in progress at once.
@@ -222,6 +223,13 @@ impl DecidedEpoch {
         if mutated!(RecordBeforeObjects) {
             write_once(stores, &self.manifest.epoch.commit_key(), &self.manifest, self.intent.clone()).await?;
         }
+        if let Some(swap) = self.manifest.swap.clone() {
+            if let Some(lost) = swap_objects(stores, &self.manifest, &swap).await? {
+                return Ok(Err((self, lost)));
+            }
+            write_once(stores, &self.manifest.epoch.commit_key(), &self.manifest, self.intent).await?;
+            return Ok(Ok(Published(self.manifest)));
+        }
         // Each object is copied only while it is published: ten thousand objects with their statistics take megabytes.
         let objects = &self.manifest.objects;
         let lost: Vec<Option<Lost>> = stream::iter(0..objects.len())
@@ -320,7 +328,11 @@ impl Entered {
 }
 
 /// Completes one upload, or finds the object there.
-async fn publish_object(stores: Stores, epoch: EpochId, object: ObjectOfEpoch) -> Result<Option<Lost>, CommitError> {
+pub(super) async fn publish_object(
+    stores: Stores,
+    epoch: EpochId,
+    object: ObjectOfEpoch,
+) -> Result<Option<Lost>, CommitError> {
     let completion = stores.lake.complete_upload(&object.key, &object.upload, &object.parts).await?;
     if completion == Completion::Completed {
         return Ok(None);

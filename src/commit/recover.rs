@@ -63,6 +63,18 @@ pub async fn recover(stores: &Stores, name: &ManifestName) -> Result<Recovered, 
     }
 }
 
+/// Finishes an epoch or an operation whose commit record is written, whatever its rows say: they may be lost. An operation removes what
+/// it removes.
+///
+/// # Errors
+/// The stores fail. The same call continues.
+pub async fn finish_published(stores: &Stores, manifest: Manifest) -> Result<(), CommitError> {
+    if mutated!(ForgetRemovalsOfLostRows) {
+        return Published::found(manifest).enter(stores).await.map(|_| ());
+    }
+    roll_forward(stores, Published::found(manifest)).await.map(|_| ())
+}
+
 /// The steps after the commit record.
 async fn roll_forward(stores: &Stores, published: Published) -> Result<Recovered, CommitError> {
     Ok(Recovered::Forward(Box::new(published.enter(stores).await?.advance(stores).await?)))

@@ -122,6 +122,7 @@ impl World {
                 removed: Vec::new(),
                 of: None,
                 sources: Vec::new(),
+                swap: None,
                 edges: BTreeMap::new(),
                 definitions: BTreeMap::new(),
                 version: "0".to_owned(),

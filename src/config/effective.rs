@@ -22,6 +22,7 @@ impl Config {
             checkpoints: self.checkpoints.clone(),
             checkpoints_options: self.checkpoints_options.clone(),
             key: Some(self.key.clone()),
+            undo_within: self.undo_within,
             worker: self.worker.clone(),
         };
         for section in SECTIONS.iter() {

@@ -1,6 +1,7 @@
 //! `shardlake.toml` as it is read: the values of all keys, before rules between them and definitions of datasets.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pipeline::documents::Documents;
 use pipeline::toml_reader::{Document, Problems, Section};
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) checkpoints: Option<CheckpointsUrl>,
     pub(crate) checkpoints_options: LeaseStoreOptions,
     pub(crate) key: Option<KeySource>,
+    pub(crate) undo_within: Duration,
     pub(crate) worker: WorkerSettings,
 }
 
@@ -59,6 +61,7 @@ impl Default for Settings {
             checkpoints: None,
             checkpoints_options: LeaseStoreOptions::default(),
             key: None,
+            undo_within: Duration::ZERO,
             worker: WorkerSettings::default(),
         };
         SECTIONS.iter().flat_map(|section| &section.keys).for_each(|key| key.set_default(&mut settings));

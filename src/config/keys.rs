@@ -71,6 +71,11 @@ pub(crate) static SECTIONS: LazyLock<Vec<Section<Settings>>> = LazyLock::new(|| 
         Section::new("leases", "How workers share the shards.", leases_keys()),
         Section::new("limits", "What bounds the worker.", limits_keys()),
         Section::new("stop", "How a worker ends after SIGTERM or SIGINT.", stop_keys()),
+        Section::new(
+            "history",
+            "What operations on the lake have replaced, such as a promoted replay.",
+            history_keys(),
+        ),
         Section::new("retry", "How long a worker waits for a service that fails or does not respond.", retry_keys()),
     ]
 });
@@ -450,6 +455,16 @@ fn limits_keys() -> Vec<Key<Settings>> {
               open file keeps its footer in memory.",
         },
     ]
+}
+
+fn history_keys() -> Vec<Key<Settings>> {
+    vec![Key {
+        name: "undo_within",
+        kind: Kind::Time(|settings| &mut settings.undo_within, Duration::from_secs(3600)),
+        default: Fallback::Is("168h"),
+        doc: "How long what an operation has replaced is kept below `_trash/`. Until then it can be undone. `shardlake sweep` removes it \
+              afterwards, counted from the newest change of the lake.",
+    }]
 }
 
 fn stop_keys() -> Vec<Key<Settings>> {

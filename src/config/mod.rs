@@ -177,6 +177,8 @@ pub struct Config {
     pub datasets: Datasets,
     /// Where the pseudonym key is.
     pub key: KeySource,
+    /// How long what an operation has replaced is kept, so that it can be undone.
+    pub undo_within: Duration,
     /// What a worker runs by.
     pub worker: WorkerSettings,
 }

@@ -72,9 +72,19 @@ pub(super) fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Pr
         );
         report(problems, "[anonymize]", message);
     }
-    let Settings { lake_options, checkpoints_options, worker, .. } = settings;
-    let mut config =
-        Config { sources, demo, lake, lake_options, checkpoints, checkpoints_options, datasets, key, worker };
+    let Settings { lake_options, checkpoints_options, undo_within, worker, .. } = settings;
+    let mut config = Config {
+        sources,
+        demo,
+        lake,
+        lake_options,
+        checkpoints,
+        checkpoints_options,
+        datasets,
+        key,
+        undo_within,
+        worker,
+    };
     let application = config.application();
     for source in &mut config.sources {
         source.url.backend().fill(&mut source.options, &application);

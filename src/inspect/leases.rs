@@ -10,6 +10,8 @@ use checkpoints::{Holder, Lease, LeaseOwner, LeaseStore, ShardKey, StoreError, S
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
+use crate::commit::is_internal_stream;
+
 /// The lease table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeaseTable {
@@ -19,6 +21,9 @@ pub struct LeaseTable {
     pub alive: BTreeSet<LeaseOwner>,
     /// How many unfinished shards each worker holds.
     pub workers: BTreeMap<LeaseOwner, u64>,
+    /// The leases of operations on the lake and of replays. No worker that reads streams takes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub internal: Vec<LeaseStatus>,
     /// Streams of other lakes, whose leases are not here.
     pub other_streams: BTreeSet<StreamName>,
     /// What an operator should know.
@@ -151,15 +156,21 @@ pub async fn scan(
         }
     }
     let mut workers: BTreeMap<LeaseOwner, u64> = BTreeMap::new();
-    for owner in leases.iter().filter(|lease| !lease.is_done()).filter_map(|lease| lease.holder.committer()) {
+    let of_workers = leases.iter().filter(|lease| !lease.is_done() && !is_internal_stream(&lease.key.stream));
+    for owner in of_workers.filter_map(|lease| lease.holder.committer()) {
         *workers.entry(owner.clone()).or_default() += 1;
     }
-    let findings = findings(&leases);
-    let mut states = states(&leases, &alive);
-    let leases = leases
-        .iter()
-        .filter_map(|lease| states.remove(&lease.key).map(|state| LeaseStatus { lease: lease.clone(), state }));
-    Ok(LeaseTable { leases: leases.collect(), alive, workers, other_streams: others.clone(), findings })
+    let (internal, leases): (Vec<Lease>, Vec<Lease>) =
+        leases.into_iter().partition(|lease| is_internal_stream(&lease.key.stream));
+    let (internal, findings) = (with_states(&internal, &alive), findings(&leases));
+    let leases = with_states(&leases, &alive);
+    Ok(LeaseTable { leases, alive, workers, internal, other_streams: others.clone(), findings })
+}
+
+fn with_states(leases: &[Lease], alive: &BTreeSet<LeaseOwner>) -> Vec<LeaseStatus> {
+    let mut states = states(leases, alive);
+    let status = |lease: &Lease| states.remove(&lease.key).map(|state| LeaseStatus { lease: lease.clone(), state });
+    leases.iter().filter_map(status).collect()
 }
 
 /// The owners whose counters changed between two lists of the table.
@@ -358,5 +369,27 @@ mod tests {
         );
         assert_eq!(json["leases"][0].as_object().unwrap().len(), 14);
         assert_eq!((&json["alive"][0], json["findings"].as_array().unwrap().len()), (&"a".into(), 0));
+        assert!(json.get("internal").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leases_of_operations_and_replays_are_no_shards_and_their_holders_no_workers() {
+        let store = checkpoints::MemoryStore::new();
+        let owner = |name: &str| LeaseOwner::new(name).unwrap();
+        for (stream, id, holder) in [
+            ("s", "0", "worker"),
+            ("_lake:0123456789abcdef", "orders", "operation"),
+            ("_replay:01ab0000", "slice-00001", "replay"),
+        ] {
+            let key = ShardKey::new(StreamName::new(stream).unwrap(), ShardId::new(id).unwrap());
+            store.create(&[NewLease::new(key.clone(), Position::Beginning)]).await.unwrap();
+            store.take(&owner(holder), &key, 0).await.unwrap().unwrap();
+        }
+        let table = scan(&store, Duration::from_secs(4), &BTreeSet::new()).await.unwrap();
+        assert_eq!(table.leases.iter().map(|one| one.lease.key.stream.as_str()).collect::<Vec<_>>(), ["s"]);
+        let internal: Vec<&str> = table.internal.iter().map(|one| one.lease.key.stream.as_str()).collect();
+        assert_eq!(internal, ["_lake:0123456789abcdef", "_replay:01ab0000"]);
+        assert_eq!(table.workers, BTreeMap::from([(owner("worker"), 1)]));
+        assert!(table.findings.is_empty());
     }
 }

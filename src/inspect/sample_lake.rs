@@ -137,6 +137,7 @@ impl<'a> SampleLake<'a> {
             removed: Vec::new(),
             of: None,
             sources: Vec::new(),
+            swap: None,
             totals: Totals {
                 records,
                 rows,

@@ -223,7 +223,12 @@ mod tests {
         let handing_over = Holder::HandingOver { from: owner("w-1"), to: owner("w-2") };
         let manifest = ManifestName::new("_intents/e.json").unwrap();
         let pending = Some(Pending { through: Position::End, manifest });
-        let leases = vec![Lease { holder: handing_over, ..a.clone() }, Lease { pending, ..b }];
+        let mut leases = vec![Lease { holder: handing_over, ..a.clone() }, Lease { pending, ..b }];
+        // Leases of operations and of replays are not shards of a stream.
+        for (stream, shard) in [("_lake:0123456789abcdef", "orders"), ("_replay:01ab0000", "slice-00001")] {
+            let key = ShardKey::new(StreamName::new(stream).unwrap(), ShardId::new(shard).unwrap());
+            leases.push(Lease::new(NewLease::new(key, Position::Beginning)));
+        }
         let edge = |records| EdgeTotal(records, 10 * records);
         let mut fold = Fold::default();
         fold.epochs = 2;

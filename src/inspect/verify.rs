@@ -42,7 +42,9 @@ use serde::Serialize;
 
 use crate::commit::lake_log::{HistoryError, LogVersion, ObjectFilter, extent, get_entry, lake_at};
 use crate::commit::log::{self, Chains, Coverage, Fold, Overlap};
-use crate::commit::{CommitError, EpochId, Manifest, ObjectKind, Stores, Totals, UnreadableManifest};
+use crate::commit::{
+    CommitError, EpochId, Manifest, ObjectKind, Stores, Totals, UnreadableManifest, is_internal_stream,
+};
 use crate::inspect::verify::lake_log::LogScan;
 use crate::inspect::verify::names::{Name, Names};
 use crate::source::losses;
@@ -356,7 +358,9 @@ impl Audit {
         // A row that no commit of ours ever moved is where another program (a KCL application) left it.
         let moved = leases.iter().filter(|lease| lease.last_manifest.is_some() && !lease.checkpoint.is_start());
         let without_chain = moved.filter(|lease| chains.end_of(&lease.key).is_none()).count();
-        self.shards = (chains.shards() + without_chain) as u64;
+        // The parts of the lake that operations have changed are not shards.
+        let with_chain = chains.ends().filter(|(key, _)| !is_internal_stream(&key.stream)).count();
+        self.shards = (with_chain + without_chain) as u64;
         self.faults.extend(unreadable.into_iter().map(|error| Fault::UnreadableRecord { problem: error.to_string() }));
         let gaps = chains.gaps(leases).into_iter();
         self.faults.extend(gaps.map(|(key, after, before)| Fault::Gap { key, after, before }));

@@ -7,9 +7,11 @@
 pub mod leases;
 mod migrate;
 pub mod operation;
+pub mod purge;
 mod rebuild;
 mod sweep;
 mod trim;
+pub mod undo;
 
 pub use migrate::{MigrateError, migrate};
 pub use rebuild::{Rebuilt, rebuild};

@@ -23,12 +23,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::{
-    Lease, LeaseOwner, ManifestName, NewLease, Position, Renewal, RenewalOutcome, SequenceNumber, ShardKey, ShardRange,
-    StoreError, StreamName, ThroughputKbps,
+    Lease, LeaseOwner, ManifestName, NewLease, Position, Renewal, RenewalOutcome, SequenceNumber, ShardId, ShardKey,
+    ShardRange, StoreError, StreamName, ThroughputKbps,
 };
 use mutations::mutated;
-use pipeline::encode::FileStats;
-use pipeline::layout::DataObject;
 use pipeline::time::format_rfc3339;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -37,11 +35,17 @@ use crate::clock::SharedClock;
 use crate::commit::lake_log::LogVersion;
 use crate::commit::log;
 use crate::commit::{
-    CommitError, DefinitionOfEpoch, EpochId, FORMAT, LakePart, Manifest, ManifestKind, ObjectKind, ObjectOfEpoch,
-    Outcome, RemovedObject, ShardOfEpoch, Staged, Stores, Totals, abort_uploads, claim_operations_stream,
-    operations_stream, recover,
+    CommitError, EpochId, FORMAT, LakePart, Manifest, ManifestKind, Outcome, ShardOfEpoch, Staged, Stores, Swap,
+    Totals, abort_uploads, claim_operations_stream, operations_stream, recover,
 };
-use crate::lake::{ObjectKey, StagedCopy};
+use crate::lake::ObjectKey;
+
+mod plan;
+
+#[cfg(test)]
+mod tests;
+
+pub use plan::{Copied, Plan};
 
 /// How often taking a lease may fail before the operation does.
 const TAKE_FAILURES_MAX: u32 = 10;
@@ -112,31 +116,6 @@ pub trait Work: Send + Sync {
     async fn plan(&self, stores: &Stores, plan: &mut Plan) -> Result<(), OperationError>;
 }
 
-/// What an operation adds and removes.
-#[derive(Debug)]
-pub struct Plan {
-    epoch: EpochId,
-    me: LeaseOwner,
-    objects: Vec<ObjectOfEpoch>,
-    removed: Vec<RemovedObject>,
-    of: Option<String>,
-    sources: BTreeSet<EpochId>,
-    definitions: BTreeMap<String, DefinitionOfEpoch>,
-}
-
-/// A copy of an object, under a new name in the same folder.
-#[derive(Debug, Clone)]
-pub struct Copied<'c> {
-    /// The object.
-    pub from: &'c ObjectKey,
-    /// Where it is copied from: the object itself, or its copy in a trash.
-    pub source: &'c ObjectKey,
-    /// Rows or lines in it.
-    pub rows: u64,
-    /// Statistics of its columns.
-    pub columns: FileStats,
-}
-
 /// Runs operations of one process.
 pub struct Operator {
     me: LeaseOwner,
@@ -148,8 +127,8 @@ pub struct Operator {
     number: u64,
 }
 
-/// The leases of an operation, which are renewed until this is dropped.
-struct Held {
+/// Leases of an operation, which are renewed until this is dropped.
+pub struct Held {
     rows: Vec<Lease>,
     renewing: JoinHandle<()>,
 }
@@ -157,69 +136,6 @@ struct Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.renewing.abort();
-    }
-}
-
-impl Plan {
-    /// The operation, by whose name every new object's name begins.
-    pub fn epoch(&self) -> &EpochId {
-        &self.epoch
-    }
-
-    /// The id hint of the next upload.
-    pub fn next_upload_id(&self) -> String {
-        self.epoch.upload_id(&self.me, (self.objects.len() + 1) as u64)
-    }
-
-    /// Adds an object whose upload is acknowledged.
-    pub fn add(&mut self, object: ObjectOfEpoch) {
-        self.objects.push(object);
-    }
-
-    /// Removes an object from the lake.
-    pub fn remove(&mut self, object: RemovedObject) {
-        self.removed.push(object);
-    }
-
-    /// Says what the operation belongs to, such as `replay:1f2e3d4c`.
-    pub fn belongs_to(&mut self, of: String) {
-        self.of = Some(of);
-    }
-
-    /// Names epochs whose records the added objects have, or whose dead letters are removed.
-    pub fn add_sources(&mut self, sources: impl IntoIterator<Item = EpochId>) {
-        self.sources.extend(sources);
-    }
-
-    /// Says by which definition the rows of a dataset were made.
-    pub fn define(&mut self, dataset: String, definition: DefinitionOfEpoch) {
-        self.definitions.insert(dataset, definition);
-    }
-
-    /// Adds a copy of an object, byte for byte, under a new name in the same folder.
-    ///
-    /// # Errors
-    /// It is not in the lake, or the lake fails.
-    pub async fn copy(&mut self, stores: &Stores, copied: Copied<'_>) -> Result<(), OperationError> {
-        let Copied { from, source, rows, columns } = copied;
-        let invalid = |problem: String| OperationError::Invalid { problem };
-        let mut name: DataObject =
-            from.as_str().parse().map_err(|_| invalid(format!("{from} is not an object of data")))?;
-        self.epoch.as_str().clone_into(&mut name.epoch);
-        name.number = (self.objects.len() + 1) as u64;
-        let key = ObjectKey::new(name.to_string()).map_err(|error| invalid(error.to_string()))?;
-        let part = LakePart::of(&key).ok_or_else(|| invalid(format!("{from} is not an object of data")))?;
-        let staged = stores.lake.stage_copy(source, &key, &self.next_upload_id()).await?;
-        let no_object = || OperationError::NoObject { key: source.clone() };
-        let StagedCopy { upload, parts, bytes, crc64nvme } = staged.ok_or_else(no_object)?;
-        let (kind, dataset) = match part {
-            LakePart::Dataset(name) => (ObjectKind::Processed, Some(name)),
-            LakePart::Raw => (ObjectKind::Raw, None),
-            LakePart::Error => (ObjectKind::Error, None),
-        };
-        let partition = ObjectOfEpoch::partition_of(&key);
-        self.add(ObjectOfEpoch { key, kind, dataset, partition, columns, rows, bytes, crc64nvme, upload, parts });
-        Ok(())
     }
 }
 
@@ -257,19 +173,49 @@ impl Operator {
             return Err(OperationError::Invalid { problem });
         }
         let early = if mutated!(PlanBeforeLeases) { Some(self.planned(work).await) } else { None };
-        let held = self.take(parts).await?;
+        let keys = parts.iter().map(|part| ShardKey::new(self.stream.clone(), part.shard())).collect();
+        let held = self.take(keys).await?;
         let planned = match early {
             Some(early) => early,
             None => self.planned(work).await,
         };
         let result = self.run_holding(kind, &held, planned).await;
-        for row in &held.rows {
+        self.release_rows(&held.rows).await;
+        result
+    }
+
+    /// The name of this process.
+    pub fn me(&self) -> &LeaseOwner {
+        &self.me
+    }
+
+    /// The time of day: milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    /// Takes a lease that no operation takes, and holds it over several of them, so that two processes do not do the same work. An
+    /// operation does not depend on it: who has slept may have lost it. Its name begins with `_`, as no dataset's does.
+    ///
+    /// # Errors
+    /// Another process has it ([`OperationError::Busy`]), or the stores fail.
+    pub async fn hold(&self, name: &str) -> Result<Held, OperationError> {
+        let shard = ShardId::new(name).map_err(|error| OperationError::Invalid { problem: error.to_string() })?;
+        self.take(vec![ShardKey::new(self.stream.clone(), shard)]).await
+    }
+
+    /// Releases what [`hold`](Self::hold) has taken.
+    pub async fn release(&self, held: Held) {
+        self.release_rows(&held.rows).await;
+    }
+
+    async fn release_rows(&self, rows: &[Lease]) {
+        for row in rows {
             // A lease that stays is taken by the next operation after the failover time.
             if let Err(error) = self.stores.leases_once.release(&self.me, &row.key).await {
                 tracing::debug!(%error, key = %row.key, "failed to release the lease of an operation");
             }
         }
-        result
     }
 
     /// Deregisters the process.
@@ -283,15 +229,7 @@ impl Operator {
     async fn planned(&mut self, work: &dyn Work) -> (Plan, Result<(), OperationError>) {
         self.number += 1;
         let epoch = EpochId::new(self.clock.now_ms(), &self.me, self.number);
-        let mut plan = Plan {
-            epoch,
-            me: self.me.clone(),
-            objects: Vec::new(),
-            removed: Vec::new(),
-            of: None,
-            sources: BTreeSet::new(),
-            definitions: BTreeMap::new(),
-        };
+        let mut plan = Plan::new(epoch, self.me.clone());
         let planned = work.plan(&self.stores, &mut plan).await;
         (plan, planned)
     }
@@ -359,6 +297,7 @@ impl Operator {
             removed: plan.removed,
             of: plan.of,
             sources: plan.sources.into_iter().collect(),
+            swap: plan.order.map(|order| Swap { order, copies: plan.copies }),
             totals: Totals::default(),
             edges: BTreeMap::new(),
             definitions: plan.definitions,
@@ -366,12 +305,13 @@ impl Operator {
         }
     }
 
-    /// Takes the leases of these parts, in their order, and finishes what is pending on them.
-    async fn take(&self, parts: &BTreeSet<LakePart>) -> Result<Held, OperationError> {
-        let keys: Vec<ShardKey> = parts.iter().map(|part| ShardKey::new(self.stream.clone(), part.shard())).collect();
-        self.check_no_row_is_lost(&keys).await?;
-        let new: Vec<NewLease> = keys.iter().map(|key| NewLease::new(key.clone(), Position::Beginning)).collect();
-        self.stores.leases.create(&new).await?;
+    /// Takes these leases, in their order, and finishes what is pending on them.
+    async fn take(&self, keys: Vec<ShardKey>) -> Result<Held, OperationError> {
+        let missing = self.missing_rows(&keys).await?;
+        let new: Vec<NewLease> = missing.into_iter().map(|key| NewLease::new(key, Position::Beginning)).collect();
+        if !new.is_empty() {
+            self.stores.leases.create(&new).await?;
+        }
         let mut rows = Vec::new();
         for key in &keys {
             match self.take_one(key).await {
@@ -395,22 +335,23 @@ impl Operator {
         Ok(held)
     }
 
-    /// A row that is missing although the part had operations was lost. Made at the first number again, it would count them twice.
-    async fn check_no_row_is_lost(&self, keys: &[ShardKey]) -> Result<(), OperationError> {
-        let rows = self.stores.leases.get(keys).await?;
-        let missing: Vec<&ShardKey> =
-            keys.iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(key, _)| key).collect();
-        if missing.is_empty() || mutated!(NumberOperationsAgain) {
-            return Ok(());
+    /// The parts that have no rows yet. Refuses to begin where a row is lost: operations would get numbers that were used.
+    async fn missing_rows(&self, keys: &[ShardKey]) -> Result<Vec<ShardKey>, OperationError> {
+        let rows = self.stores.leases_of(keys.to_vec()).await?;
+        let is_missing = |rows: &[Lease], key: &ShardKey| !rows.iter().any(|row| row.key == *key);
+        let missing: Vec<ShardKey> = keys.iter().filter(|key| is_missing(&rows, key)).cloned().collect();
+        if missing.is_empty() {
+            return Ok(missing);
         }
-        let log = log::read(&self.stores).await?;
-        for key in missing.into_iter().filter(|key| log.chains.end_of(key).is_some()) {
-            // Another process may have made it, and committed, since the rows were read.
-            if self.stores.leases_of(vec![key.clone()]).await?.is_empty() {
-                return Err(OperationError::RowLost { part: key.shard.to_string() });
-            }
+        let chains = log::read(&self.stores).await?.chains;
+        // Another process may have created the row and used it since.
+        let rows = self.stores.leases_of(keys.to_vec()).await?;
+        let is_lost = |key: &&ShardKey| chains.end_of(key).is_some() && is_missing(&rows, key);
+        let lost = missing.iter().find(is_lost).filter(|_| !mutated!(NumberOperationsAgain));
+        match lost {
+            Some(key) => Err(OperationError::RowLost { part: key.shard.to_string() }),
+            None => Ok(missing),
         }
-        Ok(())
     }
 
     /// Takes one lease: a free one, one whose holder is gone, or one whose counter does not move for the failover time.
@@ -514,6 +455,3 @@ pub async fn finish_pending(stores: &Stores) -> Result<u64, CommitError> {
     }
     Ok(pending.len() as u64)
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,14 +7,14 @@
 //! does nothing, and a fleet whose rows exist is not disturbed.
 //!
 //! An intent with a commit record is of an epoch that was published. It enters the lake log here, unless it has entered. If it is an
-//! operation, the objects that it removes go.
+//! operation, what it removes goes.
 //!
 //! A commit record is written after the decision. An epoch that was decided in a lost row, and has no commit record yet, has an
 //! intent, as an epoch that was never decided. Only what is visible tells them apart:
 //!
 //! | the intent's epoch | what is known | what is done |
 //! |---|---|---|
-//! | an object of it is visible, or an existing row has it pending | it was decided | it is finished: published, with its commit record |
+//! | an object of it is visible, the trash has one that it removes, or an existing row has it pending | it was decided | it is finished: published, with its commit record |
 //! | it has no objects, and its ranges follow what is committed | nothing was read in them | it is finished: that is right in any case |
 //! | none is visible | it may have been decided or not; no reader has seen it | its uploads are aborted, so that it can never become visible; its records are read again |
 //! | it cannot be finished: an upload is gone | some of it is visible | its objects are removed; its records are read again |
@@ -30,7 +30,9 @@ use checkpoints::{HashRange, Lease, NewLease, Position, ShardId, ShardKey};
 use mutations::mutated;
 
 use crate::commit::log::{self, Everything};
-use crate::commit::{CommitError, DecidedEpoch, EpochId, Manifest, Published, ShardOfEpoch, Stores, abort_uploads};
+use crate::commit::{
+    CommitError, DecidedEpoch, EpochId, Manifest, ShardOfEpoch, Stores, abort_uploads, finish_published, trash_key,
+};
 
 /// How long a request of a worker may still be under way after its upload was aborted.
 const RECHECK_AFTER: Duration = Duration::from_secs(10);
@@ -140,7 +142,7 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
             continue;
         }
         if stores.lake.get(&manifest.epoch.commit_key()).await?.is_some() {
-            // Its rows are gone, so nobody else would enter it.
+            // Its rows are gone, so nobody else would enter it, nor remove what an operation removes.
             finish_published(stores, manifest).await?;
             continue;
         }
@@ -153,7 +155,7 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
     let mut unknown = Vec::new();
     for epoch in unsettled {
         let is_empty = epoch.manifest.objects.is_empty() && epoch.manifest.shards.iter().all(follows);
-        if epoch.is_pending || is_empty || has_visible_object(stores, &epoch.manifest).await? {
+        if epoch.is_pending || is_empty || was_decided(stores, &epoch.manifest).await? {
             finish(stores, epoch, rebuilt).await?;
         } else {
             abort_uploads(stores, epoch.manifest.clone()).await;
@@ -173,7 +175,7 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
             finish_published(stores, epoch.manifest).await?;
             continue;
         }
-        if has_visible_object(stores, &epoch.manifest).await? {
+        if was_decided(stores, &epoch.manifest).await? {
             finish(stores, epoch, rebuilt).await?;
         } else {
             rebuilt.undone.push(epoch.manifest.epoch);
@@ -182,20 +184,15 @@ async fn settle_intents(stores: &Stores, rebuilt: &mut Rebuilt) -> Result<(), Co
     Ok(())
 }
 
-/// Enters an epoch whose commit record is there. The objects that an operation removes go, too: only a pending row tells others of them.
-pub(super) async fn finish_published(stores: &Stores, manifest: Manifest) -> Result<(), CommitError> {
-    let is_operation = manifest.kind.is_operation();
-    let entered = Published::found(manifest).enter(stores).await?;
-    if is_operation && !mutated!(ForgetRemovalsOfLostRows) {
-        entered.advance(stores).await?;
-    }
-    Ok(())
-}
-
-/// Whether a reader can see any of an epoch's objects.
-async fn has_visible_object(stores: &Stores, manifest: &Manifest) -> Result<bool, CommitError> {
+/// Whether a reader can see any of an epoch's objects, or the trash has one that an operation removes. Both happen after the decision only.
+async fn was_decided(stores: &Stores, manifest: &Manifest) -> Result<bool, CommitError> {
     for object in &manifest.objects {
         if stores.lake.checksum(&object.key).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    for object in &manifest.removed {
+        if stores.lake.checksum(&trash_key(&manifest.epoch, &object.key)?).await?.is_some() {
             return Ok(true);
         }
     }

@@ -5,8 +5,8 @@
 //! - An intent, and the uploads that it names, stay while the epoch is pending on any shard.
 //! - They stay while their worker may still decide: it may have been stopped for a long time, alone, so that no other worker has
 //!   taken its leases.
-//! - Before the intent of a published epoch goes, the epoch enters the lake log, unless it has entered: its rows may be lost, and
-//!   then nobody else would enter it. Likewise the objects go that an operation removes.
+//! - Before the intent of a published epoch goes, the epoch enters the lake log, unless it has entered, and an operation removes what it
+//!   removes: its rows may be lost, and then nobody else would do it.
 //! - Otherwise they go when the process that made them is known to have ended, or when they are older than the given age. The
 //!   age must exceed the life of any request (see `decision.rs` of the checkpoints crate).
 //!
@@ -23,9 +23,8 @@ use pipeline::layout;
 use pipeline::time::parse_rfc3339;
 
 use crate::commit::log::intents;
-use crate::commit::{CommitError, EpochId, Manifest, ShardOfEpoch, Stores};
+use crate::commit::{CommitError, EpochId, Manifest, ShardOfEpoch, Stores, finish_published};
 use crate::lake::{ObjectKey, UploadId, UploadInfo};
-use crate::maintenance::rebuild::finish_published;
 
 /// What a sweep removed, and what it kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

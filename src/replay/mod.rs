@@ -16,6 +16,7 @@
 //! | `progress` | how far it is |
 //! | `status` | which state it is in |
 //! | `end` | removing what is left of it |
+//! | `promote` | promoting, undoing and purging a replay |
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub mod end;
 pub mod plan;
 pub mod planning;
 pub mod progress;
+pub mod promote;
 pub mod run;
 pub mod status;
 pub mod throttle;

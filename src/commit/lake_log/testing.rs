@@ -47,6 +47,7 @@ pub(crate) fn epoch(me: u8, number: u64, head: LogVersion) -> Manifest {
         removed: Vec::new(),
         of: None,
         sources: Vec::new(),
+        swap: None,
         totals: Totals::default(),
         edges: BTreeMap::new(),
         definitions: BTreeMap::new(),

@@ -215,6 +215,7 @@ fn manifest(epoch: EpochId, worker: LeaseOwner, now_ms: i64, shards: Vec<ShardOf
         removed: Vec::new(),
         of: None,
         sources: Vec::new(),
+        swap: None,
         totals: Totals {
             records,
             rows: BTreeMap::from([("orders".to_owned(), records - 1)]),

@@ -3,10 +3,10 @@
 //! Owns: which objects are compared. What was live then and was removed since is in `_trash/`, or purged: it is counted, and not compared.
 
 use crate::commit::lake_log::{Extent, HistoryError, LakeAt, LogVersion, ObjectFilter, lake_at, read_forward};
-use crate::commit::{CommitError, EpochId, Stores};
+use crate::commit::{CommitError, EpochId, Stores, is_internal_stream};
 use crate::inspect::CONCURRENT;
 use crate::inspect::verify::names::{Name, Names};
-use crate::inspect::verify::objects::{Writer, compare_some};
+use crate::inspect::verify::objects::{Writer, compare_some, drop_removed};
 use crate::inspect::verify::{Audit, VerifyProgress};
 
 /// An audit at a version could not be made.
@@ -44,7 +44,7 @@ pub async fn verify_at(
         log_version: Some(version.0),
         objects: live.values().map(|total| total.count).sum(),
         bytes: live.values().map(|total| total.bytes).sum(),
-        shards: at.chains.shards() as u64,
+        shards: at.chains.ends().filter(|(key, _)| !is_internal_stream(&key.stream)).count() as u64,
         totals: at.fold.totals(),
         ..Audit::default()
     };
@@ -71,5 +71,6 @@ pub async fn verify_at(
         }
     }
     drop(objects);
+    drop_removed(stores, extent.newest, &mut audit).await?;
     Ok((audit, at))
 }

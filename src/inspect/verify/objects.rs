@@ -7,7 +7,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parquet::file::metadata::ParquetMetaDataReader;
 use pipeline::layout::COMMITS;
 
-use crate::commit::lake_log::AddedObject;
+use crate::commit::lake_log::{AddedObject, Entry, HistoryError, LogVersion, extent, read_forward};
+use crate::commit::log;
 use crate::commit::{CommitError, EpochId, Manifest, ObjectKind, Stores};
 use crate::inspect::CONCURRENT;
 use crate::inspect::verify::lake_log::LogScan;
@@ -22,7 +23,7 @@ pub(super) const COMPARED_AT_ONCE: usize = CONCURRENT / 4;
 pub(super) async fn compare_all(
     stores: &Stores,
     epochs: &Names,
-    log: &LogScan,
+    scan: &LogScan,
     progress: &(dyn Fn(VerifyProgress) + Sync),
     audit: &mut Audit,
 ) -> Result<(), CommitError> {
@@ -39,7 +40,7 @@ pub(super) async fn compare_all(
         let record = records.next().await.transpose()?;
         let is_end = record.is_none();
         if let Some(record) = record.flatten() {
-            let live = record.objects.iter().filter(|object| !log.is_removed(&record, &object.key));
+            let live = record.objects.iter().filter(|object| !scan.is_removed(&record, &object.key));
             let new = live.filter(|object| claimed.insert(Name::of(object.key.as_str())));
             let writer = Writer { epoch: record.epoch.to_string(), is_operation: Some(record.kind.is_operation()) };
             wanted.extend(new.map(|object| (writer.clone(), AddedObject::from(object))));
@@ -48,9 +49,35 @@ pub(super) async fn compare_all(
             compare_some(stores, std::mem::take(&mut wanted), progress, audit).await?;
         }
         if is_end {
-            return Ok(());
+            break;
         }
     }
+    drop_removed(stores, scan.newest, audit).await
+}
+
+/// Drops the faults of objects that operations have removed after `version`, which the audit has read, or are about to remove.
+pub(super) async fn drop_removed(stores: &Stores, version: LogVersion, audit: &mut Audit) -> Result<(), CommitError> {
+    let is_missing = |fault: &Fault| matches!(fault, Fault::Missing { .. });
+    if !audit.faults.iter().any(is_missing) {
+        return Ok(());
+    }
+    // The intents first: an operation that ends meanwhile has its entry before its intent goes.
+    let (intents, _) = log::intents(stores).await?;
+    let mut removed: Names =
+        intents.iter().flat_map(|intent| &intent.removed).map(|object| Name::of(object.key.as_str())).collect();
+    let lake = &*stores.lake;
+    let newest = extent(lake).await?.newest;
+    let mut note = |entry: Entry| removed.extend(entry.removed.iter().map(|object| Name::of(object.key.as_str())));
+    match read_forward(lake, version, newest, None, &mut note).await {
+        Ok(_) => {}
+        Err(HistoryError::Lake(error)) => return Err(error.into()),
+        // The scan of the log has reported it, or the next one does.
+        Err(error) => tracing::debug!(%error, "the newest entries of the lake log cannot be read"),
+    }
+    let is_gone =
+        |fault: &Fault| matches!(fault, Fault::Missing { key, .. } if removed.contains(&Name::of(key.as_str())));
+    audit.faults.retain(|fault| !is_gone(fault));
+    Ok(())
 }
 
 /// A commit record; `None` if it is gone or cannot be read, which the scan has reported.

@@ -234,6 +234,7 @@ impl EpochLedger {
             removed: Vec::new(),
             of: None,
             sources: Vec::new(),
+            swap: None,
             totals,
             edges,
             definitions: names

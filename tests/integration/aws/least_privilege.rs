@@ -274,6 +274,24 @@ impl Cloud {
         self.must(&["replay", "resume", id])
     }
 
+    /// A sweep that purges what a promoted replay has replaced.
+    fn must_purge(&self) -> Result<(), Failed> {
+        self.must(&["replay", "plan", "--from", "trim-horizon", "--prefer", "stream"])?;
+        let list = self.folder.json(&["replay", "list"]);
+        let id = list["replays"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+        self.must(&["replay", "start", &id])?;
+        self.must(&["replay", "promote", &id])?;
+        let below = |folder: &str| {
+            let prefix = format!("{PREFIX}{folder}");
+            self.s3.keys(BUCKET).into_iter().filter(|key| key.starts_with(&prefix)).collect::<Vec<String>>()
+        };
+        assert!(!below("_trash/").is_empty());
+        below("_trash/").iter().for_each(|key| self.s3.set_modified_ms(BUCKET, key, 0));
+        self.must(&["sweep", "--older-than", "1h"])?;
+        assert_eq!((below("_trash/").len(), below(&format!("_replays/{id}/lake/")).len()), (0, 0));
+        Ok(())
+    }
+
     /// Leaves a decided epoch that can only be rolled back.
     fn kill_before_rollback(&self) {
         let worker = abort_between_decide_and_publish(self, Fault::Hang, "/raw/");
@@ -301,6 +319,14 @@ fn work(case: &Case, roles: Roles, gone: Option<&Grant>) -> (Cloud, Vec<Failed>)
         let id = plan["id"].as_str().unwrap();
         failures.extend(cloud.must(&["replay", "start", id]).err());
         failures.extend(cloud.must(&["replay", "cancel", id]).err());
+    }
+    let purges = gone.is_none_or(|grant| grant.resource.contains("_trash"));
+    if case.name == "plain" && purges && failures.is_empty() {
+        let plan = cloud.folder.json(&["replay", "plan", "--from", "trim-horizon", "--prefer", "stream"]);
+        let id = plan["id"].as_str().unwrap();
+        for step in ["start", "promote", "undo", "purge"] {
+            failures.extend(cloud.must(&["replay", step, id]).err());
+        }
     }
     // Only a rollback deletes data.
     let deletes_data =
@@ -358,6 +384,8 @@ fn maintain(case: &Case, roles: Roles, gone: Option<&Grant>) -> (Cloud, Vec<Fail
     let failed = swept.into_iter().chain(commands.filter_map(|command| cloud.must(command).err()));
     let replays = concerns(&["_replays"]).then_some(&cloud);
     let failed = failed.chain(replays.into_iter().filter_map(|cloud| cloud.must_ask_of_a_replay().err()));
+    let purges = concerns(&["_trash", "_replays"]).then_some(&cloud);
+    let failed = failed.chain(purges.into_iter().filter_map(|cloud| cloud.must_purge().err()));
     let releases = concerns(&["dynamodb:BatchGetItem"]).then_some(&cloud);
     let failed = failed.chain(releases.into_iter().filter_map(|cloud| cloud.must_release().err()));
     let failures: Vec<Failed> = match gone {

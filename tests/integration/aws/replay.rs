@@ -100,6 +100,57 @@ fn a_stream_is_read_again_beside_live_workers_whose_leases_are_left_alone() {
 }
 
 #[test]
+fn a_replay_is_promoted_beside_a_live_worker_and_undone_and_purged_and_every_version_is_clean() {
+    let cloud = Cloud::new(2, &Options::default());
+    cloud.put(150);
+    cloud.catch_up();
+    let totals = |cloud: &Cloud| cloud.folder.json(&["status"])["totals"].clone();
+    let before = totals(&cloud);
+    let (_, id) = cloud.plan_replay(&["--from", "trim-horizon", "--prefer", "stream"]);
+    cloud.folder.exits(2, &["replay", "promote", &id]);
+    cloud.folder.ok(&["replay", "start", &id]);
+    let live = cloud.start(&[]);
+    cloud.put(50);
+    let promoted = cloud.folder.json(&["replay", "promote", &id[..6], "--order", "remove-first"]);
+    assert_eq!((&promoted["state"], &promoted["before"]), (&"promoted".into(), &false.into()), "{promoted}");
+    assert_eq!(promoted["rows_added"], promoted["rows_removed"], "the definitions have not changed: {promoted}");
+    let again = cloud.folder.json(&["replay", "promote", &id]);
+    assert_eq!((&again["version"], &again["before"]), (&promoted["version"], &true.into()));
+    wait_for("the live worker to read the rest", 60, || cloud.everything_is_committed());
+    live.stop();
+    cloud.audit();
+    let status = cloud.folder.json(&["replay", "status", &id]);
+    assert_eq!(status["state"], "promoted");
+    let version = promoted["version"].to_string();
+    let entry = cloud.folder.json(&["log", "show", &version]);
+    assert_eq!((&entry["of"], &entry["kind"]), (&format!("replay:{id}").into(), &"replace".into()), "{entry}");
+
+    let undone = cloud.folder.json(&["replay", "undo", &id]);
+    assert_eq!(undone["rows_added"], promoted["rows_removed"]);
+    cloud.audit();
+    cloud.folder.exits(2, &["replay", "promote", &id]);
+    let newest: u64 = undone["version"].as_u64().unwrap();
+    for version in 1..=newest {
+        let audit = cloud.folder.json(&["verify", "--at", &version.to_string()]);
+        assert_eq!(audit["clean"], true, "version {version}: {audit}");
+    }
+    let of_first = cloud.folder.json(&["status", "--at", "1"])["totals"].clone();
+    assert!(of_first["records"].as_u64() <= before["records"].as_u64());
+
+    let would = cloud.folder.json(&["replay", "purge", &id, "--dry-run"]);
+    let purged = cloud.folder.json(&["replay", "purge", &id]);
+    assert_eq!(would["kept_objects"], purged["kept_objects"], "{would} {purged}");
+    assert!(purged["aside_objects"].as_u64() > Some(0), "{purged}");
+    let left = |folder: &str| {
+        let prefix = format!("{PREFIX}{folder}");
+        cloud.s3.keys(BUCKET).into_iter().filter(|key| key.starts_with(&prefix)).count()
+    };
+    assert_eq!((left("_trash/"), cloud.aside_keys(&id).len()), (0, 0));
+    assert_eq!(cloud.folder.json(&["replay", "status", &id])["state"], "purged");
+    cloud.audit();
+}
+
+#[test]
 fn a_range_that_has_expired_is_refused_with_its_shards() {
     let cloud = Cloud::in_the_past(30, 2, &Options { raw: "enabled = false".to_owned(), ..Options::default() });
     cloud.put(40);

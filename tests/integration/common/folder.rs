@@ -29,7 +29,7 @@ fn role_of(args: &[&str]) -> &'static str {
         Some(&"run") if args.contains(&"--source") => DEVELOPER,
         Some(&("run" | "config")) => WORKER,
         // Workers run in them.
-        Some(&"replay") if matches!(args.get(1), Some(&("start" | "cancel"))) => WORKER,
+        Some(&"replay") if matches!(args.get(1), Some(&("start" | "cancel" | "promote" | "undo" | "purge"))) => WORKER,
         // It finishes epochs, as a worker does.
         Some(&"leases") if args.get(1) == Some(&"rebuild") => WORKER,
         Some(&("init" | "produce")) => DEVELOPER,

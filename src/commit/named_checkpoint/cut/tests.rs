@@ -90,6 +90,7 @@ impl Fleet {
             removed: Vec::new(),
             of: None,
             sources: Vec::new(),
+            swap: None,
             totals: Totals { records: 1, ..Totals::default() },
             edges: BTreeMap::new(),
             definitions: [("orders".to_owned(), definition)].into(),
@@ -265,4 +266,20 @@ async fn a_quiet_table_costs_two_scans_and_the_records_of_its_last_epochs() {
     let calls = fleet.lake.calls().len();
     read_cut(&fleet.stores).await.unwrap();
     assert_eq!(fleet.lake.calls()[calls..].iter().map(|(call, _)| *call).collect::<Vec<_>>(), ["get"]);
+}
+
+#[tokio::test]
+async fn leases_of_operations_and_of_replays_are_not_in_a_cut() {
+    let mut fleet = Fleet::new().await;
+    let internal = ["_lake:0123456789abcdef", "_replay:01ab0000"].map(|name| StreamName::new(name).unwrap());
+    // Even if they are known to be this lake's.
+    fleet.stores = fleet.stores.with_streams(internal.clone());
+    for stream in internal {
+        let key = ShardKey::new(stream, ShardId::new("orders").unwrap());
+        fleet.leases.create(&[NewLease::new(key, Position::Beginning)]).await.unwrap();
+    }
+    assert_eq!(fleet.stores.own_leases().await.unwrap().len(), SHARDS.len() + 2);
+    let cut = read_cut(&fleet.stores).await.unwrap();
+    assert!(cut.shards.iter().all(|shard| shard.key.stream == key("a").stream), "{:?}", cut.shards);
+    assert_eq!(cut.shards.len(), SHARDS.len());
 }

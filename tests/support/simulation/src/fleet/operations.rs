@@ -15,7 +15,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use checkpoints::LeaseOwner;
 use shardlake::commit::lake_log::{AddedObject, LakeAt, ObjectFilter, extent, lake_at};
-use shardlake::commit::{CommitError, EpochId, LakePart, Manifest, ManifestKind, RemovedObject, Stores, trash_key};
+use shardlake::commit::{
+    CommitError, EpochId, LakePart, Manifest, ManifestKind, RemovedObject, Stores, SwapOrder, trash_key,
+};
 use shardlake::lake::ObjectKey;
 use shardlake::maintenance::operation::{Copied, OperationError, Operator, Plan, Work, finish_pending};
 use tokio::task::JoinHandle;
@@ -216,6 +218,9 @@ impl Planned {
         }
         objects.iter().for_each(|object| plan.remove(removed(object)));
         plan.belongs_to(format!("undo:{}", of.manifest.epoch));
+        if let Some(order) = self.draw(some_order) {
+            plan.swap(order);
+        }
         plan.add_sources(of.manifest.sources.iter().cloned());
         *self.objects.lock().unwrap_or_else(PoisonError::into_inner) = objects;
         Ok(())
@@ -257,6 +262,11 @@ impl Work for Planned {
         tokio::time::sleep(Duration::from_millis(time)).await;
         Ok(())
     }
+}
+
+/// How what is copied from a place that stays is swapped. None: all new objects become visible first, and the old ones go at the end.
+pub(super) fn some_order(rng: &mut Rng) -> Option<SwapOrder> {
+    rng.one_of(&[None, Some(SwapOrder::AddFirst), Some(SwapOrder::RemoveFirst)])
 }
 
 /// Runs one operation, again if others prevent it.

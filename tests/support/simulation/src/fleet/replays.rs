@@ -18,7 +18,7 @@ use pipeline::encode::EncoderConfig;
 use pipeline::lane::LaneConfig;
 use shardlake::clock::SharedClock;
 use shardlake::commit::lake_log::AddedObject;
-use shardlake::commit::{DefinitionOfEpoch, LakePart, ManifestKind, Stores};
+use shardlake::commit::{DefinitionOfEpoch, LakePart, ManifestKind, Stores, SwapOrder};
 use shardlake::config::{CommitConfig, LeaseConfig, Limits, WorkerSettings};
 use shardlake::lake::{InsideLake, ObjectKey};
 use shardlake::maintenance::operation::{self, OperationError, Operator, Work};
@@ -31,7 +31,7 @@ use shardlake::worker::{Compute, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::FAILOVER;
-use super::operations::{Done, Replaced, copy, judge, live, removed};
+use super::operations::{Done, Replaced, copy, judge, live, removed, some_order};
 use super::workers::{ROLL_UPS, SNAPSHOT_EVERY};
 use crate::environment::Connected;
 use crate::faults::FaultKind;
@@ -181,7 +181,8 @@ impl Replaying {
             Ok(operator) => operator,
             Err(error) => return unless_broken(&error),
         };
-        let work = Promotion { plan: plan.clone(), aside: self.aside(plan), objects: Mutex::default() };
+        let order = some_order(&mut self.rng);
+        let work = Promotion { plan: plan.clone(), aside: self.aside(plan), objects: Mutex::default(), order };
         let parts = BTreeSet::from([LakePart::Dataset("orders".to_owned()), LakePart::Error]);
         if parts.len() > stores.leases.decision_shards_max() {
             return Ok(());
@@ -206,6 +207,7 @@ struct Promotion {
     aside: Stores,
     /// The objects that it removes.
     objects: Mutex<Vec<AddedObject>>,
+    order: Option<SwapOrder>,
 }
 
 #[async_trait]
@@ -223,6 +225,9 @@ impl Work for Promotion {
         }
         plan.belongs_to(format!("replay:{}", self.plan.id));
         plan.add_sources(self.plan.epochs.iter().cloned());
+        if let Some(order) = self.order {
+            plan.swap(order);
+        }
         for object in &made {
             let source = ObjectKey::new(format!("{}{}", self.plan.aside_prefix(), object.key)).expect("a plain key");
             copy(stores, plan, object, &source).await?;
