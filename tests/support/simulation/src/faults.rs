@@ -135,6 +135,10 @@ kinds! {
     OperationsAtOnce,
     /// a process that replaces objects has lost its leases, and is refused
     OperationRefused,
+    /// records are read again into a lake aside
+    Replayed,
+    /// a replay is promoted while workers run
+    ReplayPromoted,
     /// a worker can't reach the lake for seconds, minutes or an hour, and must go on afterwards
     LakeOut,
     /// a worker can't reach the lease store for seconds, minutes or an hour, and must go on afterwards

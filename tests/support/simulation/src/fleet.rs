@@ -8,6 +8,7 @@
 pub mod calm;
 mod operations;
 mod outages;
+mod replays;
 mod saves;
 mod workers;
 
@@ -672,7 +673,9 @@ impl Fleet {
         shardlake::maintenance::sweep(&stores, far, Duration::ZERO, false)
             .await
             .map_err(|error| format!("sweep: {error}"))?;
-        let uploads = stores.lake.list_uploads().await.map_err(|error| error.to_string())?;
+        let mut uploads = stores.lake.list_uploads().await.map_err(|error| error.to_string())?;
+        // A replay that was killed has a lake of its own, whose pending epoch needs them.
+        uploads.retain(|upload| !upload.key.as_ref().is_some_and(|key| key.as_str().starts_with("_replays/")));
         let intents = stores.lake.list("_intents/").await.map_err(|error| error.to_string())?;
         // Nobody takes the leases of a killed worker once all workers have ended, so it could still decide what it has written.
         if !self.is_replaced && (!uploads.is_empty() || !intents.is_empty()) {

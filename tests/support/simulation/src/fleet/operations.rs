@@ -15,13 +15,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use checkpoints::LeaseOwner;
 use shardlake::commit::lake_log::{AddedObject, LakeAt, ObjectFilter, extent, lake_at};
-use shardlake::commit::{CommitError, EpochId, LakePart, Manifest, ManifestKind, RemovedObject, Stores, trash_key};
+use shardlake::commit::{
+    CommitError, EpochId, LakePart, Manifest, ManifestKind, RemovedObject, Stores, SwapOrder, trash_key,
+};
 use shardlake::lake::ObjectKey;
 use shardlake::maintenance::operation::{Copied, OperationError, Operator, Plan, Work, finish_pending};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::workers::is_broken;
+use super::replays::{Plans, Replaying};
+use super::workers::{is_broken, lanes};
 use super::{BOUND, FAILOVER, Fleet};
 use crate::environment::{Row, is_internal, is_replay};
 use crate::faults::FaultKind;
@@ -41,10 +44,11 @@ pub(super) struct Operations {
     processes: Vec<Process>,
     started: u32,
     done: Done,
+    plans: Plans,
 }
 
 /// What was replaced, and can be undone.
-type Done = Arc<Mutex<Vec<Replaced>>>;
+pub(super) type Done = Arc<Mutex<Vec<Replaced>>>;
 
 /// A process that runs operations.
 struct Process {
@@ -55,6 +59,8 @@ struct Process {
 /// Why a process ended.
 enum Failed {
     Operation(OperationError),
+    /// A replay has found what must not be.
+    Replay(String),
 }
 
 impl From<OperationError> for Failed {
@@ -65,9 +71,9 @@ impl From<OperationError> for Failed {
 
 /// An operation, and the objects that it has removed as they were.
 #[derive(Debug, Clone)]
-struct Replaced {
-    manifest: Manifest,
-    objects: Vec<AddedObject>,
+pub(super) struct Replaced {
+    pub(super) manifest: Manifest,
+    pub(super) objects: Vec<AddedObject>,
 }
 
 /// What an operation does.
@@ -99,7 +105,7 @@ fn all_parts() -> [LakePart; 3] {
 impl Operations {
     /// Operations that follow from `rng`.
     pub(super) fn new(rng: Rng) -> Self {
-        Operations { rng, processes: Vec::new(), started: 0, done: Arc::default() }
+        Operations { rng, processes: Vec::new(), started: 0, done: Arc::default(), plans: Plans::default() }
     }
 
     /// Kills all processes.
@@ -123,6 +129,7 @@ impl Operations {
             match process.task.await {
                 Ok(Ok(())) => {}
                 Ok(Err(Failed::Operation(error))) => judge(&error, refused)?,
+                Ok(Err(Failed::Replay(what))) => return Err(what),
                 Err(error) => return Err(format!("a process of operations panicked: {error}")),
             }
         }
@@ -132,7 +139,7 @@ impl Operations {
 }
 
 /// An operation may fail because a service does not answer, or because others are at work. It must not fail because of what it finds.
-fn judge(error: &OperationError, refused: bool) -> Result<(), String> {
+pub(super) fn judge(error: &OperationError, refused: bool) -> Result<(), String> {
     let may_happen = match error {
         OperationError::Busy { .. } | OperationError::LostLease | OperationError::NoObject { .. } => true,
         OperationError::Commit(error) => {
@@ -149,7 +156,7 @@ fn is_upload(error: &str) -> bool {
 }
 
 /// The objects of some parts that are live in the newest version. `None` if the log cannot be read now.
-async fn live(stores: &Stores, parts: &BTreeSet<LakePart>) -> Option<Vec<AddedObject>> {
+pub(super) async fn live(stores: &Stores, parts: &BTreeSet<LakePart>) -> Option<Vec<AddedObject>> {
     let lake = &*stores.lake;
     let extent = extent(lake).await.ok()?;
     let at: LakeAt = lake_at(lake, &extent, extent.newest).await.ok()?;
@@ -164,7 +171,7 @@ async fn live(stores: &Stores, parts: &BTreeSet<LakePart>) -> Option<Vec<AddedOb
     Some(objects)
 }
 
-fn removed(object: &AddedObject) -> RemovedObject {
+pub(super) fn removed(object: &AddedObject) -> RemovedObject {
     let AddedObject { key, kind, dataset, rows, bytes, .. } = object.clone();
     RemovedObject { key, kind, dataset, rows, bytes }
 }
@@ -211,6 +218,9 @@ impl Planned {
         }
         objects.iter().for_each(|object| plan.remove(removed(object)));
         plan.belongs_to(format!("undo:{}", of.manifest.epoch));
+        if let Some(order) = self.draw(some_order) {
+            plan.swap(order);
+        }
         plan.add_sources(of.manifest.sources.iter().cloned());
         *self.objects.lock().unwrap_or_else(PoisonError::into_inner) = objects;
         Ok(())
@@ -226,7 +236,7 @@ async fn sources_of(stores: &Stores, object: &AddedObject) -> Result<Vec<EpochId
     Ok(if manifest.kind.is_operation() { manifest.sources } else { vec![owner] })
 }
 
-async fn copy(
+pub(super) async fn copy(
     stores: &Stores,
     plan: &mut Plan,
     object: &AddedObject,
@@ -252,6 +262,11 @@ impl Work for Planned {
         tokio::time::sleep(Duration::from_millis(time)).await;
         Ok(())
     }
+}
+
+/// How what is copied from a place that stays is swapped. None: all new objects become visible first, and the old ones go at the end.
+pub(super) fn some_order(rng: &mut Rng) -> Option<SwapOrder> {
+    rng.one_of(&[None, Some(SwapOrder::AddFirst), Some(SwapOrder::RemoveFirst)])
 }
 
 /// Runs one operation, again if others prevent it.
@@ -289,7 +304,14 @@ impl Fleet {
         if !operations.rng.chance(350) {
             return;
         }
-        let at_once = operations.rng.chance(400);
+        let (at_once, replays) = (operations.rng.chance(400), operations.rng.chance(350));
+        if replays {
+            self.start_replay();
+            if at_once {
+                self.start_replay();
+            }
+            return;
+        }
         let parts = self.some_parts();
         self.start_operator(parts.clone(), None, None);
         if at_once {
@@ -335,6 +357,22 @@ impl Fleet {
             network.crash_at(crash);
         }
         (network, number, rng)
+    }
+
+    /// Starts a process of a replay.
+    fn start_replay(&mut self) {
+        let (network, _, rng) = self.new_process(None, false);
+        let (clock, environment) = (self.clock(&network), Arc::clone(&self.environment));
+        let (plans, done) = (Arc::clone(&operations_of(self).plans), Arc::clone(&operations_of(self).done));
+        let its_network = Arc::clone(&network);
+        let task = tokio::spawn(async move {
+            let connected = environment.connect(&its_network, Arc::clone(&clock), false).await;
+            let Ok(connected) = connected else { return Ok(()) };
+            let lanes = Box::new(|streams: &[String]| lanes(streams, false, false));
+            let replaying = Replaying { connected, network: its_network, clock, rng, plans, done, lanes };
+            replaying.run().await.map_err(Failed::Replay)
+        });
+        operations_of(self).processes.push(Process { network, task });
     }
 
     /// Starts a process that runs operations: this one, or some. `crash`: where it crashes for certain.
