@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use pipeline::anonymize::PseudonymKey;
-use pipeline::chunk::Chunk;
+use pipeline::chunk::{Chunk, Frame, Framing};
 use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::{Lane, LaneConfig};
 use pipeline::line_objects::LineCodec;
@@ -33,7 +33,7 @@ fn main() {
         .configure_from_args();
     for kind in RecordKind::ALL {
         let lines = common::sample(kind, RECORDS);
-        let (chunks, records) = (common::chunks(&lines), common::record_chunks(&lines));
+        let (chunks, records) = (common::chunks(&lines), record_chunks(&lines));
         push(&mut criterion, kind, "push", &chunks, &common::lane_config(None));
         for (name, codec) in [("push_gzip", LineCodec::Gzip(1)), ("push_zstd", LineCodec::Zstd(1))] {
             push(&mut criterion, kind, name, &chunks, &common::lane_config(Some(codec)));
@@ -104,4 +104,43 @@ fn pseudonym(criterion: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// Chunks of a stream's records, one for each line, with sequence numbers as Kinesis builds them: a counter in the bits from 80 on, seconds
+/// in those from 36 on, and the shard.
+fn record_chunks(lines: &[u8]) -> Vec<Chunk> {
+    const FIRST: [u128; 2] = [49_590_338_271_490_256_608_559_692_538, 361_571_095_921_575_989_136_588_898];
+    const DIGITS: u128 = 1_000_000_000_000_000_000_000_000_000;
+    // What one step of the counter, and one second, adds to the lower 27 digits and carries into the upper ones.
+    const STEPS: [u128; 2] = [1 << 80, 1 << 36];
+    let (stream, shard): (Arc<str>, Arc<str>) = ("bench".into(), "shardId-000000000001".into());
+    let [mut high, mut low] = FIRST;
+    let mut number = 0_u32;
+    let mut chunks = Vec::new();
+    for chunk in common::chunks(lines) {
+        let mut frames = Vec::new();
+        let mut begin = 0_u32;
+        for line in chunk.bytes().split_inclusive(|byte| *byte == b'\n') {
+            let length = u32::try_from(line.len()).expect("a line is short");
+            // A shard takes a thousand records a second; the counter is that of the whole stream.
+            low += STEPS[0] * u128::from(1 + number % 7) + if number.is_multiple_of(1000) { STEPS[1] } else { 0 };
+            high += low / DIGITS;
+            low %= DIGITS;
+            frames.push(Frame {
+                bytes: begin..begin + length - 1,
+                sequence: format!("{high}{low:027}").into(),
+                sub_sequence: 0,
+                arrival_ms: Some(common::ARRIVAL_MS + i64::from(number)),
+                partition_key: None,
+                damage: None,
+            });
+            begin += length;
+            number += 1;
+        }
+        let framing = Framing::Records(frames);
+        let chunk =
+            Chunk::new(Arc::clone(&stream), Arc::clone(&shard), common::ARRIVAL_MS, chunk.bytes().to_vec(), framing);
+        chunks.push(chunk.with_documents(Documents::MANY));
+    }
+    chunks
 }

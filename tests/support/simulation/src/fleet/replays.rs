@@ -36,7 +36,7 @@ use super::workers::{ROLL_UPS, SNAPSHOT_EVERY};
 use crate::environment::Connected;
 use crate::faults::FaultKind;
 use crate::network::Network;
-use crate::records::DEFINITION;
+use crate::records::{DEFINITION, RECORD_BYTES_MAX};
 use crate::rng::Rng;
 
 /// Plans that were made, and may be run, promoted and undone.
@@ -132,7 +132,8 @@ impl Replaying {
         let (pace, live) = (Arc::new(Pace::default()), self.connected.sources.clone());
         let lake = Arc::clone(&self.connected.stores.lake);
         let within = self.network.retry_within;
-        let source = ReplaySource::new(&plan, live.clone(), Arc::clone(&lake), Arc::clone(&pace), within);
+        let source =
+            ReplaySource::new(&plan, live.clone(), Arc::clone(&lake), Arc::clone(&pace), within, RECORD_BYTES_MAX);
         let source: Arc<dyn ShardSource> = Arc::new(source);
         let (aside, clock) = (self.aside(&plan), Arc::clone(&self.clock));
         let streams: Vec<String> = plan.streams.iter().map(ToString::to_string).collect();
