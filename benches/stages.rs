@@ -17,6 +17,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput};
 use pipeline::anonymize::PseudonymKey;
 use pipeline::chunk::{Chunk, Frame, Framing};
+use pipeline::documents::Documents;
 use pipeline::encode::{Encoder, EncoderConfig};
 use pipeline::lane::{Lane, LaneConfig};
 use pipeline::line_objects::LineCodec;

@@ -289,9 +289,14 @@ fn base() -> Vec<Fate> {
     (0..60).map(|number| if number % 6 == 5 { dead(0) } else { row(f64::from(number)) }).collect()
 }
 
+/// What a planted change makes of the counts.
+type ChangeOfBoth = fn(&mut DatasetDiff, &mut DeadLetterDiff);
+/// The same, of dead letters alone.
+type ChangeOfDeadLetters = fn(&mut DeadLetterDiff);
+
 #[tokio::test]
 async fn each_planted_change_is_found_with_its_exact_count() {
-    let changes: [(Fate, fn(&mut DatasetDiff, &mut DeadLetterDiff)); 9] = [
+    let changes: [(Fate, ChangeOfBoth); 9] = [
         (Fate::Nothing, |of, _| (of.only_old, of.new, of.same) = (1, 49, 49)),
         (row(-1.0), |of, _| {
             (of.changed, of.same) = (1, 49);
@@ -341,7 +346,7 @@ async fn each_planted_change_is_found_with_its_exact_count() {
 
 #[tokio::test]
 async fn each_planted_change_of_a_dead_letter_is_found_with_its_exact_count() {
-    let changes: [(Fate, fn(&mut DeadLetterDiff)); 4] = [
+    let changes: [(Fate, ChangeOfDeadLetters); 4] = [
         (dead(1), |dead| {
             dead.same = 9;
             dead.other_code.insert(format!("{} → {}", CODES[0], CODES[1]), 1);
@@ -386,8 +391,8 @@ async fn examples_name_positions_and_show_only_values_that_may_be_shown() {
     let found = compared(&old, &new, &DiffOptions::default()).await;
     let shown: Vec<Value> = found.samples.iter().map(|sample| serde_json::to_value(sample).unwrap()).collect();
     let sample = |kind: &str, number: usize| {
-        let mut of_record =
-            shown.iter().filter(|sample| sample["kind"] == kind && sample["sequence"] == number.to_string());
+        let sequence = number.to_string();
+        let mut of_record = shown.iter().filter(|sample| sample["kind"] == kind && sample["sequence"] == sequence);
         let sample = of_record.next().unwrap_or_else(|| panic!("{kind} {number} in {shown:?}")).clone();
         assert_eq!((&sample["stream"], &sample["shard"]), (&json!("orders"), &json!(format!("shard-{}", number % 3))));
         (sample["column"].clone(), sample["values"].clone())

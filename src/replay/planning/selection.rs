@@ -248,9 +248,9 @@ mod tests {
         1_736_762_400_000 + i64::from(number) * 60_000
     }
 
-    fn epochs_of(outlines: &[Outline], from: Bound, to: Bound) -> Vec<(usize, Option<WidenedBecause>)> {
+    fn epochs_of(outlines: &[Outline], from: &Bound, to: &Bound) -> Vec<(usize, Option<WidenedBecause>)> {
         let live = outlines.iter().enumerate().filter(|(_, one)| one.is_operation).map(|(number, _)| number).collect();
-        let selected = select(outlines, &BTreeSet::from([stream("s")]), &from, &to, &live);
+        let selected = select(outlines, &BTreeSet::from([stream("s")]), from, to, &live);
         selected.epochs.into_iter().collect()
     }
 
@@ -282,15 +282,15 @@ mod tests {
             // A shard that the checkpoint does not have: it began later.
             epoch(4, &[("s", "b", 0, 5, None)]),
         ];
-        let selected = epochs_of(&outlines, checkpoint(&[("a", 15)], 1), Bound::Open);
+        let selected = epochs_of(&outlines, &checkpoint(&[("a", 15)], 1), &Bound::Open);
         let begins = Some(WidenedBecause::BeginsBefore);
         assert_eq!(selected, [(1, begins), (2, Some(WidenedBecause::OtherShards)), (3, None)]);
-        let exact = epochs_of(&outlines, checkpoint(&[("a", 20)], 2), Bound::Open);
+        let exact = epochs_of(&outlines, &checkpoint(&[("a", 20)], 2), &Bound::Open);
         assert_eq!(exact, [(2, Some(WidenedBecause::OtherShards)), (3, None)]);
         // A shard whose row was removed before the checkpoint was saved.
-        let later = epochs_of(&outlines, checkpoint(&[("b", 5)], 3), Bound::Open);
+        let later = epochs_of(&outlines, &checkpoint(&[("b", 5)], 3), &Bound::Open);
         assert_eq!(later, []);
-        let between = epochs_of(&outlines, checkpoint(&[("a", 10)], 1), checkpoint(&[("a", 20)], 2));
+        let between = epochs_of(&outlines, &checkpoint(&[("a", 10)], 1), &checkpoint(&[("a", 20)], 2));
         assert_eq!(between, [(1, None)]);
     }
 
@@ -302,15 +302,15 @@ mod tests {
             epoch(6, &[("s", "a", 20, 30, Some(minute(6)))]),
         ];
         // The second epoch was written at minute 5, and its records arrived before minute 2.
-        let selected = epochs_of(&outlines, Bound::Time(minute(3)), Bound::Open);
+        let selected = epochs_of(&outlines, &Bound::Time(minute(3)), &Bound::Open);
         assert_eq!(selected, [(2, Some(WidenedBecause::BeginsBefore))]);
         // A record of the second epoch may have arrived at that very time.
-        let selected = epochs_of(&outlines, Bound::Time(minute(1)), Bound::Time(minute(2)));
+        let selected = epochs_of(&outlines, &Bound::Time(minute(1)), &Bound::Time(minute(2)));
         assert_eq!(selected, [(0, None), (1, Some(WidenedBecause::EndsAfter))]);
-        assert_eq!(epochs_of(&outlines, Bound::Time(minute(7)), Bound::Open), []);
+        assert_eq!(epochs_of(&outlines, &Bound::Time(minute(7)), &Bound::Open), []);
         // Without times of arrival, those of the epochs count.
         let outlines = [epoch(1, &[("s", "a", 0, 10, None)]), epoch(5, &[("s", "a", 10, 20, None)])];
-        assert_eq!(epochs_of(&outlines, Bound::Time(minute(3)), Bound::Open), [(1, None)]);
+        assert_eq!(epochs_of(&outlines, &Bound::Time(minute(3)), &Bound::Open), [(1, None)]);
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
         let operations = [operation(5, &outlines, &[1, 2]), operation(6, &outlines, &[0, 1])];
         outlines.extend(operations);
         let shares = Some(WidenedBecause::SharesObjects);
-        let selected = epochs_of(&outlines, checkpoint(&[("a", 20)], 2), Bound::Open);
+        let selected = epochs_of(&outlines, &checkpoint(&[("a", 20)], 2), &Bound::Open);
         assert_eq!(
             selected,
             [(0, shares), (1, shares), (2, None), (3, None)],
@@ -338,12 +338,12 @@ mod tests {
             &BTreeSet::new(),
         );
         assert_eq!(none_live.epochs.into_keys().collect::<Vec<_>>(), [2, 3], "what is not live shares nothing");
-        assert_eq!(epochs_of(&outlines, checkpoint(&[("a", 30)], 3), Bound::Open), [(3, None)]);
+        assert_eq!(epochs_of(&outlines, &checkpoint(&[("a", 30)], 3), &Bound::Open), [(3, None)]);
     }
 
     #[test]
     fn only_epochs_of_the_chosen_streams_are_selected() {
         let outlines = [epoch(1, &[("t", "x", 0, 10, None)]), epoch(2, &[("s", "a", 0, 10, None)])];
-        assert_eq!(epochs_of(&outlines, Bound::Open, Bound::Open), [(1, None)]);
+        assert_eq!(epochs_of(&outlines, &Bound::Open, &Bound::Open), [(1, None)]);
     }
 }

@@ -42,6 +42,9 @@ use crate::rng::Rng;
 /// Plans that were made, and may be run, promoted and undone.
 pub(super) type Plans = Arc<Mutex<Vec<Plan>>>;
 
+/// Makes the lanes of a worker from the names of its streams.
+pub(super) type MakeLanes = Box<dyn Fn(&[String]) -> Arc<LaneConfig> + Send + Sync>;
+
 /// What a process of a replay needs.
 pub(super) struct Replaying {
     pub(super) connected: Connected,
@@ -51,7 +54,7 @@ pub(super) struct Replaying {
     pub(super) plans: Plans,
     pub(super) done: Done,
     /// Makes the lanes of workers that read these streams.
-    pub(super) lanes: Box<dyn Fn(&[String]) -> Arc<LaneConfig> + Send + Sync>,
+    pub(super) lanes: MakeLanes,
 }
 
 fn datasets() -> Datasets {
