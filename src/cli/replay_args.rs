@@ -125,7 +125,7 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "WHERE", default_value = "now")]
     pub(crate) to: String,
 
-    /// Replace only the rows of this dataset
+    /// Replace only epochs that have rows of this dataset, or dead letters
     #[arg(long, value_name = "DATASET")]
     pub(crate) dataset: Option<String>,
 

@@ -178,7 +178,7 @@ fn sources_of(plan: &Plan) -> Table {
                 let stream = format!("stream {}", shorten(stream.as_str(), 24));
                 table.row([stream, what, show_count(slice.records), show_bytes(slice.bytes)]);
             }
-            SliceOf::Raw { objects } | SliceOf::DeadLetters { objects, .. } => {
+            SliceOf::Raw { objects } => {
                 raw = (raw.0 + slice.records, raw.1 + slice.bytes, raw.2 + objects.len() as u64);
             }
         }

@@ -13,7 +13,7 @@
 //! | `version` | the version of the lake log for which it was planned |
 //! | `from`, `to` | the range as it was asked for |
 //! | `into` | where the aside lake is, if not in its usual place |
-//! | `streams`, `dataset` | the streams of which the range is read again; the only dataset whose rows are replaced, if there is one |
+//! | `streams`, `dataset` | the streams of which the range is read again; if only epochs with rows of one dataset, or with dead letters, are replaced: the dataset |
 //! | `slices` | what is read, in parts that are shared out among the workers |
 //! | `epochs` | the epochs that are replaced, sorted |
 //! | `operations` | earlier operations whose objects are replaced with them, sorted |
@@ -97,8 +97,6 @@ impl fmt::Display for ReplayId {
 pub enum Purpose {
     /// Rows are made again and replace the ones that are there.
     Replay,
-    /// Dead letters become rows.
-    Redrive,
     /// Rows are made again to be compared, and nothing is replaced.
     WhatIf,
 }
@@ -187,19 +185,6 @@ pub enum SliceOf {
     Raw {
         /// The objects, in the order in which they are read.
         objects: Vec<ObjectKey>,
-    },
-    /// In objects of dead letters of the lake.
-    DeadLetters {
-        /// The objects, in the order in which they are read.
-        objects: Vec<ObjectKey>,
-        /// Only dead letters with these codes; all if it is empty.
-        codes: Vec<String>,
-        /// Only records that arrived at this time or later: milliseconds since 1970.
-        since_ms: Option<i64>,
-        /// Only records that arrived before this time: milliseconds since 1970.
-        until_ms: Option<i64>,
-        /// Only dead letters of this dataset.
-        dataset: Option<String>,
     },
 }
 
@@ -515,13 +500,7 @@ mod tests {
                     id: ShardId::new("slice-00002").unwrap(),
                     records: 1,
                     bytes: 10,
-                    from: SliceOf::DeadLetters {
-                        objects: vec![ObjectKey::new("error/reason=Decode.Truncated/x.json.gz").unwrap()],
-                        codes: vec!["Decode.Truncated".to_owned()],
-                        since_ms: Some(1),
-                        until_ms: None,
-                        dataset: None,
-                    },
+                    from: SliceOf::Raw { objects: vec![ObjectKey::new("raw/orders/x.json.gz").unwrap()] },
                 },
             ],
             epochs: Vec::new(),

@@ -201,10 +201,9 @@ async fn was_promoted(
 }
 
 fn check_purpose(plan: &Plan) -> Result<(), Refusal> {
-    match (plan.purpose, &plan.dataset) {
-        (Purpose::Replay, None) => Ok(()),
-        (Purpose::Replay, Some(dataset)) => Err(Refusal::OneDataset { id: plan.id.clone(), dataset: dataset.clone() }),
-        _ => Err(Refusal::Purpose(plan.id.clone())),
+    match plan.purpose {
+        Purpose::Replay => Ok(()),
+        Purpose::WhatIf => Err(Refusal::Purpose(plan.id.clone())),
     }
 }
 

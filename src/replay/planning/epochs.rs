@@ -36,6 +36,10 @@ pub(super) struct Outline {
     /// Raw lines; `None` if the raw landing was off.
     pub(super) raw_lines: Option<u64>,
     pub(super) definitions: BTreeMap<String, DefinitionOfEpoch>,
+    /// The datasets of its rows.
+    pub(super) datasets: BTreeSet<String>,
+    /// Whether some of its records became dead letters.
+    pub(super) has_dead_letters: bool,
     /// Of an operation: the epochs whose records its objects have.
     pub(super) sources: Vec<EpochId>,
 }
@@ -53,6 +57,11 @@ pub(super) struct ReadOnce {
 }
 
 impl Outline {
+    /// Whether the epoch has rows of a dataset, or dead letters that may become such rows.
+    pub(super) fn may_have(&self, dataset: &str) -> bool {
+        self.has_dead_letters || self.datasets.contains(dataset)
+    }
+
     fn of_entry(entry: Entry) -> Self {
         let Entry { version, kind, epoch, written_at, shards, totals, definitions, .. } = entry;
         Outline {
@@ -63,6 +72,8 @@ impl Outline {
             ranges: ranges_of(shards),
             records: totals.records,
             raw_lines: totals.raw_lines,
+            has_dead_letters: !totals.dead_letters.is_empty(),
+            datasets: totals.rows.into_keys().collect(),
             definitions,
             sources: Vec::new(),
         }
@@ -78,6 +89,8 @@ impl Outline {
             ranges: ranges_of(shards),
             records: totals.records,
             raw_lines: totals.raw_lines,
+            has_dead_letters: !totals.dead_letters.is_empty(),
+            datasets: totals.rows.into_keys().collect(),
             definitions,
             sources: Vec::new(),
         }

@@ -79,7 +79,7 @@ fn dollars(plan: &Plan, seconds: u64, interval_s: u64, prices: &Prices) -> f64 {
         .slices
         .iter()
         .map(|slice| match &slice.from {
-            SliceOf::Raw { objects } | SliceOf::DeadLetters { objects, .. } => objects.len(),
+            SliceOf::Raw { objects } => objects.len(),
             SliceOf::Stream { .. } => 0,
         })
         .sum();

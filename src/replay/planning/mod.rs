@@ -60,7 +60,7 @@ pub struct PlanRequest {
     pub to: (Bound, String),
     /// The streams; all if it is empty.
     pub streams: BTreeSet<StreamName>,
-    /// The only dataset whose rows are replaced.
+    /// Only epochs with rows of this dataset, or with dead letters, are replaced.
     pub dataset: Option<String>,
     /// Where the aside lake is to be.
     pub into: Option<String>,
@@ -148,7 +148,8 @@ pub async fn plan_replay(
     let streams = chosen_streams(request, &outlines)?;
     let at = lake_at(lake, &extent, version).await?;
     let live = live_operations(lake, &at, &outlines).await?;
-    let selected = select(&outlines, &streams, &request.from.0, &request.to.0, &live);
+    let range = (&request.from.0, &request.to.0);
+    let selected = select(&outlines, &streams, range, request.dataset.as_deref(), &live);
     if selected.epochs.is_empty() {
         return Err(PlanningError::Usage(format!(
             "there is nothing to replay: no epoch has records of the range from {} to {}. `shardlake log` lists the versions",
@@ -160,7 +161,7 @@ pub async fn plan_replay(
             "an earlier operation has records of epoch {epoch}, whose commit record is not in the lake"
         )));
     }
-    let found = live_objects(lake, &at, &outlines, &selected, request).await?;
+    let found = live_objects(lake, &at, &outlines, &selected).await?;
     let reaching = Around {
         outlines: &outlines,
         raw: &found.raw,
@@ -252,7 +253,6 @@ async fn live_objects(
     at: &LakeAt,
     outlines: &[Outline],
     selected: &Selected,
-    request: &PlanRequest,
 ) -> Result<Found, HistoryError> {
     let owners: HashMap<&EpochId, usize> =
         selected.epochs.keys().chain(&selected.operations).map(|number| (&outlines[*number].epoch, *number)).collect();
@@ -262,10 +262,8 @@ async fn live_objects(
         let Some(owner) = EpochId::of_object(&object.key).and_then(|owner| owners.get(&owner).copied()) else {
             continue;
         };
-        let is_chosen = |dataset: &String| object.dataset.as_ref() == Some(dataset);
         match object.kind {
             ObjectKind::Raw => found.raw.entry(owner).or_default().push(object),
-            ObjectKind::Processed if !request.dataset.as_ref().is_none_or(is_chosen) => {}
             ObjectKind::Processed | ObjectKind::Error => {
                 let AddedObject { key, kind, dataset, rows, bytes, .. } = object;
                 found.superseded.push(SupersededObject { key, kind, dataset, rows, bytes });

@@ -134,12 +134,12 @@ pub(super) struct Selected {
     pub(super) unknown: BTreeSet<EpochId>,
 }
 
-/// Selects epochs and operations. `live`: the operations whose objects are live, by their numbers.
+/// Selects epochs and operations. `dataset`: only epochs that may have rows of it. `live`: the operations whose objects are live, by their numbers.
 pub(super) fn select(
     outlines: &[Outline],
     streams: &BTreeSet<StreamName>,
-    from: &Bound,
-    to: &Bound,
+    (from, to): (&Bound, &Bound),
+    dataset: Option<&str>,
     live: &BTreeSet<usize>,
 ) -> Selected {
     let (from, to) = (Edge::of(from), Edge::of(to));
@@ -166,7 +166,7 @@ pub(super) fn select(
                 (one, other) => one.or(other),
             };
         }
-        if is_selected {
+        if is_selected && dataset.is_none_or(|dataset| outline.may_have(dataset)) {
             selected.epochs.insert(epoch, widened);
         }
     }
@@ -235,6 +235,8 @@ mod tests {
             records: 0,
             raw_lines: None,
             definitions: BTreeMap::new(),
+            datasets: BTreeSet::new(),
+            has_dead_letters: false,
             sources: Vec::new(),
         }
     }
@@ -248,9 +250,22 @@ mod tests {
         1_736_762_400_000 + i64::from(number) * 60_000
     }
 
+    #[test]
+    fn one_dataset_selects_the_epochs_that_may_have_rows_of_it() {
+        let of = |number: u32, datasets: &[&str], has_dead_letters: bool| Outline {
+            datasets: datasets.iter().map(|name| (*name).to_owned()).collect(),
+            has_dead_letters,
+            ..epoch(number, &[("s", "a", u64::from(number), u64::from(number) + 1, None)])
+        };
+        let outlines = [of(0, &["users"], false), of(1, &["orders", "users"], false), of(2, &["users"], true)];
+        let range = (&Bound::Open, &Bound::Open);
+        let selected = select(&outlines, &BTreeSet::from([stream("s")]), range, Some("orders"), &BTreeSet::new());
+        assert_eq!(selected.epochs.into_keys().collect::<Vec<_>>(), [1, 2]);
+    }
+
     fn epochs_of(outlines: &[Outline], from: &Bound, to: &Bound) -> Vec<(usize, Option<WidenedBecause>)> {
         let live = outlines.iter().enumerate().filter(|(_, one)| one.is_operation).map(|(number, _)| number).collect();
-        let selected = select(outlines, &BTreeSet::from([stream("s")]), from, to, &live);
+        let selected = select(outlines, &BTreeSet::from([stream("s")]), (from, to), None, &live);
         selected.epochs.into_iter().collect()
     }
 

@@ -63,17 +63,6 @@ pub enum Refusal {
         /// The dataset.
         dataset: String,
     },
-    /// It is promoted by dataset.
-    #[error(
-        "replay {id} was planned with --dataset {dataset}. Only whole replays can be promoted: a record may have become a row of another \
-         dataset. Plan it without --dataset; rows of other datasets become as they were if their definitions have not changed"
-    )]
-    OneDataset {
-        /// The replay.
-        id: ReplayId,
-        /// The dataset.
-        dataset: String,
-    },
     /// It changes too many objects at once.
     #[error(
         "replay {id} adds and removes {count} objects; one change of the lake has at most {OBJECTS_MAX}. Plan shorter ranges and promote one \

@@ -535,9 +535,6 @@ async fn a_replay_is_refused_where_it_does_not_hold_and_nothing_is_changed() {
     let other = Refusal::OtherDefinition { id: world.plan.id.clone(), dataset: "orders".to_owned() };
     assert_eq!(refusal(world.promote(1, SwapOrder::AddFirst).await), other);
     world.datasets = datasets("a");
-    world.plan.dataset = Some("orders".to_owned());
-    assert!(matches!(refusal(world.promote(1, SwapOrder::AddFirst).await), Refusal::OneDataset { .. }));
-    world.plan.dataset = None;
     world.plan.slices.push(Slice { id: ShardId::new("slice-00002").unwrap(), ..world.plan.slices[0].clone() });
     assert_eq!(refusal(world.promote(1, SwapOrder::AddFirst).await), Refusal::Incomplete(world.plan.id.clone()));
     assert!(matches!(world.purge(1).await, Err(PromoteError::Refused(Refusal::Unfinished(_)))));

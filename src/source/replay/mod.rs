@@ -120,9 +120,6 @@ impl ReplaySource {
                 let (lake, id) = (Arc::clone(&self.lake), slice.id.clone());
                 Ok(Box::new(RawSliceReader::open(lake, id, objects.clone(), after, self.record_bytes_max)?))
             }
-            SliceOf::DeadLetters { .. } => {
-                Err(self.unreadable(&slice.id, "dead letters are read by `deadletters redrive`, not by a replay"))
-            }
         }
     }
 }
@@ -156,7 +153,7 @@ impl ShardSource for ReplaySource {
         }
         let permit = match &slice.from {
             SliceOf::Stream { .. } => None,
-            SliceOf::Raw { .. } | SliceOf::DeadLetters { .. } => {
+            SliceOf::Raw { .. } => {
                 let permit = Arc::clone(&self.object_slices).acquire_owned().await;
                 Some(permit.map_err(|error| self.unreadable(shard, error.to_string()))?)
             }
