@@ -348,8 +348,8 @@ mod tests {
         let none_live = select(
             &outlines,
             &BTreeSet::from([stream("s")]),
-            &checkpoint(&[("a", 20)], 2),
-            &Bound::Open,
+            (&checkpoint(&[("a", 20)], 2), &Bound::Open),
+            None,
             &BTreeSet::new(),
         );
         assert_eq!(none_live.epochs.into_keys().collect::<Vec<_>>(), [2, 3], "what is not live shares nothing");
