@@ -17,7 +17,7 @@ use std::fmt;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 use crate::layout::Folder;
-use crate::line_objects::identities::{Identities, NewLines, SKIPPABLE_MAGIC, SUBFIELD};
+use crate::line_objects::identities::{EMPTY_FRAME, Identities, NewLines, SKIPPABLE_MAGIC, SUBFIELD};
 
 pub mod identities;
 
@@ -78,7 +78,7 @@ impl Compressor {
         let length = |bytes: usize| u16::try_from(bytes).expect("a field is smaller than 64 KiB").to_le_bytes();
         let frame = |bytes: usize| u32::try_from(bytes).expect("a field is smaller than 64 KiB").to_le_bytes();
         // Room for a header, so that a member waits for its upload without spare memory.
-        let mut member = Vec::with_capacity(packed.len() + field.len() + 10);
+        let mut member = Vec::with_capacity(packed.len() + field.len() + 19);
         match packed {
             // RFC 1952: ten bytes of header, the fourth of which has the flags.
             [0x1f, 0x8b, 8, 0, head @ ..] if head.len() > 6 => {
@@ -93,6 +93,7 @@ impl Compressor {
                 member.extend_from_slice(data);
             }
             _ => {
+                member.extend_from_slice(&EMPTY_FRAME);
                 member.extend_from_slice(&SKIPPABLE_MAGIC);
                 member.extend_from_slice(&frame(field.len() + SUBFIELD.len()));
                 member.extend_from_slice(&SUBFIELD);
@@ -342,7 +343,7 @@ mod tests {
                         identities::field_of_extra(&extra).unwrap().to_vec()
                     }
                     LineCodec::Zstd(_) => {
-                        identities::field_of_frame(&identified[8..field.len() + 10]).unwrap().to_vec()
+                        identities::field_of_frame(&identified[17..field.len() + 19]).unwrap().to_vec()
                     }
                 };
                 assert!(found == field, "{codec:?}");

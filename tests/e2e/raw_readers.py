@@ -23,6 +23,8 @@ from e2e.common.lake import connect
 # Bytes of lines in a member, as the worker writes them.
 MEMBER = 1 << 20
 LINES = 60_000
+# A record that becomes a row. The lines belong to no dataset, and so they are in raw/unknown/.
+GOOD = {"id": "a1", "user_id": "u1", "type": "skills", "score": 1, "duration": 1, "timestamp": "2025-01-13T10:00:00Z"}
 
 
 def line_of(number):
@@ -37,6 +39,8 @@ def write(folder, codec):
         for name, first in (("a.ndjson", 0), ("b.ndjson", LINES)):
             lines = [line_of(number) for number in range(first, first + LINES)]
             (source / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        # A run whose records all fail is an error.
+        (source / "good.ndjson").write_text(json.dumps(GOOD) + "\n")
     (folder / "raw.toml").write_text(f'[raw]\ncodec = "{codec}"\n[limits]\nthreads = 2\n')
     lake = folder / f"raw-{codec}"
     shardlake("run", "--config", folder / "raw.toml", "--source", source, "--lake", lake, "--until-caught-up")
@@ -47,7 +51,8 @@ def write(folder, codec):
         # RFC 1952: bit 2 of the flags, and the subfield `SL` as the first of the extra field.
         assert first[3] == 4 and first[12:14] == b"SL", first[:16]
     else:
-        assert first[:4] == bytes([0x5C, 0x2A, 0x4D, 0x18]) and first[8:10] == b"SL", first[:16]
+        # RFC 8878: an empty frame, then a skippable one.
+        assert first[:4] == bytes([0x28, 0xB5, 0x2F, 0xFD]) and first[9:13] == bytes([0x5C, 0x2A, 0x4D, 0x18]) and first[17:19] == b"SL", first[:19]
     return lake, objects
 
 

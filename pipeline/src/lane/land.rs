@@ -134,7 +134,7 @@ impl Landing<'_> {
             sub_sequence: first.sub_sequence,
             arrival_ms: arrival_of(first),
             // Without either, the record itself may know when it arrived, as if it had been read at the beginning of time.
-            read_ms: source.read_ms.or((!has_arrival).then_some(0)),
+            read_ms: source.read_ms.or((!has_arrival).then_some(i64::MIN)),
             line,
             count: count as u64,
             bytes: (last.bytes.end - first.bytes.start) as u64,

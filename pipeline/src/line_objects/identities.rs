@@ -5,8 +5,8 @@
 //!
 //! Each member of a raw object describes its own lines, so members may be put together in any order. In a gzip member the field is
 //! a subfield of the header's *extra field* (RFC 1952, section 2.3.1.1) with the id `SL`. In a zstd object it is a skippable frame
-//! before the frame of the lines (RFC 8878, section 3.1.2), with the magic number `0x184D2A5C`, whose content begins with `SL`. Every
-//! reader of the two formats ignores both.
+//! before the frame of the lines (RFC 8878, section 3.1.2), with the magic number `0x184D2A5C`, whose content begins with `SL`; an
+//! empty frame is before that. Every reader of the two formats ignores both.
 //!
 //! The field: a byte with the format, 1, then runs of neighbouring lines of one source until its end. A run:
 //!
@@ -43,6 +43,9 @@ pub const FIELD_BYTES_MAX: usize = 65_000;
 pub const SUBFIELD: [u8; 2] = *b"SL";
 /// The magic number of a skippable frame with identities.
 pub const SKIPPABLE_MAGIC: [u8; 4] = 0x184D_2A5C_u32.to_le_bytes();
+/// A zstd frame of no bytes (RFC 8878, section 3.1.1): a header that says so, and one empty block. It is before the skippable frame, because
+/// some readers recognize zstd by its first bytes and do not know that a skippable frame may be first.
+pub const EMPTY_FRAME: [u8; 9] = [0x28, 0xB5, 0x2F, 0xFD, 0x20, 0, 1, 0, 0];
 /// The format of a field.
 const FORMAT: u8 = 1;
 /// Bytes that a run may still take when it ends: its head, and what its columns have not written.
@@ -97,8 +100,8 @@ pub struct Identity {
     pub sub_sequence: u64,
     /// When it arrived according to its source, in milliseconds since 1970.
     pub arrival_ms: i64,
-    /// When it was read, if its source does not know when it arrived: see [`Chunk::read_ms`](crate::chunk::Chunk::read_ms). 0 if it does not
-    /// know that either.
+    /// When it was read, if its source does not know when it arrived: see [`Chunk::read_ms`](crate::chunk::Chunk::read_ms). `i64::MIN` if
+    /// it does not know that either.
     pub read_ms: Option<i64>,
     /// What it is.
     pub line: Line,

@@ -242,15 +242,16 @@ impl IdentifiedText {
         let before = self.carry.len();
         match self.members.decode(&mut self.carry) {
             Ok(Decoded::Begun(field)) => {
-                let field = field.ok_or("a part of the object has no identities")?;
-                self.identities = Some(IdentityReader::new(field).map_err(|error| error.to_string())?);
+                // An empty frame needs none.
+                let reader = field.map(IdentityReader::new).transpose().map_err(|error| error.to_string())?;
+                self.identities = reader;
             }
             Ok(Decoded::Text) => self.drop_long(before),
             Ok(Decoded::Finished) => {
                 if self.at < self.carry.len() || self.dropped > 0 {
                     return Err("a part of the object ends inside a line".to_owned());
                 }
-                if self.identities.take().is_none_or(|identities| !identities.is_done()) {
+                if self.identities.take().is_some_and(|identities| !identities.is_done()) {
                     return Err("a part of the object has identities of other lines".to_owned());
                 }
             }

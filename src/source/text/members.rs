@@ -12,14 +12,16 @@ use std::io::{self, BufRead, Chain, Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
-use pipeline::line_objects::identities::{FIELD_BYTES_MAX, SKIPPABLE_MAGIC, SUBFIELD, field_of_extra, field_of_frame};
+use pipeline::line_objects::identities::{
+    EMPTY_FRAME, FIELD_BYTES_MAX, SKIPPABLE_MAGIC, SUBFIELD, field_of_extra, field_of_frame,
+};
 
 use crate::source::text::decompress::WINDOW_LOG_MAX;
 
 /// Text that one call decodes.
 const BLOCK: usize = 64 << 10;
 /// How many of an object's first bytes show whether it has identities.
-pub(in crate::source) const FIRST_BYTES: u64 = 16;
+pub(in crate::source) const FIRST_BYTES: u64 = 24;
 
 /// What one call decoded.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub(super) enum Decoded {
 
 /// Whether an object that begins with these bytes has identities: its first member has.
 pub(in crate::source) fn has_identities(first: &[u8]) -> bool {
-    match first {
+    match first.strip_prefix(&EMPTY_FRAME).unwrap_or(first) {
         // RFC 1952: the flag for an extra field, its length after ten bytes, and its first subfield.
         [0x1f, 0x8b, 8, flags, _, _, _, _, _, _, _, _, rest @ ..] => flags & 4 != 0 && rest.starts_with(&SUBFIELD),
         // RFC 8878: a skippable frame, and its length.
