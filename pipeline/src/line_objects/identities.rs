@@ -1,7 +1,7 @@
 //! The identities of raw lines: which record of which shard each line is.
 //!
-//! Owns: the field of a member that has them, written and read. Does not own: the lines (`line_objects`), which bytes are a record
-//! (`lane`), reading objects.
+//! Owns: the field of a member that has them: its form, and writing it. Does not own: reading it (`read`), sequence numbers as numbers
+//! (`number`), the lines (`line_objects`), which bytes are a record (`lane`), reading objects.
 //!
 //! Each member of a raw object describes its own lines, so members may be put together in any order. In a gzip member the field is
 //! a subfield of the header's *extra field* (RFC 1952, section 2.3.1.1) with the id `SL`. In a zstd object it is a skippable frame
@@ -31,11 +31,17 @@
 //!
 //! Limits: 65,000 bytes, which is less than an extra field can have; a sequence number below 2¹⁹². A member with a larger number has no field.
 
+mod number;
+mod read;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::chunk::Damage;
 use crate::documents::Documents;
+use crate::line_objects::identities::number::Number;
+
+pub use read::IdentityReader;
 
 /// The most bytes of a field.
 pub const FIELD_BYTES_MAX: usize = 65_000;
@@ -116,103 +122,6 @@ pub enum FieldError {
     /// It is damaged, or belongs to other lines.
     #[error("the identities are damaged: {0}")]
     Damaged(&'static str),
-}
-
-/// A sequence number: 192 bits, the lowest first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Number([u64; 3]);
-
-const LOW_BITS: u32 = 36;
-const MIDDLE_BITS: u32 = 44;
-/// The largest power of ten that fits 64 bits, and its exponent.
-const TENS: u64 = 10_000_000_000_000_000_000;
-const TENS_DIGITS: usize = 19;
-
-impl Number {
-    /// The number of canonical decimal digits, if it fits.
-    fn parse(digits: &str) -> Option<Number> {
-        let bytes = digits.as_bytes();
-        if bytes.is_empty() || (bytes[0] == b'0' && bytes.len() > 1) || bytes.len() > 3 * TENS_DIGITS + 1 {
-            return None;
-        }
-        let mut number = Number::default();
-        let first = bytes.len() % TENS_DIGITS;
-        let (head, tail) = bytes.split_at(first);
-        for part in std::iter::once(head).chain(tail.chunks(TENS_DIGITS)).filter(|part| !part.is_empty()) {
-            let mut value = 0_u64;
-            for byte in part {
-                let digit = byte.wrapping_sub(b'0');
-                if digit > 9 {
-                    return None;
-                }
-                value = value * 10 + u64::from(digit);
-            }
-            number = number.times_plus(TENS, value)?;
-        }
-        Some(number)
-    }
-
-    fn times_plus(self, factor: u64, value: u64) -> Option<Number> {
-        let mut carry = u128::from(value);
-        let mut parts = self.0;
-        for part in &mut parts {
-            carry += u128::from(*part) * u128::from(factor);
-            *part = low_half(carry);
-            carry >>= 64;
-        }
-        (carry == 0).then_some(Number(parts))
-    }
-
-    /// The number this many above it.
-    fn plus(self, more: u64) -> Number {
-        let Number([low, middle, high]) = self;
-        let (low, carry) = low.overflowing_add(more);
-        let (middle, carry) = middle.overflowing_add(u64::from(carry));
-        Number([low, middle, high.wrapping_add(u64::from(carry))])
-    }
-
-    /// Bits 80 to 191, 36 to 79, and 0 to 35.
-    fn parts(self) -> [i128; 3] {
-        let Number([low, middle, high]) = self;
-        let top = u128::from(high) << 48 | u128::from(middle >> 16);
-        let between = (middle & 0xFFFF) << 28 | low >> LOW_BITS;
-        [top.cast_signed(), i128::from(between), i128::from(low & ((1 << LOW_BITS) - 1))]
-    }
-
-    /// The number of these parts, if each is in its range.
-    fn of_parts([top, between, bottom]: [i128; 3]) -> Option<Number> {
-        let top = u128::try_from(top).ok().filter(|top| *top < 1 << 112)?;
-        let between = u64::try_from(between).ok().filter(|between| *between < 1 << MIDDLE_BITS)?;
-        let bottom = u64::try_from(bottom).ok().filter(|bottom| *bottom < 1 << LOW_BITS)?;
-        let low = between << LOW_BITS | bottom;
-        let middle = low_half(top << 16) | between >> 28;
-        Some(Number([low, middle, low_half(top >> 48)]))
-    }
-
-    fn to_digits(self) -> Box<str> {
-        let mut parts = self.0;
-        let mut groups = Vec::with_capacity(4);
-        while parts != [0; 3] {
-            let mut rest = 0_u128;
-            for part in parts.iter_mut().rev() {
-                let value = rest << 64 | u128::from(*part);
-                *part = low_half(value / u128::from(TENS));
-                rest = value % u128::from(TENS);
-            }
-            groups.push(low_half(rest));
-        }
-        let Some(first) = groups.pop() else { return "0".into() };
-        let mut digits = first.to_string();
-        for group in groups.iter().rev() {
-            digits.push_str(&format!("{group:019}"));
-        }
-        digits.into()
-    }
-}
-
-/// The low 64 bits.
-fn low_half(value: u128) -> u64 {
-    u64::try_from(value & u128::from(u64::MAX)).unwrap_or_default()
 }
 
 /// What was said last about a source's lines.
@@ -463,184 +372,6 @@ impl Identities {
         self.end_run();
         (!self.is_impossible && !self.out.is_empty() && self.out.len() <= FIELD_BYTES_MAX).then_some(self.out)
     }
-}
-
-/// Reads a field, line by line.
-#[derive(Debug)]
-pub struct IdentityReader {
-    field: Vec<u8>,
-    at: usize,
-    sources: Vec<(Arc<str>, Arc<str>, Last)>,
-    source: usize,
-    is_text: bool,
-    read_ms: Option<i64>,
-    last_read_ms: i64,
-    /// Lines of the run in hand that were not read yet.
-    lines: u64,
-    columns: [ColumnReader; COLUMNS],
-}
-
-/// A column of the run in hand.
-#[derive(Debug, Clone, Copy, Default)]
-struct ColumnReader {
-    at: usize,
-    value: i128,
-    count: u64,
-}
-
-impl IdentityReader {
-    /// A reader of a field.
-    ///
-    /// # Errors
-    /// A later version wrote it, or it is empty.
-    pub fn new(field: Vec<u8>) -> Result<Self, FieldError> {
-        match field.first() {
-            Some(&FORMAT) => {}
-            Some(format) => return Err(FieldError::Format(*format)),
-            None => return Err(FieldError::Damaged("they are empty")),
-        }
-        Ok(IdentityReader {
-            field,
-            at: 1,
-            sources: Vec::new(),
-            source: 0,
-            is_text: false,
-            read_ms: None,
-            last_read_ms: 0,
-            lines: 0,
-            columns: [ColumnReader::default(); COLUMNS],
-        })
-    }
-
-    /// Whether all lines were read.
-    pub fn is_done(&self) -> bool {
-        self.lines == 0 && self.at == self.field.len()
-    }
-
-    /// The identity of the next line, which has this many bytes without its line end.
-    ///
-    /// # Errors
-    /// The field is damaged, or its member has fewer lines.
-    pub fn next(&mut self, line_bytes: usize) -> Result<Identity, FieldError> {
-        const DAMAGED: FieldError = FieldError::Damaged("a number is out of its range");
-        if self.lines == 0 {
-            self.begin_run()?;
-        }
-        self.lines -= 1;
-        let mut values = [0; COLUMNS];
-        for (value, column) in values.iter_mut().zip(&mut self.columns) {
-            *value = column.next(&self.field)?;
-        }
-        let (stream, shard, last) = self.sources.get_mut(self.source).ok_or(DAMAGED)?;
-        let mut parts = last.expected(self.is_text).parts();
-        for (part, difference) in parts.iter_mut().zip(values) {
-            *part = part.checked_add(difference).ok_or(DAMAGED)?;
-        }
-        let sum = |value: i128, difference: i128| value.checked_add(difference).ok_or(DAMAGED);
-        let number = Number::of_parts(parts).ok_or(DAMAGED)?;
-        let sub_sequence = u64::try_from(sum(i128::from(last.sub_sequence), values[SUB])?).map_err(|_| DAMAGED)?;
-        let arrival_ms = i64::try_from(sum(i128::from(last.arrival_ms), values[ARRIVAL])?).map_err(|_| DAMAGED)?;
-        let line = usize::try_from(values[LINE]).ok().and_then(|code| LINES.get(code)).ok_or(DAMAGED)?;
-        *last = Last { number, bytes: line_bytes as u64, sub_sequence, arrival_ms };
-        Ok(Identity {
-            stream: Arc::clone(stream),
-            shard: Arc::clone(shard),
-            sequence: number.to_digits(),
-            sub_sequence,
-            arrival_ms,
-            read_ms: self.read_ms,
-            line: *line,
-        })
-    }
-
-    fn begin_run(&mut self) -> Result<(), FieldError> {
-        const DAMAGED: FieldError = FieldError::Damaged("a run of lines is not complete");
-        let before = self.sources.get(self.source).map(|(.., last)| *last).unwrap_or_default();
-        let head = *self.field.get(self.at).ok_or(FieldError::Damaged("there are more lines than identities"))?;
-        self.at += 1;
-        self.source = usize::try_from(self.varint()?).map_err(|_| DAMAGED)?;
-        if self.source == self.sources.len() {
-            let (stream, shard) = (self.name()?, self.name()?);
-            self.sources.push((stream, shard, before));
-        } else if self.source > self.sources.len() {
-            return Err(DAMAGED);
-        }
-        self.is_text = head & 1 != 0;
-        self.read_ms = None;
-        if head & 0x80 != 0 {
-            let difference = unzigzag(self.varint()?);
-            let read_ms = i128::from(self.last_read_ms).checked_add(difference);
-            self.last_read_ms = read_ms.and_then(|read_ms| i64::try_from(read_ms).ok()).ok_or(DAMAGED)?;
-            self.read_ms = Some(self.last_read_ms);
-        }
-        self.lines = u64::try_from(self.varint()?).ok().filter(|lines| *lines > 0).ok_or(DAMAGED)?;
-        for number in 0..COLUMNS {
-            self.columns[number] = ColumnReader { at: self.at, value: 0, count: 0 };
-            if head & 1 << (number + 1) == 0 {
-                self.columns[number].count = self.lines;
-                continue;
-            }
-            let (mut reader, mut left) = (self.columns[number], self.lines);
-            while left > 0 {
-                reader.read(&self.field)?;
-                left = left.checked_sub(reader.count).ok_or(DAMAGED)?;
-            }
-            self.at = reader.at;
-        }
-        Ok(())
-    }
-
-    fn varint(&mut self) -> Result<u128, FieldError> {
-        read_varint(&self.field, &mut self.at)
-    }
-
-    fn name(&mut self) -> Result<Arc<str>, FieldError> {
-        const DAMAGED: FieldError = FieldError::Damaged("the name of a source is not complete");
-        let bytes = usize::try_from(self.varint()?).map_err(|_| DAMAGED)?;
-        let end = self.at.checked_add(bytes).ok_or(DAMAGED)?;
-        let name = self.field.get(self.at..end).and_then(|name| std::str::from_utf8(name).ok()).ok_or(DAMAGED)?;
-        self.at = end;
-        Ok(name.into())
-    }
-}
-
-impl ColumnReader {
-    fn next(&mut self, field: &[u8]) -> Result<i128, FieldError> {
-        if self.count == 0 {
-            self.read(field)?;
-        }
-        self.count -= 1;
-        Ok(self.value)
-    }
-
-    /// Reads the next value, and how many lines have it.
-    fn read(&mut self, field: &[u8]) -> Result<(), FieldError> {
-        let word = read_varint(field, &mut self.at)?;
-        self.value = unzigzag(word >> 1);
-        self.count = 1;
-        if word & 1 != 0 {
-            let count = u64::try_from(read_varint(field, &mut self.at)?).ok().filter(|count| *count > 0);
-            self.count = count.ok_or(FieldError::Damaged("a number of lines is out of its range"))?;
-        }
-        Ok(())
-    }
-}
-
-fn unzigzag(value: u128) -> i128 {
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
-}
-
-fn read_varint(field: &[u8], at: &mut usize) -> Result<u128, FieldError> {
-    let mut value = 0_u128;
-    for shift in (0..126).step_by(7) {
-        let byte = *field.get(*at).ok_or(FieldError::Damaged("a number is not complete"))?;
-        *at += 1;
-        value |= u128::from(byte & 0x7F) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(FieldError::Damaged("a number is too large"))
 }
 
 /// The field with identities in the extra field of a gzip header; `None` if it has none.

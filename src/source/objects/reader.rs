@@ -1,11 +1,12 @@
 //! Reading the objects of one shard, one after the other in the order of their numbers.
 //!
-//! Owns: which object is next, reading small objects ahead, and large ones in parts. Does not own: which objects there are (`lister`),
-//! cutting their texts (`text::complete`, and `text::identified`
-//! where lines have identities).
+//! Owns: which object is next, reading small objects ahead, and large ones in parts. Does not own: which objects there are (`lister`), those
+//! whose lines have identities (`raw`), cutting texts (`text::complete`).
 //!
 //! Memory beside the chunk: at most 2 MiB of small objects that were read ahead, 4 MiB of a large one, and the keys of one entry that
 //! belong to the shard. Of a large object whose lines have identities it is twice as much.
+
+mod raw;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,12 +24,13 @@ use tokio::time::Instant;
 use crate::source::files::kind_of;
 use crate::source::objects::catalog::index_of;
 use crate::source::objects::keys::{arrival_ms, has_failures, name_of};
+use crate::source::objects::reader::raw::RawObject;
 use crate::source::objects::store::{Object, Part};
 use crate::source::objects::{Known, Leading, Shared};
 use crate::source::text::arrival_of;
 use crate::source::text::complete::{Batch, CompleteText, Step, next_of, position_before};
 use crate::source::text::decompress::{Codec, TextReader, codec_by_content};
-use crate::source::text::identified::{Groups, IdentifiedText, Step as RawStep, groups_of};
+use crate::source::text::identified::groups_of;
 use crate::source::text::members::has_identities;
 use crate::source::{Read, ShardReader, SourceError};
 
@@ -94,19 +96,6 @@ struct OpenObject {
     text: Box<CompleteText>,
     is_inline: bool,
     failure: Arc<Mutex<Option<Failure>>>,
-}
-
-/// An object of `raw/`, whose lines have identities.
-struct RawObject {
-    object: Object,
-    /// Its first bytes, in case it must be read as a text.
-    first: Bytes,
-    text: IdentifiedText,
-    /// Offset of the next part.
-    at: u64,
-    groups: Option<Groups>,
-    /// Bytes of it that were read and not reported.
-    source_bytes: u64,
 }
 
 /// Why a part of an object could not be read.
@@ -280,59 +269,6 @@ impl ObjectsReader {
         (self.number, self.offset, self.groups_read) = (self.number + 1, 0, 0);
     }
 
-    /// The next chunk of the open object with identities, which has records of one shard. `None` if the object gives none now: it has
-    /// ended, was lost, or is read as a text from here on.
-    async fn read_raw(&mut self) -> Result<Option<Read>, SourceError> {
-        while let Some(raw) = &mut self.raw {
-            if let Some(groups) = &mut raw.groups {
-                if let Some((chunk, through)) = groups.next() {
-                    (self.offset, self.groups_read) = groups.at();
-                    let source_bytes = std::mem::take(&mut raw.source_bytes);
-                    return Ok(Some(Read::Chunk { chunk, through, source_bytes }));
-                }
-                raw.groups = None;
-            }
-            match raw.text.step() {
-                RawStep::Busy => tokio::task::yield_now().await,
-                RawStep::NeedsBytes => {
-                    let range = raw.at..(raw.at + PART_BYTES).min(raw.object.bytes);
-                    match self.shared.place.get(&raw.object, Some(range)).await? {
-                        Part::Bytes(bytes) => raw.give(bytes),
-                        Part::Gone => return self.lose_raw(GONE).await.map(|()| None),
-                        Part::Changed => return self.lose_raw(CHANGED).await.map(|()| None),
-                    }
-                }
-                RawStep::Piece(piece) => {
-                    let groups_read = std::mem::take(&mut self.groups_read);
-                    raw.groups = Some(piece.into_groups(self.number, groups_read));
-                }
-                RawStep::Ended => {
-                    self.raw = None;
-                    self.begin_next();
-                }
-                RawStep::Stopped { offset, problem } => {
-                    let stream = &self.shared.stream;
-                    // A key may hold personal data: the number says which object it is.
-                    tracing::warn!(%stream, shard = %self.shard, number = self.number, offset, %problem, "a raw object has no identities");
-                    self.shared.report.problem(format!(
-                        "stream {stream}: a raw object has no identities from some byte on: the records there have the identity of the object"
-                    ));
-                    (self.offset, self.groups_read) = (self.offset.max(offset), 0);
-                    let Some(RawObject { object, first, .. }) = self.raw.take() else { break };
-                    self.open_text(object, first).await?;
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    async fn lose_raw(&mut self, problem: &'static str) -> Result<(), SourceError> {
-        match self.raw.take() {
-            Some(raw) => self.lose(&raw.object, problem).await,
-            None => Ok(()),
-        }
-    }
-
     /// Reads the open object into a batch. Returns false in the middle of a record that is too long, where a chunk cannot end.
     async fn read_open(&mut self, batch: Batch, bytes: usize) -> Result<(Batch, bool), SourceError> {
         let Some(OpenObject { object, mut text, is_inline, failure }) = self.open.take() else {
@@ -371,25 +307,6 @@ impl ObjectsReader {
         }
         self.open = Some(OpenObject { object, text, is_inline, failure });
         Ok((batch, !matches!(step, Step::Skipping)))
-    }
-}
-
-impl RawObject {
-    /// An object whose first bytes were read, of which the lines before `offset` were read before.
-    fn new(object: Object, first: Bytes, offset: u64, record_bytes_max: usize) -> Self {
-        let text = IdentifiedText::new(offset, record_bytes_max);
-        let mut raw = RawObject { object, first: first.clone(), text, at: 0, groups: None, source_bytes: 0 };
-        raw.give(first);
-        raw
-    }
-
-    fn give(&mut self, bytes: Bytes) {
-        self.at += bytes.len() as u64;
-        self.source_bytes += bytes.len() as u64;
-        self.text.give(bytes);
-        if self.at >= self.object.bytes {
-            self.text.end();
-        }
     }
 }
 
