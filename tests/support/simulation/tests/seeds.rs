@@ -55,7 +55,7 @@ const FOUND_BY: [(Mutation, u64); 42] = [
     (Mutation::LeaveOperationsPending, 10),
     (Mutation::StartWithoutFinishing, 6),
     (Mutation::OperateOutsideParts, 42),
-    (Mutation::ForgetRemovalsOfLostRows, 84),
+    (Mutation::ForgetRemovalsOfLostRows, 168),
     (Mutation::CutOfOneScan, 0),
     (Mutation::CutWithoutPending, 0),
     (Mutation::VersionAfterCut, 6),
