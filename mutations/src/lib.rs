@@ -132,8 +132,6 @@ mutations! {
     StartWithoutFinishing,
     /// An operation adds and removes objects in parts of the lake that it does not hold.
     OperateOutsideParts,
-    /// Rows of operations that are lost are made at the first number again.
-    NumberOperationsAgain,
     /// Lost rows are made again without removing what operations in them remove.
     ForgetRemovalsOfLostRows,
     /// A checkpoint is one scan of the lease table.
@@ -144,8 +142,6 @@ mutations! {
     VersionAfterCut,
     /// The schedule removes the newest checkpoints, and keeps the oldest.
     RemoveNewestCheckpoints,
-    /// A worker believes its own list of objects where another one has given their numbers.
-    BelieveOwnList,
     /// A run that ends when it has caught up does not wait for its list of objects.
     EndBeforeListed,
 }

@@ -21,7 +21,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use checkpoints::{ShardId, StreamName};
+use checkpoints::{LeaseOwner, ShardId, StreamName};
 use futures::{StreamExt, TryStreamExt, stream};
 use mutations::mutated;
 use pipeline::layout::{self, Area, Folder};
@@ -224,8 +224,7 @@ pub(super) async fn keep_in_trash(stores: &Stores, manifest: &Manifest) -> Resul
     }
     let copies = stream::iter(0..manifest.removed.len()).map(|number| {
         let (stores, epoch, key) = (stores.clone(), manifest.epoch.clone(), manifest.removed[number].key.clone());
-        let id = manifest.epoch.upload_id(&manifest.worker, (manifest.objects.len() + number + 1) as u64);
-        copy_to_trash(stores, epoch, key, id)
+        copy_to_trash(stores, (epoch, manifest.worker.clone()), key, number)
     });
     let kept: Vec<bool> = copies.buffer_unordered(CONCURRENT).try_collect().await?;
     let gone = kept.iter().filter(|kept| !**kept).count();
@@ -250,15 +249,33 @@ pub fn trash_key(operation: &EpochId, key: &ObjectKey) -> Result<ObjectKey, Lake
     })
 }
 
+/// An id for an upload of an operation that another process, or an earlier attempt, may have begun before. An id that was used and aborted
+/// may never begin an upload again, so this one has the time in it.
+pub(super) fn repeated_upload_id(
+    stores: &Stores,
+    (operation, worker): (&EpochId, &LeaseOwner),
+    number: usize,
+    attempt: usize,
+) -> String {
+    let place = (number * COPIES_MAX + attempt) as u64;
+    operation.upload_id(worker, stores.clock.now_ms().unsigned_abs().saturating_mul(1_000_000).saturating_add(place))
+}
+
 /// Copies an object into the trash, unless it is there. Several processes may do it at once. Returns false if the object is gone.
-async fn copy_to_trash(stores: Stores, operation: EpochId, key: ObjectKey, id: String) -> Result<bool, CommitError> {
+async fn copy_to_trash(
+    stores: Stores,
+    (operation, worker): (EpochId, LeaseOwner),
+    key: ObjectKey,
+    number: usize,
+) -> Result<bool, CommitError> {
     let (lake, to) = (&stores.lake, trash_key(&operation, &key)?);
     let mut problem = None;
-    for _ in 0..COPIES_MAX {
+    for attempt in 0..COPIES_MAX {
         // A copy that is there is whole, and no other operation has its name.
         if lake.checksum(&to).await?.is_some() {
             return Ok(true);
         }
+        let id = repeated_upload_id(&stores, (&operation, &worker), number, attempt);
         let copy = match lake.stage_copy(&key, &to, &id).await {
             Ok(Some(copy)) => copy,
             // Somebody else has just moved it, or it was removed by hand.

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::commit::epoch_id::EpochId;
 use crate::commit::lake_log::{Entry, HistoryError, extent, read_backward};
 use crate::commit::manifest::{Manifest, ObjectOfEpoch};
-use crate::commit::operations::{delete, keep_in_trash};
+use crate::commit::operations::{delete, keep_in_trash, repeated_upload_id};
 use crate::commit::protocol::{CommitError, Lost, publish_object};
 use crate::commit::stores::Stores;
 use crate::lake::{Completion, LakeError, ObjectKey};
@@ -154,11 +154,11 @@ async fn publish_copy(
     }
     tracing::warn!(%epoch, key = %object.key, "a staged copy is gone; staging it again");
     let torn = || CommitError::Torn { epoch: epoch.to_string(), missing: source.clone() };
-    // Uploads of the operation have numbers from 1, and those of the trash follow them.
+    // What goes into the trash has the first numbers.
     let index = manifest.objects.iter().position(|one| one.key == object.key).unwrap_or_default();
-    let number = manifest.objects.len() + manifest.removed.len() + index + 1;
-    let id = epoch.upload_id(&manifest.worker, number as u64);
-    for _ in 0..COPIES_MAX {
+    let number = manifest.removed.len() + index;
+    for attempt in 0..COPIES_MAX {
+        let id = repeated_upload_id(&stores, (epoch, &manifest.worker), number, attempt);
         let copy = match stores.lake.stage_copy(&source, &object.key, &id).await {
             Ok(Some(copy)) => copy,
             Ok(None) => return Err(torn()),

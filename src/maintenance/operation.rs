@@ -346,8 +346,7 @@ impl Operator {
         let chains = log::read(&self.stores).await?.chains;
         // Another process may have created the row and used it since.
         let rows = self.stores.leases_of(keys.to_vec()).await?;
-        let is_lost = |key: &&ShardKey| chains.end_of(key).is_some() && is_missing(&rows, key);
-        let lost = missing.iter().find(is_lost).filter(|_| !mutated!(NumberOperationsAgain));
+        let lost = missing.iter().find(|key| chains.end_of(key).is_some() && is_missing(&rows, key));
         match lost {
             Some(key) => Err(OperationError::RowLost { part: key.shard.to_string() }),
             None => Ok(missing),

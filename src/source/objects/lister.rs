@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use checkpoints::{ShardId, ShardKey};
 use futures::{StreamExt, TryStreamExt};
-use mutations::mutated;
 use pipeline::time::format_rfc3339;
 
 use crate::lake::Written;
@@ -177,7 +176,6 @@ impl Lister {
             let entry = Entry::new(self.shared.stream.clone(), self.totals.clone(), some, ignored);
             match self.shared.catalog.add(self.entries + 1, &entry).await? {
                 Written::New => self.absorb(&entry)?,
-                Written::KeyTaken if mutated!(BelieveOwnList) => self.absorb(&entry)?,
                 // Another worker was first, or this one in a request whose response was lost.
                 Written::KeyTaken => self.load().await?,
             }

@@ -221,7 +221,7 @@ impl Fleet {
             is_replaced: false,
             interval: None,
             trims: trims_log.chance(500).then_some(trims_log),
-            saves: saves.chance(400).then(|| Saves::new(saves)),
+            saves: saves.chance(210).then(|| Saves::new(saves)),
             savers: Vec::new(),
             operations: operations.chance(400).then(|| Operations::new(operations)),
             rng,

@@ -277,7 +277,10 @@ async fn run(operator: &mut Operator, planned: &Planned, done: &Done, network: &
         attempts += 1;
         match operator.run(kind, &planned.parts, planned).await {
             Ok(manifest) => break manifest,
-            Err(OperationError::Busy { .. } | OperationError::LostLease) if attempts < ATTEMPTS => {
+            Err(error @ (OperationError::Busy { .. } | OperationError::LostLease)) if attempts < ATTEMPTS => {
+                if error == OperationError::LostLease {
+                    network.tally().note(FaultKind::OperationRefused);
+                }
                 let wait = planned.draw(|rng| 500 + rng.below(4_000));
                 tokio::time::sleep(Duration::from_millis(wait)).await;
             }
