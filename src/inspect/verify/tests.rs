@@ -257,7 +257,7 @@ async fn objects_that_are_gone_altered_or_unknown_are_reported_at_any_version() 
     let (lake, sample) = with_snapshots().await;
     let extent = extent(&lake).await.unwrap();
     let at = lake_at(&lake, &extent, LogVersion(2)).await.unwrap();
-    let mut objects = at.live_objects(&lake, crate::commit::lake_log::ObjectFilter::default());
+    let mut objects = at.live_objects(&lake, ObjectFilter::default());
     let (first, second) = (objects.next().await.unwrap().unwrap(), objects.next().await.unwrap().unwrap());
     lake.tamper(&first.key, None);
     lake.tamper(&second.key, Some(Bytes::from_static(b"altered")));
