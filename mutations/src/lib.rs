@@ -142,8 +142,6 @@ mutations! {
     VersionAfterCut,
     /// The schedule removes the newest checkpoints, and keeps the oldest.
     RemoveNewestCheckpoints,
-    /// A run that ends when it has caught up does not wait for its list of objects.
-    EndBeforeListed,
 }
 
 /// Whether a mutation is switched on: `if mutated!(SkipRecovery) { … }`.

@@ -31,7 +31,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::{Position, ShardId, StreamName};
-use mutations::mutated;
 use pipeline::time::format_rfc3339;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -335,7 +334,7 @@ impl ShardSource for ObjectsSource {
         // As long as the list has not ended, nobody knows that nothing is left.
         let is_open = is_listing && self.shared.config.complete && known.last.is_none();
         Ok(match bytes {
-            0 if is_open && !mutated!(EndBeforeListed) => Behind::Bytes(1),
+            0 if is_open => Behind::Bytes(1),
             0 => Behind::Nothing,
             bytes => Behind::Bytes(bytes),
         })
