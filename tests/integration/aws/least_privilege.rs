@@ -398,7 +398,7 @@ fn maintain(case: &Case, roles: Roles, gone: Option<&Grant>) -> (Cloud, Vec<Fail
     let replays = concerns(&["_replays"]).then_some(&cloud);
     let failed = failed.chain(replays.into_iter().filter_map(|cloud| cloud.must_ask_of_a_replay().err()));
     let failed = failed.chain(replays.into_iter().filter_map(|cloud| cloud.must_remove_what_a_redrive_left().err()));
-    let purges = concerns(&["_trash", "_replays"]).then_some(&cloud);
+    let purges = concerns(&["_trash", "_replays", "dynamodb:DeleteItem"]).then_some(&cloud);
     let failed = failed.chain(purges.into_iter().filter_map(|cloud| cloud.must_purge().err()));
     let releases = concerns(&["dynamodb:BatchGetItem"]).then_some(&cloud);
     let failed = failed.chain(releases.into_iter().filter_map(|cloud| cloud.must_release().err()));
