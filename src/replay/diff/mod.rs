@@ -13,7 +13,7 @@
 //! 4. The rows of the examples are read once more, as text (`samples`).
 //!
 //! If steps 1 to 3 need more memory than they may have, they are done several times, each time for a part of all identities. So memory is
-//! bounded whatever the number of rows: [`DiffOptions::memory`], and the objects that are being read, at most [`IN_FLIGHT_BYTES`] or one.
+//! bounded whatever the number of rows: [`DiffOptions::memory`], and the objects that are being read, at most 256 MiB or one.
 //!
 //! What is reported does not depend on the order of reading, the number of passes or of threads.
 

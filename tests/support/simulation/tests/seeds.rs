@@ -113,7 +113,7 @@ fn fleets_commit_every_record_exactly_once_under_all_faults() {
 
 #[test]
 fn a_seed_gives_the_same_run_every_time_in_both_environments() {
-    for seed in [4, 5, 7, 11, 15] {
+    for seed in [4, 5, 7] {
         let [first, second] = [run(seed, None).unwrap(), run(seed, None).unwrap()];
         assert_eq!((first.digest, first.requests), (second.digest, second.requests), "seed {seed}");
         assert!(first.requests > 100);
