@@ -133,6 +133,16 @@ pub struct Held {
     renewing: JoinHandle<()>,
 }
 
+impl Held {
+    /// Ends the renewals.
+    async fn end(mut self) -> Vec<Lease> {
+        self.renewing.abort();
+        // An error says that the task was aborted, which was wanted.
+        let _ = (&mut self.renewing).await;
+        std::mem::take(&mut self.rows)
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.renewing.abort();
@@ -180,7 +190,7 @@ impl Operator {
             None => self.planned(work).await,
         };
         let result = self.run_holding(kind, &held, planned).await;
-        self.release_rows(&held.rows).await;
+        self.release(held).await;
         result
     }
 
@@ -206,7 +216,9 @@ impl Operator {
 
     /// Releases what [`hold`](Self::hold) has taken.
     pub async fn release(&self, held: Held) {
-        self.release_rows(&held.rows).await;
+        // A renewal after the release would report a lease as lost.
+        let rows = held.end().await;
+        self.release_rows(&rows).await;
     }
 
     async fn release_rows(&self, rows: &[Lease]) {

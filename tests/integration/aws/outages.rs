@@ -102,7 +102,7 @@ fn a_lake_that_does_not_respond_ends_a_worker_within_its_time_and_is_logged_with
     cloud.put(100);
     wait_for("a call to hang", 20, || cloud.faults.count(FaultKind::Hang) > 0);
     let begun = Instant::now();
-    wait_for("the first warning", 15, || warnings(&worker).iter().any(|line| line.contains("no response for 10 s")));
+    wait_for("the first warning", 30, || warnings(&worker).iter().any(|line| line.contains("no response for 10 s")));
     // An attempt that is under way when the time is over is waited for.
     assert_eq!(worker.wait(75).code(), Some(1), "{}", worker.log());
     assert!(begun.elapsed() > Duration::from_secs(15), "{:?}", begun.elapsed());
