@@ -65,6 +65,8 @@ fn comparable(outcome: &Outcome) -> BTreeMap<(String, u64), Vec<String>> {
         let mut about: Value = serde_json::from_str(&dead.about).expect("it is JSON");
         if let Some(about) = about.as_object_mut() {
             about.remove("partitionKey");
+            // Only dead letters are processed again, and that makes no raw lines.
+            about.remove("attemptsMade");
         }
         let line = format!("{} {about} {}", dead.folder, String::from_utf8_lossy(&dead.raw));
         found.entry((dead.sequence.clone(), dead.sub_sequence)).or_default().push(line);
