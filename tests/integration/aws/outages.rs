@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aws_model::faults::{Fault, FaultKind, Refusal, Rule, ServiceName, When};
 
-use crate::aws::cloud::{Cloud, Options, TABLE};
+use crate::aws::cloud::{BUCKET, Cloud, Options, TABLE};
 use crate::common::worker::Worker;
 use crate::common::{pause, wait_for};
 
@@ -98,6 +98,9 @@ fn a_lake_that_does_not_respond_ends_a_worker_within_its_time_and_is_logged_with
     cloud.put(100);
     let mut worker = cloud.start(&[]);
     wait_for("the first commit", 20, || cloud.everything_is_committed());
+    // The last step of a commit is waited for without a word: a sweep does it otherwise.
+    let has_intent = || cloud.s3.keys(BUCKET).iter().any(|key| key.contains("_intents/"));
+    wait_for("the end of the first commit", 20, || !has_intent());
     always(&cloud, ServiceName::S3, "*", Fault::Hang);
     cloud.put(100);
     wait_for("a call to hang", 20, || cloud.faults.count(FaultKind::Hang) > 0);
