@@ -106,7 +106,7 @@ pub(crate) enum PathValue<'a> {
 }
 
 impl PartitionValue {
-    /// The value as a text; `None` if there is no value.
+    /// The value as a text; `None` where it is null.
     pub fn into_text(self) -> Option<String> {
         match self {
             PartitionValue::Number(number) => Some(number.to_string()),

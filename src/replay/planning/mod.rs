@@ -86,7 +86,7 @@ pub struct Surroundings<'a> {
     pub prices: Option<&'a Prices>,
 }
 
-/// Why there is no plan. Nothing was changed.
+/// Why no plan was made. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanningError {
     /// The lake fails.
