@@ -203,6 +203,14 @@ impl Chunk {
         }
     }
 
+    /// When its first record arrived, in milliseconds since 1970; `None` if its source does not know of each record when it arrived.
+    pub fn first_arrival_ms(&self) -> Option<i64> {
+        match &self.framing {
+            Framing::Records(frames) => frames.first().and_then(|frame| frame.arrival_ms),
+            _ => None,
+        }
+    }
+
     /// The records as received, each as one line. What is packed is not unpacked.
     pub fn records_received(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
         let place = |bytes: &Range<u32>| bytes.start as usize..bytes.end as usize;

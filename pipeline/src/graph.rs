@@ -23,6 +23,13 @@ mod draw;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EdgeIndex(usize);
 
+impl EdgeIndex {
+    /// The place of the edge with this number, in the order of [`Graph::edges`].
+    pub fn of(number: usize) -> Self {
+        EdgeIndex(number)
+    }
+}
+
 /// The stable id of an edge: the stage that it leaves, and through which port. Commit records keep counts by it, so a port or
 /// stage that has once been written keeps its name.
 ///

@@ -224,4 +224,10 @@ pub trait ShardReader: Send {
     fn tip_as_of_ms(&self) -> Option<i64> {
         None
     }
+
+    /// How much of the shard followed what the last read returned, as the source said with it. Only for whoever watches. `None` if the
+    /// source does not say.
+    fn behind(&self) -> Option<Behind> {
+        None
+    }
 }

@@ -29,7 +29,7 @@ use crate::worker::epoch::open::{EpochSettings, OpenEpochs};
 use crate::worker::lanes::Lanes;
 use crate::worker::leases::{LeaseCommand, LeaseEvent, LeaseManager, LeaseManagerSettings, Throughput};
 use crate::worker::memory_plan::{ByteBudget, MemoryPlan};
-use crate::worker::progress::Progress;
+use crate::worker::progress::{CommitStep, Progress};
 use crate::worker::reader::{BufferPool, ReaderEvent};
 use crate::worker::readers::{ReadRange, ReadWhat, ReaderSettings, ReaderUpdate};
 use crate::worker::shards::Shards;
@@ -58,6 +58,7 @@ pub async fn run(config: WorkerConfig, progress: Arc<Progress>, stop: Cancellati
         hand_off: config.settings.leases.hand_off,
         failing_max: config.settings.retry.within,
         throughput: Arc::clone(&throughput),
+        progress: Arc::clone(&progress),
         coordinator: lease_event_sender,
     });
     let mut manager = tokio::spawn(manager.run(commands));
@@ -108,12 +109,16 @@ impl Coordinator {
         let WorkerSettings { output, commit, limits, .. } = &config.settings;
         let memory = MemoryPlan::new(usize::try_from(limits.memory).unwrap_or(usize::MAX), limits.threads);
         let buffers = BufferPool::default();
+        let budget = ByteBudget::new(memory.input_bytes());
+        progress.begin(&config.lanes.graph, budget.clone());
         let readers = ReaderSettings {
             sources: config.sources.clone(),
             chunk_bytes: memory.chunk_bytes(),
-            budget: ByteBudget::new(memory.input_bytes()),
+            budget: budget.clone(),
             buffers: buffers.clone(),
             coordinator: reader_events,
+            clock: config.clock.clone(),
+            progress: Arc::clone(&progress),
             group_shards_max: stores.leases.decision_shards_max(),
         };
         let encoding = Encoding {
@@ -244,8 +249,11 @@ impl Coordinator {
             self.commit(range.group).await?;
         }
         self.lanes.ensure_group(range.group)?;
-        self.epochs.get_or_open(range.group, self.lanes.groups()).add_range(&range).await?;
+        let epoch = self.epochs.get_or_open(range.group, self.lanes.groups());
+        epoch.add_range(&range).await?;
         if let ReadWhat::Chunk(chunk) = range.what {
+            let now_ms = self.config.clock.now_ms();
+            self.progress.live.on_read(&range.key, range.group, epoch.id(), &chunk.chunk, now_ms);
             self.progress.bytes_read.fetch_add(chunk.source_bytes, Ordering::Relaxed);
             self.throughput.add(&range.key, chunk.chunk.bytes().len() as u64);
             self.lanes.push(range.group, range.key, range.source, chunk);
@@ -298,8 +306,11 @@ impl Coordinator {
 
     /// If the open epoch has records of a shard whose lease is lost, it can't be committed any more.
     async fn on_lost(&mut self, key: &ShardKey) -> Result<(), WorkerError> {
+        let Some(group) = self.epochs.group_with(key) else {
+            self.shards.on_lost(key);
+            return Ok(());
+        };
         self.shards.stop(key);
-        let Some(group) = self.epochs.group_with(key) else { return Ok(()) };
         let keys = self.abandon_epoch(group).await?;
         self.shards.read_again(keys).await
     }
@@ -336,9 +347,12 @@ impl Coordinator {
         let Some(mut epoch) = self.epochs.take(group) else { return Ok(()) };
         epoch.at_tip(self.shards.tips(group));
         let keys = epoch.keys();
+        let staging = Instant::now();
         let manifest = self.epochs.stage(epoch, self.lanes.idle(group)).await?;
+        self.progress.on_commit_step(CommitStep::Stage, staging.elapsed());
         let definitions = self.config.definitions.as_ref().map(|claims| (claims, &self.config.lanes.datasets));
-        let end = commit_epoch(&self.config.stores, definitions, manifest).await?;
+        let end = commit_epoch(&self.config.stores, definitions, manifest, &self.progress).await?;
+        self.progress.live.on_epoch_ended(group);
         if !matches!(end, EpochEnd::Empty) {
             self.catch_up.on_change();
         }
@@ -360,7 +374,7 @@ impl Coordinator {
         for work in &mut self.config.after_commit {
             work.after_commit(&committed.epoch).await;
         }
-        self.shards.on_committed(&committed);
+        self.shards.on_committed(&committed, self.config.clock.now_ms());
         Ok(())
     }
 
@@ -390,6 +404,7 @@ impl Coordinator {
         let mut keys = Vec::new();
         if let Some(epoch) = epoch {
             keys = epoch.keys();
+            self.progress.live.on_epoch_ended(group);
             self.progress.note(|committed| committed.aborted += 1);
             epoch.abandon().await;
         }

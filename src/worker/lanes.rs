@@ -7,7 +7,6 @@
 //! shard has a chunk always has an idle lane for it while [`Lanes::has_room`] holds.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use checkpoints::ShardKey;
 use mutations::mutated;
@@ -135,7 +134,7 @@ impl Lanes {
         };
         if let Some((key, mut pushed)) = pushed {
             self.buffers.put_back(std::mem::take(&mut pushed.buffer));
-            self.progress.records.fetch_add(pushed.records, Ordering::Relaxed);
+            self.progress.on_processed(&key, &pushed);
             let names = std::mem::take(&mut pushed.denied_names);
             if names != DeniedNames::default() {
                 self.progress.note(|committed| committed.denied_names.merge(names));
@@ -185,6 +184,8 @@ mod tests {
     use crate::worker::readers::{ReadRange, ReadWhat};
     use crate::worker::testing::{encoding, open_epochs, read};
     use checkpoints::MemoryStore as MemoryLeases;
+
+    use std::sync::atomic::Ordering;
 
     struct Parts {
         lanes: Lanes,

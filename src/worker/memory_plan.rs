@@ -97,6 +97,12 @@ impl ByteBudget {
         ByteBudget { permits: Arc::new(Semaphore::new(units)), units }
     }
 
+    /// Bytes that are taken, and all of them.
+    pub(super) fn usage(&self) -> (u64, u64) {
+        let taken = self.units.saturating_sub(self.permits.available_permits());
+        ((taken * UNIT) as u64, (self.units * UNIT) as u64)
+    }
+
     /// Waits until `bytes` bytes are free. More than the whole budget counts as the whole budget, so that one large part
     /// can't wait for ever.
     pub(super) async fn take(&self, bytes: usize) -> Option<TakenBytes> {
@@ -133,7 +139,9 @@ mod tests {
         let budget = ByteBudget::new(4 << 10);
         let all = budget.take(1 << 30).now_or_never().flatten();
         assert!(all.is_some() && budget.take(0).now_or_never().is_none(), "even nothing takes a unit");
+        assert_eq!(budget.usage(), (4 << 10, 4 << 10));
         drop(all);
+        assert_eq!(budget.usage(), (0, 4 << 10));
         assert!(budget.take(1).now_or_never().is_some());
     }
 }

@@ -12,6 +12,7 @@
 //! | `lanes` | which lanes are idle, and the work that is running |
 //! | `epoch` | for each group of shards: what was read since its last commit |
 //! | `catch_up` | how far the run is from being caught up |
+//! | `progress`, `live`, `fleet` | figures for whoever watches; nothing is decided by them |
 //! | `coordinator` | none: it knows the parts, and the order of things |
 //!
 //! Invariants:
@@ -45,6 +46,10 @@ mod coordinator;
 
 mod progress;
 
+mod live;
+
+mod fleet;
+
 mod stop;
 
 #[cfg(test)]
@@ -71,7 +76,9 @@ use crate::source::{ShardSource, SourceError};
 
 pub use compute::Compute;
 pub use coordinator::run;
-pub use progress::{Committed, Progress};
+pub use fleet::FleetFigures;
+pub use live::{LiveEpoch, LiveShard};
+pub use progress::{CommitStep, Committed, Observer, Progress, StepTotal};
 
 /// What a worker runs on.
 pub struct WorkerConfig {

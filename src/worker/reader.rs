@@ -19,9 +19,11 @@ use pipeline::chunk::Chunk;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::clock::SharedClock;
 use crate::retry::RetryPolicy;
 use crate::source::{Read, ShardReader, ShardSource, SourceError};
 use crate::trouble::{Attempts, Trouble};
+use crate::worker::live::ShardFigures;
 use crate::worker::memory_plan::{ByteBudget, TakenBytes};
 
 /// Shortest and longest wait between two reads at a shard's tip.
@@ -100,6 +102,10 @@ pub(super) struct ReaderTask {
     /// Where failures of the stream's shards are logged.
     pub(super) trouble: Arc<Trouble>,
     pub(super) coordinator: mpsc::Sender<ReaderEvent>,
+    /// The time of day, for whoever watches.
+    pub(super) clock: SharedClock,
+    /// Where the reader shows what the source said.
+    pub(super) figures: ShardFigures,
 }
 
 /// How long a shard has failed without progress.
@@ -197,6 +203,12 @@ impl ReaderTask {
             let Some(memory) = self.budget.take(self.chunk_bytes).await else { return Ok(()) };
             patience.was_busy_since(begun);
             let read = reader.read(self.chunk_bytes, self.buffers.take()).await;
+            if let Ok(Read::Chunk { .. } | Read::Empty { .. } | Read::AtTip) = &read {
+                let at_tip = matches!(read, Ok(Read::AtTip));
+                self.figures.on_response(self.clock.now_ms(), reader.behind(), at_tip);
+            } else {
+                self.figures.on_left_tip();
+            }
             if is_at_tip && matches!(read, Err(_) | Ok(Read::Failed { .. } | Read::Empty { .. })) {
                 is_at_tip = false;
                 if !self.send(ReaderEventKind::Behind).await {
@@ -347,6 +359,8 @@ mod tests {
             retry: RetryPolicy::shard(Duration::from_secs(300)),
             trouble: Trouble::new("a shard"),
             coordinator,
+            clock: Arc::new(crate::worker::testing::StoppedClock),
+            figures: ShardFigures::new(crate::worker::testing::key("a")),
         };
         let running = tokio::spawn(task.run());
         loop {

@@ -14,10 +14,12 @@ use mutations::mutated;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::clock::SharedClock;
 use crate::commit::IdleShard;
 use crate::source::{ShardSource, SourceError};
 use crate::trouble::Trouble;
 use crate::worker::memory_plan::ByteBudget;
+use crate::worker::progress::Progress;
 use crate::worker::reader::{BufferPool, ReadChunk, ReaderEvent, ReaderEventKind, ReaderId, ReaderTask};
 
 /// What every reader is started with.
@@ -27,6 +29,8 @@ pub(super) struct ReaderSettings {
     pub(super) budget: ByteBudget,
     pub(super) buffers: BufferPool,
     pub(super) coordinator: mpsc::Sender<ReaderEvent>,
+    pub(super) clock: SharedClock,
+    pub(super) progress: Arc<Progress>,
     /// Shards of one group: as many as one decision may have.
     pub(super) group_shards_max: usize,
 }
@@ -131,6 +135,8 @@ impl Readers {
             budget: self.settings.budget.clone(),
             buffers: self.settings.buffers.clone(),
             coordinator: self.settings.coordinator.clone(),
+            clock: self.settings.clock.clone(),
+            figures: self.settings.progress.live.of_reader(&key),
         };
         let handle = ReaderHandle {
             id,
@@ -309,6 +315,8 @@ mod tests {
             budget: ByteBudget::new(1 << 20),
             buffers: BufferPool::default(),
             coordinator: mpsc::channel(1).0,
+            clock: Arc::new(crate::worker::testing::StoppedClock),
+            progress: Arc::default(),
             group_shards_max,
         })
     }

@@ -9,7 +9,7 @@
 //!    before the shard is read from another position.
 //! 2. After a recovery a shard is read by what its row says then, if this worker still holds the lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use checkpoints::{Lease, LeaseOwner, ManifestName, Position, ShardKey};
@@ -69,9 +69,11 @@ impl Shards {
     /// This worker holds a lease, and no open epoch has records of its shard. The shard is read, or waits for a recovery.
     pub(super) fn on_gained(&mut self, lease: Lease) {
         let key = lease.key.clone();
+        self.progress.live.hold(&key);
         if let Some(pending) = lease.pending.clone().filter(|_| !mutated!(SkipRecovery)) {
             self.recoveries.wait_for(pending.manifest, key);
         } else if lease.is_done() {
+            self.progress.live.forget(&key);
             let _ = self.lease_commands.send(LeaseCommand::Release(key));
         } else {
             self.failed.remove(&key);
@@ -129,6 +131,7 @@ impl Shards {
     /// Tells the lease manager that a lease is another worker's. The manager may not know: if the lease was taken and came
     /// back between two scans, the manager would believe that the shard is still being read.
     fn disown(&self, lease: &Lease) {
+        self.progress.live.forget(&lease.key);
         if !mutated!(HideDisownedLeases) {
             let _ = self.lease_commands.send(LeaseCommand::Disown(lease.key.clone()));
         }
@@ -142,13 +145,16 @@ impl Shards {
         if keys.is_empty() {
             return Ok(());
         }
+        let mut gone: BTreeSet<ShardKey> = keys.iter().cloned().collect();
         for lease in self.stores.leases_of(keys).await? {
+            gone.remove(&lease.key);
             if lease.holder.is(&self.me) {
                 self.on_gained(lease);
             } else {
                 self.disown(&lease);
             }
         }
+        gone.iter().for_each(|key| self.progress.live.forget(key));
         Ok(())
     }
 
@@ -162,6 +168,12 @@ impl Shards {
         self.recoveries.forget(key);
         self.readers.stop(key);
         self.releases.remove(key);
+    }
+
+    /// The lease of a shard is lost, and nothing of it waits for a commit.
+    pub(super) fn on_lost(&mut self, key: &ShardKey) {
+        self.stop(key);
+        self.progress.live.forget(key);
     }
 
     /// Ends all readers.
@@ -198,9 +210,12 @@ impl Shards {
     }
 
     /// An epoch of this worker is committed. Shards that have ended are released.
-    pub(super) fn on_committed(&mut self, manifest: &Manifest) {
+    /// `now_ms`: milliseconds since 1970.
+    pub(super) fn on_committed(&mut self, manifest: &Manifest, now_ms: i64) {
         for shard in &manifest.shards {
+            self.progress.live.on_committed(&shard.key, now_ms);
             if *shard.range.through() == Position::End && self.readers.has(&shard.key) {
+                self.progress.live.forget(&shard.key);
                 self.readers.stop(&shard.key);
                 let _ = self.lease_commands.send(LeaseCommand::Release(shard.key.clone()));
             } else {
@@ -234,6 +249,7 @@ impl Shards {
         // If the commit was refused, the shard is being read again, or could not be read.
         let release = self.releases.get(&key).copied().unwrap_or(release).max(release);
         self.stop(&key);
+        self.progress.live.forget(&key);
         let _ = self.lease_commands.send(match release {
             Release::Requested => LeaseCommand::Release(key),
             Release::Abandoned => LeaseCommand::Abandon(key),

@@ -221,6 +221,8 @@ pub(super) fn reader_settings(source: Arc<dyn ShardSource>) -> (ReaderSettings, 
         budget: ByteBudget::new(1 << 20),
         buffers: BufferPool::default(),
         coordinator,
+        clock: Arc::new(StoppedClock),
+        progress: Arc::default(),
         group_shards_max: 100,
     };
     (settings, events)

@@ -6,6 +6,7 @@
 
 mod stuck;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use pipeline::encode::EncoderConfig;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::commit::Stores;
+use crate::commit::{EdgeTotal, ObjectKind, Stores};
 use crate::config::{
     CheckpointSchedule, CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings,
 };
@@ -23,7 +24,7 @@ use crate::lake::{DefinitionClaims, Fault, MemoryStore, ObjectKey, ObjectStore};
 use crate::retry::RetryPolicy;
 use crate::source::ShardSource;
 use crate::worker::testing::{StoppedClock, TestStream, key, lane_config, records_up_to};
-use crate::worker::{Compute, Progress, WorkerConfig, WorkerError, run};
+use crate::worker::{CommitStep, Compute, Progress, WorkerConfig, WorkerError, run};
 
 /// How long a worker may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
@@ -349,4 +350,62 @@ async fn a_commit_says_when_the_last_records_arrived_and_which_shards_had_nothin
     assert_eq!(watermark(Some(arrived - 500)).await, through(arrived - 500, "b"));
     // At their tips, all shards are complete up to a time after their last records.
     assert_eq!(watermark(Some(arrived + 900)).await, through(arrived + 900, "a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_worker_shows_its_shards_its_edges_and_its_commits() {
+    let environment = Environment::new(&[("a", 3), ("b", 2)], 100);
+    let worker = environment.start(1, false);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let shards = worker.progress.shards();
+    let figures: Vec<_> =
+        shards.iter().map(|shard| (shard.key.clone(), shard.records, shard.uncommitted_records)).collect();
+    assert_eq!(figures, [(key("a"), 3, 3), (key("b"), 2, 2)]);
+    assert!(shards.iter().all(|shard| shard.at_tip && shard.read_at_ms.is_some() && shard.committed_at_ms.is_none()));
+    let [epoch] = <[_; 1]>::try_from(worker.progress.open_epochs()).unwrap();
+    assert!(shards.iter().all(|shard| shard.epoch.as_ref() == Some(&epoch.id)));
+    assert_eq!(epoch.bytes, shards.iter().map(|shard| shard.bytes).sum::<u64>());
+    seconds(2).await;
+    let shards = worker.progress.shards();
+    assert!(shards.iter().all(|shard| shard.uncommitted_records == 0 && shard.oldest_uncommitted_ms.is_none()));
+    assert!(shards.iter().all(|shard| shard.committed_at_ms.is_some() && shard.epoch.is_none()));
+    assert!(worker.progress.open_epochs().is_empty());
+    let edges: BTreeMap<String, EdgeTotal> =
+        worker.progress.edges().into_iter().map(|(id, total)| (id.to_string(), total)).collect();
+    let records = |edge: &str| edges[edge].0;
+    assert_eq!(
+        ["source/orders/out", "decode/orders/out", "encode/orders/out", "commit/orders/processed"].map(records),
+        [5, 5, 5, 5],
+        "lanes count the first ones, and commits the last ones"
+    );
+    assert!(edges["commit/orders/processed"].1 > 0 && edges["decode/rejected"] == EdgeTotal::default());
+    let written: Vec<_> = worker.progress.written().into_iter().collect();
+    assert!(
+        matches!(&written[..], [((ObjectKind::Processed, dataset), (1, 1..))] if dataset == "orders"),
+        "{written:?}"
+    );
+    assert_eq!((worker.progress.records(), worker.progress.outcomes()[0]), (5, ("committed", 1)));
+    let steps = worker.progress.commit_steps();
+    assert_eq!(steps.len(), CommitStep::ALL.len());
+    assert!(steps.iter().all(|(_, total)| total.count == 1), "{steps:?}");
+    let fleet = worker.progress.fleet().unwrap();
+    assert_eq!((fleet.shards, fleet.workers, fleet.unowned, fleet.pending, fleet.is_first), (2, 1, 0, 0, true));
+    let (used, all) = worker.progress.input_memory().unwrap();
+    assert!(used <= all && all == 1 << 20, "{used} of {all}");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_another_worker_takes_is_not_shown_any_more() {
+    let environment = Environment::new(&[("a", 3), ("b", 3)], 100);
+    let first = environment.start(1, false);
+    seconds(5).await;
+    assert_eq!(first.progress.shards().len(), 2);
+    let second = environment.start(2, false);
+    seconds(30).await;
+    let shown = |worker: &Worker| worker.progress.shards().into_iter().map(|shard| shard.key).collect::<Vec<_>>();
+    assert_eq!((shown(&first).len(), shown(&second).len()), (1, 1));
+    assert_ne!(shown(&first), shown(&second));
+    first.stop().await.unwrap();
+    second.stop().await.unwrap();
 }

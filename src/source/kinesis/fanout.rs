@@ -34,10 +34,10 @@ use crate::source::kinesis::batch::Batch;
 use crate::source::kinesis::cursor::Cursor;
 use crate::source::kinesis::identity::DATE_MARGIN_MS;
 use crate::source::kinesis::pace::Pace;
-use crate::source::kinesis::polling::{PollingReader, is_nearer};
+use crate::source::kinesis::polling::{PollingReader, behind, is_nearer};
 use crate::source::kinesis::service::Failure;
 use crate::source::kinesis::subscription::Subscription;
-use crate::source::{Read, ShardReader, SourceError};
+use crate::source::{Behind, Read, ShardReader, SourceError};
 
 /// The longest silence of a working subscription.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -76,6 +76,8 @@ struct Subscribed {
     failure: Option<Failure>,
     /// The least distance from the tip that an event without records has shown, since the last record.
     behind_least: Option<i64>,
+    /// What the last event said about its distance from the tip, in milliseconds.
+    behind_ms: Option<i64>,
     /// Set at the shard's end.
     children: Option<Vec<ShardId>>,
 }
@@ -107,6 +109,7 @@ impl Subscribed {
             subscription: None,
             failure: None,
             behind_least: None,
+            behind_ms: None,
             children: None,
         }
     }
@@ -187,6 +190,7 @@ impl Subscribed {
         let batch = Batch::new(buffer, self.cursor.position().clone(), stream.config.whole_record_bytes_max());
         let batch = add_all(batch, event.records).await?;
         self.cursor.read(&batch, shard);
+        self.behind_ms = Some(event.millis_behind_latest);
         // An empty event proves nothing: some implementations send one on a closed shard, and never report its end.
         if batch.records() > 0
             || self.subscription.as_ref().is_some_and(|subscription| subscription.begun().elapsed() >= AGE_MIN)
@@ -279,6 +283,13 @@ impl ShardReader for FanOutReader {
             Way::Polled { reader, .. } => reader.tip_as_of_ms(),
             // An event may have waited for long before it is read, and it does not say when it was sent.
             Way::Subscribed(_) => None,
+        }
+    }
+
+    fn behind(&self) -> Option<Behind> {
+        match &self.way {
+            Way::Polled { reader, .. } => reader.behind(),
+            Way::Subscribed(subscribed) => subscribed.behind_ms.map(behind),
         }
     }
 }

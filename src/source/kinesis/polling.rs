@@ -36,7 +36,7 @@ use crate::source::kinesis::pace::Pace;
 use crate::source::kinesis::requests;
 use crate::source::kinesis::service::Failure;
 use crate::source::kinesis::shards::list;
-use crate::source::{Read, ShardReader, SourceError};
+use crate::source::{Behind, Read, ShardReader, SourceError};
 
 /// Records that are requested before their size is known.
 const FIRST_LIMIT: i32 = 100;
@@ -64,6 +64,8 @@ pub(super) struct PollingReader {
     children: Option<Vec<ShardId>>,
     /// Everything that arrived before this time was returned, if the last response was from the tip.
     tip_as_of_ms: Option<i64>,
+    /// What the last response said about its distance from the tip, in milliseconds.
+    behind_ms: Option<i64>,
 }
 
 impl PollingReader {
@@ -79,6 +81,7 @@ impl PollingReader {
             behind_least: None,
             children: None,
             tip_as_of_ms: None,
+            behind_ms: None,
         }
     }
 
@@ -112,6 +115,7 @@ impl PollingReader {
 
     fn on_answer(&mut self, answer: Answer) -> Read {
         let Answer { batch, envelope } = answer;
+        self.behind_ms = Some(envelope.behind_ms);
         let (records, bytes) = (batch.records(), batch.bytes());
         self.pace.read(bytes);
         if let Some(mean) = bytes.checked_div(records) {
@@ -172,6 +176,11 @@ impl PollingReader {
     }
 }
 
+/// What a response says about the distance from the tip.
+pub(super) fn behind(ms: i64) -> Behind {
+    u64::try_from(ms).ok().filter(|ms| *ms > 0).map_or(Behind::Nothing, Behind::Time)
+}
+
 /// Whether a response is nearer to the tip than any before it. Remembers the nearest.
 pub(super) fn is_nearer(least: &mut Option<i64>, behind_ms: i64) -> bool {
     let is_nearer = least.is_none_or(|least| behind_ms < least);
@@ -222,6 +231,10 @@ impl ShardReader for PollingReader {
 
     fn tip_as_of_ms(&self) -> Option<i64> {
         self.tip_as_of_ms
+    }
+
+    fn behind(&self) -> Option<Behind> {
+        self.behind_ms.map(behind)
     }
 }
 

@@ -231,4 +231,8 @@ impl ShardReader for PacedReader {
         self.pace.settle(reserved, bytes);
         read
     }
+
+    fn behind(&self) -> Option<Behind> {
+        self.inner.behind()
+    }
 }

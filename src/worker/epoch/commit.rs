@@ -6,10 +6,12 @@
 use checkpoints::ManifestName;
 use mutations::mutated;
 use pipeline::dataset::Datasets;
+use tokio::time::Instant;
 
 use crate::commit::{Manifest, Outcome, Staged, Stores, abort_uploads};
 use crate::lake::DefinitionClaims;
 use crate::worker::WorkerError;
+use crate::worker::progress::{CommitStep, Progress};
 
 /// What became of an epoch.
 #[derive(Debug)]
@@ -33,7 +35,13 @@ pub(crate) async fn commit_epoch(
     stores: &Stores,
     definitions: Option<(&DefinitionClaims, &Datasets)>,
     manifest: Manifest,
+    progress: &Progress,
 ) -> Result<EpochEnd, WorkerError> {
+    let mut begun = Instant::now();
+    let mut on_step = |step| {
+        progress.on_commit_step(step, begun.elapsed());
+        begun = Instant::now();
+    };
     let has_no_rows = manifest.totals.rows.is_empty();
     if manifest.shards.is_empty() || (has_no_rows && mutated!(SkipEpochsWithoutRows)) {
         return Ok(EpochEnd::Empty);
@@ -52,7 +60,10 @@ pub(crate) async fn commit_epoch(
             return Err(error.into());
         }
     };
-    let decided = match intended.decide(stores).await? {
+    on_step(CommitStep::Intent);
+    let outcome = intended.decide(stores).await?;
+    on_step(CommitStep::Decide);
+    let decided = match outcome {
         Outcome::Decided(decided) => decided,
         Outcome::Refused(manifest, refusals) => {
             let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
@@ -62,7 +73,14 @@ pub(crate) async fn commit_epoch(
         }
     };
     let committed = match decided.publish(stores).await? {
-        Ok(published) => published.enter(stores).await?.advance(stores).await?.0,
+        Ok(published) => {
+            on_step(CommitStep::Publish);
+            let entered = published.enter(stores).await?;
+            on_step(CommitStep::Enter);
+            let committed = entered.advance(stores).await?.0;
+            on_step(CommitStep::Advance);
+            committed
+        }
         Err((decided, lost)) => {
             let name = decided.into_manifest().epoch.manifest_name();
             tracing::warn!(manifest = %name, missing = %lost.0, "a staged upload is gone; recovering the epoch");

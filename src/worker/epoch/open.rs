@@ -157,6 +157,11 @@ impl OpenEpoch {
         }
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> &EpochId {
+        &self.ledger.id
+    }
+
     /// The shards that the epoch has records of.
     pub(crate) fn keys(&self) -> Vec<ShardKey> {
         self.ledger.keys()

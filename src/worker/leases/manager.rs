@@ -29,11 +29,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::source::ShardSource;
 use crate::trouble::{Attempts, Trouble};
+use crate::worker::fleet::FleetWatch;
 use crate::worker::leases::balance::{Plan, is_ready, rebalance};
 use crate::worker::leases::discovery::Discovery;
 use crate::worker::leases::peers::Peers;
 use crate::worker::leases::shutdown::{REQUESTS, Shutdown};
 use crate::worker::leases::throughput::Throughput;
+use crate::worker::progress::Progress;
 
 /// How often each lease is renewed, with its throughput, beside the one that shows that the worker is alive.
 const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
@@ -91,6 +93,7 @@ pub(crate) struct LeaseManagerSettings {
     /// How long renewing or scanning may fail before the worker ends. The other workers took its leases long before.
     pub(crate) failing_max: Duration,
     pub(crate) throughput: Arc<Throughput>,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) coordinator: mpsc::UnboundedSender<LeaseEvent>,
 }
 
@@ -121,6 +124,8 @@ pub(crate) struct LeaseManager {
     attempts: Attempts,
     /// The snapshot that was sent last, for as long as the coordinator has not handled it.
     snapshot: Weak<Vec<Lease>>,
+    /// What the scans show of the fleet, for whoever watches.
+    fleet: FleetWatch,
 }
 
 impl LeaseManager {
@@ -139,6 +144,7 @@ impl LeaseManager {
             failing_since: None,
             attempts: Trouble::new("renewing or listing leases").attempts(),
             snapshot: Weak::new(),
+            fleet: FleetWatch::default(),
         }
     }
 
@@ -238,6 +244,9 @@ impl LeaseManager {
         self.release_again(&leases).await?;
         let dead = self.peers.find_dead(&me, &leases, failover, &*store).await?;
         let leases = self.take_and_request(leases, &dead).await?;
+        let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
+        let figures = self.fleet.on_scan(&me, &leases, |lease| is_ready(lease, &by_key));
+        self.settings.progress.on_scan(figures);
         if self.snapshot.strong_count() == 0 {
             let snapshot = Arc::new(leases);
             self.snapshot = Arc::downgrade(&snapshot);

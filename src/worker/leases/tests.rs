@@ -78,6 +78,7 @@ fn settings(
         failover: Duration::from_secs(10),
         hand_off: Duration::from_secs(30),
         throughput: Arc::default(),
+        progress: Arc::default(),
         coordinator,
     };
     (settings, events)
