@@ -23,6 +23,7 @@
 //! | [`redrive`] | processes dead letters again, or discards them |
 //! | [`replay`] | processes a part of the past again, beside the live data |
 //! | [`raw`] | sends records as received to another service |
+//! | [`telemetry`], [`spans`] | metrics, traces, dashboards and alerts |
 //! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
 pub mod aws;
@@ -47,6 +48,8 @@ pub mod retry;
 pub mod settings;
 pub mod setup;
 pub mod source;
+pub mod spans;
+pub mod telemetry;
 pub mod trouble;
 pub mod worker;
 

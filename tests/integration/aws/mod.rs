@@ -8,6 +8,7 @@
 //! Time is real here, so most tests have a failover of two seconds and commit twice a second.
 
 mod account;
+mod alerts;
 mod audit;
 mod checkpoints;
 mod cloud;
@@ -27,4 +28,5 @@ mod identities;
 mod least_privilege;
 mod raw;
 mod streams;
+mod telemetry;
 mod whatif;
