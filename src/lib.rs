@@ -23,6 +23,7 @@
 //! | [`redrive`] | processes dead letters again, or discards them |
 //! | [`replay`] | processes a part of the past again, beside the live data |
 //! | [`raw`] | sends records as received to another service |
+//! | [`server`] | the status page, its JSON, and health checks of a worker |
 //! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
 pub mod aws;
@@ -44,6 +45,7 @@ pub mod raw;
 pub mod redrive;
 pub mod replay;
 pub mod retry;
+pub mod server;
 pub mod settings;
 pub mod setup;
 pub mod source;

@@ -15,6 +15,7 @@ mod dead_letter_args;
 mod dead_letters;
 mod diff_output;
 mod graph;
+mod health;
 mod init;
 mod leases;
 mod log;
@@ -35,6 +36,7 @@ mod replay_promote;
 mod replay_start;
 mod run;
 mod schema;
+mod serving;
 mod show_args;
 mod status;
 mod sweep;
@@ -123,6 +125,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Losses(command) => losses::losses(&command, args.json).await,
+        Command::Health(health) => health::health(health, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
         Command::Init(command) => init::init(&command, args.json).await,
     }
