@@ -36,9 +36,8 @@ impl Serving {
 fn say_where(bound: &Bound) {
     let address = bound.address;
     tracing::info!(%address, "serving the status page, metrics and health checks");
-    if bound.is_other_port {
-        eprintln!("status page: http://{address}/ (the default port is taken)");
-    } else if std::io::stderr().is_terminal() {
+    // Nobody knows a port that the system has chosen.
+    if bound.is_chosen || std::io::stderr().is_terminal() {
         eprintln!("status page: http://{address}/");
     }
 }

@@ -135,7 +135,7 @@ impl Readiness {
         };
         let behind = view.progress.shards().iter().filter(|shard| !shard.at_tip).count();
         if behind == 0 {
-            // There is nothing to read, so waiting is no lack of progress.
+            // There is nothing to read, so waiting is right.
             self.seen = Some((now, Instant::now()));
             return None;
         }

@@ -70,8 +70,8 @@ pub struct Bound {
     pub(super) listener: TcpListener,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Whether the default port was taken, so that this is another one.
-    pub is_other_port: bool,
+    /// Whether the system has chosen the port: the default one was taken, or port 0 was asked for.
+    pub is_chosen: bool,
 }
 
 /// Binds the address. `None`: nothing is served. If the default address cannot be used at all, that is a warning, since nobody asked for
@@ -89,8 +89,7 @@ pub async fn bind(listen: Listen) -> Result<Option<Bound>, ListenError> {
         Listen::Default => {
             let bound = match bind_to(DEFAULT).await {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    let other = bind_to(SocketAddr::new(DEFAULT.ip(), 0)).await;
-                    other.map(|bound| Bound { is_other_port: true, ..bound })
+                    bind_to(SocketAddr::new(DEFAULT.ip(), 0)).await
                 }
                 bound => bound,
             };
@@ -104,8 +103,8 @@ pub async fn bind(listen: Listen) -> Result<Option<Bound>, ListenError> {
 
 async fn bind_to(address: SocketAddr) -> io::Result<Bound> {
     let listener = TcpListener::bind(address).await?;
-    let address = listener.local_addr()?;
-    Ok(Bound { listener, address, is_other_port: false })
+    let bound = listener.local_addr()?;
+    Ok(Bound { is_chosen: bound.port() != address.port(), listener, address: bound })
 }
 
 #[cfg(test)]
@@ -134,7 +133,7 @@ mod tests {
     async fn a_given_address_that_is_taken_is_an_error_and_off_is_nothing() {
         assert!(bind(Listen::Off).await.unwrap().is_none());
         let first = bind(Listen::parse("127.0.0.1:0").unwrap()).await.unwrap().unwrap();
-        assert!(first.address.port() > 0 && !first.is_other_port);
+        assert!(first.address.port() > 0 && first.is_chosen);
         let error = bind(Listen::At(first.address)).await.unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {}", first.address)) && error.contains("--listen off"));
     }
@@ -144,6 +143,6 @@ mod tests {
         let one = bind(Listen::Default).await.unwrap().unwrap();
         let other = bind(Listen::Default).await.unwrap().unwrap();
         assert_ne!(one.address, other.address);
-        assert!(other.is_other_port && other.address.ip().is_loopback());
+        assert!(other.is_chosen && other.address.ip().is_loopback());
     }
 }

@@ -55,7 +55,7 @@ mod fleet;
 mod stop;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

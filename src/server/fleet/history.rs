@@ -1,6 +1,6 @@
 //! The last hour of this process, and rates.
 //!
-//! Owns: rings of fixed size, and how a rate follows from two counts. Does not own: the counts.
+//! Owns: charts of fixed size, and how a rate follows from two counts. Does not own: the counts.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -95,7 +95,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(2)).await;
             rate
         };
-        assert_eq!(add(100).await, None, "one sample is no rate");
+        assert_eq!(add(100).await, None, "one sample gives no rate");
         assert_eq!(add(300).await, Some((100.0, 1000.0)));
         for records in [500, 700, 900, 1100] {
             assert_eq!(add(records).await, Some((100.0, 1000.0)));

@@ -29,7 +29,7 @@ const COMMIT_S_MIN: f64 = 60.0;
 const ABORTED: u64 = 3;
 /// One record of this many may be a dead letter.
 const DEAD_LETTERS_ONE_OF: u64 = 100;
-/// Fewer dead letters an hour are no problem.
+/// Fewer dead letters an hour do not matter.
 const DEAD_LETTERS_MIN: u64 = 10;
 
 /// What the conditions are about.
@@ -185,8 +185,7 @@ impl Facts<'_> {
             if recent >= DEAD_LETTERS_MIN && recent.saturating_mul(DEAD_LETTERS_ONE_OF) > records {
                 let code = log.dead_letters.first().map_or("", |code| &code.code);
                 let what = format!(
-                    "{} of {records} records of the last hour became dead letters, most of them {code}.",
-                    counted(recent, "record")
+                    "{recent} of {records} records of the last hour became dead letters, most of them {code}.",
                 );
                 let show = format!("deadletters show --code {code}");
                 problems.push(self.problem(Severity::Ticket, "ShardlakeDeadLetters", what, &show));
