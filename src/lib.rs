@@ -24,6 +24,7 @@
 //! | [`replay`] | processes a part of the past again, beside the live data |
 //! | [`raw`] | sends records as received to another service |
 //! | [`telemetry`], [`spans`] | metrics, traces, dashboards and alerts |
+//! | [`server`] | the status page, its JSON, and health checks of a worker |
 //! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
 pub mod aws;
@@ -45,6 +46,7 @@ pub mod raw;
 pub mod redrive;
 pub mod replay;
 pub mod retry;
+pub mod server;
 pub mod settings;
 pub mod setup;
 pub mod source;

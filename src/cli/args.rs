@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Leases(LeasesArgs),
     /// List what was lost in sources, and decide about files that changed in an unclear way
     Losses(LossesArgs),
+    /// Ask a worker whether it is alive, for the health check of a container; exit code 1 if it is not
+    Health(HealthArgs),
     /// Check the configuration and the permissions
     Config(ConfigArgs),
     /// Create the streams, the table and the bucket of a development stack, unless they exist
@@ -164,6 +166,10 @@ pub(crate) struct RunArgs {
     /// Time between two commits [default: 5m]
     #[arg(long, value_name = "TIME")]
     pub(crate) commit_interval: Option<String>,
+
+    /// Where the status page, metrics and health checks are served, or off [default: 127.0.0.1:8470, or a free port]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
 
     /// At the end, print names of keys of maps that no allow list has; a key may be a personal value
     #[arg(long)]
@@ -420,6 +426,17 @@ pub(crate) enum LossesCommand {
 pub(crate) enum ThenArg {
     Start,
     Position,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct HealthArgs {
+    /// Where the worker listens
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8470")]
+    pub(crate) url: String,
+
+    /// Ask whether it does its work, and not only whether it is alive
+    #[arg(long)]
+    pub(crate) ready: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -15,6 +15,7 @@ mod dead_letter_args;
 mod dead_letters;
 mod diff_output;
 mod graph;
+mod health;
 mod init;
 mod leases;
 mod log;
@@ -38,6 +39,7 @@ mod replay_start;
 mod run;
 mod run_telemetry;
 mod schema;
+mod serving;
 mod show_args;
 mod status;
 mod sweep;
@@ -127,6 +129,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Losses(command) => losses::losses(&command, args.json).await,
+        Command::Health(health) => health::health(health, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
         Command::Init(command) => init::init(&command, args.json).await,
     }

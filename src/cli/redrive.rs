@@ -110,6 +110,8 @@ pub(crate) async fn redrive_from(
         return Err(Usage(format!("--from: expected s3://BUCKET/PREFIX or a folder, not '{}'", Url::new(from))).into());
     }
     let args = RunArgs {
+        // A live worker of this machine may have the configured address.
+        listen: Some("off".to_owned()),
         lake,
         source: vec![source],
         until_caught_up: true,

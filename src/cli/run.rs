@@ -16,21 +16,23 @@ use crate::cli::output::{Table, counted, show_bytes, show_count};
 use crate::cli::produce::make_sample;
 use crate::cli::progress_bar::RunBar;
 use crate::cli::run_telemetry::{RunTelemetry, Watched};
+use crate::cli::serving::{Serving, place_of};
 use crate::cli::sweep::roll_up_if_due;
 use crate::cli::{Usage, is_usage, load};
 use crate::clock::{SharedClock, SystemClock};
 use crate::commit::Stores;
 use crate::config::{Config, Overrides};
 use crate::lake::DefinitionClaims;
-use crate::lease_stores::CheckpointsUrl;
 use crate::maintenance;
 use crate::named_checkpoints::ScheduledCheckpoints;
+use crate::server::{Mode, View};
 use crate::setup::worker::{WorkerParts, lane_config, worker_config};
 use crate::setup::{
     Components, Consents, OpenError, OpenedKey, check_definitions, check_lake, load_aws, open, open_key, open_raw_sink,
 };
 use crate::source::{Behind, ShardSource, SourceReport, names_sentence};
-use crate::worker::{self, Committed, Progress};
+use crate::telemetry::prometheus;
+use crate::worker::{self, Committed, Progress, WorkerConfig};
 
 /// Files with unread content that the text shows.
 const UNREAD_SHOWN: usize = 10;
@@ -49,13 +51,16 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         memory: args.memory.clone(),
         threads: args.threads,
         commit_interval: args.commit_interval.clone(),
+        listen: args.listen.clone(),
         run: true,
         ..args.lake.overrides()
     })?;
+    check_places(&config)?;
+    let clock: SharedClock = Arc::new(SystemClock);
+    let serving = Serving::start(config.listen, &clock, &stop).await?;
     if config.demo {
         make_demo()?;
     }
-    check_places(&config)?;
     let consents = Consents { new_lake: args.new_lake, new_checkpoints: args.new_checkpoints };
     let checking = async {
         let aws = load_aws(&config).await?;
@@ -79,7 +84,6 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
-    let clock: SharedClock = Arc::new(SystemClock);
     let opening = open(&mut config, key.as_ref(), &clock, args.until_caught_up, known, aws);
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let Components { stores, sources, aws } = opened?;
@@ -113,12 +117,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
 
     let progress = Arc::new(Progress::default());
-    let own_checkpoints = config.lake.backend().folder().map(CheckpointsUrl::in_lake);
-    let place = if own_checkpoints.as_ref() == Some(config.checkpoints()) {
-        format!("--lake {}", config.lake)
-    } else {
-        format!("--lake {} --checkpoints {}", config.lake, config.checkpoints())
-    };
+    let place = place_of(&config);
     let opening = open_raw_sink(&config, aws.as_ref());
     let Some(raw_sink) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let raw_sink = raw_sink?;
@@ -141,6 +140,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         until_caught_up: args.until_caught_up,
     };
     let mut worker = worker_config(settings, Arc::new(lanes), parts)?;
+    serving.site.attach(view_of(&worker, &progress, &lake, &place));
     worker.definitions = Some(definitions);
     let saved = ScheduledCheckpoints::new(worker.me.clone(), stores.clone(), scheduled, schedule);
     worker.after_commit = vec![Box::new(saved)];
@@ -157,11 +157,13 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
         sources: &watched,
     })
     .await?;
+    serving.site.serve_metrics(Arc::new(|| Ok(prometheus::text())));
     let run_bar = RunBar::start(Arc::clone(&progress));
     let giving_back = tokio::spawn(crate::setup::allocator::trim_periodically());
     let result = worker::run(worker, Arc::clone(&progress), stop.clone()).await.map_err(anyhow::Error::from);
     drop(run_bar);
     telemetry.end().await;
+    drop(serving);
     giving_back.abort();
     listening.abort();
     let requests = aws.map(|aws| aws.requests().counts()).unwrap_or_default();
@@ -197,6 +199,24 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(if is_usage(&error) { 2 } else { 1 }))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// What the status page needs to know of a worker.
+fn view_of(worker: &WorkerConfig, progress: &Arc<Progress>, lake: &str, place: &str) -> View {
+    View {
+        me: Some(worker.me.clone()),
+        mode: if worker.until_caught_up { Mode::UntilCaughtUp } else { Mode::Run },
+        lake: lake.to_owned(),
+        place: place.to_owned(),
+        stores: worker.stores.clone(),
+        sources: worker.sources.clone(),
+        lanes: Arc::clone(&worker.lanes),
+        progress: Arc::clone(progress),
+        failover: worker.settings.leases.failover,
+        clock: Arc::clone(&worker.clock),
+        commit_interval: worker.settings.commit.interval,
+        retry_within: worker.settings.retry.within,
     }
 }
 

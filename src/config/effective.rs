@@ -23,6 +23,7 @@ impl Config {
             checkpoints_options: self.checkpoints_options.clone(),
             key: Some(self.key.clone()),
             undo_within: self.undo_within,
+            listen: self.listen,
             worker: self.worker.clone(),
         };
         for section in SECTIONS.iter() {

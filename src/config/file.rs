@@ -10,6 +10,7 @@ use crate::config::keys::{DATASET, SECTIONS, SOURCE};
 use crate::config::{KeySource, SourceConfig, WorkerSettings};
 use crate::lake::backends::{LakeOptions, LakeUrl};
 use crate::lease_stores::{CheckpointsUrl, LeaseStoreOptions};
+use crate::server::Listen;
 use crate::settings::Setting;
 use crate::source::backends::{SourceOptions, SourceUrl};
 
@@ -32,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) checkpoints_options: LeaseStoreOptions,
     pub(crate) key: Option<KeySource>,
     pub(crate) undo_within: Duration,
+    pub(crate) listen: Listen,
     pub(crate) worker: WorkerSettings,
 }
 
@@ -62,6 +64,7 @@ impl Default for Settings {
             checkpoints_options: LeaseStoreOptions::default(),
             key: None,
             undo_within: Duration::ZERO,
+            listen: Listen::Default,
             worker: WorkerSettings::default(),
         };
         SECTIONS.iter().flat_map(|section| &section.keys).for_each(|key| key.set_default(&mut settings));

@@ -22,6 +22,7 @@ use crate::config::{KeySource, Settings, SourceSettings};
 use crate::lake::backends::{self as lakes, LakeUrl};
 use crate::lease_stores::{self, CheckpointsUrl};
 use crate::raw::RawTo;
+use crate::server::Listen;
 use crate::settings::units::{parse_duration, write_duration};
 use crate::settings::{Fallback, Key, Kind, Only, Setting, Within};
 use crate::source::backends::{self as sources, SourceUrl};
@@ -80,6 +81,11 @@ pub(crate) static SECTIONS: LazyLock<Vec<Section<Settings>>> = LazyLock::new(|| 
         ),
         Section::new("telemetry", "What a worker says of itself.", telemetry::telemetry_keys()),
         Section::new("retry", "How long a worker waits for a service that fails or does not respond.", retry_keys()),
+        Section::new(
+            "server",
+            "The status page, its JSON, metrics and health checks ([status-page.md](status-page.md)).",
+            server_keys(),
+        ),
     ]
 });
 
@@ -498,6 +504,23 @@ fn retry_keys() -> Vec<Key<Settings>> {
         doc: "What may pass (throttling, errors of the service, no response, expired credentials) is retried for this long: by calls to S3, \
           DynamoDB, Kinesis, Firehose and Secrets Manager, also at the start and at a commit. Then the worker ends with exit code 1. A shard \
           that makes no progress for this long is released. Leases are kept meanwhile, and reading waits once the memory is full.",
+    }]
+}
+
+fn server_keys() -> Vec<Key<Settings>> {
+    vec![Key {
+        name: "listen",
+        kind: Kind::Text {
+            form: Listen::FORM,
+            read: |settings, text| {
+                settings.listen = Listen::parse(text)?;
+                Ok(())
+            },
+            show: |settings| Some(settings.listen.to_string()),
+        },
+        default: Fallback::Depends("`127.0.0.1:8470`, or a free port if that is taken"),
+        doc: "Where `run` and `replay start` listen. Who can reach the address sees shards, positions and counts, and no record; put an \
+              authenticating proxy before it if it is not loopback. An address that is given and cannot be used is an error.",
     }]
 }
 

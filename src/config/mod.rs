@@ -29,6 +29,7 @@ use sha2::{Digest, Sha256};
 use crate::lake::backends::{LakeOptions, LakeUrl};
 use crate::lease_stores::{CheckpointsUrl, LeaseStoreOptions};
 use crate::raw::RawTo;
+use crate::server::Listen;
 use crate::source::backends::{SourceOptions, SourceUrl};
 
 pub use docs::{SectionDoc, documentation};
@@ -204,6 +205,8 @@ pub struct Config {
     pub key: KeySource,
     /// How long what an operation has replaced is kept, so that it can be undone.
     pub undo_within: Duration,
+    /// Where a worker serves its status page.
+    pub listen: Listen,
     /// What a worker runs by.
     pub worker: WorkerSettings,
 }
@@ -227,6 +230,8 @@ pub struct Overrides {
     pub threads: Option<usize>,
     /// The interval of commits, as a time.
     pub commit_interval: Option<String>,
+    /// Where the status page is served.
+    pub listen: Option<String>,
     /// Definitions that replace those of the same datasets, or are added. Relative to the working directory.
     pub definitions: Vec<PathBuf>,
     /// Whether a worker is configured, which runs the demonstration if there is no source. Commands that look at a lake use

@@ -72,7 +72,7 @@ pub(super) fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Pr
         );
         report(problems, "[anonymize]", message);
     }
-    let Settings { lake_options, checkpoints_options, undo_within, worker, .. } = settings;
+    let Settings { lake_options, checkpoints_options, undo_within, listen, worker, .. } = settings;
     let mut config = Config {
         sources,
         demo,
@@ -83,6 +83,7 @@ pub(super) fn resolve(file: ConfigFile, overrides: &Overrides, problems: &mut Pr
         datasets,
         key,
         undo_within,
+        listen,
         worker,
     };
     let application = config.application();
@@ -110,6 +111,7 @@ fn override_settings(settings: &mut Settings, overrides: &Overrides, problems: &
         ("limits", "memory", overrides.memory.as_deref()),
         ("limits", "threads", threads.as_deref()),
         ("commit", "interval", overrides.commit_interval.as_deref()),
+        ("server", "listen", overrides.listen.as_deref()),
     ];
     let flags = flags.into_iter().filter_map(|(section, name, value)| Some((section, name, value?)));
     for (section, name, value) in flags.chain(raw.map(|(name, value)| ("raw", name, value))) {

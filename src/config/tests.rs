@@ -149,8 +149,12 @@ failover = "2s"
 [limits]
 memory = "256 MiB"
 threads = 3
+
+[server]
+listen = "0.0.0.0:8470"
 "#;
     let config = load(text).unwrap();
+    assert_eq!(config.listen.to_string(), "0.0.0.0:8470");
     assert!(!config.demo);
     assert_eq!(config.sources[0].name.as_deref(), Some("orders"));
     assert_eq!(config.key, KeySource::Env("SHARDLAKE_KEY".into()));
@@ -179,6 +183,7 @@ threads = 3
         memory: Some("128 MiB".into()),
         threads: Some(1),
         commit_interval: Some("1s".into()),
+        listen: Some("off".into()),
         definitions: Vec::new(),
         run: true,
         without_leases: false,
@@ -190,6 +195,7 @@ threads = 3
     assert_eq!(config.worker.output.raw, Some(LineCodec::Zstd(1)));
     assert_eq!((config.worker.limits.memory, config.worker.limits.threads), (128 << 20, 1));
     assert_eq!(config.worker.commit.interval, Duration::from_secs(1));
+    assert_eq!(config.listen, Listen::Off);
 }
 
 #[test]

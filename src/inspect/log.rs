@@ -139,7 +139,7 @@ fn is_of(key: &ObjectKey, dataset: &str) -> bool {
 
 impl LogLine {
     /// The line of an entry; `None` if it did not change the dataset.
-    fn of(entry: &Entry, dataset: Option<&str>) -> Option<Self> {
+    pub(crate) fn of(entry: &Entry, dataset: Option<&str>) -> Option<Self> {
         let added: Vec<&AddedObject> =
             entry.added.iter().filter(|object| dataset.is_none_or(|dataset| is_of(&object.key, dataset))).collect();
         let removed: Vec<&RemovedObject> =

@@ -38,7 +38,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 pub use figures::{Figures, LakeUpkeep, Settings, Upkeep};
 
 /// How long the last push may take.
-const LAST_PUSH: Duration = Duration::from_secs(2);
+const LAST_PUSH: Duration = Duration::from_secs(1);
 
 /// The metrics of a worker, for as long as it runs.
 pub struct Telemetry {
@@ -82,12 +82,13 @@ impl Telemetry {
         prometheus::text_of(&self.registry)
     }
 
-    /// Pushes once more and ends. Waits for a collector for two seconds at most.
+    /// Pushes once more and ends. Waits for a collector for one and a half seconds at most: the platform allows 30 s from the signal to the
+    /// end of the process, and commits come first.
     pub async fn shut_down(self) {
         let ending = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(LAST_PUSH));
         // A collector that does not respond is reported by the client.
-        let _ = tokio::time::timeout(LAST_PUSH + Duration::from_millis(500), ending).await;
-        traces::shut_down(LAST_PUSH).await;
+        let metrics = tokio::time::timeout(LAST_PUSH + Duration::from_millis(500), ending);
+        let _ = tokio::join!(metrics, traces::shut_down(LAST_PUSH));
     }
 }
 

@@ -9,12 +9,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use checkpoints::{Lease, ShardKey, StoreError, StreamName};
 use futures::future::select_all;
 use mutations::mutated;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -36,6 +37,9 @@ use crate::worker::readers::{ReadRange, ReadWhat, ReaderSettings, ReaderUpdate};
 use crate::worker::shards::Shards;
 use crate::worker::stop::StopLimit;
 use crate::worker::{WorkerConfig, WorkerError};
+
+/// How often the loop turns at least, unless it waits for a commit.
+const PULSE_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs a worker until it is stopped, has caught up, or fails.
 ///
@@ -177,7 +181,11 @@ impl Coordinator {
         tokio::pin!(stopped);
         let replaced = any_replaced(self.config.sources.clone());
         tokio::pin!(replaced);
+        // So that the loop turns although nothing happens.
+        let mut pulse = tokio::time::interval(PULSE_EVERY);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.progress.pulse.loop_turned();
             let deadline = self.epochs.deadline();
             let has_room = self.lanes.has_room();
             tokio::select! {
@@ -208,6 +216,7 @@ impl Coordinator {
                     }.into()),
                 },
                 () = until(deadline), if deadline.is_some() => {}
+                _ = pulse.tick() => continue,
                 Some(event) = reader_events.recv(), if has_room => self.on_reader_event(event).await?,
             }
             for group in self.epochs.due(self.lanes.groups()) {

@@ -46,6 +46,8 @@ mod coordinator;
 
 mod progress;
 
+mod pulse;
+
 mod live;
 
 mod fleet;
@@ -53,7 +55,7 @@ mod fleet;
 mod stop;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -79,6 +81,7 @@ pub use coordinator::run;
 pub use fleet::FleetFigures;
 pub use live::{LiveEpoch, LiveShard};
 pub use progress::{CommitStep, Committed, Observer, Progress, StepTotal};
+pub use pulse::Pulse;
 
 /// What a worker runs on.
 pub struct WorkerConfig {

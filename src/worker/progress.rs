@@ -18,6 +18,7 @@ use crate::commit::{EdgeTotal, Manifest, ObjectKind, Totals};
 use crate::worker::fleet::FleetFigures;
 use crate::worker::live::{Live, LiveEpoch, LiveShard};
 use crate::worker::memory_plan::ByteBudget;
+use crate::worker::pulse::Pulse;
 
 /// Counters of a run. Reading them never waits for the worker.
 #[derive(Debug, Default)]
@@ -30,6 +31,8 @@ pub struct Progress {
     pub records: AtomicU64,
     /// Epochs committed.
     pub epochs: AtomicU64,
+    /// Signs of life.
+    pub pulse: Pulse,
     committed: Mutex<Committed>,
     processed: Mutex<Processed>,
     steps: Mutex<[StepTotal; CommitStep::ALL.len()]>,

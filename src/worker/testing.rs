@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::clock::Clock;
 use crate::commit::Stores;
 use crate::source::{Behind, Read, ShardReader, ShardSource, SourceError, SourceShard};
+use crate::worker::Progress;
 use crate::worker::compute::Compute;
 use crate::worker::epoch::encode::Encoding;
 use crate::worker::epoch::open::{EpochSettings, OpenEpochs};
@@ -164,12 +165,23 @@ pub(super) fn at(number: u64) -> Position {
     Position::at(number.into())
 }
 
+/// The figures of a worker that holds these shards. Each has read some bytes, and is behind by an hour, a second more for each.
+pub(crate) fn figures_of(keys: impl Iterator<Item = ShardKey>) -> Arc<Progress> {
+    let progress = Arc::new(Progress::default());
+    for (number, key) in (0..).zip(keys) {
+        progress.live.hold(&key);
+        progress.live.of_reader(&key).on_response(0, Some(Behind::Time(3_600_000 + 1000 * number)), false);
+        progress.live.on_processed(&key, 10);
+    }
+    progress
+}
+
 /// A new row of the lease table.
 pub(super) fn lease(shard: &str, checkpoint: Position) -> Lease {
     Lease::new(NewLease::new(key(shard), checkpoint))
 }
 
-pub(super) fn lane_config() -> LaneConfig {
+pub(crate) fn lane_config() -> LaneConfig {
     let text = DefinitionText { file: "orders.toml".to_owned(), text: DEFINITION.to_owned() };
     let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).unwrap();
     LaneConfig {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::commit::lake_log::end::list_after;
 use crate::commit::lake_log::entry::{AddedObject, Entry, EntryHash, LogVersion};
 use crate::commit::lake_log::history::{Extent, HistoryError, get_entry, read_forward};
 use crate::commit::lake_log::snapshot::{ObjectGroup, Snapshot, SnapshotPart, UnreadableSnapshot};
@@ -93,6 +94,29 @@ impl LakeAt {
             self.removed.insert(object.key);
         }
         (self.version, self.entered_at) = (entry.version, Some(entry.entered_at));
+    }
+
+    /// Adds the entries that the log has after this version, and gives each to `each`. If it fails in between, what was added stays.
+    ///
+    /// # Errors
+    /// The lake fails, or the log is damaged.
+    pub async fn advance(
+        &mut self,
+        lake: &dyn ObjectStore,
+        each: &mut (dyn FnMut(&Entry) + Send),
+    ) -> Result<(), HistoryError> {
+        let listed = list_after(lake, self.version).await?;
+        let Some(newest) = listed.last().map(|entry| entry.version) else { return Ok(()) };
+        let before = if self.version.is_empty() { Some(EntryHash::NONE) } else { self.hash };
+        // Without the hash of the last entry the next call cannot tell whether the chain is whole.
+        self.hash = None;
+        let hash = read_forward(lake, self.version, newest, before, &mut |entry| {
+            each(&entry);
+            self.add(entry);
+        })
+        .await?;
+        self.hash = hash;
+        Ok(())
     }
 
     /// The live objects by kind.

@@ -170,6 +170,11 @@ impl Arrivals {
         }
     }
 
+    /// Everything of the shard that arrived before this time is committed: milliseconds since 1970. `None` if nothing is known.
+    pub fn complete_through(&self, key: &ShardKey) -> Option<i64> {
+        self.shards.get(key).and_then(|shard| shard.through)
+    }
+
     /// Whether any record of a stream has a time of arrival.
     fn has_times(&self, stream: &StreamName) -> bool {
         self.shards.iter().any(|(key, shard)| key.stream == *stream && shard.through.is_some())

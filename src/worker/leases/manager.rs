@@ -210,6 +210,7 @@ impl LeaseManager {
         };
         match result {
             Ok(()) => {
+                self.settings.progress.pulse.leases_reached();
                 self.failing_since = None;
                 self.attempts.succeeded();
                 true

@@ -24,6 +24,7 @@ mod replay;
 
 mod failing;
 mod fleet;
+mod health;
 mod identities;
 mod least_privilege;
 mod raw;

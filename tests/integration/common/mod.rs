@@ -4,6 +4,7 @@
 pub(crate) mod aggregate;
 pub(crate) mod collector;
 pub(crate) mod folder;
+pub(crate) mod http;
 pub(crate) mod network;
 pub(crate) mod roles;
 pub(crate) mod services;

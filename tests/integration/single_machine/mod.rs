@@ -13,6 +13,7 @@ mod refusals;
 mod replay;
 mod runs;
 mod statistics;
+mod status_page;
 mod whatif;
 
 use std::collections::BTreeMap;
