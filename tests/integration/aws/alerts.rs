@@ -191,7 +191,7 @@ fn every_alert_fires_by_a_fault_and_clears_again() {
     cloud.faults.add(slow());
     let (first, second) = (start(ports[0]), start(ports[1]));
     let (folder, files) = folder_fleet(ports[2]);
-    wait_for("the leases", 30, || cloud.shares().is_some());
+    wait_for("the leases", 30, || cloud.rows().len() == 2 && cloud.shares().is_some());
     cloud.folder.ok(&["checkpoints", "save", "before-the-night"]);
     cloud.faults.clear();
     cloud.faults.add(refuse(ServiceName::Kinesis, "GetRecords", When::Every(2), Refusal::throughput_exceeded()));
