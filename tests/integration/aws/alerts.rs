@@ -16,7 +16,7 @@ use pipeline::layout;
 use serde_json::{Value, json};
 use shardlake::telemetry::alerts::ALERTS;
 
-use crate::aws::cloud::{Cloud, Options, STREAM};
+use crate::aws::cloud::{Cloud, Options, Row, STREAM};
 use crate::common::folder::Folder;
 use crate::common::services::KEY;
 use crate::common::worker::Worker;
@@ -169,7 +169,8 @@ fn every_alert_fires_by_a_fault_and_clears_again() {
     // Records of 20 hours ago, of which the stream keeps 24.
     let lake = "\n[telemetry]\nlake_every = \"1s\"\n".to_owned();
     let leases = "failover = \"2s\"".to_owned();
-    let mut cloud = Cloud::in_the_past(20, 2, &Options { lake, leases, ..Options::default() });
+    let mut cloud =
+        Cloud::in_the_past(20, 2, &Options { lake, leases, interval: "1s".to_owned(), ..Options::default() });
     cloud.folder.use_roles(false);
     let large = |number: usize| {
         Put::new(format!("key-{number}"), format!("{{\"x\":\"{}\"}}", "y".repeat(100_000)).into_bytes())
@@ -246,9 +247,15 @@ fn every_alert_fires_by_a_fault_and_clears_again() {
         if let Some(second) = second.take() {
             second.kill();
         }
-        cloud.put_unseen(20);
-        for row in cloud.rows() {
-            cloud.folder.run(&["leases", "evict", &row.shard]);
+        // Each epoch that is open meanwhile is lost with its lease.
+        for _ in 0..2 {
+            cloud.put_unseen(20);
+            let evict = |row: Row| cloud.folder.command(&["leases", "evict", &row.shard]).output();
+            std::thread::scope(|scope| {
+                for row in cloud.rows() {
+                    scope.spawn(|| evict(row).unwrap());
+                }
+            });
         }
     });
     let again = start(ports[1]);
