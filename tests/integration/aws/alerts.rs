@@ -1,6 +1,6 @@
 //! Every alert of the table, fired by a fault and cleared again, in a real Prometheus that scrapes real workers.
 //!
-//! It needs Debian's `prometheus` in the path, or `PROMETHEUS`, and takes two minutes, so it is ignored unless asked for:
+//! It needs Debian's `prometheus` in the path, or `PROMETHEUS`, and takes a minute and a half, so it is ignored unless asked for:
 //! `cargo nextest run --workspace --locked --run-ignored only -E 'test(every_alert)'`. The times of the alerts are divided by 600. What
 //! was shortened holds for five seconds at least.
 
@@ -164,7 +164,7 @@ fn folder_fleet(port: u16) -> (Folder, Worker) {
 }
 
 #[test]
-#[ignore = "needs prometheus, and takes two minutes"]
+#[ignore = "needs prometheus, and takes a minute and a half"]
 fn every_alert_fires_by_a_fault_and_clears_again() {
     // Records of 20 hours ago, of which the stream keeps 24.
     let lake = "\n[telemetry]\nlake_every = \"1s\"\n".to_owned();
@@ -230,17 +230,6 @@ fn every_alert_fires_by_a_fault_and_clears_again() {
     cloud.faults.clear();
     watch.clear(&stuck, || {});
 
-    // Nobody may read the shards.
-    let denied = || Refusal::new(400, "AccessDeniedException", "User is not authorized to perform this.");
-    for operation in ["GetRecords", "GetShardIterator"] {
-        cloud.faults.add(refuse(ServiceName::Kinesis, operation, When::Always, denied()));
-    }
-    watch.fire(&["ShardlakeShardWithoutOwner"], || {});
-    cloud.faults.clear();
-    // A worker that has not failed takes them at once.
-    let third = cloud.start(&["--listen", "off"]);
-    watch.clear(&["ShardlakeShardWithoutOwner"], || {});
-
     // Leases are taken again and again, and a worker is killed.
     let mut second = Some(second);
     watch.fire(&["ShardlakeEpochsAborted", "ShardlakeWorkerDown"], || {
@@ -260,6 +249,17 @@ fn every_alert_fires_by_a_fault_and_clears_again() {
     });
     let again = start(ports[1]);
     watch.clear(&["ShardlakeEpochsAborted", "ShardlakeWorkerDown"], || {});
+
+    // Nobody may read the shards.
+    let denied = || Refusal::new(400, "AccessDeniedException", "User is not authorized to perform this.");
+    for operation in ["GetRecords", "GetShardIterator"] {
+        cloud.faults.add(refuse(ServiceName::Kinesis, operation, When::Always, denied()));
+    }
+    watch.fire(&["ShardlakeShardWithoutOwner"], || {});
+    cloud.faults.clear();
+    // A worker that has not failed takes them at once.
+    let third = cloud.start(&["--listen", "off"]);
+    watch.clear(&["ShardlakeShardWithoutOwner"], || {});
 
     watch.fire(&["ShardlakeOrphanedUploads"], || {});
     folder.ok(&["sweep"]);
