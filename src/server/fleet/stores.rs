@@ -132,6 +132,10 @@ impl StoreReader {
         let mut snapshot = Snapshot { read_at: Some(Instant::now()), ..Snapshot::default() };
         let listed = limited(async {
             let mut leases = view.stores.leases_once.list().await.map_err(|error| error.to_string())?;
+            if let Mode::Replay(stream) = &view.mode {
+                leases.retain(|lease| lease.key.stream == *stream);
+                return Ok(leases);
+            }
             let foreign = view.stores.foreign_streams(&leases).await.map_err(|error| error.to_string())?;
             leases.retain(|lease| !foreign.contains(&lease.key.stream));
             Ok::<Vec<Lease>, String>(leases)
