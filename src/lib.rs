@@ -23,6 +23,7 @@
 //! | [`redrive`] | processes dead letters again, or discards them |
 //! | [`replay`] | processes a part of the past again, beside the live data |
 //! | [`raw`] | sends records as received to another service |
+//! | [`telemetry`], [`spans`] | metrics, traces, dashboards and alerts |
 //! | [`server`] | the status page, its JSON, and health checks of a worker |
 //! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
@@ -49,6 +50,8 @@ pub mod server;
 pub mod settings;
 pub mod setup;
 pub mod source;
+pub mod spans;
+pub mod telemetry;
 pub mod trouble;
 pub mod worker;
 

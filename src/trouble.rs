@@ -13,8 +13,9 @@
 //! | a call is throttled, which is normal for a moment | the same, from the tenth second on |
 //! | the last call that had failed succeeds | that it works again, and after which time |
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -55,11 +56,31 @@ pub struct Attempts {
     is_failing: bool,
 }
 
+/// Every possible trouble of this process, for whoever watches.
+static KNOWN: Mutex<Vec<Weak<Trouble>>> = Mutex::new(Vec::new());
+
+/// What may fail, and for how long each has failed: zero if it works. Throttling counts as failing.
+pub fn services() -> BTreeMap<String, Duration> {
+    let known: Vec<Arc<Trouble>> =
+        KNOWN.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+    let mut services: BTreeMap<String, Duration> = BTreeMap::new();
+    for trouble in known {
+        let failing_for = trouble.state().since.map_or(Duration::ZERO, |since| since.elapsed());
+        let longest = services.entry(trouble.what.clone()).or_default();
+        *longest = failing_for.max(*longest);
+    }
+    services
+}
+
 impl Trouble {
     /// No trouble yet with `what`, the subject of a sentence.
     pub fn new(what: impl Into<String>) -> Arc<Self> {
         let repeats = Arc::new(Semaphore::new(REPEATED_AT_ONCE));
-        Arc::new(Trouble { what: what.into(), state: Mutex::default(), repeats })
+        let trouble = Arc::new(Trouble { what: what.into(), state: Mutex::default(), repeats });
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|other| other.strong_count() > 0);
+        known.push(Arc::downgrade(&trouble));
+        trouble
     }
 
     /// A call, before it is sent.
@@ -217,6 +238,21 @@ pub(crate) mod tests {
         assert!(lines.take().is_empty(), "one call still fails");
         last.succeeded();
         assert_eq!(lines.take(), ["the lake works again failed_s=60 failures=3000"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_watches_sees_for_how_long_a_service_has_failed() {
+        let trouble = Trouble::new("a service of this test");
+        let failing = || services().get("a service of this test").copied();
+        assert_eq!(failing(), Some(Duration::ZERO));
+        let mut call = trouble.attempts();
+        call.failed(&"lost");
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(failing(), Some(Duration::from_secs(7)));
+        call.succeeded();
+        assert_eq!(failing(), Some(Duration::ZERO));
+        drop((call, trouble));
+        assert_eq!(failing(), None);
     }
 
     #[tokio::test(start_paused = true)]

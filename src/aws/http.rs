@@ -50,6 +50,7 @@ pub(super) struct AwsHttp {
     /// Further hosts of such credentials, with their ports.
     metadata_hosts: Arc<[String]>,
     trusted: Trusted,
+    proxy: ProxyConfig,
 }
 
 impl AwsHttp {
@@ -63,12 +64,18 @@ impl AwsHttp {
         let trusted = Trusted::default();
         let proxy = if has_proxy { ProxyConfig::from_env() } else { ProxyConfig::disabled() };
         Ok(AwsHttp {
-            services: client(proxy, Arc::clone(&trusted)),
+            services: client(proxy.clone(), Arc::clone(&trusted)),
             // Such credentials are only served over plain HTTP.
             metadata: has_proxy.then(|| Builder::new().build_http()),
             metadata_hosts: METADATA_URLS.into_iter().filter_map(|name| host_of_plain_url(&env(name)?)).collect(),
             trusted,
+            proxy,
         })
+    }
+
+    /// A connection to any host, by the same proxies and with the same certificates, once these are known.
+    pub(super) fn connector(&self) -> SharedHttpConnector {
+        SharedHttpConnector::new(connector(&self.proxy, &self.trusted, None, None))
     }
 
     /// Trusts what the settings name instead of the system's certificates.
@@ -95,20 +102,29 @@ fn bundle_problem(path: &str, problem: &str) -> String {
     format!("the certificates that AWS_CA_BUNDLE or ca_bundle in the profile names cannot be used: {path}: {problem}")
 }
 
+/// A connection that has these proxies and trusts this.
+fn connector(
+    proxy: &ProxyConfig,
+    trusted: &Trusted,
+    settings: Option<HttpConnectorSettings>,
+    components: Option<&RuntimeComponents>,
+) -> Connector {
+    let mut connector =
+        Connector::builder().proxy_config(proxy.clone()).tls_provider(Provider::Rustls(CryptoMode::Ring));
+    if let Some(context) = trusted.get() {
+        connector.set_tls_context(context.clone());
+    }
+    connector.set_connector_settings(settings);
+    if let Some(components) = components {
+        connector.set_sleep_impl(components.sleep_impl());
+    }
+    connector.build()
+}
+
 /// A client that has these proxies and trusts this.
 fn client(proxy: ProxyConfig, trusted: Trusted) -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut connector =
-            Connector::builder().proxy_config(proxy.clone()).tls_provider(Provider::Rustls(CryptoMode::Ring));
-        if let Some(context) = trusted.get() {
-            connector.set_tls_context(context.clone());
-        }
-        connector.set_connector_settings(settings.cloned());
-        if let Some(components) = components {
-            connector.set_sleep_impl(components.sleep_impl());
-        }
-        connector.build()
-    })
+    Builder::new()
+        .build_with_connector_fn(move |settings, components| connector(&proxy, &trusted, settings.cloned(), components))
 }
 
 /// Checks every certificate of a bundle, because the client would panic at one that it cannot read.

@@ -1,7 +1,7 @@
 //! AWS: one configuration for all clients.
 //!
 //! Owns: how clients are made: the SDK's own settings and credentials, one HTTP stack (`http`), a time limit for each attempt. Also
-//! what is different for one resource (`access`), the count of requests that go out, and what a trial of a permission shows
+//! what is different for one resource (`access`), the requests that go out (`requests`), and what a trial of a permission shows
 //! (`permissions`). Does not own: which requests are sent
 //! (`lake`, `source`, the checkpoints crate), or how long a failed call is retried (`retry`). The SDK itself retries a failed
 //! attempt twice, with its own backoff; after that the caller decides.
@@ -13,20 +13,15 @@ pub(crate) mod access;
 pub(crate) mod arn;
 mod http;
 pub mod permissions;
+mod requests;
 pub(crate) mod tags;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextRef;
-use aws_smithy_runtime_api::client::orchestrator::Metadata;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::config_bag::ConfigBag;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::http::SharedHttpConnector;
 use aws_types::service_config::ServiceConfigKey;
 
 use crate::aws::access::Roles;
@@ -34,6 +29,7 @@ use crate::aws::http::AwsHttp;
 
 pub use access::{Access, AccessError};
 pub use arn::ResourceName;
+pub use requests::{RequestCounter, RequestKind, RequestObserver, RequestOutcome};
 
 /// Longest attempt of a small request.
 const SMALL_ATTEMPT: Duration = Duration::from_secs(10);
@@ -88,6 +84,17 @@ impl Aws {
     /// Requests that were sent, including retries, by service and operation.
     pub fn requests(&self) -> &RequestCounter {
         &self.requests
+    }
+
+    /// What sends and signs a request to an endpoint that the SDK has no client for: a connector like that of all clients, and the
+    /// credentials.
+    ///
+    /// # Errors
+    /// A sentence for the user: the proxy or the certificates that the environment names cannot be used.
+    pub(crate) fn signing(&self) -> Result<(SharedHttpConnector, Option<SharedCredentialsProvider>), String> {
+        let http = AwsHttp::from_env()?;
+        http.trust_by(&self.config)?;
+        Ok((http.connector(), self.config.credentials_provider()))
     }
 
     fn attempt(longest: Duration) -> TimeoutConfig {
@@ -166,36 +173,4 @@ pub enum Created {
     Made,
     /// It existed.
     Existed,
-}
-
-/// Counts requests when they are sent.
-#[derive(Debug, Clone, Default)]
-pub struct RequestCounter {
-    counts: Arc<Mutex<BTreeMap<String, u64>>>,
-}
-
-impl RequestCounter {
-    /// The counts, by `Service.Operation`.
-    pub fn counts(&self) -> BTreeMap<String, u64> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Intercept for RequestCounter {
-    fn name(&self) -> &'static str {
-        "RequestCounter"
-    }
-
-    fn read_before_transmit(
-        &self,
-        _: &BeforeTransmitInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        if let Some(metadata) = config.load::<Metadata>() {
-            let name = format!("{}.{}", metadata.service(), metadata.name());
-            *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
-        }
-        Ok(())
-    }
 }

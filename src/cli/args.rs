@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Manifest(ManifestArgs),
     /// Estimate what a pipeline costs on AWS, or review what a lake's storage costs
     Cost(Box<CostArgs>),
+    /// Print the metrics and alerts: as documentation, as a dashboard of Grafana, as rules of Prometheus or for CloudFormation
+    Metrics(MetricsArgs),
     /// Audit the lake against its commit records
     Verify(VerifyArgs),
     /// Show shards, owners, checkpoints, lag, and record counts along the stage graph
@@ -79,6 +81,30 @@ pub(crate) enum Command {
     Config(ConfigArgs),
     /// Create the streams, the table and the bucket of a development stack, unless they exist
     Init(InitArgs),
+}
+
+/// What `metrics` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MetricsFormat {
+    /// Tables in Markdown
+    Docs,
+    /// A dashboard of Grafana, in JSON
+    Grafana,
+    /// Alert rules of Prometheus, in YAML
+    PrometheusRules,
+    /// Alarms and a dashboard of CloudWatch, in YAML
+    Cloudwatch,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MetricsArgs {
+    /// What to print
+    #[arg(long, value_enum, default_value_t = MetricsFormat::Docs)]
+    pub(crate) format: MetricsFormat,
+
+    /// Divide the times of the alerts by this, to try them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), hide = true)]
+    pub(crate) faster: u32,
 }
 
 /// Which lake, and which checkpoints.

@@ -17,7 +17,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::args::LogFormat;
+use crate::cli::log_json::JsonLine;
 use crate::cli::log_limit::LogLimit;
+use crate::spans;
+use crate::telemetry::traces;
 
 /// The finest level of events of other crates.
 const FOREIGN_LEVEL_MAX: Level = Level::INFO;
@@ -31,11 +34,12 @@ pub(super) fn is_own(target: &str) -> bool {
 
 /// Returns true if an event may be logged, whatever is asked for.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
-    is_own(metadata.target()) || *metadata.level() <= FOREIGN_LEVEL_MAX
+    // Spans are for traces: the fields of an event say what it is about.
+    metadata.target() != spans::TARGET && (is_own(metadata.target()) || *metadata.level() <= FOREIGN_LEVEL_MAX)
 }
 
-/// Sends logs to stderr. `RUST_LOG` sets the levels by target, such as `warn,shardlake=debug`.
-pub(crate) fn start_logging(format: LogFormat) {
+/// Sends logs to stderr, and spans to a collector if `is_traced` and the environment names one. `RUST_LOG` sets the levels by target, such as `warn,shardlake=debug`.
+pub(crate) fn start_logging(format: LogFormat, is_traced: bool) {
     let targets = targets(std::env::var_os("RUST_LOG").map(|value| value.to_string_lossy().into_owned()).as_deref())
         .unwrap_or_else(|problem| {
             eprintln!("shardlake: {problem}; logging at level {DEFAULT_LEVEL}");
@@ -44,13 +48,15 @@ pub(crate) fn start_logging(format: LogFormat) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
-        LogFormat::Json => lines.json().boxed(),
+        LogFormat::Json => lines.event_format(JsonLine).boxed(),
     };
     // The limit counts only lines that pass the other two.
     let filter = targets.and(filter_fn(may_be_logged)).and(LogLimit::new(format));
     let lines = lines.with_filter(filter);
     // A second start, as in a test, keeps the first.
-    let _ = tracing_subscriber::registry().with(lines).try_init();
+    // A variable that cannot be used is reported by the command.
+    let traces = if is_traced { traces::layer().ok().flatten() } else { None };
+    let _ = tracing_subscriber::registry().with(traces).with(lines).try_init();
 }
 
 /// Parses the value of `RUST_LOG`: a comma-separated list of levels and `target=level`.
@@ -106,6 +112,46 @@ mod tests {
             "{message}"
         );
         assert!(!message.contains("hush-hush"), "{message}");
+    }
+
+    /// The calls that log, in the product's code of these folders, each with its file.
+    fn calls(folders: &[&str]) -> Vec<(String, String)> {
+        let mut calls = Vec::new();
+        let mut folders: Vec<std::path::PathBuf> =
+            folders.iter().map(|folder| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).collect();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let product = text.split("#[cfg(test)]").next().unwrap();
+                for level in ["error", "warn", "info", "debug"] {
+                    for rest in product.split(&format!("tracing::{level}!(")).skip(1) {
+                        let end = rest.find(");").or_else(|| rest.find("),")).unwrap_or(rest.len());
+                        calls.push((path.display().to_string(), rest[..end].to_owned()));
+                    }
+                }
+            }
+        }
+        calls
+    }
+
+    #[test]
+    fn every_line_about_a_shard_names_its_stream_and_every_line_about_a_manifest_its_epoch() {
+        let calls = calls(&["src/worker", "src/source", "src/commit"]);
+        assert!(calls.len() > 50, "{}", calls.len());
+        for (file, call) in calls {
+            let (fields, _) = call.split_once('"').unwrap_or((&call, ""));
+            let has = |name: &str| fields.contains(&format!("%{name},")) || fields.contains(&format!("{name} = "));
+            assert!(!has("shard") || has("stream"), "{file}: {call}");
+            assert!(!has("manifest") || has("epoch"), "{file}: {call}");
+            // A shard's key would be one field, which nobody can search by.
+            let is_shard_key = file.contains("/worker/") && fields.contains("%key,");
+            assert!(!is_shard_key, "{file}: {call}");
+        }
     }
 
     #[test]

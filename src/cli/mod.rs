@@ -19,10 +19,12 @@ mod health;
 mod init;
 mod leases;
 mod log;
+mod log_json;
 mod log_limit;
 mod logging;
 mod losses;
 mod manifest;
+mod metrics;
 mod output;
 mod produce;
 mod produce_stream;
@@ -35,6 +37,7 @@ mod replay_plan;
 mod replay_promote;
 mod replay_start;
 mod run;
+mod run_telemetry;
 mod schema;
 mod serving;
 mod show_args;
@@ -75,7 +78,7 @@ pub fn main() -> ExitCode {
         }
     };
     crate::setup::allocator::return_large_buffers();
-    logging::start_logging(args.log_format);
+    logging::start_logging(args.log_format, matches!(args.command, Command::Run(_)));
     logging::hide_panic_messages();
     // Lanes have their own threads. These are for sockets, timers, files and databases.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -115,6 +118,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Schema(schema) => schema::schema(&schema, args.json).await,
         Command::Manifest(manifest) => manifest::manifest(&manifest, args.json).await,
         Command::Cost(cost) => cost::cost(&cost, args.json).await,
+        Command::Metrics(metrics) => Ok(metrics::metrics(&metrics, args.json)),
         Command::Verify(verify) => verify::verify(&verify, args.json).await,
         Command::Status(status) => status::status(&status, args.json).await,
         Command::Replay(command) => replay::replay(*command, args.json).await,

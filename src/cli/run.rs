@@ -15,6 +15,7 @@ use crate::cli::args::{FailOn, RunArgs};
 use crate::cli::output::{Table, counted, show_bytes, show_count};
 use crate::cli::produce::make_sample;
 use crate::cli::progress_bar::RunBar;
+use crate::cli::run_telemetry::{RunTelemetry, Watched};
 use crate::cli::serving::{Serving, place_of};
 use crate::cli::sweep::roll_up_if_due;
 use crate::cli::{Usage, is_usage, load};
@@ -30,6 +31,7 @@ use crate::setup::{
     Components, Consents, OpenError, OpenedKey, check_definitions, check_lake, load_aws, open, open_key, open_raw_sink,
 };
 use crate::source::{Behind, ShardSource, SourceReport, names_sentence};
+use crate::telemetry::prometheus;
 use crate::worker::{self, Committed, Progress, WorkerConfig};
 
 /// Files with unread content that the text shows.
@@ -42,6 +44,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     // signals that it has no handler for.
     let stop = CancellationToken::new();
     let listening = tokio::spawn(stop_on_signal(stop.clone()));
+    RunTelemetry::check()?;
     let mut config = load(&Overrides {
         sources: args.source.clone(),
         raw: args.raw.clone(),
@@ -144,10 +147,22 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> anyhow::Result<ExitCode> {
     let ahead = unless_stopped(&stop, bytes_ahead(&measured, &stores)).await.unwrap_or_default();
     progress.bytes_total.store(ahead, Ordering::Relaxed);
     let begun = Instant::now();
+    let telemetry = RunTelemetry::start(Watched {
+        progress: &progress,
+        aws: aws.as_ref(),
+        clock: &clock,
+        settings: &worker.settings,
+        worker: worker.me.to_string(),
+        stores: &stores,
+        sources: &watched,
+    })
+    .await?;
+    serving.site.serve_metrics(Arc::new(|| Ok(prometheus::text())));
     let run_bar = RunBar::start(Arc::clone(&progress));
     let giving_back = tokio::spawn(crate::setup::allocator::trim_periodically());
     let result = worker::run(worker, Arc::clone(&progress), stop.clone()).await.map_err(anyhow::Error::from);
     drop(run_bar);
+    telemetry.end().await;
     drop(serving);
     giving_back.abort();
     listening.abort();

@@ -23,6 +23,12 @@ const TIME_LENGTH: usize = 16;
 #[serde(try_from = "String", into = "String")]
 pub struct EpochId(String);
 
+/// The epoch that a manifest's name names, for lines of the log. A name of another form is left as it is.
+pub(crate) fn epoch_of(name: &ManifestName) -> &str {
+    let file = name.as_str().rsplit_once('/').map_or(name.as_str(), |(_, file)| file);
+    file.strip_suffix(".json").unwrap_or(file)
+}
+
 impl EpochId {
     /// The `number`-th epoch of a worker, begun at `now_ms`.
     pub fn new(now_ms: i64, worker: &LeaseOwner, number: u64) -> Self {

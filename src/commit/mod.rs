@@ -38,6 +38,7 @@ mod totals;
 mod tests;
 
 pub use epoch_id::EpochId;
+pub(crate) use epoch_id::epoch_of;
 pub use lake_guard::{LakeMatch, match_lake};
 pub use lost_rows::{LostRows, lost_rows};
 pub use manifest::{

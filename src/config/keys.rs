@@ -7,6 +7,8 @@
 //! To add a key: a field in `config`, an entry here, and the place that uses it. Then regenerate the documentation, as the test in
 //! `docs` says.
 
+mod telemetry;
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -77,6 +79,7 @@ pub(crate) static SECTIONS: LazyLock<Vec<Section<Settings>>> = LazyLock::new(|| 
             "What operations on the lake have replaced, such as a promoted replay.",
             history_keys(),
         ),
+        Section::new("telemetry", "What a worker says of itself.", telemetry::telemetry_keys()),
         Section::new("retry", "How long a worker waits for a service that fails or does not respond.", retry_keys()),
         Section::new(
             "server",

@@ -133,6 +133,27 @@ pub struct RetryConfig {
     pub within: Duration,
 }
 
+/// Where the three figures of classic CloudWatch metrics go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CloudWatchMetrics {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To stdout, from where the log driver takes them.
+    Stdout,
+}
+
+/// What a worker says of itself (`[telemetry]`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TelemetryConfig {
+    /// Where the three figures of classic CloudWatch metrics go.
+    pub cloudwatch_metrics: CloudWatchMetrics,
+    /// The age that the lake's data should not exceed.
+    pub freshness: Duration,
+    /// How often the lake and the streams are asked what costs requests.
+    pub lake_every: Duration,
+}
+
 /// Which checkpoints a worker saves by itself (`[checkpoints]`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckpointSchedule {
@@ -159,6 +180,8 @@ pub struct WorkerSettings {
     pub retry: RetryConfig,
     /// Which checkpoints it saves by itself.
     pub checkpoints: CheckpointSchedule,
+    /// What it says of itself.
+    pub telemetry: TelemetryConfig,
 }
 
 /// What the program runs on.

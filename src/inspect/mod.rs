@@ -11,6 +11,7 @@ mod log;
 #[cfg(any(test, feature = "conformance"))]
 pub mod sample_lake;
 mod status;
+mod upkeep;
 mod verify;
 
 /// Requests that are in progress at once.
@@ -20,4 +21,5 @@ pub use dead_letters::{DeadLetterGroup, StoredDeadLetter, dead_letter_groups, sh
 pub use error_objects::{ErrorObject, live_error_objects};
 pub use log::{EntryDetails, LogLine, LogQuery, PartitionChange, log_entry, log_lines};
 pub use status::{AtVersion, EdgeStatus, ShardStatus, Status, how_far_behind};
+pub use upkeep::{lake_upkeep, watch_upkeep};
 pub use verify::{Audit, AuditError, Fault, VerifyProgress, check_log, verify, verify_at};

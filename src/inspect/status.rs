@@ -186,9 +186,11 @@ pub async fn how_far_behind(sources: &[Arc<dyn ShardSource>], leases: &[Lease]) 
         match source.behind(&lease.key.shard, &lease.checkpoint).await {
             Ok(found) => drop(behind.insert(lease.key.clone(), found)),
             Err(error) if !error.is_retryable() && refused.insert(source.stream().clone()) => {
-                tracing::warn!(key = %lease.key, %error, "cannot tell how far the stream's shards are behind");
+                tracing::warn!(stream = %lease.key.stream, shard = %lease.key.shard, %error, "cannot tell how far the stream's shards are behind");
             }
-            Err(error) => tracing::debug!(key = %lease.key, %error, "cannot tell how far the shard is behind"),
+            Err(error) => {
+                tracing::debug!(stream = %lease.key.stream, shard = %lease.key.shard, %error, "cannot tell how far the shard is behind");
+            }
         }
     }
     behind

@@ -142,7 +142,7 @@ impl Throttle {
                     Ok(Behind::Time(ms)) => lag.ms = lag.ms.max(ms),
                     Ok(Behind::Bytes(bytes)) => lag.bytes = lag.bytes.saturating_add(bytes),
                     Err(error) => {
-                        tracing::debug!(key = %lease.key, %error, "cannot tell how far the live workers are behind");
+                        tracing::debug!(stream = %lease.key.stream, shard = %lease.key.shard, %error, "cannot tell how far the live workers are behind");
                     }
                 }
             }

@@ -10,12 +10,27 @@
 //! {"then":"start"}
 //! ```
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use checkpoints::{ShardId, ShardKey, StreamName};
 use pipeline::layout;
 use serde::{Deserialize, Serialize};
 
 use crate::lake::{LakeError, ObjectKey, ObjectStore};
+
+/// Losses that this process has announced.
+static ANNOUNCED: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a loss that is announced in the log.
+pub(in crate::source) fn announce() {
+    ANNOUNCED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many losses this process has announced, or may have had.
+pub fn announced() -> u64 {
+    ANNOUNCED.load(Ordering::Relaxed)
+}
 
 /// What happened to a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

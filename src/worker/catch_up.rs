@@ -132,7 +132,7 @@ impl CatchUp {
                 Ok(Behind::Nothing) => {}
                 Ok(Behind::Bytes(_) | Behind::Time(_)) => return false,
                 Err(error) => {
-                    tracing::error!(%key, %error, "failed to read shard; not waiting for it");
+                    tracing::error!(stream = %key.stream, shard = %key.shard, %error, "failed to read shard; not waiting for it");
                     shards.fail(key, error.to_string());
                 }
             }

@@ -17,6 +17,7 @@ use mutations::mutated;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::commit::lake_log::Snapshots;
 use crate::commit::log::RollUps;
@@ -24,7 +25,7 @@ use crate::config::WorkerSettings;
 use crate::retry::{Retry, RetryPolicy};
 use crate::source::{ShardSource, SourceError};
 use crate::worker::catch_up::CatchUp;
-use crate::worker::epoch::commit::{EpochEnd, commit_epoch};
+use crate::worker::epoch::commit::{EpochEnd, commit_epoch, span_of};
 use crate::worker::epoch::encode::Encoding;
 use crate::worker::epoch::open::{EpochSettings, OpenEpochs};
 use crate::worker::lanes::Lanes;
@@ -279,12 +280,12 @@ impl Coordinator {
                 self.on_gained(*lease).await
             }
             LeaseEvent::Lost(key) => {
-                tracing::warn!(%key, "lost the lease");
+                tracing::warn!(stream = %key.stream, shard = %key.shard, "lost the lease");
                 self.catch_up.on_change();
                 self.on_lost(&key).await
             }
             LeaseEvent::Requested(key) => {
-                tracing::info!(%key, "another worker asks for the lease");
+                tracing::info!(stream = %key.stream, shard = %key.shard, "another worker asks for the lease");
                 self.shards.request(key);
                 Ok(())
             }
@@ -357,10 +358,13 @@ impl Coordinator {
         epoch.at_tip(self.shards.tips(group));
         let keys = epoch.keys();
         let staging = Instant::now();
-        let manifest = self.epochs.stage(epoch, self.lanes.idle(group)).await?;
+        let span = epoch.span().clone();
+        let staged = span.in_scope(|| span_of(CommitStep::Stage));
+        let manifest = self.epochs.stage(epoch, self.lanes.idle(group)).instrument(staged).await?;
         self.progress.on_commit_step(CommitStep::Stage, staging.elapsed());
         let definitions = self.config.definitions.as_ref().map(|claims| (claims, &self.config.lanes.datasets));
-        let end = commit_epoch(&self.config.stores, definitions, manifest, &self.progress).await?;
+        let committing = commit_epoch(&self.config.stores, definitions, manifest, &self.progress);
+        let end = committing.instrument(span).await?;
         self.progress.live.on_epoch_ended(group);
         if !matches!(end, EpochEnd::Empty) {
             self.catch_up.on_change();

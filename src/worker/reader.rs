@@ -18,10 +18,12 @@ use mutations::mutated;
 use pipeline::chunk::Chunk;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::clock::SharedClock;
 use crate::retry::RetryPolicy;
 use crate::source::{Read, ShardReader, ShardSource, SourceError};
+use crate::spans;
 use crate::trouble::{Attempts, Trouble};
 use crate::worker::live::ShardFigures;
 use crate::worker::memory_plan::{ByteBudget, TakenBytes};
@@ -202,7 +204,8 @@ impl ReaderTask {
             let begun = Instant::now();
             let Some(memory) = self.budget.take(self.chunk_bytes).await else { return Ok(()) };
             patience.was_busy_since(begun);
-            let read = reader.read(self.chunk_bytes, self.buffers.take()).await;
+            let span = tracing::info_span!(target: spans::TARGET, parent: None, "read", stream = %self.key.stream, shard = %self.key.shard);
+            let read = reader.read(self.chunk_bytes, self.buffers.take()).instrument(span).await;
             if let Ok(Read::Chunk { .. } | Read::Empty { .. } | Read::AtTip) = &read {
                 let at_tip = matches!(read, Ok(Read::AtTip));
                 self.figures.on_response(self.clock.now_ms(), reader.behind(), at_tip);

@@ -18,7 +18,7 @@ use mutations::mutated;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::commit::{CommitError, Recovered, Stores, recover};
+use crate::commit::{CommitError, Recovered, Stores, epoch_of, recover};
 use crate::worker::compute::joined;
 
 /// Epochs that are recovered at once. Each sends several requests at once.
@@ -63,7 +63,7 @@ impl Recoveries {
             waiting.insert(key);
             return;
         }
-        tracing::info!(%key, %manifest, "recovering a pending epoch");
+        tracing::info!(stream = %key.stream, shard = %key.shard, epoch = epoch_of(&manifest), "recovering a pending epoch");
         let (stores, name, first) = (self.stores.clone(), manifest.clone(), key.clone());
         let permits = Arc::clone(&self.permits);
         self.running.spawn(async move {

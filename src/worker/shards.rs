@@ -16,7 +16,7 @@ use checkpoints::{Lease, LeaseOwner, ManifestName, Position, ShardKey};
 use mutations::mutated;
 use tokio::sync::mpsc;
 
-use crate::commit::{CommitError, IdleShard, Manifest, Recovered, Stores};
+use crate::commit::{CommitError, IdleShard, Manifest, Recovered, Stores, epoch_of};
 use crate::worker::WorkerError;
 use crate::worker::leases::LeaseCommand;
 use crate::worker::progress::Progress;
@@ -109,12 +109,12 @@ impl Shards {
             Ok(Recovery::Done(Recovered::Back)) => self.progress.note(|committed| committed.rolled_back += 1),
             Ok(Recovery::NotPending) => {}
             Err(error) if waiting.is_empty() => {
-                tracing::warn!(%manifest, %error, "failed to recover pending epoch; leaving it to the holder of its leases");
+                tracing::warn!(epoch = epoch_of(&manifest), %error, "failed to recover pending epoch; leaving it to the holder of its leases");
             }
             Err(error) if error.is_retryable() || matches!(error, CommitError::Lake(_)) => return Err(error.into()),
             Err(error) => {
                 for key in waiting {
-                    tracing::error!(%key, %manifest, %error, "failed to recover pending epoch; releasing the shard");
+                    tracing::error!(stream = %key.stream, shard = %key.shard, epoch = epoch_of(&manifest), %error, "failed to recover pending epoch; releasing the shard");
                     self.abandon(key.clone(), format!("{key}: {error}"));
                 }
                 return Ok(());
@@ -201,7 +201,7 @@ impl Shards {
     pub(super) fn on_reader_event(&mut self, event: ReaderEvent) -> ReaderUpdate {
         match self.readers.on_event(event) {
             ReaderUpdate::Failed(key, error) => {
-                tracing::error!(%key, %error, "failed to read shard; releasing it");
+                tracing::error!(stream = %key.stream, shard = %key.shard, %error, "failed to read shard; releasing it");
                 self.abandon(key.clone(), error.to_string());
                 ReaderUpdate::Failed(key, error)
             }

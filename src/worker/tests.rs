@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commit::{EdgeTotal, ObjectKind, Stores};
 use crate::config::{
-    CheckpointSchedule, CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings,
+    CheckpointSchedule, CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, TelemetryConfig,
+    WorkerSettings,
 };
 use crate::inspect;
 use crate::lake::{DefinitionClaims, Fault, MemoryStore, ObjectKey, ObjectStore};
@@ -96,6 +97,7 @@ impl Environment {
                 stop: StopConfig { within: STOP_WITHIN },
                 retry: RetryConfig { within: Duration::from_secs(300) },
                 checkpoints: CheckpointSchedule::default(),
+                telemetry: TelemetryConfig::default(),
             },
             encoder: EncoderConfig::default(),
             roll_ups: crate::commit::log::RollUpConfig::default(),

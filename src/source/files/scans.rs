@@ -201,6 +201,7 @@ impl Shared {
         {
             return Ok(());
         }
+        losses::announce();
         tracing::error!(stream = %self.stream, %shard, "DATA LOSS: {problem}");
         let loss = self.loss(shard, LossKind::Lost, problem.to_owned());
         losses::report(&*self.lake, &loss).await.map_err(|error| self.catalog.error(&error))?;

@@ -16,10 +16,11 @@
 
 use aws_sdk_kinesis::types::{ShardIteratorType, StartingPosition};
 use aws_smithy_types::DateTime;
-use checkpoints::{Position, SequenceNumber, ShardId};
+use checkpoints::{Position, SequenceNumber, ShardId, StreamName};
 
 use crate::source::kinesis::batch::Batch;
 use crate::source::kinesis::service::Failure;
+use crate::source::losses;
 
 /// Where a request begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,13 +127,14 @@ impl Cursor {
     }
 
     /// Notes that records were read.
-    pub(super) fn read(&mut self, batch: &Batch, shard: &ShardId) {
+    pub(super) fn read(&mut self, batch: &Batch, stream: &StreamName, shard: &ShardId) {
         let Some(first) = batch.first() else { return };
         if let Begin::At(sequence) = &self.begin
             && first > sequence
         {
+            losses::announce();
             tracing::warn!(
-                %shard, position = %self.position, %first,
+                %stream, %shard, position = %self.position, %first,
                 "the last record that was read is no longer in the stream; records after it may have expired unread"
             );
         }
@@ -165,16 +167,16 @@ mod tests {
             (Position::Since { ms: 5 }, Begin::Since { ms: 5 }),
             (at(7, 2), Begin::At(7.into())),
         ];
-        let shard = ShardId::new("shardId-0").unwrap();
+        let (stream, shard) = (StreamName::new("s").unwrap(), ShardId::new("shardId-0").unwrap());
         for (position, begin) in begins {
             let mut cursor = Cursor::new(&position).unwrap();
             cursor.begun(99);
             assert_eq!((cursor.position(), cursor.begin()), (&position, &begin));
             let mut batch = Batch::new(Vec::new(), position.clone(), 10);
-            cursor.read(&batch, &shard);
+            cursor.read(&batch, &stream, &shard);
             assert_eq!((cursor.position(), cursor.begin()), (&position, &begin), "nothing was read");
             batch.add(0, RecordMeta { sequence: "9", arrival_ms: None, partition_key: None }).unwrap();
-            cursor.read(&batch, &shard);
+            cursor.read(&batch, &stream, &shard);
             assert_eq!((cursor.position(), cursor.begin()), (&at(9, 0), &Begin::After(9.into())));
         }
         assert!(Cursor::new(&Position::End).is_none());

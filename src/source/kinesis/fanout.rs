@@ -95,7 +95,7 @@ impl FanOutReader {
     /// Continues after what was read, by polling.
     fn poll(&mut self, cursor: Cursor, failure: &Failure) {
         let shard = &self.shard;
-        tracing::warn!(%shard, %failure, minutes = POLLED.as_secs() / 60, "subscription failed; polling the shard, subscribing again later");
+        tracing::warn!(stream = %self.stream.name, %shard, %failure, minutes = POLLED.as_secs() / 60, "subscription failed; polling the shard, subscribing again later");
         let reader = Box::new(PollingReader::new(Arc::clone(&self.stream), shard.clone(), cursor));
         self.way = Way::Polled { reader, until: Instant::now() + POLLED };
     }
@@ -189,7 +189,7 @@ impl Subscribed {
     ) -> Result<Read, Failure> {
         let batch = Batch::new(buffer, self.cursor.position().clone(), stream.config.whole_record_bytes_max());
         let batch = add_all(batch, event.records).await?;
-        self.cursor.read(&batch, shard);
+        self.cursor.read(&batch, &stream.name, shard);
         self.behind_ms = Some(event.millis_behind_latest);
         // An empty event proves nothing: some implementations send one on a closed shard, and never report its end.
         if batch.records() > 0
@@ -273,7 +273,7 @@ impl ShardReader for FanOutReader {
         if !failure.is_retryable() || times >= FAILURES_MAX {
             self.poll(cursor, &failure);
         } else {
-            tracing::debug!(shard = %self.shard, times, %failure, "subscription failed; subscribing again");
+            tracing::debug!(stream = %stream.name, %shard, times, %failure, "subscription failed; subscribing again");
         }
         Ok(Read::Failed { error: SourceError::Unavailable { place, problem }, is_normal: true })
     }

@@ -36,6 +36,7 @@ use crate::source::kinesis::pace::Pace;
 use crate::source::kinesis::requests;
 use crate::source::kinesis::service::Failure;
 use crate::source::kinesis::shards::list;
+use crate::source::losses;
 use crate::source::{Behind, Read, ShardReader, SourceError};
 
 /// Records that are requested before their size is known.
@@ -123,7 +124,7 @@ impl PollingReader {
             // A larger mean counts at once, so that a response is not much larger than requested.
             self.record_bytes = Some(self.record_bytes.map_or(mean, |before| mean.max(before / 2 + mean / 2)));
         }
-        self.cursor.read(&batch, &self.shard);
+        self.cursor.read(&batch, &self.stream.name, &self.shard);
         self.iterator = envelope.next.filter(|next| !next.is_empty());
         if self.iterator.is_none() {
             let children = envelope.children.into_iter().filter_map(|child| ShardId::new(child).ok());
@@ -153,7 +154,8 @@ impl PollingReader {
             return Err(Failure::Forgotten(message).at(&place));
         }
         let position = self.cursor.position();
-        tracing::error!(shard = %self.shard, %position, "DATA LOSS: records expired before they were read (stream retention)");
+        losses::announce();
+        tracing::error!(stream = %self.stream.name, shard = %self.shard, %position, "DATA LOSS: records expired before they were read (stream retention)");
         self.children = Some(Vec::new());
         Ok(Read::End { children: Vec::new() })
     }
@@ -169,7 +171,7 @@ impl PollingReader {
         if is_rejected || matches!(failure, Failure::Expired(_)) || times.is_multiple_of(FAILURES_MAX) {
             self.iterator = None;
         }
-        tracing::debug!(shard = %self.shard, times, %failure, "failed to read shard; retrying");
+        tracing::debug!(stream = %self.stream.name, shard = %self.shard, times, %failure, "failed to read shard; retrying");
         let is_normal = is_rejected || matches!(failure, Failure::Throttled(_) | Failure::Expired(_));
         let (place, problem) = (self.stream.place(&self.shard), failure.to_string());
         Ok(Read::Failed { error: SourceError::Unavailable { place, problem }, is_normal })

@@ -256,6 +256,7 @@ impl Shared {
     /// Notes that an object cannot be read any more.
     async fn lose(&self, object: &Object, problem: &str) -> Result<(), SourceError> {
         let (stream, shard) = (self.stream.clone(), id_of(object));
+        losses::announce();
         let count = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
         // Not a line for each: a rule of the bucket may delete a million objects.
         if count <= LOGGED_LOSSES || count.is_power_of_two() {

@@ -7,9 +7,11 @@ use checkpoints::ManifestName;
 use mutations::mutated;
 use pipeline::dataset::Datasets;
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
-use crate::commit::{Manifest, Outcome, Staged, Stores, abort_uploads};
+use crate::commit::{Manifest, Outcome, Staged, Stores, abort_uploads, epoch_of};
 use crate::lake::DefinitionClaims;
+use crate::spans;
 use crate::worker::WorkerError;
 use crate::worker::progress::{CommitStep, Progress};
 
@@ -24,6 +26,11 @@ pub(crate) enum EpochEnd {
     Refused,
     /// The epoch is decided, but one of its uploads is gone. Somebody else is finishing it, or it must be rolled back.
     Unpublished(ManifestName),
+}
+
+/// The span of a step, below the current span.
+pub(crate) fn span_of(step: CommitStep) -> Span {
+    tracing::info_span!(target: spans::TARGET, "commit step", otel.name = step.as_str())
 }
 
 /// Commits a staged epoch. Before its rows can become visible, `definitions` claims what they were made with.
@@ -53,7 +60,7 @@ pub(crate) async fn commit_epoch(
             return Err(error.into());
         }
     }
-    let intended = match Staged::new(manifest).write_intent(stores).await {
+    let intended = match Staged::new(manifest).write_intent(stores).instrument(span_of(CommitStep::Intent)).await {
         Ok(intended) => intended,
         Err((manifest, error)) => {
             abort_uploads(stores, manifest).await;
@@ -61,7 +68,7 @@ pub(crate) async fn commit_epoch(
         }
     };
     on_step(CommitStep::Intent);
-    let outcome = intended.decide(stores).await?;
+    let outcome = intended.decide(stores).instrument(span_of(CommitStep::Decide)).await?;
     on_step(CommitStep::Decide);
     let decided = match outcome {
         Outcome::Decided(decided) => decided,
@@ -72,18 +79,18 @@ pub(crate) async fn commit_epoch(
             return Ok(EpochEnd::Refused);
         }
     };
-    let committed = match decided.publish(stores).await? {
+    let committed = match decided.publish(stores).instrument(span_of(CommitStep::Publish)).await? {
         Ok(published) => {
             on_step(CommitStep::Publish);
-            let entered = published.enter(stores).await?;
+            let entered = published.enter(stores).instrument(span_of(CommitStep::Enter)).await?;
             on_step(CommitStep::Enter);
-            let committed = entered.advance(stores).await?.0;
+            let committed = entered.advance(stores).instrument(span_of(CommitStep::Advance)).await?.0;
             on_step(CommitStep::Advance);
             committed
         }
         Err((decided, lost)) => {
             let name = decided.into_manifest().epoch.manifest_name();
-            tracing::warn!(manifest = %name, missing = %lost.0, "a staged upload is gone; recovering the epoch");
+            tracing::warn!(epoch = epoch_of(&name), missing = %lost.0, "a staged upload is gone; recovering the epoch");
             return Ok(EpochEnd::Unpublished(name));
         }
     };

@@ -31,6 +31,8 @@ const PART_BYTES: usize = 1 << 18;
 pub(crate) struct ObjectsConfig {
     /// Who writes them.
     pub(crate) worker: LeaseOwner,
+    /// The span that its uploads belong to.
+    pub(crate) span: tracing::Span,
     /// Bytes at which an object is closed.
     pub(crate) file_bytes: u64,
     /// Objects that may be open at once.
@@ -215,7 +217,8 @@ impl Objects {
             .expect("partition paths are escaped and bounded, and epoch names have plain characters");
         let hint = self.epoch.upload_id(&self.config.worker, self.begun);
         let (part_bytes, budget, failed) = (self.part_bytes(), self.budget.clone(), Arc::clone(&self.failed));
-        let upload = Upload::begin(self.stores.clone(), key, hint, part_bytes, budget, failed);
+        let begin = || Upload::begin(self.stores.clone(), key, hint, part_bytes, budget, failed);
+        let upload = self.config.span.in_scope(begin);
         OpenObject { upload, file, columns: FileStats::default(), rows: 0, last_addition: self.additions }
     }
 

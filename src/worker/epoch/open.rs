@@ -19,11 +19,13 @@ use pipeline::encode::{Encoder, RowGroup};
 use pipeline::lane::Pushed;
 use pipeline::line_objects::LineCodec;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::clock::SharedClock;
 use crate::commit::{EpochId, IdleShard, Manifest, ObjectKind, Stores};
 use crate::raw::{Forward, RawSink};
 use crate::retry::Retry;
+use crate::spans;
 use crate::worker::WorkerError;
 use crate::worker::epoch::encode::{Encoding, LaneSlot, encode_rest};
 use crate::worker::epoch::ledger::EpochLedger;
@@ -131,6 +133,7 @@ pub(crate) struct OpenEpoch {
     partitions: HashSet<u64>,
     /// Raw records on their way to another service.
     forward: Option<Forward>,
+    span: Span,
 }
 
 impl OpenEpoch {
@@ -138,9 +141,11 @@ impl OpenEpoch {
         let EpochSettings { me, stores, clock, encoding, memory, raw_sink, raw_retry, open_objects, .. } = settings;
         let lanes = &encoding.lanes;
         let id = EpochId::new(clock.now_ms(), me, number);
+        let span = tracing::info_span!(target: spans::TARGET, parent: None, "epoch", epoch = %id);
         let raw = lanes.raw.map(LineCodec::extension);
         let objects = ObjectsConfig {
             worker: me.clone(),
+            span: span.clone(),
             file_bytes: encoding.file_bytes,
             open_max: *open_objects,
             open_bytes_max: memory.open_object_bytes(groups),
@@ -154,7 +159,13 @@ impl OpenEpoch {
             partitions: HashSet::new(),
             forward: raw_sink.clone().map(|sink| Forward::new(sink, raw_retry.clone())),
             encoding: encoding.clone(),
+            span,
         }
+    }
+
+    /// The span of its trace, from its first record to the end of its commit.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Its id.

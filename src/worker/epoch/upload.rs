@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument;
 
 use crate::commit::Stores;
 use crate::lake::{Checksummer, LakeError, NewPart, ObjectKey, Part, UploadId};
@@ -72,13 +73,14 @@ impl Upload {
     ) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let uploading = upload(stores, key.clone(), hint, receiver);
-        let task = tokio::spawn(async move {
+        let task = async move {
             let uploaded = uploading.await;
             if uploaded.is_err() {
                 failed.store(true, Ordering::Relaxed);
             }
             uploaded
-        });
+        };
+        let task = tokio::spawn(task.in_current_span());
         Upload {
             key,
             parts: sender,

@@ -109,7 +109,7 @@ impl Discovery {
             }
             for key in removed {
                 if store.remove(&key).await? {
-                    tracing::info!(%key, "removed the lease of a shard that the stream has forgotten");
+                    tracing::info!(stream = %key.stream, shard = %key.shard, "removed the lease of a shard that the stream has forgotten");
                 }
                 self.seen.remove(&key);
             }

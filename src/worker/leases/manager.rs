@@ -435,7 +435,7 @@ impl LeaseManager {
             Ok(_) => drop(self.requested_by_others.remove(key)),
             // If the lease was requested, it stays in `requested_by_others`: the next scan releases it again, and does not
             // mistake it for one that was just gained.
-            Err(error) => tracing::warn!(%key, %error, "failed to release lease"),
+            Err(error) => tracing::warn!(stream = %key.stream, shard = %key.shard, %error, "failed to release lease"),
         }
     }
 

@@ -57,7 +57,7 @@ impl Shutdown<'_> {
         let outcomes: Vec<_> = futures::stream::iter(requests).buffered(REQUESTS).collect().await;
         for (key, outcome) in held.iter().zip(outcomes) {
             if let Err(error) = outcome {
-                tracing::warn!(%key, %error, "failed to release lease");
+                tracing::warn!(stream = %key.stream, shard = %key.shard, %error, "failed to release lease");
             }
         }
     }

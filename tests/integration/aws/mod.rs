@@ -8,6 +8,7 @@
 //! Time is real here, so most tests have a failover of two seconds and commit twice a second.
 
 mod account;
+mod alerts;
 mod audit;
 mod checkpoints;
 mod cloud;
@@ -28,4 +29,5 @@ mod identities;
 mod least_privilege;
 mod raw;
 mod streams;
+mod telemetry;
 mod whatif;

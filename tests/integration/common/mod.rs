@@ -2,6 +2,7 @@
 //! deploy/, aggregates.
 
 pub(crate) mod aggregate;
+pub(crate) mod collector;
 pub(crate) mod folder;
 pub(crate) mod http;
 pub(crate) mod network;

@@ -15,7 +15,9 @@ use pipeline::line_objects::LineCodec;
 use shardlake::clock::{Clock, SharedClock};
 use shardlake::commit::lake_log;
 use shardlake::commit::log::RollUpConfig;
-use shardlake::config::{CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, WorkerSettings};
+use shardlake::config::{
+    CommitConfig, LeaseConfig, Limits, OutputConfig, RetryConfig, StopConfig, TelemetryConfig, WorkerSettings,
+};
 use shardlake::named_checkpoints::ScheduledCheckpoints;
 use shardlake::retry::Retryable as _;
 use shardlake::worker::{self, AfterCommit, Compute, Progress, WorkerConfig, WorkerError};
@@ -160,6 +162,7 @@ impl Fleet {
                 stop: StopConfig { within: stop_within },
                 retry: RetryConfig { within: retry_within },
                 checkpoints: checkpoints.clone(),
+                telemetry: TelemetryConfig::default(),
             };
             let schedule = (!checkpoints.every.is_zero()).then(|| {
                 let (stores, sources) = (connected.stores.clone(), connected.sources.clone());
