@@ -118,6 +118,8 @@ fn view_of(job: &Job, progress: &Arc<Progress>, lake: String, place: String) -> 
         failover: settings.leases.failover,
         clock: Arc::clone(&job.clock),
         commit_interval: job.commit_interval,
+        // Its records are old.
+        freshness: Duration::MAX,
         retry_within: settings.retry.within,
     })
 }

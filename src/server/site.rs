@@ -67,6 +67,8 @@ pub struct View {
     pub clock: SharedClock,
     /// The time between two commits.
     pub commit_interval: Duration,
+    /// The age that the lake's data should not exceed.
+    pub freshness: Duration,
     /// How long a service is waited for.
     pub retry_within: Duration,
 }
