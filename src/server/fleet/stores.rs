@@ -30,7 +30,7 @@ use crate::source::losses::{self, Loss};
 /// The time between two reads of the lease table and the log.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 /// The time between two reads of losses and replays.
-const SELDOM: Duration = Duration::from_secs(30);
+const SELDOM: Duration = Duration::from_secs(15);
 /// The time between two questions for the retention of streams.
 const RARELY: Duration = Duration::from_secs(600);
 /// How long a read may take.
