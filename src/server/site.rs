@@ -73,6 +73,13 @@ pub struct View {
     pub retry_within: Duration,
 }
 
+impl View {
+    /// Whether its workers may stop and start again while the process runs.
+    pub(super) fn may_pause(&self) -> bool {
+        matches!(self.mode, Mode::Replay(_))
+    }
+}
+
 /// What was last read of the fleet.
 #[derive(Clone)]
 pub(super) struct Published {

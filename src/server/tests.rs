@@ -362,6 +362,10 @@ async fn readiness_needs_the_lease_table_and_progress_and_liveness_only_a_loop_t
     tokio::time::advance(Duration::from_secs(120)).await;
     let (alive, why) = reasons(site.liveness());
     assert!(!alive && why.contains("the loop of the worker has not turned for 31 min"), "{why}");
+    // A replay may be paused for days.
+    let (replay, mode) = (parts.site(), Mode::Replay(SampleLake::key(0).stream));
+    replay.attach(View { mode, ..parts.view(Arc::clone(&progress)) });
+    assert!(replay.liveness().ok && replay.readiness().ok);
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,7 +168,7 @@ def one_worker(args, folder, axe, log):
     personal = personal_values(source)
     worker = Worker(folder, "worker", "--source", source, "--lake", lake, "--commit-interval", "1s")
     try:
-        with Browser(folder) as browser:
+        with Browser(folder / "one") as browser:
             browser.size(1280, 900)
             browser.open(worker.url)
             browser.wait("document.documentElement.dataset.shown && document.getElementById('state-title').textContent === 'All well'", 60,
@@ -239,7 +239,7 @@ def trouble(args, folder, axe, log):
     worker = Worker(folder, "trouble", "--source", source, "--lake", lake, "--commit-interval", "1s")
     try:
         until(lambda: (worker.fleet()["lake"] or {}).get("records") == 4000, 60, "the records are not committed", every=0.5)
-        with Browser(folder / "trouble-in") as browser:
+        with Browser(folder / "trouble") as browser:
             browser.size(1280, 900)
             browser.open(worker.url)
             shown = "document.getElementById('problems').textContent"
@@ -278,7 +278,7 @@ def many_shards(args, folder, axe, log):
         until(lambda: (worker.fleet()["lake"] or {}).get("records", 0) == args.shards * 3, 300, "the records are not committed", every=1)
         page, fleet = answer_ms(worker.url), answer_ms(worker.url + "api/fleet")
         assert max(page, fleet) < ANSWER_MS_MAX, f"the page takes {page:.0f} ms, its JSON {fleet:.0f} ms"
-        with Browser(folder / "many-in") as browser:
+        with Browser(folder / "many") as browser:
             browser.size(1280, 900)
             browser.open(worker.url)
             browser.wait("document.querySelectorAll('#shards tbody tr').length >= 200", 60, "the table is empty")

@@ -197,7 +197,7 @@ impl Facts<'_> {
                 .losses
                 .first()
                 .map_or_else(String::new, |loss| format!(" {}: {}", loss.key(), loss.problem));
-            let what = format!("DATA LOSS: {} that nobody has accepted.{first}", are(count, "loss"));
+            let what = format!("DATA LOSS: {} that nobody has accepted.{first}", counted(count, "loss"));
             problems.push(self.problem(Severity::Page, "ShardlakeDataLost", what, "losses list"));
         }
         if let Some(log) = &self.snapshot.log {

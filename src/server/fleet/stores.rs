@@ -33,8 +33,9 @@ pub(super) const EVERY: Duration = Duration::from_secs(5);
 const SELDOM: Duration = Duration::from_secs(15);
 /// The time between two questions for the retention of streams.
 const RARELY: Duration = Duration::from_secs(600);
-/// How long a read may take.
+/// How long a read may take, and the first read of the log, which begins at the newest snapshot.
 const WITHIN: Duration = Duration::from_secs(10);
+const FIRST_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the lease table says.
 #[derive(Default)]
@@ -145,7 +146,8 @@ impl StoreReader {
             Err(problem) => snapshot.failures.push(("the lease table", problem)),
         }
         snapshot.table = Arc::clone(&self.table);
-        if let Err(problem) = limited(self.log.advance(&*view.stores.lake_once, now_ms)).await {
+        let within = if self.log.at().is_some() { WITHIN } else { FIRST_WITHIN };
+        if let Err(problem) = within_time(within, self.log.advance(&*view.stores.lake_once, now_ms)).await {
             snapshot.failures.push(("the log of the lake", problem));
         }
         if is_due(self.rarely_at, RARELY) {
@@ -320,8 +322,15 @@ fn still<'l>(before: &HashMap<ShardKey, Instant>, now: impl Iterator<Item = &'l 
 }
 
 async fn limited<T, E: std::fmt::Display>(work: impl Future<Output = Result<T, E>>) -> Result<T, String> {
-    match timeout(WITHIN, work).await {
+    within_time(WITHIN, work).await
+}
+
+async fn within_time<T, E: std::fmt::Display>(
+    within: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match timeout(within, work).await {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no response for {} s", WITHIN.as_secs())),
+        Err(_) => Err(format!("no response for {} s", within.as_secs())),
     }
 }

@@ -29,7 +29,7 @@ class Browser:
 
     def __init__(self, folder):
         self.profile = pathlib.Path(folder) / "chromium"
-        self.profile.mkdir()
+        self.profile.mkdir(parents=True)
         flags = ["--headless=new", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
                  "--disable-component-update", "--disable-extensions", "--disable-sync", "--hide-scrollbars", "--remote-debugging-port=0",
                  f"--user-data-dir={self.profile}"]
