@@ -13,6 +13,7 @@ use crate::clock::SharedClock;
 use crate::commit::{CommitError, Stores};
 use crate::maintenance;
 use crate::named_checkpoints::{Retentions, ending_checkpoints};
+use crate::retry::RetryPolicy;
 use crate::source::{ShardSource, losses};
 use crate::telemetry::{Figures, LakeUpkeep, Upkeep};
 use crate::worker::Progress;
@@ -53,6 +54,8 @@ pub async fn watch_upkeep(
     clock: SharedClock,
     every: Duration,
 ) {
+    // Each call is made once: this has a schedule of its own, and must not be what a service is still waited for.
+    let stores = Stores::new(stores.lake_once, stores.leases_once, RetryPolicy::NONE);
     let mut upkeep = Upkeep::default();
     let (mut streams_at, mut lake_at): (Option<Instant>, Option<Instant>) = (None, None);
     let is_due = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= every);

@@ -162,21 +162,21 @@ impl Alert {
     /// The condition in PromQL. Its times are divided by `faster`.
     pub fn expression(&self, faster: u32) -> String {
         let seconds = replace(self.condition, ('<', '>'), |time| (time / faster).as_secs_f64().to_string());
-        let ranges = replace(&seconds, ('[', ']'), |time| format!("[{}]", range(time, faster)));
+        let ranges = replace(&seconds, ('[', ']'), |time| format!("[{}]", written(time, faster, RANGE_MIN)));
         // An offset ends at the next parenthesis.
         match ranges.split_once("offset ") {
             None => ranges,
             Some((before, rest)) => {
                 let end = rest.find(')').unwrap_or(rest.len());
                 let offset = parse_duration(&rest[..end]).unwrap_or_default();
-                format!("{before}offset {}{}", range(offset, faster), &rest[end..])
+                format!("{before}offset {}{}", written(offset, faster, RANGE_MIN), &rest[end..])
             }
         }
     }
 
     /// For how long the condition must hold, divided by `faster`, as Prometheus writes it.
     pub fn hold(&self, faster: u32) -> String {
-        range(parse_duration(self.hold).unwrap_or_default(), faster)
+        written(parse_duration(self.hold).unwrap_or_default(), faster, HOLD_MIN)
     }
 
     /// Where it is explained what to do.
@@ -185,15 +185,19 @@ impl Alert {
     }
 }
 
-/// A time as Prometheus writes it. A range has at least five seconds if it was shortened, so that some scrapes are in it.
-fn range(time: Duration, faster: u32) -> String {
+/// The least range and the least time of a condition that are shortened, in seconds: some scrapes must be in them.
+const RANGE_MIN: u64 = 15;
+const HOLD_MIN: u64 = 5;
+
+/// A time as Prometheus writes it; at least so many seconds if it was shortened.
+fn written(time: Duration, faster: u32, least: u64) -> String {
     if time.is_zero() {
         return "0s".to_owned();
     }
     if faster == 1 {
         return write_duration(time).replace(' ', "");
     }
-    format!("{}s", (time / faster).as_secs().max(5))
+    format!("{}s", (time / faster).as_secs().max(least))
 }
 
 /// Replaces each time between two marks. What is between them and is not a time stays.
@@ -248,7 +252,7 @@ mod tests {
         assert_eq!((behind.hold(1).as_str(), behind.hold(60).as_str()), ("5m", "5s"));
         let code = find("ShardlakeNewDeadLetterCode");
         assert!(code.expression(1).contains("[10m]") && code.expression(1).ends_with("offset 10m)) > 0"));
-        assert!(code.expression(60).contains("[10s]") && code.expression(60).contains("[1440s] offset 10s)"));
+        assert!(code.expression(60).contains("[15s]") && code.expression(60).contains("[1440s] offset 15s)"));
         assert_eq!(code.hold(60), "0s");
         assert!(code.expression(1).contains("[24h]"), "{}", code.expression(1));
         assert_eq!(find("ShardlakeWorkerDown").expression(60), r#"up{job="shardlake"} == 0"#);

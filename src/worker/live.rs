@@ -99,7 +99,7 @@ impl ShardFigures {
         let mut shard = self.lock();
         shard.read_at_ms = Some(now_ms);
         shard.at_tip = at_tip;
-        shard.behind = if at_tip { Some(Behind::Nothing) } else { behind.or(shard.behind) };
+        shard.behind = if at_tip { Some(Behind::Nothing) } else { behind };
     }
 
     /// The shard is not known to be at its tip any more.
@@ -273,7 +273,7 @@ mod tests {
         figures.on_response(10, Some(Behind::Time(7)), false);
         assert_eq!((only(&live).behind, only(&live).read_at_ms), (Some(Behind::Time(7)), Some(10)));
         figures.on_response(20, None, false);
-        assert_eq!(only(&live).behind, Some(Behind::Time(7)), "a source that says nothing changes nothing");
+        assert_eq!(only(&live).behind, None, "a source that does not say is not shown as caught up");
         figures.on_response(30, None, true);
         assert_eq!((only(&live).behind, only(&live).at_tip), (Some(Behind::Nothing), true));
         figures.on_left_tip();

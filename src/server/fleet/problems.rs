@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::inspect::leases::ShardState;
 use crate::named_checkpoints::Usability;
 use crate::replay::status::State;
-use crate::server::fleet::model::{FleetWorker, Problem, Severity, Shard};
+use crate::server::fleet::model::{DeadLetterCode, FleetWorker, Problem, Severity, Shard};
 use crate::server::fleet::stores::Snapshot;
 use crate::server::health::{Report, spoken};
 use crate::server::site::View;
@@ -211,10 +211,14 @@ impl Facts<'_> {
                 let show = format!("deadletters show --code {code}");
                 problems.push(self.problem(Severity::Ticket, "ShardlakeDeadLetters", what, &show));
             }
-            let is_old = log.epochs > log.commits.len() as u64;
-            for code in log.dead_letters.iter().filter(|code| is_old && code.records == code.last_hour) {
-                let what = format!("Dead letters of a new kind in the last hour: {} ({}).", code.code, code.records);
-                let show = format!("deadletters show --code {}", code.code);
+            // In a young lake everything is new.
+            let is_old = log.totals.records > records.saturating_mul(2);
+            let is_new = |code: &&DeadLetterCode| is_old && code.last_hour > 0 && code.records == code.last_hour;
+            let new: Vec<&DeadLetterCode> = log.dead_letters.iter().filter(is_new).collect();
+            if let Some(first) = new.first() {
+                let names: Vec<String> = new.iter().map(|code| format!("{} ({})", code.code, code.records)).collect();
+                let what = format!("Dead letters of a kind that is new in the last hour: {}.", names.join(", "));
+                let show = format!("deadletters show --code {}", first.code);
                 problems.push(self.problem(Severity::Ticket, "ShardlakeNewDeadLetterCode", what, &show));
             }
         }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
+use crate::common::collector::Collector;
 use crate::common::folder::Folder;
 use crate::common::gzip;
 use crate::security::cloud::Cloud;
@@ -135,6 +136,9 @@ fn no_value_of_a_stream_leaks() {
         let mut folder = Folder::new();
         log_everything(&mut folder);
         cloud.configure(&mut folder, raw);
+        let collector = Collector::start(200);
+        folder.set("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url());
+        folder.set("OTEL_METRIC_EXPORT_INTERVAL", "200");
         cloud.fail_some_calls();
         folder.ok(&["run", "--until-caught-up", "--log-format", format]);
         cloud.fail_no_more();
@@ -145,6 +149,12 @@ fn no_value_of_a_stream_leaks() {
         }
         let lake = cloud.lake();
         let mut search = search_all(&marks, &datasets, &folder, &lake);
+        // The same figures are at /metrics.
+        let exports = collector.exports();
+        assert!(
+            ["metrics", "traces"].iter().all(|signal| exports.iter().any(|export| export.target.ends_with(signal)))
+        );
+        exports.iter().for_each(|export| search.nothing_in("a push of metrics or traces", &export.body));
         for item in cloud.items() {
             search.nothing_in("the lease table", item.to_string().as_bytes());
         }
