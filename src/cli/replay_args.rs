@@ -171,4 +171,8 @@ pub(crate) struct StartArgs {
     /// The most megabytes of records a second that this process reads [default: as fast as it can]
     #[arg(long, value_name = "MB/S")]
     pub(crate) rate: Option<f64>,
+
+    /// Where the status page of the replay is served, or off [default: 127.0.0.1:8470, or a free port]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
 }

@@ -17,16 +17,19 @@ use crate::cli::replay::{of_plan, of_run, percent};
 use crate::cli::replay_args::StartArgs;
 use crate::cli::replay_plan::show_seconds;
 use crate::cli::run::{check_places, stop_on_signal, unless_stopped};
+use crate::cli::serving::{Serving, place_of};
 use crate::cli::{Usage, load};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::Overrides;
+use crate::config::{Config, Overrides};
 use crate::lake::ObjectStore;
 use crate::replay::progress::AsideProgress;
 use crate::replay::run::{Ended, Job, RunOptions, RunWatch, check_plan};
 use crate::replay::{Plan, find_plan};
+use crate::server::{Listen, Mode, View};
 use crate::setup::replay::{open_lake, open_replay};
 use crate::setup::{OpenedKey, load_aws, open_key};
 use crate::source::replay::Pace;
+use crate::worker::{Progress, WorkerConfig};
 
 /// How often the log of the aside lake is read for the bar.
 const READ_EVERY: Duration = Duration::from_millis(1_000);
@@ -45,6 +48,10 @@ pub(crate) async fn start(args: &StartArgs, json: bool) -> anyhow::Result<ExitCo
     let options = options_of(args)?;
     let config = load(&Overrides { sources: args.source.clone(), ..args.lake.overrides() })?;
     check_places(&config)?;
+    let listen = listen_of(args, &config)?;
+    let clock: SharedClock = Arc::new(SystemClock);
+    let serving = Serving::start(listen, &clock, &stop).await?;
+    let (lake, place) = (config.lake.to_string(), place_of(&config));
     let opening = async {
         let aws = load_aws(&config).await?;
         let lake = open_lake(&config, aws.as_ref()).await?;
@@ -60,17 +67,18 @@ pub(crate) async fn start(args: &StartArgs, json: bool) -> anyhow::Result<ExitCo
     };
     let Some(opened) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let (plan, key, aws) = opened?;
-    let clock: SharedClock = Arc::new(SystemClock);
     let opening = open_replay(config, plan, key, &clock, aws.as_ref(), options.workers, None);
     let Some(job) = unless_stopped(&stop, opening).await else { return Ok(ExitCode::SUCCESS) };
     let job = job?;
 
     let watched = Arc::new(RunWatch::default());
+    serving.site.attach(view_of(&job, &watched.progress, lake, place)?);
     let begun = Instant::now();
     let meter = Meter::start(&job, Arc::clone(&watched)).await;
     let giving_back = tokio::spawn(crate::setup::allocator::trim_periodically());
     let result = job.run(options, &watched, &stop).await;
     giving_back.abort();
+    drop(serving);
     listening.abort();
     let halfway = meter.finish();
     let mut progress = AsideProgress::default();
@@ -91,6 +99,37 @@ pub(crate) async fn start(args: &StartArgs, json: bool) -> anyhow::Result<ExitCo
             Ok(ExitCode::FAILURE)
         }
         Err(error) => Err(of_run(error)),
+    }
+}
+
+/// What the status page needs to know of the workers of a replay.
+fn view_of(job: &Job, progress: &Arc<Progress>, lake: String, place: String) -> std::io::Result<View> {
+    // One that never runs: it knows what each of them is made with.
+    let WorkerConfig { lanes, settings, .. } = (job.make_worker)()?;
+    Ok(View {
+        me: None,
+        mode: Mode::Replay(job.plan.id.stream()),
+        lake,
+        place,
+        stores: job.aside.clone(),
+        sources: Vec::new(),
+        lanes,
+        progress: Arc::clone(progress),
+        failover: settings.leases.failover,
+        clock: Arc::clone(&job.clock),
+        commit_interval: job.commit_interval,
+        // Its records are old.
+        freshness: Duration::MAX,
+        retry_within: settings.retry.within,
+    })
+}
+
+/// Where the page is served. The configured address is the one of the live workers, of which one may be on this machine.
+fn listen_of(args: &StartArgs, config: &Config) -> anyhow::Result<Listen> {
+    match &args.listen {
+        Some(text) => Ok(Listen::parse(text).map_err(Usage)?),
+        None if config.listen == Listen::Off => Ok(Listen::Off),
+        None => Ok(Listen::Default),
     }
 }
 

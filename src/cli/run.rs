@@ -216,6 +216,7 @@ fn view_of(worker: &WorkerConfig, progress: &Arc<Progress>, lake: &str, place: &
         failover: worker.settings.leases.failover,
         clock: Arc::clone(&worker.clock),
         commit_interval: worker.settings.commit.interval,
+        freshness: worker.settings.telemetry.freshness,
         retry_within: worker.settings.retry.within,
     }
 }

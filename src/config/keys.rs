@@ -519,7 +519,7 @@ fn server_keys() -> Vec<Key<Settings>> {
             show: |settings| Some(settings.listen.to_string()),
         },
         default: Fallback::Depends("`127.0.0.1:8470`, or a free port if that is taken"),
-        doc: "Where `run` and `replay start` listen. Who can reach the address sees shards, positions and counts, and no record; put an \
+        doc: "Where `run` listens; `replay start` has a flag of its own. Who can reach the address sees shards, positions and counts, and no record; put an \
               authenticating proxy before it if it is not loopback. An address that is given and cannot be used is an error.",
     }]
 }

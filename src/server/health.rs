@@ -7,6 +7,8 @@
 //! anything. A service that fails is waited for and ends the worker by itself (`[retry] within`), so it is never a reason. A restart
 //! would only make everything be read again that was not committed.
 //!
+//! The workers of a replay stop while it is paused. So a replay is judged by neither.
+//!
 //! *Ready* fails for everything else: the lease table does not answer within the failover time, so that others take the shards; nothing is
 //! read although there is something to read; the worker starts or stops.
 
@@ -74,7 +76,7 @@ pub(super) struct Liveness<'v> {
 impl Liveness<'_> {
     pub(super) fn report(&self) -> Report {
         let mut reasons = Vec::new();
-        if let Some(view) = self.view {
+        if let Some(view) = self.view.filter(|view| !view.may_pause()) {
             let limit = (view.retry_within * RETRIES_IN_A_ROW).max(STUCK_AFTER_MIN);
             let since = view.progress.pulse.since_loop_turned();
             if let Some(since) = since.filter(|since| *since >= limit) {
@@ -115,6 +117,7 @@ impl Readiness {
         match view {
             _ if is_stopping => reasons.push("the worker commits what it has read and ends".to_owned()),
             None => reasons.push("the worker opens its lake, its lease table and its sources".to_owned()),
+            Some(view) if view.may_pause() => {}
             Some(view) => {
                 reasons.extend(leases(view));
                 reasons.extend(self.progress(view));

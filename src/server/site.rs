@@ -67,8 +67,17 @@ pub struct View {
     pub clock: SharedClock,
     /// The time between two commits.
     pub commit_interval: Duration,
+    /// The age that the lake's data should not exceed.
+    pub freshness: Duration,
     /// How long a service is waited for.
     pub retry_within: Duration,
+}
+
+impl View {
+    /// Whether its workers may stop and start again while the process runs.
+    pub(super) fn may_pause(&self) -> bool {
+        matches!(self.mode, Mode::Replay(_))
+    }
 }
 
 /// What was last read of the fleet.

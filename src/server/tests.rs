@@ -19,6 +19,7 @@ use crate::lake::{Fault, MemoryStore};
 use crate::retry::RetryPolicy;
 use crate::server::site::Watcher;
 use crate::server::{Listen, Mode, Server, Site, View, bind};
+use crate::telemetry::alerts::ALERTS;
 use crate::worker::Progress;
 use crate::worker::testing::{figures_of, lane_config};
 
@@ -76,6 +77,7 @@ impl Parts {
             failover: Duration::from_secs(10),
             clock: Arc::clone(&self.clock),
             commit_interval: Duration::from_secs(60),
+            freshness: Duration::from_secs(120),
             retry_within: Duration::from_secs(300),
         }
     }
@@ -185,7 +187,7 @@ async fn new_commits_are_read_one_by_one_and_nothing_is_read_while_nobody_watche
     // The log has grown by two entries.
     let writing = parts.lake.clone();
     let mut sample = SampleLake::new(1, move |key, bytes| writing.tamper(key, Some(bytes)));
-    (0..4).for_each(|_| drop(sample.commit(1)));
+    (0..4).for_each(|_| drop(sample.commit(5)));
     let mut version = Value::Null;
     for _ in 0..80 {
         version = fleet(&server).await["lake"]["version"].clone();
@@ -360,6 +362,10 @@ async fn readiness_needs_the_lease_table_and_progress_and_liveness_only_a_loop_t
     tokio::time::advance(Duration::from_secs(120)).await;
     let (alive, why) = reasons(site.liveness());
     assert!(!alive && why.contains("the loop of the worker has not turned for 31 min"), "{why}");
+    // A replay may be paused for days.
+    let (replay, mode) = (parts.site(), Mode::Replay(SampleLake::key(0).stream));
+    replay.attach(View { mode, ..parts.view(Arc::clone(&progress)) });
+    assert!(replay.liveness().ok && replay.readiness().ok);
 }
 
 #[tokio::test(start_paused = true)]
@@ -401,6 +407,21 @@ async fn a_silent_worker_and_a_shard_without_owner_are_problems_until_they_are_g
     let names = problem_names(&after);
     assert!(!names.contains(&"ShardlakeWorkerDown") && !names.contains(&"ShardlakeShardWithoutOwner"), "{names:?}");
     keeping.abort();
+}
+
+#[tokio::test]
+async fn every_problem_has_the_name_of_an_alert() {
+    let text = include_str!("fleet/problems.rs");
+    let names = text.split("\"Shardlake").skip(1).filter_map(|rest| rest.split_once('"')).map(|(name, _)| name);
+    let mut count = 0;
+    for name in names {
+        let name = format!("Shardlake{name}");
+        // A note calls nobody, so it is not an alert.
+        let is_note = ["ShardlakeWorkerStopping", "ShardlakeReplayStopped"].contains(&name.as_str());
+        assert!(is_note || ALERTS.iter().any(|alert| alert.name == name), "{name}");
+        count += 1;
+    }
+    assert!(count > 12, "{count}");
 }
 
 #[tokio::test]

@@ -254,8 +254,11 @@ def check_task(log, folder):
     (container,) = task["ContainerDefinitions"]
     dockerfile = (ROOT / "Dockerfile").read_text().split("AS worker")[1]
     assert f"USER {container['User']}" in dockerfile and "STOPSIGNAL SIGTERM" in dockerfile
-    health = re.search(r"HEALTHCHECK.*\n\s*CMD (.*)", dockerfile).group(1)
-    assert health == container["HealthCheck"]["Command"][1], (health, container["HealthCheck"])
+    health = json.loads(re.search(r"HEALTHCHECK.* CMD (\[.*\])", dockerfile).group(1))
+    assert ["CMD", *health] == container["HealthCheck"]["Command"], (health, container["HealthCheck"])
+    # It is a command that the worker's image has, and nobody listens here.
+    asked = subprocess.run([binary(), *health[1:], "--json", "--url", "http://127.0.0.1:1"], capture_output=True, text=True)
+    assert health[0] == "shardlake" and asked.returncode == 1 and json.loads(asked.stdout)["ok"] is False, asked
     for mount in container["MountPoints"]:
         assert f'VOLUME ["{mount["ContainerPath"]}"]' in dockerfile, mount
     settings = {entry["Name"]: entry["Value"] for entry in container["Environment"]}

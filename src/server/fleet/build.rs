@@ -28,7 +28,7 @@ impl Fleet {
         let live: HashMap<ShardKey, LiveShard> =
             self.view.progress.shards().into_iter().map(|shard| (shard.key.clone(), shard)).collect();
         let (shards, shard_counts) = self.shards(&live, now_ms);
-        let workers = self.workers();
+        let workers = self.workers(&live);
         let snapshot = &self.snapshot;
         let facts = Facts {
             view: &self.view,
@@ -106,15 +106,19 @@ impl Fleet {
         }
     }
 
-    fn workers(&self) -> Vec<FleetWorker> {
+    fn workers(&self, live: &HashMap<ShardKey, LiveShard>) -> Vec<FleetWorker> {
         let table = &self.snapshot.table;
+        // A replay has several workers in one process.
+        let reads_here = |owner: &LeaseOwner| {
+            table.leases.iter().any(|lease| lease.holder.is(owner) && live.contains_key(&lease.key))
+        };
         let worker = |(owner, silent): (&LeaseOwner, &std::time::Duration)| {
             let held =
                 || table.leases.iter().filter(move |lease| lease.holder.committer() == Some(owner) && !lease.is_done());
             let handing_over = |lease: &&Lease| matches!(lease.holder, Holder::HandingOver { .. });
             FleetWorker {
                 id: owner.clone(),
-                is_this: self.view.me.as_ref() == Some(owner),
+                is_this: self.view.me.as_ref().map_or_else(|| reads_here(owner), |me| me == owner),
                 state: if silent.is_zero() { "alive" } else { "silent" },
                 silent_s: (!silent.is_zero()).then(|| rounded(silent.as_secs_f64())),
                 shards: held().count() as u64,

@@ -8,10 +8,11 @@ use std::time::Duration;
 use crate::inspect::leases::ShardState;
 use crate::named_checkpoints::Usability;
 use crate::replay::status::State;
-use crate::server::fleet::model::{FleetWorker, Problem, Severity, Shard};
+use crate::server::fleet::model::{DeadLetterCode, FleetWorker, Problem, Severity, Shard};
 use crate::server::fleet::stores::Snapshot;
 use crate::server::health::{Report, spoken};
 use crate::server::site::View;
+use crate::trouble;
 
 /// How far a shard may be behind.
 const BEHIND_S: f64 = 900.0;
@@ -21,6 +22,10 @@ const RETENTION: f64 = 0.5;
 const PENDING: Duration = Duration::from_secs(300);
 /// How long a shard may have no holder.
 const FREE: Duration = Duration::from_secs(60);
+/// How long a service may fail.
+const FAILING: Duration = Duration::from_secs(20);
+/// How often the objective of freshness may be missed: the age of the oldest record that is not committed, by it.
+const FRESHNESS: f64 = 2.0;
 /// Commit intervals after which what was read must be committed.
 const INTERVALS: f64 = 3.0;
 /// The least time for that: short intervals are for tests and demonstrations.
@@ -76,6 +81,10 @@ impl Facts<'_> {
                 let what = format!("This worker is not ready: {reason}.");
                 problems.push(self.problem(Severity::Page, "ShardlakeServiceFailing", what, "leases list"));
             }
+        }
+        for (service, failing_for) in trouble::services().into_iter().filter(|(_, time)| *time >= FAILING) {
+            let what = format!("This fails and is retried, for {}: {service}.", spoken(failing_for));
+            problems.push(self.problem(Severity::Page, "ShardlakeServiceFailing", what, "config check"));
         }
         for (what, problem) in &self.snapshot.failures {
             let what = format!("Cannot read {what}, so what the page shows of it is old: {problem}.");
@@ -155,6 +164,18 @@ impl Facts<'_> {
             let what = format!("{} behind; the worst is {}, by {}.", are(count, "shard"), shard.shard, seconds(value));
             problems.push(self.problem(Severity::Ticket, "ShardlakeShardBehind", what, "status"));
         }
+        let age_max = FRESHNESS * self.view.freshness.as_secs_f64();
+        // A file may have been written long ago, and is as fresh as it can be.
+        let age = |shard: &Shard| shard.retention_used.and(shard.oldest_uncommitted_s);
+        if let Some((count, value, shard)) = worst(&age, age_max) {
+            let what = format!(
+                "{} not fresh; the oldest record of {} that is not in the lake is {} old.",
+                are(count, "shard"),
+                shard.shard,
+                seconds(value)
+            );
+            problems.push(self.problem(Severity::Page, "ShardlakeDataNotFresh", what, "status"));
+        }
         let late = (INTERVALS * self.view.commit_interval.as_secs_f64()).max(COMMIT_S_MIN);
         let uncommitted = |shard: &Shard| shard.uncommitted_s;
         if let Some((count, value, shard)) = worst(&uncommitted, late) {
@@ -176,7 +197,7 @@ impl Facts<'_> {
                 .losses
                 .first()
                 .map_or_else(String::new, |loss| format!(" {}: {}", loss.key(), loss.problem));
-            let what = format!("DATA LOSS: {} that nobody has accepted.{first}", are(count, "loss"));
+            let what = format!("DATA LOSS: {} that nobody has accepted.{first}", counted(count, "loss"));
             problems.push(self.problem(Severity::Page, "ShardlakeDataLost", what, "losses list"));
         }
         if let Some(log) = &self.snapshot.log {
@@ -190,10 +211,14 @@ impl Facts<'_> {
                 let show = format!("deadletters show --code {code}");
                 problems.push(self.problem(Severity::Ticket, "ShardlakeDeadLetters", what, &show));
             }
-            let is_old = log.epochs > log.commits.len() as u64;
-            for code in log.dead_letters.iter().filter(|code| is_old && code.records == code.last_hour) {
-                let what = format!("Dead letters of a new kind in the last hour: {} ({}).", code.code, code.records);
-                let show = format!("deadletters show --code {}", code.code);
+            // In a young lake everything is new.
+            let is_old = log.totals.records > records.saturating_mul(2);
+            let is_new = |code: &&DeadLetterCode| is_old && code.last_hour > 0 && code.records == code.last_hour;
+            let new: Vec<&DeadLetterCode> = log.dead_letters.iter().filter(is_new).collect();
+            if let Some(first) = new.first() {
+                let names: Vec<String> = new.iter().map(|code| format!("{} ({})", code.code, code.records)).collect();
+                let what = format!("Dead letters of a kind that is new in the last hour: {}.", names.join(", "));
+                let show = format!("deadletters show --code {}", first.code);
                 problems.push(self.problem(Severity::Ticket, "ShardlakeNewDeadLetterCode", what, &show));
             }
         }

@@ -30,11 +30,12 @@ use crate::source::losses::{self, Loss};
 /// The time between two reads of the lease table and the log.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 /// The time between two reads of losses and replays.
-const SELDOM: Duration = Duration::from_secs(30);
+const SELDOM: Duration = Duration::from_secs(15);
 /// The time between two questions for the retention of streams.
 const RARELY: Duration = Duration::from_secs(600);
-/// How long a read may take.
+/// How long a read may take, and the first read of the log, which begins at the newest snapshot.
 const WITHIN: Duration = Duration::from_secs(10);
+const FIRST_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the lease table says.
 #[derive(Default)]
@@ -132,6 +133,10 @@ impl StoreReader {
         let mut snapshot = Snapshot { read_at: Some(Instant::now()), ..Snapshot::default() };
         let listed = limited(async {
             let mut leases = view.stores.leases_once.list().await.map_err(|error| error.to_string())?;
+            if let Mode::Replay(stream) = &view.mode {
+                leases.retain(|lease| lease.key.stream == *stream);
+                return Ok(leases);
+            }
             let foreign = view.stores.foreign_streams(&leases).await.map_err(|error| error.to_string())?;
             leases.retain(|lease| !foreign.contains(&lease.key.stream));
             Ok::<Vec<Lease>, String>(leases)
@@ -141,7 +146,8 @@ impl StoreReader {
             Err(problem) => snapshot.failures.push(("the lease table", problem)),
         }
         snapshot.table = Arc::clone(&self.table);
-        if let Err(problem) = limited(self.log.advance(&*view.stores.lake_once, now_ms)).await {
+        let within = if self.log.at().is_some() { WITHIN } else { FIRST_WITHIN };
+        if let Err(problem) = within_time(within, self.log.advance(&*view.stores.lake_once, now_ms)).await {
             snapshot.failures.push(("the log of the lake", problem));
         }
         if is_due(self.rarely_at, RARELY) {
@@ -316,8 +322,15 @@ fn still<'l>(before: &HashMap<ShardKey, Instant>, now: impl Iterator<Item = &'l 
 }
 
 async fn limited<T, E: std::fmt::Display>(work: impl Future<Output = Result<T, E>>) -> Result<T, String> {
-    match timeout(WITHIN, work).await {
+    within_time(WITHIN, work).await
+}
+
+async fn within_time<T, E: std::fmt::Display>(
+    within: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match timeout(within, work).await {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no response for {} s", WITHIN.as_secs())),
+        Err(_) => Err(format!("no response for {} s", within.as_secs())),
     }
 }

@@ -29,7 +29,7 @@ class Browser:
 
     def __init__(self, folder):
         self.profile = pathlib.Path(folder) / "chromium"
-        self.profile.mkdir()
+        self.profile.mkdir(parents=True)
         flags = ["--headless=new", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
                  "--disable-component-update", "--disable-extensions", "--disable-sync", "--hide-scrollbars", "--remote-debugging-port=0",
                  f"--user-data-dir={self.profile}"]
@@ -100,7 +100,9 @@ class Browser:
         until(lambda: self.evaluate(script), seconds, failure, every=0.1)
 
     def open(self, url):
+        """Opens a page, and waits until all of it is there."""
         self.call("Page.navigate", url=url)
+        self.wait(f"location.href === {json.dumps(url)} && document.readyState === 'complete'", 60, f"{url} does not load")
 
     def size(self, width, height, dark=False, still=False, scale=1):
         """The size of the window, and what its user prefers."""

@@ -29,7 +29,9 @@ fn a_lease_table_that_fails_makes_a_worker_not_ready_and_keeps_it_alive() {
     assert_eq!(fleet(&address)["shard_counts"]["total"], 2, "what was read before stays");
     cloud.faults.clear();
     wait_for("the worker to be ready again", 30, || get(&address, "/readyz").code == 200);
-    wait_for("the page to be well again", 30, || fleet(&address)["problems"].as_array().is_some_and(Vec::is_empty));
+    wait_for("the page to say so no more", 30, || {
+        !fleet(&address)["problems"].to_string().contains("ShardlakeServiceFailing")
+    });
     worker.stop();
     cloud.audit();
 }
@@ -54,7 +56,7 @@ fn an_idle_worker_makes_no_request_for_its_page_unless_somebody_watches() {
     assert_eq!(shown["lake"]["records"], cloud.expected());
     assert!(lists() > before);
     // With the role of deploy/, so all of this is permitted.
-    assert_eq!(shown["problems"].as_array().map(Vec::len), Some(0), "{}", shown["problems"]);
+    assert!(!shown["problems"].to_string().contains("ShardlakeServiceFailing"), "{}", shown["problems"]);
     let retention = shown["shards"][0]["retention_used"].as_f64();
     assert!(retention.is_some_and(|share| share < 0.01), "{}", shown["shards"][0]);
     // One read serves all who watch.
