@@ -28,6 +28,7 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use mutations::mutated;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::epoch_id::EpochId;
@@ -93,7 +94,9 @@ pub(super) async fn swap_objects(
     if let Some(lost) = lost.into_iter().flatten().next() {
         return Ok(Some(lost));
     }
-    keep_in_trash(stores, manifest).await?;
+    if !mutated!(SwapBeforeKeeping) {
+        keep_in_trash(stores, manifest).await?;
+    }
     let mut folders: BTreeMap<&str, Folder> = BTreeMap::new();
     for object in &manifest.objects {
         if let Some(source) = swap.copies.get(&object.key) {
@@ -149,7 +152,7 @@ async fn publish_copy(
     if publish_object(stores.clone(), epoch.clone(), object.clone()).await?.is_none() {
         return Ok(());
     }
-    if is_finished(&stores, epoch).await? {
+    if !mutated!(RestageWhatIsFinished) && is_finished(&stores, epoch).await? {
         return Ok(());
     }
     tracing::warn!(%epoch, key = %object.key, "a staged copy is gone; staging it again");
@@ -173,7 +176,7 @@ async fn publish_copy(
             stores.lake.abort_upload(&object.key, &copy.upload).await?;
             return Err(CommitError::Conflict { key: source, epoch: epoch.to_string() });
         }
-        if is_finished(&stores, epoch).await? {
+        if !mutated!(RestageWhatIsFinished) && is_finished(&stores, epoch).await? {
             stores.lake.abort_upload(&object.key, &copy.upload).await?;
             return Ok(());
         }
@@ -204,7 +207,7 @@ async fn is_finished(stores: &Stores, operation: &EpochId) -> Result<bool, Commi
 
 /// Deletes an object of an operation if the log says that it was removed.
 async fn delete_if_removed(stores: &Stores, operation: &EpochId, key: ObjectKey) -> Result<(), CommitError> {
-    if !is_finished(stores, operation).await? {
+    if mutated!(RestageWhatIsFinished) || !is_finished(stores, operation).await? {
         return Ok(());
     }
     let (lake, mut is_removed) = (&*stores.lake, false);

@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use checkpoints::{Position, ShardId};
+use mutations::mutated;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -180,9 +181,20 @@ impl ObjectsReader {
             // What failed is repeated, and may find more.
             Known { error: Some(error), .. } => return Err(error),
             Known { last: Some(last), .. } if self.entry >= last => Next::Tip,
-            _ if self.shared.config.complete => Next::NotYet,
+            _ if self.shared.config.complete && !mutated!(TipBeforeListing) => Next::NotYet,
             _ => Next::Tip,
         })
+    }
+
+    /// Waits until more is known than at the last call.
+    async fn changed(&mut self) {
+        let mut changed = std::pin::pin!(self.shared.changes.notified());
+        changed.as_mut().enable();
+        // The sender is in `shared`, so it is not gone.
+        if !self.known.has_changed().unwrap_or(true) {
+            changed.await;
+        }
+        self.known.mark_unchanged();
     }
 
     /// Whether the next entry may be read now: it exists, and it is not after what is to be read.
@@ -403,7 +415,7 @@ impl ShardReader for ObjectsReader {
             return;
         }
         // Ends early if something was found.
-        let _ = tokio::time::timeout(idle, self.known.changed()).await;
+        let _ = tokio::time::timeout(idle, self.changed()).await;
     }
 
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
@@ -411,7 +423,7 @@ impl ShardReader for ObjectsReader {
             Next::Object => {}
             Next::Tip => return Ok(Read::AtTip),
             Next::NotYet => {
-                let _ = tokio::time::timeout(WAIT_FOR_LIST, self.known.changed()).await;
+                let _ = tokio::time::timeout(WAIT_FOR_LIST, self.changed()).await;
                 return Ok(Read::Empty { moved: false });
             }
         }
