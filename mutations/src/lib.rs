@@ -146,24 +146,10 @@ mutations! {
     PromoteWhatIsNotLive,
     /// An operation that swaps objects deletes the old ones before their copies are in the trash.
     SwapBeforeKeeping,
-    /// A copy that is gone is staged again without looking whether the operation is finished.
-    RestageWhatIsFinished,
     /// An undo brings objects back under their old names.
     UndoUnderOldNames,
-    /// The trash is purged without the leases of the parts of the lake.
-    PurgeWithoutLeases,
     /// A slice of a stream has records after its end.
     SliceNotCut,
-    /// An operation is replaced, and not all epochs whose records it has are read again.
-    OperationsWithoutTheirEpochs,
-    /// Reading raw objects continues at the first group of a piece.
-    ForgetRawGroups,
-    /// A redrive replaces objects that are not live any more.
-    RedriveWhatIsNotLive,
-    /// Objects are listed, and what another worker has listed first counts as the own list.
-    TakeListForOwn,
-    /// A source of objects is at its tip before the list has ended.
-    TipBeforeListing,
 }
 
 /// Whether a mutation is switched on: `if mutated!(SkipRecovery) { … }`.

@@ -152,7 +152,7 @@ async fn publish_copy(
     if publish_object(stores.clone(), epoch.clone(), object.clone()).await?.is_none() {
         return Ok(());
     }
-    if !mutated!(RestageWhatIsFinished) && is_finished(&stores, epoch).await? {
+    if is_finished(&stores, epoch).await? {
         return Ok(());
     }
     tracing::warn!(%epoch, key = %object.key, "a staged copy is gone; staging it again");
@@ -176,7 +176,7 @@ async fn publish_copy(
             stores.lake.abort_upload(&object.key, &copy.upload).await?;
             return Err(CommitError::Conflict { key: source, epoch: epoch.to_string() });
         }
-        if !mutated!(RestageWhatIsFinished) && is_finished(&stores, epoch).await? {
+        if is_finished(&stores, epoch).await? {
             stores.lake.abort_upload(&object.key, &copy.upload).await?;
             return Ok(());
         }
@@ -207,7 +207,7 @@ async fn is_finished(stores: &Stores, operation: &EpochId) -> Result<bool, Commi
 
 /// Deletes an object of an operation if the log says that it was removed.
 async fn delete_if_removed(stores: &Stores, operation: &EpochId, key: ObjectKey) -> Result<(), CommitError> {
-    if mutated!(RestageWhatIsFinished) || !is_finished(stores, operation).await? {
+    if !is_finished(stores, operation).await? {
         return Ok(());
     }
     let (lake, mut is_removed) = (&*stores.lake, false);

@@ -199,11 +199,6 @@ impl Operator {
         &self.me
     }
 
-    /// The lake and its leases.
-    pub fn stores(&self) -> &Stores {
-        &self.stores
-    }
-
     /// The time of day: milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
-use mutations::mutated;
 use pipeline::layout;
 
 use crate::commit::{CommitError, EpochId, LakePart, Manifest, ManifestKind, Stores, lake_log};
@@ -137,11 +136,6 @@ pub async fn remove_holding(
     prefix: &str,
 ) -> Result<(u64, u64), OperationError> {
     let work = Removing { prefix, objects: AtomicU64::new(0), bytes: AtomicU64::new(0) };
-    if mutated!(PurgeWithoutLeases) {
-        let mut plan = Plan::new(EpochId::new(operator.now_ms(), operator.me(), 0), operator.me().clone());
-        work.plan(operator.stores(), &mut plan).await?;
-        return Ok((work.objects.into_inner(), work.bytes.into_inner()));
-    }
     // Nothing is committed: what goes is not in the lake.
     operator.run(ManifestKind::Replace, parts, &work).await?;
     Ok((work.objects.into_inner(), work.bytes.into_inner()))

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
-use mutations::mutated;
 use pipeline::dead_letter::stored::DeadLetterFilter;
 
 use crate::commit::lake_log::{AddedObject, EntryHash, HistoryError, LogVersion, extent, read_forward};
@@ -89,8 +88,7 @@ impl Work for Replacement<'_> {
             live => live.map_err(history)?,
         };
         let live: HashSet<ObjectKey> = live.into_iter().map(|object| object.key).collect();
-        let is_gone = |counted: &&Counted| !live.contains(&counted.object.key) && !mutated!(RedriveWhatIsNotLive);
-        if let Some(counted) = self.batch.iter().find(is_gone) {
+        if let Some(counted) = self.batch.iter().find(|counted| !live.contains(&counted.object.key)) {
             self.has_changed.store(true, Ordering::Relaxed);
             let problem = format!("{} was removed meanwhile", counted.object.key);
             return Err(OperationError::Invalid { problem });

@@ -49,7 +49,7 @@ pub struct Copied<'c> {
 
 impl Plan {
     /// A plan of the operation of this name, by the process `me`.
-    pub(in crate::maintenance) fn new(epoch: EpochId, me: LeaseOwner) -> Self {
+    pub(super) fn new(epoch: EpochId, me: LeaseOwner) -> Self {
         Plan {
             epoch,
             me,

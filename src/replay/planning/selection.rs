@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use checkpoints::{Position, ShardKey, StreamName};
-use mutations::mutated;
 
 use crate::commit::lake_log::LogVersion;
 use crate::commit::{EpochId, NamedCheckpoint};
@@ -189,9 +188,6 @@ fn add_operations(outlines: &[Outline], live: &BTreeSet<usize>, selected: &mut S
         };
         let Some(operation) = live.iter().find(meets).copied() else { return };
         selected.operations.insert(operation);
-        if mutated!(OperationsWithoutTheirEpochs) {
-            continue;
-        }
         for source in &outlines[operation].sources {
             match numbers.get(source) {
                 Some(number) => drop(selected.epochs.entry(*number).or_insert(Some(WidenedBecause::SharesObjects))),

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use checkpoints::{ShardId, ShardKey};
 use futures::{StreamExt, TryStreamExt};
-use mutations::mutated;
 use pipeline::time::format_rfc3339;
 
 use crate::lake::Written;
@@ -178,7 +177,6 @@ impl Lister {
             match self.shared.catalog.add(self.entries + 1, &entry).await? {
                 Written::New => self.absorb(&entry)?,
                 // Another worker was first, or this one in a request whose response was lost.
-                Written::KeyTaken if mutated!(TakeListForOwn) => self.absorb(&entry)?,
                 Written::KeyTaken => self.load().await?,
             }
             let is_new = |object: &Object| self.known.get(&hash_of(&object.key)) != Some(&content_of(object));

@@ -16,7 +16,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use checkpoints::{Position, ShardId};
-use mutations::mutated;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -181,7 +180,7 @@ impl ObjectsReader {
             // What failed is repeated, and may find more.
             Known { error: Some(error), .. } => return Err(error),
             Known { last: Some(last), .. } if self.entry >= last => Next::Tip,
-            _ if self.shared.config.complete && !mutated!(TipBeforeListing) => Next::NotYet,
+            _ if self.shared.config.complete => Next::NotYet,
             _ => Next::Tip,
         })
     }

@@ -23,7 +23,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use checkpoints::{Position, ShardId};
-use mutations::mutated;
 use tokio::task::JoinHandle;
 
 use crate::lake::{LakeError, ObjectKey, ObjectStore};
@@ -114,7 +113,7 @@ impl RawSliceReader {
             record_bytes_max,
             number,
             offset,
-            groups_read: if mutated!(ForgetRawGroups) { 0 } else { groups_of(after) },
+            groups_read: groups_of(after),
             open: None,
             groups: None,
             ahead: VecDeque::new(),

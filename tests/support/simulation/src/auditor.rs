@@ -379,7 +379,9 @@ impl Auditor {
                     let AuditLedger { objects, dropped: before, .. } = &mut *ledger;
                     if !before.is_empty() {
                         let added = added.iter().filter_map(|key| objects.get(key)).filter(|object| !object.is_raw);
-                        added.flat_map(|object| &object.ids).for_each(|id| drop(before.remove(id)));
+                        for id in added.flat_map(|object| &object.ids) {
+                            before.remove(id);
+                        }
                     }
                     ledger.dropped.extend(dropped);
                     for key in removed {

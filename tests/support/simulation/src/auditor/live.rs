@@ -157,7 +157,7 @@ impl LiveAudit {
         let only_errors = || removed.iter().all(|key| key.starts_with("error/"));
         match lost.peek() {
             // An undo of a replay takes away the dead letters that the replay has made again.
-            Some((_, id)) if !of.starts_with("undo:") && !(of.starts_with("discard:") && only_errors()) => {
+            Some((_, id)) if !(of.starts_with("undo:") || of.starts_with("discard:") && only_errors()) => {
                 Err(format!("version {version} removes {id:?}, and does not add it"))
             }
             _ => {

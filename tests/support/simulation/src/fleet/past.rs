@@ -1,8 +1,8 @@
 //! Work on the past among the events: replays are planned, run aside, promoted, undone and purged, while workers run and other operations
 //! are at work.
 //!
-//! Owns: when a process that works on the past begins, and what it does. Does not own: the steps themselves (the product's `replay`), dead
-//! letters (`redrives`), what must be true of the lake meanwhile (`auditor`), when processes are killed (`operations`).
+//! Owns: what a process does that works on the past. Does not own: the steps themselves (the product's `replay`), `redrives`, what must be
+//! true of the lake meanwhile (`auditor`), when processes begin and are killed (`operations`).
 //!
 //! A process takes a replay that another one has left half-way, or plans a new one. It runs the workers of the replay until everything is
 //! read again, and promotes it. Another process undoes it, or purges it. Two processes may do the same at once, and any of them may be
