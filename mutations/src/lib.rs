@@ -142,6 +142,14 @@ mutations! {
     VersionAfterCut,
     /// The schedule removes the newest checkpoints, and keeps the oldest.
     RemoveNewestCheckpoints,
+    /// A replay is promoted although objects that it replaces are not live any more.
+    PromoteWhatIsNotLive,
+    /// An operation that swaps objects deletes the old ones before their copies are in the trash.
+    SwapBeforeKeeping,
+    /// An undo brings objects back under their old names.
+    UndoUnderOldNames,
+    /// A slice of a stream has records after its end.
+    SliceNotCut,
 }
 
 /// Whether a mutation is switched on: `if mutated!(SkipRecovery) { … }`.

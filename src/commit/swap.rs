@@ -28,6 +28,7 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use mutations::mutated;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::epoch_id::EpochId;
@@ -93,7 +94,9 @@ pub(super) async fn swap_objects(
     if let Some(lost) = lost.into_iter().flatten().next() {
         return Ok(Some(lost));
     }
-    keep_in_trash(stores, manifest).await?;
+    if !mutated!(SwapBeforeKeeping) {
+        keep_in_trash(stores, manifest).await?;
+    }
     let mut folders: BTreeMap<&str, Folder> = BTreeMap::new();
     for object in &manifest.objects {
         if let Some(source) = swap.copies.get(&object.key) {

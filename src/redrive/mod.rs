@@ -55,7 +55,7 @@ use crate::maintenance::operation::OperationError;
 use crate::retry::Retryable;
 use crate::worker::WorkerError;
 
-pub use drive::{Progress, Redrive, RunAside, discard, redrive};
+pub use drive::{AsideBatch, Progress, Redrive, RunAside, discard, redrive};
 pub use leftovers::remove_leftovers;
 pub use rewrite::{Rewritten, rewrite};
 pub use run::WorkerAside;

@@ -48,6 +48,7 @@ pub async fn end_and_remove(job: &Job) -> Result<Removed, RunError> {
         let ending = worker::run((job.make_worker)()?, Arc::new(Progress::default()), stop.clone());
         tokio::pin!(ending);
         tokio::select! {
+            biased;
             ended = &mut ending => ended?,
             () = tokio::time::sleep(END_WITHIN) => {
                 stop.cancel();

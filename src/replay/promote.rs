@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use mutations::mutated;
 use pipeline::dataset::Datasets;
 use serde::Serialize;
 
@@ -267,6 +268,9 @@ impl Promoting<'_> {
         // A cancelled replay has ended all its slices, read or not.
         if wanted(lake, &plan.id).await? == Wanted::Cancelled {
             return Err(Refusal::Cancelled(id()).into());
+        }
+        if mutated!(PromoteWhatIsNotLive) {
+            return Ok(true);
         }
         if let Some((version, key)) = removed {
             return Err(Refusal::Outdated { id: id(), version, key }.into());

@@ -244,6 +244,7 @@ impl Job {
         let (mut failure, mut is_stopped) = (None, false);
         loop {
             tokio::select! {
+                biased;
                 ended = running.join_next() => match ended {
                     None => break,
                     Some(Ok(Ok(()))) => {}

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use checkpoints::LeaseOwner;
 use futures::{StreamExt, stream};
+use mutations::mutated;
 use pipeline::encode::FileStats;
 use pipeline::layout::DataObject;
 
@@ -148,7 +149,11 @@ impl Plan {
         let mut targets = Vec::new();
         for (index, (copied, _)) in wanted.iter().enumerate() {
             let number = (self.objects.len() + index + 1) as u64;
-            let key = self.name_like(copied.from, number)?;
+            let is_undo = || self.of.as_ref().is_some_and(|of| of.starts_with("undo:"));
+            let key = match mutated!(UndoUnderOldNames) && is_undo() {
+                true => copied.from.clone(),
+                false => self.name_like(copied.from, number)?,
+            };
             let part =
                 LakePart::of(&key).ok_or_else(|| invalid(format!("{} is not an object of data", copied.from)))?;
             targets.push((part, key, self.epoch.upload_id(&self.me, number)));

@@ -108,6 +108,9 @@ struct Shared {
     /// The number of shards, once it is decided.
     shards: OnceLock<u32>,
     known: watch::Sender<Known>,
+    /// Notified of each change of `known`. It wakes readers in the order in which they began to wait, so that the simulation can be repeated; a
+    /// `watch` channel wakes them in any order.
+    changes: Notify,
     report: Report,
     clock: SharedClock,
     /// Open readers of the first shard. As long as there is one, this worker lists.
@@ -149,6 +152,7 @@ impl ObjectsSource {
             lake,
             shards: OnceLock::new(),
             known: watch::Sender::default(),
+            changes: Notify::new(),
             leading: AtomicUsize::new(0),
             leads: Notify::new(),
             looked: tokio::sync::Mutex::default(),
@@ -185,9 +189,16 @@ impl Shared {
         }
     }
 
+    /// Changes what is known, and wakes whoever waits, if `change` returns true.
+    fn know(&self, change: impl FnOnce(&mut Known) -> bool) {
+        if self.known.send_if_modified(change) {
+            self.changes.notify_waiters();
+        }
+    }
+
     /// Entries up to this one exist.
     fn found_entries(&self, entries: u64) {
-        self.known.send_if_modified(|known| {
+        self.know(|known| {
             let is_more = entries > known.entries;
             known.entries = known.entries.max(entries);
             is_more
@@ -219,9 +230,10 @@ impl Shared {
             match current.pass().await {
                 Ok(()) => {
                     failures = 0;
-                    self.known.send_modify(|known| {
+                    self.know(|known| {
                         known.error = None;
                         known.last = self.config.complete.then_some(known.entries);
+                        true
                     });
                     if !self.config.complete {
                         tokio::time::sleep(self.config.list_every).await;
@@ -231,7 +243,10 @@ impl Shared {
                     failures += 1;
                     tracing::debug!(stream = %self.stream, %error, "failed to list objects; retrying");
                     // Its readers report it.
-                    self.known.send_modify(|known| known.error = Some(error));
+                    self.know(|known| {
+                        known.error = Some(error);
+                        true
+                    });
                     tokio::time::sleep(self.config.retry.wait_after(failures)).await;
                 }
             }

@@ -185,6 +185,17 @@ impl ObjectsReader {
         })
     }
 
+    /// Waits until more is known than at the last call.
+    async fn changed(&mut self) {
+        let mut changed = std::pin::pin!(self.shared.changes.notified());
+        changed.as_mut().enable();
+        // The sender is in `shared`, so it is not gone.
+        if !self.known.has_changed().unwrap_or(true) {
+            changed.await;
+        }
+        self.known.mark_unchanged();
+    }
+
     /// Whether the next entry may be read now: it exists, and it is not after what is to be read.
     async fn may_load(&mut self) -> Result<bool, SourceError> {
         let next = self.entry + 1;
@@ -403,7 +414,7 @@ impl ShardReader for ObjectsReader {
             return;
         }
         // Ends early if something was found.
-        let _ = tokio::time::timeout(idle, self.known.changed()).await;
+        let _ = tokio::time::timeout(idle, self.changed()).await;
     }
 
     async fn read(&mut self, bytes: usize, buffer: Vec<u8>) -> Result<Read, SourceError> {
@@ -411,7 +422,7 @@ impl ShardReader for ObjectsReader {
             Next::Object => {}
             Next::Tip => return Ok(Read::AtTip),
             Next::NotYet => {
-                let _ = tokio::time::timeout(WAIT_FOR_LIST, self.known.changed()).await;
+                let _ = tokio::time::timeout(WAIT_FOR_LIST, self.changed()).await;
                 return Ok(Read::Empty { moved: false });
             }
         }

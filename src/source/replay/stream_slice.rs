@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpoints::Position;
+use mutations::mutated;
 use tokio::time::Instant;
 
 use crate::source::{Read, ShardReader, SourceError};
@@ -69,7 +70,7 @@ impl ShardReader for StreamSlice {
                 }
                 self.at = self.through.clone();
                 let chunk = match &self.through {
-                    Position::At { sequence, sub } => chunk.through(sequence.as_str(), *sub),
+                    Position::At { sequence, sub } if !mutated!(SliceNotCut) => chunk.through(sequence.as_str(), *sub),
                     _ => chunk,
                 };
                 Ok(Read::Chunk { chunk, through: self.through.clone(), source_bytes })

@@ -18,8 +18,8 @@
 //! 10. A valid record is a row with its own values in its own partition. An invalid record is a dead letter with its own bytes.
 //! 11. What a commit record says about times of arrival is true (`arrivals`).
 //! 12. A checkpoint moves only once its epoch is in the lake log, which has what is committed, once, and in one order.
-//! 13. Each record is in one live object at every version of the lake log. What is live is in the lake; what was removed is in the trash
-//!     (`live`).
+//! 13. Each record is in one live object at every version of the lake log, unless its dead letter was discarded. What is live is in the
+//!     lake; what was removed is in the trash, until its replay is purged. An undo brings back what was there (`live`).
 //! 14. A named checkpoint is of one moment, and everything up to its positions is visible (`named`).
 //!
 //! Owns: the rules, and the state that they need. Does not own: reading an object (`object_reader`), the rules of the lake log
@@ -41,7 +41,7 @@ use tokio::time::Instant;
 
 use crate::auditor::arrivals::check_arrivals;
 use crate::auditor::lake_log::LogAudit;
-use crate::auditor::live::{Gone, LiveAudit};
+use crate::auditor::live::{Entered, Gone, LiveAudit, operation};
 use crate::auditor::named::NamedAudit;
 use crate::auditor::object_reader::{Entry, as_line, read_object};
 use crate::environment::{Environment, RecordId, Row, is_internal, is_replay};
@@ -58,6 +58,8 @@ struct Expected {
     /// Its bytes as they are in a raw line.
     line: Vec<u8>,
     becomes: Becomes,
+    /// What it may become in an operation instead.
+    redriven: Option<Becomes>,
     put_at: Instant,
     /// When the stream may trim it.
     trimmed_at: Option<Instant>,
@@ -81,6 +83,8 @@ struct AuditLedger {
     seen: HashMap<RecordId, u32>,
     /// How often each record is visible as a raw line.
     seen_raw: HashMap<RecordId, u32>,
+    /// Records whose dead letters were discarded.
+    dropped: HashSet<RecordId>,
     /// The records in each visible object.
     objects: HashMap<String, ObjectRecords>,
     /// Objects that a decided operation has moved to the trash, and that are live until it enters the log. Their records count as visible.
@@ -114,10 +118,11 @@ impl AuditLedger {
 
     /// A record was put.
     fn expect(&mut self, id: RecordId, draft: Draft, put_at: Instant, trimmed_at: Option<Instant>) {
-        let line = as_line(draft.bytes);
+        let line = as_line(draft.bytes.clone());
         self.lines.insert(line.clone(), id.clone());
         let RecordId { key, position } = id;
-        let record = Expected { position, line, becomes: draft.becomes, put_at, trimmed_at };
+        let Draft { becomes, redriven, .. } = draft;
+        let record = Expected { position, line, becomes, redriven, put_at, trimmed_at };
         self.expected.entry(key).or_default().push(record);
     }
 
@@ -131,6 +136,9 @@ impl AuditLedger {
                 continue;
             }
             seen.remove(&id);
+            if self.dropped.contains(&id) && !object.is_raw {
+                continue;
+            }
             if self.rows.get(&id.key).is_some_and(|row| id.position <= row.checkpoint) {
                 self.violated(format!("{key} is gone, and with it the committed record {id:?}"));
             }
@@ -145,7 +153,14 @@ impl AuditLedger {
             record.put_at <= until && record.trimmed_at.is_none_or(|trimmed_at| trimmed_at > now)
         });
         let ids = there.map(|(key, record)| RecordId { key: key.clone(), position: record.position.clone() });
-        ids.filter(|id| !self.seen.contains_key(id)).collect()
+        ids.filter(|id| !self.seen.contains_key(id) && !self.dropped.contains(id)).collect()
+    }
+
+    /// The operations that are decided and not finished.
+    fn pending_operations(&self) -> BTreeSet<String> {
+        let rows = self.rows.values().chain(self.lost.values()).filter(|row| is_internal(&row.key.stream));
+        let pending = rows.filter_map(|row| row.pending.as_ref());
+        pending.map(|(manifest, _)| epoch_of_manifest(manifest).to_owned()).collect()
     }
 
     /// The record that was put with this id.
@@ -242,6 +257,27 @@ impl Auditor {
         self.ledger().live.check_at(version, keys)
     }
 
+    /// Whether the lake has an object.
+    pub fn has(&self, key: &str) -> bool {
+        self.environment.object(key).is_some()
+    }
+
+    /// Checks that no dead letter is left of a record that a redrive makes a row of.
+    ///
+    /// # Errors
+    /// The first one.
+    pub fn check_redriven(&self) -> Result<(), String> {
+        let ledger = self.ledger();
+        let errors = ledger.objects.iter().filter(|(key, _)| key.starts_with("error/"));
+        let mut left: Vec<(&String, &RecordId)> =
+            errors.flat_map(|(key, object)| object.ids.iter().map(move |id| (key, id))).collect();
+        left.retain(|(_, id)| ledger.record(id).is_some_and(|record| record.redriven.is_some()));
+        match left.into_iter().min() {
+            Some((key, id)) => Err(format!("{key} still has {id:?}, which a redrive makes a row of")),
+            None => Ok(()),
+        }
+    }
+
     /// The records that should be visible and are not.
     pub fn missing(&self) -> Vec<RecordId> {
         let now = Instant::now();
@@ -281,7 +317,8 @@ impl Auditor {
         let ledger = self.ledger();
         let unseen = |(key, records): (&ShardKey, &Vec<Expected>)| {
             let id = |record: &&Expected| RecordId { key: key.clone(), position: record.position.clone() };
-            records.iter().filter(|record| !ledger.seen.contains_key(&id(record))).count() as u64
+            let is_unseen = |id: RecordId| !ledger.seen.contains_key(&id) && !ledger.dropped.contains(&id);
+            records.iter().filter(|record| is_unseen(id(record))).count() as u64
         };
         ledger.expected.iter().map(unseen).sum()
     }
@@ -335,10 +372,18 @@ impl Auditor {
             let entered = log.check(key, bytes.as_deref(), record, is_pending);
             let entered = entered.and_then(|entered| match entered {
                 Some(record) => live.enter(&record, objects, swapped),
-                None => Ok(Vec::new()),
+                None => Ok(Entered::default()),
             });
             match entered {
-                Ok(removed) => {
+                Ok(Entered { added, removed, dropped }) => {
+                    let AuditLedger { objects, dropped: before, .. } = &mut *ledger;
+                    if !before.is_empty() {
+                        let added = added.iter().filter_map(|key| objects.get(key)).filter(|object| !object.is_raw);
+                        for id in added.flat_map(|object| &object.ids) {
+                            before.remove(id);
+                        }
+                    }
+                    ledger.dropped.extend(dropped);
                     for key in removed {
                         let object = ledger.swapped.remove(&key).unwrap_or_default();
                         ledger.hide(&key, object);
@@ -367,8 +412,10 @@ impl Auditor {
             }
             return;
         }
-        if key.starts_with("_trash/") {
-            if let Err(what) = ledger.live.check_trash(key, bytes.is_some()) {
+        if key.starts_with("_trash/") || key.starts_with("_replays/") {
+            let pending = if bytes.is_none() { ledger.pending_operations() } else { BTreeSet::new() };
+            let AuditLedger { live, objects, .. } = &mut *ledger;
+            if let Err(what) = live.check_kept(&*self.environment, key, bytes.is_some(), objects, &pending) {
                 ledger.violated(what);
             }
             return;
@@ -382,11 +429,7 @@ impl Auditor {
             (true, None) => {
                 let object = ledger.objects.remove(key).unwrap_or_default();
                 let is_committed = epoch_of_object(key).is_some_and(|epoch| ledger.commits.contains(epoch));
-                let rows = ledger.rows.values().chain(ledger.lost.values());
-                let pending: BTreeSet<String> = rows
-                    .filter(|row| is_internal(&row.key.stream))
-                    .filter_map(|row| row.pending.as_ref().map(|(manifest, _)| epoch_of_manifest(manifest).to_owned()))
-                    .collect();
+                let pending = ledger.pending_operations();
                 match ledger.live.deleted(&*self.environment, key, &object.bytes, is_committed, &pending) {
                     Ok(Gone::Removed) => ledger.hide(key, object),
                     Ok(Gone::Swapped) => drop(ledger.swapped.insert(key.to_owned(), object)),
@@ -545,7 +588,8 @@ impl Auditor {
         let begin = records.partition_point(|record| record.position <= *from);
         let missing = records[begin..].iter().take_while(|record| record.position <= *to).find(|record| {
             let id = RecordId { key: key.clone(), position: record.position.clone() };
-            let is_seen = ledger.seen.contains_key(&id) && (!self.raw || ledger.seen_raw.contains_key(&id));
+            let is_seen = (ledger.seen.contains_key(&id) || ledger.dropped.contains(&id))
+                && (!self.raw || ledger.seen_raw.contains_key(&id));
             !is_seen && record.trimmed_at.is_none_or(|at| at > now)
         });
         if let Some(missing) = missing {
@@ -585,7 +629,7 @@ impl Auditor {
                     }
                 },
                 Entry::Record { id, becomes, bytes } => {
-                    check_record(ledger, key, &id, &becomes, bytes);
+                    check_record(ledger, &*self.environment, (key, &epoch), &id, &becomes, bytes);
                     id
                 }
             };
@@ -600,8 +644,11 @@ impl Auditor {
             *count += 1;
             let count = *count;
             let is_strange = count > 1 || !in_range && !ledger.commits.contains(&epoch);
-            let AuditLedger { live, objects, swapped, .. } = &mut *ledger;
-            let is_copy = is_strange && live.replaces(&*self.environment, (objects, swapped), &epoch, &id);
+            let AuditLedger { live, objects, swapped, dropped, .. } = &mut *ledger;
+            // A replay makes a dead letter again that was discarded.
+            let is_again = |id| !is_raw && dropped.contains(id) && operation(&*self.environment, &epoch).is_some();
+            let is_copy =
+                is_strange && (live.replaces(&*self.environment, (objects, swapped), &epoch, &id) || is_again(&id));
             if is_strange && !is_copy && count > 1 || count > 2 {
                 ledger.violated(format!("{id:?} is visible twice, now in {key}"));
             } else if is_strange && !is_copy {
@@ -614,9 +661,17 @@ impl Auditor {
 }
 
 /// A visible record must be what was put, and what it must become.
-fn check_record(ledger: &mut AuditLedger, key: &str, id: &RecordId, becomes: &Becomes, bytes: Option<Vec<u8>>) {
+fn check_record(
+    ledger: &mut AuditLedger,
+    environment: &dyn Environment,
+    (key, epoch): (&str, &str),
+    id: &RecordId,
+    becomes: &Becomes,
+    bytes: Option<Vec<u8>>,
+) {
     let wrong = match ledger.record(id) {
         None => Some("which was never put".to_owned()),
+        Some(put) if put.redriven.as_ref() == Some(becomes) && operation(environment, epoch).is_some() => None,
         Some(put) if put.becomes != *becomes => Some(format!("as {becomes:?}; it must become {:?}", put.becomes)),
         Some(put) if bytes.is_some_and(|bytes| as_line(bytes) != put.line) => Some("with other bytes".to_owned()),
         Some(_) => None,

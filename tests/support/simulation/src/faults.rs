@@ -139,6 +139,16 @@ kinds! {
     Replayed,
     /// a replay is promoted while workers run
     ReplayPromoted,
+    /// a promoted replay is undone while workers run
+    ReplayUndone,
+    /// a replay is purged while workers run
+    ReplayPurged,
+    /// dead letters are redriven while workers run
+    DeadLettersRedriven,
+    /// dead letters are discarded while workers run
+    DeadLettersDiscarded,
+    /// a process that works on the past is suspended for an hour
+    SuspendedForAnHour,
     /// a worker can't reach the lake for seconds, minutes or an hour, and must go on afterwards
     LakeOut,
     /// a worker can't reach the lease store for seconds, minutes or an hour, and must go on afterwards

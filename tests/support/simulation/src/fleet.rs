@@ -8,7 +8,8 @@
 pub mod calm;
 mod operations;
 mod outages;
-mod replays;
+mod past;
+mod redrives;
 mod saves;
 mod workers;
 

@@ -13,7 +13,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `fleet` | a run: what happens when; `operations` on the lake; `saves` of checkpoints; `outages` at its end; `calm` counts requests |
+//! | `fleet` | a run: what happens when; `operations` on the lake; `past` and `redrives`; `saves` of checkpoints; `outages` at its end; `calm` counts requests |
 //! | `environment`, `cloud` | the two environments |
 //! | `stream`, `objects`, `in_memory` | the streams, the objects of another program, the lake and the leases of the environment in memory |
 //! | `network` | what happens to a worker's requests |
@@ -71,7 +71,14 @@ pub struct Violation {
 /// # Errors
 /// A rule was violated.
 pub fn run(seed: u64, mutation: Option<Mutation>) -> Result<Summary, Violation> {
-    let last = fleet::LastTrace::default();
+    run_traced(seed, mutation, &fleet::LastTrace::default())
+}
+
+/// The same. `last` has the last events afterwards, whatever the result.
+///
+/// # Errors
+/// A rule was violated.
+pub fn run_traced(seed: u64, mutation: Option<Mutation>, last: &fleet::LastTrace) -> Result<Summary, Violation> {
     let held = last.clone();
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
         Mutation::switch(mutation);

@@ -15,8 +15,8 @@ use std::time::Duration;
 use clap::Parser;
 use mutations::Mutation;
 use simulation::faults::Tally;
-use simulation::fleet::Summary;
 use simulation::fleet::calm::measure;
+use simulation::fleet::{LastTrace, Summary};
 use simulation::{FOUND_BY_THE_MODEL, Violation};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -39,7 +39,7 @@ struct Args {
     /// Break the protocol in this way
     #[arg(long, value_parser = mutation)]
     mutation: Option<Mutation>,
-    /// Show the last events before a violation
+    /// Show the last events of each seed; of many seeds, only of those that fail
     #[arg(long)]
     trace: bool,
     /// What the workers log, as in RUST_LOG: shardlake=info; use it with one seed
@@ -113,7 +113,12 @@ fn run(
                     if seed > *args.seeds.end() {
                         break;
                     }
-                    if each(seed, simulation::run(seed, mutation)) {
+                    let last = LastTrace::default();
+                    let result = simulation::run_traced(seed, mutation, &last);
+                    if args.trace && args.seeds.clone().count() == 1 && result.is_ok() {
+                        last.lines().iter().for_each(|line| eprintln!("  {line}"));
+                    }
+                    if each(seed, result) {
                         is_done.store(true, Ordering::Relaxed);
                     }
                 }

@@ -39,6 +39,8 @@ type = "string"
 
 /// Most bytes of a record.
 pub const RECORD_BYTES_MAX: usize = 4_000;
+/// Most bytes of a record in a redrive: the records that were too large before become rows.
+pub const REDRIVEN_BYTES_MAX: usize = 40_000;
 
 /// The start of 13 January 2025 UTC, in milliseconds since the Unix epoch: the day of the first records.
 const FIRST_DAY_MS: u64 = 1_736_726_400_000;
@@ -66,6 +68,8 @@ pub struct Draft {
     pub bytes: Vec<u8>,
     /// What it must become.
     pub becomes: Becomes,
+    /// What it becomes in a redrive, if that differs.
+    pub redriven: Option<Becomes>,
     /// What is wrong with it.
     pub fault: Option<FaultKind>,
 }
@@ -96,19 +100,20 @@ impl Draft {
                 let mut large = good;
                 large.pop();
                 let _ = write!(large, ",\"x\":\"{}\"}}", "x".repeat(RECORD_BYTES_MAX));
-                (large.into_bytes(), true)
+                let row = Becomes::Row { id: format!("r{number}"), folder };
+                return Draft { redriven: Some(row), ..Draft::bad(large.into_bytes(), FaultKind::Poison) };
             }
             _ => (good.into_bytes(), false),
         };
         if is_poison {
             return Draft::bad(bytes, FaultKind::Poison);
         }
-        Draft { bytes, becomes: Becomes::Row { id: format!("r{number}"), folder }, fault: None }
+        Draft { bytes, becomes: Becomes::Row { id: format!("r{number}"), folder }, redriven: None, fault: None }
     }
 
     /// A record that can't become a row.
     pub fn bad(bytes: Vec<u8>, fault: FaultKind) -> Self {
-        Draft { bytes, becomes: Becomes::DeadLetter, fault: Some(fault) }
+        Draft { bytes, becomes: Becomes::DeadLetter, redriven: None, fault: Some(fault) }
     }
 }
 

@@ -24,7 +24,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 pub use api::{
     Child, Chunk, ConsumerInfo, Error, ErrorKind, Placed, Put, Record, Result, Settings, ShardFilter, ShardInfo,
@@ -41,8 +41,9 @@ use crate::clock::ModelClock;
 pub struct Kinesis {
     clock: ModelClock,
     state: Arc<Mutex<State>>,
-    /// Changes with every put and every other change: subscriptions wait for it.
-    changes: Arc<watch::Sender<u64>>,
+    /// Notified of every put and every other change: subscriptions wait for it. It wakes them in the order in which they began to wait, so
+    /// that a simulation can be repeated; a `watch` channel wakes them in any order.
+    changes: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -75,7 +76,7 @@ impl Kinesis {
             nonce: 0,
             offered: 0,
         };
-        Kinesis { clock, state: Arc::new(Mutex::new(state)), changes: Arc::new(watch::Sender::new(0)) }
+        Kinesis { clock, state: Arc::new(Mutex::new(state)), changes: Arc::new(Notify::new()) }
     }
 
     /// Its clock.
@@ -86,7 +87,7 @@ impl Kinesis {
     /// Changes the settings, from the next call on.
     pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.lock().settings);
-        self.changes.send_modify(|version| *version += 1);
+        self.changes.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -102,7 +103,7 @@ impl Kinesis {
     /// Runs one call that may change something, at one moment, and wakes subscriptions.
     fn change<T>(&self, call: impl FnOnce(&mut State, i64) -> T) -> T {
         let done = self.look(call);
-        self.changes.send_modify(|version| *version += 1);
+        self.changes.notify_waiters();
         done
     }
 }

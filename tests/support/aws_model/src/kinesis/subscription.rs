@@ -7,6 +7,8 @@
 //! subscription within 5 s of the last is refused. While no records arrive, an empty event is sent every 5 s (AWS sends
 //! such events too, at an undocumented interval). A consumer has its own throughput: no limit slows a session.
 
+use std::sync::Arc;
+
 use super::Kinesis;
 use super::api::{Error, Result, Start, SubscriptionEvent};
 
@@ -86,9 +88,11 @@ impl Subscription {
     /// # Errors
     /// Once, if the session ends with an error.
     pub async fn next(&mut self) -> Option<Result<SubscriptionEvent>> {
+        let changes = Arc::clone(&self.kinesis.changes);
         while !self.over {
-            // Subscribe to changes before reading the state, so that no change is missed.
-            let mut changes = self.kinesis.changes.subscribe();
+            // Wait for changes from before the state is read, so that no change is missed.
+            let mut changed = std::pin::pin!(changes.notified());
+            changed.as_mut().enable();
             match self.step() {
                 Ok(Next::Bring(event)) => return Some(Ok(event)),
                 Ok(Next::Over) => self.over = true,
@@ -96,8 +100,7 @@ impl Subscription {
                     tokio::select! {
                         // The order is fixed, so that a simulation can be repeated.
                         biased;
-                        // The model lives as long as this session, so waiting for a change can't fail.
-                        _ = changes.changed() => {}
+                        () = changed => {}
                         () = self.kinesis.clock.wait_until(until_ms) => {}
                     }
                 }

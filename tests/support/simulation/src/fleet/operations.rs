@@ -23,8 +23,8 @@ use shardlake::maintenance::operation::{Copied, OperationError, Operator, Plan, 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::replays::{Plans, Replaying};
-use super::workers::{is_broken, lanes};
+use super::past::{Past, Plans};
+use super::workers::is_broken;
 use super::{BOUND, FAILOVER, Fleet};
 use crate::environment::{Row, is_internal, is_replay};
 use crate::faults::FaultKind;
@@ -59,8 +59,8 @@ struct Process {
 /// Why a process ended.
 enum Failed {
     Operation(OperationError),
-    /// A replay has found what must not be.
-    Replay(String),
+    /// A process that works on the past has found what must not be.
+    Past(String),
 }
 
 impl From<OperationError> for Failed {
@@ -129,7 +129,7 @@ impl Operations {
             match process.task.await {
                 Ok(Ok(())) => {}
                 Ok(Err(Failed::Operation(error))) => judge(&error, refused)?,
-                Ok(Err(Failed::Replay(what))) => return Err(what),
+                Ok(Err(Failed::Past(what))) => return Err(what),
                 Err(error) => return Err(format!("a process of operations panicked: {error}")),
             }
         }
@@ -307,11 +307,11 @@ impl Fleet {
         if !operations.rng.chance(350) {
             return;
         }
-        let (at_once, replays) = (operations.rng.chance(400), operations.rng.chance(350));
+        let (at_once, replays) = (operations.rng.chance(400), operations.rng.chance(500));
         if replays {
-            self.start_replay();
+            self.start_past(false);
             if at_once {
-                self.start_replay();
+                self.start_past(false);
             }
             return;
         }
@@ -362,18 +362,25 @@ impl Fleet {
         (network, number, rng)
     }
 
-    /// Starts a process of a replay.
-    fn start_replay(&mut self) {
-        let (network, _, rng) = self.new_process(None, false);
+    /// Starts a process that works on the past: on a replay, or on dead letters. `calm`: without faults, and everything must be done.
+    fn start_past(&mut self, calm: bool) {
+        let (network, _, mut rng) = self.new_process(None, calm);
+        if !calm && !self.in_cloud && rng.chance(40) {
+            self.shared.tally.note(FaultKind::SuspendedForAnHour);
+            let service = rng.one_of(&[Service::Lake, Service::Lake, Service::Leases]);
+            let (after, after_effect) = (rng.below(60), rng.chance(500));
+            let pause = Some(Duration::from_secs(3_600));
+            network.crash_at(CrashPoint { service, steps_only: true, after, after_effect, pause });
+        }
         let (clock, environment) = (self.clock(&network), Arc::clone(&self.environment));
-        let (plans, done) = (Arc::clone(&operations_of(self).plans), Arc::clone(&operations_of(self).done));
+        let (plans, auditor) = (Arc::clone(&operations_of(self).plans), Arc::clone(&self.auditor));
         let its_network = Arc::clone(&network);
         let task = tokio::spawn(async move {
             let connected = environment.connect(&its_network, Arc::clone(&clock), false).await;
             let Ok(connected) = connected else { return Ok(()) };
-            let lanes = Box::new(|streams: &[String]| lanes(streams, false, false));
-            let replaying = Replaying { connected, network: its_network, clock, rng, plans, done, lanes };
-            replaying.run().await.map_err(Failed::Replay)
+            let keeps_records = environment.retention_ms().is_none();
+            let past = Past { connected, network: its_network, clock, rng, plans, auditor, calm, keeps_records };
+            past.run().await.map_err(Failed::Past)
         });
         operations_of(self).processes.push(Process { network, task });
     }
@@ -441,6 +448,12 @@ impl Fleet {
         if let Some(row) = rows.iter().find(|row| is_pending(row)) {
             return Err(format!("an operation has ended, and one is still pending: {row:?}"));
         }
+        // Everything works on the past that can, one after the other.
+        let share = if self.in_cloud { 250 } else { 400 };
+        if operations_of(self).rng.chance(share) {
+            self.start_past(true);
+            self.until_operators_end().await?;
+        }
         self.check().await?;
         self.auditor.check_visible_is_live()
     }
@@ -456,7 +469,8 @@ impl Fleet {
     }
 
     async fn until_operators_end(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + BOUND;
+        // Some are suspended for an hour.
+        let deadline = Instant::now() + Duration::from_secs(3_600) + BOUND;
         loop {
             let is_over =
                 operations_of(self).processes.iter().all(|one| one.task.is_finished() || !one.network.is_alive());
@@ -465,7 +479,7 @@ impl Fleet {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(format!("an operation has not ended {} s after the faults stopped", BOUND.as_secs()));
+                return Err("an operation has not ended an hour after the faults stopped".to_owned());
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -86,7 +86,7 @@ impl Fleet {
 
     fn lanes(&self, changed: bool) -> Arc<LaneConfig> {
         let streams: Vec<String> = self.environment.streams().iter().map(ToString::to_string).collect();
-        lanes(&streams, changed, self.raw)
+        Arc::new(lanes(&streams, changed, self.raw))
     }
 
     pub(super) fn start(&mut self, rates: Rates) {
@@ -220,11 +220,11 @@ impl Fleet {
 }
 
 /// What the lanes of a worker make of the records of these streams. `raw`: these land in `raw/`, too.
-pub(super) fn lanes(streams: &[String], changed: bool, raw: bool) -> Arc<LaneConfig> {
+pub(super) fn lanes(streams: &[String], changed: bool, raw: bool) -> LaneConfig {
     let text = [DEFINITION, if changed { FURTHER_COLUMN } else { "" }].concat();
     let text = DefinitionText { file: "orders.toml".to_owned(), text };
     let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).expect("a good definition");
-    Arc::new(LaneConfig {
+    LaneConfig {
         graph: Graph::new(streams, &datasets, raw),
         key: None,
         assigned: vec![Some(0); streams.len()],
@@ -235,7 +235,7 @@ pub(super) fn lanes(streams: &[String], changed: bool, raw: bool) -> Arc<LaneCon
         hash_seed: 1,
         denied_names: false,
         datasets,
-    })
+    }
 }
 
 /// Parts of the messages of errors that mean that lake or table are broken.
