@@ -129,11 +129,8 @@ fn a_lake_that_does_not_respond_ends_a_worker_within_its_time_and_is_logged_with
 fn a_lake_that_does_not_list_is_logged_within_seconds() {
     let cloud = cloud("20s");
     cloud.put(100);
-    let mut worker = cloud.start(&[]);
-    wait_for("the first commit", 20, || cloud.everything_is_committed());
-    wait_for("the end of the first commit", 20, || !has_intent(&cloud));
     always(&cloud, ServiceName::S3, "ListObjectsV2", Fault::Hang);
-    cloud.put(100);
+    let mut worker = cloud.start(&[]);
     wait_for("a list to hang", 20, || cloud.faults.count(FaultKind::Hang) > 0);
     wait_for("the first warning", 20, || warnings(&worker).iter().any(|line| line.contains("no response for 10 s")));
     cloud.faults.clear();
