@@ -8,6 +8,7 @@
 //! What may pass is waited for by time, not by attempts. An error that comes at once and a request that is never answered then end at the
 //! same time. A time in which the whole process was suspended does not count: no attempt counts for more than two minutes.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +32,28 @@ pub struct RetryPolicy {
 
 /// The longest time that an attempt counts for.
 const ATTEMPT_COUNTS_MAX: Duration = Duration::from_secs(120);
-/// When it is logged that an attempt was not answered.
+/// When it is logged that an attempt, or one of its requests, was not answered.
 const LOG_UNANSWERED_AFTER: Duration = Duration::from_secs(10);
+/// How often the requests of a long call are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+tokio::task_local! {
+    /// When the request of a long call was sent that has no answer yet.
+    static ASKED_AT: Cell<Option<Instant>>;
+}
+
+/// One request of a call of several, such as a page of a long list. If it is not answered, that is logged, although the whole call may
+/// take minutes.
+pub async fn one_request<F: Future>(request: F) -> F::Output {
+    // Outside of a long call nobody looks.
+    let note = |asked: Option<Instant>| {
+        let _ = ASKED_AT.try_with(|at| at.set(asked));
+    };
+    note(Some(Instant::now()));
+    let answer = request.await;
+    note(None);
+    answer
+}
 
 impl RetryPolicy {
     /// One call of a command that somebody waits for.
@@ -129,10 +150,11 @@ impl Retry {
         E: Retryable,
         F: Future<Output = Result<T, E>>,
     {
-        self.repeat(call, Some(LOG_UNANSWERED_AFTER)).await
+        self.repeat(call, Watched::Call).await
     }
 
-    /// The same for a call of several requests, such as a long list, which may take minutes although nothing is wrong.
+    /// The same for a call of several requests, such as a long list, which may take minutes although nothing is wrong. Each of its
+    /// requests is watched instead, if the callee names them by [`one_request`].
     ///
     /// # Errors
     /// The last attempt's.
@@ -141,10 +163,10 @@ impl Retry {
         E: Retryable,
         F: Future<Output = Result<T, E>>,
     {
-        self.repeat(call, None).await
+        self.repeat(call, Watched::Requests).await
     }
 
-    async fn repeat<T, E, F>(&self, mut call: impl FnMut() -> F, log_after: Option<Duration>) -> Result<T, E>
+    async fn repeat<T, E, F>(&self, mut call: impl FnMut() -> F, what: Watched) -> Result<T, E>
     where
         E: Retryable,
         F: Future<Output = Result<T, E>>,
@@ -155,7 +177,10 @@ impl Retry {
         let mut permit = None;
         loop {
             let begun = Instant::now();
-            let outcome = watched(call(), log_after, &mut attempts).await;
+            let outcome = match what {
+                Watched::Call => watch(call(), &mut attempts).await,
+                Watched::Requests => ASKED_AT.scope(Cell::new(None), watch_requests(call(), &mut attempts)).await,
+            };
             drop(permit.take());
             let error = match outcome {
                 Ok(value) => {
@@ -179,16 +204,38 @@ impl Retry {
     }
 }
 
+/// What of a call must be answered within seconds.
+#[derive(Debug, Clone, Copy)]
+enum Watched {
+    Call,
+    Requests,
+}
+
 /// Waits for an attempt, and has it logged if it is not answered.
-async fn watched<T>(attempt: impl Future<Output = T>, log_after: Option<Duration>, attempts: &mut Attempts) -> T {
-    let Some(time) = log_after else { return attempt.await };
+async fn watch<T>(attempt: impl Future<Output = T>, attempts: &mut Attempts) -> T {
     tokio::pin!(attempt);
     tokio::select! {
         biased;
         done = &mut attempt => return done,
-        () = tokio::time::sleep(time) => attempts.unanswered(time),
+        () = tokio::time::sleep(LOG_UNANSWERED_AFTER) => attempts.unanswered(LOG_UNANSWERED_AFTER),
     }
     attempt.await
+}
+
+/// Waits for an attempt of several requests, and has it logged if one of them is not answered.
+async fn watch_requests<T>(attempt: impl Future<Output = T>, attempts: &mut Attempts) -> T {
+    tokio::pin!(attempt);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut attempt => return done,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if ASKED_AT.with(Cell::get).is_some_and(|asked| asked.elapsed() >= LOG_UNANSWERED_AFTER) {
+            attempts.unanswered(LOG_UNANSWERED_AFTER);
+            return attempt.await;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +315,30 @@ mod tests {
             logged[0].contains("no response for 10 s") && logged[1].starts_with("the lake works again"),
             "{logged:?}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_call_may_take_minutes_but_each_of_its_requests_must_be_answered() {
+        let (lines, _guard) = Lines::collect();
+        let retry = Retry::new(RetryPolicy::CALL, "the lake");
+        let list = async |pages: u64, seconds: u64| {
+            for _ in 0..pages {
+                one_request(tokio::time::sleep(Duration::from_secs(seconds))).await;
+            }
+            Ok::<(), LakeError>(())
+        };
+        retry.run_long(|| list(60, 9)).await.unwrap();
+        assert!(lines.take().is_empty());
+        retry.run_long(|| list(2, 15)).await.unwrap();
+        let logged = lines.take();
+        assert!(logged[0].contains("no response for 10 s") && logged[1].starts_with("the lake works"), "{logged:?}");
+        // What names no requests is not watched.
+        let silent = async || {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Ok::<(), LakeError>(())
+        };
+        retry.run_long(silent).await.unwrap();
+        assert!(lines.take().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

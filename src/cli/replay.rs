@@ -250,7 +250,12 @@ async fn cancel(args: &LakeArgs, id: &str, dry_run: bool, json: bool) -> anyhow:
         }
         return Ok(ExitCode::SUCCESS);
     }
-    ask(&*place.lake, &plan.id, Control::Cancel, SystemClock.now_ms()).await.map_err(of_control)?;
+    if leases.is_some() {
+        replay_promote::cancel(args, id).await?;
+    } else {
+        // Without a lease table nobody has run or promoted anything.
+        ask(&*place.lake, &plan.id, Control::Cancel, SystemClock.now_ms()).await.map_err(of_control)?;
+    }
     let clock: SharedClock = Arc::new(SystemClock);
     let Place { config, aws, .. } = place;
     let job = open_for_ending(config, plan, &clock, aws.as_ref()).await?;

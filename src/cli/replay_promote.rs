@@ -1,4 +1,4 @@
-//! `replay promote`, `replay undo` and `replay purge`.
+//! `replay promote`, `replay undo` and `replay purge`; and of `replay cancel`, that no promotion can follow.
 //!
 //! Owns: opening what they need, and printing. Does not own: what they do (`replay::promote`).
 
@@ -124,6 +124,16 @@ pub(crate) async fn purge(args: &PurgeArgs, json: bool) -> anyhow::Result<ExitCo
         show_bytes(aside_bytes),
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Cancels a replay, unless it was promoted. Afterwards nobody promotes it.
+pub(crate) async fn cancel(args: &LakeArgs, id: &str) -> anyhow::Result<()> {
+    let opened = Opened::open(args, id).await?;
+    let mut operator = opened.operator().await?;
+    let (stores, clock, plan) = (&opened.stores, &*opened.clock, &opened.plan);
+    let cancelled = promote::cancel(&mut operator, stores, clock, plan, opened.aside()).await;
+    operator.close().await;
+    cancelled.map_err(of_promote)
 }
 
 fn print(id: &ReplayId, what: &str, done: &Changed, json: bool) -> anyhow::Result<()> {

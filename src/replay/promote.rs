@@ -16,6 +16,7 @@
 //! A replay is promoted once. One that was undone is not promoted again: the objects that it would replace have other names now. Its rows
 //! are brought back by a new replay.
 
+mod cancel;
 mod error;
 mod fate;
 mod purge;
@@ -45,6 +46,7 @@ use crate::replay::control::{Wanted, wanted};
 use crate::replay::plan::{Plan, Purpose, is_complete};
 use crate::replay::promote::fate::{Since, since, write_marker};
 
+pub use cancel::cancel;
 pub use error::{PromoteError, Refusal};
 pub use fate::{Fate, fate_of, promotion_of};
 pub use purge::{PurgedReplay, purge, purgeable, undo};
@@ -87,6 +89,17 @@ pub struct Changed {
     pub removed: u64,
     /// Rows or lines in them.
     pub rows_removed: u64,
+}
+
+/// The parts of the lake that a promotion of the replay changes. If the aside lake cannot be read any more, those that it replaces.
+async fn parts_of(plan: &Plan, aside: &dyn ObjectStore) -> Result<BTreeSet<LakePart>, HistoryError> {
+    let parts = match Made::read(aside).await {
+        Ok(made) => made.parts(plan),
+        Err(HistoryError::Lake(error)) => return Err(error.into()),
+        Err(_) => plan.superseded.iter().filter_map(|object| LakePart::of(&object.key)).collect(),
+    };
+    // A replay that has made nothing, and replaces nothing, has a log, too.
+    Ok(if parts.is_empty() { [LakePart::Error].into() } else { parts })
 }
 
 /// What a replay has made.

@@ -11,6 +11,7 @@ use crate::lake::{LakeError, ObjectKey, ObjectStore};
 use crate::replay::control::{Wanted, wanted};
 use crate::replay::plan::{Plan, ReplayId};
 use crate::replay::progress::{AsideProgress, Short};
+use crate::replay::promote::{Fate, fate_of};
 use crate::replay::run::RunError;
 
 /// What a replay is doing.
@@ -102,10 +103,7 @@ pub async fn status_of(
     plan: &Plan,
 ) -> Result<ReplayStatus, RunError> {
     let mut progress = AsideProgress::default();
-    progress.advance(aside, plan).await.map_err(|error| match error {
-        HistoryError::Lake(error) => RunError::Lake(error),
-        error => RunError::History(error),
-    })?;
+    progress.advance(aside, plan).await.map_err(of_history)?;
     let stream = plan.id.stream();
     let rows = match leases {
         Some(leases) => leases.list().await?,
@@ -123,12 +121,8 @@ pub async fn status_of(
     workers.dedup();
     let asked = wanted(lake, &plan.id).await?;
     let short = progress.short(plan);
-    let state = if has_marker(lake, &plan.id, "purged").await? {
-        State::Purged
-    } else if has_marker(lake, &plan.id, "undone").await? {
-        State::Undone
-    } else if has_marker(lake, &plan.id, "promoted").await? {
-        State::Promoted
+    let state = if let Some(state) = state_of_rows(lake, plan, progress.has_ended(plan)).await? {
+        state
     } else {
         match asked {
             Wanted::Cancelled => State::Cancelled,
@@ -157,6 +151,33 @@ pub async fn status_of(
         dead_letters: progress.totals.dead_letters.values().sum(),
         short,
     })
+}
+
+/// What became of a replay's rows; `None` if they were never in the lake. The process that promoted it or took it back may have died
+/// before it wrote a marker. Then the log of the lake tells, which is read only where that may be.
+async fn state_of_rows(lake: &dyn ObjectStore, plan: &Plan, has_ended: bool) -> Result<Option<State>, RunError> {
+    if has_marker(lake, &plan.id, "purged").await? {
+        return Ok(Some(State::Purged));
+    }
+    if has_marker(lake, &plan.id, "undone").await? {
+        return Ok(Some(State::Undone));
+    }
+    if !has_ended && !has_marker(lake, &plan.id, "promoted").await? {
+        return Ok(None);
+    }
+    let fate = fate_of(lake, plan).await.map_err(of_history)?;
+    Ok(match fate {
+        Fate { undone: Some(_), .. } => Some(State::Undone),
+        Fate { promoted: Some(_), .. } => Some(State::Promoted),
+        Fate { .. } => None,
+    })
+}
+
+fn of_history(error: HistoryError) -> RunError {
+    match error {
+        HistoryError::Lake(error) => RunError::Lake(error),
+        error => RunError::History(error),
+    }
 }
 
 /// Whether a marker of a replay is there.

@@ -47,6 +47,7 @@ use crate::lake::{
     Checksum, Checksummer, Completion, LakeError, NewPart, ObjectInfo, ObjectKey, ObjectStore, Part, StagedCopy,
     StorageClass, UploadId, UploadInfo, Written,
 };
+use crate::retry::one_request;
 use errors::{BUCKET_REGION, Call, WRITE_ADVICE, code, header, lake_error, status};
 use options::Checked;
 
@@ -315,7 +316,7 @@ impl ObjectStore for S3Store {
                 .max_uploads(self.page)
                 .set_key_marker(key_marker)
                 .set_upload_id_marker(id_marker);
-            let page = request.send().await.map_err(|error| {
+            let page = one_request(request.send()).await.map_err(|error| {
                 self.failed(format!("list the uploads in {}", self.location), "s3:ListBucketMultipartUploads", &error)
             })?;
             for upload in page.uploads.unwrap_or_default() {
@@ -395,7 +396,7 @@ impl ObjectStore for S3Store {
     async fn checksum(&self, key: &ObjectKey) -> Result<Option<(u64, Checksum)>, LakeError> {
         let request = self.client.head_object().bucket(self.bucket()).key(self.full(key));
         let request = request.checksum_mode(ChecksumMode::Enabled).set_expected_bucket_owner(self.owner());
-        let head = match request.send().await {
+        let head = match one_request(request.send()).await {
             Ok(head) => head,
             // A response to HEAD has no body, and so no code.
             Err(error) if status(&error) == Some(404) => return Ok(None),
@@ -426,7 +427,7 @@ impl ObjectStore for S3Store {
                 .max_keys(self.page)
                 .set_start_after(after.clone())
                 .set_continuation_token(token.take());
-            let page = request.send().await.map_err(|error| {
+            let page = one_request(request.send()).await.map_err(|error| {
                 self.failed(format!("list '{prefix}' in {}", self.location), "s3:ListBucket", &error)
             })?;
             for object in page.contents.unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! Why a replay is not promoted, undone or purged.
+//! Why a replay is not promoted, undone, purged or cancelled.
 
 use crate::commit::lake_log::{HistoryError, LogVersion};
 use crate::lake::{DefinitionError, LakeError, ObjectKey};
@@ -8,7 +8,7 @@ use crate::replay::control::ControlError;
 use crate::replay::plan::ReplayId;
 use crate::replay::promote::OBJECTS_MAX;
 
-/// Why a replay is not promoted, undone or purged. Nothing was changed.
+/// Why a replay is not promoted, undone, purged or cancelled. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It is a redrive or a what-if.
@@ -85,6 +85,9 @@ pub enum Refusal {
         /// The version of the undo.
         version: LogVersion,
     },
+    /// It was promoted, so it cannot be cancelled.
+    #[error("replay {0} was promoted: take it back with `shardlake replay undo`")]
+    Promoted(ReplayId),
     /// It was never promoted.
     #[error("replay {0} was not promoted: there is nothing to undo")]
     NotPromoted(ReplayId),

@@ -4,15 +4,14 @@ use pipeline::layout;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::commit::lake_log::HistoryError;
-use crate::commit::{LakePart, Stores, SwapOrder};
+use crate::commit::{Stores, SwapOrder};
 use crate::lake::{ObjectInfo, ObjectStore};
 use crate::maintenance::operation::{OperationError, Operator, finish_pending};
 use crate::maintenance::purge::{purge_operation, remove_holding};
 use crate::maintenance::undo;
 use crate::replay::plan::{Plan, is_complete};
 use crate::replay::promote::fate::{fate_of, write_marker};
-use crate::replay::promote::{Aside, Changed, Made, PromoteError, Refusal, record_of};
+use crate::replay::promote::{Aside, Changed, PromoteError, Refusal, parts_of, record_of};
 
 /// What a purge removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -98,13 +97,7 @@ pub async fn purge(
     let mut purged = PurgedReplay::default();
     // A promotion that reads the aside lake holds these leases. One that begins later finds the marker. If the aside lake cannot be
     // read any more, a purge has begun before.
-    let parts = match Made::read(aside.lake).await {
-        Ok(made) => made.parts(plan),
-        Err(HistoryError::Lake(error)) => return Err(error.into()),
-        Err(_) => plan.superseded.iter().filter_map(|object| LakePart::of(&object.key)).collect(),
-    };
-    // A replay that has made nothing has a log, too.
-    let parts = if parts.is_empty() { [LakePart::Error].into() } else { parts };
+    let parts = parts_of(plan, aside.lake).await?;
     (purged.aside_objects, purged.aside_bytes) = remove_holding(operator, &parts, aside.prefix).await?;
     let fate = fate_of(lake, plan).await?;
     for (operation, _) in fate.promoted.into_iter().chain(fate.undone) {

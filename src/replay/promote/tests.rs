@@ -23,6 +23,7 @@ use crate::maintenance::sweep;
 use crate::maintenance::undo::{CannotUndo, UndoError};
 use crate::replay::control::{Control, ask};
 use crate::replay::plan::{Estimate, Slice, SliceOf, SupersededObject, Totals as PlanTotals};
+use crate::replay::status::{State, status_of};
 use crate::retry::RetryPolicy;
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -250,6 +251,12 @@ impl World {
         undo(&mut operator, &stores, &StoppedClock, &self.plan, order).await
     }
 
+    async fn cancel(&self, number: u8) -> Result<(), PromoteError> {
+        let mut operator = self.operator(number).await;
+        let stores = stores_of(&self.lake, &self.leases);
+        cancel(&mut operator, &stores, &StoppedClock, &self.plan, self.aside()).await
+    }
+
     async fn purge(&self, number: u8) -> Result<PurgedReplay, PromoteError> {
         let mut operator = self.operator(number).await;
         let stores = stores_of(&self.lake, &self.leases);
@@ -402,6 +409,72 @@ async fn a_promotion_that_is_killed_at_any_request_is_finished_by_the_same_comma
         }
         assert!(kills > 40 && swaps_seen > 5, "{kills} {swaps_seen}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_cancelled_only_if_its_promotion_was_not_decided_wherever_that_was_killed() {
+    let (mut cancelled, mut promoted) = (0, 0);
+    for call in CALLS {
+        for skip in 0.. {
+            let world = Arc::new(World::new().await);
+            world.lake.fail(call, skip, LakeFault::Hang);
+            let what = format!("killed at {call} {skip}");
+            let of_task = Arc::clone(&world);
+            let promoting = async move { of_task.promote(1, SwapOrder::AddFirst).await };
+            if killed_if_it_hangs(promoting).await.is_some() {
+                break;
+            }
+            let stores = stores_of(&world.lake, &world.leases);
+            let status = || async {
+                status_of(&*stores.lake, &world.aside, Some(&world.leases), &world.plan).await.unwrap().state
+            };
+            match world.cancel(2).await {
+                Ok(()) => {
+                    cancelled += 1;
+                    assert_eq!(status().await, State::Cancelled, "{what}");
+                    // What it had made may go, with what the promotion had staged.
+                    for key in world.aside.objects().into_keys() {
+                        world.lake.tamper(&ObjectKey::new(format!("{PREFIX}{key}")).unwrap(), None);
+                    }
+                    sweep(&stores, i64::MAX, Duration::ZERO, false).await.unwrap();
+                    let refused = world.promote(3, SwapOrder::AddFirst).await;
+                    assert!(
+                        matches!(refused, Err(PromoteError::Refused(Refusal::Cancelled(_)))),
+                        "{what}: {refused:?}"
+                    );
+                    world.check(&OLD, &what).await;
+                }
+                Err(PromoteError::Refused(Refusal::Promoted(_))) => {
+                    promoted += 1;
+                    assert_eq!(status().await, State::Promoted, "{what}");
+                    world.check(&NEW, &what).await;
+                    // It can still be taken back.
+                    world.undo(3, SwapOrder::AddFirst).await.unwrap();
+                    assert_eq!(status().await, State::Undone, "{what}");
+                }
+                Err(error) => panic!("{what}: {error}"),
+            }
+        }
+    }
+    assert!(cancelled > 10 && promoted > 10, "{cancelled} {promoted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_of_a_replay_is_known_without_its_markers() {
+    let world = World::new().await;
+    let stores = stores_of(&world.lake, &world.leases);
+    let forget = |what: &str| {
+        world.lake.tamper(&ObjectKey::new(pipeline::layout::replay_marker("01ab0000", what)).unwrap(), None);
+    };
+    let state =
+        || async { status_of(&*stores.lake, &world.aside, Some(&world.leases), &world.plan).await.unwrap().state };
+    assert_eq!(state().await, State::Complete);
+    world.promote(1, SwapOrder::AddFirst).await.unwrap();
+    forget("promoted");
+    assert_eq!(state().await, State::Promoted);
+    world.undo(2, SwapOrder::AddFirst).await.unwrap();
+    forget("undone");
+    assert_eq!(state().await, State::Undone);
 }
 
 #[tokio::test(start_paused = true)]

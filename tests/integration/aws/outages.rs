@@ -92,28 +92,64 @@ fn expired_credentials_pass_in_every_service() {
     }
 }
 
+/// Whether an intent is in the lake.
+fn has_intent(cloud: &Cloud) -> bool {
+    cloud.s3.keys(BUCKET).iter().any(|key| key.contains("_intents/"))
+}
+
+/// A lake that does not respond any more, from now on: the worker says so within seconds, and ends when its time is over.
+fn ends_within_its_time(cloud: &Cloud, worker: &mut Worker) {
+    always(cloud, ServiceName::S3, "*", Fault::Hang);
+    let hung_before = cloud.faults.count(FaultKind::Hang);
+    cloud.put(100);
+    wait_for("a call to hang", 20, || cloud.faults.count(FaultKind::Hang) > hung_before);
+    let begun = Instant::now();
+    wait_for("the first warning", 30, || warnings(worker).iter().any(|line| line.contains("no response for 10 s")));
+    // An attempt that is under way when the time is over is waited for.
+    assert_eq!(worker.wait(75).code(), Some(1), "{}", worker.log());
+    assert!(begun.elapsed() > Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(warnings(worker).len() <= LINES_MAX + 2, "{}", worker.log());
+    assert!(cloud.rows().iter().all(|row| row.owner.is_none()), "every lease is released");
+    cloud.faults.clear();
+    cloud.catch_up();
+    cloud.audit();
+}
+
 #[test]
 fn a_lake_that_does_not_respond_ends_a_worker_within_its_time_and_is_logged_within_seconds() {
     let cloud = cloud("20s");
     cloud.put(100);
     let mut worker = cloud.start(&[]);
     wait_for("the first commit", 20, || cloud.everything_is_committed());
-    // The last step of a commit is waited for without a word: a sweep does it otherwise.
-    let has_intent = || cloud.s3.keys(BUCKET).iter().any(|key| key.contains("_intents/"));
-    wait_for("the end of the first commit", 20, || !has_intent());
-    always(&cloud, ServiceName::S3, "*", Fault::Hang);
+    ends_within_its_time(&cloud, &mut worker);
+}
+
+/// A list may take long, so it is not watched as a whole; each of its pages is.
+#[test]
+fn a_lake_that_does_not_list_is_logged_within_seconds() {
+    let cloud = cloud("20s");
     cloud.put(100);
-    wait_for("a call to hang", 20, || cloud.faults.count(FaultKind::Hang) > 0);
-    let begun = Instant::now();
-    wait_for("the first warning", 30, || warnings(&worker).iter().any(|line| line.contains("no response for 10 s")));
-    // An attempt that is under way when the time is over is waited for.
-    assert_eq!(worker.wait(75).code(), Some(1), "{}", worker.log());
-    assert!(begun.elapsed() > Duration::from_secs(15), "{:?}", begun.elapsed());
-    assert!(warnings(&worker).len() <= LINES_MAX + 2, "{}", worker.log());
-    assert!(cloud.rows().iter().all(|row| row.owner.is_none()), "every lease is released");
+    always(&cloud, ServiceName::S3, "ListObjectsV2", Fault::Hang);
+    let mut worker = cloud.start(&[]);
+    wait_for("a list to hang", 20, || cloud.faults.count(FaultKind::Hang) > 0);
+    wait_for("the first warning", 20, || warnings(&worker).iter().any(|line| line.contains("no response for 10 s")));
     cloud.faults.clear();
+    worker.signal("KILL");
+    worker.wait(10);
     cloud.catch_up();
     cloud.audit();
+}
+
+/// The last step of a commit is waited for without a word, since a sweep does it otherwise.
+#[test]
+fn a_lake_that_stops_responding_in_the_last_step_of_a_commit_is_logged_within_seconds() {
+    let cloud = cloud("20s");
+    always(&cloud, ServiceName::S3, "DeleteObject", Fault::Hang);
+    cloud.put(100);
+    let mut worker = cloud.start(&[]);
+    wait_for("the last step of the first commit", 20, || cloud.faults.count(FaultKind::Hang) > 0);
+    assert!(cloud.everything_is_committed() && has_intent(&cloud));
+    ends_within_its_time(&cloud, &mut worker);
 }
 
 #[test]
