@@ -14,5 +14,6 @@ mod common;
 mod aws;
 pub mod fuzz_corpus;
 mod security;
+mod runbooks;
 mod seed_document;
 mod single_machine;

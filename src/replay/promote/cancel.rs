@@ -11,7 +11,7 @@ use crate::replay::plan::Plan;
 use crate::replay::promote::fate::{Fate, fate_of, write_marker};
 use crate::replay::promote::{Aside, PromoteError, Refusal, parts_of};
 
-/// Asks the workers of a replay to end, for good, and makes sure that no promotion of it was decided, and that none will be.
+/// Asks the workers of a replay to end and never to read again, and makes sure that no promotion of it was decided, and that none will be.
 ///
 /// A promotion reads what was asked under the leases of its parts. So one that begins after this request is refused. One that began before
 /// it holds the leases, or has finished; or it has died or slept, and then whoever takes its leases finishes what it decided, and nothing
