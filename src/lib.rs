@@ -24,6 +24,7 @@
 //! | [`replay`] | processes a part of the past again, beside the live data |
 //! | [`raw`] | sends records as received to another service |
 //! | [`telemetry`], [`spans`] | metrics, traces, dashboards and alerts |
+//! | [`doctor`], [`findings`] | what is wrong with a fleet, and what to do |
 //! | [`server`] | the status page, its JSON, and health checks of a worker |
 //! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
@@ -34,6 +35,8 @@ pub mod clock;
 pub mod commit;
 pub mod config;
 pub mod cost;
+pub mod doctor;
+pub mod findings;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -44,12 +44,11 @@
 mod escape;
 mod hive;
 mod redrives;
+mod sources;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
 
 use crate::dead_letter::code::Code;
 use crate::time::Day;
@@ -57,6 +56,10 @@ use crate::time::Day;
 pub(crate) use hive::{DATE_PARTS, PathValue};
 pub use hive::{PartitionPath, PartitionValue};
 pub use redrives::{REDRIVES, owner_of_redrive, redrive, redrive_lake};
+pub use sources::{
+    accepted_loss, catalog_entry, files_of_source, loss, number_of_object_entry, object_entries, object_entry,
+    objects_of_source, registry_entry, stream_start,
+};
 
 /// Prefix of summaries for people and tools that read CSV.
 pub const ANALYTICS: &str = "processed/analytics/";
@@ -106,13 +109,31 @@ pub const STAGING: &str = "_staging";
 /// The database of leases that a local lake contains by default.
 pub const LOCAL_CHECKPOINTS: &str = "_checkpoints.db";
 
-/// Bytes of a stream's name that its key keeps as they are; a longer name is shortened to a prefix and a hash.
-const PLAIN_STREAM_NAME_MAX: usize = 300;
-
 /// A text that is not a valid path in the lake.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a valid path in the lake")]
 pub struct InvalidPath(pub(crate) String);
+
+/// What the keys begin with that are hidden from readers. Nothing else in a lake begins with an underscore.
+pub const HIDDEN: [&str; 17] = [
+    INTENTS,
+    COMMITS,
+    ROLL_UPS,
+    LAKE_LOG,
+    TRASH,
+    SOURCES,
+    LOSSES,
+    CHECKPOINTS,
+    REPLAYS,
+    SCHEMAS,
+    DEFINITIONS,
+    OPERATIONS,
+    LAKE_IDENTITY,
+    LAKE_KEY,
+    STAGING,
+    LOCAL_CHECKPOINTS,
+    "_shardlake-probe",
+];
 
 /// A part of the lake that holds data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -463,76 +484,6 @@ fn eight_digits(name: &str) -> Option<u32> {
 fn name_of<'a>(prefix: &str, key: &'a str) -> Option<&'a str> {
     let name = key.strip_prefix(prefix)?.strip_suffix(".json")?;
     (!name.is_empty() && !name.contains('/')).then_some(name)
-}
-
-/// The key of where reading a Kinesis stream starts. Two streams never share a key.
-pub fn stream_start(stream: &str) -> String {
-    let mut name = String::new();
-    for byte in stream.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
-            name.push(char::from(byte));
-        } else {
-            name.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    if name.len() > PLAIN_STREAM_NAME_MAX {
-        // No unshortened name contains a tilde.
-        name.truncate(PLAIN_STREAM_NAME_MAX / 2);
-        name.push('~');
-        name.push_str(&hex_digest(stream, 16));
-    }
-    format!("{SOURCES}{name}.json")
-}
-
-/// The key of the `number`-th entry, from 1, of the registry of a shard's files.
-pub fn registry_entry(stream: &str, shard: &str, number: usize) -> String {
-    format!("{SOURCES}{}/{}/{number:08}.json", hex_digest(stream, 8), hex_digest(shard, 8))
-}
-
-/// The prefix of what is kept about the files of a stream.
-pub fn files_of_source(stream: &str) -> String {
-    format!("{SOURCES}{}/", hex_digest(stream, 8))
-}
-
-/// The key of the `number`-th entry, from 1, of the catalog of a stream's files of lines.
-pub fn catalog_entry(stream: &str, number: usize) -> String {
-    format!("{SOURCES}{}/files/{number:08}.json", hex_digest(stream, 8))
-}
-
-/// The key of how the objects of a stream are divided into shards.
-pub fn objects_of_source(stream: &str) -> String {
-    format!("{SOURCES}{}/objects.json", hex_digest(stream, 8))
-}
-
-/// The prefix of the entries about the objects of a stream.
-pub fn object_entries(stream: &str) -> String {
-    format!("{SOURCES}{}/objects/", hex_digest(stream, 8))
-}
-
-/// The key of the `number`-th entry, from 1, about the objects of a stream. Keys sort by their numbers.
-pub fn object_entry(stream: &str, number: u64) -> String {
-    format!("{}{number:020}.json.gz", object_entries(stream))
-}
-
-/// The number of the key of an entry about the objects of a stream; the inverse of [`object_entry`].
-pub fn number_of_object_entry(stream: &str, key: &str) -> Option<u64> {
-    let number = key.strip_prefix(&object_entries(stream))?.strip_suffix(".json.gz")?.parse().ok()?;
-    (object_entry(stream, number) == key).then_some(number)
-}
-
-/// The key of the loss of a shard.
-pub fn loss(stream: &str, shard: &str) -> String {
-    format!("{LOSSES}{}-{}.json", hex_digest(stream, 8), hex_digest(shard, 8))
-}
-
-/// The key of the decision about the loss of a shard.
-pub fn accepted_loss(stream: &str, shard: &str) -> String {
-    format!("{LOSSES}{}-{}.accepted.json", hex_digest(stream, 8), hex_digest(shard, 8))
-}
-
-/// The first bytes of a text's SHA-256 as hex digits.
-fn hex_digest(text: &str, bytes: usize) -> String {
-    Sha256::digest(text)[..bytes].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

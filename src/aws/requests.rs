@@ -17,9 +17,13 @@ use aws_smithy_runtime_api::client::interceptors::context::{
 };
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+use aws_smithy_types::date_time::Format;
 use opentelemetry::trace::TraceContextExt;
 use tokio::time::Instant;
+
+use crate::clock::{Clock, SystemClock};
 
 /// What services call throttling, in the code of an error.
 const THROTTLED: [&str; 7] = [
@@ -96,6 +100,8 @@ struct Shared {
     sent: Mutex<BTreeMap<RequestKind, u64>>,
     ended: Mutex<BTreeMap<(RequestKind, RequestOutcome), u64>>,
     observer: OnceLock<Arc<dyn RequestObserver>>,
+    /// What the last service that answered says is later than this machine's clock, in milliseconds.
+    skew_ms: Mutex<Option<i64>>,
 }
 
 /// When an attempt was sent.
@@ -116,6 +122,12 @@ impl RequestCounter {
     /// The attempts that have ended, by outcome.
     pub fn outcomes(&self) -> BTreeMap<(RequestKind, RequestOutcome), u64> {
         self.0.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// By how many milliseconds the clock of the service that answered last is ahead of this machine's, to a second and the time of a
+    /// request; `None` before the first answer.
+    pub fn clock_skew_ms(&self) -> Option<i64> {
+        *self.0.skew_ms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports each attempt that ends from now on. Only the first observer counts.
@@ -185,6 +197,11 @@ impl Intercept for RequestCounter {
         let is_ok = context.output_or_error().is_some_and(|result| result.is_ok());
         let status = response.map(|response| response.status().as_u16());
         let outcome = RequestOutcome::of(status, response.and_then(|response| response.body().bytes()), is_ok);
+        let date = response.and_then(|response| response.headers().get("date"));
+        if let Some(date) = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok()) {
+            let skew = date.secs().saturating_mul(1000).saturating_sub(SystemClock.now_ms());
+            *self.0.skew_ms.lock().unwrap_or_else(PoisonError::into_inner) = Some(skew);
+        }
         if let Some(observer) = self.0.observer.get() {
             observer.on_request(&kind, at.elapsed());
         }

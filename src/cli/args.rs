@@ -75,8 +75,18 @@ pub(crate) enum Command {
     Leases(LeasesArgs),
     /// List what was lost in sources, and decide about files that changed in an unclear way
     Losses(LossesArgs),
+    /// Look at everything that a fleet needs, and say what is wrong and what to do; changes nothing
+    Doctor(DoctorArgs),
     /// Ask a worker whether it is alive, for the health check of a container; exit code 1 if it is not
     Health(HealthArgs),
+    /// Print what a shell needs to complete commands and flags
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: ShellArg,
+    },
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
     /// Check the configuration and the permissions
     Config(ConfigArgs),
     /// Create the streams, the table and the bucket of a development stack, unless they exist
@@ -426,6 +436,37 @@ pub(crate) enum LossesCommand {
 pub(crate) enum ThenArg {
     Start,
     Position,
+}
+
+/// A shell.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ShellArg {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManArgs {
+    /// Write a page for each command into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) lake: LakeArgs,
+
+    /// Do not try the permissions of a worker and the pseudonym key, which needs the worker's role
+    #[arg(long)]
+    pub(crate) skip_permissions: bool,
+
+    /// How long to watch the lease table for workers that are alive [default: half of the failover time]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) watch: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

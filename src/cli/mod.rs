@@ -14,6 +14,7 @@ mod cost_review;
 mod dead_letter_args;
 mod dead_letters;
 mod diff_output;
+mod doctor;
 mod graph;
 mod health;
 mod init;
@@ -24,6 +25,7 @@ mod log_limit;
 mod logging;
 mod losses;
 mod manifest;
+mod manual;
 mod metrics;
 mod output;
 mod produce;
@@ -129,6 +131,9 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Losses(command) => losses::losses(&command, args.json).await,
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man(man) => manual::man(&man),
+        Command::Doctor(doctor) => doctor::doctor(&doctor, args.json).await,
         Command::Health(health) => health::health(health, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
         Command::Init(command) => init::init(&command, args.json).await,

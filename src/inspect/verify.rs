@@ -37,10 +37,10 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use checkpoints::{Lease, ManifestName};
+use checkpoints::Lease;
 use serde::Serialize;
 
-use crate::commit::lake_log::{HistoryError, LogVersion, ObjectFilter, extent, get_entry, lake_at};
+use crate::commit::lake_log::{HistoryError, LogVersion, extent, get_entry, lake_at};
 use crate::commit::log::{self, Chains, Coverage, Fold, Overlap};
 use crate::commit::{
     CommitError, EpochId, Manifest, ObjectKind, Stores, Totals, UnreadableManifest, is_internal_stream,
@@ -115,7 +115,6 @@ pub async fn verify(stores: &Stores, progress: &(dyn Fn(VerifyProgress) + Sync))
     }
     progress(VerifyProgress::Total(audit.bytes));
     objects::compare_all(stores, &epochs, &log, progress, &mut audit).await?;
-    audit.forget_what_was_removed(stores).await?;
     Ok(audit)
 }
 
@@ -290,55 +289,6 @@ impl Audit {
         self.accepted_losses = losses.iter().filter(|(_, then)| then.is_some()).count() as u64;
         let open = losses.into_iter().filter(|(_, then)| then.is_none());
         self.faults.extend(open.map(|(loss, _)| Fault::Loss { key: loss.key(), problem: loss.problem }));
-        Ok(())
-    }
-
-    /// Takes back that an object is missing, if an operation has removed it since the log was read, or is removing it now.
-    async fn forget_what_was_removed(&mut self, stores: &Stores) -> Result<(), CommitError> {
-        let missing = self.faults.iter().filter_map(|fault| match fault {
-            Fault::Missing { key, .. } => Some(Name::of(key.as_str())),
-            _ => None,
-        });
-        let missing: Names = missing.collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        // The leases are read before the log: an operation that is not pending any more has entered.
-        let pending = stores.leases.list().await?.into_iter().filter_map(|lease| lease.pending);
-        let pending: BTreeSet<ManifestName> = pending.map(|pending| pending.manifest).collect();
-        let (intents, _) = log::intents(stores).await?;
-        let pending = intents.iter().filter(|intent| pending.contains(&intent.epoch.manifest_name()));
-        let going: Names =
-            pending.flat_map(|intent| &intent.removed).map(|object| Name::of(object.key.as_str())).collect();
-        let extent = extent(&*stores.lake).await?;
-        let at = match lake_at(&*stores.lake, &extent, extent.newest).await {
-            Ok(at) if extent.newest > LogVersion::EMPTY => at,
-            Err(HistoryError::Lake(error)) => return Err(error.into()),
-            // Nothing is known of what is live.
-            Ok(_) | Err(_) => return Ok(()),
-        };
-        let mut live = Names::new();
-        let mut objects = at.live_objects(&*stores.lake, ObjectFilter::default());
-        loop {
-            match objects.next().await {
-                Ok(Some(object)) => {
-                    let name = Name::of(object.key.as_str());
-                    if missing.contains(&name) {
-                        live.insert(name);
-                    }
-                }
-                Ok(None) => break,
-                Err(HistoryError::Lake(error)) => return Err(error.into()),
-                Err(_) => return Ok(()),
-            }
-        }
-        self.faults.retain(|fault| match fault {
-            Fault::Missing { key, .. } => {
-                let name = Name::of(key.as_str());
-                live.contains(&name) && !going.contains(&name)
-            }
-            _ => true,
-        });
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use pipeline::layout::LOCAL_CHECKPOINTS;
 
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Aws, Created, arn};
+use crate::findings::Findings;
 use crate::settings::url::Url;
 use crate::settings::{Setting, Within};
 
@@ -115,6 +116,11 @@ pub trait LeaseBackend: fmt::Display + Send + Sync {
     /// A sentence for the user.
     fn check_options(&self, _: &LeaseStoreOptions) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Looks at what only this kind of store has, and that would hurt its rows.
+    async fn examine(&self, _: &LeaseStoreOptions, _: Option<&Aws>) -> Findings {
+        Findings::default()
     }
 
     /// Whether opening it needs the SDK's settings.

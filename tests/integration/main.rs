@@ -13,7 +13,7 @@ mod common;
 
 mod aws;
 pub mod fuzz_corpus;
-mod security;
 mod runbooks;
+mod security;
 mod seed_document;
 mod single_machine;

@@ -58,7 +58,7 @@ fn the_commands_of_the_runbooks_are_accepted_by_the_program() {
         let output = folder.run(&args);
         let errors = String::from_utf8_lossy(&output.stderr);
         // The shard has no holder here, which the program reports as wrong usage.
-        let has_no_holder = args[..2] == ["leases", "evict"] && !errors.contains("unexpected argument");
+        let has_no_holder = args.starts_with(&["leases", "evict"]) && !errors.contains("unexpected argument");
         assert!(matches!(output.status.code(), Some(0 | 1)) || has_no_holder, "shardlake {command}: {errors}");
     }
 }

@@ -205,8 +205,8 @@ impl Fold {
         self.operations.count
     }
 
-    /// The records that were read, and the rows and dead letters that are live. So records = rows + dead letters, whatever operations
-    /// have made of them since.
+    /// The records that were read, and the rows and dead letters that are live. After a discard, or where one record becomes several rows,
+    /// their sum is another number than that of the records.
     pub fn totals(&self) -> Totals {
         let mut totals = self.totals.clone();
         let Operations { added, removed, .. } = &self.operations;

@@ -2,7 +2,10 @@
 //!
 //! The records are read a second time, a few at a time, so that a lake of any size takes the same memory.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use checkpoints::ManifestName;
 use futures::{StreamExt, TryStreamExt, stream};
 use parquet::file::metadata::ParquetMetaDataReader;
 use pipeline::layout::COMMITS;
@@ -61,10 +64,14 @@ pub(super) async fn drop_removed(stores: &Stores, version: LogVersion, audit: &m
     if !audit.faults.iter().any(is_missing) {
         return Ok(());
     }
-    // The intents first: an operation that ends meanwhile has its entry before its intent goes.
+    // The rows first, then the intents, then the log: an operation that ends meanwhile has its entry before its intent goes and its row
+    // moves. An intent that was never decided removes nothing.
+    let pending = stores.leases.list().await?.into_iter().filter_map(|lease| lease.pending);
+    let pending: BTreeSet<ManifestName> = pending.map(|pending| pending.manifest).collect();
     let (intents, _) = log::intents(stores).await?;
+    let decided = intents.iter().filter(|intent| pending.contains(&intent.epoch.manifest_name()));
     let mut removed: Names =
-        intents.iter().flat_map(|intent| &intent.removed).map(|object| Name::of(object.key.as_str())).collect();
+        decided.flat_map(|intent| &intent.removed).map(|object| Name::of(object.key.as_str())).collect();
     let lake = &*stores.lake;
     let newest = extent(lake).await?.newest;
     let mut note = |entry: Entry| removed.extend(entry.removed.iter().map(|object| Name::of(object.key.as_str())));

@@ -10,6 +10,7 @@ use pipeline::layout;
 
 use super::*;
 use crate::commit::RemovedObject;
+use crate::commit::lake_log::ObjectFilter;
 use crate::commit::lake_log::{Snapshot, VersionOrTime, get_snapshot, resolve, write_snapshot};
 use crate::inspect::sample_lake::SampleLake;
 use crate::lake::{MemoryStore, ObjectKey, ObjectStore};

@@ -11,7 +11,9 @@ use checkpoints::error_chain;
 
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Access, AccessError, Aws, Created, access};
+use crate::findings::Findings;
 use crate::lake::backend::LakeBackend;
+use crate::lake::s3::examine::examine;
 use crate::lake::s3::trials::LIST;
 use crate::lake::{Encryption, LakeError, ObjectStore, S3Location, S3Options, S3Store};
 use crate::settings::{Fallback, Key, Kind, Setting};
@@ -220,6 +222,17 @@ impl<Options: AsRef<S3Options> + Sync> LakeBackend<Options> for S3Location {
                 },
                 Err(_) => trials.fail(LIST, &self.to_string(), error.to_string()),
             },
+        }
+    }
+
+    async fn examine(&self, options: &Options, aws: Option<&Aws>) -> Findings {
+        match self.store(options.as_ref(), Aws::required(aws)).await {
+            Ok(store) => examine(store.client(), self, options.as_ref()).await,
+            Err(error) => {
+                let mut all = Findings::default();
+                all.unknown("the bucket", &error);
+                all
+            }
         }
     }
 

@@ -21,6 +21,7 @@
 
 pub(in crate::lake) mod backend;
 mod errors;
+mod examine;
 pub(crate) mod foreign;
 mod options;
 mod requests;
@@ -81,6 +82,11 @@ impl S3Store {
     pub fn new(client: Client, location: S3Location, options: &S3Options) -> Result<Self, InvalidS3> {
         let options = options.check()?;
         Ok(S3Store { client, location, options, page: PAGE })
+    }
+
+    /// The client, for requests about the bucket itself.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Its location.

@@ -14,7 +14,9 @@ use pipeline::layout::COMMITS;
 use pipeline::time::parse_rfc3339;
 
 use crate::commit::lake_log::{Entry, Extent, LogVersion, read_backward};
-use crate::commit::{DefinitionOfEpoch, EpochId, Manifest, ShardOfEpoch, UnreadableManifest, is_internal_stream};
+use crate::commit::{
+    DefinitionOfEpoch, EpochId, Manifest, ShardOfEpoch, Totals, UnreadableManifest, is_internal_stream,
+};
 use crate::lake::{ObjectKey, ObjectStore};
 use crate::replay::planning::PlanningError;
 
@@ -64,29 +66,31 @@ impl Outline {
 
     fn of_entry(entry: Entry) -> Self {
         let Entry { version, kind, epoch, written_at, shards, totals, definitions, .. } = entry;
-        Outline {
-            epoch,
-            version,
-            is_operation: kind.is_operation(),
-            written_ms: time_of(&written_at),
-            ranges: ranges_of(shards),
-            records: totals.records,
-            raw_lines: totals.raw_lines,
-            has_dead_letters: !totals.dead_letters.is_empty(),
-            datasets: totals.rows.into_keys().collect(),
-            definitions,
-            sources: Vec::new(),
-        }
+        let is_operation = kind.is_operation();
+        Outline::new(version, is_operation, epoch, &written_at, ranges_of(shards), totals, definitions)
     }
 
     fn of_record(record: Manifest) -> Self {
         let Manifest { kind, epoch, written_at, shards, totals, definitions, .. } = record;
+        let (version, is_operation) = (LogVersion::EMPTY, kind.is_operation());
+        Outline::new(version, is_operation, epoch, &written_at, ranges_of(shards), totals, definitions)
+    }
+
+    fn new(
+        version: LogVersion,
+        is_operation: bool,
+        epoch: EpochId,
+        written_at: &str,
+        ranges: Vec<ReadOnce>,
+        totals: Totals,
+        definitions: BTreeMap<String, DefinitionOfEpoch>,
+    ) -> Self {
         Outline {
             epoch,
-            version: LogVersion::EMPTY,
-            is_operation: kind.is_operation(),
-            written_ms: time_of(&written_at),
-            ranges: ranges_of(shards),
+            version,
+            is_operation,
+            written_ms: time_of(written_at),
+            ranges,
             records: totals.records,
             raw_lines: totals.raw_lines,
             has_dead_letters: !totals.dead_letters.is_empty(),

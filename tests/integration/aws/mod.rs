@@ -22,6 +22,7 @@ mod permissions;
 mod records;
 mod replay;
 
+mod doctor;
 mod failing;
 mod fleet;
 mod health;

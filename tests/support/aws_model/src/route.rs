@@ -83,6 +83,7 @@ fn s3_operation(request: &Request) -> &'static str {
             "GET" if has("location") => "GetBucketLocation",
             "GET" if has("lifecycle") => "GetBucketLifecycleConfiguration",
             "GET" if has("versioning") => "GetBucketVersioning",
+            "GET" if has("publicAccessBlock") => "GetPublicAccessBlock",
             "GET" => "ListObjects",
             "HEAD" => "HeadBucket",
             "DELETE" if has("lifecycle") => "DeleteBucketLifecycle",

@@ -123,6 +123,34 @@ pub(super) fn update_backups(state: &mut State, request: &Request) -> Result<Jso
     }}))
 }
 
+/// Describes point-in-time recovery.
+pub(super) fn describe_backups(state: &State, request: &Request) -> Result<Json, Refused> {
+    let name = table_name(request)?;
+    let table = state.tables.get(name).ok_or_else(|| not_found(format!("Table not found: {name}")))?;
+    let status = if table.backups { "ENABLED" } else { "DISABLED" };
+    Ok(json!({ "ContinuousBackupsDescription": {
+        "ContinuousBackupsStatus": "ENABLED",
+        "PointInTimeRecoveryDescription": { "PointInTimeRecoveryStatus": status },
+    }}))
+}
+
+/// Switches the time to live on or off. No item expires in this model.
+pub(super) fn update_ttl(state: &mut State, request: &Request) -> Result<Json, Refused> {
+    let name = table_name(request)?;
+    let table = state.tables.get_mut(name).ok_or_else(|| not_found(format!("Table not found: {name}")))?;
+    let given = request.get("TimeToLiveSpecification").and_then(Json::as_object);
+    table.expires = given.is_some_and(|given| flag(given, "Enabled"));
+    Ok(json!({ "TimeToLiveSpecification": given }))
+}
+
+/// Describes the time to live.
+pub(super) fn describe_ttl(state: &State, request: &Request) -> Result<Json, Refused> {
+    let name = table_name(request)?;
+    let table = state.tables.get(name).ok_or_else(|| not_found(format!("Table not found: {name}")))?;
+    let status = if table.expires { "ENABLED" } else { "DISABLED" };
+    Ok(json!({ "TimeToLiveDescription": { "TimeToLiveStatus": status } }))
+}
+
 /// Describes a table.
 pub(super) fn describe(state: &State, request: &Request) -> Result<Json, Refused> {
     let name = table_name(request)?;

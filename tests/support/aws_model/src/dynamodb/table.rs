@@ -138,6 +138,8 @@ pub(super) struct Table {
     pub(super) creation: Request,
     /// Whether point-in-time recovery is on.
     pub(super) backups: bool,
+    /// Whether the time to live is on.
+    pub(super) expires: bool,
     items: BTreeMap<Key, Arc<Item>>,
     history: VecDeque<(Key, Option<Arc<Item>>)>,
 }
@@ -161,6 +163,7 @@ impl Table {
             pay_per_request: true,
             creation: Request::new(),
             backups: false,
+            expires: false,
             items: BTreeMap::new(),
             history: VecDeque::new(),
         }

@@ -101,6 +101,14 @@ impl S3 {
         self.lock().page_max = entries;
     }
 
+    /// Changes a setting of a bucket: the XML of its sub-resource, such as `lifecycle`.
+    pub fn set_bucket(&self, bucket: &str, setting: &str, xml: &str) {
+        let mut state = self.lock();
+        if let Some(bucket) = state.buckets.get_mut(bucket) {
+            bucket.settings.insert(setting.to_owned(), xml.to_owned());
+        }
+    }
+
     /// Aborts the uploads of a bucket that began before `before_ms`, as a lifecycle rule does. Returns how many there were.
     pub fn abort_uploads(&self, bucket: &str, before_ms: u64) -> usize {
         let mut state = self.lock();
@@ -182,6 +190,7 @@ impl S3 {
                     answer(200, vec![("x-amz-bucket-region".to_owned(), region)], Bytes::new())
                 }),
                 "DELETE" if only_id(request) => state.delete_bucket(bucket),
+                "GET" if let Some(name) = SETTINGS.iter().find(|(name, _)| has(name)) => state.setting(bucket, *name),
                 "GET" if has("uploads") => list::uploads(state, bucket, request),
                 "GET" if request.query.get("list-type").is_some_and(|kind| kind == "2") => {
                     list::objects(state, bucket, request)
@@ -210,6 +219,13 @@ impl S3 {
     }
 }
 
+/// Settings of a bucket that can be read, each with the code of the error if it has none. `None`: there is always one.
+const SETTINGS: [(&str, Option<&str>); 3] = [
+    ("lifecycle", Some("NoSuchLifecycleConfiguration")),
+    ("versioning", None),
+    ("publicAccessBlock", Some("NoSuchPublicAccessBlockConfiguration")),
+];
+
 /// Whether the query names no sub-resource; the SDK adds `x-id` with the name of the operation.
 fn only_id(request: &Request) -> bool {
     request.query.keys().all(|name| name == "x-id")
@@ -230,6 +246,14 @@ impl State {
 
     fn bucket_mut(&mut self, name: &str) -> Result<&mut Bucket, Refused> {
         self.buckets.get_mut(name).ok_or_else(|| no_such_bucket(name))
+    }
+
+    fn setting(&self, bucket: &str, (name, absent): (&str, Option<&'static str>)) -> Result<Response, Refused> {
+        match (self.bucket(bucket)?.settings.get(name), absent) {
+            (Some(xml), _) => Ok(xml_answer(xml)),
+            (None, Some(code)) => Err(Refused::new(404, code, "The configuration does not exist")),
+            (None, None) => Ok(xml_answer("<VersioningConfiguration/>")),
+        }
     }
 
     /// Counts a conditional write, and returns whether it meets a conflict.
