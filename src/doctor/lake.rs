@@ -9,7 +9,7 @@ use crate::clock::SharedClock;
 use crate::commit::Stores;
 use crate::config::Config;
 use crate::findings::{self, Findings};
-use crate::inspect::check_log;
+use crate::inspect::{Fault, check_log};
 use crate::lake::{ObjectInfo, Retrying};
 use crate::maintenance::{self, purge};
 use crate::replay::status::{State, status_of};
@@ -35,10 +35,13 @@ pub(super) async fn examine(config: &Config, clock: &SharedClock) -> Findings {
     let lake = &*stores.lake;
     match check_log(&stores).await {
         Ok(audit) => {
-            for fault in audit.faults.iter().take(LISTED_MAX) {
+            // Losses have a finding of their own.
+            let faults: Vec<&Fault> =
+                audit.faults.iter().filter(|fault| !matches!(fault, Fault::Loss { .. })).collect();
+            for fault in faults.iter().take(LISTED_MAX) {
                 all.add(&findings::LOG_DAMAGED, fault.to_string());
             }
-            if let Some(more @ 1..) = audit.faults.len().checked_sub(LISTED_MAX) {
+            if let Some(more @ 1..) = faults.len().checked_sub(LISTED_MAX) {
                 all.add(&findings::LOG_DAMAGED, format!("and {more} more"));
             }
         }
