@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::cli::cost_args::CostArgs;
 use crate::cli::dead_letter_args::DeadLettersArgs;
+use crate::cli::doctor::DoctorArgs;
 use crate::cli::replay_args::ReplayArgs;
 use crate::cli::show_args::{LogArgs, StatusArgs, VerifyArgs};
 use crate::cli::whatif::WhatIfArgs;
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Losses(LossesArgs),
     /// Ask a worker whether it is alive, for the health check of a container; exit code 1 if it is not
     Health(HealthArgs),
+    /// Examine everything that a fleet needs, and say what to do; exit code 1 for warnings, 3 if something hurts now
+    Doctor(DoctorArgs),
     /// Check the configuration and the permissions
     Config(ConfigArgs),
     /// Create the streams, the table and the bucket of a development stack, unless they exist

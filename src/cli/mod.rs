@@ -3,7 +3,8 @@
 //! Every command prints text for people, or JSON with `--json`. Does not own: what the commands do (`inspect`,
 //! `maintenance`, `worker`, `produce`).
 //!
-//! Exit codes: 0 done; 1 failed, or found faults; 2 wrong usage or configuration, reported before anything is changed.
+//! Exit codes: 0 done; 1 failed, or found faults; 2 wrong usage or configuration, reported before anything is changed; 3, of `doctor` alone,
+//! found what hurts now.
 
 mod args;
 mod checkpoints;
@@ -14,6 +15,7 @@ mod cost_review;
 mod dead_letter_args;
 mod dead_letters;
 mod diff_output;
+mod doctor;
 mod graph;
 mod health;
 mod init;
@@ -130,6 +132,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Losses(command) => losses::losses(&command, args.json).await,
         Command::Health(health) => health::health(health, args.json).await,
+        Command::Doctor(doctor) => doctor::doctor(&doctor, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
         Command::Init(command) => init::init(&command, args.json).await,
     }

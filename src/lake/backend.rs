@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use crate::aws::permissions::Trials;
 use crate::aws::{Aws, Created};
+use crate::diagnosis::Diagnosis;
 use crate::lake::{LakeError, ObjectStore};
 
 /// A kind of lake, by the URL of one lake. `Options` has the options of all kinds; each kind reads its own.
@@ -61,6 +62,9 @@ pub trait LakeBackend<Options>: fmt::Display + Send + Sync {
 
     /// Tries the actions that a worker needs.
     async fn try_permissions(&self, _: &Aws, _: &Options, _: &mut Trials) {}
+
+    /// Notes what is wrong with what the lake is in: a bucket, a disk. Changes nothing.
+    async fn diagnose(&self, _: &Options, _: Option<&Aws>, _: &mut Diagnosis) {}
 
     /// Makes what the lake is in, for a development account, if it does not exist. `None`: there is nothing to make.
     ///

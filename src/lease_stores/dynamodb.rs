@@ -1,5 +1,7 @@
 //! A DynamoDB table as a lease store, for a fleet.
 
+mod diagnose;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use checkpoints::{DynamoStore, LeaseStore, StoreError, StreamIds, TableOptions};
 use crate::aws::arn::ResourceKind;
 use crate::aws::permissions::{PROBE, Permission, Trials};
 use crate::aws::{Access, AccessError, Aws, Created, ResourceName, access, tags};
+use crate::diagnosis::Diagnosis;
 use crate::lease_stores::{LeaseBackend, LeaseStoreOptions};
 use crate::settings::url::Url;
 use crate::settings::{Fallback, Key, Kind, Setting};
@@ -28,6 +31,9 @@ pub(super) const PERMISSIONS: &[Permission] = &[
     Permission { action: "dynamodb:CreateTable", requests: &["DynamoDB.CreateTable"] },
     // With point-in-time recovery.
     Permission { action: "dynamodb:UpdateContinuousBackups", requests: &["DynamoDB.UpdateContinuousBackups"] },
+    // For `doctor`.
+    Permission { action: "dynamodb:DescribeContinuousBackups", requests: &["DynamoDB.DescribeContinuousBackups"] },
+    Permission { action: "dynamodb:DescribeTimeToLive", requests: &["DynamoDB.DescribeTimeToLive"] },
 ];
 
 /// A table in ARNs.
@@ -204,6 +210,13 @@ impl LeaseBackend for DynamoDbUrl {
         let exists = client.describe_table().table_name(self.0.as_str()).send().await.is_ok();
         self.open(options, streams, Some(aws)).await.map_err(|error| error.to_string())?;
         Ok(Some(if exists { Created::Existed } else { Created::Made }))
+    }
+
+    async fn diagnose(&self, options: &LeaseStoreOptions, aws: Option<&Aws>, diagnosis: &mut Diagnosis) {
+        // What cannot be reached is reported by whoever opens it.
+        if let Ok(client) = self.client(Aws::required(aws), options).await {
+            diagnose::diagnose(&client, self.0.as_str(), diagnosis).await;
+        }
     }
 
     async fn try_permissions(&self, aws: &Aws, options: &LeaseStoreOptions, trials: &mut Trials) {

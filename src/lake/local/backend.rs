@@ -7,8 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::aws::Aws;
+use crate::diagnosis::{Diagnosis, FindingKind};
 use crate::lake::backend::LakeBackend;
-use crate::lake::places::check_writable;
+use crate::lake::places::{check_writable, disk_space};
 use crate::lake::{LakeError, LocalStore, ObjectStore};
 
 /// A folder.
@@ -66,5 +67,17 @@ impl<Options: Sync> LakeBackend<Options> for LocalUrl {
             return Ok(None);
         }
         Ok(Some(Arc::new(LocalStore::open_existing(&self.0)?)))
+    }
+
+    async fn diagnose(&self, _: &Options, _: Option<&Aws>, diagnosis: &mut Diagnosis) {
+        match disk_space(&self.0) {
+            Ok(space) => {
+                if let Some(problem) = space.problem() {
+                    let what = format!("the disk of {} {problem}", self.0.display());
+                    diagnosis.find(FindingKind::DiskNearlyFull, what);
+                }
+            }
+            Err(why) => diagnosis.cannot_check(format!("how full the disk of {} is", self.0.display()), why),
+        }
     }
 }

@@ -11,6 +11,7 @@ use checkpoints::error_chain;
 
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Access, AccessError, Aws, Created, access};
+use crate::diagnosis::Diagnosis;
 use crate::lake::backend::LakeBackend;
 use crate::lake::s3::trials::LIST;
 use crate::lake::{Encryption, LakeError, ObjectStore, S3Location, S3Options, S3Store};
@@ -42,6 +43,10 @@ pub(crate) const PERMISSIONS: &[Permission] = &[
     Permission { action: "s3:DeleteObject", requests: &["S3.DeleteObject"] },
     // With tags.
     Permission { action: "s3:PutObjectTagging", requests: &["S3.PutObject", "S3.CreateMultipartUpload"] },
+    // For `doctor`.
+    Permission { action: "s3:GetLifecycleConfiguration", requests: &["S3.GetBucketLifecycleConfiguration"] },
+    Permission { action: "s3:GetBucketVersioning", requests: &["S3.GetBucketVersioning"] },
+    Permission { action: "s3:GetBucketPublicAccessBlock", requests: &["S3.GetPublicAccessBlock"] },
 ];
 
 /// Days after which a new bucket aborts uploads that nobody completed: far more than an epoch and its recovery may take.
@@ -220,6 +225,14 @@ impl<Options: AsRef<S3Options> + Sync> LakeBackend<Options> for S3Location {
                 },
                 Err(_) => trials.fail(LIST, &self.to_string(), error.to_string()),
             },
+        }
+    }
+
+    async fn diagnose(&self, options: &Options, aws: Option<&Aws>, diagnosis: &mut Diagnosis) {
+        let options = options.as_ref();
+        // What cannot be opened is reported by whoever opens it.
+        if let Ok(store) = self.store(options, Aws::required(aws)).await {
+            store.diagnose(&options.tags, diagnosis).await;
         }
     }
 

@@ -20,6 +20,7 @@
 //! size; keys of 1,024 bytes including the prefix. Small objects are STANDARD, whatever the storage class of data objects is.
 
 pub(in crate::lake) mod backend;
+mod diagnose;
 mod errors;
 pub(crate) mod foreign;
 mod options;

@@ -14,6 +14,7 @@ mod checkpoints;
 mod cloud;
 mod cost;
 mod dead_letters;
+mod doctor;
 mod lake;
 mod network;
 mod objects;

@@ -4,6 +4,7 @@ mod commands;
 mod cost;
 mod dead_letters;
 mod definitions;
+mod doctor;
 mod documents;
 mod files;
 mod history;

@@ -159,6 +159,9 @@ impl Access {
             "HeadObject" => "GetObject",
             "CreateMultipartUpload" | "UploadPart" | "UploadPartCopy" | "CompleteMultipartUpload" => "PutObject",
             "PutBucketLifecycleConfiguration" => "PutLifecycleConfiguration",
+            "GetBucketLifecycleConfiguration" => "GetLifecycleConfiguration",
+            "PutPublicAccessBlock" => "PutBucketPublicAccessBlock",
+            "GetPublicAccessBlock" => "GetBucketPublicAccessBlock",
             other => other,
         };
         let mut first = asked(request, &format!("s3:{action}"), resource.clone());

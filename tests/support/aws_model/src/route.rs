@@ -76,6 +76,7 @@ fn s3_operation(request: &Request) -> &'static str {
         _ => match method {
             "PUT" if has("lifecycle") => "PutBucketLifecycleConfiguration",
             "PUT" if has("versioning") => "PutBucketVersioning",
+            "PUT" if has("publicAccessBlock") => "PutPublicAccessBlock",
             "PUT" if request.query.keys().all(|key| key == "x-id") => "CreateBucket",
             "GET" if has("list-type") => "ListObjectsV2",
             "GET" if has("uploads") => "ListMultipartUploads",
@@ -83,6 +84,7 @@ fn s3_operation(request: &Request) -> &'static str {
             "GET" if has("location") => "GetBucketLocation",
             "GET" if has("lifecycle") => "GetBucketLifecycleConfiguration",
             "GET" if has("versioning") => "GetBucketVersioning",
+            "GET" if has("publicAccessBlock") => "GetPublicAccessBlock",
             "GET" => "ListObjects",
             "HEAD" => "HeadBucket",
             "DELETE" if has("lifecycle") => "DeleteBucketLifecycle",

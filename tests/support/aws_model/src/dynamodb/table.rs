@@ -138,6 +138,8 @@ pub(super) struct Table {
     pub(super) creation: Request,
     /// Whether point-in-time recovery is on.
     pub(super) backups: bool,
+    /// The attribute by which rows expire. No row of the model does.
+    pub(super) time_to_live: Option<String>,
     items: BTreeMap<Key, Arc<Item>>,
     history: VecDeque<(Key, Option<Arc<Item>>)>,
 }
@@ -161,6 +163,7 @@ impl Table {
             pay_per_request: true,
             creation: Request::new(),
             backups: false,
+            time_to_live: None,
             items: BTreeMap::new(),
             history: VecDeque::new(),
         }

@@ -31,6 +31,19 @@ pub(crate) use state::http_date;
 /// The account that owns every bucket.
 pub const ACCOUNT: &str = "000000000000";
 
+/// The settings of a bucket that are kept as they were put: the name of the sub-resource, and the code of the answer where there is none.
+const BUCKET_SETTINGS: [(&str, Option<&str>); 3] = [
+    ("lifecycle", Some("NoSuchLifecycleConfiguration")),
+    ("publicAccessBlock", Some("NoSuchPublicAccessBlockConfiguration")),
+    // A bucket that never had versions answers with an empty document.
+    ("versioning", None),
+];
+
+/// What a new bucket has.
+const BLOCKS_PUBLIC_ACCESS: &str = "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls>\
+    <IgnorePublicAcls>true</IgnorePublicAcls><BlockPublicPolicy>true</BlockPublicPolicy>\
+    <RestrictPublicBuckets>true</RestrictPublicBuckets></PublicAccessBlockConfiguration>";
+
 /// An S3; clones share it.
 #[derive(Clone)]
 pub struct S3 {
@@ -89,6 +102,20 @@ impl S3 {
     /// Whether a completion that meets a conflict loses its upload. S3's guide says to start a new one after a conflict.
     pub fn set_conflicts_end_uploads(&self, end: bool) {
         self.lock().conflicts_end_uploads = end;
+    }
+
+    /// Sets `lifecycle`, `versioning` or `publicAccessBlock` of a bucket to this document; `None` removes it. Nothing is expired, moved or
+    /// versioned by it: readers of the settings see it.
+    ///
+    /// # Panics
+    /// If there is no such bucket.
+    pub fn set_bucket_setting(&self, bucket: &str, name: &str, document: Option<&str>) {
+        let mut state = self.lock();
+        let settings = &mut state.buckets.get_mut(bucket).expect("the bucket exists").settings;
+        match document {
+            Some(document) => drop(settings.insert(name.to_owned(), Bytes::from(document.to_owned()))),
+            None => drop(settings.remove(name)),
+        }
     }
 
     /// Puts all buckets into this region. Requests that are signed for another one are redirected.
@@ -187,7 +214,10 @@ impl S3 {
                     list::objects(state, bucket, request)
                 }
                 "POST" if has("delete") => objects::delete_many(state, bucket, request),
-                _ => Err(not_implemented()),
+                method => match BUCKET_SETTINGS.iter().find(|(name, ..)| has(name)) {
+                    Some((name, absent)) => state.bucket_setting(method, bucket, name, *absent, request),
+                    None => Err(not_implemented()),
+                },
             };
         }
         match request.method.as_str() {
@@ -256,8 +286,45 @@ impl State {
             )
             .with("BucketName", name));
         }
-        self.buckets.insert(name.to_owned(), Bucket::default());
+        let mut bucket = Bucket::default();
+        bucket.settings.insert("publicAccessBlock".to_owned(), Bytes::from(BLOCKS_PUBLIC_ACCESS));
+        self.buckets.insert(name.to_owned(), bucket);
         Ok(answer(200, vec![("Location".to_owned(), format!("/{name}"))], Bytes::new()))
+    }
+
+    /// Reads, replaces or removes a setting of a bucket.
+    fn bucket_setting(
+        &mut self,
+        method: &str,
+        bucket: &str,
+        name: &str,
+        absent: Option<&'static str>,
+        request: &Request,
+    ) -> Result<Response, Refused> {
+        let settings = &mut self.bucket_mut(bucket)?.settings;
+        match method {
+            "GET" => match (settings.get(name), absent) {
+                (Some(document), _) => Ok(xml_answer(&String::from_utf8_lossy(document))),
+                (None, None) => Ok(xml_answer("<VersioningConfiguration/>")),
+                (None, Some(code)) => {
+                    Err(Refused::new(404, code, "The configuration does not exist").with("BucketName", bucket))
+                }
+            },
+            "PUT" => {
+                let text = std::str::from_utf8(&request.body).ok();
+                let document =
+                    text.filter(|text| xml::Element::parse(text).is_some()).ok_or_else(error::malformed_xml)?;
+                // The answer has a declaration of its own.
+                let document = document.split_once("?>").map_or(document, |(_, rest)| rest.trim_start());
+                settings.insert(name.to_owned(), Bytes::from(document.to_owned()));
+                Ok(answer(200, Vec::new(), Bytes::new()))
+            }
+            "DELETE" => {
+                settings.remove(name);
+                Ok(answer(204, Vec::new(), Bytes::new()))
+            }
+            _ => Err(not_implemented()),
+        }
     }
 
     fn delete_bucket(&mut self, name: &str) -> Result<Response, Refused> {
