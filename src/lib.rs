@@ -16,6 +16,7 @@
 //! | [`lease_stores`] | the kinds of lease stores |
 //! | [`aws`] | clients of AWS, permissions |
 //! | [`cost`] | what a pipeline costs on AWS, and what a lake's storage costs |
+//! | [`doctor`], [`diagnosis`] | examines everything that a fleet needs; the table of what may be wrong |
 //! | [`catalog`] | what other services need to find a lake's data |
 //! | [`inspect`] | a lake and its leases as seen from outside: status, audits, dead letters |
 //! | [`maintenance`] | operations on a lake beside the workers |
@@ -24,7 +25,6 @@
 //! | [`replay`] | processes a part of the past again, beside the live data |
 //! | [`raw`] | sends records as received to another service |
 //! | [`telemetry`], [`spans`] | metrics, traces, dashboards and alerts |
-//! | [`doctor`], [`findings`] | what is wrong with a fleet, and what to do |
 //! | [`server`] | the status page, its JSON, and health checks of a worker |
 //! | [`clock`], [`retry`], [`trouble`] | time, randomness, retries, and what is logged while something fails |
 
@@ -35,8 +35,8 @@ pub mod clock;
 pub mod commit;
 pub mod config;
 pub mod cost;
+pub mod diagnosis;
 pub mod doctor;
-pub mod findings;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

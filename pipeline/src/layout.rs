@@ -114,27 +114,6 @@ pub const LOCAL_CHECKPOINTS: &str = "_checkpoints.db";
 #[error("'{0}' is not a valid path in the lake")]
 pub struct InvalidPath(pub(crate) String);
 
-/// What the keys begin with that are hidden from readers. Nothing else in a lake begins with an underscore.
-pub const HIDDEN: [&str; 17] = [
-    INTENTS,
-    COMMITS,
-    ROLL_UPS,
-    LAKE_LOG,
-    TRASH,
-    SOURCES,
-    LOSSES,
-    CHECKPOINTS,
-    REPLAYS,
-    SCHEMAS,
-    DEFINITIONS,
-    OPERATIONS,
-    LAKE_IDENTITY,
-    LAKE_KEY,
-    STAGING,
-    LOCAL_CHECKPOINTS,
-    "_shardlake-probe",
-];
-
 /// A part of the lake that holds data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Area {

@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::SharedHttpConnector;
 use aws_types::service_config::ServiceConfigKey;
+use checkpoints::error_chain;
 
 use crate::aws::access::Roles;
 use crate::aws::http::AwsHttp;
@@ -95,6 +96,17 @@ impl Aws {
         let http = AwsHttp::from_env()?;
         http.trust_by(&self.config)?;
         Ok((http.connector(), self.config.credentials_provider()))
+    }
+
+    /// Checks that there are credentials. Those of a role, of a container and the like are requested.
+    ///
+    /// # Errors
+    /// What the SDK says.
+    pub async fn check_credentials(&self) -> Result<(), String> {
+        let Some(provider) = self.config.credentials_provider() else {
+            return Err("no provider of credentials is configured".to_owned());
+        };
+        provider.provide_credentials().await.map(drop).map_err(|error| error_chain(&error))
     }
 
     fn attempt(longest: Duration) -> TimeoutConfig {

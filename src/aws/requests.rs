@@ -23,7 +23,7 @@ use aws_smithy_types::date_time::Format;
 use opentelemetry::trace::TraceContextExt;
 use tokio::time::Instant;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::SharedClock;
 
 /// What services call throttling, in the code of an error.
 const THROTTLED: [&str; 7] = [
@@ -100,8 +100,8 @@ struct Shared {
     sent: Mutex<BTreeMap<RequestKind, u64>>,
     ended: Mutex<BTreeMap<(RequestKind, RequestOutcome), u64>>,
     observer: OnceLock<Arc<dyn RequestObserver>>,
-    /// What the last service that answered says is later than this machine's clock, in milliseconds.
-    skew_ms: Mutex<Option<i64>>,
+    clock: OnceLock<SharedClock>,
+    ahead_ms: Mutex<Option<i64>>,
 }
 
 /// When an attempt was sent.
@@ -124,15 +124,31 @@ impl RequestCounter {
         self.0.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// By how many milliseconds the clock of the service that answered last is ahead of this machine's, to a second and the time of a
-    /// request; `None` before the first answer.
-    pub fn clock_skew_ms(&self) -> Option<i64> {
-        *self.0.skew_ms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Reports each attempt that ends from now on. Only the first observer counts.
     pub fn observe(&self, observer: Arc<dyn RequestObserver>) {
         let _ = self.0.observer.set(observer);
+    }
+
+    /// Compares this clock with the services' clocks from now on. Only the first clock counts.
+    pub fn compare_clocks(&self, clock: SharedClock) {
+        let _ = self.0.clock.set(clock);
+    }
+
+    /// By how many milliseconds the compared clock is ahead of the services' (behind, if negative): the largest difference so far, and
+    /// as exact as whole seconds and the time of a request allow. `None` if no response had a date.
+    pub fn clock_ahead_ms(&self) -> Option<i64> {
+        *self.0.ahead_ms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_date(&self, date: &str) {
+        let Some(clock) = self.0.clock.get() else { return };
+        let Ok(date) = DateTime::from_str(date, Format::HttpDate) else { return };
+        let Ok(date_ms) = date.to_millis() else { return };
+        let ahead_ms = clock.now_ms().saturating_sub(date_ms);
+        let mut largest = self.0.ahead_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        if largest.is_none_or(|known| known.abs() < ahead_ms.abs()) {
+            *largest = Some(ahead_ms);
+        }
     }
 }
 
@@ -194,14 +210,12 @@ impl Intercept for RequestCounter {
         // An attempt that was not sent has failed before, such as without credentials.
         let (Some(kind), Some(SentAt(at))) = (kind_of(config), config.load::<SentAt>()) else { return Ok(()) };
         let response = context.response();
+        if let Some(date) = response.and_then(|response| response.headers().get("date")) {
+            self.note_date(date);
+        }
         let is_ok = context.output_or_error().is_some_and(|result| result.is_ok());
         let status = response.map(|response| response.status().as_u16());
         let outcome = RequestOutcome::of(status, response.and_then(|response| response.body().bytes()), is_ok);
-        let date = response.and_then(|response| response.headers().get("date"));
-        if let Some(date) = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok()) {
-            let skew = date.secs().saturating_mul(1000).saturating_sub(SystemClock.now_ms());
-            *self.0.skew_ms.lock().unwrap_or_else(PoisonError::into_inner) = Some(skew);
-        }
         if let Some(observer) = self.0.observer.get() {
             observer.on_request(&kind, at.elapsed());
         }
@@ -213,6 +227,26 @@ impl Intercept for RequestCounter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_difference_of_the_clocks_counts() {
+        struct At(i64);
+        impl crate::clock::Clock for At {
+            fn now_ms(&self) -> i64 {
+                self.0
+            }
+        }
+        let counter = RequestCounter::default();
+        counter.note_date("Mon, 23 Nov 2026 20:45:04 GMT");
+        assert_eq!(counter.clock_ahead_ms(), None, "there is no clock to compare");
+        counter.compare_clocks(Arc::new(At(1_795_466_704_500)));
+        counter.note_date("Mon, 23 Nov 2026 20:45:04 GMT");
+        assert_eq!(counter.clock_ahead_ms(), Some(500));
+        counter.note_date("not a date");
+        counter.note_date("Mon, 23 Nov 2026 20:55:04 GMT");
+        counter.note_date("Mon, 23 Nov 2026 20:45:03 GMT");
+        assert_eq!(counter.clock_ahead_ms(), Some(-599_500));
+    }
 
     #[test]
     fn an_attempt_is_throttled_if_the_service_says_so_in_any_of_its_ways() {

@@ -6,6 +6,10 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::cli::cost_args::CostArgs;
 use crate::cli::dead_letter_args::DeadLettersArgs;
+use crate::cli::doctor::DoctorArgs;
+use crate::cli::graph::GraphArgs;
+use crate::cli::health::HealthArgs;
+use crate::cli::manual::{CompletionsArgs, ManArgs};
 use crate::cli::replay_args::ReplayArgs;
 use crate::cli::show_args::{LogArgs, StatusArgs, VerifyArgs};
 use crate::cli::whatif::WhatIfArgs;
@@ -75,18 +79,14 @@ pub(crate) enum Command {
     Leases(LeasesArgs),
     /// List what was lost in sources, and decide about files that changed in an unclear way
     Losses(LossesArgs),
-    /// Look at everything that a fleet needs, and say what is wrong and what to do; changes nothing
-    Doctor(DoctorArgs),
     /// Ask a worker whether it is alive, for the health check of a container; exit code 1 if it is not
     Health(HealthArgs),
     /// Print what a shell needs to complete commands and flags
-    Completions {
-        /// The shell
-        #[arg(value_enum)]
-        shell: ShellArg,
-    },
+    Completions(CompletionsArgs),
     /// Print the manual page, or write one for each command
     Man(ManArgs),
+    /// Examine everything that a fleet needs, and say what to do; exit code 1 for warnings, 3 if something hurts now
+    Doctor(DoctorArgs),
     /// Check the configuration and the permissions
     Config(ConfigArgs),
     /// Create the streams, the table and the bucket of a development stack, unless they exist
@@ -255,28 +255,6 @@ pub(crate) enum ProduceKind {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct GraphArgs {
-    /// Configuration file [default: shardlake.toml, if it exists]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
-    /// A file or directory of records; may be repeated
-    #[arg(long, value_name = "URL")]
-    pub(crate) source: Vec<String>,
-
-    /// Output format
-    #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
-    pub(crate) format: GraphFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GraphFormat {
-    Text,
-    Mermaid,
-    Dot,
-}
-
-#[derive(Debug, ClapArgs)]
 pub(crate) struct SchemaArgs {
     /// The dataset; --format cloudformation has all
     pub(crate) dataset: Option<String>,
@@ -436,48 +414,6 @@ pub(crate) enum LossesCommand {
 pub(crate) enum ThenArg {
     Start,
     Position,
-}
-
-/// A shell.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum ShellArg {
-    Bash,
-    Elvish,
-    Fish,
-    Powershell,
-    Zsh,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ManArgs {
-    /// Write a page for each command into this folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DoctorArgs {
-    #[command(flatten)]
-    pub(crate) lake: LakeArgs,
-
-    /// Do not try the permissions of a worker and the pseudonym key, which needs the worker's role
-    #[arg(long)]
-    pub(crate) skip_permissions: bool,
-
-    /// How long to watch the lease table for workers that are alive [default: half of the failover time]
-    #[arg(long, value_name = "TIME")]
-    pub(crate) watch: Option<String>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct HealthArgs {
-    /// Where the worker listens
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8470")]
-    pub(crate) url: String,
-
-    /// Ask whether it does its work, and not only whether it is alive
-    #[arg(long)]
-    pub(crate) ready: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,13 +1,36 @@
 //! `graph`: prints the stage graph.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::{Args as ClapArgs, ValueEnum};
 use pipeline::graph::Graph;
 use serde_json::{Value, json};
 
-use crate::cli::args::{GraphArgs, GraphFormat};
 use crate::cli::load;
 use crate::config::Overrides;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct GraphArgs {
+    /// Configuration file [default: shardlake.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// A file or directory of records; may be repeated
+    #[arg(long, value_name = "URL")]
+    source: Vec<String>,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
+    format: GraphFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    Text,
+    Mermaid,
+    Dot,
+}
 
 pub(crate) fn graph(args: &GraphArgs, json: bool) -> anyhow::Result<ExitCode> {
     let overrides = Overrides {

@@ -7,10 +7,21 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use crate::cli::Usage;
-use crate::cli::args::HealthArgs;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct HealthArgs {
+    /// Where the worker listens
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8470")]
+    pub(crate) url: String,
+
+    /// Ask whether it does its work, and not only whether it is alive
+    #[arg(long)]
+    pub(crate) ready: bool,
+}
 
 /// How long the worker may take for each step.
 const WITHIN: Duration = Duration::from_secs(4);

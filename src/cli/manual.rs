@@ -1,20 +1,44 @@
 //! `completions` and `man`: what shells and `man` know of the command line, made from the arguments themselves.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Command, CommandFactory};
+use clap::{Args as ClapArgs, Command, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::cli::args::{Args, ManArgs, ShellArg};
+use crate::cli::args::Args;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    shell: ShellArg,
+}
+
+/// A shell.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ShellArg {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManArgs {
+    /// Write a page for each command into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
 
 /// The name of the program.
 const NAME: &str = "shardlake";
 
-pub(crate) fn completions(shell: ShellArg) -> anyhow::Result<ExitCode> {
-    let shell = match shell {
+pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
+    let shell = match args.shell {
         ShellArg::Bash => Shell::Bash,
         ShellArg::Elvish => Shell::Elvish,
         ShellArg::Fish => Shell::Fish,

@@ -3,7 +3,8 @@
 //! Every command prints text for people, or JSON with `--json`. Does not own: what the commands do (`inspect`,
 //! `maintenance`, `worker`, `produce`).
 //!
-//! Exit codes: 0 done; 1 failed, or found faults; 2 wrong usage or configuration, reported before anything is changed.
+//! Exit codes: 0 done; 1 failed, or found faults; 2 wrong usage or configuration, reported before anything is changed; 3, of `doctor` alone,
+//! found what hurts now.
 
 mod args;
 mod checkpoints;
@@ -131,10 +132,10 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Checkpoints(command) => checkpoints::checkpoints(&command, args.json).await,
         Command::Leases(command) => leases::leases(&command, args.json).await,
         Command::Losses(command) => losses::losses(&command, args.json).await,
-        Command::Completions { shell } => manual::completions(shell),
+        Command::Completions(completions) => manual::completions(&completions),
         Command::Man(man) => manual::man(&man),
-        Command::Doctor(doctor) => doctor::doctor(&doctor, args.json).await,
         Command::Health(health) => health::health(health, args.json).await,
+        Command::Doctor(doctor) => doctor::doctor(&doctor, args.json).await,
         Command::Config(command) => config::config(&command, args.json).await,
         Command::Init(command) => init::init(&command, args.json).await,
     }

@@ -1,161 +1,307 @@
-//! `doctor`: looks at everything that a fleet needs, and says what is wrong and what to do. Changes nothing.
+//! `doctor`: examines everything that a fleet needs, and changes nothing.
 //!
-//! Owns: which parts are looked at, and that one that cannot be looked at does not stop the others. Does not own: the kinds of findings
-//! (`findings`), what only one kind of lake or lease store knows (its backend), printing.
+//! Owns: which examinations there are, that they run side by side in bounded time, and that one that fails does not stop the others.
+//! Does not own: the table of findings (`diagnosis`), what is wrong with one kind of source, lake or lease store (its `diagnose`),
+//! opening them (`setup`), printing (`cli`).
 //!
-//! Each part has a limit of time, so that a service that hangs delays the report and does not prevent it.
+//! The lake is opened for reading only, so that nothing that is called here can change it. The lease table is listed. Trying the
+//! permissions sends requests that write nothing (`aws::permissions`).
+//!
+//! Leases have no time in them. So the lease table is listed several times, and what is wrong for a moment, such as a shard that changes
+//! its holder, is not a finding.
 
 mod fleet;
-mod lake;
+mod history;
 mod settings;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use checkpoints::{Lease, StoreError, StreamName};
+use futures::StreamExt;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
 
 use crate::aws::Aws;
 use crate::aws::permissions::Found;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, SystemClock};
+use crate::commit::Stores;
 use crate::config::Config;
-use crate::findings::{self, Findings};
+use crate::diagnosis::{Diagnosis, FindingKind};
+use crate::lake::{LakeError, ObjectStore, ReadOnly};
+use crate::retry::{RetryPolicy, Retryable};
 use crate::setup::permissions::try_all;
-use crate::setup::{self, Consents, OpenError, check_definitions, check_lake, check_sources, load_aws};
+use crate::setup::{
+    Consents, OpenError, check_definitions, check_lake, check_sources, load_aws, open_existing_lake,
+    open_existing_leases, open_sources, stream_names,
+};
+use crate::source::{ShardSource, SourceError};
 
-/// How long one part may take.
-const PART_WITHIN: Duration = Duration::from_secs(60);
-/// A clock that differs by more is wrong. Services refuse a difference of five minutes or more.
-const SKEW_MAX_MS: i64 = 30_000;
-
-/// What `doctor` looks at.
-#[derive(Debug, Clone, Copy)]
-pub struct Scope {
-    /// Whether the permissions of a worker and the pseudonym key are tried, which needs the worker's role.
-    pub permissions: bool,
-    /// How long the lease table is watched, to see which workers are alive.
+/// How an examination is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DoctorOptions {
+    /// How long the lease table is watched to see which workers are alive.
     pub watch: Duration,
+    /// Whether it is tried what a worker must be allowed to do. Not for credentials that are not a worker's.
+    pub tries_permissions: bool,
+    /// How long one examination may take.
+    pub within: Duration,
 }
 
-/// Looks at everything. `step` is called with what is looked at next.
-pub async fn examine(config: &Config, scope: Scope, clock: &SharedClock, step: &(dyn Fn(&str) + Sync)) -> Findings {
-    let mut all = Findings::default();
-    settings::examine(config, &mut all);
-    step("credentials");
-    let aws = match load_aws(config).await {
-        Ok(aws) => aws,
-        Err(error) => {
-            all.add(&findings::CREDENTIALS, error.to_string());
-            return all;
+/// Difference between this machine's clock and AWS's from which it is a finding, in milliseconds.
+const CLOCK_AHEAD_MAX_MS: i64 = 60_000;
+
+/// What there is to examine.
+struct Patient {
+    config: Config,
+    aws: Option<Aws>,
+    clock: SharedClock,
+    /// The lake; `None` if it does not exist or cannot be opened.
+    lake: Option<Arc<dyn ObjectStore>>,
+    /// Lake and leases, if both exist.
+    stores: Option<Stores>,
+    /// Streams that somebody has begun to read.
+    sources: Vec<Arc<dyn ShardSource>>,
+}
+
+/// One of several that run side by side, on one thread.
+type Examination<'a> = LocalBoxFuture<'a, Diagnosis>;
+
+/// Examines what a configuration names. `progress` gets the name of each examination once it has ended, and how many are left.
+///
+/// # Errors
+/// The settings of the SDK cannot be used: a mistake of the caller.
+pub async fn examine(
+    config: Config,
+    options: &DoctorOptions,
+    progress: &(dyn Fn(&str, usize) + Sync),
+) -> Result<Diagnosis, OpenError> {
+    let mut diagnosis = settings::examine(&config);
+    let aws = load_aws(&config).await?;
+    let clock: SharedClock = Arc::new(SystemClock);
+    if let Some(aws) = &aws {
+        aws.requests().compare_clocks(Arc::clone(&clock));
+        if let Err(problem) = aws.check_credentials().await {
+            diagnosis.find(FindingKind::NoCredentials, format!("there are no AWS credentials: {problem}"));
+            diagnosis.cannot_check("lake, lease table, streams and permissions on AWS", "there are no credentials");
+            diagnosis.sort();
+            return Ok(diagnosis);
         }
+    }
+    let opening = open(config.waiting_briefly(), aws, clock, &mut diagnosis);
+    let Ok(patient) = tokio::time::timeout(options.within, opening).await else {
+        let why = format!("lake, lease table and streams did not open within {} s", options.within.as_secs());
+        diagnosis.cannot_check("anything", why);
+        return Ok(diagnosis);
     };
-    step("permissions and services");
-    look(&mut all, "the services", examine_services(config, aws.as_ref(), scope)).await;
-    step("whether a worker would start");
-    let mut exists = true;
-    look(&mut all, "whether a worker would start", examine_start(config, aws.as_ref(), scope.permissions, &mut exists))
-        .await;
-    if exists {
-        step("the lake");
-        look(&mut all, "the lake", lake::examine(config, clock)).await;
-        step("the fleet");
-        look(&mut all, "the fleet", fleet::examine(config, aws.as_ref(), clock, scope.watch)).await;
+    diagnosis.add(run_all(examinations(&patient, options), options.within, progress).await);
+    diagnosis.add(compare_clocks(&patient));
+    diagnosis.sort();
+    Ok(diagnosis)
+}
+
+/// Runs examinations side by side. Each may take `within`.
+async fn run_all(
+    all: Vec<(&'static str, Examination<'_>)>,
+    within: Duration,
+    progress: &(dyn Fn(&str, usize) + Sync),
+) -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
+    let timed = |(name, examination)| async move { (name, tokio::time::timeout(within, examination).await) };
+    let mut running: FuturesUnordered<_> = all.into_iter().map(timed).collect();
+    while let Some((name, ended)) = running.next().await {
+        match ended {
+            Ok(found) => diagnosis.add(found),
+            Err(_) => diagnosis.cannot_check(name, format!("it took longer than {} s", within.as_secs())),
+        }
+        progress(name, running.len());
     }
-    if let Some(skew) = aws.as_ref().and_then(|aws| aws.requests().clock_skew_ms()).filter(|ms| ms.abs() > SKEW_MAX_MS)
-    {
-        let direction = if skew > 0 { "behind" } else { "ahead of" };
-        all.add(
-            &findings::CLOCK,
-            format!("the clock of this machine is {} s {direction} that of the services", skew.abs() / 1000),
-        );
+    diagnosis
+}
+
+/// Everything that can be examined.
+fn examinations<'a>(patient: &'a Patient, options: &'a DoctorOptions) -> Vec<(&'static str, Examination<'a>)> {
+    let mut all: Vec<(&'static str, Examination<'a>)> = vec![
+        ("the services", Box::pin(services(patient))),
+        ("whether a worker would start", Box::pin(refusals(patient))),
+    ];
+    if let Some(aws) = patient.aws.as_ref().filter(|_| options.tries_permissions) {
+        all.push(("the permissions", Box::pin(permissions(patient, aws))));
     }
-    all.found.sort_by_key(|finding| {
-        (finding.kind.severity, findings::ALL.iter().position(|kind| std::ptr::eq(*kind, finding.kind)))
-    });
+    if let Some(lake) = &patient.lake {
+        all.push(("losses and saved checkpoints", Box::pin(history::losses_and_checkpoints(patient, lake))));
+        all.push(("the files of the lake", Box::pin(history::foreign_files(&patient.config, lake))));
+    }
+    if let Some(stores) = &patient.stores {
+        all.push(("the workers and their leases", Box::pin(fleet::examine(patient, stores, options.watch))));
+        all.push(("epochs that are not finished", Box::pin(fleet::stalled_epochs(stores, &patient.clock))));
+        all.push(("the history of commits", Box::pin(history::chains(stores))));
+        all.push(("what uncommitted epochs left", Box::pin(history::leftovers(stores, &patient.clock))));
+        all.push(("the replays", Box::pin(history::replays(stores))));
+    }
     all
 }
 
-/// Looks at one part, for as long as that may take.
-async fn look(all: &mut Findings, what: &str, looking: impl Future<Output = Findings>) {
-    match tokio::time::timeout(PART_WITHIN, looking).await {
-        Ok(found) => all.extend(found),
-        Err(_) => all.unknown(what, &format_args!("it took more than {} s", PART_WITHIN.as_secs())),
+/// Opens what exists, and notes what cannot be opened.
+async fn open(mut config: Config, aws: Option<Aws>, clock: SharedClock, diagnosis: &mut Diagnosis) -> Patient {
+    for source in &mut config.sources {
+        source.url.backend().read_beside(&mut source.options);
     }
+    let lake = match open_existing_lake(&config, aws.as_ref()).await {
+        Ok(lake) => Some(Arc::new(ReadOnly::new(lake)) as Arc<dyn ObjectStore>),
+        Err(error) => {
+            note_error("the lake", &error, diagnosis);
+            None
+        }
+    };
+    let leases = match open_existing_leases(&config, aws.as_ref()).await {
+        Ok(leases) => Some(leases),
+        Err(error) => {
+            // A lake that does not exist has no lease table yet.
+            if lake.is_some() || !matches!(error, OpenError::NoLeases { .. }) {
+                note_error("the lease table", &error, diagnosis);
+            }
+            None
+        }
+    };
+    let stores = lake.clone().zip(leases).map(|(lake, leases)| {
+        Stores::new(lake, leases, RetryPolicy::CALL).with_streams(stream_names(&config)).with_clock(Arc::clone(&clock))
+    });
+    let mut patient = Patient { config, aws, clock, lake, stores, sources: Vec::new() };
+    open_begun_sources(&mut patient, diagnosis).await;
+    patient
 }
 
-/// Permissions, and what the services themselves say of bucket, table and disk.
-async fn examine_services(config: &Config, aws: Option<&Aws>, scope: Scope) -> Findings {
-    let mut all = Findings::default();
-    if let Some(aws) = aws.filter(|_| scope.permissions) {
-        for tried in try_all(config, aws).await {
-            let (action, on) = (tried.action, &tried.resource);
-            match &tried.found {
-                Found::Denied(advice) => {
-                    let advice = advice.map_or_else(String::new, |advice| format!("; {advice}"));
-                    all.add(&findings::PERMISSION, format!("a worker needs {action} on {on}{advice}"));
-                }
-                Found::Absent(_) if action.starts_with("kinesis:") => {
-                    all.add(&findings::STREAM_MISSING, format!("there is no stream {on}"));
-                }
-                Found::Absent(_) if action.starts_with("s3:") => {
-                    all.add(&findings::NO_LAKE, format!("there is no bucket for {on}"));
-                }
-                // A worker makes the table at its first start.
-                Found::Allowed | Found::Absent(_) => {}
-                Found::Failed(problem) => all.unknown(&format!("{action} on {on}"), problem),
+/// Opens the sources that somebody has begun to read. The first reader of a stream writes where it begins, which is not done here.
+async fn open_begun_sources(patient: &mut Patient, diagnosis: &mut Diagnosis) {
+    let Some((lake, stores)) = patient.lake.clone().zip(patient.stores.clone()) else { return };
+    let leases: Vec<Lease> = match stores.leases.list().await {
+        Ok(leases) => leases,
+        Err(error) => return note_error("the lease table", &OpenError::Leases(error), diagnosis),
+    };
+    for source in std::mem::take(&mut patient.config.sources) {
+        let name: Option<StreamName> = source.url.backend().local_stream_name(source.name.as_deref());
+        let is_begun = leases.iter().any(|lease| Some(&lease.key.stream) == name.as_ref());
+        patient.config.sources.push(source);
+        let mut all = std::mem::take(&mut patient.config.sources);
+        if is_begun && let Some(one) = all.pop() {
+            patient.config.sources.push(one);
+            let opened = open_sources(&patient.config, &lake, &patient.clock, true, patient.aws.as_ref()).await;
+            all.append(&mut patient.config.sources);
+            match opened {
+                Ok(opened) => patient.sources.extend(opened.into_iter().map(|opened| opened.source)),
+                Err(error) => note_error("how far a source was read", &error, diagnosis),
             }
         }
-        let mut seen = Vec::new();
-        all.found.retain(|finding| {
-            let is_new = !seen.contains(finding);
-            seen.push(finding.clone());
-            is_new
-        });
+        patient.config.sources = all;
     }
-    all.extend(config.lake.backend().examine(&config.lake_options, aws).await);
-    all.extend(config.checkpoints().backend().examine(&config.checkpoints_options, aws).await);
-    all
 }
 
-/// Why a worker would refuse to start. `exists` becomes false if there is no lake to look at.
-async fn examine_start(config: &Config, aws: Option<&Aws>, permissions: bool, exists: &mut bool) -> Findings {
-    let mut all = Findings::default();
-    let opened = config.lake.backend().open_existing(&config.lake_options, aws).await;
-    let lake = match opened {
-        Ok(Some(lake)) => lake,
-        Ok(None) => {
-            *exists = false;
-            all.add(&findings::NO_LAKE, format!("there is no lake {}", config.lake));
-            return all;
+/// Bucket, disk, table and streams, each by its own kind.
+async fn services(patient: &Patient) -> Diagnosis {
+    let Patient { config, aws, .. } = patient;
+    let mut diagnosis = Diagnosis::default();
+    config.lake.backend().diagnose(&config.lake_options, aws.as_ref(), &mut diagnosis).await;
+    config.checkpoints().backend().diagnose(&config.checkpoints_options, aws.as_ref(), &mut diagnosis).await;
+    for source in &config.sources {
+        source.url.backend().diagnose(&source.options, aws.as_ref(), &mut diagnosis).await;
+    }
+    diagnosis
+}
+
+/// What a worker would refuse to start with.
+async fn refusals(patient: &Patient) -> Diagnosis {
+    let Patient { config, aws, .. } = patient;
+    let mut diagnosis = Diagnosis::default();
+    if patient.lake.is_none() {
+        return diagnosis;
+    }
+    if let Err(error) = check_definitions(config, aws.as_ref(), false).await {
+        note_error("whether the definitions fit the lake", &error, &mut diagnosis);
+    }
+    if let Err(error) = check_lake(config, aws.as_ref(), Consents::default()).await {
+        note_error("whether lake and lease table belong together", &error, &mut diagnosis);
+    }
+    if let Err(error) = check_sources(config, aws.as_ref()).await {
+        note_error("whether the streams are those of the lake", &error, &mut diagnosis);
+    }
+    diagnosis
+}
+
+/// What a worker must be allowed to do, and whether keys of KMS can be used.
+async fn permissions(patient: &Patient, aws: &Aws) -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
+    let mut denied = Vec::new();
+    for tried in try_all(&patient.config, aws).await {
+        match tried.found {
+            Found::Denied(_) => denied.push(format!("{} on {}", tried.action, tried.resource)),
+            Found::Failed(problem) if problem.contains("KMS") => {
+                let what = format!("{} on {} fails: {problem}", tried.action, tried.resource);
+                diagnosis.find(FindingKind::KeyUnusable, what);
+            }
+            Found::Failed(problem) => {
+                diagnosis.cannot_check(format!("{} on {}", tried.action, tried.resource), problem);
+            }
+            // Whether it must exist is for whoever opens it to say.
+            Found::Allowed | Found::Absent(_) => {}
         }
-        Err(error) => {
-            *exists = false;
-            all.add(&findings::NO_LAKE, format!("the lake {} cannot be opened: {error}", config.lake));
-            return all;
+    }
+    diagnosis.find_all(FindingKind::PermissionMissing, &denied, |actions| format!("not allowed: {actions}"));
+    diagnosis
+}
+
+/// Whether this machine's clock is right, by all responses so far.
+fn compare_clocks(patient: &Patient) -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
+    let ahead_ms = patient.aws.as_ref().and_then(|aws| aws.requests().clock_ahead_ms());
+    if let Some(ahead_ms) = ahead_ms.filter(|ahead_ms| ahead_ms.abs() > CLOCK_AHEAD_MAX_MS) {
+        let how = if ahead_ms > 0 { "ahead of" } else { "after" };
+        let what = format!("this machine's clock is {} s {how} that of AWS", ahead_ms.abs() / 1000);
+        diagnosis.find(FindingKind::ClockWrong, what);
+    }
+    diagnosis
+}
+
+/// Notes why something could not be opened or checked: a finding if somebody must act, otherwise that it could not be checked.
+fn note_error(what: &str, error: &OpenError, diagnosis: &mut Diagnosis) {
+    let kind = match error {
+        OpenError::NoLake { .. } | OpenError::NoLeases { .. } => Some(FindingKind::NotBegun),
+        OpenError::OtherLake { .. } | OpenError::LostRows { .. } => Some(FindingKind::LakeAndLeasesDiffer),
+        OpenError::Definitions(error) if error.is_usage() => Some(FindingKind::DefinitionsRefused),
+        OpenError::Source(SourceError::Unreadable { .. }) => Some(FindingKind::StreamReplaced),
+        OpenError::Lake(LakeError::Refused { problem, .. }) if problem.contains("NoSuchBucket") => {
+            Some(FindingKind::BucketMissing)
         }
+        OpenError::Lake(LakeError::Refused { .. }) | OpenError::Identity(_) => Some(FindingKind::LakeUnusable),
+        OpenError::Leases(StoreError::Unusable { .. }) => Some(FindingKind::LeaseTableUnusable),
+        _ => None,
     };
-    match check_lake(config, aws, Consents::default()).await {
-        Ok(_) => {}
-        Err(error @ OpenError::LostRows { .. }) => all.add(&findings::LOST_ROWS, error.to_string()),
-        Err(error @ OpenError::OtherLake { .. }) => all.add(&findings::OTHER_LAKE, error.to_string()),
-        Err(error) if error.is_usage() => all.add(&findings::LAKE_UNREADABLE, error.to_string()),
-        Err(error) => all.unknown("the lease table and the lake", &error),
+    match kind {
+        Some(kind) => diagnosis.find(kind, error.to_string()),
+        None if error.is_retryable() => diagnosis.cannot_check(what, format!("{error}; try again later")),
+        None => diagnosis.cannot_check(what, error.to_string()),
     }
-    match check_definitions(config, aws, false).await {
-        Ok(()) => {}
-        Err(error) if error.is_usage() => all.add(&findings::DEFINITION, error.to_string()),
-        Err(error) => all.unknown("the definitions", &error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_examination_that_hangs_does_not_stop_the_others() {
+        let found = async {
+            let mut diagnosis = Diagnosis::default();
+            diagnosis.find(FindingKind::DataLost, "x");
+            diagnosis
+        };
+        let all: Vec<(&'static str, Examination<'_>)> =
+            vec![("the one that hangs", Box::pin(std::future::pending())), ("the other", Box::pin(found))];
+        let ended = std::sync::Mutex::new(Vec::new());
+        let progress = |name: &str, left: usize| ended.lock().unwrap().push((name.to_owned(), left));
+        let diagnosis = run_all(all, Duration::from_secs(60), &progress).await;
+        assert_eq!(diagnosis.findings.len(), 1);
+        assert_eq!(diagnosis.unchecked[0].what, "the one that hangs");
+        let expected = [("the other".to_owned(), 1), ("the one that hangs".to_owned(), 0)];
+        assert_eq!(*ended.lock().unwrap(), expected);
     }
-    match check_sources(config, aws).await {
-        Ok(()) => {}
-        Err(OpenError::Source(error)) if !crate::retry::Retryable::is_retryable(&error) => {
-            all.add(&findings::OTHER_STREAM, error.to_string());
-        }
-        Err(error) => all.unknown("the streams", &error),
-    }
-    // The maintenance role may not read the key.
-    if permissions && config.datasets.need_key() {
-        match setup::check_key(config, aws, &*lake).await {
-            Ok(()) => {}
-            Err(OpenError::Unavailable(problem)) => all.unknown("the pseudonym key", &problem),
-            Err(error) => all.add(&findings::KEY, error.to_string()),
-        }
-    }
-    all
 }

@@ -1,37 +1,49 @@
-//! What the configuration alone shows: values that do not fit together.
+//! Values of the configuration that do not fit together, and the file of the pseudonym key.
+//!
+//! Owns: what reading the configuration accepts and an operator should know all the same. Does not own: rules whose breach is refused
+//! (`config`).
 
-use std::time::Duration;
+use std::path::Path;
 
-use crate::config::Config;
-use crate::findings::{self, Findings};
-use crate::settings::units::{write_bytes, write_duration};
+use crate::config::{Config, KeySource};
+use crate::diagnosis::{Diagnosis, FindingKind};
 
-/// The shortest failover time that a normal pause of a process does not exceed.
-const FAILOVER_MIN: Duration = Duration::from_secs(5);
-/// The longest time to stop that any supervisor in common use gives, less five seconds.
-const STOP_MAX: Duration = Duration::from_secs(115);
-/// The least memory for a thread.
-const MEMORY_PER_THREAD_MIN: u64 = 64 << 20;
+/// Bytes of memory for each thread from which row groups have a useful size.
+const MEMORY_PER_THREAD_MIN: u64 = 16 << 20;
 
-pub(super) fn examine(config: &Config, all: &mut Findings) {
+/// Examines the configuration alone.
+pub(super) fn examine(config: &Config) -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
     let worker = &config.worker;
-    if worker.leases.failover < FAILOVER_MIN {
-        all.add(&findings::FAILOVER_SHORT, format!("[leases] failover is {}", write_duration(worker.leases.failover)));
+    let (interval, freshness) = (worker.commit.interval, worker.telemetry.freshness);
+    if interval > freshness {
+        let what = format!("[commit] interval is {interval:?}, and [telemetry] freshness is {freshness:?}");
+        diagnosis.find(FindingKind::FreshnessUnreachable, what);
     }
-    if worker.stop.within > STOP_MAX {
-        all.add(&findings::STOP_LONG, format!("[stop] within is {}", write_duration(worker.stop.within)));
+    let (memory, threads) = (worker.limits.memory, worker.limits.threads);
+    if memory / u64::try_from(threads.max(1)).unwrap_or(u64::MAX) < MEMORY_PER_THREAD_MIN {
+        let what = format!("[limits] memory is {} MiB for {threads} threads", memory >> 20);
+        diagnosis.find(FindingKind::MemoryPerThreadLow, what);
     }
-    let threads = u64::try_from(worker.limits.threads.max(1)).unwrap_or(1);
-    if worker.limits.memory / threads < MEMORY_PER_THREAD_MIN {
-        all.add(
-            &findings::MEMORY_SMALL,
-            format!("[limits] memory is {} for {threads} threads", write_bytes(worker.limits.memory)),
-        );
+    if let KeySource::File(path) | KeySource::MadeFile(path) = &config.key
+        && is_readable_by_others(path)
+    {
+        let what = format!("others than its owner may read {}", path.display());
+        diagnosis.find(FindingKind::KeyReadable, what);
     }
-    if let Some(address) = config.listen.exposed() {
-        all.add(&findings::PAGE_EXPOSED, format!("[server] listen is {address}"));
+    diagnosis
+}
+
+/// Whether the mode of a file lets its group or everybody read it. A file that is not there is nobody's.
+fn is_readable_by_others(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o044 != 0)
     }
-    if worker.output.raw.is_none() {
-        all.add(&findings::NO_RAW, "records are not kept as they were received");
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
     }
 }

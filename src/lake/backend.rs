@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use crate::aws::permissions::Trials;
 use crate::aws::{Aws, Created};
-use crate::findings::Findings;
+use crate::diagnosis::Diagnosis;
 use crate::lake::{LakeError, ObjectStore};
 
 /// A kind of lake, by the URL of one lake. `Options` has the options of all kinds; each kind reads its own.
@@ -63,10 +63,8 @@ pub trait LakeBackend<Options>: fmt::Display + Send + Sync {
     /// Tries the actions that a worker needs.
     async fn try_permissions(&self, _: &Aws, _: &Options, _: &mut Trials) {}
 
-    /// Looks at what only this kind of lake has, and that would hurt a lake: rules of a bucket, room on a disk.
-    async fn examine(&self, _: &Options, _: Option<&Aws>) -> Findings {
-        Findings::default()
-    }
+    /// Notes what is wrong with what the lake is in: a bucket, a disk. Changes nothing.
+    async fn diagnose(&self, _: &Options, _: Option<&Aws>, _: &mut Diagnosis) {}
 
     /// Makes what the lake is in, for a development account, if it does not exist. `None`: there is nothing to make.
     ///

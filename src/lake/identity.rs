@@ -211,15 +211,6 @@ pub async fn claim(lake: &dyn ObjectStore, fingerprint: Option<&str>) -> Result<
     if found == fingerprint { Ok(()) } else { Err(IdentityError::OtherKey) }
 }
 
-/// Whether no key is known of the lake: no worker has written pseudonyms into it.
-///
-/// # Errors
-/// The lake has another format, or it cannot be read.
-pub async fn has_no_key(lake: &dyn ObjectStore) -> Result<bool, IdentityError> {
-    let first = read(lake).await?.and_then(|(identity, _)| identity.key_fingerprint);
-    Ok(first.is_none() && lake.get(&key(LAKE_KEY)).await?.is_none())
-}
-
 /// Checks that a key is the lake's, if the lake has one. Changes nothing.
 ///
 /// # Errors

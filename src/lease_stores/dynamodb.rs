@@ -1,21 +1,20 @@
 //! A DynamoDB table as a lease store, for a fleet.
 
+mod diagnose;
+
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, KeysAndAttributes, PointInTimeRecoveryStatus, Put, ScalarAttributeType,
-    TimeToLiveStatus, TransactWriteItem,
+    AttributeDefinition, AttributeValue, KeysAndAttributes, Put, ScalarAttributeType, TransactWriteItem,
 };
-use checkpoints::error_chain;
 use checkpoints::{DynamoStore, LeaseStore, StoreError, StreamIds, TableOptions};
 
 use crate::aws::arn::ResourceKind;
 use crate::aws::permissions::{PROBE, Permission, Trials};
 use crate::aws::{Access, AccessError, Aws, Created, ResourceName, access, tags};
-use crate::findings::{self, Findings};
+use crate::diagnosis::Diagnosis;
 use crate::lease_stores::{LeaseBackend, LeaseStoreOptions};
 use crate::settings::url::Url;
 use crate::settings::{Fallback, Key, Kind, Setting};
@@ -32,6 +31,9 @@ pub(super) const PERMISSIONS: &[Permission] = &[
     Permission { action: "dynamodb:CreateTable", requests: &["DynamoDB.CreateTable"] },
     // With point-in-time recovery.
     Permission { action: "dynamodb:UpdateContinuousBackups", requests: &["DynamoDB.UpdateContinuousBackups"] },
+    // For `doctor`.
+    Permission { action: "dynamodb:DescribeContinuousBackups", requests: &["DynamoDB.DescribeContinuousBackups"] },
+    Permission { action: "dynamodb:DescribeTimeToLive", requests: &["DynamoDB.DescribeTimeToLive"] },
 ];
 
 /// A table in ARNs.
@@ -210,51 +212,11 @@ impl LeaseBackend for DynamoDbUrl {
         Ok(Some(if exists { Created::Existed } else { Created::Made }))
     }
 
-    async fn examine(&self, options: &LeaseStoreOptions, aws: Option<&Aws>) -> Findings {
-        let (mut all, table) = (Findings::default(), self.0.as_str());
-        let client = match self.client(Aws::required(aws), options).await {
-            Ok(client) => client,
-            Err(error) => {
-                all.unknown("the lease table", &error.problem);
-                return all;
-            }
-        };
-        // A table that does not exist is made by the first worker, and has no settings yet.
-        let is_absent = |code: Option<&str>| code == Some("ResourceNotFoundException");
-        match client.describe_time_to_live().table_name(table).send().await {
-            Ok(found) => {
-                let found = found.time_to_live_description();
-                let is_on = found
-                    .and_then(|found| found.time_to_live_status())
-                    .is_some_and(|status| matches!(status, TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling));
-                if is_on {
-                    all.add(&findings::TABLE_TTL, format!("table {table} removes rows by their time to live"));
-                }
-            }
-            Err(error) if is_absent(error.code()) => return all,
-            Err(error) => {
-                all.unknown("the time to live of the lease table (dynamodb:DescribeTimeToLive)", &error_chain(&error));
-            }
+    async fn diagnose(&self, options: &LeaseStoreOptions, aws: Option<&Aws>, diagnosis: &mut Diagnosis) {
+        // What cannot be reached is reported by whoever opens it.
+        if let Ok(client) = self.client(Aws::required(aws), options).await {
+            diagnose::diagnose(&client, self.0.as_str(), diagnosis).await;
         }
-        match client.describe_continuous_backups().table_name(table).send().await {
-            Ok(found) => {
-                let found = found.continuous_backups_description();
-                let status = found
-                    .and_then(|found| found.point_in_time_recovery_description())
-                    .and_then(|recovery| recovery.point_in_time_recovery_status());
-                if status != Some(&PointInTimeRecoveryStatus::Enabled) {
-                    all.add(&findings::NO_BACKUPS, format!("table {table} has no point-in-time recovery"));
-                }
-            }
-            Err(error) if is_absent(error.code()) => {}
-            Err(error) => {
-                all.unknown(
-                    "the backups of the lease table (dynamodb:DescribeContinuousBackups)",
-                    &error_chain(&error),
-                );
-            }
-        }
-        all
     }
 
     async fn try_permissions(&self, aws: &Aws, options: &LeaseStoreOptions, trials: &mut Trials) {

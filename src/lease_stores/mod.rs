@@ -16,7 +16,7 @@ use pipeline::layout::LOCAL_CHECKPOINTS;
 
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Aws, Created, arn};
-use crate::findings::Findings;
+use crate::diagnosis::Diagnosis;
 use crate::settings::url::Url;
 use crate::settings::{Setting, Within};
 
@@ -118,11 +118,6 @@ pub trait LeaseBackend: fmt::Display + Send + Sync {
         Ok(())
     }
 
-    /// Looks at what only this kind of store has, and that would hurt its rows.
-    async fn examine(&self, _: &LeaseStoreOptions, _: Option<&Aws>) -> Findings {
-        Findings::default()
-    }
-
     /// Whether opening it needs the SDK's settings.
     fn needs_aws(&self) -> bool {
         false
@@ -154,6 +149,9 @@ pub trait LeaseBackend: fmt::Display + Send + Sync {
 
     /// Tries the actions that a worker needs.
     async fn try_permissions(&self, _: &Aws, _: &LeaseStoreOptions, _: &mut Trials) {}
+
+    /// Notes what is wrong with the store, if it exists. Changes nothing.
+    async fn diagnose(&self, _: &LeaseStoreOptions, _: Option<&Aws>, _: &mut Diagnosis) {}
 
     /// Makes the store for a development account, if it does not exist. `None`: there is nothing to make.
     ///

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use checkpoints::{LeaseStore, SqliteStore, StoreError, StreamIds};
 
 use crate::aws::Aws;
-use crate::lake::places::{check_writable, resolved};
+use crate::diagnosis::{Diagnosis, FindingKind};
+use crate::lake::places::{check_writable, network_file_system, resolved};
 use crate::lease_stores::{LeaseBackend, LeaseStoreOptions};
 
 /// The path of a database.
@@ -81,5 +82,12 @@ impl LeaseBackend for SqliteUrl {
             return Ok(None);
         }
         self.open(options, streams, aws).await.map(Some)
+    }
+
+    async fn diagnose(&self, _: &LeaseStoreOptions, _: Option<&Aws>, diagnosis: &mut Diagnosis) {
+        if let Some(kind) = network_file_system(&self.0) {
+            let what = format!("the lease database {} is on a network file system ({kind})", self.0.display());
+            diagnosis.find(FindingKind::LeasesOnNetworkDisk, what);
+        }
     }
 }

@@ -43,16 +43,6 @@ impl Listen {
     }
 }
 
-impl Listen {
-    /// The address, if others than this machine can reach it.
-    pub(crate) fn exposed(&self) -> Option<SocketAddr> {
-        match self {
-            Listen::At(address) if !address.ip().is_loopback() => Some(*address),
-            Listen::At(_) | Listen::Default | Listen::Off => None,
-        }
-    }
-}
-
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

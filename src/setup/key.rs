@@ -16,8 +16,7 @@ use pipeline::anonymize::PseudonymKey;
 
 use crate::aws::{Access, Aws, arn};
 use crate::clock::random_bytes;
-use crate::config::{Config, KeySource};
-use crate::lake::{ObjectStore, identity};
+use crate::config::KeySource;
 use crate::retry::RetryPolicy;
 use crate::setup::OpenError;
 
@@ -55,21 +54,6 @@ pub async fn open_key(source: &KeySource, aws: Option<&Aws>, retry_within: Durat
     };
     let key = key_of(&bytes).map_err(|problem| OpenError::Key(format!("{place}: {problem}")))?;
     Ok(OpenedKey { key, made })
-}
-
-/// Checks that the key is there, and that the lake was begun with it. Makes no key.
-///
-/// # Errors
-/// As of [`open_key`]; and the lake has another key, or cannot be read.
-pub async fn check_key(config: &Config, aws: Option<&Aws>, lake: &dyn ObjectStore) -> Result<(), OpenError> {
-    // A worker makes the file of a new lake.
-    let source = match &config.key {
-        KeySource::MadeFile(path) if !path.exists() && identity::has_no_key(lake).await? => return Ok(()),
-        KeySource::MadeFile(path) => KeySource::File(path.clone()),
-        other => other.clone(),
-    };
-    let OpenedKey { key, .. } = open_key(&source, aws, config.worker.retry.within).await?;
-    Ok(identity::check_key(lake, &fingerprint(&key)).await?)
 }
 
 /// A text that is the same for the same key and says nothing else about it: the pseudonym of a fixed value.

@@ -34,7 +34,7 @@ use crate::source::backend::{OpenSource, OpenedSource};
 use crate::source::backends::{SourceOptions, SourceUrl};
 use crate::source::{ShardSource, SourceError};
 
-pub use key::{OpenedKey, check_key, open_key};
+pub use key::{OpenedKey, open_key};
 pub use redrive::open_for_redrive;
 
 /// What opening can fail with.

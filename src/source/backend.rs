@@ -14,6 +14,7 @@ use pipeline::documents::Documents;
 use crate::aws::permissions::Trials;
 use crate::aws::{Aws, Created};
 use crate::clock::SharedClock;
+use crate::diagnosis::Diagnosis;
 use crate::lake::ObjectStore;
 use crate::lake::backends::LakeUrl;
 use crate::source::{ShardSource, SourceError};
@@ -87,6 +88,9 @@ pub trait SourceBackend<Options>: fmt::Display + Send + Sync {
 
     /// Tries the actions that a worker needs.
     async fn try_permissions(&self, _: &Aws, _: &Options, _: &mut Trials) {}
+
+    /// Notes what is wrong with the stream. Changes nothing.
+    async fn diagnose(&self, _: &Options, _: Option<&Aws>, _: &mut Diagnosis) {}
 
     /// Makes the stream for a development account, if it does not exist. `None`: there is nothing to make.
     ///

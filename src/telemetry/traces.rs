@@ -1,7 +1,7 @@
 //! Spans, pushed as traces.
 //!
-//! Owns: the layer that listens to the spans of [`crate::spans`], and its provider. Without a collector there is no layer, and spans cost
-//! nothing. Does not own: where spans begin and end (the worker), the client (`otlp`).
+//! Owns: the layer that listens to the spans of [`crate::spans`], and its provider. Without a collector the layer is not made, and spans
+//! cost nothing. Does not own: where spans begin and end (the worker), the client (`otlp`).
 //!
 //! The sampler is what `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` say, by default everything.
 

@@ -11,9 +11,8 @@ use checkpoints::error_chain;
 
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Access, AccessError, Aws, Created, access};
-use crate::findings::Findings;
+use crate::diagnosis::Diagnosis;
 use crate::lake::backend::LakeBackend;
-use crate::lake::s3::examine::examine;
 use crate::lake::s3::trials::LIST;
 use crate::lake::{Encryption, LakeError, ObjectStore, S3Location, S3Options, S3Store};
 use crate::settings::{Fallback, Key, Kind, Setting};
@@ -44,6 +43,10 @@ pub(crate) const PERMISSIONS: &[Permission] = &[
     Permission { action: "s3:DeleteObject", requests: &["S3.DeleteObject"] },
     // With tags.
     Permission { action: "s3:PutObjectTagging", requests: &["S3.PutObject", "S3.CreateMultipartUpload"] },
+    // For `doctor`.
+    Permission { action: "s3:GetLifecycleConfiguration", requests: &["S3.GetBucketLifecycleConfiguration"] },
+    Permission { action: "s3:GetBucketVersioning", requests: &["S3.GetBucketVersioning"] },
+    Permission { action: "s3:GetBucketPublicAccessBlock", requests: &["S3.GetPublicAccessBlock"] },
 ];
 
 /// Days after which a new bucket aborts uploads that nobody completed: far more than an epoch and its recovery may take.
@@ -225,14 +228,11 @@ impl<Options: AsRef<S3Options> + Sync> LakeBackend<Options> for S3Location {
         }
     }
 
-    async fn examine(&self, options: &Options, aws: Option<&Aws>) -> Findings {
-        match self.store(options.as_ref(), Aws::required(aws)).await {
-            Ok(store) => examine(store.client(), self, options.as_ref()).await,
-            Err(error) => {
-                let mut all = Findings::default();
-                all.unknown("the bucket", &error);
-                all
-            }
+    async fn diagnose(&self, options: &Options, aws: Option<&Aws>, diagnosis: &mut Diagnosis) {
+        let options = options.as_ref();
+        // What cannot be opened is reported by whoever opens it.
+        if let Ok(store) = self.store(options, Aws::required(aws)).await {
+            store.diagnose(&options.tags, diagnosis).await;
         }
     }
 

@@ -20,8 +20,8 @@
 //! size; keys of 1,024 bytes including the prefix. Small objects are STANDARD, whatever the storage class of data objects is.
 
 pub(in crate::lake) mod backend;
+mod diagnose;
 mod errors;
-mod examine;
 pub(crate) mod foreign;
 mod options;
 mod requests;
@@ -82,11 +82,6 @@ impl S3Store {
     pub fn new(client: Client, location: S3Location, options: &S3Options) -> Result<Self, InvalidS3> {
         let options = options.check()?;
         Ok(S3Store { client, location, options, page: PAGE })
-    }
-
-    /// The client, for requests about the bucket itself.
-    pub(super) fn client(&self) -> &Client {
-        &self.client
     }
 
     /// Its location.

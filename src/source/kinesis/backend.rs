@@ -14,12 +14,13 @@ use tokio::time::Instant;
 use crate::aws::arn::ResourceKind;
 use crate::aws::permissions::{Permission, Trials};
 use crate::aws::{Access, AccessError, Aws, Created, ResourceName};
+use crate::diagnosis::Diagnosis;
 use crate::lake::ObjectStore;
 use crate::settings::url::{Url, is_aws_name};
 use crate::settings::{Fallback, Key, Kind, Setting};
 use crate::source::backend::{OpenSource, OpenedSource, SourceBackend};
 use crate::source::kinesis::check_identity;
-use crate::source::kinesis::requests;
+use crate::source::kinesis::{diagnose, requests};
 use crate::source::{Decode, KinesisConfig, KinesisSource, Limits, Mode, SourceError, Start};
 
 /// The IAM actions that reading a stream needs. On an encrypted stream the worker also needs `kms:Decrypt` with its key.
@@ -315,6 +316,13 @@ impl<Options: AsRef<KinesisOptions> + AsMut<KinesisOptions> + Sync> SourceBacken
                 ("ResourceNotFoundException", "the consumer (a worker registers it: kinesis:RegisterStreamConsumer)");
             let resource = format!("{stream}/consumer/{consumer}");
             trials.note("kinesis:DescribeStreamConsumer", &resource, described, &[], absent);
+        }
+    }
+
+    async fn diagnose(&self, options: &Options, aws: Option<&Aws>, diagnosis: &mut Diagnosis) {
+        match self.client(Aws::required(aws), options.as_ref()).await {
+            Ok(client) => diagnose::diagnose(&client, self.0.as_str(), diagnosis).await,
+            Err(error) => diagnosis.cannot_check(format!("stream {}", self.0), error.problem),
         }
     }
 

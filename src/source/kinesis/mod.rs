@@ -24,6 +24,7 @@ mod batch;
 mod consumer;
 mod cursor;
 mod decode;
+mod diagnose;
 mod fanout;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;

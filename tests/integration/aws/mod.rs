@@ -14,6 +14,7 @@ mod checkpoints;
 mod cloud;
 mod cost;
 mod dead_letters;
+mod doctor;
 mod lake;
 mod network;
 mod objects;
@@ -22,7 +23,6 @@ mod permissions;
 mod records;
 mod replay;
 
-mod doctor;
 mod failing;
 mod fleet;
 mod health;

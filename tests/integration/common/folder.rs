@@ -28,6 +28,8 @@ fn role_of(args: &[&str]) -> &'static str {
         // The workers of deploy/ read no files.
         Some(&"run") if args.contains(&"--source") => DEVELOPER,
         Some(&("run" | "config")) => WORKER,
+        // It tries what a worker must be allowed to do.
+        Some(&"doctor") if !args.contains(&"--skip-permissions") => WORKER,
         // Workers run in them, or they add and remove rows and dead letters.
         Some(&"deadletters") if matches!(args.get(1), Some(&("redrive" | "discard"))) => WORKER,
         Some(&"replay") if matches!(args.get(1), Some(&("start" | "cancel" | "promote" | "undo" | "purge"))) => WORKER,

@@ -160,6 +160,7 @@ impl Access {
             "CreateMultipartUpload" | "UploadPart" | "UploadPartCopy" | "CompleteMultipartUpload" => "PutObject",
             "PutBucketLifecycleConfiguration" => "PutLifecycleConfiguration",
             "GetBucketLifecycleConfiguration" => "GetLifecycleConfiguration",
+            "PutPublicAccessBlock" => "PutBucketPublicAccessBlock",
             "GetPublicAccessBlock" => "GetBucketPublicAccessBlock",
             other => other,
         };

@@ -11,7 +11,7 @@
 //! | service | modelled | left out |
 //! |---|---|---|
 //! | [`kinesis`] | streams, records, iterators, ListShards with filters, resharding, retention, fan-out consumers and subscriptions, limits of shards | encryption, tags, metrics, resource policies |
-//! | [`dynamodb`] | tables with global secondary indexes, reads, conditional writes, batches, transactions with tokens, expressions, the older conditions that KCL uses | streams, backups, TTL, PartiQL, local secondary indexes, provisioned limits |
+//! | [`dynamodb`] | tables with global secondary indexes, reads, conditional writes, batches, transactions with tokens, expressions, the older conditions that KCL uses | streams, restoring backups, the expiry of rows, PartiQL, local secondary indexes, provisioned limits |
 //! | [`s3`] | objects, conditional writes, multipart uploads, listings, checksums, tags, copies | versions, policies, lifecycle rules as such, signatures, Select |
 //! | [`sts`] | AssumeRole | everything else |
 //! | [`secrets`] | GetSecretValue | everything else |

@@ -76,6 +76,7 @@ fn s3_operation(request: &Request) -> &'static str {
         _ => match method {
             "PUT" if has("lifecycle") => "PutBucketLifecycleConfiguration",
             "PUT" if has("versioning") => "PutBucketVersioning",
+            "PUT" if has("publicAccessBlock") => "PutPublicAccessBlock",
             "PUT" if request.query.keys().all(|key| key == "x-id") => "CreateBucket",
             "GET" if has("list-type") => "ListObjectsV2",
             "GET" if has("uploads") => "ListMultipartUploads",

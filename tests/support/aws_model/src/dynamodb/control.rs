@@ -1,4 +1,4 @@
-//! CreateTable, DescribeTable, UpdateTable, DeleteTable, ListTables.
+//! CreateTable, DescribeTable, UpdateTable, DeleteTable, ListTables, and the settings of backups and of time to live.
 //!
 //! Owns: creating and deleting tables and indexes; both can take time (`DynamoDb::set_creation_ms`), as on AWS. Does not own:
 //! items.
@@ -116,39 +116,53 @@ pub(super) fn update_backups(state: &mut State, request: &Request) -> Result<Jso
     let table = state.tables.get_mut(name).ok_or_else(|| not_found(format!("Table not found: {name}")))?;
     let given = request.get("PointInTimeRecoverySpecification").and_then(Json::as_object);
     table.backups = given.is_some_and(|given| flag(given, "PointInTimeRecoveryEnabled"));
-    let status = if table.backups { "ENABLED" } else { "DISABLED" };
-    Ok(json!({ "ContinuousBackupsDescription": {
-        "ContinuousBackupsStatus": "ENABLED",
-        "PointInTimeRecoveryDescription": { "PointInTimeRecoveryStatus": status },
-    }}))
+    Ok(backups(table))
 }
 
 /// Describes point-in-time recovery.
 pub(super) fn describe_backups(state: &State, request: &Request) -> Result<Json, Refused> {
     let name = table_name(request)?;
     let table = state.tables.get(name).ok_or_else(|| not_found(format!("Table not found: {name}")))?;
+    Ok(backups(table))
+}
+
+fn backups(table: &Table) -> Json {
     let status = if table.backups { "ENABLED" } else { "DISABLED" };
-    Ok(json!({ "ContinuousBackupsDescription": {
+    json!({ "ContinuousBackupsDescription": {
         "ContinuousBackupsStatus": "ENABLED",
         "PointInTimeRecoveryDescription": { "PointInTimeRecoveryStatus": status },
-    }}))
+    }})
 }
 
-/// Switches the time to live on or off. No item expires in this model.
-pub(super) fn update_ttl(state: &mut State, request: &Request) -> Result<Json, Refused> {
+/// Switches the expiry of rows on or off. No row expires.
+pub(super) fn update_time_to_live(state: &mut State, request: &Request) -> Result<Json, Refused> {
     let name = table_name(request)?;
-    let table = state.tables.get_mut(name).ok_or_else(|| not_found(format!("Table not found: {name}")))?;
+    let missing = || not_found(format!("Requested resource not found: Table: {name} not found"));
+    let table = state.tables.get_mut(name).ok_or_else(missing)?;
     let given = request.get("TimeToLiveSpecification").and_then(Json::as_object);
-    table.expires = given.is_some_and(|given| flag(given, "Enabled"));
-    Ok(json!({ "TimeToLiveSpecification": given }))
+    let attribute = given.and_then(|given| given.get("AttributeName")).and_then(Json::as_str);
+    let (Some(given), Some(attribute)) = (given, attribute) else {
+        return Err(validation("TimeToLiveSpecification needs Enabled and AttributeName"));
+    };
+    let is_on = flag(given, "Enabled");
+    if is_on == table.time_to_live.is_some() {
+        let how = if is_on { "enabled" } else { "disabled" };
+        return Err(validation(format!("TimeToLive is already {how}")));
+    }
+    table.time_to_live = is_on.then(|| attribute.to_owned());
+    Ok(json!({ "TimeToLiveSpecification": { "Enabled": is_on, "AttributeName": attribute } }))
 }
 
-/// Describes the time to live.
-pub(super) fn describe_ttl(state: &State, request: &Request) -> Result<Json, Refused> {
+/// Describes the expiry of rows.
+pub(super) fn describe_time_to_live(state: &State, request: &Request) -> Result<Json, Refused> {
     let name = table_name(request)?;
-    let table = state.tables.get(name).ok_or_else(|| not_found(format!("Table not found: {name}")))?;
-    let status = if table.expires { "ENABLED" } else { "DISABLED" };
-    Ok(json!({ "TimeToLiveDescription": { "TimeToLiveStatus": status } }))
+    let missing = || not_found(format!("Requested resource not found: Table: {name} not found"));
+    let table = state.tables.get(name).ok_or_else(missing)?;
+    let description = match &table.time_to_live {
+        Some(attribute) => json!({ "TimeToLiveStatus": "ENABLED", "AttributeName": attribute }),
+        None => json!({ "TimeToLiveStatus": "DISABLED" }),
+    };
+    Ok(json!({ "TimeToLiveDescription": description }))
 }
 
 /// Describes a table.

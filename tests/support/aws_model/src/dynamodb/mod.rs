@@ -6,7 +6,7 @@
 //! time to create. Does not own: transport and its faults (a lost reply).
 //!
 //! Every request is answered under one lock, so the model is serializable. The requests and the given clock determine everything
-//! that it does. Not modelled: streams, what backups and TTL do, PartiQL, local secondary indexes, provisioned limits.
+//! that it does. Not modelled: streams, restoring backups, the expiry of rows, PartiQL, local secondary indexes, provisioned limits.
 
 mod control;
 pub mod error;
@@ -208,8 +208,8 @@ impl DynamoDb {
             "DeleteTable" => control::delete(state, &body),
             "UpdateContinuousBackups" => control::update_backups(state, &body),
             "DescribeContinuousBackups" => control::describe_backups(state, &body),
-            "UpdateTimeToLive" => control::update_ttl(state, &body),
-            "DescribeTimeToLive" => control::describe_ttl(state, &body),
+            "UpdateTimeToLive" => control::update_time_to_live(state, &body),
+            "DescribeTimeToLive" => control::describe_time_to_live(state, &body),
             "ListTables" => control::list(state, &body),
             "GetItem" => read::get(state, &body),
             "BatchGetItem" => read::batch_get(state, &body),

@@ -138,8 +138,8 @@ pub(super) struct Table {
     pub(super) creation: Request,
     /// Whether point-in-time recovery is on.
     pub(super) backups: bool,
-    /// Whether the time to live is on.
-    pub(super) expires: bool,
+    /// The attribute by which rows expire. No row of the model does.
+    pub(super) time_to_live: Option<String>,
     items: BTreeMap<Key, Arc<Item>>,
     history: VecDeque<(Key, Option<Arc<Item>>)>,
 }
@@ -163,7 +163,7 @@ impl Table {
             pay_per_request: true,
             creation: Request::new(),
             backups: false,
-            expires: false,
+            time_to_live: None,
             items: BTreeMap::new(),
             history: VecDeque::new(),
         }

@@ -31,6 +31,19 @@ pub(crate) use state::http_date;
 /// The account that owns every bucket.
 pub const ACCOUNT: &str = "000000000000";
 
+/// The settings of a bucket that are kept as they were put: the name of the sub-resource, and the code of the answer where there is none.
+const BUCKET_SETTINGS: [(&str, Option<&str>); 3] = [
+    ("lifecycle", Some("NoSuchLifecycleConfiguration")),
+    ("publicAccessBlock", Some("NoSuchPublicAccessBlockConfiguration")),
+    // A bucket that never had versions answers with an empty document.
+    ("versioning", None),
+];
+
+/// What a new bucket has.
+const BLOCKS_PUBLIC_ACCESS: &str = "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls>\
+    <IgnorePublicAcls>true</IgnorePublicAcls><BlockPublicPolicy>true</BlockPublicPolicy>\
+    <RestrictPublicBuckets>true</RestrictPublicBuckets></PublicAccessBlockConfiguration>";
+
 /// An S3; clones share it.
 #[derive(Clone)]
 pub struct S3 {
@@ -91,6 +104,20 @@ impl S3 {
         self.lock().conflicts_end_uploads = end;
     }
 
+    /// Sets `lifecycle`, `versioning` or `publicAccessBlock` of a bucket to this document; `None` removes it. Nothing is expired, moved or
+    /// versioned by it: readers of the settings see it.
+    ///
+    /// # Panics
+    /// If there is no such bucket.
+    pub fn set_bucket_setting(&self, bucket: &str, name: &str, document: Option<&str>) {
+        let mut state = self.lock();
+        let settings = &mut state.buckets.get_mut(bucket).expect("the bucket exists").settings;
+        match document {
+            Some(document) => drop(settings.insert(name.to_owned(), Bytes::from(document.to_owned()))),
+            None => drop(settings.remove(name)),
+        }
+    }
+
     /// Puts all buckets into this region. Requests that are signed for another one are redirected.
     pub fn set_region(&self, region: &str) {
         self.lock().region = Some(region.to_owned());
@@ -99,14 +126,6 @@ impl S3 {
     /// Limits pages of listings to this number of entries, whatever the request says.
     pub fn set_page_max(&self, entries: Option<usize>) {
         self.lock().page_max = entries;
-    }
-
-    /// Changes a setting of a bucket: the XML of its sub-resource, such as `lifecycle`.
-    pub fn set_bucket(&self, bucket: &str, setting: &str, xml: &str) {
-        let mut state = self.lock();
-        if let Some(bucket) = state.buckets.get_mut(bucket) {
-            bucket.settings.insert(setting.to_owned(), xml.to_owned());
-        }
     }
 
     /// Aborts the uploads of a bucket that began before `before_ms`, as a lifecycle rule does. Returns how many there were.
@@ -190,13 +209,15 @@ impl S3 {
                     answer(200, vec![("x-amz-bucket-region".to_owned(), region)], Bytes::new())
                 }),
                 "DELETE" if only_id(request) => state.delete_bucket(bucket),
-                "GET" if let Some(name) = SETTINGS.iter().find(|(name, _)| has(name)) => state.setting(bucket, *name),
                 "GET" if has("uploads") => list::uploads(state, bucket, request),
                 "GET" if request.query.get("list-type").is_some_and(|kind| kind == "2") => {
                     list::objects(state, bucket, request)
                 }
                 "POST" if has("delete") => objects::delete_many(state, bucket, request),
-                _ => Err(not_implemented()),
+                method => match BUCKET_SETTINGS.iter().find(|(name, ..)| has(name)) {
+                    Some((name, absent)) => state.bucket_setting(method, bucket, name, *absent, request),
+                    None => Err(not_implemented()),
+                },
             };
         }
         match request.method.as_str() {
@@ -219,13 +240,6 @@ impl S3 {
     }
 }
 
-/// Settings of a bucket that can be read, each with the code of the error if it has none. `None`: there is always one.
-const SETTINGS: [(&str, Option<&str>); 3] = [
-    ("lifecycle", Some("NoSuchLifecycleConfiguration")),
-    ("versioning", None),
-    ("publicAccessBlock", Some("NoSuchPublicAccessBlockConfiguration")),
-];
-
 /// Whether the query names no sub-resource; the SDK adds `x-id` with the name of the operation.
 fn only_id(request: &Request) -> bool {
     request.query.keys().all(|name| name == "x-id")
@@ -246,14 +260,6 @@ impl State {
 
     fn bucket_mut(&mut self, name: &str) -> Result<&mut Bucket, Refused> {
         self.buckets.get_mut(name).ok_or_else(|| no_such_bucket(name))
-    }
-
-    fn setting(&self, bucket: &str, (name, absent): (&str, Option<&'static str>)) -> Result<Response, Refused> {
-        match (self.bucket(bucket)?.settings.get(name), absent) {
-            (Some(xml), _) => Ok(xml_answer(xml)),
-            (None, Some(code)) => Err(Refused::new(404, code, "The configuration does not exist")),
-            (None, None) => Ok(xml_answer("<VersioningConfiguration/>")),
-        }
     }
 
     /// Counts a conditional write, and returns whether it meets a conflict.
@@ -280,8 +286,45 @@ impl State {
             )
             .with("BucketName", name));
         }
-        self.buckets.insert(name.to_owned(), Bucket::default());
+        let mut bucket = Bucket::default();
+        bucket.settings.insert("publicAccessBlock".to_owned(), Bytes::from(BLOCKS_PUBLIC_ACCESS));
+        self.buckets.insert(name.to_owned(), bucket);
         Ok(answer(200, vec![("Location".to_owned(), format!("/{name}"))], Bytes::new()))
+    }
+
+    /// Reads, replaces or removes a setting of a bucket.
+    fn bucket_setting(
+        &mut self,
+        method: &str,
+        bucket: &str,
+        name: &str,
+        absent: Option<&'static str>,
+        request: &Request,
+    ) -> Result<Response, Refused> {
+        let settings = &mut self.bucket_mut(bucket)?.settings;
+        match method {
+            "GET" => match (settings.get(name), absent) {
+                (Some(document), _) => Ok(xml_answer(&String::from_utf8_lossy(document))),
+                (None, None) => Ok(xml_answer("<VersioningConfiguration/>")),
+                (None, Some(code)) => {
+                    Err(Refused::new(404, code, "The configuration does not exist").with("BucketName", bucket))
+                }
+            },
+            "PUT" => {
+                let text = std::str::from_utf8(&request.body).ok();
+                let document =
+                    text.filter(|text| xml::Element::parse(text).is_some()).ok_or_else(error::malformed_xml)?;
+                // The answer has a declaration of its own.
+                let document = document.split_once("?>").map_or(document, |(_, rest)| rest.trim_start());
+                settings.insert(name.to_owned(), Bytes::from(document.to_owned()));
+                Ok(answer(200, Vec::new(), Bytes::new()))
+            }
+            "DELETE" => {
+                settings.remove(name);
+                Ok(answer(204, Vec::new(), Bytes::new()))
+            }
+            _ => Err(not_implemented()),
+        }
     }
 
     fn delete_bucket(&mut self, name: &str) -> Result<Response, Refused> {

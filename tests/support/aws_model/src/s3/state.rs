@@ -223,8 +223,8 @@ impl Upload {
 pub(super) struct Bucket {
     pub(super) objects: BTreeMap<String, Object>,
     pub(super) uploads: BTreeMap<String, Upload>,
-    /// Its settings as XML, by the name of the sub-resource.
-    pub(super) settings: BTreeMap<String, String>,
+    /// Settings of the bucket, by the name of their sub-resource: documents as they were put.
+    pub(super) settings: BTreeMap<String, Bytes>,
 }
 
 /// Year, month, day, hour, minute, second, millisecond and day of the week (0 is Thursday).
