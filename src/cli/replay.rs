@@ -21,7 +21,7 @@ use crate::replay::control::{Control, ControlError, ask};
 use crate::replay::end::end_and_remove;
 use crate::replay::planning::PlanningError;
 use crate::replay::run::RunError;
-use crate::replay::status::{ReplayStatus, State, status_of};
+use crate::replay::status::{Evidence, ReplayStatus, State, status_of};
 use crate::replay::{Plan, PlanError, SavedPlan, find_plan, list_plans, replay_lake_of};
 use crate::retry::RetryPolicy;
 use crate::setup::replay::{open_for_ending, open_lake};
@@ -75,7 +75,7 @@ impl Place {
 
     async fn status(&self, plan: &Plan, leases: Option<&dyn LeaseStore>) -> anyhow::Result<ReplayStatus> {
         let aside = Retrying::new(Arc::new(replay_lake_of(&self.lake, plan)), RetryPolicy::NONE);
-        status_of(&*self.lake, &aside, leases, plan).await.map_err(of_run)
+        status_of(&*self.lake, &aside, leases, plan, Evidence::Log).await.map_err(of_run)
     }
 }
 

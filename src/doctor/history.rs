@@ -17,7 +17,7 @@ use crate::inspect::{Fault, check_log};
 use crate::lake::ObjectStore;
 use crate::maintenance;
 use crate::named_checkpoints::{Usability, ending_checkpoints};
-use crate::replay::status::{State, status_of};
+use crate::replay::status::{Evidence, State, status_of};
 use crate::replay::{list_plans, replay_lake_of};
 use crate::source::losses;
 
@@ -97,7 +97,7 @@ pub(super) async fn replays(stores: &Stores) -> Diagnosis {
     let mut stopped = Vec::new();
     for saved in &plans {
         let aside = replay_lake_of(&stores.lake, &saved.plan);
-        match status_of(&*stores.lake, &aside, Some(&*stores.leases), &saved.plan).await {
+        match status_of(&*stores.lake, &aside, Some(&*stores.leases), &saved.plan, Evidence::Log).await {
             Ok(status) if status.state == State::Stopped => stopped.push(status.id),
             Ok(_) => {}
             Err(error) => diagnosis.cannot_check(format!("replay {}", saved.plan.id), error.to_string()),

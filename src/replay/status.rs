@@ -92,6 +92,15 @@ pub struct ReplayStatus {
     pub short: Vec<Short>,
 }
 
+/// What is asked about a replay's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The markers beside the plan. They lack an operation whose process died before it wrote one.
+    Markers,
+    /// The log of the lake as well, where a marker may be missing. It reads the entries since the plan.
+    Log,
+}
+
 /// The state of a replay. `aside` is its own lake. `leases`: the lease table, if there is one.
 ///
 /// # Errors
@@ -101,6 +110,7 @@ pub async fn status_of(
     aside: &dyn ObjectStore,
     leases: Option<&dyn LeaseStore>,
     plan: &Plan,
+    evidence: Evidence,
 ) -> Result<ReplayStatus, RunError> {
     let mut progress = AsideProgress::default();
     progress.advance(aside, plan).await.map_err(of_history)?;
@@ -121,7 +131,7 @@ pub async fn status_of(
     workers.dedup();
     let asked = wanted(lake, &plan.id).await?;
     let short = progress.short(plan);
-    let state = if let Some(state) = state_of_rows(lake, plan, progress.has_ended(plan)).await? {
+    let state = if let Some(state) = state_of_rows(lake, plan, evidence, progress.has_ended(plan)).await? {
         state
     } else {
         match asked {
@@ -155,15 +165,21 @@ pub async fn status_of(
 
 /// What became of a replay's rows; `None` if they were never in the lake. The process that promoted it or took it back may have died
 /// before it wrote a marker. Then the log of the lake tells, which is read only where that may be.
-async fn state_of_rows(lake: &dyn ObjectStore, plan: &Plan, has_ended: bool) -> Result<Option<State>, RunError> {
+async fn state_of_rows(
+    lake: &dyn ObjectStore,
+    plan: &Plan,
+    evidence: Evidence,
+    has_ended: bool,
+) -> Result<Option<State>, RunError> {
     if has_marker(lake, &plan.id, "purged").await? {
         return Ok(Some(State::Purged));
     }
     if has_marker(lake, &plan.id, "undone").await? {
         return Ok(Some(State::Undone));
     }
-    if !has_ended && !has_marker(lake, &plan.id, "promoted").await? {
-        return Ok(None);
+    let is_promoted = has_marker(lake, &plan.id, "promoted").await?;
+    if evidence == Evidence::Markers || (!has_ended && !is_promoted) {
+        return Ok(is_promoted.then_some(State::Promoted));
     }
     let fate = fate_of(lake, plan).await.map_err(of_history)?;
     Ok(match fate {

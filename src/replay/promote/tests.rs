@@ -23,7 +23,7 @@ use crate::maintenance::sweep;
 use crate::maintenance::undo::{CannotUndo, UndoError};
 use crate::replay::control::{Control, ask};
 use crate::replay::plan::{Estimate, Slice, SliceOf, SupersededObject, Totals as PlanTotals};
-use crate::replay::status::{State, status_of};
+use crate::replay::status::{Evidence, State, status_of};
 use crate::retry::RetryPolicy;
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -426,7 +426,10 @@ async fn a_replay_is_cancelled_only_if_its_promotion_was_not_decided_wherever_th
             }
             let stores = stores_of(&world.lake, &world.leases);
             let status = || async {
-                status_of(&*stores.lake, &world.aside, Some(&world.leases), &world.plan).await.unwrap().state
+                status_of(&*stores.lake, &world.aside, Some(&world.leases), &world.plan, Evidence::Log)
+                    .await
+                    .unwrap()
+                    .state
             };
             match world.cancel(2).await {
                 Ok(()) => {
@@ -466,8 +469,9 @@ async fn the_state_of_a_replay_is_known_without_its_markers() {
     let forget = |what: &str| {
         world.lake.tamper(&ObjectKey::new(pipeline::layout::replay_marker("01ab0000", what)).unwrap(), None);
     };
-    let state =
-        || async { status_of(&*stores.lake, &world.aside, Some(&world.leases), &world.plan).await.unwrap().state };
+    let state = || async {
+        status_of(&*stores.lake, &world.aside, Some(&world.leases), &world.plan, Evidence::Log).await.unwrap().state
+    };
     assert_eq!(state().await, State::Complete);
     world.promote(1, SwapOrder::AddFirst).await.unwrap();
     forget("promoted");

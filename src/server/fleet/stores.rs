@@ -21,7 +21,7 @@ use crate::inspect::leases::{ShardState, states};
 use crate::lake::InsideLake;
 use crate::named_checkpoints::{EndingCheckpoint, ending_checkpoints};
 use crate::replay::plan::{Plan, ReplayId, list_plans};
-use crate::replay::status::{ReplayStatus, State, status_of};
+use crate::replay::status::{Evidence, ReplayStatus, State, status_of};
 use crate::server::fleet::lake_log::LogReader;
 use crate::server::fleet::model::{DeadLetterCode, Operation, RecentFile};
 use crate::server::site::{Mode, View};
@@ -307,7 +307,8 @@ async fn has_other_plans(view: &View, known: &BTreeMap<ReplayId, KnownReplay>) -
 async fn replay_status(view: &View, plan: &Plan) -> Result<ReplayStatus, String> {
     let lake = &view.stores.lake_once;
     let aside = InsideLake::new(Arc::clone(lake), &plan.aside_prefix());
-    let status = status_of(&**lake, &aside, Some(&*view.stores.leases_once), plan).await;
+    // A page asks every few seconds, so it does not read the log for this.
+    let status = status_of(&**lake, &aside, Some(&*view.stores.leases_once), plan, Evidence::Markers).await;
     status.map_err(|error| error.to_string())
 }
 
