@@ -74,7 +74,7 @@ pub enum KeySource {
 /// What bounds the worker (`[limits]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of memory for records, rows and encoded parts. The process takes some 40 MiB beside it.
+    /// Bytes of memory for records, rows and encoded parts. The process takes some 48 MiB beside it.
     pub memory: u64,
     /// Threads that decode and encode.
     pub threads: usize,
