@@ -1,6 +1,6 @@
 //! What the status page shows: the fleet, its shards, the lake, and what is wrong.
 //!
-//! Owns: when the fleet is read ([`keep_fresh`]), and putting the value together. Does not own: the value's fields (`model`), reading the
+//! Owns: when the fleet is read (`keep_fresh`), and putting the value together. Does not own: the value's fields (`model`), reading the
 //! stores (`stores`, `lake_log`), what is wrong (`problems`), serving it.
 //!
 //! What this process reads comes from its own counters, and costs nothing. What others read comes from the lease table and the log of the
