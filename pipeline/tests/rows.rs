@@ -3,13 +3,14 @@
 //! The reference is the JSON of the same files as the parquet crate's record API reads them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use pipeline::layout::PartitionPath;
-use pipeline::rows::{NOT_COMPARED, RowFile, RowIdentity, ShownValue};
+use pipeline::rows::{ColumnValue, FileParts, NOT_COMPARED, RowFile, RowIdentity, ShownValue, footer_begin};
 use serde_json::{Map, Value, json};
 
-use crate::common::{BASE, File, SHARD, STREAM, Setup, ndjson};
+use crate::common::{BASE, File, SHARD, STREAM, Setup, key, ndjson, pseudonym};
 
 const HEAD: &str = r#"
 name = "orders"
@@ -230,4 +231,102 @@ fn what_is_not_a_file_of_rows_is_refused() {
     let file = &files(&definition(), &records()[..3])[0];
     let cut = file.bytes.slice(..file.bytes.len() - 9);
     assert!(RowFile::open(cut, None).unwrap_err().to_string().starts_with("it cannot be read as rows of a lake: "));
+}
+
+/// The same file, of which only these bytes are in memory.
+fn only(file: &Bytes, ranges: &[Range<u64>]) -> FileParts {
+    let mut parts = FileParts::new(file.len() as u64);
+    let at = |offset: u64| usize::try_from(offset).unwrap();
+    for range in ranges {
+        parts.add(range.start, file.slice(at(range.start)..at(range.end)));
+    }
+    parts
+}
+
+/// Finds rows, with no other bytes than those that each step names. Returns them, and how many bytes were needed beside the footer.
+fn find(bytes: &Bytes, path: &PartitionPath, conditions: &[ColumnValue]) -> (Vec<(u64, String)>, u64) {
+    let length = bytes.len() as u64;
+    let begin = footer_begin(length, bytes).unwrap();
+    let mut ranges = vec![begin..length];
+    let open = |ranges: &[Range<u64>]| RowFile::open_parts(only(bytes, ranges), Some(path)).unwrap();
+    let filters = open(&ranges).bytes_of_filters(conditions);
+    ranges.extend(filters);
+    let needed = |ranges: &[Range<u64>]| ranges[1..].iter().map(|range| range.end - range.start).sum::<u64>();
+    let Some(columns) = open(&ranges).bytes_to_find(conditions) else { return (Vec::new(), needed(&ranges)) };
+    ranges.extend(columns);
+    let rows = open(&ranges).find(conditions).unwrap();
+    ranges.extend(open(&ranges).bytes_to_identify(&rows));
+    let found = open(&ranges).identify(&rows).unwrap();
+    assert!(found.iter().all(|row| row.arrival_ms.is_some()));
+    (found.into_iter().map(|row| (row.row, row.identity.sequence)).collect(), needed(&ranges))
+}
+
+#[test]
+fn rows_are_found_by_their_values_from_parts_of_a_file() {
+    let definition = format!(
+        "{}[[column]]\nname = \"who\"\npointer = \"/who\"\ntype = \"string\"\nanonymize = {{ rule = \"pseudonym\" }}\n\
+         [[column]]\nname = \"day\"\npointer = \"/day\"\ntype = \"date32\"\n",
+        definition()
+    );
+    let record = |number: usize| {
+        let price =
+            if number % 5 == 0 { json!(null) } else { json!(format!("{}.25", number % 40).parse::<f64>().unwrap()) };
+        json!({
+            "at": "2025-01-13T10:30:00Z", "kind": "k/1", "amount": number % 1_000, "price": price, "ok": number % 7 == 0,
+            "device": {"sku": format!("sku-{}", number % 300)}, "who": format!("person {number}"), "tags": [1.5],
+            "day": format!("2025-01-{:02}", number % 28 + 1), "lines": [{"sku": "x"}],
+        })
+        .to_string()
+    };
+    let records: Vec<String> = (0..30_000).map(record).collect();
+    let outcome = Setup::of(&[&definition]).run().lines(ndjson(&records)).take();
+    let datasets = Setup::of(&[&definition]).datasets();
+    let is = |column: &str, text: &str| ColumnValue {
+        column: column.to_owned(),
+        texts: datasets.stored_texts(0, column, text, Some(&key())),
+    };
+    let asked: [(Vec<ColumnValue>, &dyn Fn(usize) -> bool); 12] = [
+        (vec![is("amount", "17")], &|n| n % 1_000 == 17),
+        (vec![is("price", "7.25")], &|n| n % 40 == 7 && n % 5 != 0),
+        (vec![is("price", "7.250"), is("ok", "true")], &|n| n % 40 == 7 && n % 5 != 0 && n % 7 == 0),
+        (vec![is("device.sku", "sku-299")], &|n| n % 300 == 299),
+        (vec![is("day", "2025-01-28"), is("amount", "27")], &|n| n % 28 == 27 && n % 1_000 == 27),
+        (vec![is("who", "person 12345")], &|n| n == 12_345),
+        (vec![is("who", &pseudonym("person 7"))], &|n| n == 7),
+        (vec![is("who", "person 30000")], &|_| false),
+        (vec![is("kind", "k/1"), is("month", "01"), is("amount", "3")], &|n| n % 1_000 == 3),
+        (vec![is("kind", "other"), is("amount", "3")], &|_| false),
+        (vec![is("amount", "x")], &|_| false),
+        (vec![is("lines", "x")], &|_| false),
+    ];
+    for (conditions, wants) in asked {
+        let mut sequences: BTreeSet<String> = BTreeSet::new();
+        for file in &outcome.files {
+            let path = PartitionPath::parse(&file.path).unwrap();
+            for bytes in [&file.bytes, &file.compact] {
+                let (found, needed) = find(bytes, &path, &conditions);
+                assert!(needed < bytes.len() as u64 / 2, "{needed} of {} bytes for {conditions:?}", bytes.len());
+                for (row, sequence) in found {
+                    assert_eq!(file.rows[usize::try_from(row).unwrap()]["ingest_sequence"], sequence);
+                    sequences.insert(sequence);
+                }
+            }
+        }
+        let offsets = records.iter().scan(BASE, |offset, record| {
+            let begin = *offset;
+            *offset += record.len() as u64 + 1;
+            Some(begin)
+        });
+        let expected: BTreeSet<String> =
+            offsets.enumerate().filter(|(number, _)| wants(*number)).map(|(_, offset)| offset.to_string()).collect();
+        assert_eq!(sequences, expected, "{conditions:?}");
+    }
+    // A person who is not in the file costs the bloom filter, and not the column.
+    let file = &outcome.files[0];
+    let path = PartitionPath::parse(&file.path).unwrap();
+    let cheap = (30_000..30_040).filter(|n| {
+        let (found, needed) = find(&file.bytes, &path, &[is("who", &format!("person {n}"))]);
+        found.is_empty() && needed < file.bytes.len() as u64 / 8
+    });
+    assert!(cheap.count() > 30, "filters exclude most of those who are not in the file");
 }

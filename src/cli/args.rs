@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use crate::cli::cost_args::CostArgs;
 use crate::cli::dead_letter_args::DeadLettersArgs;
 use crate::cli::doctor::DoctorArgs;
+use crate::cli::find::FindArgs;
 use crate::cli::graph::GraphArgs;
 use crate::cli::health::HealthArgs;
 use crate::cli::manual::{CompletionsArgs, ManArgs};
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Show shards, owners, checkpoints, lag, and record counts along the stage graph
     Status(StatusArgs),
+    /// Find a record: its row, dead letter and raw line, or why it is not in the lake; exit code 1 if it is not found
+    Find(Box<FindArgs>),
     /// Show the versions of the lake: what changed it, when, and what was added and removed
     Log(LogArgs),
     /// Process a part of the past again, with today's definitions, beside the live workers

@@ -16,6 +16,7 @@ mod dead_letter_args;
 mod dead_letters;
 mod diff_output;
 mod doctor;
+mod find;
 mod graph;
 mod health;
 mod init;
@@ -45,6 +46,7 @@ mod schema;
 mod serving;
 mod show_args;
 mod status;
+mod status_watch;
 mod sweep;
 mod verify;
 mod whatif;
@@ -124,6 +126,7 @@ async fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Metrics(metrics) => Ok(metrics::metrics(&metrics, args.json)),
         Command::Verify(verify) => verify::verify(&verify, args.json).await,
         Command::Status(status) => status::status(&status, args.json).await,
+        Command::Find(find) => find::find(*find, args.json).await,
         Command::Replay(command) => replay::replay(*command, args.json).await,
         Command::WhatIf(whatif) => whatif::whatif(*whatif, args.json).await,
         Command::Log(log) => log::log(&log, args.json).await,

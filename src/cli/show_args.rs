@@ -20,6 +20,10 @@ pub(crate) struct StatusArgs {
 
     #[command(flatten)]
     pub(crate) at: AtArgs,
+
+    /// Show it as a page that is read again every so often, until Ctrl-C
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", require_equals = true, conflicts_with = "at")]
+    pub(crate) watch: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -9,6 +9,7 @@ use pipeline::time::format_rfc3339;
 
 use crate::cli::output::{Table, counted, shorten, show_bytes, show_count, show_holder, show_version};
 use crate::cli::show_args::StatusArgs;
+use crate::cli::status_watch::watch;
 use crate::cli::{load, of_history, version_or_time};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::commit::lake_log::{extent, lake_at, resolve};
@@ -25,6 +26,9 @@ use crate::source::{ShardSource, losses};
 const PROBLEMS_SHOWN: usize = 10;
 
 pub(crate) async fn status(args: &StatusArgs, json: bool) -> anyhow::Result<ExitCode> {
+    if let Some(every) = &args.watch {
+        return watch(args, every, json).await;
+    }
     let at = args.at.at.as_deref().map(version_or_time).transpose()?;
     let config = load(&args.lake.overrides())?.waiting_briefly();
     let stores = open_existing(&config).await?;
@@ -163,7 +167,7 @@ fn print_watermarks(watermarks: &[Watermark]) {
     }
 }
 
-fn show_behind(shard: &ShardStatus) -> String {
+pub(crate) fn show_behind(shard: &ShardStatus) -> String {
     match (shard.behind_bytes, shard.behind_ms) {
         (Some(0), _) | (_, Some(0)) => "0".to_owned(),
         (Some(bytes), _) => show_bytes(bytes),

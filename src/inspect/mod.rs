@@ -1,11 +1,12 @@
 //! A lake and its lease table as seen from outside: what they hold, and whether they agree.
 //!
-//! Owns: the data behind `verify`, `status`, `log`, `deadletters` and `leases`, in types that can be serialized. The command line
+//! Owns: the data behind `verify`, `status`, `log`, `find`, `deadletters` and `leases`, in types that can be serialized. The command line
 //! prints them. Does not own: the formats (`commit`, the pipeline crate), opening stores and sources (`setup`), changing
 //! anything (`maintenance`).
 
 mod dead_letters;
 mod error_objects;
+pub mod find;
 pub mod leases;
 mod log;
 #[cfg(any(test, feature = "conformance"))]

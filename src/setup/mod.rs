@@ -7,6 +7,7 @@
 //! definitions fit the lake; the key; then the lake, the sources and the lease store. Until the key, nothing is written or created.
 
 pub mod allocator;
+mod find;
 mod key;
 pub mod permissions;
 mod redrive;
@@ -34,6 +35,7 @@ use crate::source::backend::{OpenSource, OpenedSource};
 use crate::source::backends::{SourceOptions, SourceUrl};
 use crate::source::{ShardSource, SourceError};
 
+pub use find::open_for_find;
 pub use key::{OpenedKey, open_key};
 pub use redrive::open_for_redrive;
 

@@ -34,6 +34,7 @@ pub use files::{Arrival, FileSource, FilesConfig};
 pub(crate) use kinesis::fuzzing;
 pub use kinesis::{Decode, KinesisConfig, KinesisSource, Limits, Mode, Start};
 pub use text::complete::TextConfig;
+pub(crate) use text::raw_lines::each_raw_line;
 
 /// One shard of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -32,6 +32,7 @@ pub(crate) mod recognize;
 mod catalog;
 mod cloudformation;
 mod schema;
+mod search;
 
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ pub use field_ids::{FieldIds, InvalidFieldIds};
 pub use history::{Change, ChangeKind, DefinitionHistory, InvalidHistory, Verdict};
 pub use lookup::LookupTable;
 pub use schema::SchemaFormat;
+pub use search::SearchColumn;
 
 /// A definition's text and where it came from.
 #[derive(Debug, Clone)]

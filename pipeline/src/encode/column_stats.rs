@@ -43,6 +43,7 @@
 //! have at most 64 bytes. The type of a column is that of its field id in `_schemas/`.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use parquet::file::metadata::RowGroupMetaData;
 use serde_json::Value;
@@ -142,6 +143,23 @@ impl FileStats {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl ColumnBounds {
+    /// Whether a column with these bounds may have a text. Always true if they are not of texts.
+    pub fn may_have_text(&self, text: &str) -> bool {
+        let (Bound::Text(lower), upper) = (&self.lower, &self.upper) else { return true };
+        let is_below = |upper: &Bound| matches!(upper, Bound::Text(upper) if text > upper.as_str());
+        lower.as_str() <= text && !upper.as_ref().is_some_and(is_below)
+    }
+
+    /// Whether a column with these bounds may have an integer of a range. Always true if they are not of integers.
+    pub fn may_have_int(&self, range: Range<i64>) -> bool {
+        match (&self.lower, &self.upper) {
+            (Bound::Int(lower), Some(Bound::Int(upper))) => *lower < range.end && *upper >= range.start,
+            _ => true,
+        }
     }
 }
 

@@ -96,6 +96,20 @@ impl LeafRole {
     }
 }
 
+impl Compared {
+    /// A leaf that is read alone, as column 0; `None` if a row may have several values of it.
+    pub(super) fn one_a_row(descriptor: &ColumnDescriptor) -> Option<Self> {
+        (descriptor.max_rep_level() == 0).then(|| Compared {
+            column: 0,
+            path: 0,
+            kind: kind_of(descriptor),
+            max_def: descriptor.max_def_level(),
+            is_flat: true,
+            groups: Vec::new(),
+        })
+    }
+}
+
 /// Each group's term is added by one leaf in it: the first.
 pub(super) fn choose_leading_leaves(leaves: &mut [LeafRole]) {
     let mut seen: Vec<Arc<str>> = Vec::new();
@@ -164,6 +178,12 @@ pub(super) fn hash_of_name(name: &str) -> u64 {
 #[inline]
 pub(super) fn hash_of_text(text: &[u8]) -> u64 {
     not_null(hash(text, TEXT))
+}
+
+/// The hash of a number, a time or a truth value in a column of this type, by its bits.
+pub(super) fn hash_of_number(bits: u64, descriptor: &ColumnDescriptor) -> u64 {
+    let kind = if descriptor.physical_type() == PhysicalType::BOOLEAN { BOOL } else { kind_of(descriptor) };
+    hash_of_bits(bits, kind)
 }
 
 #[inline]

@@ -1,7 +1,7 @@
-//! Rows of the lake's files, read back to be compared: whose rows they are, and a hash of each column's value.
+//! Rows of the lake's files, read back to be compared or found: whose rows they are, and a hash of each column's value.
 //!
 //! Owns: reading one Parquet file that [`encode`](crate::encode) wrote, in batches; what counts as the same value; showing single
-//! values. Does not own: which files are compared, and what follows from a difference (the worker crate).
+//! values; finding rows by their values (`find`). Does not own: which files are compared, and what follows from a difference (the worker crate).
 //!
 //! # What is the same
 //!
@@ -19,7 +19,9 @@
 //! Memory: one row group's pages of one batch, and [`BATCH_ROWS`] rows of hashes.
 
 mod column;
+mod find;
 mod identity;
+mod parts;
 mod show;
 
 use std::collections::BTreeMap;
@@ -32,7 +34,9 @@ use crate::layout::PartitionPath;
 use crate::rows::column::{LeafReader, LeafRole};
 use crate::rows::identity::IdentityColumns;
 
+pub use find::{ColumnValue, FOOTER_BYTES, FoundRow, footer_begin};
 pub use identity::RowIdentity;
+pub use parts::FileParts;
 pub use show::{ShownRow, ShownValue};
 
 /// Rows in a batch.
@@ -55,7 +59,8 @@ impl From<ParquetError> for UnreadableRows {
 
 /// A file of rows.
 pub struct RowFile {
-    reader: SerializedFileReader<Bytes>,
+    reader: SerializedFileReader<FileParts>,
+    parts: FileParts,
     columns: Vec<String>,
     leaves: Vec<LeafRole>,
     /// Columns whose values are in the path: their number and the hash of the value.
@@ -85,7 +90,15 @@ impl RowFile {
     /// # Errors
     /// It is not a valid Parquet file, or lacks a column of the identity.
     pub fn open(bytes: Bytes, partition: Option<&PartitionPath>) -> Result<Self, UnreadableRows> {
-        let reader = SerializedFileReader::new(bytes)?;
+        Self::open_parts(FileParts::whole(bytes), partition)
+    }
+
+    /// A file of which the footer is in memory, and perhaps more.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_parts(parts: FileParts, partition: Option<&PartitionPath>) -> Result<Self, UnreadableRows> {
+        let reader = SerializedFileReader::new(parts.clone())?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         let mut columns: Vec<String> = Vec::new();
         let mut leaves = Vec::with_capacity(schema.num_columns());
@@ -116,7 +129,7 @@ impl RowFile {
             in_path.insert(name.to_owned(), value);
         }
         let names = columns.iter().map(|name| column::hash_of_name(name)).collect();
-        Ok(RowFile { reader, columns, leaves, constants, in_path, identity, names })
+        Ok(RowFile { reader, parts, columns, leaves, constants, in_path, identity, names })
     }
 
     /// The names of the columns that are compared: those of the file, then those of its path.

@@ -129,6 +129,17 @@ fn read_some(
     }
 }
 
+/// The times in some rows of a column: microseconds since 1970, or null.
+pub(super) fn read_times(reader: ColumnReader, wanted: &[u64]) -> Result<Vec<Option<i64>>, UnreadableRows> {
+    match reader {
+        ColumnReader::Int64ColumnReader(reader) => {
+            let values = read_typed(reader, wanted, |value| Value::from(*value))?;
+            Ok(values.into_iter().map(|value| value.as_i64()).collect())
+        }
+        _ => Err(UnreadableRows("a column of times has another type".to_owned())),
+    }
+}
+
 fn read_typed<T: DataType>(
     mut reader: ColumnReaderImpl<T>,
     wanted: &[u64],

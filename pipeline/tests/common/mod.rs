@@ -44,7 +44,7 @@ pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
 pub(crate) const BASE: u64 = 5_000;
 
 /// The pseudonym key.
-fn key() -> PseudonymKey {
+pub(crate) fn key() -> PseudonymKey {
     PseudonymKey::new(&[7; 32]).expect("32 bytes make a key")
 }
 

@@ -124,6 +124,11 @@ impl Chain {
         self.segments.last().map_or(&Position::Beginning, |segment| segment.range.through())
     }
 
+    fn covers(&self, position: &Position) -> bool {
+        let first = self.segments.partition_point(|segment| segment.range.through() < position);
+        self.segments.get(first).is_some_and(|segment| segment.range.after() < position)
+    }
+
     /// Adds a range. Returns true if a part of it was there.
     fn insert(&mut self, shard: &ShardOfEpoch, epoch: &EpochId) -> bool {
         if shard.range.through() > self.end() {
@@ -170,6 +175,21 @@ impl Chains {
     /// The end of a shard's last range.
     pub fn end_of(&self, key: &ShardKey) -> Option<&Position> {
         self.0.get(key).map(Chain::end)
+    }
+
+    /// The shards with a range that has a position.
+    pub fn covering<'c>(&'c self, position: &'c Position) -> impl Iterator<Item = &'c ShardKey> {
+        self.0.iter().filter(|(_, chain)| chain.covers(position)).map(|(key, _)| key)
+    }
+
+    /// Whether a range of a shard has a position.
+    pub fn covers(&self, key: &ShardKey, position: &Position) -> bool {
+        self.0.get(key).is_some_and(|chain| chain.covers(position))
+    }
+
+    /// Where a shard's first range begins.
+    pub fn begin_of(&self, key: &ShardKey) -> Option<&Position> {
+        self.0.get(key).and_then(|chain| chain.segments.first()).map(|first| first.range.after())
     }
 
     /// The parents of all shards that have ranges.

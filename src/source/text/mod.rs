@@ -9,6 +9,7 @@ pub(in crate::source) mod decompress;
 mod failures;
 pub(in crate::source) mod identified;
 pub(in crate::source) mod members;
+pub(crate) mod raw_lines;
 #[cfg(test)]
 pub(in crate::source) mod testing;
 

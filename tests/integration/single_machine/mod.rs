@@ -7,6 +7,7 @@ mod definitions;
 mod doctor;
 mod documents;
 mod files;
+mod find;
 mod history;
 mod leases;
 mod manual;
