@@ -220,7 +220,7 @@ pub struct CountedStream {
 
 impl CountedStream {
     async fn request(&self, operation: Operation, count: usize) {
-        self.caller.compute(count as u64, 0).await;
+        self.caller.charge(count as u64);
         self.caller.send(operation, count, 1).await;
     }
 }
@@ -358,7 +358,7 @@ impl ShardReader for LoadReader {
         let read_bytes = records * record_bytes;
         let pace = Duration::from_micros(read_bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND);
         self.not_before = Instant::now() + pace.max(BETWEEN_READS);
-        self.source.caller.compute(1, read_bytes).await;
+        self.source.caller.process(read_bytes).await;
         Ok(match answer {
             Answer::End(children) => Read::End { children },
             Answer::Tip => {

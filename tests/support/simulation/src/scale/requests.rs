@@ -65,11 +65,10 @@ impl Operation {
             Operation::Scan => 50,
             Operation::BatchGetItem => 10,
             Operation::PutItem | Operation::UpdateItem | Operation::DeleteItem => 6,
-            Operation::TransactWriteItems => 25,
+            Operation::TransactWriteItems | Operation::ListShards => 25,
             Operation::PutObject | Operation::UploadPart => 35,
             Operation::CreateMultipartUpload | Operation::CompleteMultipartUpload => 45,
             Operation::ListObjectsV2 | Operation::ListMultipartUploads => 30,
-            Operation::ListShards => 25,
             _ => 15,
         }
     }
@@ -251,10 +250,18 @@ impl Caller {
         Ok(())
     }
 
-    /// Waits until the worker's processor has done this work: `requests`, and `bytes` of records. Work is done in the order in which it comes.
-    pub async fn compute(&self, requests: u64, bytes: u64) {
-        let work =
-            CPU_OF_REQUEST.mul_f64(float(requests)) + Duration::from_secs_f64(float(bytes) / BYTES_PER_CPU_SECOND);
+    /// Notes the processor's work for a number of requests. It is done before what waits for the processor: a thread of its own does it.
+    pub fn charge(&self, requests: u64) {
+        let work = CPU_OF_REQUEST.mul_f64(float(requests));
+        lock(&self.services.counts).cpu += work;
+        let mut busy_until = lock(&self.busy_until);
+        *busy_until = (*busy_until).max(Instant::now()) + work.div_f64(self.vcpus);
+    }
+
+    /// Waits until the worker's processor has done the work of a read that returned so many bytes. Reads are processed in the order in which
+    /// they come.
+    pub async fn process(&self, bytes: u64) {
+        let work = CPU_OF_REQUEST + Duration::from_secs_f64(float(bytes) / BYTES_PER_CPU_SECOND);
         lock(&self.services.counts).cpu += work;
         let until = {
             let mut busy_until = lock(&self.busy_until);

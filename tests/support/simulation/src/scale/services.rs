@@ -82,7 +82,7 @@ impl CountedLeases {
         if count == 0 {
             return Ok(());
         }
-        self.caller.compute(count as u64, 0).await;
+        self.caller.charge(count as u64);
         self.caller.units(reads, writes).await.map_err(|_| StoreError::Unavailable {
             operation: format!("{operation:?}"),
             problem: "throttled in the simulation".to_owned(),
@@ -178,7 +178,7 @@ pub struct CountedLake {
 
 impl CountedLake {
     async fn request(&self, operation: Operation, count: usize) {
-        self.caller.compute(count as u64, 0).await;
+        self.caller.charge(count as u64);
         self.caller.send(operation, count, 1).await;
     }
 }
