@@ -38,7 +38,7 @@ const WAITS: RetryPolicy =
     RetryPolicy { within: Duration::ZERO, first: Duration::from_millis(250), longest: Duration::from_secs(1) };
 
 /// Rows that are created together.
-const CREATED_AT_ONCE: usize = 100;
+const CREATED_AT_ONCE: usize = 50;
 
 /// What is remembered between scans.
 #[derive(Debug, Default)]
@@ -227,6 +227,17 @@ impl Discovery {
         }
         Ok(())
     }
+}
+
+/// All leases of these sources' streams.
+pub(super) async fn list_leases(
+    store: &dyn LeaseStore,
+    sources: &[Arc<dyn ShardSource>],
+) -> Result<Vec<Lease>, StoreError> {
+    let streams: HashSet<_> = sources.iter().map(|source| source.stream()).collect();
+    let mut leases = store.list().await?;
+    leases.retain(|lease| streams.contains(&lease.key.stream));
+    Ok(leases)
 }
 
 /// Creates the rows of a generation. Returns how many this worker has created, and whether all of them exist now.

@@ -31,7 +31,7 @@ use crate::source::ShardSource;
 use crate::trouble::{Attempts, Trouble};
 use crate::worker::fleet::FleetWatch;
 use crate::worker::leases::balance::{Plan, is_ready, rebalance};
-use crate::worker::leases::discovery::Discovery;
+use crate::worker::leases::discovery::{Discovery, list_leases};
 use crate::worker::leases::pace::{BEATS_MIN, beat_every, scans_every};
 use crate::worker::leases::peers::Peers;
 use crate::worker::leases::shutdown::{REQUESTS, Shutdown};
@@ -42,6 +42,8 @@ use crate::worker::progress::Progress;
 const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
 /// Leases that are released together.
 const RELEASES_MAX: usize = 256;
+/// How many more leases than it holds a worker takes at once. At the start of a fleet each worker knows of no other, and would try to take all.
+const TAKEN_AT_FIRST: usize = 32;
 /// When a worker takes a shard again that it could not read and nobody else has taken: after this time, and this many failover times.
 const RETRY_ABANDONED_AFTER: Duration = Duration::from_secs(60);
 const RETRY_ABANDONED_FAILOVERS: u32 = 6;
@@ -170,7 +172,7 @@ impl LeaseManager {
                     // A worker that holds nothing has nothing to renew, and may be waited for.
                     let takes_turns = is_metered && !self.held.is_empty();
                     let renews = !takes_turns || beats.is_multiple_of(2);
-                    let is_due = self.scans_every == BEATS_MIN || !is_metered || beats >= scanned_at + self.scans_every;
+                    let is_due = self.waits_for_leases() || beats >= scanned_at + self.scans_every;
                     let scans = is_due && (!takes_turns || !beats.is_multiple_of(2));
                     scanned_at = if scans { beats } else { scanned_at };
                     if !self.beat(renews, scans).await {
@@ -214,6 +216,11 @@ impl LeaseManager {
                 }
             }
         }
+    }
+
+    /// Whether the worker must notice soon that it was given a lease: until it renews that, it may count as dead.
+    fn waits_for_leases(&self) -> bool {
+        self.held.is_empty() || !self.requested_from_others.is_empty() || self.scans_every == BEATS_MIN
     }
 
     fn send(&self, event: LeaseEvent) {
@@ -267,7 +274,9 @@ impl LeaseManager {
         let leases = self.take_and_request(leases, &dead).await?;
         let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
         let figures = self.fleet.on_scan(&me, &leases, |lease| is_ready(lease, &by_key));
-        self.scans_every = scans_every(leases.len(), figures.workers, failover);
+        if self.settings.store.is_metered() {
+            self.scans_every = scans_every(leases.len(), figures.workers, failover);
+        }
         self.settings.progress.on_scan(figures);
         if self.snapshot.strong_count() == 0 {
             let snapshot = Arc::new(leases);
@@ -363,6 +372,7 @@ impl LeaseManager {
         let active: Vec<&Lease> =
             leases.iter().filter(|lease| is_ready(lease, &by_key) && !self.is_left_to_others(lease, dead)).collect();
         let Plan { mut take, ask } = rebalance(&self.settings.me, &active, dead);
+        take.truncate(self.held.len() + TAKEN_AT_FIRST);
         // A coordinator that has not even handled the last snapshot waits for a service, probably like those of the other workers.
         // What it is given it could not read, and taking it from a holder that waits as well would cost that one its epoch.
         let is_busy = self.snapshot.strong_count() > 0;
@@ -485,14 +495,6 @@ impl LeaseManager {
         }
         Ok(())
     }
-}
-
-/// All leases of these sources' streams.
-async fn list_leases(store: &dyn LeaseStore, sources: &[Arc<dyn ShardSource>]) -> Result<Vec<Lease>, StoreError> {
-    let streams: HashSet<_> = sources.iter().map(|source| source.stream()).collect();
-    let mut leases = store.list().await?;
-    leases.retain(|lease| streams.contains(&lease.key.stream));
-    Ok(leases)
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ struct Args {
     /// The seed of the times that its requests take
     #[arg(long, default_value = "1")]
     seed: u64,
-    /// Add workers by target tracking: so many bytes of backlog for each
+    /// Add workers by target tracking: this many bytes of backlog for each
     #[arg(long)]
     by_backlog: Option<f64>,
     /// Add workers when the oldest record is older than so many seconds

@@ -14,7 +14,7 @@ use super::requests::float;
 pub enum Rule {
     /// Nobody.
     None,
-    /// Target tracking on `backlog_per_task`: so many bytes for each worker.
+    /// Target tracking on `backlog_per_task`: this many bytes for each worker.
     Backlog(f64),
     /// Steps on `oldest_age`, as `deploy/worker.yaml` has them on the age of Kinesis: half as many workers more above so many seconds, and
     /// as many again above half an hour more.

@@ -1,11 +1,11 @@
 //! A stream with an even load, as one worker reads it. It stores no record: each follows from its shard and its number.
 //!
-//! Owns: which records have arrived at which time, splits, and the pace of reads, which is that of the product's Kinesis source (five reads
-//! and 2 MiB a second for each shard, shards listed every 30 s, the stream described before each commit). Does not own: the time of a request
+//! Owns: which records have arrived at which time, splits, and the pace of reads. It is that of the product's Kinesis source: five reads and
+//! 2 MiB a second for each shard, shards listed every 30 s, the stream described before each commit. Does not own: the time of a request
 //! (`requests`).
 //!
-//! A record stands for [`Load::record_bytes`] bytes of the stream, although it has some 60 itself: what depends on bytes (the pace, the size of a
-//! read, the work of the processor, the backlog) is computed with the bytes that it stands for.
+//! A record counts as [`Load::record_bytes`] bytes of the stream, although it has some 50 itself. What depends on bytes (the pace, the size of
+//! a read, the work of the processor, the backlog) is computed with the bytes that it counts as.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ const LIST_PAGE: usize = 1_000;
 /// What is put into a stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Load {
-    /// Bytes of the stream that a record stands for.
+    /// Bytes of the stream that a record counts as.
     pub record_bytes: u64,
     /// Milliseconds between two records of a shard at the beginning.
     pub record_every_ms: u64,

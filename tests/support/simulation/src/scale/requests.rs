@@ -227,6 +227,11 @@ impl Caller {
         *lock(&self.services.counts).requests.entry(operation).or_default() += count as u64;
     }
 
+    /// Counts write units of the index, which has a capacity of its own.
+    pub fn note_units(&self, writes: u64) {
+        self.services.add_units(0, writes);
+    }
+
     /// Takes read and write units of the lease table.
     ///
     /// # Errors
@@ -258,7 +263,7 @@ impl Caller {
         *busy_until = (*busy_until).max(Instant::now()) + work.div_f64(self.vcpus);
     }
 
-    /// Waits until the worker's processor has done the work of a read that returned so many bytes. Reads are processed in the order in which
+    /// Waits until the worker's processor has done the work of a read that returned this many bytes. Reads are processed in the order in which
     /// they come.
     pub async fn process(&self, bytes: u64) {
         let work = CPU_OF_REQUEST + Duration::from_secs_f64(float(bytes) / BYTES_PER_CPU_SECOND);

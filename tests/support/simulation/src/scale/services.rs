@@ -128,8 +128,13 @@ impl LeaseStore for CountedLeases {
     }
 
     async fn take(&self, me: &LeaseOwner, key: &ShardKey, seen_counter: u64) -> Result<Option<Lease>, StoreError> {
-        self.writes(Operation::UpdateItem, 1, INDEXED).await?;
-        self.store.take(me, key, seen_counter).await
+        // A refusal costs the table a unit, and leaves the index as it is.
+        self.writes(Operation::UpdateItem, 1, 1).await?;
+        let taken = self.store.take(me, key, seen_counter).await?;
+        if taken.is_some() {
+            self.caller.note_units(INDEXED - 1);
+        }
+        Ok(taken)
     }
 
     async fn ask(&self, me: &LeaseOwner, key: &ShardKey, from: &LeaseOwner) -> Result<bool, StoreError> {
