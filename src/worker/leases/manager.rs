@@ -172,7 +172,7 @@ impl LeaseManager {
                     // A worker that holds nothing has nothing to renew, and may be waited for.
                     let takes_turns = is_metered && !self.held.is_empty();
                     let renews = !takes_turns || beats.is_multiple_of(2);
-                    let is_due = self.waits_for_leases() || beats >= scanned_at + self.scans_every;
+                    let is_due = self.needs_every_scan() || beats + 1 >= scanned_at + self.scans_every;
                     let scans = is_due && (!takes_turns || !beats.is_multiple_of(2));
                     scanned_at = if scans { beats } else { scanned_at };
                     if !self.beat(renews, scans).await {
@@ -218,9 +218,9 @@ impl LeaseManager {
         }
     }
 
-    /// Whether the worker must notice soon that it was given a lease: until it renews that, it may count as dead.
-    fn waits_for_leases(&self) -> bool {
-        self.held.is_empty() || !self.requested_from_others.is_empty() || self.scans_every == BEATS_MIN
+    /// Whether no scan may be left out. A worker must notice soon that it was given a lease, and whether a peer that is quiet is dead.
+    fn needs_every_scan(&self) -> bool {
+        self.held.is_empty() || !self.requested_from_others.is_empty() || self.peers.has_suspects()
     }
 
     fn send(&self, event: LeaseEvent) {
@@ -267,16 +267,14 @@ impl LeaseManager {
             leases = list_leases(&**store, sources).await?;
         }
         self.discovery.add_parents_not_shown(&**store, &mut leases).await?;
-        let (me, failover, store) = (me.clone(), *failover, Arc::clone(store));
+        let (me, failover, store, is_metered) = (me.clone(), *failover, Arc::clone(store), store.is_metered());
         self.check_held(&leases);
         self.release_again(&leases).await?;
-        let dead = self.peers.find_dead(&me, &leases, failover, &*store).await?;
+        let dead = self.peers.find_dead(&me, &leases, failover, &*store, self.scans_every > BEATS_MIN).await?;
         let leases = self.take_and_request(leases, &dead).await?;
         let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
         let figures = self.fleet.on_scan(&me, &leases, |lease| is_ready(lease, &by_key));
-        if self.settings.store.is_metered() {
-            self.scans_every = scans_every(leases.len(), figures.workers, failover);
-        }
+        self.scans_every = if is_metered { scans_every(leases.len(), figures.workers, failover) } else { BEATS_MIN };
         self.settings.progress.on_scan(figures);
         if self.snapshot.strong_count() == 0 {
             let snapshot = Arc::new(leases);

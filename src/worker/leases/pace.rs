@@ -3,7 +3,7 @@
 //! Owns: the time between two beats, and how many beats pass between two scans. Does not own: what happens at a beat (`manager`).
 //!
 //! A scan reads every row, and every worker scans. So what they read together grows with the rows and with the workers, and a table can be
-//! read only so fast. In a large fleet most scans are left out, except those of a worker that waits for leases. Then a dead worker's leases are taken later, by up to twice the
+//! read only so fast. In a large fleet most scans are left out, except those of a worker that waits for leases, or that suspects another one to be dead. Then a dead worker's leases are taken later, by up to twice the
 //! failover time. Whoever wants fewer scans chooses a longer one (`[leases] failover`).
 
 use std::time::Duration;
@@ -24,8 +24,7 @@ pub(super) fn beat_every(failover: Duration) -> Duration {
 
 /// Beats from one scan to the next in a table of this many rows, which this many workers scan.
 ///
-/// A worker counts as dead if none of its counters has moved for the failover time. If two scans are further apart than that, the second one
-/// after its end shows it. So a scan waits for the failover time at most, and a little: otherwise only the third one would show it.
+/// A scan waits for the failover time at most, and a little: so the second one after the end of a worker shows that it is quiet.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
