@@ -22,7 +22,7 @@ use shardlake::lake::MemoryStore;
 use shardlake::retry::RetryPolicy;
 use shardlake::telemetry::emf::backlog_and_age;
 use shardlake::telemetry::figures::{Figures, Settings};
-use shardlake::worker::{self, Compute, Progress, WorkerConfig, WorkerError};
+use shardlake::worker::{self, CommitStep, Compute, Progress, WorkerConfig, WorkerError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -266,6 +266,15 @@ impl ScaleFleet {
     /// Epochs that were abandoned before their decision.
     pub fn aborted(&self) -> u64 {
         self.members.iter().map(|member| member.progress.committed().aborted).sum()
+    }
+
+    /// The mean time of a commit, in seconds: all steps of one epoch.
+    pub fn commit_s(&self) -> f64 {
+        let steps: Vec<_> = self.members.iter().flat_map(|member| member.progress.commit_steps()).collect();
+        let took: f64 = steps.iter().map(|(_, total)| total.took.as_secs_f64()).sum();
+        let staged: u64 =
+            steps.iter().filter(|(step, _)| *step == CommitStep::Stage).map(|(_, total)| total.count).sum();
+        took / float(staged.max(1))
     }
 
     /// Bytes of the stream for each byte of a record.

@@ -262,6 +262,7 @@ impl Run {
         measured.insert("records".to_owned(), json!(records));
         measured.insert("epochs".to_owned(), json!(epochs));
         measured.insert("commit_record_bytes_max".to_owned(), json!(largest));
+        measured.insert("commit_s".to_owned(), json!(self.fleet.commit_s()));
         measured.insert("aborted".to_owned(), json!(self.fleet.aborted()));
     }
 }
