@@ -15,7 +15,7 @@
 //! | S3, each epoch | 3 `PutObject` (intent, commit record, entry of the lake log), 1 `HeadObject`, 1 `DeleteObject`, which is free |
 //! | S3, each epoch, where several workers commit | 1 list and 1 `GetObject`: the end of the lake log |
 //! | S3, every 256 epochs of a worker | 1 `PutObject`, 3 lists, 257 `GetObject`: a roll-up of the commit log |
-//! | DynamoDB, each worker that holds shards | a renewal and a scan in turn, one of them every 1.43 s |
+//! | DynamoDB, each worker that holds shards | a renewal and a scan in turn, one of them every 1.43 s; beyond 1,000 read units a second of the fleet, fewer scans |
 //! | DynamoDB, each shard but one of each worker | a renewal each minute |
 //! | DynamoDB, each epoch | a transaction over its shards, which costs two write units for each, and one update for each |
 //!
@@ -40,6 +40,11 @@ const PART_BYTES: f64 = 5_242_880.0;
 const ROLL_UP_EVERY: f64 = 256.0;
 /// Seconds between two beats of the lease manager at the default failover: 10 s ÷ 7. Renewals and scans take turns.
 const BEAT_S: f64 = 10.0 / 7.0;
+/// Beats between two scans of one worker, least and most, and the read units a second beyond which they become rarer; there a unit has
+/// eight rows (`worker::leases::pace`).
+const SCAN_BEATS: (f64, f64) = (2.0, 8.0);
+const SCAN_UNITS: f64 = 1000.0;
+const SCAN_ROWS: f64 = 8.0;
 /// How often each lease is renewed.
 const RENEW_ALL_S: f64 = 60.0;
 /// Bytes of a lease row, rounded up. A write of up to 1 KB is one unit.
@@ -118,7 +123,8 @@ impl WorkerRequests {
         let renewals = busy_workers * seconds / BEAT_S / 2.0 + (shards - busy_workers) * seconds / RENEW_ALL_S;
         // A worker without shards has nothing to renew, and scans at every beat.
         let idle_workers = f64::from(workload.workers) - busy_workers;
-        let scans = (busy_workers / 2.0 + idle_workers) * seconds / BEAT_S;
+        let beats = (shards / SCAN_ROWS * busy_workers / SCAN_UNITS / BEAT_S).ceil().clamp(SCAN_BEATS.0, SCAN_BEATS.1);
+        let scans = (busy_workers / beats + idle_workers) * seconds / BEAT_S;
         let shards_of_epoch = spread(shards / groups, records);
         WorkerRequests {
             epochs,
@@ -192,7 +198,8 @@ mod tests {
         close(three.epochs, one.epochs);
         close(three.lease_reads, 3.0 * one.lease_reads);
         let idle = WorkerRequests::of(&Workload { workers: 251, ..workload });
-        close(idle.lease_reads, (250.0 / 2.0 + 1.0) * 2_628_000.0 / (10.0 / 7.0) * 63.0);
+        // All of them together would read 11,000 units a second: a scan each 6 beats is enough.
+        close(idle.lease_reads, (250.0 / 6.0 + 1.0) * 2_628_000.0 / (10.0 / 7.0) * 63.0);
     }
 
     #[test]

@@ -55,11 +55,17 @@ pub static FIGURES: [Figure; 3] = [
     },
 ];
 
+/// What a fleet scales on: the bytes that this worker has not read, and the age in seconds of its oldest record that is not in the lake.
+pub fn backlog_and_age(figures: &Figures) -> (f64, f64) {
+    let shards = figures.shards();
+    let backlog = shards.iter().filter_map(backlog_bytes).sum();
+    let age = shards.iter().filter_map(|shard| figures.data_age(shard)).fold(0.0, f64::max);
+    (backlog, age)
+}
+
 /// The line of this moment. `dead_letters`: those since the last line.
 fn line(figures: &Figures, service: &str, dead_letters: u64, now_ms: i64) -> Value {
-    let shards = figures.shards();
-    let backlog: f64 = shards.iter().filter_map(backlog_bytes).sum();
-    let age = shards.iter().filter_map(|shard| figures.data_age(shard)).fold(0.0, f64::max);
+    let (backlog, age) = backlog_and_age(figures);
     let metrics: Vec<Value> =
         FIGURES.iter().map(|figure| json!({ "Name": figure.name, "Unit": figure.unit })).collect();
     json!({

@@ -22,13 +22,14 @@ use tracing::Instrument;
 
 use crate::clock::SharedClock;
 use crate::retry::RetryPolicy;
-use crate::source::{Read, ShardReader, ShardSource, SourceError};
+use crate::source::{Behind, Read, ShardReader, ShardSource, SourceError};
 use crate::spans;
 use crate::trouble::{Attempts, Trouble};
 use crate::worker::live::ShardFigures;
 use crate::worker::memory_plan::{ByteBudget, TakenBytes};
 
-/// Shortest and longest wait between two reads at a shard's tip.
+/// Shortest and longest wait between two reads at a shard's tip. A shard that always has a few new records is read once a second, too: Kinesis
+/// lets all programs together read a shard five times a second, and a request costs the same whatever it returns.
 const IDLE_MIN: Duration = Duration::from_millis(20);
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// Empty buffers that are kept to be filled again.
@@ -223,7 +224,10 @@ impl ReaderTask {
                     if through != after {
                         patience.on_progress();
                     }
-                    (idle, is_at_tip) = (Duration::ZERO, false);
+                    is_at_tip = false;
+                    // If the source says that nothing follows, the next records have yet to arrive.
+                    let is_last = matches!(reader.behind(), Some(Behind::Nothing));
+                    idle = if is_last { longer(idle) } else { Duration::ZERO };
                     after = through.clone();
                     let begun = Instant::now();
                     if !self.send(ReaderEventKind::Chunk(ReadChunk { chunk, through, source_bytes, memory })).await {
@@ -245,7 +249,7 @@ impl ReaderTask {
                     if !self.send(ReaderEventKind::AtTip { as_of_ms }).await {
                         return Ok(());
                     }
-                    idle = (idle * 2).clamp(IDLE_MIN, IDLE_MAX);
+                    idle = longer(idle);
                 }
                 Ok(Read::End { children }) => {
                     self.send(ReaderEventKind::End { children }).await;
@@ -276,10 +280,15 @@ impl ReaderTask {
     }
 }
 
+/// The wait after this one, at the tip.
+fn longer(idle: Duration) -> Duration {
+    (idle * 2).clamp(IDLE_MIN, IDLE_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Behind, ShardReader, SourceShard};
+    use crate::source::{ShardReader, SourceShard};
     use async_trait::async_trait;
     use checkpoints::StreamName;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -348,9 +357,9 @@ mod tests {
         }
     }
 
-    /// Runs a reader of `source` until it ends, and returns the error that it sent.
-    async fn failure_of(source: Arc<dyn ShardSource>) -> SourceError {
-        let (coordinator, mut events) = mpsc::channel(1);
+    /// A reader of `source`, and what it sends.
+    fn task(source: Arc<dyn ShardSource>) -> (ReaderTask, mpsc::Receiver<ReaderEvent>) {
+        let (coordinator, events) = mpsc::channel(1);
         let task = ReaderTask {
             id: ReaderId(1),
             key: ShardKey::new(StreamName::new("s").unwrap(), ShardId::new("a").unwrap()),
@@ -365,6 +374,12 @@ mod tests {
             clock: Arc::new(crate::worker::testing::StoppedClock),
             figures: ShardFigures::new(crate::worker::testing::key("a")),
         };
+        (task, events)
+    }
+
+    /// Runs a reader of `source` until it ends, and returns the error that it sent.
+    async fn failure_of(source: Arc<dyn ShardSource>) -> SourceError {
+        let (task, mut events) = task(source);
         let running = tokio::spawn(task.run());
         loop {
             match events.recv().await {
@@ -381,6 +396,51 @@ mod tests {
         let begun = Instant::now();
         let error = failure_of(Arc::clone(&source) as _).await;
         (begun.elapsed().as_secs(), source.opened.load(Ordering::Relaxed), error.to_string())
+    }
+
+    /// A reader at its tip that always has a new record, or one that has many more.
+    struct Trickle {
+        behind: Behind,
+        read: u64,
+    }
+
+    #[async_trait]
+    impl ShardReader for Trickle {
+        async fn ready(&mut self, idle: Duration) {
+            tokio::time::sleep(idle.max(Duration::from_millis(200))).await;
+        }
+
+        async fn read(&mut self, _: usize, _: Vec<u8>) -> Result<Read, SourceError> {
+            self.read += 1;
+            let framing = pipeline::chunk::Framing::Records(Vec::new());
+            let chunk = Chunk::new("s".into(), "a".into(), 0, Vec::new(), framing);
+            Ok(Read::Chunk { chunk, through: Position::at(self.read.into()), source_bytes: 0 })
+        }
+
+        fn behind(&self) -> Option<Behind> {
+            Some(self.behind)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_with_a_few_new_records_is_read_once_a_second_and_one_that_is_behind_as_fast_as_it_may() {
+        let reads_in_a_minute = async |open: fn() -> Box<dyn ShardReader>| {
+            let (task, mut events) = task(Arc::new(TestSource { opened: AtomicUsize::new(0), open }));
+            let task = tokio::spawn(task.run());
+            let mut reads = 0;
+            let _ = tokio::time::timeout(Duration::from_secs(60), async {
+                while events.recv().await.is_some() {
+                    reads += 1;
+                }
+            })
+            .await;
+            task.abort();
+            reads
+        };
+        let at_tip = reads_in_a_minute(|| Box::new(Trickle { behind: Behind::Nothing, read: 0 })).await;
+        let behind = reads_in_a_minute(|| Box::new(Trickle { behind: Behind::Time(5), read: 0 })).await;
+        assert!((58..=65).contains(&at_tip), "{at_tip}");
+        assert!((299..=300).contains(&behind), "{behind}");
     }
 
     #[tokio::test(start_paused = true)]

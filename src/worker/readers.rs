@@ -154,8 +154,14 @@ impl Readers {
 
     /// The first group that has room for one more shard.
     fn group_with_room(&self) -> usize {
-        let size = |group: usize| self.handles.values().filter(|handle| handle.group == group).count();
-        (0..).find(|group| size(*group) < self.settings.group_shards_max).unwrap_or(0)
+        let mut sizes = vec![0; self.handles.len() + 1];
+        for handle in self.handles.values() {
+            // There are more sizes than shards, so one of them is 0. A group after them all is not needed.
+            if let Some(size) = sizes.get_mut(handle.group) {
+                *size += 1;
+            }
+        }
+        sizes.iter().position(|size| *size < self.settings.group_shards_max).unwrap_or(0)
     }
 
     /// Stops a shard's reader, if it has one. Its events are dropped from now on.

@@ -12,7 +12,8 @@
 //! - A worker asks the busiest one only for leases after which the busiest is still ahead of it by a margin. So few leases
 //!   move, and none moves back.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use checkpoints::{Holder, Lease, LeaseOwner, ShardKey};
 use mutations::mutated;
@@ -22,6 +23,8 @@ const SHARD_KBPS: f64 = 1.0;
 const SHARD_PART: f64 = 0.1;
 /// How far the busiest worker must stay ahead for a lease to move, as a part of the mean load.
 const MARGIN: f64 = 0.1;
+/// So many leases are shared out quickly, even if all workers try to take them in the same order.
+const FEW: usize = 64;
 
 /// What a worker should do.
 #[derive(Debug, Default, PartialEq)]
@@ -61,25 +64,32 @@ pub(crate) fn rebalance(me: &LeaseOwner, active: &[&Lease], dead: &HashSet<Lease
         Holder::Nobody => true,
         Holder::Held(owner) | Holder::HandingOver { from: owner, .. } => owner != me && dead.contains(owner),
     };
-    for lease in weights.heaviest_first(active.iter().copied().filter(|lease| is_free(lease))) {
+    for lease in weights.heaviest_first(me, active.iter().copied().filter(|lease| is_free(lease))) {
         if mine >= fair {
             break;
         }
         mine += weights.of_lease(lease);
         plan.take.push(lease.key.clone());
     }
-    let mut asked: HashSet<&ShardKey> = HashSet::new();
+    // The leases of each worker that it may be asked for, heaviest first. Each is considered once: what would make the busiest the lighter one
+    // will not fit later either, because loads of others only fall and `mine` only grows.
+    let mut to_ask: HashMap<&LeaseOwner, VecDeque<&Lease>> = HashMap::new();
+    if mine < fair {
+        for lease in weights.heaviest_first(me, active.iter().copied()) {
+            if let Holder::Held(owner) = &lease.holder {
+                to_ask.entry(owner).or_default().push_back(lease);
+            }
+        }
+    }
     while mine < fair {
         let busiest = loads.iter().filter(|(owner, _)| **owner != me).max_by(|left, right| left.1.total_cmp(right.1));
         let Some((owner, load)) = busiest.map(|(owner, load)| (*owner, *load)) else { break };
-        let fits = |lease: &&Lease| {
-            matches!(&lease.holder, Holder::Held(held_by) if held_by == owner)
-                && !asked.contains(&lease.key)
-                && mine + weights.of_lease(lease) <= load - MARGIN * fair
-        };
-        let best = weights.heaviest_first(active.iter().copied().filter(|lease| fits(lease))).into_iter().next();
-        let Some(lease) = best else { break };
-        asked.insert(&lease.key);
+        let of_busiest = to_ask.entry(owner).or_default();
+        let fits = |lease: &Lease| mine + weights.of_lease(lease) <= load - MARGIN * fair;
+        while of_busiest.front().is_some_and(|lease| !fits(lease)) {
+            of_busiest.pop_front();
+        }
+        let Some(lease) = of_busiest.pop_front() else { break };
         let weight = weights.of_lease(lease);
         mine += weight;
         loads.insert(owner, load - weight);
@@ -91,25 +101,34 @@ pub(crate) fn rebalance(me: &LeaseOwner, active: &[&Lease], dead: &HashSet<Lease
 /// The weight of each shard.
 struct Weights {
     fixed: f64,
+    are_many: bool,
 }
 
 impl Weights {
     fn of(active: &[&Lease]) -> Self {
         let total: f64 = active.iter().map(|lease| lease.throughput.get()).sum();
-        Weights { fixed: SHARD_KBPS + SHARD_PART * total / count(active.len().max(1)) }
+        let fixed = SHARD_KBPS + SHARD_PART * total / count(active.len().max(1));
+        Weights { fixed, are_many: active.len() > FEW }
     }
 
     fn of_lease(&self, lease: &Lease) -> f64 {
         self.fixed + lease.throughput.get()
     }
 
-    /// Heaviest first, shards of the same weight by key: every worker has the same order.
-    fn heaviest_first<'l>(&self, leases: impl Iterator<Item = &'l Lease>) -> Vec<&'l Lease> {
-        let mut leases: Vec<&Lease> = leases.collect();
+    /// Heaviest first, and by key. Where there are many leases, each worker has an order of its own of those that weigh the same, which follows
+    /// from its name. Otherwise a hundred workers that start at once would all try to take the same ones, and one would get them.
+    fn heaviest_first<'l>(&self, me: &LeaseOwner, leases: impl Iterator<Item = &'l Lease>) -> Vec<&'l Lease> {
+        let rank = |lease: &Lease| {
+            let mut hasher = DefaultHasher::new();
+            (me.as_str(), lease.key.shard.as_str()).hash(&mut hasher);
+            if self.are_many { hasher.finish() } else { 0 }
+        };
+        let mut leases: Vec<(f64, u64, &Lease)> =
+            leases.map(|lease| (self.of_lease(lease), rank(lease), lease)).collect();
         leases.sort_by(|left, right| {
-            self.of_lease(right).total_cmp(&self.of_lease(left)).then_with(|| left.key.cmp(&right.key))
+            right.0.total_cmp(&left.0).then_with(|| (left.1, &left.2.key).cmp(&(right.1, &right.2.key)))
         });
-        leases
+        leases.into_iter().map(|(.., lease)| lease).collect()
     }
 }
 
@@ -193,6 +212,29 @@ mod tests {
             (0..5).map(|number| lease(number, Some(0), if number == 0 { 400.0 } else { 100.0 })).collect();
         let (loads, _) = settle(&mut leases, 2, &HashSet::new());
         assert!(loads.iter().all(|load| (*load - 400.0).abs() < 1.0), "{loads:?}");
+    }
+
+    #[test]
+    fn workers_that_start_at_once_choose_different_leases() {
+        let leases: Vec<Lease> = (0..1_000).map(|number| lease(number, None, 0.0)).collect();
+        let mut active: Vec<Lease> = leases;
+        // All of them hold something already, and so each has a share of a hundredth.
+        active.extend((0..100).map(|number| lease(1_000 + number, Some(number), 0.0)));
+        let active: Vec<&Lease> = active.iter().collect();
+        let taken: HashSet<ShardKey> =
+            (0..100).flat_map(|number| rebalance(&owner(number), &active, &HashSet::new()).take).collect();
+        assert!(taken.len() > 550, "a hundred workers try to take {} of a thousand leases", taken.len());
+    }
+
+    #[test]
+    fn half_of_ten_thousand_leases_are_asked_for_in_one_pass() {
+        let leases: Vec<Lease> = (0..10_000).map(|number| lease(number, Some(0), 0.0)).collect();
+        let Plan { take, ask } = rebalance(&owner(1), &leases.iter().collect::<Vec<_>>(), &HashSet::new());
+        assert_eq!(take, []);
+        // The margin of a tenth stays with the busiest.
+        assert!((4_700..=5_000).contains(&ask.len()), "{}", ask.len());
+        let asked: HashSet<&ShardKey> = ask.iter().map(|(key, _)| key).collect();
+        assert_eq!(asked.len(), ask.len(), "none is asked for twice");
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //!   a listed shard whose row was seen before, and is gone, ends the worker.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ use crate::trouble::{Attempts, Trouble};
 /// The waits between two lists of a stream that cannot be listed. It is tried for as long as the worker runs.
 const WAITS: RetryPolicy =
     RetryPolicy { within: Duration::ZERO, first: Duration::from_millis(250), longest: Duration::from_secs(1) };
+
+/// Rows that are created together.
+const CREATED_AT_ONCE: usize = 50;
 
 /// What is remembered between scans.
 #[derive(Debug, Default)]
@@ -105,7 +109,13 @@ impl Discovery {
             self.listed_at.insert(stream.clone(), Instant::now());
             self.check_seen(store, stream, &generations).await?;
             for generation in generations {
-                has_created |= !store.create(&generation).await?.is_empty();
+                let (created, is_complete) = create(store, me, &generation).await?;
+                has_created |= created > 0;
+                if !is_complete {
+                    // The next scan shows what the others have created.
+                    self.listed_at.remove(stream);
+                    break;
+                }
             }
             for key in removed {
                 if store.remove(&key).await? {
@@ -217,6 +227,38 @@ impl Discovery {
         }
         Ok(())
     }
+}
+
+/// All leases of these sources' streams.
+pub(super) async fn list_leases(
+    store: &dyn LeaseStore,
+    sources: &[Arc<dyn ShardSource>],
+) -> Result<Vec<Lease>, StoreError> {
+    let streams: HashSet<_> = sources.iter().map(|source| source.stream()).collect();
+    let mut leases = store.list().await?;
+    leases.retain(|lease| streams.contains(&lease.key.stream));
+    Ok(leases)
+}
+
+/// Creates the rows of a generation. Returns how many this worker has created, and whether all of them exist now.
+///
+/// If a hundred workers of a stream of a thousand shards start at once, each of them finds that all rows are missing, and a table cannot take
+/// a hundred thousand writes. So each begins somewhere else, and stops where another one has been.
+async fn create(store: &dyn LeaseStore, me: &LeaseOwner, generation: &[NewLease]) -> Result<(usize, bool), StoreError> {
+    let batches: Vec<&[NewLease]> = generation.chunks(CREATED_AT_ONCE).collect();
+    let mut hasher = DefaultHasher::new();
+    me.as_str().hash(&mut hasher);
+    let begin = hasher.finish() % (batches.len() as u64).max(1);
+    let (before, after) = batches.split_at(usize::try_from(begin).unwrap_or(0));
+    let mut count = 0;
+    for batch in after.iter().chain(before) {
+        let created = store.create(batch).await?.len();
+        count += created;
+        if created < batch.len() && batches.len() > 1 {
+            return Ok((count, false));
+        }
+    }
+    Ok((count, true))
 }
 
 /// The first lease of a stream whose shard is not done.
@@ -384,6 +426,26 @@ mod tests {
         store.take(&LeaseOwner::new("me").unwrap(), &first, 0).await.unwrap().unwrap();
         synced(&mut discovery, &store, &source).await.unwrap();
         assert_eq!(source.asked.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn workers_that_start_at_once_do_not_all_create_all_rows() {
+        let (store, stream) = (MemoryStore::new(), stream());
+        let row = |number: usize| {
+            NewLease::new(ShardKey::new(stream.clone(), id(&format!("{number:04}"))), Position::Beginning)
+        };
+        let generation: Vec<NewLease> = (0..1_000).map(row).collect();
+        let (mut created, mut stopped) = (0, 0);
+        for worker in 0..50 {
+            let me = LeaseOwner::new(format!("w{worker}")).unwrap();
+            let (count, is_complete) = create(&store, &me, &generation).await.unwrap();
+            created += count;
+            stopped += usize::from(!is_complete);
+        }
+        assert_eq!((created, store.rows().len()), (1_000, 1_000));
+        assert_eq!(stopped, 49, "all but the first find rows of another worker, and stop there");
+        let few = &generation[..50];
+        assert_eq!(create(&store, &LeaseOwner::new("w").unwrap(), few).await.unwrap(), (0, true));
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@
 //! - A worker is alive while the counter of *any* of its leases moves. So at every beat it renews one lease, the first by key.
 //!   It renews each of the others once a minute, with the throughput that it measured. This costs one request for each beat,
 //!   not one for each shard.
-//! - Where requests cost money, beats renew and scan in turn.
+//! - Where requests cost money, beats renew and scan in turn. In a large fleet most of the scans are left out (`pace`).
 //! - Nobody takes a lease from a live holder. It is asked, commits its epoch, and hands the lease over. Only a holder that
 //!   does not answer for the hand-off time is overruled.
 //! - A shard that this worker could not read is left to the others: this worker takes it again only if nobody else has for a minute,
@@ -31,7 +31,8 @@ use crate::source::ShardSource;
 use crate::trouble::{Attempts, Trouble};
 use crate::worker::fleet::FleetWatch;
 use crate::worker::leases::balance::{Plan, is_ready, rebalance};
-use crate::worker::leases::discovery::Discovery;
+use crate::worker::leases::discovery::{Discovery, list_leases};
+use crate::worker::leases::pace::{BEATS_MIN, beat_every, scans_every};
 use crate::worker::leases::peers::Peers;
 use crate::worker::leases::shutdown::{REQUESTS, Shutdown};
 use crate::worker::leases::throughput::Throughput;
@@ -39,8 +40,10 @@ use crate::worker::progress::Progress;
 
 /// How often each lease is renewed, with its throughput, beside the one that shows that the worker is alive.
 const RENEW_ALL_EVERY: Duration = Duration::from_secs(60);
-/// The longest time between two beats.
-const BEAT_MAX: Duration = Duration::from_millis(1500);
+/// Leases that are released together.
+const RELEASES_MAX: usize = 256;
+/// How many more leases than it holds a worker takes at once. At the start of a fleet each worker knows of no other, and would try to take all.
+const TAKEN_AT_FIRST: usize = 32;
 /// When a worker takes a shard again that it could not read and nobody else has taken: after this time, and this many failover times.
 const RETRY_ABANDONED_AFTER: Duration = Duration::from_secs(60);
 const RETRY_ABANDONED_FAILOVERS: u32 = 6;
@@ -98,7 +101,7 @@ pub(crate) struct LeaseManagerSettings {
 }
 
 /// A lease that this worker holds.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct HeldLease {
     counter: u64,
     renewed_at: Instant,
@@ -126,6 +129,8 @@ pub(crate) struct LeaseManager {
     snapshot: Weak<Vec<Lease>>,
     /// What the scans show of the fleet, for whoever watches.
     fleet: FleetWatch,
+    /// Beats from one scan to the next.
+    scans_every: u64,
 }
 
 impl LeaseManager {
@@ -145,26 +150,31 @@ impl LeaseManager {
             attempts: Trouble::new("renewing or listing leases").attempts(),
             snapshot: Weak::new(),
             fleet: FleetWatch::default(),
+            scans_every: BEATS_MIN,
         }
     }
 
     /// Manages the leases until a command stops it, or it fails permanently.
     pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<LeaseCommand>) {
         let is_metered = self.settings.store.is_metered();
-        let mut ticks = tokio::time::interval((self.settings.failover / 7).min(BEAT_MAX));
+        let mut ticks = tokio::time::interval(beat_every(self.settings.failover));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut beats = 0_u64;
+        let (mut beats, mut scanned_at) = (0_u64, 0_u64);
+        let mut next_command = None;
         loop {
             // Commands come first: a lease that is to be released must not be renewed.
             let command = tokio::select! {
                 biased;
+                command = async { next_command.take() }, if next_command.is_some() => command,
                 command = commands.recv() => command,
                 _ = ticks.tick() => {
                     beats += 1;
                     // A worker that holds nothing has nothing to renew, and may be waited for.
                     let takes_turns = is_metered && !self.held.is_empty();
                     let renews = !takes_turns || beats.is_multiple_of(2);
-                    let scans = !takes_turns || !beats.is_multiple_of(2);
+                    let is_due = self.needs_every_scan() || beats + 1 >= scanned_at + self.scans_every;
+                    let scans = is_due && (!takes_turns || !beats.is_multiple_of(2));
+                    scanned_at = if scans { beats } else { scanned_at };
                     if !self.beat(renews, scans).await {
                         return;
                     }
@@ -178,9 +188,21 @@ impl LeaseManager {
                         return;
                     }
                 }
-                Some(LeaseCommand::Release(key)) => self.release(&key).await,
+                Some(LeaseCommand::Release(key)) => {
+                    let mut keys = vec![key];
+                    while keys.len() < RELEASES_MAX {
+                        match commands.try_recv() {
+                            Ok(LeaseCommand::Release(key)) => keys.push(key),
+                            other => {
+                                next_command = other.ok();
+                                break;
+                            }
+                        }
+                    }
+                    self.release(&keys).await;
+                }
                 Some(LeaseCommand::Abandon(key)) => {
-                    self.release(&key).await;
+                    self.release(std::slice::from_ref(&key)).await;
                     self.abandoned.insert(key, Instant::now());
                 }
                 Some(LeaseCommand::Disown(key)) => drop(self.held.remove(&key)),
@@ -194,6 +216,11 @@ impl LeaseManager {
                 }
             }
         }
+    }
+
+    /// Whether no scan may be left out. A worker must notice soon that it was given a lease, and whether a peer that is quiet is dead.
+    fn needs_every_scan(&self) -> bool {
+        self.held.is_empty() || !self.requested_from_others.is_empty() || self.peers.has_suspects()
     }
 
     fn send(&self, event: LeaseEvent) {
@@ -240,13 +267,14 @@ impl LeaseManager {
             leases = list_leases(&**store, sources).await?;
         }
         self.discovery.add_parents_not_shown(&**store, &mut leases).await?;
-        let (me, failover, store) = (me.clone(), *failover, Arc::clone(store));
+        let (me, failover, store, is_metered) = (me.clone(), *failover, Arc::clone(store), store.is_metered());
         self.check_held(&leases);
         self.release_again(&leases).await?;
-        let dead = self.peers.find_dead(&me, &leases, failover, &*store).await?;
+        let dead = self.peers.find_dead(&me, &leases, failover, &*store, self.scans_every > BEATS_MIN).await?;
         let leases = self.take_and_request(leases, &dead).await?;
         let by_key: HashMap<&ShardKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
         let figures = self.fleet.on_scan(&me, &leases, |lease| is_ready(lease, &by_key));
+        self.scans_every = if is_metered { scans_every(leases.len(), figures.workers, failover) } else { BEATS_MIN };
         self.settings.progress.on_scan(figures);
         if self.snapshot.strong_count() == 0 {
             let snapshot = Arc::new(leases);
@@ -342,6 +370,7 @@ impl LeaseManager {
         let active: Vec<&Lease> =
             leases.iter().filter(|lease| is_ready(lease, &by_key) && !self.is_left_to_others(lease, dead)).collect();
         let Plan { mut take, ask } = rebalance(&self.settings.me, &active, dead);
+        take.truncate(self.held.len() + TAKEN_AT_FIRST);
         // A coordinator that has not even handled the last snapshot waits for a service, probably like those of the other workers.
         // What it is given it could not read, and taking it from a holder that waits as well would cost that one its epoch.
         let is_busy = self.snapshot.strong_count() > 0;
@@ -406,8 +435,11 @@ impl LeaseManager {
     /// Asks the holders for leases.
     async fn request(&mut self, leases: Vec<(ShardKey, LeaseOwner)>) -> Result<(), StoreError> {
         self.last_request_at = Some(Instant::now());
-        for (key, owner) in leases {
-            if self.settings.store.ask(&self.settings.me, &key, &owner).await? {
+        let LeaseManagerSettings { me, store, .. } = &self.settings;
+        let requests: Vec<_> = leases.iter().map(|(key, owner)| store.ask(me, key, owner)).collect();
+        let outcomes: Vec<_> = futures::stream::iter(requests).buffered(REQUESTS).collect().await;
+        for ((key, _), outcome) in leases.into_iter().zip(outcomes) {
+            if outcome? {
                 self.requested_from_others.insert(key, Instant::now());
             }
         }
@@ -428,14 +460,23 @@ impl LeaseManager {
         requested_at.elapsed() >= self.settings.hand_off
     }
 
-    async fn release(&mut self, key: &ShardKey) {
-        self.held.remove(key);
-        self.discovery.list_next(&key.stream);
-        match self.settings.store.release(&self.settings.me, key).await {
-            Ok(_) => drop(self.requested_by_others.remove(key)),
+    /// Releases leases, several at once: many are requested when a worker joins, and nothing is renewed meanwhile.
+    async fn release(&mut self, keys: &[ShardKey]) {
+        for key in keys {
+            self.held.remove(key);
+            self.discovery.list_next(&key.stream);
+        }
+        let LeaseManagerSettings { me, store, .. } = &self.settings;
+        let requests: Vec<_> = keys.iter().map(|key| store.release(me, key)).collect();
+        let outcomes: Vec<_> = futures::stream::iter(requests).buffered(REQUESTS).collect().await;
+        for (key, outcome) in keys.iter().zip(outcomes) {
             // If the lease was requested, it stays in `requested_by_others`: the next scan releases it again, and does not
             // mistake it for one that was just gained.
-            Err(error) => tracing::warn!(stream = %key.stream, shard = %key.shard, %error, "failed to release lease"),
+            if let Err(error) = outcome {
+                tracing::warn!(stream = %key.stream, shard = %key.shard, %error, "failed to release lease");
+            } else {
+                self.requested_by_others.remove(key);
+            }
         }
     }
 
@@ -452,14 +493,6 @@ impl LeaseManager {
         }
         Ok(())
     }
-}
-
-/// All leases of these sources' streams.
-async fn list_leases(store: &dyn LeaseStore, sources: &[Arc<dyn ShardSource>]) -> Result<Vec<Lease>, StoreError> {
-    let streams: HashSet<_> = sources.iter().map(|source| source.stream()).collect();
-    let mut leases = store.list().await?;
-    leases.retain(|lease| streams.contains(&lease.key.stream));
-    Ok(leases)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! - `discovery`: creates and removes the rows of the lease table.
 //! - `peers`: which of the other workers are alive.
 //! - `balance`: which leases this worker should hold.
+//! - `pace`: how often the manager renews and scans.
 //! - `manager`: renews the leases that are held, takes and requests others, and reports gains and losses.
 //! - `throughput`: how much is read of each shard.
 //! - `shutdown`: what the manager does last.
@@ -12,6 +13,8 @@ mod discovery;
 mod peers;
 
 mod balance;
+
+mod pace;
 
 mod manager;
 

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use self::operations::Operations;
 use self::saves::Saves;
 use self::workers::Running;
+pub(crate) use self::workers::lanes;
 use crate::auditor::Auditor;
 use crate::cloud::Cloud;
 use crate::environment::{Environment, InMemory, Row, is_internal, steal};

@@ -19,6 +19,7 @@
 //! | `network` | what happens to a worker's requests |
 //! | `auditor` | what must hold at every moment |
 //! | `records` | what is put |
+//! | `scale` | fleets of up to thousands of shards: requests, and how long they take to settle |
 //! | `faults`, `trace`, `rng` | which faults occurred, in which order, from which numbers |
 //!
 //! Mutations check the simulation itself: each breaks the protocol behind a switch, and a run must find it
@@ -37,6 +38,7 @@ pub mod network;
 pub mod objects;
 pub mod records;
 pub mod rng;
+pub mod scale;
 pub mod stream;
 pub mod trace;
 

@@ -4,6 +4,8 @@
 //!     shardlake-sim --seeds 17 --trace           runs one seed, and shows its events if it fails
 //!     shardlake-sim --mutations --seeds 1..300   runs each mutation until a seed finds it
 //!     shardlake-sim --log-requests 1,10,100      counts the requests to the lake log, for fleets of these numbers of workers
+//!     shardlake-sim --scale 100:10 --scenario kill
+//!                                                measures a fleet of so many shards and workers, and prints a line of JSON for each
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -17,6 +19,9 @@ use mutations::Mutation;
 use simulation::faults::Tally;
 use simulation::fleet::calm::measure;
 use simulation::fleet::{LastTrace, Summary};
+use simulation::scale::autoscaler::Rule;
+use simulation::scale::load::Load;
+use simulation::scale::{self, Scale, Scenario};
 use simulation::{FOUND_BY_THE_MODEL, Violation};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -54,6 +59,36 @@ struct Args {
     /// How often these workers commit, in milliseconds
     #[arg(long, default_value = "10000")]
     interval_ms: u64,
+    /// Measure fleets of SHARDS:WORKERS, such as 100:10
+    #[arg(long, value_delimiter = ',', value_parser = shards_and_workers)]
+    scale: Vec<(usize, usize)>,
+    /// What happens to them: calm, recover, join, catch-up, tenfold, reshard, spot or kill
+    #[arg(long, default_value = "calm")]
+    scenario: Scenario,
+    /// For how long the requests of a calm fleet are counted, in seconds
+    #[arg(long, default_value = "1800")]
+    counted_s: u64,
+    /// How often the workers of such a fleet commit, in seconds
+    #[arg(long, default_value = "300")]
+    commit_s: u64,
+    /// Cores of each of its workers
+    #[arg(long, default_value = "0.5")]
+    vcpus: f64,
+    /// Bytes that each of its shards gets in a second
+    #[arg(long, default_value = "100000")]
+    shard_bytes: u64,
+    /// The seed of the times that its requests take
+    #[arg(long, default_value = "1")]
+    seed: u64,
+    /// Add workers by target tracking: this many bytes of backlog for each
+    #[arg(long)]
+    by_backlog: Option<f64>,
+    /// Add workers when the oldest record is older than so many seconds
+    #[arg(long, conflicts_with = "by_backlog")]
+    by_age: Option<f64>,
+    /// The most workers that a rule may start
+    #[arg(long)]
+    workers_max: Option<usize>,
 }
 
 fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
@@ -62,6 +97,12 @@ fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
         Some((from, to)) => Ok(number(from)?..=number(to.trim_start_matches('='))?),
         None => number(text).map(|seed| seed..=seed),
     }
+}
+
+fn shards_and_workers(text: &str) -> Result<(usize, usize), String> {
+    let pair = text.split_once(':').and_then(|(shards, workers)| Some((shards.parse().ok()?, workers.parse().ok()?)));
+    pair.filter(|(shards, workers)| *shards > 0 && *workers > 0)
+        .ok_or_else(|| format!("invalid size '{text}': expected 100:10"))
 }
 
 fn mutation(name: &str) -> Result<Mutation, String> {
@@ -83,8 +124,38 @@ fn main() -> ExitCode {
         log_requests(&args);
         return ExitCode::SUCCESS;
     }
+    if !args.scale.is_empty() {
+        // The panic of a worker ends the run, and says why.
+        let _ = std::panic::take_hook();
+        measure_scale(&args);
+        return ExitCode::SUCCESS;
+    }
     let is_ok = if args.mutations { run_mutations(&args) } else { run_seeds(&args) };
     if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn measure_scale(args: &Args) {
+    let rule = match (args.by_backlog, args.by_age) {
+        (Some(bytes), _) => Rule::Backlog(bytes),
+        (_, Some(seconds)) => Rule::Age(seconds),
+        _ => Rule::None,
+    };
+    for (shards, workers) in &args.scale {
+        let scale = Scale::new(*shards, *workers, args.scenario);
+        let begun = begin();
+        let measured = scale::measure(&Scale {
+            seed: args.seed,
+            interval: Duration::from_secs(args.commit_s),
+            counted: Duration::from_secs(args.counted_s),
+            vcpus: args.vcpus,
+            load: Load { record_bytes: args.shard_bytes, ..scale.load },
+            rule,
+            workers_max: args.workers_max.unwrap_or(scale.workers_max),
+            ..scale
+        });
+        println!("{measured}");
+        eprintln!("{shards} shards, {workers} workers: {} s", begun.elapsed().as_secs());
+    }
 }
 
 fn log_requests(args: &Args) {

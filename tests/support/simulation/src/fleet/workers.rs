@@ -220,7 +220,7 @@ impl Fleet {
 }
 
 /// What the lanes of a worker make of the records of these streams. `raw`: these land in `raw/`, too.
-pub(super) fn lanes(streams: &[String], changed: bool, raw: bool) -> LaneConfig {
+pub(crate) fn lanes(streams: &[String], changed: bool, raw: bool) -> LaneConfig {
     let text = [DEFINITION, if changed { FURTHER_COLUMN } else { "" }].concat();
     let text = DefinitionText { file: "orders.toml".to_owned(), text };
     let datasets = Datasets::compile(&[text], &|_, _| Err("none".to_owned())).expect("a good definition");
