@@ -236,7 +236,7 @@ fn what_is_not_a_file_of_rows_is_refused() {
 /// The same file, of which only these bytes are in memory.
 fn only(file: &Bytes, ranges: &[Range<u64>]) -> FileParts {
     let mut parts = FileParts::new(file.len() as u64);
-    let at = |offset: u64| usize::try_from(offset).unwrap();
+    let at = |offset: u64| usize::try_from(offset).expect("a file in memory");
     for range in ranges {
         parts.add(range.start, file.slice(at(range.start)..at(range.end)));
     }
@@ -246,20 +246,24 @@ fn only(file: &Bytes, ranges: &[Range<u64>]) -> FileParts {
 /// Finds rows, with no other bytes than those that each step names. Returns them, and how many bytes were needed beside the footer.
 fn find(bytes: &Bytes, path: &PartitionPath, conditions: &[ColumnValue]) -> (Vec<(u64, String)>, u64) {
     let length = bytes.len() as u64;
-    let begin = footer_begin(length, bytes).unwrap();
-    let mut ranges = vec![begin..length];
-    let open = |ranges: &[Range<u64>]| RowFile::open_parts(only(bytes, ranges), Some(path)).unwrap();
+    let begin = footer_begin(length, bytes).expect("a file has a footer");
+    let mut ranges = Vec::from_iter(std::iter::once(begin..length));
+    let open =
+        |ranges: &[Range<u64>]| RowFile::open_parts(only(bytes, ranges), Some(path)).expect("its footer is in memory");
     let filters = open(&ranges).bytes_of_filters(conditions);
     ranges.extend(filters);
     let needed = |ranges: &[Range<u64>]| ranges[1..].iter().map(|range| range.end - range.start).sum::<u64>();
     let Some(columns) = open(&ranges).bytes_to_find(conditions) else { return (Vec::new(), needed(&ranges)) };
     ranges.extend(columns);
-    let rows = open(&ranges).find(conditions).unwrap();
+    let rows = open(&ranges).find(conditions).expect("its columns are in memory");
     ranges.extend(open(&ranges).bytes_to_identify(&rows));
-    let found = open(&ranges).identify(&rows).unwrap();
+    let found = open(&ranges).identify(&rows).expect("its identities are in memory");
     assert!(found.iter().all(|row| row.arrival_ms.is_some()));
     (found.into_iter().map(|row| (row.row, row.identity.sequence)).collect(), needed(&ranges))
 }
+
+/// Whether a record is wanted, by its number.
+type Wants<'w> = &'w dyn Fn(usize) -> bool;
 
 #[test]
 fn rows_are_found_by_their_values_from_parts_of_a_file() {
@@ -269,10 +273,13 @@ fn rows_are_found_by_their_values_from_parts_of_a_file() {
         definition()
     );
     let record = |number: usize| {
-        let price =
-            if number % 5 == 0 { json!(null) } else { json!(format!("{}.25", number % 40).parse::<f64>().unwrap()) };
+        let price = if number.is_multiple_of(5) {
+            json!(null)
+        } else {
+            json!(format!("{}.25", number % 40).parse::<f64>().unwrap())
+        };
         json!({
-            "at": "2025-01-13T10:30:00Z", "kind": "k/1", "amount": number % 1_000, "price": price, "ok": number % 7 == 0,
+            "at": "2025-01-13T10:30:00Z", "kind": "k/1", "amount": number % 1_000, "price": price, "ok": number.is_multiple_of(7),
             "device": {"sku": format!("sku-{}", number % 300)}, "who": format!("person {number}"), "tags": [1.5],
             "day": format!("2025-01-{:02}", number % 28 + 1), "lines": [{"sku": "x"}],
         })
@@ -285,7 +292,7 @@ fn rows_are_found_by_their_values_from_parts_of_a_file() {
         column: column.to_owned(),
         texts: datasets.stored_texts(0, column, text, Some(&key())),
     };
-    let asked: [(Vec<ColumnValue>, &dyn Fn(usize) -> bool); 12] = [
+    let asked: [(Vec<ColumnValue>, Wants<'_>); 12] = [
         (vec![is("amount", "17")], &|n| n % 1_000 == 17),
         (vec![is("price", "7.25")], &|n| n % 40 == 7 && n % 5 != 0),
         (vec![is("price", "7.250"), is("ok", "true")], &|n| n % 40 == 7 && n % 5 != 0 && n % 7 == 0),

@@ -156,7 +156,10 @@ fn values_are_compared_as_the_columns_have_them_and_personal_ones_are_not_printe
         count(&["--column", "port=31", "--column", "who=person-4"]),
         expected(&|number| number % 50 == 31 && number % 9 == 4)
     );
-    assert_eq!(count(&["--column", "year=2025", "--column", "kind=x"]).0, expected(&|number| number % 2 == 0).0);
+    assert_eq!(
+        count(&["--column", "year=2025", "--column", "kind=x"]).0,
+        expected(&|number| number.is_multiple_of(2)).0
+    );
 
     // Half of the files is not read: their partition is another one.
     let one = lake.find(&["--column", "kind=x", "--column", "n=r4"]);
