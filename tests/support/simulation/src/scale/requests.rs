@@ -3,7 +3,7 @@
 //! Owns: the counters, the capacity of the lease table, how long a request takes, and whether its worker still runs. Does not own: which
 //! requests a call of the product sends (`services`, `load`).
 //!
-//! The times are assumptions, drawn evenly between half and one and a half of [`Operation::millis`]. The table takes what a new table that is
+//! The times are assumptions, drawn evenly between half and one and a half of `Operation::millis`. The table takes what a new table that is
 //! billed by request takes: 12,000 read units and 4,000 write units a second. A request above that waits. If it would wait for longer
 //! than the SDK's attempts last, it fails.
 
