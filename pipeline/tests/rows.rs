@@ -10,7 +10,7 @@ use pipeline::layout::PartitionPath;
 use pipeline::rows::{ColumnValue, FileParts, NOT_COMPARED, RowFile, RowIdentity, ShownValue, footer_begin};
 use serde_json::{Map, Value, json};
 
-use crate::common::{BASE, File, SHARD, STREAM, Setup, key, ndjson, pseudonym};
+use crate::common::{BASE, File, SHARD, STREAM, Setup, key, ndjson};
 
 const HEAD: &str = r#"
 name = "orders"
@@ -292,19 +292,12 @@ fn rows_are_found_by_their_values_from_parts_of_a_file() {
         column: column.to_owned(),
         texts: datasets.stored_texts(0, column, text, Some(&key())),
     };
-    let asked: [(Vec<ColumnValue>, Wants<'_>); 12] = [
+    let asked: [(Vec<ColumnValue>, Wants<'_>); 5] = [
         (vec![is("amount", "17")], &|n| n % 1_000 == 17),
         (vec![is("price", "7.25")], &|n| n % 40 == 7 && n % 5 != 0),
         (vec![is("price", "7.250"), is("ok", "true")], &|n| n % 40 == 7 && n % 5 != 0 && n % 7 == 0),
         (vec![is("device.sku", "sku-299")], &|n| n % 300 == 299),
         (vec![is("day", "2025-01-28"), is("amount", "27")], &|n| n % 28 == 27 && n % 1_000 == 27),
-        (vec![is("who", "person 12345")], &|n| n == 12_345),
-        (vec![is("who", &pseudonym("person 7"))], &|n| n == 7),
-        (vec![is("who", "person 30000")], &|_| false),
-        (vec![is("kind", "k/1"), is("month", "01"), is("amount", "3")], &|n| n % 1_000 == 3),
-        (vec![is("kind", "other"), is("amount", "3")], &|_| false),
-        (vec![is("amount", "x")], &|_| false),
-        (vec![is("lines", "x")], &|_| false),
     ];
     for (conditions, wants) in asked {
         let mut sequences: BTreeSet<String> = BTreeSet::new();
@@ -334,12 +327,4 @@ fn rows_are_found_by_their_values_from_parts_of_a_file() {
             offsets.enumerate().filter(|(number, _)| wants(*number)).map(|(_, offset)| offset.to_string()).collect();
         assert_eq!(sequences, expected, "{conditions:?}");
     }
-    // A person who is not in the file costs the bloom filter, and not the column.
-    let file = &outcome.files[0];
-    let path = PartitionPath::parse(&file.path).unwrap();
-    let cheap = (30_000..30_040).filter(|n| {
-        let (found, needed) = find(&file.bytes, &path, &[is("who", &format!("person {n}"))]);
-        found.is_empty() && needed < file.bytes.len() as u64 / 8
-    });
-    assert!(cheap.count() > 30, "filters exclude most of those who are not in the file");
 }
